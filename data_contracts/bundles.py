@@ -1,0 +1,85 @@
+"""Small results that are a handful of files: heads, post-processing, submissions. The manifest is written last.
+
+Tables in partitions are units (``store``); a bundle is one folder whose files only make sense together.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from data_contracts.errors import InputError
+from data_contracts.store import Store
+
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A finished folder: fingerprint of what it was made from, digests of its files, and facts about it."""
+
+    folder: str
+    fingerprint: str
+    files: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name: the id by which people call it."""
+        return self.folder.rsplit("/", 1)[-1]
+
+
+def write_bundle(
+    store: Store, folder: str, files: dict[str, bytes], *, fingerprint: str, details: dict[str, Any]
+) -> Bundle:
+    """Write the files, then the manifest that makes them a bundle."""
+    for name, data in files.items():
+        store.write_bytes(f"{folder}/{name}", data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    bundle = Bundle(folder, fingerprint, digests, details)
+    store.write_bytes(f"{folder}/{_MANIFEST}", json.dumps(asdict(bundle), indent=1, sort_keys=True).encode() + b"\n")
+    return bundle
+
+
+def find_bundle(store: Store, folder: str) -> Bundle | None:
+    """The bundle in a folder, or None if there is none or it is not whole."""
+    try:
+        found = json.loads(store.read_bytes(f"{folder}/{_MANIFEST}"))
+        bundle = Bundle(folder, found["fingerprint"], found["files"], found["details"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    try:
+        whole = all(_digest(store, folder, name) == digest for name, digest in bundle.files.items())
+    except FileNotFoundError:
+        return None
+    return bundle if whole else None
+
+
+def list_bundles(store: Store, kind: str) -> list[Bundle]:
+    """All whole bundles of one kind (``heads``, ``postprocessing``, ``submissions``), by name."""
+    found = (find_bundle(store, f"{kind}/{name}") for name in store.list_folder(kind))
+    return [bundle for bundle in found if bundle]
+
+
+def require_bundle(store: Store, kind: str, name: str) -> Bundle:
+    """The bundle of that name, or the only one whose name starts with it.
+
+    Raises:
+        InputError: there is none, or several.
+    """
+    bundles = list_bundles(store, kind)
+    matches = [b for b in bundles if b.name == name] or [b for b in bundles if name and b.name.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    names = ", ".join(b.name for b in (matches or bundles)) or "none"
+    problem = "several match" if matches else "not found"
+    raise InputError(f"{kind}: expected the name of one in {store.url}, got {name!r}: {problem}; there: {names}")
+
+
+def read_file(store: Store, bundle: Bundle, name: str) -> bytes:
+    """One file of a bundle."""
+    return store.read_bytes(f"{bundle.folder}/{name}")
+
+
+def _digest(store: Store, folder: str, name: str) -> str:
+    return hashlib.sha256(store.read_bytes(f"{folder}/{name}")).hexdigest()

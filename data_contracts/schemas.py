@@ -1,0 +1,252 @@
+"""Every column once, and the datasets that are made of them.
+
+A column carries its type, unit, value range and meaning; all of it is written into the metadata of every Parquet
+file, so that a file explains itself. Where files lie is the business of ``store``; how they are filled, of the stages.
+"""
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_STATUSES, SETS, BranchName
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: what it is called, how it is stored, and what it means."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    unit: str = ""
+    value_range: str = ""
+    nullable: bool = False
+
+    def to_arrow(self) -> pa.Field:
+        """The Arrow field, with unit, range and meaning as field metadata."""
+        described = {"meaning": self.meaning, "unit": self.unit, "range": self.value_range}
+        metadata = {key: value for key, value in described.items() if value}
+        return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A table of the store: its columns, its key, and the partition keys of its folders."""
+
+    name: str
+    meaning: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    partitions: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = field(default=("frame",))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of every file of the dataset (partition keys are folders, not columns)."""
+        metadata = {"dataset": self.name, "meaning": self.meaning, "key": ",".join((*self.partitions, *self.key))}
+        return pa.schema([column.to_arrow() for column in self.columns], metadata=metadata)
+
+
+FRAME = Column("frame", pa.int32(), "frame number in decoder output order; frame 1 is 00001.jpg", "frames", ">= 1")
+SUBJECT = Column("subject", pa.string(), "one person in one video: video stem, or stem + _left / _right")
+FACE = Column("face", pa.int16(), "rank of the face in its frame by box area, largest first", "", ">= 0", nullable=True)
+STATUS = Column("status", pa.string(), "what became of the frame or face", "", " | ".join(FACE_STATUSES))
+PROBABILITY = Column("probability", pa.float32(), "detector's face probability", "", "0..1", nullable=True)
+HAS_FACE = Column("has_face", pa.bool_(), "whether the frame shows the subject's face; other values are null if not")
+
+
+def _pixels(name: str, meaning: str) -> Column:
+    return Column(name, pa.float32(), meaning, "px of the decoded, upright frame; may lie outside it", nullable=True)
+
+
+BOX = (
+    _pixels("box_x1_px", "left edge of the face box"),
+    _pixels("box_y1_px", "top edge of the face box"),
+    _pixels("box_x2_px", "right edge of the face box"),
+    _pixels("box_y2_px", "bottom edge of the face box"),
+)
+LANDMARKS = Column(
+    "landmarks_xy_px",
+    pa.list_(pa.float32(), 10),
+    "x, y of the eye, eye, nose, mouth corner, mouth corner (the one on the picture's left side first)",
+    "px of the decoded, upright frame",
+    nullable=True,
+)
+CROP = Column("crop_jpeg", pa.binary(), "the face as a JPEG file", nullable=True)
+
+VIDEOS = Dataset(
+    "videos",
+    "one row per video file",
+    (
+        Column("path", pa.string(), "where the file was found"),
+        Column("size_bytes", pa.int64(), "file size", "bytes", ">= 1"),
+        Column("sha256", pa.string(), "digest of the file's bytes"),
+        Column("width_px", pa.int32(), "width of the decoded, upright frame", "px", ">= 1"),
+        Column("height_px", pa.int32(), "height of the decoded, upright frame", "px", ">= 1"),
+        Column("rotation_degrees", pa.int16(), "display rotation that was applied", "degrees", "0 | 90 | 180 | 270"),
+        Column("codec", pa.string(), "codec name as FFmpeg gives it"),
+        Column("frame_count", pa.int32(), "frames found in the packets", "frames", ">= 1"),
+        Column("claimed_frame_count", pa.int32(), "frames that the container claims; 0 if it does not say", "frames"),
+        Column("average_fps", pa.float64(), "average frame rate", "1/s", "> 0", nullable=True),
+        Column("duration_seconds", pa.float64(), "last minus first time stamp", "s", ">= 0", nullable=True),
+        Column("problem", pa.string(), "what is wrong with the file, if it can be read all the same", nullable=True),
+    ),
+    key=(),
+    partitions=("video",),
+    statistics=("path",),
+)
+
+FRAMES = Dataset(
+    "frames",
+    "one row per frame of a video, from its packets",
+    (
+        FRAME,
+        Column("pts", pa.int64(), "presentation time stamp", "time base of the stream", nullable=True),
+        Column("pts_seconds", pa.float64(), "presentation time since the first frame", "s", ">= 0", nullable=True),
+        Column("keyframe", pa.bool_(), "whether decoding can start here"),
+    ),
+    key=("frame",),
+    partitions=("video",),
+)
+
+FACES = Dataset(
+    "faces",
+    "one row per face; a frame without a face has one row that says so",
+    (
+        FRAME,
+        FACE,
+        STATUS,
+        Column("subject", pa.string(), "set for the organisers' crops; null where we detect", nullable=True),
+        *BOX,
+        LANDMARKS,
+        PROBABILITY,
+        CROP,
+    ),
+    key=("frame", "face"),
+    partitions=("source", "video"),
+)
+
+SUBJECTS = Dataset(
+    "subjects",
+    "which face of which frame is which subject",
+    (
+        FRAME,
+        Column("face", pa.int16(), "rank of the face in its frame, as in faces", "", ">= 0"),
+        Column("track", pa.int32(), "number of the track through the video", "", ">= 0"),
+        Column("subject", pa.string(), "subject that the face was given to; null for a bystander", nullable=True),
+    ),
+    key=("frame", "face"),
+    partitions=("source", "video"),
+)
+
+LABEL_COLUMNS: dict[BranchName, tuple[Column, ...]] = {
+    "expr": (
+        Column(
+            "expression",
+            pa.int8(),
+            "expression class; null if unlabelled",
+            value_range=", ".join(f"{index} {name}" for index, name in enumerate(EXPRESSIONS)),
+            nullable=True,
+        ),
+    ),
+    "va": tuple(
+        Column(name, pa.float32(), f"{name}; null if unlabelled", "", "-1..1", nullable=True)
+        for name in ("valence", "arousal")
+    ),
+    "au": tuple(
+        Column(name, pa.int8(), f"action unit {name[2:]} present; null if unlabelled", "", "0 | 1", nullable=True)
+        for name in ACTION_UNITS
+    ),
+}
+
+LABELS = Dataset(
+    "labels",
+    "annotations of one set for one task; columns of the other tasks are null",
+    (
+        Column("row", pa.int64(), "position in the organisers' order, from 0: the key where names repeat", "", ">= 0"),
+        SUBJECT,
+        FRAME,
+        *(column for columns in LABEL_COLUMNS.values() for column in columns),
+    ),
+    key=("row",),
+    partitions=("task", "set"),
+    statistics=("subject", "frame"),
+)
+
+OUTPUT_COLUMNS: dict[BranchName, tuple[Column, ...]] = {
+    "expr": tuple(
+        Column(f"p_{name.lower()}", pa.float32(), f"probability of {name}", "", "0..1; the eight sum to 1", True)
+        for name in EXPRESSIONS
+    ),
+    "va": tuple(
+        Column(f"{name}_value", pa.float32(), f"predicted {name}", "", "-1..1", nullable=True)
+        for name in ("valence", "arousal")
+    ),
+    "au": tuple(
+        Column(f"p_{name.lower()}", pa.float32(), f"probability of action unit {name[2:]}", "", "0..1", True)
+        for name in ACTION_UNITS
+    ),
+}
+
+
+def features_dataset(embedding_size: int, class_names: tuple[str, ...]) -> Dataset:
+    """Features of one backbone: one row per frame of a subject.
+
+    ``class_names`` are the backbone's classes in the order of its logits; they go into the column's meaning.
+    """
+    names = ", ".join(class_names) if len(class_names) <= 16 else f"{len(class_names)} classes"
+    return Dataset(
+        "features",
+        "what a backbone sees in the face of one subject, frame by frame",
+        (
+            FRAME,
+            HAS_FACE,
+            Column(
+                "embedding",
+                pa.list_(pa.field("item", pa.float16(), nullable=False), embedding_size),
+                "penultimate layer of the backbone (global average pool)",
+                nullable=True,
+            ),
+            Column(
+                "logits",
+                pa.list_(pa.field("item", pa.float32(), nullable=False), len(class_names)),
+                f"class outputs of the backbone: {names}",
+                nullable=True,
+            ),
+        ),
+        key=("frame",),
+        partitions=("backbone", "source", "subject"),
+    )
+
+
+def outputs_dataset(branches: tuple[BranchName, ...]) -> Dataset:
+    """Outputs of a head: one row per frame of the video, before interpolation, smoothing and decisions."""
+    return Dataset(
+        "outputs",
+        "probabilities or values of a head, before any decision",
+        (FRAME, HAS_FACE, *(column for branch in branches for column in OUTPUT_COLUMNS[branch])),
+        key=("frame",),
+        partitions=("head", "source", "subject"),
+    )
+
+
+def check_schema(table: pa.Table, dataset: Dataset) -> pa.Table:
+    """The table with exactly the dataset's columns, order, types and metadata.
+
+    Raises:
+        ValueError: a column is missing, is too much, has another type, or holds a null where none may be.
+    """
+    wanted = dataset.schema
+    if set(table.column_names) != set(wanted.names):
+        raise ValueError(f"{dataset.name}: expected columns {wanted.names}, got {table.column_names}")
+    table = table.select(wanted.names)
+    for column in wanted:
+        got = table.schema.field(column.name).type
+        if got != column.type and not (pa.types.is_null(got) and column.nullable):
+            raise ValueError(f"{dataset.name}.{column.name}: expected type {column.type}, got {got}")
+        if not column.nullable and table.column(column.name).null_count:
+            raise ValueError(f"{dataset.name}.{column.name}: expected a value in every row, got nulls")
+    return table.cast(wanted)
+
+
+__all__ = ["SETS", "Column", "Dataset", "check_schema", "features_dataset", "outputs_dataset"]

@@ -1,0 +1,42 @@
+"""Names that every other module uses: tasks, classes, action units, statuses. Values only, no behaviour.
+
+Class order and action unit order are those of the ABAW3 annotation headers (Kollias 2022, arXiv 2202.10659).
+"""
+
+from typing import Literal, get_args
+
+TaskName = Literal["expr", "va", "au", "mtl"]
+BranchName = Literal["expr", "va", "au"]
+TASKS: tuple[TaskName, ...] = get_args(TaskName)
+BRANCHES: tuple[BranchName, ...] = get_args(BranchName)
+
+EXPRESSIONS = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
+DIMENSIONS = ("valence", "arousal")
+ACTION_UNITS = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26")
+
+BRANCHES_OF_TASK: dict[TaskName, tuple[BranchName, ...]] = {
+    "expr": ("expr",),
+    "va": ("va",),
+    "au": ("au",),
+    "mtl": ("va", "expr", "au"),
+}
+
+# Status of one face row. A frame without a face is a row too, so that nothing can vanish silently.
+FACE_FOUND = "face"
+NO_FACE = "no_face"
+NOT_DECODED = "not_decoded"
+UNREADABLE_CROP = "unreadable_crop"
+FACE_STATUSES = (FACE_FOUND, NO_FACE, NOT_DECODED, UNREADABLE_CROP)
+
+SetName = Literal["train", "validation", "test"]
+SETS: tuple[SetName, ...] = get_args(SetName)
+
+SUBJECT_SIDES = ("_left", "_right")
+
+
+def video_of_subject(subject: str) -> str:
+    """Stem of the video that a subject is in: the subject's name without ``_left`` or ``_right``."""
+    for side in SUBJECT_SIDES:
+        if subject.endswith(side):
+            return subject.removesuffix(side)
+    return subject

@@ -1,0 +1,155 @@
+"""Stage ``crop_faces``: decode a segment, detect every face, keep box, landmarks, probability and crop."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from data_contracts.fingerprint import fingerprint, variant_name
+from data_contracts.manifest import Manifest, UnitKey
+from data_contracts.schemas import FACES
+from data_contracts.store import Store
+from data_contracts.video import read_segment
+from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED
+from models.crops import crop_face, encode_jpeg, shrink_to
+from models.mtcnn import DetectorParams, Detections, detector_weights_digest
+from tasks.units import Product, Unit
+from tasks.video_index_rows import read_video_index
+from tasks.worker_models import get_detector
+
+CODE_VERSION = 1
+SEGMENT_FRAMES = 2048
+_CHUNK_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class CropParams:
+    """How faces are found and kept. Crops are cut at the box itself, as the published features were."""
+
+    detector: DetectorParams = field(default_factory=DetectorParams)
+    margin_fraction: float = 0.0
+    max_side_px: int = 320
+    jpeg_quality: int = 95
+
+
+@dataclass(frozen=True)
+class CroppedVideo:
+    """A video whose segments all exist, in order."""
+
+    stem: str
+    frame_count: int
+    segments: list[tuple[UnitKey, Manifest]]
+
+
+def source_of(params: CropParams) -> str:
+    """Name of the faces variant that these parameters and the detector's weights make."""
+    made_from = fingerprint(params=params, weights=detector_weights_digest(), version=CODE_VERSION)
+    return variant_name("mtcnn", made_from)
+
+
+def plan_crop_faces(
+    videos: Mapping[str, Manifest], *, params: CropParams, segment_frames: int = SEGMENT_FRAMES
+) -> list[Unit]:
+    """One unit per segment of each indexed video; segments are counted from frame 1."""
+    source, weights = source_of(params), detector_weights_digest()
+    units = []
+    for stem, manifest in sorted(videos.items()):
+        frame_count = manifest.details["frame_count"]
+        for number, first in enumerate(range(1, frame_count + 1, segment_frames)):
+            count = min(segment_frames, frame_count - first + 1)
+            made_from = fingerprint(
+                stage="crop_faces",
+                version=CODE_VERSION,
+                video=manifest.identity,
+                first_frame=first,
+                frame_count=count,
+                params=params,
+                weights=weights,
+            )
+            key = UnitKey("faces", (("source", source), ("video", stem)), f"{number:05d}")
+            arguments = {"path": manifest.details["path"], "first": first, "count": count, "params": params}
+            units.append(Unit(key, made_from, arguments))
+    return units
+
+
+def compute(store: Store, unit: Unit) -> Product:
+    """Faces of one segment, streamed: a few frames are in memory at a time.
+
+    Raises:
+        InputError: the video has gone or cannot be opened.
+    """
+    product = Product(FACES, [])
+    product.details = {"first_frame": unit.arguments["first"], "frame_count": unit.arguments["count"]}
+    product.tables = _tables(store, unit, product.counts)
+    return product
+
+
+def _tables(store: Store, unit: Unit, counts: Counter[str]) -> Iterator[pa.Table]:
+    params: CropParams = unit.arguments["params"]
+    first, count = unit.arguments["first"], unit.arguments["count"]
+    index = read_video_index(store, unit.key.value("video"))
+    chunks = read_segment(
+        Path(unit.arguments["path"]), index, first_frame=first, frame_count=count, chunk_frames=_CHUNK_FRAMES
+    )
+    expected = first
+    for numbers, frames in chunks:
+        rows: list[dict[str, object]] = []
+        detections = get_detector(params.detector).detect(frames)
+        for number, frame, found in zip(numbers.tolist(), frames, detections, strict=True):
+            rows.extend(_status_row(missing, NOT_DECODED) for missing in range(expected, number))
+            rows.extend(_face_rows(number, frame, found, params))
+            expected = number + 1
+        counts.update(str(row["status"]) for row in rows)
+        yield pa.Table.from_pylist(rows, schema=FACES.schema)
+    undelivered = [_status_row(number, NOT_DECODED) for number in range(expected, first + count)]
+    counts.update(str(row["status"]) for row in undelivered)
+    yield pa.Table.from_pylist(undelivered, schema=FACES.schema)
+
+
+def _face_rows(number: int, frame: np.ndarray, found: Detections, params: CropParams) -> list[dict[str, object]]:
+    rows = []
+    for box, landmarks, probability in zip(
+        found.box_xyxy_px, found.landmarks_xy_px, found.probability, strict=True
+    ):
+        crop = crop_face(frame, box, margin_fraction=params.margin_fraction)
+        if crop is None:
+            continue
+        small = shrink_to(crop, max_side_px=params.max_side_px)
+        rows.append(
+            {
+                **_status_row(number, FACE_FOUND),
+                "face": len(rows),
+                **dict(zip(("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px"), box.tolist(), strict=True)),
+                "landmarks_xy_px": landmarks.reshape(-1).tolist(),
+                "probability": float(probability),
+                "crop_jpeg": encode_jpeg(small, quality=params.jpeg_quality),
+            }
+        )
+    return rows or [_status_row(number, NO_FACE)]
+
+
+def _status_row(number: int, status: str) -> dict[str, object]:
+    return {"frame": number, "status": status}
+
+
+def cropped_videos(store: Store, units: list[Unit]) -> list[CroppedVideo]:
+    """Videos of which every planned segment exists as planned."""
+    if not units:
+        return []
+    known = store.manifests("faces", source=units[0].key.value("source"))
+    by_video: dict[str, list[Unit]] = {}
+    for unit in units:
+        by_video.setdefault(unit.key.value("video"), []).append(unit)
+    found = []
+    for stem, segments in by_video.items():
+        manifests = [(u.key, known[u.key]) for u in segments if _matches(known.get(u.key), u)]
+        if len(manifests) == len(segments):
+            found.append(CroppedVideo(stem, sum(u.arguments["count"] for u in segments), manifests))
+    return found
+
+
+def _matches(manifest: Manifest | None, unit: Unit) -> bool:
+    return manifest is not None and manifest.fingerprint == unit.fingerprint

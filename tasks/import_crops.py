@@ -1,0 +1,95 @@
+"""Stage ``import_crops``: the organisers' JPEG folders packed into the table of faces, bytes unchanged."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from data_contracts.errors import InputError
+from data_contracts.fingerprint import fingerprint, variant_name
+from data_contracts.manifest import UnitKey
+from data_contracts.schemas import FACES
+from data_contracts.store import Store
+from data_contracts.vocabulary import FACE_FOUND, NO_FACE, video_of_subject
+from tasks.units import Product, Unit
+
+CODE_VERSION = 1
+_CHUNK_FRAMES = 256
+
+Crops = Sequence[tuple[int, Path]]
+
+
+def source_of(name: str) -> str:
+    """Name of the faces variant: ``cropped`` or ``cropped_aligned`` plus the stage's version."""
+    return variant_name(name, fingerprint(source=name, version=CODE_VERSION))
+
+
+def plan_import_crops(
+    crops: Mapping[str, Crops], *, name: str, frame_counts: Mapping[str, int]
+) -> list[Unit]:
+    """One unit per subject folder.
+
+    ``frame_counts`` (video stem -> frames) says how many rows a subject has; where the video is unknown, or has fewer
+    frames than the highest crop number, the highest crop number does.
+    """
+    source = source_of(name)
+    units = []
+    for subject, files in sorted(crops.items()):
+        last = max((frame for frame, _ in files), default=0)
+        video = video_of_subject(subject)
+        frame_count = max(last, frame_counts.get(video, 0))
+        stats = [(frame, *_size_and_time(path)) for frame, path in files]
+        made_from = fingerprint(
+            stage="import_crops", version=CODE_VERSION, subject=subject, frame_count=frame_count, files=stats
+        )
+        key = UnitKey("faces", (("source", source), ("video", video)), subject)
+        arguments = {"subject": subject, "frame_count": frame_count, "files": [(n, str(p)) for n, p in files]}
+        units.append(Unit(key, made_from, arguments))
+    return units
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
+
+
+def compute(store: Store, unit: Unit) -> Product:
+    """Rows of one subject: a crop where the organisers have one, ``no_face`` where they do not.
+
+    Raises:
+        InputError: a file that was listed cannot be read.
+    """
+    subject, frame_count = unit.arguments["subject"], unit.arguments["frame_count"]
+    digest = hashlib.sha256(f"{subject}:{frame_count}:{CODE_VERSION}".encode())
+    product = Product(FACES, [])
+    product.details = {"first_frame": 1, "frame_count": frame_count, "subject": subject}
+
+    def tables() -> Iterator[pa.Table]:
+        files = dict(unit.arguments["files"])
+        for first in range(1, frame_count + 1, _CHUNK_FRAMES):
+            rows = [_row(frame, files, subject) for frame in range(first, min(first + _CHUNK_FRAMES, frame_count + 1))]
+            for row in rows:
+                digest.update(b"%d:" % row["frame"] + hashlib.sha256(row.get("crop_jpeg", b"")).digest())
+                product.counts[str(row["status"])] += 1
+            yield pa.Table.from_pylist(rows, schema=FACES.schema)
+        # Later stages depend on the bytes of the crops, not on when they were copied here.
+        product.identity = digest.hexdigest()
+
+    product.tables = tables()
+    return product
+
+
+def _row(frame: int, files: Mapping[int, str], subject: str) -> dict[str, object]:
+    path = files.get(frame)
+    if path is None:
+        return {"frame": frame, "status": NO_FACE, "subject": subject}
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable JPEG crop, got {error.strerror}") from error
+    return {"frame": frame, "face": 0, "status": FACE_FOUND, "subject": subject, "crop_jpeg": data}

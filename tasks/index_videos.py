@@ -1,0 +1,93 @@
+"""Stage ``index_videos``: every frame's number, time stamp and keyframe flag, from packets alone."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from data_contracts.errors import InputError
+from data_contracts.fingerprint import digest_of_file, fingerprint
+from data_contracts.manifest import Manifest, UnitKey
+from data_contracts.schemas import FRAMES, VIDEOS
+from data_contracts.store import Store
+from data_contracts.video import VideoIndex, index_video
+from tasks.units import Product, Unit, write_product
+
+CODE_VERSION = 1
+
+
+def plan_index_videos(videos: Mapping[str, Path]) -> list[Unit]:
+    """One unit per video file (stem -> path). A file that cannot be read becomes a unit that will fail."""
+    return [_unit(stem, path) for stem, path in sorted(videos.items())]
+
+
+def _unit(stem: str, path: Path) -> Unit:
+    try:
+        stat = path.stat()
+        size, mtime_ns = stat.st_size, stat.st_mtime_ns
+    except OSError:
+        size, mtime_ns = -1, -1
+    partitions = (("video", stem),)
+    return Unit(
+        UnitKey("videos", partitions),
+        fingerprint(stage="index_videos", version=CODE_VERSION, path=str(path), size=size, mtime_ns=mtime_ns),
+        {"path": str(path)},
+        companions=(UnitKey("frames", partitions),),
+    )
+
+
+def compute(store: Store, unit: Unit) -> Product:
+    """Index one video. Later stages depend on the file's bytes, so a moved or touched file costs no recomputation.
+
+    Raises:
+        InputError: the file is not a readable video.
+    """
+    started, path = time.monotonic(), Path(unit.arguments["path"])
+    index = index_video(path)
+    try:
+        sha256 = digest_of_file(path)
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable file, got {error.strerror}") from error
+    frames = Product(FRAMES, [frames_table(index)])
+    write_product(store, unit.companions[0], frames, fingerprint=unit.fingerprint, started=started)
+    product = Product(VIDEOS, [_videos_table(path, sha256, index)], identity=sha256)
+    product.counts["frames"] = index.frame_count
+    product.details = {"path": str(path), "frame_count": index.frame_count, "problem": index.problem}
+    return product
+
+
+def frames_table(index: VideoIndex) -> pa.Table:
+    """Rows of ``frames`` for one video; unknown time stamps are null."""
+    unknown = None if index.has_pts else np.ones(index.frame_count, dtype=bool)
+    columns = {
+        "frame": pa.array(np.arange(1, index.frame_count + 1, dtype=np.int32)),
+        "pts": pa.array(index.pts, pa.int64(), mask=unknown),
+        "pts_seconds": pa.array(index.pts_seconds, pa.float64(), mask=unknown),
+        "keyframe": pa.array(index.keyframe),
+    }
+    return pa.table(columns)
+
+
+def _videos_table(path: Path, sha256: str, index: VideoIndex) -> pa.Table:
+    row = {
+        "path": str(path),
+        "size_bytes": path.stat().st_size,
+        "sha256": sha256,
+        "width_px": index.width_px,
+        "height_px": index.height_px,
+        "rotation_degrees": index.rotation_degrees,
+        "codec": index.codec,
+        "frame_count": index.frame_count,
+        "claimed_frame_count": index.claimed_frame_count,
+        "average_fps": index.average_fps,
+        "duration_seconds": index.duration_seconds,
+        "problem": index.problem,
+    }
+    return pa.Table.from_pylist([row], schema=VIDEOS.schema)
+
+
+def ready_videos(store: Store) -> dict[str, Manifest]:
+    """Videos that are indexed: stem -> manifest (identity: sha256; details: path, frame_count)."""
+    return {key.value("video"): manifest for key, manifest in store.manifests("videos").items()}

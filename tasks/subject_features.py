@@ -1,0 +1,104 @@
+"""Features and labels of subjects as arrays: what heads are fitted on and predict from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from data_contracts.errors import InputError
+from data_contracts.manifest import Manifest, UnitKey
+from data_contracts.store import Store
+from data_contracts.vocabulary import ACTION_UNITS, BranchName
+
+
+@dataclass(frozen=True)
+class FeaturesVariant:
+    """One backbone's features of one source, as far as they are there: subject -> parts in order."""
+
+    backbone: str
+    source: str
+    subjects: dict[str, list[tuple[UnitKey, Manifest]]]
+
+    def identity(self, subject: str) -> list[str]:
+        """What results made from this subject's features depend on."""
+        return [manifest.identity for _, manifest in self.subjects[subject]]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Classes of the backbone in the order of its logits."""
+        return list(next(iter(self.subjects.values()))[0][1].details["classes"])
+
+
+def find_features(store: Store, *, backbone: str | None = None, source: str | None = None) -> FeaturesVariant:
+    """The features variant whose names start as asked; the only one if nothing is asked.
+
+    Raises:
+        InputError: none matches, or several do.
+    """
+    found: dict[tuple[str, str], dict[str, list[tuple[UnitKey, Manifest]]]] = {}
+    for key, manifest in store.manifests("features").items():
+        variant = key.value("backbone"), key.value("source")
+        found.setdefault(variant, {}).setdefault(key.value("subject"), []).append((key, manifest))
+    wanted = (backbone or "", source or "")
+    exact = {v for v in found if all(w in ("", n) or n.rsplit("-", 1)[0] == w for n, w in zip(v, wanted, strict=True))}
+    if len(exact) == 1:
+        variant = exact.pop()
+        return FeaturesVariant(*variant, dict(sorted(found[variant].items())))
+    there = "; ".join(f"--backbone {b} --source {s}" for b, s in sorted(exact or found)) or "none"
+    problem = "several match" if exact else "none matches"
+    raise InputError(
+        f"features in {store.url}: {problem} backbone {backbone or 'any'}, source {source or 'any'}; there: {there}"
+    )
+
+
+def read_features(
+    store: Store, variant: FeaturesVariant, subject: str
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Blocks of (frame int32 [n], has_face bool [n], embeddings float16 [n,D], logits float32 [n,C])."""
+    for key, manifest in variant.subjects[subject]:
+        for batch in store.iter_unit(key, manifest):
+            yield (
+                batch.column("frame").to_numpy(),
+                batch.column("has_face").to_numpy(zero_copy_only=False),
+                _vectors(batch.column("embedding")),
+                _vectors(batch.column("logits")),
+            )
+
+
+def _vectors(column: pa.FixedSizeListArray) -> np.ndarray:
+    """[n, D] view of a fixed-size list column; rows that are null hold anything."""
+    size = column.type.list_size
+    values = column.values.slice(column.offset * size, len(column) * size)
+    return values.to_numpy(zero_copy_only=False).reshape(len(column), size)
+
+
+def read_faces_seen(store: Store, variant: FeaturesVariant, subject: str) -> np.ndarray:
+    """Frame numbers at which the subject's face is seen, ascending, int32."""
+    parts = []
+    for key, manifest in variant.subjects[subject]:
+        table = store.read_unit(key, manifest, columns=["frame", "has_face"])
+        parts.append(table["frame"].to_numpy()[table["has_face"].to_numpy()])
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+
+def label_arrays(table: pa.Table) -> dict[BranchName, np.ndarray]:
+    """Labels as the heads take them: expr int8 [n] and au int8 [n,12] with -1, va float32 [n,2] with NaN, unlabelled."""
+    expr = table["expression"].fill_null(-1).to_numpy().astype(np.int8)
+    va = np.stack([_floats(table[name]) for name in ("valence", "arousal")], axis=1)
+    au = np.stack([table[name].fill_null(-1).to_numpy().astype(np.int8) for name in ACTION_UNITS], axis=1)
+    return {"expr": expr, "va": va, "au": au}
+
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray:
+    return column.fill_null(float("nan")).to_numpy().astype(np.float32)
+
+
+def is_labelled(labels: dict[BranchName, np.ndarray], branches: tuple[BranchName, ...]) -> np.ndarray:
+    """Rows that carry at least one label of the branches, bool [n]."""
+    masks = {
+        "expr": labels["expr"] >= 0,
+        "va": ~np.isnan(labels["va"]).any(axis=1),
+        "au": (labels["au"] >= 0).any(axis=1),
+    }
+    return np.logical_or.reduce([masks[branch] for branch in branches])
