@@ -30,6 +30,15 @@ class Unit:
     arguments: dict[str, Any] = field(default_factory=dict)
     companions: tuple[UnitKey, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """For people and for schedulers: unique within a store."""
+        return f"{self.key.folder}/{self.key.part}"
+
+    def note_failure(self, store: Store, cause: str) -> None:
+        """Keep the cause beside the place where the data would lie."""
+        store.note_failure(self.key, Failure(self.fingerprint, cause))
+
 
 @dataclass
 class Product:
@@ -46,7 +55,7 @@ class Product:
 class UnitReport:
     """What came of a unit: rows per status, or the cause why there are none."""
 
-    key: UnitKey
+    name: str
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     cause: str | None = None
@@ -99,6 +108,6 @@ def run_unit(store_url: str, compute: Compute, unit: Unit) -> UnitReport:
     try:
         manifest = write_product(store, unit.key, compute(store, unit), fingerprint=unit.fingerprint, started=started)
     except InputError as error:
-        store.note_failure(unit.key, Failure(unit.fingerprint, str(error)))
-        return UnitReport(unit.key, seconds=time.monotonic() - started, cause=str(error))
-    return UnitReport(unit.key, counts=manifest.counts, seconds=manifest.seconds)
+        unit.note_failure(store, str(error))
+        return UnitReport(unit.name, seconds=time.monotonic() - started, cause=str(error))
+    return UnitReport(unit.name, counts=manifest.counts, seconds=manifest.seconds)

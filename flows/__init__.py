@@ -1,0 +1,1 @@
+"""Composition: flows of stages, and the command line. Nothing here computes."""

@@ -1,0 +1,79 @@
+"""What a person sees: progress, tables, lines of failures. A bar on a terminal, plain lines elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+_PLAIN_LINE_SECONDS = 10.0
+
+
+def console() -> Console:
+    """Standard output, with colours and width of the terminal; wide and plain where there is none."""
+    return Console() if sys.stdout.isatty() else Console(width=160, highlight=False)
+
+
+@contextlib.contextmanager
+def progress_of(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A function to call once per finished unit, with the number of failures so far."""
+    if not sys.stderr.isatty():
+        yield _plain_progress(name, total)
+        return
+    columns = (
+        TextColumn("{task.description:<18}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=total, failed="")
+        yield lambda failed: bar.update(task, advance=1, failed=f"[red]{failed} failed" if failed else "")
+
+
+def _plain_progress(name: str, total: int) -> Callable[[int], None]:
+    done, said = 0, time.monotonic()
+
+    def advance(failed: int) -> None:
+        nonlocal done, said
+        done += 1
+        if time.monotonic() - said >= _PLAIN_LINE_SECONDS:
+            said = time.monotonic()
+            print(f"{name}: {done} of {total} done, {failed} failed", file=sys.stderr, flush=True)
+
+    return advance
+
+
+def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table; numbers are right-aligned."""
+    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    rows = [list(row) for row in rows]
+    for position, name in enumerate(header):
+        numeric = all(isinstance(row[position], int | float) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console().print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def print_line(text: str) -> None:
+    """One line, as it is: no markup, no wrapping."""
+    console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_error(text: str) -> None:
+    """One line on standard error."""
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)

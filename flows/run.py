@@ -1,0 +1,109 @@
+"""One run: its store, its workers, and the table of what every stage did. Stages are Prefect tasks."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from distributed import Client
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from data_contracts.store import Store
+from flows.console import print_line, print_table
+from flows.fan_out import StageSummary, fan_out
+from infra.clusters import open_cluster
+from tasks.jobs import Job, Make, run_job, split_pending_jobs
+from tasks.units import Compute, Unit, run_unit, split_pending
+
+logger = logging.getLogger(__name__)
+_FAILURES_SHOWN = 20
+
+
+class SomeFailedError(RuntimeError):
+    """The run has ended; some inputs failed (they are listed), and everything else is complete."""
+
+
+class Run:
+    """Runs stages one after the other on one cluster, which starts when the first unit needs it."""
+
+    def __init__(self, store: str, *, dask_address: str | None = None, workers: int | None = None) -> None:
+        self.store = Store(store)
+        self.summaries: list[StageSummary] = []
+        self._dask_address, self._workers = dask_address, workers
+        self._stack = contextlib.ExitStack()
+        self._client: Client | None = None
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def client(self) -> Client:
+        """Client of the cluster."""
+        if self._client is None:
+            cluster = open_cluster(address=self._dask_address, workers=self._workers)
+            self._client = self._stack.enter_context(cluster)
+        return self._client
+
+    def stage(self, name: str, units: Sequence[Unit], compute: Compute) -> StageSummary:
+        """Make every unit exist; only what is missing or stale is computed."""
+        return self._run_stage(name, units, split=split_pending, run=run_unit, compute=compute)
+
+    def jobs(self, name: str, jobs: Sequence[Job], make: Make) -> StageSummary:
+        """Make every bundle exist; only what is missing or stale is made."""
+        return self._run_stage(name, jobs, split=split_pending_jobs, run=run_job, compute=make)
+
+    def _run_stage(self, name: str, work: Sequence[Any], *, split: Any, run: Any, compute: Any) -> StageSummary:
+        @task(name=name, task_run_name=name, cache_policy=NO_CACHE, retries=0)
+        def run_stage_task(units: int) -> str:
+            ready, todo = split(self.store, work)
+            summary.ready = len(ready)
+            logger.info("%s: %d units: %d ready, %d to do", name, units, len(ready), len(todo))
+            if todo:
+                fan_out(self.client, self.store, todo, run=run, compute=compute, summary=summary)
+            return f"{summary.ready} ready, {summary.done} done, {len(summary.failures)} failed"
+
+        started = time.monotonic()
+        summary = StageSummary(name, units=len(work))
+        run_stage_task(len(work))
+        summary.seconds = time.monotonic() - started
+        self.summaries.append(summary)
+        return summary
+
+    @property
+    def failures(self) -> list[tuple[str, str, str]]:
+        """(stage, unit, cause) of everything that failed."""
+        return [(s.stage, name, cause) for s in self.summaries for name, cause in s.failures.items()]
+
+    def print_summary(self) -> None:
+        """The table of stages, and a line per failure."""
+        rows = [
+            [s.stage, s.units, s.ready, s.done, len(s.failures), _counts(s), round(s.seconds, 1)]
+            for s in self.summaries
+        ]
+        print_table("Stages", ["stage", "units", "ready", "done", "failed", "rows", "seconds"], rows)
+        for stage, name, cause in self.failures[:_FAILURES_SHOWN]:
+            print_line(f"failed: {stage}: {name}: {cause}")
+        if len(self.failures) > _FAILURES_SHOWN:
+            print_line(f"... and {len(self.failures) - _FAILURES_SHOWN} more: affwild2 status --store {self.store.url}")
+
+    def raise_for_failures(self) -> None:
+        """End the run as failed if anything failed.
+
+        Raises:
+            SomeFailedError: naming how many and the first.
+        """
+        if self.failures:
+            stage, name, cause = self.failures[0]
+            raise SomeFailedError(f"{len(self.failures)} failed, all else is complete; first: {stage} {name}: {cause}")
+
+
+def _counts(summary: StageSummary) -> str:
+    return ", ".join(f"{count:,} {status}" for status, count in sorted(summary.counts.items()))

@@ -1,0 +1,61 @@
+"""Work whose result is a bundle (a head, post-processing, a submission) rather than rows of a dataset."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from data_contracts.bundles import Bundle, find_bundle, write_bundle
+from data_contracts.errors import InputError
+from data_contracts.store import Store
+from tasks.units import UnitReport
+
+
+@dataclass(frozen=True)
+class Job:
+    """One bundle to make: its folder, what it depends on, and what ``compute`` needs to know."""
+
+    folder: str
+    fingerprint: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder: unique within a store."""
+        return self.folder
+
+    def note_failure(self, store: Store, cause: str) -> None:
+        """A job leaves no note: its cause is in the run's table, and the next run tries again."""
+
+
+@dataclass
+class Files:
+    """What a job makes: files of the bundle, and facts for its manifest."""
+
+    files: dict[str, bytes]
+    details: dict[str, Any]
+
+
+Make = Callable[[Store, Job], Files]
+
+
+def split_pending_jobs(store: Store, jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
+    """Jobs whose bundle exists as planned, and jobs still to do."""
+    done = [job for job in jobs if _exists(store, job)]
+    return done, [job for job in jobs if job not in done]
+
+
+def _exists(store: Store, job: Job) -> bool:
+    bundle: Bundle | None = find_bundle(store, job.folder)
+    return bundle is not None and bundle.fingerprint == job.fingerprint
+
+
+def run_job(store_url: str, make: Make, job: Job) -> UnitReport:
+    """Make and write one bundle. A cause that is the input's is returned; others are raised."""
+    store, started = Store(store_url), time.monotonic()
+    try:
+        made = make(store, job)
+    except InputError as error:
+        return UnitReport(job.name, seconds=time.monotonic() - started, cause=str(error))
+    write_bundle(store, job.folder, made.files, fingerprint=job.fingerprint, details=made.details)
+    return UnitReport(job.name, seconds=time.monotonic() - started)

@@ -1,0 +1,137 @@
+"""Small real videos whose frames say their own number, encoded with PyAV for the tests of any package.
+
+Every frame is a grid of 4 x 4 black or white blocks: the frame number in binary. A test that reads the number from
+the decoded pixels proves which frame it holds, whatever the container and the decoder claim.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.packet import Packet
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+GRID = 4
+TICKS_PER_SECOND = 12_800
+
+
+@dataclass(frozen=True)
+class VideoSpec:
+    """What to encode.
+
+    ``tick`` gives each frame's presentation time in 1/12800 s (None: constant frame rate); ``shift_ticks`` moves all
+    time stamps when muxing, so that a negative value makes an edit list that hides the first frames.
+    ``drop_packets`` leaves out packets, counted from 0 in decode order.
+    """
+
+    frame_count: int = 40
+    codec: str = "libx264"
+    width_px: int = 96
+    height_px: int = 64
+    fps: int = 25
+    gop_frames: int = 12
+    b_frames: int = 2
+    pixel_format: str = "yuv420p"
+    codec_options: dict[str, str] = field(default_factory=dict)
+    container_options: dict[str, str] = field(default_factory=dict)
+    tick: Sequence[int] | None = None
+    shift_ticks: int = 0
+    rotation_degrees_ccw: int = 0
+    drop_packets: frozenset[int] = frozenset()
+
+
+def numbered_picture(number: int, *, width_px: int, height_px: int) -> NDArray[np.uint8]:
+    """Picture of a number below 65536, uint8 ``[height, width, 3]``: 4 x 4 blocks, most significant bit first."""
+    bits = [(number >> shift) & 1 for shift in range(GRID * GRID - 1, -1, -1)]
+    rows = np.arange(height_px) * GRID // height_px
+    columns = np.arange(width_px) * GRID // width_px
+    grid = np.array(bits, dtype=np.uint8).reshape(GRID, GRID) * 255
+    return np.repeat(grid[rows[:, None], columns[None, :], None], 3, axis=2)
+
+
+def read_number(rgb: NDArray[np.uint8]) -> int:
+    """The number that a decoded picture ``[height, width, 3]`` shows.
+
+    Raises:
+        ValueError: a block is neither black nor white: not a picture of ours, or badly damaged.
+    """
+    height_px, width_px = rgb.shape[:2]
+    number = 0
+    for row in range(GRID):
+        for column in range(GRID):
+            centre = rgb[(2 * row + 1) * height_px // (2 * GRID), (2 * column + 1) * width_px // (2 * GRID)]
+            level = float(centre.mean())
+            if 96 < level < 160:
+                raise ValueError(f"expected a black or white block at {row}, {column}, got level {level:.0f}")
+            number = number * 2 + (level > 128)
+    return number
+
+
+def write_video(path: Path, spec: VideoSpec | None = None, *, first_number: int = 1) -> Path:
+    """Encode frames ``first_number``, ``first_number + 1``, ... to ``path`` (container by suffix)."""
+    spec = spec or VideoSpec()
+    with av.open(str(path), "w", options=dict(spec.container_options)) as container:
+        stream = container.add_stream(spec.codec, rate=spec.fps, options=_codec_options(spec))
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = spec.width_px, spec.height_px, spec.pixel_format
+        stream.codec_context.gop_size = spec.gop_frames
+        stream.codec_context.max_b_frames = spec.b_frames
+        stream.codec_context.thread_count = 1
+        if spec.tick is not None:
+            stream.codec_context.time_base = Fraction(1, TICKS_PER_SECOND)
+        if spec.rotation_degrees_ccw:
+            stream.set_display_rotation(spec.rotation_degrees_ccw)
+        keep = _packet_filter(spec)
+        for index in range(spec.frame_count):
+            for packet in stream.encode(_frame(spec, index, first_number)):
+                keep(container.mux, packet)
+        for packet in stream.encode(None):
+            keep(container.mux, packet)
+    return path
+
+
+def cut_file(source: Path, target: Path, *, fraction: float) -> Path:
+    """The first part of a file, as an interrupted copy leaves it."""
+    data = source.read_bytes()
+    target.write_bytes(data[: int(len(data) * fraction)])
+    return target
+
+
+def _codec_options(spec: VideoSpec) -> dict[str, str]:
+    options = dict(spec.codec_options)
+    if spec.codec == "libx264":
+        options = {"preset": "veryfast", "crf": "20", "sc_threshold": "0", **options}
+    elif spec.codec == "libx265":
+        fixed = f"keyint={spec.gop_frames}:bframes={spec.b_frames}:scenecut=0:pools=none:frame-threads=1:log-level=none"
+        extra = options.pop("x265-params", "")
+        options = {"preset": "ultrafast", "x265-params": f"{fixed}:{extra}".rstrip(":"), **options}
+    return options
+
+
+def _frame(spec: VideoSpec, index: int, first_number: int) -> av.VideoFrame:
+    picture = numbered_picture(first_number + index, width_px=spec.width_px, height_px=spec.height_px)
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    if spec.tick is None:
+        frame.pts, frame.time_base = index, Fraction(1, spec.fps)
+    else:
+        frame.pts, frame.time_base = spec.tick[index], Fraction(1, TICKS_PER_SECOND)
+    return frame
+
+
+def _packet_filter(spec: VideoSpec) -> Callable[[Callable[[Packet], None], Packet], None]:
+    seen = iter(range(1 << 30))
+
+    def keep(mux: Callable[[Packet], None], packet: Packet) -> None:
+        shift = round(Fraction(spec.shift_ticks, TICKS_PER_SECOND) / packet.time_base)
+        if packet.pts is not None:
+            packet.pts += shift
+        if packet.dts is not None:
+            packet.dts += shift
+        if next(seen) not in spec.drop_packets:
+            mux(packet)
+
+    return keep
