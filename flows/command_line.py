@@ -1,0 +1,220 @@
+"""The ``affwild2`` command: each flow without a server, and small questions to a store.
+
+Imports are inside the commands, so that help and mistakes answer at once.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+EXIT_SOME_FAILED = 1
+EXIT_WRONG_REQUEST = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="affwild2",
+    help="Frame-level facial affect from videos: expressions, valence and arousal, action units.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StoreOption = Annotated[str, typer.Option("--store", help="Where results lie: a path, file:// or s3:// URL.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Local worker processes; one per core.")]
+DaskOption = Annotated[str | None, typer.Option("--dask-address", help="Dask scheduler to use instead, tcp://...")]
+BackboneOption = Annotated[str | None, typer.Option("--backbone", help="Features variant, if there are several.")]
+SourceOption = Annotated[str | None, typer.Option("--source", help="Faces variant, if there are several.")]
+Task = Literal["expr", "va", "au", "mtl"]
+Source = Literal["mtcnn", "cropped", "cropped_aligned"]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the data set and the store.")] = Path("demo"),
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the generated data set.")] = 0,
+    workers: WorkersOption = None,
+) -> None:
+    """Everything on a small generated data set: about two minutes."""
+    _run_flow("flows.demo", "demo", out=out, seed=seed, workers=workers)
+
+
+@app.command()
+def extract(
+    data: Annotated[Path, typer.Argument(help="Folder in the organisers' layout, or a folder of videos.")],
+    store: StoreOption,
+    source: Annotated[Source | None, typer.Option("--source", help="Where face crops come from.")] = None,
+    backbone: Annotated[str, typer.Option("--backbone", help="Name in the registry.")] = "efficientnet_lite0",
+    weights: Annotated[Path | None, typer.Option("--weights", help="A safetensors file.")] = None,
+    min_face_px: Annotated[int, typer.Option("--min-face-px", min=20, help="Smallest face looked for.")] = 40,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Take only so many videos or subjects.")] = None,
+    workers: WorkersOption = None,
+    dask_address: DaskOption = None,
+) -> None:
+    """Videos or official crops to features."""
+    _run_flow(
+        "flows.extract",
+        "extract",
+        data=data,
+        store=store,
+        source=source,
+        backbone=backbone,
+        weights=str(weights) if weights else None,
+        min_face_px=min_face_px,
+        limit=limit,
+        workers=workers,
+        dask_address=dask_address,
+    )
+
+
+@app.command()
+def fit(
+    task: Annotated[Task, typer.Argument(help="expr, va, au or mtl.")],
+    store: StoreOption,
+    annotations: Annotated[Path, typer.Option("--annotations", help="The organisers' annotation folder.")],
+    recipe: Annotated[Literal["default", "paper"], typer.Option("--recipe", help="Named setting.")] = "default",
+    features: Annotated[
+        Literal["embeddings", "scores", "both"] | None, typer.Option("--features", help="Instead of the recipe's.")
+    ] = None,
+    hidden_units: Annotated[int | None, typer.Option("--hidden-units", min=0, help="0 is a linear head.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="How many seeds are averaged.")] = None,
+    train_on_validation: Annotated[bool, typer.Option("--train-on-validation", help="Train on both sets.")] = False,
+    backbone: BackboneOption = None,
+    source: SourceOption = None,
+    workers: WorkersOption = None,
+    dask_address: DaskOption = None,
+) -> None:
+    """Features and labels to a head with tuned post-processing."""
+    _run_flow(
+        "flows.fit",
+        "fit",
+        task=task,
+        store=store,
+        annotations=annotations,
+        recipe=recipe,
+        features=features,
+        hidden_units=hidden_units,
+        seeds=seeds,
+        train_on_validation=train_on_validation,
+        backbone=backbone,
+        source=source,
+        workers=workers,
+        dask_address=dask_address,
+    )
+
+
+@app.command()
+def submit(
+    task: Annotated[Task, typer.Argument(help="expr, va, au or mtl.")],
+    store: StoreOption,
+    test_list: Annotated[Path, typer.Option("--test-list", help="The organisers' list.")],
+    head: Annotated[str | None, typer.Option("--head", help="Name of the head, or its beginning.")] = None,
+    postprocessing: Annotated[str | None, typer.Option("--postprocessing", help="Name, or its beginning.")] = None,
+    edition: Annotated[Literal["abaw3"], typer.Option("--edition", help="Whose file formats.")] = "abaw3",
+    workers: WorkersOption = None,
+    dask_address: DaskOption = None,
+) -> None:
+    """Outputs of a head to the organisers' submission files."""
+    _run_flow(
+        "flows.submit",
+        "submit",
+        task=task,
+        store=store,
+        test_list=test_list,
+        head=head,
+        postprocessing=postprocessing,
+        edition=edition,
+        workers=workers,
+        dask_address=dask_address,
+    )
+
+
+@app.command()
+def score(
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the predictions.")],
+    store: StoreOption,
+    head: Annotated[list[str] | None, typer.Option("--head", help="Head to use; default: the one per task.")] = None,
+    workers: WorkersOption = None,
+    dask_address: DaskOption = None,
+) -> None:
+    """Any video to per-frame predictions (Parquet and CSV) with stored heads."""
+    _run_flow(
+        "flows.score",
+        "score",
+        videos=videos,
+        out=out,
+        store=store,
+        heads=head or None,
+        workers=workers,
+        dask_address=dask_address,
+    )
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="Submission: zip, folder, or MTL text file.")],
+    task: Annotated[Task | None, typer.Option("--task", help="Guessed from the headers if not given.")] = None,
+    test_list: Annotated[Path | None, typer.Option("--test-list", help="The organisers' list.")] = None,
+    videos: Annotated[Path | None, typer.Option("--videos", help="Videos that tell how many rows to expect.")] = None,
+) -> None:
+    """Check a submission and say what is wrong and where."""
+    from flows.verify import verify_path
+
+    raise typer.Exit(_guarded(lambda: verify_path(path, task=task, test_list=test_list, videos=videos)))
+
+
+@app.command()
+def status(store: StoreOption) -> None:
+    """What is ready and what failed in a store."""
+    from flows.status import print_status
+
+    raise typer.Exit(_guarded(lambda: print_status(store)))
+
+
+def _run_flow(module: str, name: str, **parameters: Any) -> None:
+    """Run a flow with an embedded server, and turn its end into an exit code."""
+
+    def run() -> int:
+        import importlib
+
+        from infra.prefect_runtime import local_prefect
+
+        with local_prefect():
+            flow = getattr(importlib.import_module(module), name)
+            flow(**parameters)
+        return 0
+
+    raise typer.Exit(_guarded(run))
+
+
+def _guarded(action: Callable[[], int]) -> int:
+    """Exit code of an action; a cause that is the user's is one line, never a traceback."""
+    from data_contracts.errors import InputError
+    from flows.console import print_error
+
+    try:
+        return action()
+    except InputError as error:
+        print_error(f"affwild2: {error}")
+        return EXIT_WRONG_REQUEST
+    except KeyboardInterrupt:
+        print_error("affwild2: interrupted; what is finished is kept, the same command goes on from there")
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if type(error).__name__ == "SomeFailedError":
+            print_error(f"affwild2: {error}")
+            return EXIT_SOME_FAILED
+        raise
+
+
+def main() -> None:
+    """Entry point of the ``affwild2`` script."""
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Flow ``demo``: everything on a small generated data set, from video files to submissions."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from data_contracts.layout import find_data
+from data_contracts.vocabulary import TASKS
+from data_contracts.verification import verify_submission
+from flows.console import print_line
+from flows.extract import ExtractRequest, extract_features
+from flows.fit import FitRequest, fit_heads, print_fitted
+from flows.run import Run
+from flows.submit import SubmitRequest, print_submissions, write_submissions
+from tasks.generate_demo_data import DemoDataParams, generate_demo_data
+from tasks.index_videos import ready_videos
+
+
+@flow(name="demo", flow_run_name="demo in {out}")
+def demo(
+    out: Annotated[Path, Field(description="folder for the data set and the store")],
+    seed: int = 0,
+    workers: Annotated[int | None, Field(ge=1)] = None,
+) -> str:
+    """Generate a data set, extract, fit a head for each task, write and verify the four submissions."""
+    started = time.monotonic()
+    data = out / "data"
+    summary = generate_demo_data(data, params=DemoDataParams(), seed=seed)
+    print_line(f"data set: {data} ({time.monotonic() - started:.0f} s); one file is corrupt on purpose: "
+               f"{summary.corrupt_file.name}")
+    with Run(str(out / "store"), workers=workers) as run:
+        extract_features(run, ExtractRequest(data))
+        fitted = fit_heads(run, [FitRequest(task, data) for task in TASKS])
+        layout = find_data(data)
+        heads = {f.head.details["task"]: f.head.name for f in fitted if f.head}
+        requests = [SubmitRequest(task, layout.test_lists[task], heads[task]) for task in TASKS if task in heads]
+        bundles = write_submissions(run, requests)
+        run.print_summary()
+        print_fitted(run, fitted)
+        print_submissions(run, bundles)
+        rows = {stem: m.details["frame_count"] for stem, m in ready_videos(run.store).items()}
+        for bundle in bundles:
+            path = Path(run.store.locate(f"{bundle.folder}/{bundle.details['zip']}"))
+            task = bundle.details["task"]
+            faults = verify_submission(path, task=task, test_list=layout.test_lists[task], expected_rows=rows)
+            print_line(f"verified {task}: {'no fault' if not faults else f'{len(faults)} faults, first: {faults[0]}'}")
+        print_line(f"all of it in {time.monotonic() - started:.0f} s; store: {run.store.url}")
+        unexpected = [f for f in run.failures if summary.corrupt_file.stem not in f[1]]
+        if unexpected:
+            run.raise_for_failures()
+    return str(out)

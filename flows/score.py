@@ -1,0 +1,115 @@
+"""Flow ``score``: any video to per-frame predictions with a stored head."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from data_contracts.bundles import Bundle, list_bundles, require_bundle
+from data_contracts.errors import InputError
+from data_contracts.video import VIDEO_SUFFIXES
+from flows.console import print_line, print_table
+from flows.extract import extract_videos
+from flows.run import Run
+from tasks import predict_outputs, write_predictions
+from tasks.crop_faces import crop_params_of
+from tasks.subject_features import find_features
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Videos (files or folders), the folder for predictions, and the heads to use: names, or None for all."""
+
+    videos: Sequence[Path]
+    out: Path
+    heads: Sequence[str] | None = None
+
+
+def score_videos(run: Run, request: ScoreRequest) -> list[Path]:
+    """Extract what is missing, predict with each head, and write one Parquet and one CSV per subject.
+
+    Raises:
+        InputError: no head is there, or a path is neither a video nor a folder of videos.
+    """
+    heads = _heads(run, request.heads)
+    videos = find_videos(request.videos)
+    for group in _by_features(heads).values():
+        details = group[0].details
+        extract_videos(
+            run,
+            videos,
+            params=crop_params_of(details["crop_params"]),
+            backbone=details["backbone_name"],
+            weights=details["weights"],
+        )
+    written: list[Path] = []
+    for head in heads:
+        variant = find_features(run.store, backbone=head.details["backbone"], source=head.details["source"])
+        names = [s for s in variant.subjects if s in videos]
+        units = predict_outputs.plan_predict_outputs(variant, head=head, subjects=names)
+        run.stage(f"predict_outputs {head.details['task']}", units, predict_outputs.compute)
+    for stem in sorted(videos):
+        written += write_predictions.write_predictions(run.store, stem, heads=heads, out=request.out)
+    return written
+
+
+def _heads(run: Run, names: Sequence[str] | None) -> list[Bundle]:
+    if names:
+        return [require_bundle(run.store, "heads", name) for name in names]
+    heads = list_bundles(run.store, "heads")
+    if not heads:
+        raise InputError(f"{run.store.url}: expected a fitted head, found none; run affwild2 fit (or demo) first")
+    tasks = [head.details["task"] for head in heads]
+    doubled = sorted({task for task in tasks if tasks.count(task) > 1})
+    if doubled:
+        names = [head.name for head in heads]
+        raise InputError(f"{run.store.url}: several heads for {', '.join(doubled)}; choose with --head: {names}")
+    return heads
+
+
+def _by_features(heads: Sequence[Bundle]) -> dict[tuple[str, str], list[Bundle]]:
+    groups: dict[tuple[str, str], list[Bundle]] = {}
+    for head in heads:
+        groups.setdefault((head.details["backbone"], head.details["source"]), []).append(head)
+    return groups
+
+
+def find_videos(paths: Sequence[Path]) -> dict[str, Path]:
+    """Stem -> file, for files and for folders of videos.
+
+    Raises:
+        InputError: a path does not exist, a folder has no video, or two files share a stem.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: expected a video file or a folder of videos, found nothing there")
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES) if path.is_dir() else [path]
+        if not files:
+            raise InputError(f"{path}: expected video files ({', '.join(sorted(VIDEO_SUFFIXES))}), found none")
+        for file in files:
+            if found.setdefault(file.stem, file) != file:
+                raise InputError(f"{file}: expected one video per name, got also {found[file.stem]}; rename one")
+    return found
+
+
+@flow(name="score", flow_run_name="score into {out}")
+def score(
+    videos: Annotated[list[Path], Field(description="video files or folders of them", min_length=1)],
+    store: Annotated[str, Field(description="where the heads are; features are kept there too")],
+    out: Annotated[Path, Field(description="folder for the predictions")],
+    heads: Annotated[list[str] | None, Field(description="names of heads; none: the one of each task")] = None,
+    dask_address: str | None = None,
+    workers: Annotated[int | None, Field(ge=1)] = None,
+) -> list[str]:
+    """Per-frame predictions for any video, as Parquet and CSV with time in seconds."""
+    with Run(store, dask_address=dask_address, workers=workers) as run:
+        written = score_videos(run, ScoreRequest(videos, out, heads))
+        run.print_summary()
+        print_table("Predictions", ["file"], [[path] for path in written])
+        print_line(f"{len(written)} files in {out}")
+        run.raise_for_failures()
+    return [str(path) for path in written]

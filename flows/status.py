@@ -1,0 +1,53 @@
+"""What a store holds: per stage and variant, what is ready and what failed."""
+
+from collections import Counter
+
+from data_contracts.bundles import list_bundles
+from data_contracts.errors import InputError
+from data_contracts.manifest import UnitKey
+from data_contracts.store import Store
+from flows.console import print_line, print_table
+
+_DATASETS = ("videos", "frames", "faces", "subjects", "features", "labels", "outputs")
+_BUNDLES = ("heads", "postprocessing", "submissions")
+_VARIANT_KEYS = ("source", "backbone", "head", "task")
+
+
+def print_status(store_url: str) -> int:
+    """Print what is ready and what failed; 1 if anything failed.
+
+    Raises:
+        InputError: there is no store at the URL.
+    """
+    store = Store(store_url)
+    names = set(store.list_folder(""))
+    if not names & {*_DATASETS, *_BUNDLES}:
+        raise InputError(f"{store_url}: expected a store of affwild2, found none; run affwild2 extract first")
+    failures = {key: note for name in _DATASETS for key, note in store.failures(name).items()}
+    print_table(
+        f"Store {store_url}",
+        ["dataset", "variant", "units", "rows", "MB", "failed"],
+        [row for name in _DATASETS for row in _dataset_rows(store, name, failures)],
+    )
+    for kind in _BUNDLES:
+        for bundle in list_bundles(store, kind):
+            print_line(f"{kind}: {bundle.name}")
+    for key, note in failures.items():
+        print_line(f"failed: {key.dataset} {key}: {note.cause}")
+    return 1 if failures else 0
+
+
+def _dataset_rows(store: Store, name: str, failures: dict[UnitKey, object]) -> list[list[object]]:
+    units, rows, size, failed = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for key, manifest in store.manifests(name).items():
+        variant = _variant(key)
+        units[variant] += 1
+        rows[variant] += manifest.rows
+        size[variant] += manifest.part_bytes
+    failed.update(_variant(key) for key in failures if key.dataset == name)
+    variants = sorted({*units, *failed})
+    return [[name, v, units[v], rows[v], round(size[v] / 1e6, 1), failed[v]] for v in variants]
+
+
+def _variant(key: UnitKey) -> str:
+    return " ".join(value for name, value in key.partitions if name in _VARIANT_KEYS)

@@ -1,0 +1,103 @@
+"""Flow ``submit``: outputs of a head to the organisers' submission files, stage 10."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from prefect import flow
+from pydantic import Field
+
+from data_contracts.bundles import Bundle, find_bundle, list_bundles, require_bundle
+from data_contracts.errors import InputError
+from data_contracts.vocabulary import TaskName
+from flows.console import print_line, print_table
+from flows.run import Run
+from tasks import predict_outputs, write_submission
+from tasks.subject_features import find_features
+
+
+@dataclass(frozen=True)
+class SubmitRequest:
+    """Which head's decisions to write for which test list.
+
+    ``head`` may be the beginning of a name; None takes the only head of the task. ``postprocessing`` likewise, None
+    takes the one tuned last for that head.
+    """
+
+    task: TaskName
+    test_list: Path
+    head: str | None = None
+    postprocessing: str | None = None
+
+
+def write_submissions(run: Run, requests: list[SubmitRequest]) -> list[Bundle]:
+    """Predict what is missing, and write one submission per request.
+
+    Raises:
+        InputError: a head or post-processing is not there or not clear, or subjects of the list have no features.
+    """
+    jobs = []
+    for request in requests:
+        head = _head(run, request)
+        rule = _postprocessing(run, request, head)
+        variant = find_features(run.store, backbone=head.details["backbone"], source=head.details["source"])
+        units = predict_outputs.plan_predict_outputs(variant, head=head)
+        run.stage(f"predict_outputs {request.task}", units, predict_outputs.compute)
+        jobs.append(
+            write_submission.plan_write_submission(
+                run.store, head=head, postprocessing=rule, source=variant.source, test_list=request.test_list
+            )
+        )
+    run.jobs("write_submission", jobs, write_submission.make)
+    return [bundle for job in jobs if (bundle := find_bundle(run.store, job.folder))]
+
+
+def _head(run: Run, request: SubmitRequest) -> Bundle:
+    if request.head:
+        head = require_bundle(run.store, "heads", request.head)
+        if head.details["task"] != request.task:
+            raise InputError(f"head {head.name}: expected one for {request.task}, got one for {head.details['task']}")
+        return head
+    return require_bundle(run.store, "heads", f"{request.task}-")
+
+
+def _postprocessing(run: Run, request: SubmitRequest, head: Bundle) -> Bundle:
+    if request.postprocessing:
+        return require_bundle(run.store, "postprocessing", request.postprocessing)
+    rules = [b for b in list_bundles(run.store, "postprocessing") if b.details["head"] == head.name]
+    if len(rules) != 1:
+        there = ", ".join(rule.name for rule in rules) or "none"
+        raise InputError(f"head {head.name}: expected one post-processing, found {there}; name it, or run fit again")
+    return rules[0]
+
+
+def print_submissions(run: Run, bundles: list[Bundle]) -> None:
+    """Coverage per task, and where each zip lies."""
+    rows = []
+    for bundle in bundles:
+        coverage = bundle.details["coverage"]
+        totals = [sum(c[name] for c in coverage) for name in ("rows", "with_face", "interpolated", "beyond_video")]
+        rows.append([bundle.details["task"], len(coverage), *totals])
+    print_table("Submissions", ["task", "subjects", "rows", "with face", "interpolated", "beyond video"], rows)
+    for bundle in bundles:
+        print_line(f"submission: {run.store.locate(bundle.folder + '/' + bundle.details['zip'])}")
+
+
+@flow(name="submit", flow_run_name="submit {task}")
+def submit(
+    task: TaskName,
+    store: Annotated[str, Field(description="where features and heads are, and results go")],
+    test_list: Annotated[Path, Field(description="the organisers' list of test subjects, or of frames for mtl")],
+    head: Annotated[str | None, Field(description="name of the head, or its beginning")] = None,
+    postprocessing: Annotated[str | None, Field(description="name of the post-processing, or its beginning")] = None,
+    edition: Annotated[Literal["abaw3"], Field(description="whose file formats")] = "abaw3",
+    dask_address: str | None = None,
+    workers: Annotated[int | None, Field(ge=1)] = None,
+) -> str:
+    """Write the submission of one task; returns where its zip lies."""
+    with Run(store, dask_address=dask_address, workers=workers) as run:
+        bundles = write_submissions(run, [SubmitRequest(task, test_list, head, postprocessing)])
+        run.print_summary()
+        print_submissions(run, bundles)
+        run.raise_for_failures()
+        return run.store.locate(f"{bundles[0].folder}/{bundles[0].details['zip']}")

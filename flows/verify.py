@@ -1,0 +1,36 @@
+"""``affwild2 verify``: a submission against the test list and the videos."""
+
+from pathlib import Path
+
+from data_contracts.errors import InputError
+from data_contracts.layout import find_data
+from data_contracts.verification import verify_submission
+from data_contracts.video import index_video
+from data_contracts.vocabulary import TaskName
+from flows.console import print_line
+
+_FAULTS_SHOWN = 50
+
+
+def verify_path(path: Path, *, task: TaskName | None, test_list: Path | None, videos: Path | None) -> int:
+    """Print every fault with file, line and cause; 0 if there is none, else 1."""
+    rows = _rows_of_videos(videos) if videos else None
+    faults = verify_submission(path, task=task, test_list=test_list, expected_rows=rows)
+    for fault in faults[:_FAULTS_SHOWN]:
+        print_line(str(fault))
+    if len(faults) > _FAULTS_SHOWN:
+        print_line(f"... and {len(faults) - _FAULTS_SHOWN} more")
+    checked = [name for name, given in (("test list", test_list), ("videos", videos)) if given]
+    against = f" against {' and '.join(checked)}" if checked else " (format only: no --test-list, no --videos)"
+    print_line(f"{path}: {'no fault' if not faults else f'{len(faults)} faults'}{against}")
+    return 1 if faults else 0
+
+
+def _rows_of_videos(folder: Path) -> dict[str, int]:
+    rows = {}
+    for stem, video in find_data(folder).videos.items():
+        try:
+            rows[stem] = index_video(video).frame_count
+        except InputError as error:
+            print_line(f"not counted: {error}")
+    return rows
