@@ -1,0 +1,255 @@
+"""MTCNN (Zhang et al. 2016, arXiv 1604.02878) in plain torch, with facenet-pytorch's networks and weights.
+
+The cascade is ours: batched over frames, crops pooled through integral images, memory bounded. Its boxes, landmarks
+and probabilities equal facenet-pytorch's. Cutting crops out of frames is in ``crops``.
+"""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from models.area_pooling import AreaPooling
+
+_CELL_PX, _STRIDE_PX = 12, 2
+_LEVEL_NMS_IOU, _MERGED_NMS_IOU, _FINAL_NMS_IOMIN = 0.5, 0.7, 0.7
+_CROPS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class DetectorParams:
+    """Smallest face in pixels, acceptance thresholds of the three networks, step of the image pyramid."""
+
+    min_face_px: int = 40
+    pnet_threshold: float = 0.6
+    rnet_threshold: float = 0.7
+    onet_threshold: float = 0.7
+    pyramid_factor: float = 0.709
+
+    def __post_init__(self) -> None:
+        if self.min_face_px < _CELL_PX:
+            raise ValueError(f"min_face_px: expected at least {_CELL_PX}, got {self.min_face_px}")
+        for name in ("pnet_threshold", "rnet_threshold", "onet_threshold", "pyramid_factor"):
+            value = getattr(self, name)
+            if not 0 < value < 1:
+                raise ValueError(f"{name}: expected a value between 0 and 1, got {value}")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Detections:
+    """Faces of one frame, largest box first.
+
+    Attributes:
+        box_xyxy_px: float32 [n, 4]; may lie partly outside the frame.
+        landmarks_xy_px: float32 [n, 5, 2]: eye, eye, nose, mouth corner, mouth corner; of each pair the one on the
+            picture's left side first.
+        probability: float32 [n], 0..1.
+    """
+
+    box_xyxy_px: np.ndarray
+    landmarks_xy_px: np.ndarray
+    probability: np.ndarray
+
+    def __post_init__(self) -> None:
+        count = len(self.probability)
+        shapes = self.box_xyxy_px.shape, self.landmarks_xy_px.shape, self.probability.shape
+        if shapes != ((count, 4), (count, 5, 2), (count,)):
+            raise ValueError(f"expected shapes (n, 4), (n, 5, 2), (n,), got {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.probability)
+
+    def __repr__(self) -> str:
+        return f"Detections({len(self)} faces)"
+
+
+@functools.cache
+def _networks() -> tuple[PNet, RNet, ONet]:
+    return PNet().eval(), RNet().eval(), ONet().eval()
+
+
+@functools.cache
+def detector_weights_digest() -> str:
+    """sha256 (64 hex digits) over names, shapes and bytes of the three networks' tensors."""
+    digest = hashlib.sha256()
+    for network in _networks():
+        for name, tensor in sorted(network.state_dict().items()):
+            digest.update(f"{type(network).__name__}.{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+class FaceDetector:
+    """Finds every face in frames of one size. Results do not depend on the other frames beyond float rounding."""
+
+    def __init__(self, params: DetectorParams | None = None, *, device: str = "cpu") -> None:
+        self.params = params or DetectorParams()
+        self.device = torch.device(device)
+        self._pnet, self._rnet, self._onet = (network.to(self.device) for network in _networks())
+
+    @torch.inference_mode()
+    def detect(self, frames: np.ndarray | Sequence[np.ndarray]) -> list[Detections]:
+        """Faces of each frame; ``frames`` is RGB uint8 [B, H, W, 3] or a sequence of [H, W, 3] of one size.
+
+        Raises:
+            ValueError: the frames are not of that shape and type.
+        """
+        batch = frames if isinstance(frames, np.ndarray) else np.stack(list(frames))
+        if batch.ndim != 4 or batch.shape[3] != 3 or batch.dtype != np.uint8:
+            raise ValueError(f"expected uint8 frames [B, H, W, 3], got {batch.dtype} {batch.shape}")
+        if not len(batch):
+            return []
+        batch = np.ascontiguousarray(batch)
+        # On a CPU one frame at a time stays in the cache; a GPU wants all at once.
+        together = 1 if self.device.type == "cpu" else len(batch)
+        return [
+            found for first in range(0, len(batch), together) for found in self._cascade(batch[first : first + together])
+        ]
+
+    def _cascade(self, frames: np.ndarray) -> list[Detections]:
+        pictures = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2).contiguous().float()
+        boxes, owner = self._propose(pictures)
+        pooling = AreaPooling(frames, device=self.device)
+        boxes, owner = self._refine(pooling, frames.shape, boxes, owner)
+        box, points, score, found = self._finish(pooling, frames.shape, boxes, owner)
+        return [_sorted(box[found == n], points[found == n], score[found == n]) for n in range(len(frames))]
+
+    def _scales(self, height: int, width: int) -> list[float]:
+        scale = _CELL_PX / self.params.min_face_px
+        side, scales = min(height, width) * scale, []
+        while side >= _CELL_PX:
+            scales.append(scale)
+            scale *= self.params.pyramid_factor
+            side *= self.params.pyramid_factor
+        return scales
+
+    def _propose(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Candidates of all pyramid levels: boxes [n, 5] with scores, squared; the frame each belongs to [n]."""
+        height, width = pictures.shape[2:]
+        found, owners = [], []
+        for scale in self._scales(height, width):
+            size = (int(height * scale + 1), int(width * scale + 1))
+            level = _normalise(torch.nn.functional.interpolate(pictures, size=size, mode="area"))
+            shift, probability = self._pnet(level.contiguous(memory_format=torch.channels_last))
+            candidates, owner = _candidates(shift, probability[:, 1], scale, self.params.pnet_threshold)
+            kept = batched_nms(candidates[:, :4], candidates[:, 4], owner, _LEVEL_NMS_IOU)
+            found.append(candidates[kept])
+            owners.append(owner[kept])
+        if not found:
+            empty = torch.zeros((0, 5), device=self.device)
+            return empty, torch.zeros(0, dtype=torch.long, device=self.device)
+        boxes, owner = torch.cat(found), torch.cat(owners)
+        kept = batched_nms(boxes[:, :4], boxes[:, 4], owner, _MERGED_NMS_IOU)
+        boxes, owner = boxes[kept], owner[kept]
+        sides = (boxes[:, 2:4] - boxes[:, 0:2]).repeat(1, 2)
+        refined = boxes[:, :4] + boxes[:, 5:9] * sides
+        return _squared(torch.cat([refined, boxes[:, 4:5]], dim=1)), owner
+
+    def _refine(
+        self, pooling: AreaPooling, shape: tuple[int, ...], boxes: Tensor, owner: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        crops, boxes, owner = _pooled(pooling, boxes, owner, size_px=24, height=shape[1], width=shape[2])
+        if not len(boxes):
+            return boxes, owner
+        shift, probability = _in_blocks(self._rnet, crops)
+        score = probability[:, 1]
+        passed = score > self.params.rnet_threshold
+        boxes = torch.cat([boxes[passed, :4], score[passed, None]], dim=1)
+        owner, shift = owner[passed], shift[passed]
+        kept = batched_nms(boxes[:, :4], boxes[:, 4], owner, _MERGED_NMS_IOU)
+        return _squared(_regressed(boxes[kept], shift[kept])), owner[kept]
+
+    def _finish(
+        self, pooling: AreaPooling, shape: tuple[int, ...], boxes: Tensor, owner: Tensor
+    ) -> tuple[np.ndarray, ...]:
+        crops, boxes, owner = _pooled(pooling, boxes, owner, size_px=48, height=shape[1], width=shape[2])
+        if not len(boxes):
+            return np.zeros((0, 4), "f4"), np.zeros((0, 5, 2), "f4"), np.zeros(0, "f4"), np.zeros(0, int)
+        shift, relative, probability = _in_blocks(self._onet, crops)
+        score = probability[:, 1]
+        passed = score > self.params.onet_threshold
+        boxes = torch.cat([boxes[passed, :4], score[passed, None]], dim=1)
+        owner, shift, relative = owner[passed], shift[passed], relative[passed]
+        side = boxes[:, 2:4] - boxes[:, 0:2] + 1
+        points = torch.stack(
+            [
+                side[:, 0:1] * relative[:, :5] + boxes[:, 0:1] - 1,
+                side[:, 1:2] * relative[:, 5:] + boxes[:, 1:2] - 1,
+            ],
+            dim=2,
+        )
+        boxes = _regressed(boxes, shift)
+        box, found, point = boxes.cpu().numpy(), owner.cpu().numpy(), points.cpu().numpy()
+        kept = _nms_by_smaller(box, found)
+        return box[kept, :4], point[kept], box[kept, 4], found[kept]
+
+
+def _normalise(pictures: Tensor) -> Tensor:
+    return (pictures - 127.5) * 0.0078125
+
+
+def _candidates(shift: Tensor, probability: Tensor, scale: float, threshold: float) -> tuple[Tensor, Tensor]:
+    """Cells of a level that pass: [n, 9] box in frame pixels, score, four shifts; and their frames [n]."""
+    owner, row, column = torch.nonzero(probability >= threshold, as_tuple=True)
+    score = probability[owner, row, column]
+    cell = torch.stack([column, row], dim=1).to(shift.dtype)
+    start = ((_STRIDE_PX * cell + 1) / scale).floor()
+    end = ((_STRIDE_PX * cell + _CELL_PX - 1 + 1) / scale).floor()
+    return torch.cat([start, end, score[:, None], shift[owner, :, row, column]], dim=1), owner
+
+
+def _regressed(boxes: Tensor, shift: Tensor) -> Tensor:
+    side = (boxes[:, 2:4] - boxes[:, 0:2] + 1).repeat(1, 2)
+    return torch.cat([boxes[:, :4] + shift * side, boxes[:, 4:5]], dim=1)
+
+
+def _squared(boxes: Tensor) -> Tensor:
+    """Boxes widened around their centre to squares."""
+    side = boxes[:, 2:4] - boxes[:, 0:2]
+    longest = side.max(dim=1, keepdim=True).values
+    start = boxes[:, 0:2] + side * 0.5 - longest * 0.5
+    return torch.cat([start, start + longest, boxes[:, 4:5]], dim=1)
+
+
+def _pooled(
+    pooling: AreaPooling, boxes: Tensor, owner: Tensor, *, size_px: int, height: int, width: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Network inputs [n, 3, size, size] of the boxes' part inside the frame; boxes wholly outside are dropped."""
+    whole = boxes[:, :4].trunc().long()
+    start = whole[:, :2].clamp(min=1) - 1
+    end = torch.stack([whole[:, 2].clamp(max=width), whole[:, 3].clamp(max=height)], dim=1)
+    inside = (end > start).all(dim=1)
+    boxes, owner = boxes[inside], owner[inside]
+    crops = pooling.pool(torch.cat([start, end], dim=1)[inside], owner, size_px=size_px)
+    return _normalise(crops), boxes, owner
+
+
+def _in_blocks(network: torch.nn.Module, crops: Tensor) -> tuple[Tensor, ...]:
+    parts = [network(block) for block in crops.split(_CROPS_AT_ONCE)]
+    return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
+
+
+def _nms_by_smaller(boxes: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Greedy suppression by overlap with the smaller of two boxes; best score first within each frame."""
+    area = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
+    order, kept = np.argsort(boxes[:, 4], kind="stable")[::-1], []
+    while len(order):
+        best, rest = order[0], order[1:]
+        kept.append(best)
+        width = np.minimum(boxes[best, 2], boxes[rest, 2]) - np.maximum(boxes[best, 0], boxes[rest, 0]) + 1
+        height = np.minimum(boxes[best, 3], boxes[rest, 3]) - np.maximum(boxes[best, 1], boxes[rest, 1]) + 1
+        overlap = np.maximum(0, width) * np.maximum(0, height) / np.minimum(area[best], area[rest])
+        order = rest[(overlap <= _FINAL_NMS_IOMIN) | (owner[rest] != owner[best])]
+    return np.array(kept, dtype=int)
+
+
+def _sorted(box: np.ndarray, points: np.ndarray, score: np.ndarray) -> Detections:
+    area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+    order = np.lexsort((-score, -area))
+    return Detections(box[order].astype("f4"), points[order].astype("f4"), score[order].astype("f4"))
