@@ -12,7 +12,8 @@ from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import Dataset, features_dataset
 from data_contracts.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
-from models.backbones import get_spec, weights_digest
+from models.backbone_specs import get_spec
+from models.backbones import weights_digest
 from models.crops import decode_jpeg
 from tasks.units import Product, Unit
 from tasks.worker_models import get_backbone

@@ -1,0 +1,102 @@
+"""The registry of backbones: what travels together with a network's weights. Networks are built in ``backbones``."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+AFFECTNET_8 = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
+AFFECTNET_7 = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
+IMAGENET_1000 = tuple(f"imagenet_{index:04d}" for index in range(1000))
+
+# Keras' ImageNet means, in blue-green-red order. Training and inference of the published MobileNet both subtract them
+# from red-green-blue pictures (the authors' ABAW3 notebook), so the mismatch is part of that network.
+_KERAS_MEANS = (103.939, 116.779, 123.68)
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A network with everything that its input needs.
+
+    A face is resized straight to a square of ``input_px`` (its shape is not kept), divided by ``scale``, and
+    normalised per channel: (x - mean) / std.
+
+    Attributes:
+        architecture: name in timm.
+        pad_type: padding rule of strided convolutions where timm's default is not the network's own ("" keeps it).
+        feature_layer: units of a layer between embedding and classes; 0 if there is none.
+        class_outputs: what the class layer gives; raw logits for all networks so far.
+        bundled: whether a package carries the weights.
+    """
+
+    name: str
+    architecture: str
+    input_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    embedding_size: int
+    class_names: tuple[str, ...]
+    scale: float = 255.0
+    interpolation: Literal["bilinear"] = "bilinear"
+    channel_order: Literal["RGB"] = "RGB"
+    class_outputs: Literal["logits"] = "logits"
+    pad_type: str = ""
+    feature_layer: int = 0
+    bundled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.input_px < 32 or self.embedding_size < 1 or not self.class_names:
+            raise ValueError(f"{self.name}: expected an input of at least 32 px, an embedding and classes")
+
+    def with_metadata(self, metadata: dict[str, Any]) -> "BackboneSpec":
+        """The spec as a weights file states it: fields of the same names replace ours.
+
+        Raises:
+            ValueError: a field is unknown.
+        """
+        unknown = sorted(set(metadata) - set(asdict(self)))
+        if unknown:
+            raise ValueError(f"{self.name}: expected preprocessing fields of a backbone, got {', '.join(unknown)}")
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in metadata.items()}
+        return replace(self, **values)
+
+
+_SPECS = (
+    BackboneSpec(
+        "efficientnet_lite0",
+        "tf_efficientnet_lite0",
+        224,
+        (127 / 255,) * 3,
+        (128 / 255,) * 3,
+        1280,
+        IMAGENET_1000,
+        bundled=True,
+    ),
+    BackboneSpec("tf_efficientnet_b0", "tf_efficientnet_b0", 224, _IMAGENET_MEAN, _IMAGENET_STD, 1280, AFFECTNET_8),
+    # 260 px, as in the published code; the paper says 300 (Savchenko 2022, section 2).
+    BackboneSpec("tf_efficientnet_b2", "tf_efficientnet_b2", 260, _IMAGENET_MEAN, _IMAGENET_STD, 1408, AFFECTNET_8),
+    BackboneSpec(
+        "mobilenet_v1",
+        "mobilenetv1_100",
+        224,
+        _KERAS_MEANS,
+        (1.0, 1.0, 1.0),
+        1024,
+        AFFECTNET_7,
+        scale=1.0,
+        pad_type="same",
+        feature_layer=256,
+    ),
+)
+REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
+
+
+def get_spec(name: str) -> BackboneSpec:
+    """The backbone of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    if name not in REGISTRY:
+        raise ValueError(f"backbone: expected one of {', '.join(REGISTRY)}, got {name!r}")
+    return REGISTRY[name]
