@@ -1,0 +1,127 @@
+"""The challenge's metrics (Kollias 2022, arXiv 2202.10659; Savchenko 2022, section 3). All are better when larger."""
+
+from typing import Literal
+
+import numpy as np
+
+ClassNames = tuple[str, ...]
+EXPRESSIONS: ClassNames = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
+UNITS: ClassNames = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26")
+Branch = Literal["expr", "va", "au"]
+
+
+def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, *, class_count: int) -> np.ndarray:
+    """Counts [class_count, class_count]: row = label, column = decision, of two int arrays [n] of class indices.
+
+    Raises:
+        ValueError: lengths differ, there is no row, or an index is out of range.
+    """
+    labels, decisions = np.asarray(labels), np.asarray(decisions)
+    _check_pair(labels, decisions)
+    if min(labels.min(), decisions.min()) < 0 or max(labels.max(), decisions.max()) >= class_count:
+        raise ValueError(f"expected classes 0..{class_count - 1}, got {labels.min()}..{labels.max()} as labels")
+    flat = labels.astype(np.int64) * class_count + decisions
+    return np.bincount(flat, minlength=class_count**2).reshape(class_count, class_count)
+
+
+def f1_per_class(labels: np.ndarray, decisions: np.ndarray, *, class_count: int = 8) -> np.ndarray:
+    """F1 of each class, float64 [class_count]; 0 for a class that neither is there nor is decided for."""
+    counts = confusion_matrix(labels, decisions, class_count=class_count)
+    return _f1(np.diag(counts), counts.sum(axis=1), counts.sum(axis=0))
+
+
+def macro_f1(labels: np.ndarray, decisions: np.ndarray, *, class_count: int = 8) -> float:
+    """Unweighted mean of F1 over all classes; an absent class counts as 0, as the challenge counts it."""
+    return float(f1_per_class(labels, decisions, class_count=class_count).mean())
+
+
+def accuracy(labels: np.ndarray, decisions: np.ndarray) -> float:
+    """Share of rows that are right, 0..1."""
+    _check_pair(np.asarray(labels), np.asarray(decisions))
+    return float((np.asarray(labels) == np.asarray(decisions)).mean())
+
+
+def ccc(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Concordance correlation coefficient with population moments (Lin 1989, Biometrics 45, eq. 1), -1..1.
+
+    0 where both are constant.
+    """
+    x, y = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
+    _check_pair(x, y)
+    spread = x.var() + y.var() + (x.mean() - y.mean()) ** 2
+    return float(2 * ((x - x.mean()) * (y - y.mean())).mean() / spread) if spread > 0 else 0.0
+
+
+def mean_ccc(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Mean of the CCC of valence and of arousal, [n, 2] each, over all rows pooled."""
+    return (ccc(truth[:, 0], prediction[:, 0]) + ccc(truth[:, 1], prediction[:, 1])) / 2
+
+
+def f1_per_unit(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+    """Binary F1 of each action unit, float64 [k]; labels int [n, k] with -1 where unlabelled, decisions 0 or 1.
+
+    A label that is missing takes only its own unit out of the row. The authors drop the whole row; the organisers'
+    files label all units of a row or none, so that both give the same figure there.
+    """
+    labels, decisions = np.asarray(labels), np.asarray(decisions)
+    _check_pair(labels, decisions)
+    known, decided = labels >= 0, decisions > 0
+    hits = ((labels == 1) & decided).sum(axis=0)
+    return _f1(hits, (labels == 1).sum(axis=0), (known & decided).sum(axis=0))
+
+
+def mean_unit_f1(labels: np.ndarray, decisions: np.ndarray) -> float:
+    """Mean of the binary F1 over action units."""
+    return float(f1_per_unit(labels, decisions).mean())
+
+
+def score_branch(branch: Branch, labels: np.ndarray, decisions: np.ndarray) -> dict[str, float]:
+    """All figures of one branch by name; rows without a label are left out.
+
+    Labels are int8 [n] with -1 (``expr``), float [n, 2] with NaN (``va``), int8 [n, 12] with -1 (``au``). Decisions
+    are class indices [n], values [n, 2], zeros and ones [n, 12].
+
+    Raises:
+        ValueError: no row is labelled.
+    """
+    if branch == "expr":
+        known = labels >= 0
+        per_class = f1_per_class(labels[known], decisions[known])
+        names = {f"f1_{name}": float(value) for name, value in zip(EXPRESSIONS, per_class, strict=True)}
+        right = accuracy(labels[known], decisions[known])
+        return {"macro_f1": float(per_class.mean()), "accuracy": right, **names}
+    if branch == "va":
+        known = ~np.isnan(labels).any(axis=1)
+        valence = ccc(labels[known, 0], decisions[known, 0])
+        arousal = ccc(labels[known, 1], decisions[known, 1])
+        return {"mean_ccc": (valence + arousal) / 2, "ccc_valence": valence, "ccc_arousal": arousal}
+    known = (labels >= 0).any(axis=1)
+    per_unit = f1_per_unit(labels[known], decisions[known])
+    return {"mean_f1": float(per_unit.mean())} | {
+        f"f1_{name}": float(value) for name, value in zip(UNITS, per_unit, strict=True)
+    }
+
+
+MAIN_FIGURE: dict[Branch, str] = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1"}
+
+
+def score_branches(labels: dict[Branch, np.ndarray], decisions: dict[Branch, np.ndarray]) -> dict[str, float]:
+    """Figures of several branches; with all three, also ``p_mtl``, the sum of their main figures."""
+    figures: dict[str, float] = {}
+    for branch, decided in decisions.items():
+        figures |= score_branch(branch, labels[branch], decided)
+    if len(decisions) == 3:
+        figures["p_mtl"] = sum(figures[name] for name in MAIN_FIGURE.values())
+    return figures
+
+
+def _f1(hits: np.ndarray, positives: np.ndarray, decided: np.ndarray) -> np.ndarray:
+    total = positives + decided
+    return np.divide(2.0 * hits, total, out=np.zeros(len(total)), where=total > 0)
+
+
+def _check_pair(labels: np.ndarray, decisions: np.ndarray) -> None:
+    if labels.shape != decisions.shape:
+        raise ValueError(f"expected labels and decisions of one shape, got {labels.shape} and {decisions.shape}")
+    if not len(labels):
+        raise ValueError("expected at least one labelled row, got none")
