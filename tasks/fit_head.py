@@ -14,7 +14,7 @@ from data_contracts.store import Store
 from data_contracts.vocabulary import SetName, TaskName
 from models.devices import default_device
 from models.heads import head_to_bytes
-from models.recipes import HeadRecipe, get_recipe
+from models.recipes import TaskRecipe, get_recipe
 from models.training import fit_seeds
 from tasks.import_labels import labels_key
 from tasks.jobs import Files, Job
@@ -47,11 +47,11 @@ class HeadChoice:
     seeds: int | None = None
     train_on_validation: bool = False
 
-    def head_recipe(self) -> HeadRecipe:
+    def head_recipe(self) -> TaskRecipe:
         """The complete setting."""
         changes = {"features": self.features, "hidden_units": self.hidden_units, "seeds": self.seeds}
         given = {name: value for name, value in changes.items() if value is not None}
-        return get_recipe(self.recipe).for_task(self.task).replace(**given)
+        return get_recipe(self.recipe, task=self.task).replace(**given)
 
 
 def plan_fit_head(store: Store, variant: FeaturesVariant, choice: HeadChoice) -> Job:

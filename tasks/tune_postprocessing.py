@@ -1,25 +1,25 @@
 """Stage ``tune_postprocessing``: smoothing, thresholds and class bias for one head, tuned on folds of subjects."""
 
 import json
-from typing import Literal
+
 
 from data_contracts.bundles import Bundle, require_bundle
 from data_contracts.fingerprint import fingerprint, variant_name
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TaskName
-from models.postprocessing import SubjectOutputs, tune_postprocessing
+from models.tuning import Setting, SubjectOutputs, tune_postprocessing
 from tasks.import_labels import labels_key
 from tasks.jobs import Files, Job
 from tasks.predict_outputs import read_outputs
 from tasks.subject_features import label_arrays
 
 CODE_VERSION = 1
-Tuning = Literal["paper", "default"]
+
 
 
 def plan_tune_postprocessing(
-    store: Store, *, head: Bundle, source: str, tuning: Tuning, folds: int = 5
+    store: Store, *, head: Bundle, source: str, tuning: Setting, folds: int = 5
 ) -> Job:
     """The job that tunes on all validation subjects that have outputs of the head."""
     task: TaskName = head.details["task"]

@@ -13,7 +13,7 @@ from data_contracts.manifest import UnitKey
 from data_contracts.schemas import OUTPUT_COLUMNS
 from data_contracts.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, BRANCHES_OF_TASK, DIMENSIONS, EXPRESSIONS, BranchName
-from models.postprocessing import PostProcessing, default_postprocessing
+from models.postprocessing import PostProcessing, untuned_postprocessing
 from tasks.predict_outputs import read_outputs
 from tasks.write_submission import load_postprocessing
 
@@ -46,7 +46,7 @@ def write_predictions(store: Store, subject: str, *, heads: Sequence[Bundle], ou
 
 def _rule(store: Store, head: Bundle) -> PostProcessing:
     tuned = [b for b in list_bundles(store, "postprocessing") if b.details["head"] == head.name]
-    return load_postprocessing(store, tuned[-1]) if tuned else default_postprocessing(head.details["task"])
+    return load_postprocessing(store, tuned[-1]) if tuned else untuned_postprocessing(head.details["task"])
 
 
 def _base_columns(store: Store, subject: str, present: np.ndarray) -> dict[str, pa.Array]:

@@ -1,0 +1,69 @@
+"""Losses of the three branches, with the masks and weights of the published recipe and of ours."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_TINY = 1e-7
+
+
+def expression_loss(probability: Tensor, target: Tensor, *, class_weight: Tensor) -> Tensor:
+    """Mean over rows of weight[class] * -log p[class]; ``probability`` [n, 8], ``target`` int64 [n].
+
+    A row with target -1 counts as published: its output is set to 0, which gives it the constant loss of a clipped
+    logarithm times the weight of class 0. Leave such rows out to mask them truly.
+    """
+    known = target >= 0
+    index = target.clamp(min=0)
+    chosen = probability.gather(1, index[:, None])[:, 0] * known
+    return (class_weight[index] * -torch.log(chosen.clamp(_TINY, 1 - _TINY))).mean()
+
+
+def unit_loss(probability: Tensor, target: Tensor, *, unit_weight: Tensor, published_masking: bool = False) -> Tensor:
+    """Weighted binary cross entropy; ``probability``, ``target`` [n, 12] (-1 unlabelled), ``unit_weight`` [2, 12].
+
+    Mean over labelled entries. With published masking, the mean over all entries, the unlabelled ones with output and
+    label set to 0 (and so almost no loss).
+    """
+    known = (target >= 0).to(probability.dtype)
+    positive = target.clamp(min=0)
+    weight = torch.where(positive > 0, unit_weight[1], unit_weight[0])
+    p = (probability * known).clamp(_TINY, 1 - _TINY)
+    entropy = -(positive * torch.log(p) + (1 - positive) * torch.log(1 - p)) * weight
+    if published_masking:
+        return entropy.mean()
+    return (entropy * known).sum() / known.sum().clamp(min=1)
+
+
+def ccc_loss(value: Tensor, target: Tensor) -> Tensor:
+    """1 - (CCC_V + CCC_A) / 2 with population moments over the batch (Savchenko 2022, section 2); [n, 2] each.
+
+    A row with a NaN target counts as published, as the pair (0, 0). Leave such rows out to mask them truly.
+    """
+    known = ~torch.isnan(target).any(dim=1, keepdim=True)
+    x, y = value * known, torch.where(known, target, torch.zeros_like(target))
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    covariance = ((x - mean_x) * (y - mean_y)).mean(0)
+    spread = x.var(0, correction=0) + y.var(0, correction=0) + (mean_x - mean_y).square()
+    return 1 - (2 * covariance / (spread + _TINY)).mean()
+
+
+def class_weights(labels: np.ndarray, *, class_count: int = 8, balanced: bool = True) -> Tensor:
+    """max n / n per class over int labels [n] (-1 left out), float32 [class_count]; a class without rows gets 1."""
+    counts = np.bincount(labels[labels >= 0], minlength=class_count)
+    if not balanced:
+        return torch.ones(class_count)
+    weights = np.where(counts > 0, counts.max() / np.maximum(counts, 1), 1.0)
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def unit_weights(labels: np.ndarray, *, balanced: bool = True) -> Tensor:
+    """N / (2 negatives) and N / (2 positives) per unit over labels [n, k] (-1 left out), float32 [2, k].
+
+    A value that never occurs gets 1.
+    """
+    counts = np.stack([(labels == 0).sum(axis=0), (labels == 1).sum(axis=0)])
+    if not balanced:
+        return torch.ones(counts.shape)
+    weights = np.where(counts > 0, counts.sum(axis=0) / (2 * np.maximum(counts, 1)), 1.0)
+    return torch.tensor(weights, dtype=torch.float32)
