@@ -9,7 +9,8 @@ from prefect import flow
 from pydantic import Field
 
 from data_contracts.errors import InputError
-from data_contracts.layout import DataLayout, find_data, list_crops, subjects_of_video
+from data_contracts.layout import DataLayout, find_data, list_crops, subjects_of_videos
+from data_contracts.manifest import Manifest
 from flows.run import Run
 from models.mtcnn import DetectorParams
 from models.tracking import TrackingParams
@@ -88,7 +89,7 @@ def _wanted(faces: embed_faces.SubjectFaces, videos: set[str], source: str) -> b
     return source != "mtcnn" or faces.segments[0][0].value("video") in videos
 
 
-def _detect_faces(run: Run, request: ExtractRequest, layout: DataLayout, indexed: Mapping[str, object]) -> str:
+def _detect_faces(run: Run, request: ExtractRequest, layout: DataLayout, indexed: Mapping[str, Manifest]) -> str:
     params = crop_faces.CropParams(DetectorParams(min_face_px=request.min_face_px))
     units = crop_faces.plan_crop_faces(indexed, params=params, segment_frames=request.segment_frames)
     run.stage("crop_faces", units, crop_faces.compute)
@@ -96,7 +97,7 @@ def _detect_faces(run: Run, request: ExtractRequest, layout: DataLayout, indexed
     tracking = assign_subjects.plan_assign_subjects(
         crop_faces.cropped_videos(run.store, units),
         source=source,
-        subjects={stem: subjects_of_video(layout, stem) for stem in indexed},
+        subjects=subjects_of_videos(layout),
         params=TrackingParams(),
     )
     run.stage("assign_subjects", tracking, assign_subjects.compute)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from data_contracts.bundles import Bundle, list_bundles, require_bundle
 from data_contracts.errors import InputError
-from data_contracts.video import VIDEO_SUFFIXES
+from data_contracts.layout import VIDEO_SUFFIXES
 from flows.console import print_line, print_table
 from flows.extract import extract_videos
 from flows.run import Run

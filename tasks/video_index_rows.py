@@ -3,7 +3,7 @@
 from data_contracts.errors import InputError
 from data_contracts.manifest import UnitKey
 from data_contracts.store import Store
-from data_contracts.video import VideoIndex
+from data_contracts.video_index import VideoIndex
 
 
 def read_video_index(store: Store, stem: str) -> VideoIndex:

@@ -1,0 +1,1 @@
+"""Where it runs: clusters and the settings of Prefect. Imports nothing of ours."""

@@ -1,0 +1,128 @@
+"""Dask clusters: one that exists, by address, or a local one with a process per GPU or per core."""
+
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+# Set before distributed is imported: its start-up lines are noise to a person who runs one command.
+os.environ.setdefault("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "error")
+
+import dask
+from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
+
+logger = logging.getLogger(__name__)
+_CONNECT_TIMEOUT = "10s"
+_HOST = "127.0.0.1"
+_NO_DASHBOARD = "127.0.0.1:0"
+
+
+class ClusterError(RuntimeError):
+    """No cluster answers at the address, or it has no worker."""
+
+
+@contextlib.contextmanager
+def open_cluster(*, address: str | None = None, workers: int | None = None) -> Iterator[Client]:
+    """A client of the cluster at ``address``, or of a local one that ends with the block.
+
+    A local cluster has one process per GPU where there are GPUs (each sees only its own), else ``workers`` processes
+    of one thread, one per core if not given.
+
+    Raises:
+        ClusterError: the address does not answer, or no worker is there.
+    """
+    if address is not None:
+        with _connected(address) as client:
+            yield client
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="affwild2-dask-") as scratch,
+        dask.config.set({"temporary-directory": scratch, "distributed.comm.timeouts.connect": "30s"}),
+        _local_cluster(workers) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[Client]:
+    try:
+        client = Client(address, timeout=_CONNECT_TIMEOUT)
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"expected a Dask scheduler at {address}, got no answer: {error}") from error
+    with client:
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            raise ClusterError(f"expected workers at {address}, found none; start dask worker {address} first")
+        yield client
+
+
+def _local_cluster(workers: int | None) -> Any:
+    gpus = visible_gpus()
+    if gpus:
+        return gpu_cluster(gpus)
+    count = workers or usable_cores()
+    logger.info("local cluster: %d worker processes", count)
+    return LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,
+        processes=True,
+        host=_HOST,
+        dashboard_address=_NO_DASHBOARD,
+        memory_limit=_memory_limit(count),
+    )
+
+
+def gpu_cluster(devices: list[str]) -> SpecCluster:
+    """One worker process of one thread per device, which offers the resource ``GPU``."""
+    workers = {
+        f"gpu{device}": {
+            "cls": Nanny,
+            "options": {
+                "nthreads": 1,
+                "host": _HOST,
+                "dashboard": False,
+                "memory_limit": _memory_limit(len(devices)),
+                "resources": {"GPU": 1},
+                "env": {"CUDA_VISIBLE_DEVICES": device},
+            },
+        }
+        for device in devices
+    }
+    options = {"host": _HOST, "port": 0, "dashboard_address": _NO_DASHBOARD}
+    return SpecCluster(scheduler={"cls": Scheduler, "options": options}, workers=workers)
+
+
+def visible_gpus() -> list[str]:
+    """Ids of the GPUs that this process may use, without importing a framework."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    return answer.stdout.split() if answer.returncode == 0 else []
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_limit(workers: int) -> str | float:
+    """An equal share of the machine, or no limit where shares would be too small for the networks."""
+    share = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / workers
+    return "auto" if share >= 4e9 else 0
+
+
+def unit_resources(client: Client) -> dict[str, float]:
+    """What a unit of work must ask for: a GPU if the workers offer GPUs.
+
+    Without the check, work that asks for what no worker offers would wait for ever.
+    """
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return {"GPU": 1} if any("GPU" in worker.get("resources", {}) for worker in workers) else {}
