@@ -105,7 +105,7 @@ class FaceDetector:
             raise ValueError(f"expected uint8 frames [B, H, W, 3], got {batch.dtype} {batch.shape}")
         if not len(batch):
             return []
-        batch = np.ascontiguousarray(batch)
+        batch = np.require(batch, requirements=["C", "W"])
         # On a CPU one frame at a time stays in the cache; a GPU wants all at once.
         together = 1 if self.device.type == "cpu" else len(batch)
         return [
