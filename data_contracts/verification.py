@@ -157,7 +157,9 @@ def _is_number(text: str, low: float, high: float) -> bool:
 
 def _check_subjects(files: Mapping[str, bytes], subjects: list[str]) -> list[Fault]:
     got = {name.removesuffix(".txt") for name in files}
-    missing = [Fault(f"{s}.txt", 0, "expected by the test list, not in the submission") for s in sorted({*subjects} - got)]
+    missing = [
+        Fault(f"{s}.txt", 0, "expected by the test list, not in the submission") for s in sorted({*subjects} - got)
+    ]
     extra = [Fault(f"{s}.txt", 0, "not in the test list") for s in sorted(got - {*subjects})]
     return missing + extra
 

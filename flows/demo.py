@@ -8,8 +8,8 @@ from prefect import flow
 from pydantic import Field
 
 from data_contracts.layout import find_data
-from data_contracts.vocabulary import TASKS
 from data_contracts.verification import verify_submission
+from data_contracts.vocabulary import TASKS
 from flows.console import print_line
 from flows.extract import ExtractRequest, extract_features
 from flows.fit import FitRequest, fit_heads, print_fitted
@@ -29,8 +29,10 @@ def demo(
     started = time.monotonic()
     data = out / "data"
     summary = generate_demo_data(data, params=DemoDataParams(), seed=seed)
-    print_line(f"data set: {data} ({time.monotonic() - started:.0f} s); one file is corrupt on purpose: "
-               f"{summary.corrupt_file.name}")
+    print_line(
+        f"data set: {data} ({time.monotonic() - started:.0f} s); one file is corrupt on purpose: "
+        f"{summary.corrupt_file.name}"
+    )
     with Run(str(out / "store"), workers=workers) as run:
         extract_features(run, ExtractRequest(data))
         fitted = fit_heads(run, [FitRequest(task, data) for task in TASKS])

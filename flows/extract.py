@@ -1,6 +1,6 @@
 """Flow ``extract``: videos or official crops to features, stages 1 to 5."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -64,19 +64,50 @@ def extract_features(run: Run, request: ExtractRequest) -> Extracted:
     videos = _limited(layout.videos, request.limit if source == "mtcnn" else None)
     if source == "mtcnn" and not videos:
         raise InputError(f"{request.data}: expected video files for --source mtcnn, found none")
-    index_units = index_videos.plan_index_videos(videos)
-    run.stage("index_videos", index_units, index_videos.compute)
-    indexed = {s: m for s, m in index_videos.ready_videos(run.store).items() if s in videos}
-    variant = (
-        _detect_faces(run, request, layout, indexed)
-        if source == "mtcnn"
-        else _import_crops(run, request, layout, source, {s: m.details["frame_count"] for s, m in indexed.items()})
-    )
     backbone = embed_faces.BackboneChoice(request.backbone, request.weights)
-    subjects = [f for f in embed_faces.subjects_of_source(run.store, variant) if _wanted(f, set(videos), source)]
-    units = embed_faces.plan_embed_faces(subjects, source=variant, backbone=backbone)
+    if source == "mtcnn":
+        params = crop_faces.CropParams(DetectorParams(min_face_px=request.min_face_px))
+        people = subjects_of_videos(layout)
+        return extract_videos(
+            run, videos, params=params, backbone=backbone, people=people, segment_frames=request.segment_frames
+        )
+    counts = {stem: manifest.details["frame_count"] for stem, manifest in _index(run, videos).items()}
+    return _import_crops(run, request, layout, source, counts, backbone)
+
+
+def extract_videos(
+    run: Run,
+    videos: Mapping[str, Path],
+    *,
+    params: crop_faces.CropParams,
+    backbone: embed_faces.BackboneChoice,
+    people: Mapping[str, Sequence[str]],
+    segment_frames: int = crop_faces.SEGMENT_FRAMES,
+) -> Extracted:
+    """Make features of the faces in videos (stem -> file) exist; ``people`` names subjects where there are two."""
+    indexed = _index(run, videos)
+    source = crop_faces.source_of(params)
+    units = crop_faces.plan_crop_faces(indexed, params=params, segment_frames=segment_frames)
+    run.stage("crop_faces", units, crop_faces.compute)
+    cropped = crop_faces.cropped_videos(run.store, units)
+    tracking = assign_subjects.plan_assign_subjects(cropped, source=source, subjects=people, params=TrackingParams())
+    run.stage("assign_subjects", tracking, assign_subjects.compute)
+    return _embed(run, source, backbone, {video.stem for video in cropped}, videos)
+
+
+def _index(run: Run, videos: Mapping[str, Path]) -> dict[str, Manifest]:
+    run.stage("index_videos", index_videos.plan_index_videos(videos), index_videos.compute)
+    return {stem: manifest for stem, manifest in index_videos.ready_videos(run.store).items() if stem in videos}
+
+
+def _embed(
+    run: Run, source: str, backbone: embed_faces.BackboneChoice, names: Collection[str], videos: Mapping[str, Path]
+) -> Extracted:
+    """Features of all subjects in the videos (or of the subjects) that are named."""
+    faces = [f for f in embed_faces.subjects_of_source(run.store, source) if {f.subject, f.video} & set(names)]
+    units = embed_faces.plan_embed_faces(faces, source=source, backbone=backbone)
     run.stage("embed_faces", units, embed_faces.compute)
-    return Extracted(backbone.variant, variant, tuple(videos))
+    return Extracted(backbone.variant, source, tuple(videos))
 
 
 def _default_source(layout: DataLayout) -> Source:
@@ -85,35 +116,21 @@ def _default_source(layout: DataLayout) -> Source:
     return "cropped" if "cropped" in layout.crops else "cropped_aligned"
 
 
-def _wanted(faces: embed_faces.SubjectFaces, videos: set[str], source: str) -> bool:
-    return source != "mtcnn" or faces.segments[0][0].value("video") in videos
-
-
-def _detect_faces(run: Run, request: ExtractRequest, layout: DataLayout, indexed: Mapping[str, Manifest]) -> str:
-    params = crop_faces.CropParams(DetectorParams(min_face_px=request.min_face_px))
-    units = crop_faces.plan_crop_faces(indexed, params=params, segment_frames=request.segment_frames)
-    run.stage("crop_faces", units, crop_faces.compute)
-    source = crop_faces.source_of(params)
-    tracking = assign_subjects.plan_assign_subjects(
-        crop_faces.cropped_videos(run.store, units),
-        source=source,
-        subjects=subjects_of_videos(layout),
-        params=TrackingParams(),
-    )
-    run.stage("assign_subjects", tracking, assign_subjects.compute)
-    return source
-
-
 def _import_crops(
-    run: Run, request: ExtractRequest, layout: DataLayout, source: Source, frame_counts: Mapping[str, int]
-) -> str:
+    run: Run,
+    request: ExtractRequest,
+    layout: DataLayout,
+    source: Source,
+    frame_counts: Mapping[str, int],
+    backbone: embed_faces.BackboneChoice,
+) -> Extracted:
     if source not in layout.crops:
         there = ", ".join(layout.crops) or "none"
         raise InputError(f"{request.data}: expected crops of source {source}, found {there}")
     crops = _limited(list_crops(layout.crops[source]).subjects, request.limit)
     units = import_crops.plan_import_crops(crops, name=source, frame_counts=frame_counts)
     run.stage("import_crops", units, import_crops.compute)
-    return import_crops.source_of(source)
+    return _embed(run, import_crops.source_of(source), backbone, set(crops), layout.videos)
 
 
 def _limited(items: Mapping[str, T], limit: int | None) -> dict[str, T]:

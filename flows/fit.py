@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from prefect import flow
 from pydantic import Field
 
-from data_contracts.bundles import Bundle, find_bundle, read_file
+from data_contracts.bundles import Bundle, find_bundle
 from data_contracts.layout import find_data
 from data_contracts.vocabulary import SetName, TaskName
 from flows.console import print_line, print_table
@@ -31,8 +31,8 @@ class FitRequest:
         features: overrides the recipe's features.
         hidden_units: overrides the recipe's hidden layer; 0 is a linear head.
         seeds: overrides the recipe's number of seeds.
-        train_on_validation: train on train + validation; the held-out figures are then those of the head
-            that was fitted on train alone, and are not given.
+        train_on_validation: fit once more on train + validation, for as many epochs as were best on train alone; the
+            post-processing and its figures are those of the head fitted on train alone.
         backbone: features variant to use, where the store holds several.
         source: likewise.
     """
@@ -66,18 +66,31 @@ def fit_heads(run: Run, requests: Sequence[FitRequest]) -> list[Fitted]:
         labels = import_labels.plan_import_labels(annotations, task=request.task, sets=sets)
         run.stage(f"import_labels {request.task}", labels, import_labels.compute)
         choice = fit_head.HeadChoice(
-            request.task,
-            request.recipe,
-            request.features,
-            request.hidden_units,
-            request.seeds,
-            request.train_on_validation,
+            request.task, request.recipe, request.features, request.hidden_units, request.seeds
         )
-        jobs.append((variant, fit_head.plan_fit_head(run.store, variant, choice)))
-    run.jobs("fit_head", [job for _, job in jobs], fit_head.make)
-    heads = [(variant, find_bundle(run.store, job.folder)) for variant, job in jobs]
+        jobs.append((variant, choice, fit_head.plan_fit_head(run.store, variant, choice)))
+    run.jobs("fit_head", [job for _, _, job in jobs], fit_head.make)
+    heads = [(variant, find_bundle(run.store, job.folder)) for variant, _, job in jobs]
     tuned = _predict_and_tune(run, [(v, h, r.recipe) for (v, h), r in zip(heads, requests, strict=True) if h])
-    return [Fitted(head, tuned.get(head.name) if head else None) for _, head in heads]
+    fitted = [Fitted(head, tuned.get(head.name) if head else None) for _, head in heads]
+    for at, (request, (variant, choice, _)) in enumerate(zip(requests, jobs, strict=True)):
+        if request.train_on_validation:
+            fitted[at] = _refit_on_all(run, variant, choice, fitted[at])
+    return fitted
+
+
+def _refit_on_all(run: Run, variant: FeaturesVariant, choice: fit_head.HeadChoice, base: Fitted) -> Fitted:
+    """The head once more on train + validation, with epochs and post-processing of the one fitted on train alone."""
+    if base.head is None or base.postprocessing is None:
+        return base
+    job = fit_head.plan_fit_head(run.store, variant, choice, epochs=base.head.details["best_epochs"])
+    run.jobs("fit_head on all", [job], fit_head.make)
+    head = find_bundle(run.store, job.folder)
+    if head is None:
+        return Fitted(None, None)
+    adopt = tune_postprocessing.plan_adopt_postprocessing(base.postprocessing, head=head)
+    run.jobs("adopt_postprocessing", [adopt], tune_postprocessing.make_adopted)
+    return Fitted(head, find_bundle(run.store, adopt.folder))
 
 
 def _predict_and_tune(
@@ -97,29 +110,24 @@ def _predict_and_tune(
 
 def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
     """Label coverage, and the figures of every head: untuned, tuned, and held out."""
-    done = [f for f in fitted if f.head]
+    done = [(f.head, f.postprocessing) for f in fitted if f.head]
     rows = [
-        [f.head.details["task"], *(c[name] for name in fit_head.COVERAGE_COLUMNS)]
-        for f in done
-        for c in f.head.details["coverage"]
+        [head.details["task"], *(c[name] for name in fit_head.COVERAGE_COLUMNS)]
+        for head, _ in done
+        for c in head.details["coverage"]
     ]
     print_table("Labels", ["task", *(name.replace("_", " ") for name in fit_head.COVERAGE_COLUMNS)], rows)
     rows = []
-    for f in done:
-        figures = f.postprocessing.details["figures"] if f.postprocessing else {}
-        name, seeds = f.head.details["figure"], f.head.details["seed_figures"]
+    for head, rule in done:
+        figures = rule.details["figures"] if rule else {}
+        name, seeds = head.details["figure"], head.details["seed_figures"]
         spread = f"{min(seeds):.3f}..{max(seeds):.3f}" if seeds else "-"
         kinds = [(figures.get(kind) or {}).get(name) for kind in ("untuned", "tuned", "held_out")]
-        rows.append([f.head.details["task"], f.head.details["recipe"], name, spread, *kinds])
+        rows.append([head.details["task"], head.details["recipe"], name, spread, *kinds])
     header = ["task", "recipe", "figure", "seeds", "untuned", "tuned (optimistic)", "held out (honest)"]
     print_table("Validation", header, rows)
-    for f in done:
-        print_line(f"head: {run.store.locate(f.head.folder)}")
-
-
-def read_metrics(run: Run, head: Bundle) -> bytes:
-    """The head's own file of figures (JSON)."""
-    return read_file(run.store, head, "metrics.json")
+    for head, _ in done:
+        print_line(f"head: {run.store.locate(head.folder)}")
 
 
 @flow(name="fit", flow_run_name="fit {task}")

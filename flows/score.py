@@ -14,9 +14,11 @@ from data_contracts.layout import VIDEO_SUFFIXES
 from flows.console import print_line, print_table
 from flows.extract import extract_videos
 from flows.run import Run
-from tasks import predict_outputs, write_predictions
+from tasks import predict_outputs
 from tasks.crop_faces import crop_params_of
+from tasks.embed_faces import BackboneChoice
 from tasks.subject_features import find_features
+from tasks.write_predictions import write_predictions
 
 
 @dataclass(frozen=True)
@@ -36,24 +38,26 @@ def score_videos(run: Run, request: ScoreRequest) -> list[Path]:
     """
     heads = _heads(run, request.heads)
     videos = find_videos(request.videos)
+    sources: dict[str, str] = {}
     for group in _by_features(heads).values():
-        details = group[0].details
-        extract_videos(
-            run,
-            videos,
-            params=crop_params_of(details["crop_params"]),
-            backbone=details["backbone_name"],
-            weights=details["weights"],
-        )
-    written: list[Path] = []
+        sources |= dict.fromkeys((head.name for head in group), _extract_for(run, group[0], videos))
+    units = []
     for head in heads:
-        variant = find_features(run.store, backbone=head.details["backbone"], source=head.details["source"])
-        names = [s for s in variant.subjects if s in videos]
-        units = predict_outputs.plan_predict_outputs(variant, head=head, subjects=names)
-        run.stage(f"predict_outputs {head.details['task']}", units, predict_outputs.compute)
-    for stem in sorted(videos):
-        written += write_predictions.write_predictions(run.store, stem, heads=heads, out=request.out)
-    return written
+        variant = find_features(run.store, backbone=head.details["backbone"], source=sources[head.name])
+        names = [stem for stem in videos if stem in variant.subjects]
+        units += predict_outputs.plan_predict_outputs(variant, head=head, subjects=names)
+    run.stage("predict_outputs", units, predict_outputs.compute)
+    chosen = [(head, sources[head.name]) for head in heads]
+    return [
+        path for stem in sorted(videos) for path in write_predictions(run.store, stem, heads=chosen, out=request.out)
+    ]
+
+
+def _extract_for(run: Run, head: Bundle, videos: dict[str, Path]) -> str:
+    """Features such as the head was fitted on; a head fitted on official crops gets our own crops."""
+    params = crop_params_of(head.details["crop_params"])
+    backbone = BackboneChoice(head.details["backbone_name"], head.details["weights"])
+    return extract_videos(run, videos, params=params, backbone=backbone, people={}).source
 
 
 def _heads(run: Run, names: Sequence[str] | None) -> list[Bundle]:

@@ -4,7 +4,7 @@ from collections import Counter
 
 from data_contracts.bundles import list_bundles
 from data_contracts.errors import InputError
-from data_contracts.manifest import UnitKey
+from data_contracts.manifest import Failure, UnitKey
 from data_contracts.store import Store
 from flows.console import print_line, print_table
 
@@ -37,7 +37,7 @@ def print_status(store_url: str) -> int:
     return 1 if failures else 0
 
 
-def _dataset_rows(store: Store, name: str, failures: dict[UnitKey, object]) -> list[list[object]]:
+def _dataset_rows(store: Store, name: str, failures: dict[UnitKey, Failure]) -> list[list[object]]:
     units, rows, size, failed = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     for key, manifest in store.manifests(name).items():
         variant = _variant(key)

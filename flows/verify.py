@@ -5,7 +5,7 @@ from pathlib import Path
 from data_contracts.errors import InputError
 from data_contracts.layout import find_data
 from data_contracts.verification import verify_submission
-from data_contracts.video_index import index_video
+from data_contracts.video import index_video
 from data_contracts.vocabulary import TaskName
 from flows.console import print_line
 

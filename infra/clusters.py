@@ -9,9 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-# Set before distributed is imported: its start-up lines are noise to a person who runs one command.
-os.environ.setdefault("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "error")
-
 import dask
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 

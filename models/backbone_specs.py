@@ -57,7 +57,9 @@ class BackboneSpec:
         unknown = sorted(set(metadata) - set(asdict(self)))
         if unknown:
             raise ValueError(f"{self.name}: expected preprocessing fields of a backbone, got {', '.join(unknown)}")
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in metadata.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in metadata.items()
+        }
         return replace(self, **values)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -93,7 +94,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]
 
 
 def _build(spec: BackboneSpec) -> nn.Module:
-    options = {"pad_type": spec.pad_type} if spec.pad_type else {}
+    options: dict[str, Any] = {"pad_type": spec.pad_type} if spec.pad_type else {}
     network = timm.create_model(spec.architecture, pretrained=False, num_classes=len(spec.class_names), **options)
     if spec.feature_layer:
         hidden = nn.Linear(spec.embedding_size, spec.feature_layer)
@@ -123,7 +124,7 @@ class Backbone:
         self.device = torch.device(device)
         network = _build(spec)
         _load_strictly(network, tensors, name=spec.name)
-        self._network = network.eval().to(self.device, memory_format=torch.channels_last)
+        self._network: Any = network.eval().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = torch.tensor(spec.mean, device=self.device).view(1, 3, 1, 1) * spec.scale
         self._std = torch.tensor(spec.std, device=self.device).view(1, 3, 1, 1) * spec.scale
         self._batch = _BATCH_CPU if self.device.type == "cpu" else _BATCH_GPU

@@ -24,8 +24,8 @@ _WING, _CORNER, _LIP_UP, _LIP_LOW, _CHIN = (
     (0.0, 1.13, 0.2),
     (0.0, 1.45, 0.3),
 )
-# Action unit -> (part, displacement) on the right of the picture; the left mirrors it. Directions after Ekman & Friesen,
-# Facial Action Coding System (1978); sizes are ours, strong enough to be seen.
+# Action unit -> (part, displacement) on the right of the picture; the left mirrors it. Directions after the Facial
+# Action Coding System (Ekman & Friesen 1978); sizes are ours, strong enough to be seen.
 ACTIONS: dict[str, tuple[tuple[tuple[float, float, float], tuple[float, float]], ...]] = {
     "AU1": ((_BROW_IN, (0.0, -0.2)),),
     "AU2": ((_BROW_OUT, (0.02, -0.22)),),

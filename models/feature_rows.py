@@ -45,13 +45,16 @@ class TrainingRows:
 
     def labelled(self, branches: tuple[Branch, ...], *, drop_partial_units: bool = False) -> np.ndarray:
         """Indices of rows with a label of at least one branch, ascending."""
-        au = self.labels["au"] >= 0 if "au" in self.labels else None
-        masks = {
-            "expr": lambda: self.labels["expr"] >= 0,
-            "va": lambda: ~np.isnan(self.labels["va"]).any(axis=1),
-            "au": lambda: au.all(axis=1) if drop_partial_units else au.any(axis=1),
-        }
-        return np.flatnonzero(np.logical_or.reduce([masks[branch]() for branch in branches]))
+        known = np.zeros(len(self), bool)
+        for branch in branches:
+            labels = self.labels[branch]
+            if branch == "expr":
+                known |= labels >= 0
+            elif branch == "va":
+                known |= ~np.isnan(labels).any(axis=1)
+            else:
+                known |= (labels >= 0).all(axis=1) if drop_partial_units else (labels >= 0).any(axis=1)
+        return np.flatnonzero(known)
 
     def inputs(self, rows: np.ndarray, features: Features) -> Tensor:
         """float32 [len(rows), width] of the rows, gathered from wherever they lie."""

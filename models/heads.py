@@ -1,5 +1,6 @@
 """Heads: small networks from features to probabilities or values, and their files. Fitting is in ``training``."""
 
+import itertools
 import json
 from dataclasses import asdict, dataclass, field
 
@@ -111,7 +112,7 @@ def _shapes(config: HeadConfig) -> list[tuple[str, tuple[int, ...]]]:
             width = sizes.get(settings.features, sum(sizes.values()))
             hidden = (settings.hidden_units,) if settings.hidden_units else ()
             steps = (width, *hidden, len(OUTPUT_NAMES[branch]))
-            for layer, (inner, outer) in enumerate(zip(steps, steps[1:], strict=False)):
+            for layer, (inner, outer) in enumerate(itertools.pairwise(steps)):
                 name = f"seed{seed}.{branch}.{layer}"
                 shapes += [(f"{name}.weight", (outer, inner)), (f"{name}.bias", (outer,))]
     return shapes

@@ -91,11 +91,11 @@ def score_branch(branch: Branch, labels: np.ndarray, decisions: np.ndarray) -> d
         right = accuracy(labels[known], decisions[known])
         return {"macro_f1": float(per_class.mean()), "accuracy": right, **names}
     if branch == "va":
-        known = ~np.isnan(labels).any(axis=1)
+        known = np.asarray(~np.isnan(labels).any(axis=1))
         valence = ccc(labels[known, 0], decisions[known, 0])
         arousal = ccc(labels[known, 1], decisions[known, 1])
         return {"mean_ccc": (valence + arousal) / 2, "ccc_valence": valence, "ccc_arousal": arousal}
-    known = (labels >= 0).any(axis=1)
+    known = np.asarray((labels >= 0).any(axis=1))
     per_unit = f1_per_unit(labels[known], decisions[known])
     return {"mean_f1": float(per_unit.mean())} | {
         f"f1_{name}": float(value) for name, value in zip(UNITS, per_unit, strict=True)

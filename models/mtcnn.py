@@ -109,7 +109,9 @@ class FaceDetector:
         # On a CPU one frame at a time stays in the cache; a GPU wants all at once.
         together = 1 if self.device.type == "cpu" else len(batch)
         return [
-            found for first in range(0, len(batch), together) for found in self._cascade(batch[first : first + together])
+            found
+            for first in range(0, len(batch), together)
+            for found in self._cascade(batch[first : first + together])
         ]
 
     def _cascade(self, frames: np.ndarray) -> list[Detections]:

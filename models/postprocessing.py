@@ -89,7 +89,8 @@ class PostProcessing:
 
 
 def _rule(fields: dict[str, Any]) -> BranchRule:
-    return BranchRule(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+    return BranchRule(**values)
 
 
 def untuned_postprocessing(task: str) -> PostProcessing:

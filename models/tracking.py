@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -75,7 +74,7 @@ def assign_subjects(
     probability: np.ndarray,
     track: np.ndarray,
     *,
-    subject_count: Literal[1, 2],
+    subject_count: int,
 ) -> tuple[np.ndarray, Counter[str]]:
     """Subject int8 [n] of every face: 0 or 1, or -1 for a bystander; and counts of what was decided.
 
@@ -83,7 +82,12 @@ def assign_subjects(
     long as no frame is taken twice: a cut is bridged by the best track of each stretch, and a passer-by, who is seen
     together with the main person, is left out. With two subjects, 0 is the left one: a track goes to the side on which
     its centre lies most of the time, as seen from the middle between both persons over the whole video.
+
+    Raises:
+        ValueError: ``subject_count`` is neither 1 nor 2.
     """
+    if subject_count not in (1, 2):
+        raise ValueError(f"expected one or two subjects in a video, got {subject_count}")
     subject = np.full(len(frame), -1, np.int8)
     if len(frame):
         side = np.zeros(len(frame), int) if subject_count == 1 else _sides(frame, box_xyxy_px, track)

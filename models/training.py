@@ -150,7 +150,7 @@ class _Trainer:
         """Weights by ``branch.layer``, the standardisation folded into the first layer."""
         found: dict[str, np.ndarray] = {}
         for branch, network in self._networks.items():
-            layers = [module for module in network if isinstance(module, nn.Linear)]
+            layers = [module for module in network.children() if isinstance(module, nn.Linear)]
             for number, layer in enumerate(layers):
                 weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
                 if number == 0:
@@ -213,9 +213,7 @@ def _network(width: int, branch: Branch, recipe: HeadRecipe) -> nn.Sequential:
     outputs = len(OUTPUT_NAMES[branch])
     if recipe.hidden_units:
         hidden = nn.Linear(width, recipe.hidden_units)
-        network = nn.Sequential(
-            hidden, nn.ReLU(), nn.Dropout(recipe.dropout), nn.Linear(recipe.hidden_units, outputs)
-        )
+        network = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(recipe.dropout), nn.Linear(recipe.hidden_units, outputs))
     else:
         network = nn.Sequential(nn.Linear(width, outputs))
     for module in network:

@@ -67,9 +67,7 @@ class Tuned:
         return {"untuned": self.untuned, "tuned": self.tuned, "held_out": self.held_out}
 
 
-def tune_postprocessing(
-    subjects: Sequence[SubjectOutputs], *, task: str, setting: Setting, folds: int = 5
-) -> Tuned:
+def tune_postprocessing(subjects: Sequence[SubjectOutputs], *, task: str, setting: Setting, folds: int = 5) -> Tuned:
     """Choose smoothing, thresholds and class bias for every branch of the task.
 
     ``paper``: fixed windows; thresholds on the 0.1 grid, tuned on unsmoothed outputs and then used on smoothed ones.

@@ -59,6 +59,6 @@ def compute(store: Store, unit: Unit) -> Product:
             "subject": pa.array([names[index] if index >= 0 else None for index in assigned.tolist()], pa.string()),
         }
     )
-    product = Product(SUBJECTS, [table], details={"subjects": names})
+    product = Product(SUBJECTS, [table], details={"subjects": names, "segments": len(tables)})
     product.counts.update(summary)
     return product

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from data_contracts.store import Store
 from data_contracts.video import read_segment
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED
 from models.crops import crop_face, encode_jpeg, shrink_to
-from models.mtcnn import DetectorParams, Detections, detector_weights_digest
+from models.mtcnn import Detections, DetectorParams, detector_weights_digest
 from tasks.units import Product, Unit
 from tasks.video_index_rows import read_video_index
 from tasks.worker_models import get_detector
@@ -42,6 +43,13 @@ class CroppedVideo:
     stem: str
     frame_count: int
     segments: list[tuple[UnitKey, Manifest]]
+
+
+def crop_params_of(values: dict[str, Any] | None) -> CropParams:
+    """The parameters that a manifest states; the defaults if it states none."""
+    if values is None:
+        return CropParams()
+    return CropParams(**(values | {"detector": DetectorParams(**values["detector"])}))
 
 
 def source_of(params: CropParams) -> str:
@@ -82,7 +90,11 @@ def compute(store: Store, unit: Unit) -> Product:
         InputError: the video has gone or cannot be opened.
     """
     product = Product(FACES, [])
-    product.details = {"first_frame": unit.arguments["first"], "frame_count": unit.arguments["count"]}
+    product.details = {
+        "first_frame": unit.arguments["first"],
+        "frame_count": unit.arguments["count"],
+        "crop_params": asdict(unit.arguments["params"]),
+    }
     product.tables = _tables(store, unit, product.counts)
     return product
 
@@ -110,10 +122,8 @@ def _tables(store: Store, unit: Unit, counts: Counter[str]) -> Iterator[pa.Table
 
 
 def _face_rows(number: int, frame: np.ndarray, found: Detections, params: CropParams) -> list[dict[str, object]]:
-    rows = []
-    for box, landmarks, probability in zip(
-        found.box_xyxy_px, found.landmarks_xy_px, found.probability, strict=True
-    ):
+    rows: list[dict[str, object]] = []
+    for box, landmarks, probability in zip(found.box_xyxy_px, found.landmarks_xy_px, found.probability, strict=True):
         crop = crop_face(frame, box, margin_fraction=params.margin_fraction)
         if crop is None:
             continue

@@ -51,6 +51,11 @@ class SubjectFaces:
     segments: Sequence[tuple[UnitKey, Manifest]]
     chosen_by: tuple[UnitKey, Manifest] | None
 
+    @property
+    def video(self) -> str:
+        """Stem of the video that the subject is in."""
+        return self.segments[0][0].value("video")
+
 
 def subjects_of_source(store: Store, source: str) -> list[SubjectFaces]:
     """All subjects of a faces variant whose faces are there, and given to subjects where that is needed."""
@@ -98,7 +103,11 @@ def compute(store: Store, unit: Unit) -> Product:
     dataset = features_dataset(backbone.spec.embedding_size, tuple(backbone.class_names))
     manifest: Manifest = unit.arguments["faces"][1]
     product = Product(dataset, [])
-    product.details = dict(manifest.details) | {"classes": list(backbone.class_names)}
+    product.details = manifest.details | {
+        "classes": list(backbone.class_names),
+        "backbone_name": choice.name,
+        "weights": choice.weights,
+    }
     product.tables = _tables(store, unit, dataset, product.counts)
     return product
 

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from data_contracts.bundles import Bundle
+import pyarrow as pa
+
 from data_contracts.errors import InputError
 from data_contracts.fingerprint import fingerprint, variant_name
 from data_contracts.manifest import Manifest
@@ -45,7 +46,6 @@ class HeadChoice:
     features: Literal["embeddings", "scores", "both"] | None = None
     hidden_units: int | None = None
     seeds: int | None = None
-    train_on_validation: bool = False
 
     def head_recipe(self) -> TaskRecipe:
         """The complete setting."""
@@ -54,8 +54,13 @@ class HeadChoice:
         return get_recipe(self.recipe, task=self.task).replace(**given)
 
 
-def plan_fit_head(store: Store, variant: FeaturesVariant, choice: HeadChoice) -> Job:
+def plan_fit_head(
+    store: Store, variant: FeaturesVariant, choice: HeadChoice, *, epochs: list[list[int]] | None = None
+) -> Job:
     """The job that fits one head; it depends on features and labels of exactly the subjects that are labelled.
+
+    With ``epochs`` (per seed and part) the head is fitted on train + validation for as long as was best for the head
+    that was fitted on train alone.
 
     Raises:
         InputError: the labels of a set are not in the store.
@@ -72,14 +77,14 @@ def plan_fit_head(store: Store, variant: FeaturesVariant, choice: HeadChoice) ->
         stage="fit_head",
         version=CODE_VERSION,
         recipe=choice.head_recipe(),
-        train_on_validation=choice.train_on_validation,
+        epochs=epochs,
         labels=[(name, manifest.identity) for name, manifest in labels.items()],
         features=[(subject, variant.identity(subject)) for subject in subjects],
         backbone=variant.backbone,
     )
     used = FeaturesVariant(variant.backbone, variant.source, {s: variant.subjects[s] for s in subjects})
-    name = variant_name(f"{choice.task}-{choice.recipe}", made_from)
-    return Job(f"heads/{name}", made_from, {"choice": choice, "variant": used, "labels": labels})
+    name = variant_name(f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}", made_from)
+    return Job(f"heads/{name}", made_from, {"choice": choice, "variant": used, "labels": labels, "epochs": epochs})
 
 
 def make(store: Store, job: Job) -> Files:
@@ -92,25 +97,26 @@ def make(store: Store, job: Job) -> Files:
     variant: FeaturesVariant = job.arguments["variant"]
     labels: dict[SetName, Manifest] = job.arguments["labels"]
     tables = {name: store.read_unit(labels_key(choice.task, name), m) for name, m in labels.items()}
-    fitted_on = {"train": tables["train"]}
-    scored_on = {"validation": tables["validation"]}
-    if choice.train_on_validation:
-        fitted_on, scored_on = tables, {}
+    epochs: list[list[int]] | None = job.arguments["epochs"]
+    fitted_on: dict[str, pa.Table] = {**tables} if epochs else {"train": tables["train"]}
     with tempfile.TemporaryDirectory(prefix="affwild2-rows-") as scratch:
         train, coverage = gather_rows(store, variant, fitted_on, task=choice.task, folder=_new(scratch, "train"))
         validation = None
-        if scored_on:
-            folder = _new(scratch, "validation")
+        if not epochs:
+            scored_on, folder = {"validation": tables["validation"]}, _new(scratch, "validation")
             validation, more = gather_rows(store, variant, scored_on, task=choice.task, folder=folder)
             coverage += more
         try:
-            fitted = fit_seeds(train, validation, task=choice.task, recipe=choice.head_recipe(), device=default_device())
+            fitted = fit_seeds(
+                train, validation, task=choice.task, recipe=choice.head_recipe(), device=default_device()
+            )
         except ValueError as error:
             raise InputError(f"{job.name}: {error}") from error
     metrics = {"figures": fitted.figures, "seeds": fitted.seed_figures, "history": fitted.histories}
     files = head_to_bytes(fitted.head)
     files["metrics.json"] = json.dumps(metrics, indent=1, sort_keys=True).encode() + b"\n"
-    return Files(files, _details(choice, variant, coverage, fitted.figures, fitted.seed_figures))
+    details = _details(choice, variant, coverage, fitted.figures, fitted.seed_figures)
+    return Files(files, details | {"best_epochs": fitted.best_epochs, "trained_on": list(fitted_on)})
 
 
 def _new(scratch: str, name: str) -> Path:
@@ -134,13 +140,9 @@ def _details(
         "settings": asdict(choice.head_recipe()),
         "backbone": variant.backbone,
         "source": variant.source,
+        **variant.origin,
         "coverage": rows,
         "figure": figure,
         "figures": figures,
         "seed_figures": [seed[figure] for seed in seed_figures],
     }
-
-
-def head_figure(head: Bundle) -> float:
-    """The figure by which the head's task is ranked, on validation rows with a face, before post-processing."""
-    return float(head.details["figures"][head.details["figure"]])

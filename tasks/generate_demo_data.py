@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from data_contracts.annotations import HEADERS
 from data_contracts.errors import InputError
 from data_contracts.layout import CHALLENGE_FOLDERS, TEST_LISTS
-from data_contracts.vocabulary import ACTION_UNITS, SetName
+from data_contracts.vocabulary import ACTION_UNITS, SetName, TaskName
 from models.crops import encode_jpeg
 from models.face_warp import PATCH_PX, FacePatch, cut_face_patch, soft_oval, warp_face
 from models.mtcnn import FaceDetector
@@ -87,9 +88,10 @@ def load_portraits() -> list[np.ndarray]:
         from matplotlib.cbook import get_sample_data
         from skimage.data import astronaut
     except ImportError as error:
-        raise InputError(f"demo: expected the packages of the demo extra, missing {error.name}; "
-                         "install affwild2[demo]") from error
-    with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as image:
+        raise InputError(
+            f"demo: expected the packages of the demo extra, missing {error.name}; install affwild2[demo]"
+        ) from error
+    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
         return [np.asarray(image.convert("RGB")), np.asarray(astronaut())]
 
 
@@ -101,7 +103,8 @@ def _patch(portrait: np.ndarray) -> FacePatch:
 
 def _scenes(params: DemoDataParams, random: np.random.Generator) -> Iterator[_Scene]:
     person = 0
-    for set_name, count in (("train", params.train), ("validation", params.validation), ("test", params.test)):
+    counts: dict[SetName, int] = {"train": params.train, "validation": params.validation, "test": params.test}
+    for set_name, count in counts.items():
         for number in range(1, count + 1):
             stem = f"{set_name}{number:02d}"
             together = number == count and set_name != "validation"
@@ -154,7 +157,7 @@ def _draw(picture: np.ndarray, patch: FacePatch, who: Appearance, performance: P
 def _write_video(path: Path, pictures: Iterator[np.ndarray]) -> None:
     codec = "libx264" if path.suffix == ".mp4" else "mpeg4"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=_FPS)
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=_FPS))
         stream.width, stream.height, stream.pix_fmt = _WIDTH, _HEIGHT, "yuv420p"
         stream.codec_context.time_base = Fraction(1, _FPS)
         stream.gop_size = 25
@@ -174,7 +177,7 @@ def _write_annotations(root: Path, scenes: list[_Scene]) -> None:
             continue
         for subject, (_, performance) in scene.people.items():
             folder = "Train_Set" if scene.set_name == "train" else "Validation_Set"
-            values = {
+            values: dict[TaskName, list[str]] = {
                 "expr": [str(value) for value in performance.expression_labels],
                 "va": [f"{v:.3f},{a:.3f}" for v, a in performance.valence_arousal],
                 "au": [",".join(map(str, row)) for row in performance.unit_labels],

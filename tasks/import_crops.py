@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -26,9 +27,7 @@ def source_of(name: str) -> str:
     return variant_name(name, fingerprint(source=name, version=CODE_VERSION))
 
 
-def plan_import_crops(
-    crops: Mapping[str, Crops], *, name: str, frame_counts: Mapping[str, int]
-) -> list[Unit]:
+def plan_import_crops(crops: Mapping[str, Crops], *, name: str, frame_counts: Mapping[str, int]) -> list[Unit]:
     """One unit per subject folder.
 
     ``frame_counts`` (video stem -> frames) says how many rows a subject has; where the video is unknown, or has fewer
@@ -74,7 +73,8 @@ def compute(store: Store, unit: Unit) -> Product:
         for first in range(1, frame_count + 1, _CHUNK_FRAMES):
             rows = [_row(frame, files, subject) for frame in range(first, min(first + _CHUNK_FRAMES, frame_count + 1))]
             for row in rows:
-                digest.update(b"%d:" % row["frame"] + hashlib.sha256(row.get("crop_jpeg", b"")).digest())
+                crop = row.get("crop_jpeg", b"")
+                digest.update(f"{row['frame']}:".encode() + hashlib.sha256(crop).digest())
                 product.counts[str(row["status"])] += 1
             yield pa.Table.from_pylist(rows, schema=FACES.schema)
         # Later stages depend on the bytes of the crops, not on when they were copied here.
@@ -84,7 +84,7 @@ def compute(store: Store, unit: Unit) -> Product:
     return product
 
 
-def _row(frame: int, files: Mapping[int, str], subject: str) -> dict[str, object]:
+def _row(frame: int, files: Mapping[int, str], subject: str) -> dict[str, Any]:
     path = files.get(frame)
     if path is None:
         return {"frame": frame, "status": NO_FACE, "subject": subject}

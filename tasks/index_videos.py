@@ -12,7 +12,7 @@ from data_contracts.fingerprint import digest_of_file, fingerprint
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import FRAMES, VIDEOS
 from data_contracts.store import Store
-from data_contracts.video_index import VideoIndex, index_video
+from data_contracts.video import VideoIndex, index_video
 from tasks.units import Product, Unit, write_product
 
 CODE_VERSION = 1

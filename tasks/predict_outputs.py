@@ -12,7 +12,7 @@ from data_contracts.fingerprint import fingerprint
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import OUTPUT_COLUMNS, Dataset, outputs_dataset
 from data_contracts.store import Store
-from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName
+from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName, TaskName
 from models.heads import Head, head_from_bytes
 from tasks.subject_features import FeaturesVariant, read_features
 from tasks.units import Product, Unit
@@ -56,7 +56,7 @@ def plan_predict_outputs(variant: FeaturesVariant, *, head: Bundle, subjects: li
 
 
 @functools.lru_cache(maxsize=8)
-def _cached_head(store_url: str, name: str, made_from: str) -> tuple[Head, str]:
+def _cached_head(store_url: str, name: str, made_from: str) -> tuple[Head, TaskName]:
     store = Store(store_url)
     bundle = require_bundle(store, "heads", name)
     return load_head(store, bundle), bundle.details["task"]
@@ -76,7 +76,7 @@ def compute(store: Store, unit: Unit) -> Product:
 
 def _tables(store: Store, unit: Unit, head: Head, dataset: Dataset, product: Product) -> Iterator[pa.Table]:
     variant: FeaturesVariant = unit.arguments["variant"]
-    branches = [b for b in ("va", "expr", "au") if OUTPUT_COLUMNS[b][0] in dataset.columns]
+    branches: list[BranchName] = [b for b in BRANCHES if OUTPUT_COLUMNS[b][0] in dataset.columns]
     for frame, has_face, embeddings, logits in read_features(store, variant, unit.key.value("subject")):
         product.counts[FACE_FOUND] += int(has_face.sum())
         product.counts[NO_FACE] += int((~has_face).sum())

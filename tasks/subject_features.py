@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,12 @@ class FeaturesVariant:
     def identity(self, subject: str) -> list[str]:
         """What results made from this subject's features depend on."""
         return [manifest.identity for _, manifest in self.subjects[subject]]
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """How the features came to be: ``backbone_name``, ``weights``, ``crop_params`` (None for official crops)."""
+        details = next(iter(self.subjects.values()))[0][1].details
+        return {name: details.get(name) for name in ("backbone_name", "weights", "crop_params")}
 
     @property
     def class_names(self) -> list[str]:
@@ -83,7 +90,7 @@ def read_faces_seen(store: Store, variant: FeaturesVariant, subject: str) -> np.
 
 
 def label_arrays(table: pa.Table) -> dict[BranchName, np.ndarray]:
-    """Labels as the heads take them: expr int8 [n] and au int8 [n,12] with -1, va float32 [n,2] with NaN, unlabelled."""
+    """Labels as heads take them: expr int8 [n] and au int8 [n,12], -1 unlabelled; va float32 [n,2], NaN unlabelled."""
     expr = table["expression"].fill_null(-1).to_numpy().astype(np.int8)
     va = np.stack([_floats(table[name]) for name in ("valence", "arousal")], axis=1)
     au = np.stack([table[name].fill_null(-1).to_numpy().astype(np.int8) for name in ACTION_UNITS], axis=1)

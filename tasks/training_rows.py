@@ -10,7 +10,7 @@ from numpy.lib.format import open_memmap
 
 from data_contracts.errors import InputError
 from data_contracts.store import Store
-from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
+from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, BranchName, TaskName
 from models.feature_rows import TrainingRows
 from tasks.subject_features import FeaturesVariant, is_labelled, label_arrays, read_faces_seen, read_features
 
@@ -115,5 +115,5 @@ def _unpack(
             position = end
         start += len(rows.frames)
     assert embeddings is not None and logits is not None
-    labels = {b: np.concatenate([rows.labels[b] for _, rows in chosen]) for b in ("expr", "va", "au")}
+    labels = {b: np.concatenate([rows.labels[b] for _, rows in chosen]) for b in BRANCHES}
     return TrainingRows(embeddings=embeddings, logits=logits, labels=labels)

@@ -2,8 +2,7 @@
 
 import json
 
-
-from data_contracts.bundles import Bundle, require_bundle
+from data_contracts.bundles import Bundle, read_file, require_bundle
 from data_contracts.fingerprint import fingerprint, variant_name
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.store import Store
@@ -17,10 +16,7 @@ from tasks.subject_features import label_arrays
 CODE_VERSION = 1
 
 
-
-def plan_tune_postprocessing(
-    store: Store, *, head: Bundle, source: str, tuning: Setting, folds: int = 5
-) -> Job:
+def plan_tune_postprocessing(store: Store, *, head: Bundle, source: str, tuning: Setting, folds: int = 5) -> Job:
     """The job that tunes on all validation subjects that have outputs of the head."""
     task: TaskName = head.details["task"]
     labels = store.manifests("labels", task=task)[labels_key(task, "validation")]
@@ -47,13 +43,28 @@ def make(store: Store, job: Job) -> Files:
     head = require_bundle(store, "heads", job.arguments["head"])
     task: TaskName = head.details["task"]
     subjects = _subject_outputs(store, task, job.arguments["outputs"], job.arguments["labels"])
-    tuned = tune_postprocessing(
-        subjects, task=task, setting=job.arguments["tuning"], folds=job.arguments["folds"]
-    )
+    tuned = tune_postprocessing(subjects, task=task, setting=job.arguments["tuning"], folds=job.arguments["folds"])
     content = {"postprocessing": tuned.postprocessing.to_dict(), "figures": tuned.figures()}
     data = json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
     details = {"head": head.name, "task": task, "tuning": job.arguments["tuning"], "figures": tuned.figures()}
     return Files({"postprocessing.json": data}, details | {"subjects": [s.name for s in subjects]})
+
+
+def plan_adopt_postprocessing(tuned: Bundle, *, head: Bundle) -> Job:
+    """The job that gives a head the post-processing of another one of its kind.
+
+    A head fitted on the validation subjects cannot be tuned on them.
+    """
+    made_from = fingerprint(stage="adopt_postprocessing", version=CODE_VERSION, tuned=tuned.fingerprint, head=head.name)
+    name = variant_name(f"{head.name}-{tuned.details['tuning']}", made_from)
+    return Job(f"postprocessing/{name}", made_from, {"tuned": tuned, "head": head.name})
+
+
+def make_adopted(store: Store, job: Job) -> Files:
+    """The same rule and figures under the other head's name."""
+    tuned: Bundle = job.arguments["tuned"]
+    details = tuned.details | {"head": job.arguments["head"], "tuned_with": tuned.details["head"]}
+    return Files({"postprocessing.json": read_file(store, tuned, "postprocessing.json")}, details)
 
 
 def _subject_outputs(

@@ -18,17 +18,17 @@ from tasks.predict_outputs import read_outputs
 from tasks.write_submission import load_postprocessing
 
 
-def write_predictions(store: Store, subject: str, *, heads: Sequence[Bundle], out: Path) -> list[Path]:
+def write_predictions(store: Store, subject: str, *, heads: Sequence[tuple[Bundle, str]], out: Path) -> list[Path]:
     """Write ``<subject>.parquet`` and ``<subject>.csv``; nothing if no head has outputs for the subject.
 
+    ``heads`` come with the faces variant that their outputs are of.
     Columns: frame, time_seconds, has_face, and per head the decisions (expression by name, valence and arousal,
     action units 0 or 1) and smoothed probabilities. Frames without a face carry interpolated values.
     """
     columns: dict[str, pa.Array] = {}
-    for head in heads:
-        place = (("head", head.name), ("source", head.details["source"]), ("subject", subject))
-        key = UnitKey("outputs", place)
-        manifest = store.manifests("outputs", head=head.name, source=head.details["source"]).get(key)
+    for head, source in heads:
+        key = UnitKey("outputs", (("head", head.name), ("source", source), ("subject", subject)))
+        manifest = store.manifests("outputs", head=head.name, source=source).get(key)
         if manifest is None:
             continue
         branches = BRANCHES_OF_TASK[head.details["task"]]

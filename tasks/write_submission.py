@@ -37,9 +37,7 @@ class SubjectCoverage:
     beyond_video: int
 
 
-def plan_write_submission(
-    store: Store, *, head: Bundle, postprocessing: Bundle, source: str, test_list: Path
-) -> Job:
+def plan_write_submission(store: Store, *, head: Bundle, postprocessing: Bundle, source: str, test_list: Path) -> Job:
     """The job that writes one submission.
 
     Raises:
@@ -118,7 +116,8 @@ def _mtl_file(
     decided: Mapping[str, tuple[Decisions, np.ndarray]], test_list: Path
 ) -> tuple[dict[str, bytes], list[SubjectCoverage]]:
     """Rows in the order of the list; a frame past the end of a video takes the last frame's decision."""
-    names, rows, listed = [], [], {}
+    names, rows = [], []
+    listed: dict[str, list[int]] = {}
     for subject, frame in read_mtl_list(test_list):
         decisions, present = decided[subject]
         at = min(frame, len(present)) - 1

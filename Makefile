@@ -1,0 +1,52 @@
+# Every target sets up what it needs: a virtual environment in .venv, from hashed lock files.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(VENV)/uv/bin/uv
+
+.PHONY: help demo test check bench lock clean
+
+help:
+	@echo "make demo    everything on a small generated data set (about two minutes)"
+	@echo "make test    all tests"
+	@echo "make check   formatting, lint, types"
+	@echo "make bench   benchmarks, as ratios against a reference of the same run"
+	@echo "make lock    resolve the dependencies anew"
+	@echo "make clean   remove the virtual environment and what demo made"
+
+# uv has an environment of its own, so that the project's holds nothing but the project's packages.
+$(UV): requirements-uv.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "affwild2 needs Python 3.11 or newer, found " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)/uv
+	$(VENV)/uv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@touch $@
+
+$(STAMP): $(UV) requirements.lock pyproject.toml
+	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/affwild2 demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q --durations=10
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock: $(UV)
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --extra demo --extra dev pyproject.toml --output-file requirements.lock
+	echo uv | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-annotate --no-emit-index-url - --output-file requirements-uv.lock
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

@@ -1,0 +1,93 @@
+"""Open a video file and run its packets through the decoder. Which frame is which is known to other modules."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from data_contracts.errors import InputError
+from data_contracts.video_index import VideoSource
+
+_LOGGER = logging.getLogger(__name__)
+
+# Text files pass as video of this format: FFmpeg draws their characters.
+_TEXT_FORMAT = "tty"
+_OF_THE_USER = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+@contextmanager
+def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The opened file and its best video stream; cover pictures do not count. A file object is read from its start.
+
+    Raises:
+        InputError: no such file, not a video, or no codec for it.
+        OSError: the disk or the network failed.
+    """
+    name = name_of(source)
+    with _open_container(source) as container:
+        if container.format.name == _TEXT_FORMAT:
+            raise InputError(f"{name}: expected a video file, got text; leave it out")
+        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not streams:
+            kinds = sorted({s.type for s in container.streams}) or ["no stream"]
+            raise InputError(f"{name}: expected a video stream, got {', '.join(kinds)} only; leave it out")
+        best = container.streams.best("video")
+        stream = next((s for s in streams if s is best), streams[0])
+        if stream.codec_context is None:
+            raise InputError(
+                f"{name}: expected a codec that FFmpeg knows, got another; convert the file first"
+            )
+        yield container, stream
+
+
+def name_of(source: VideoSource) -> str:
+    """What to call the file in a message."""
+    return str(getattr(source, "name", source))
+
+
+def decode_packets(packets: Iterable[Packet[Any]]) -> Iterator[VideoFrame]:
+    """Pictures in the order in which the decoder gives them out. Packets that it cannot decode are skipped.
+
+    The end of ``packets`` does not flush the decoder: the demuxer's last, empty packet does.
+    """
+    for packet in packets:
+        if is_empty_chunk(packet):
+            continue
+        try:
+            pictures = packet.decode()
+        except av.FFmpegError as error:
+            if isinstance(error, OSError | MemoryError):
+                raise
+            _LOGGER.debug("packet with pts %s: %s", packet.pts, error.strerror)
+            continue
+        yield from pictures
+
+
+def is_empty_chunk(packet: Packet[Any]) -> bool:
+    """Whether the packet is a place without a picture (AVI writes them); decoding it would flush the decoder."""
+    return packet.size == 0 and not is_flush(packet)
+
+
+def is_flush(packet: Packet[Any]) -> bool:
+    """Whether this is the demuxer's last packet, which asks the decoder for the pictures that it holds back."""
+    return packet.size == 0 and packet.pts is None and packet.dts is None
+
+
+def _open_container(source: VideoSource) -> InputContainer:
+    try:
+        if hasattr(source, "read"):
+            source.seek(0)
+            return av.open(source, mode="r")
+        return av.open(str(source), mode="r")
+    except (av.FFmpegError, OSError) as error:
+        if isinstance(error, OSError) and not isinstance(error, _OF_THE_USER):
+            raise
+        message = f"{name_of(source)}: expected a readable video file, got: {error.strerror or error}"
+        raise InputError(f"{message}; check the path and that the copy is complete") from error
