@@ -1,8 +1,11 @@
-"""Open a video file and run its packets through the decoder. Which frame is which is known to other modules."""
+"""Open a video file and run its packets through the decoder. Which frame is which: other modules."""
+
+from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from os import PathLike
 from typing import Any
 
 import av
@@ -24,7 +27,8 @@ _OF_THE_USER = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirec
 
 @contextmanager
 def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The opened file and its best video stream; cover pictures do not count. A file object is read from its start.
+    """The opened file and its best video stream; cover pictures do not count. A file object is read from its
+    start.
 
     Raises:
         InputError: no such file, not a video, or no codec for it.
@@ -36,14 +40,12 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
             raise InputError(f"{name}: expected a video file, got text; leave it out")
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
-            kinds = sorted({s.type for s in container.streams}) or ["no stream"]
+            kinds = sorted({str(s.type) for s in container.streams}) or ["no stream"]
             raise InputError(f"{name}: expected a video stream, got {', '.join(kinds)} only; leave it out")
         best = container.streams.best("video")
         stream = next((s for s in streams if s is best), streams[0])
         if stream.codec_context is None:
-            raise InputError(
-                f"{name}: expected a codec that FFmpeg knows, got another; convert the file first"
-            )
+            raise InputError(f"{name}: expected a codec that FFmpeg knows, got another; convert the file first")
         yield container, stream
 
 
@@ -63,31 +65,39 @@ def decode_packets(packets: Iterable[Packet[Any]]) -> Iterator[VideoFrame]:
         try:
             pictures = packet.decode()
         except av.FFmpegError as error:
-            if isinstance(error, OSError | MemoryError):
-                raise
+            raise_machine_error(error)
             _LOGGER.debug("packet with pts %s: %s", packet.pts, error.strerror)
             continue
         yield from pictures
 
 
 def is_empty_chunk(packet: Packet[Any]) -> bool:
-    """Whether the packet is a place without a picture (AVI writes them); decoding it would flush the decoder."""
+    """Whether the packet is a place without a picture (AVI has them); decoding it would flush the decoder."""
     return packet.size == 0 and not is_flush(packet)
 
 
 def is_flush(packet: Packet[Any]) -> bool:
-    """Whether this is the demuxer's last packet, which asks the decoder for the pictures that it holds back."""
+    """Whether this is the demuxer's last packet, which asks the decoder for the pictures it holds back."""
     return packet.size == 0 and packet.pts is None and packet.dts is None
+
+
+def raise_machine_error(error: Exception) -> None:
+    """Raise ``error`` again if it is of a disk or a network. All others are of the file.
+
+    Lack of memory is too: FFmpeg reports it when a damaged header asks for an absurd amount.
+    """
+    if isinstance(error, OSError) and not isinstance(error, av.error.EOFError):
+        raise error
 
 
 def _open_container(source: VideoSource) -> InputContainer:
     try:
-        if hasattr(source, "read"):
-            source.seek(0)
-            return av.open(source, mode="r")
-        return av.open(str(source), mode="r")
+        if isinstance(source, str | PathLike):
+            return av.open(str(source), mode="r")
+        source.seek(0)
+        return av.open(source, mode="r")
     except (av.FFmpegError, OSError) as error:
-        if isinstance(error, OSError) and not isinstance(error, _OF_THE_USER):
-            raise
+        if not isinstance(error, _OF_THE_USER):
+            raise_machine_error(error)
         message = f"{name_of(source)}: expected a readable video file, got: {error.strerror or error}"
         raise InputError(f"{message}; check the path and that the copy is complete") from error

@@ -1,17 +1,22 @@
 """Decode any run of frames of an indexed video, exactly and in bounded memory.
 
-A segment starts at the keyframe at or before its first frame; every picture is recognised by its time stamp, never by
-how many came before it. What does not fit the index makes the reader start over further back, at last from the
-beginning. Which frames there are is the business of ``video_packets``; nothing here looks for faces.
+A segment starts at the keyframe at or before its first frame; every picture is recognised by its time stamp,
+never by how many came before it. What does not fit the index makes the reader start over further back, at
+last from the beginning. Which frames there are is the business of ``video_packets``; nothing here looks for
+faces.
 """
+
+from __future__ import annotations
 
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import av
 import numpy as np
+from av.codec.context import ThreadType as ThreadTypes
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -19,22 +24,31 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from data_contracts.video_container import decode_packets, is_flush, name_of, open_video
+from data_contracts.video_container import decode_packets, is_flush, name_of, open_video, raise_machine_error
 from data_contracts.video_index import VideoIndex, VideoSource
 
 _LOGGER = logging.getLogger(__name__)
 
 ThreadType = Literal["NONE", "AUTO", "FRAME", "SLICE"]
+# More than this, and the time stamps of the index are not those of the decoder.
+_MAX_DROPPED_FRAMES = 4
+_MAX_DROPPED_SHARE = 0.1
+
 FrameChunk = tuple[NDArray[np.int32], NDArray[np.uint8]]
 _Numbered = Iterator[tuple[int, VideoFrame]]
 
 
-class _WrongPlaceError(Exception):
-    """Decoding did not start where it should; starting further back may help."""
+@dataclass(frozen=True)
+class _Start:
+    """Where to start: frame to seek (None: the beginning), latest keyframe to land on; or just count."""
+
+    seek_frame: int | None = None
+    latest_frame: int = 1
+    by_count: bool = False
 
 
-class _WrongTimesError(Exception):
-    """Time stamps of the decoder are not those of the index; only counting helps."""
+class _MismatchError(Exception):
+    """What comes out of the decoder does not fit the index; another start may help."""
 
 
 def read_segment(
@@ -48,11 +62,12 @@ def read_segment(
 ) -> Iterator[FrameChunk]:
     """Frames ``first_frame`` .. ``first_frame + frame_count - 1`` of the video that ``index`` describes.
 
-    Yields chunks of at most ``chunk_frames`` frames: their numbers, int32 ``[b]``, strictly increasing over the whole
-    segment, and their pixels, uint8 RGB ``[b, height, width, 3]``, upright. A number that is left out belongs to a
-    frame that could not be decoded, or lies past the end; the numbers after it are right all the same. The exception
-    is an index that is not ``seekable``: there frames are counted, and a loss shows at the end of the video.
-    A video that changes its picture size starts a new chunk there. Memory is one chunk plus the decoder's own.
+    Yields chunks of at most ``chunk_frames`` frames: their numbers, int32 ``[b]``, strictly increasing over
+    the whole segment, and their pixels, uint8 RGB ``[b, height, width, 3]``, upright. A number that is left
+    out belongs to a frame that could not be decoded, or lies past the end; the numbers after it are right all
+    the same. The exception is an index that is not ``seekable``: there frames are counted, and a loss shows
+    at the end of the video. A video that changes its picture size starts a new chunk there. Memory is one
+    chunk plus the decoder's own.
 
     Raises:
         ValueError: ``first_frame``, ``frame_count`` or ``chunk_frames`` below 1.
@@ -71,87 +86,98 @@ def read_segment(
 def _find_frames(
     source: VideoSource, index: VideoIndex, *, first: int, last: int, thread_type: ThreadType
 ) -> _Numbered:
-    """Numbered frames of the segment, each at most once and in order, from whichever start serves them rightly."""
+    """Numbered frames of the segment, in order, each once at most, from a start that fits the index."""
     wanted = first
-    starts = _starts(index, first)
-    while wanted <= last and starts:
-        start = starts.pop(0)
-        may_miss = start is None or start == 1
+    for start in _starts(index, first) if first <= last else ():
         try:
-            with open_video(source) as (container, stream):
-                stream.thread_type = thread_type
-                frames = (
-                    _decode_by_time(container, stream, index, start)
-                    if start
-                    else _decode_by_count(container, stream)
-                )
-                for number, frame in frames:
-                    if number < wanted:
-                        continue
-                    if number > wanted == first and not may_miss:
-                        raise _WrongPlaceError(f"frame {number} came where {wanted} was expected")
-                    if number > last:
-                        return
-                    yield number, frame
-                    wanted = number + 1
-                    if wanted > last:
-                        return
-            if may_miss or wanted > first:
+            for number, frame in _decode_from(source, index, start, thread_type):
+                if number < wanted:
+                    continue
+                if number > wanted == first and start.seek_frame is not None:
+                    raise _MismatchError(f"frame {number} came where {wanted} was expected")
+                if number > last:
+                    return
+                yield number, frame
+                wanted = number + 1
+                if wanted > last:
+                    return
+            if wanted > first or start.seek_frame is None:
                 return
-        except _WrongPlaceError as error:
-            _LOGGER.debug("%s: start at frame %s: %s; starting further back", name_of(source), start, error)
-        except _WrongTimesError as error:
-            _LOGGER.warning("%s: %s; counting frames from the start instead", name_of(source), error)
-            starts = [None]
+        except _MismatchError as error:
+            _LOGGER.debug("%s: decoding from %s: %s; trying further back", name_of(source), start, error)
 
 
-def _starts(index: VideoIndex, first: int) -> list[int | None]:
-    """Frames to start decoding at, in the order of trying: keyframes, the beginning; None for counting."""
-    if not index.seekable:
-        return [None]
+def _starts(index: VideoIndex, first: int) -> list[_Start]:
+    """Ways to start, in the order of trying."""
+    if not index.has_pts:
+        return [_Start(by_count=True)]
+    starts = []
     nearest = index.keyframe_at_or_before(first)
-    before = index.keyframe_at_or_before(nearest - 1) if nearest else None
-    candidates = [start for start in (nearest, before) if start is not None and start > 1]
-    return [*candidates, 1]
+    if nearest is not None and nearest > 1:
+        starts.append(_Start(seek_frame=nearest, latest_frame=nearest))
+        # Some demuxers land behind the place that they were asked for; some decoders need a run-up.
+        before = index.keyframe_at_or_before(nearest - 1)
+        if before is not None and before > 1:
+            starts.append(_Start(seek_frame=before, latest_frame=nearest))
+    return [*starts, _Start(), _Start(by_count=True)]
 
 
-def _decode_by_count(container: InputContainer, stream: VideoStream) -> _Numbered:
-    return enumerate(decode_packets(_demux(container, stream)), start=1)
+def _decode_from(source: VideoSource, index: VideoIndex, start: _Start, thread_type: ThreadType) -> _Numbered:
+    """Numbered frames from where ``start`` says to the end of the file."""
+    with open_video(source) as (container, stream):
+        stream.thread_type = ThreadTypes[thread_type]
+        if start.by_count:
+            yield from enumerate(decode_packets(_demux(container, stream)), start=1)
+        elif start.seek_frame is None:
+            yield from _number_by_time(_demux(container, stream), index, int(index.pts[0]))
+        else:
+            seek_pts, latest_pts = (int(index.pts[f - 1]) for f in (start.seek_frame, start.latest_frame))
+            keyframe_pts, packets = _seek_keyframe(container, stream, seek_pts, latest_pts)
+            yield from _number_by_time(packets, index, keyframe_pts)
 
 
-def _decode_by_time(
-    container: InputContainer, stream: VideoStream, index: VideoIndex, start: int
-) -> _Numbered:
-    """Frames from the keyframe ``start`` on, numbered by their time stamps; from the beginning for 1."""
-    packets = _demux(container, stream)
-    if start > 1:
-        packets = _seek_keyframe(container, stream, int(index.pts[start - 1]))
-    previous = 0
+def _number_by_time(packets: Iterable[Packet[Any]], index: VideoIndex, from_pts: int) -> _Numbered:
+    """Decoded frames that are shown at ``from_pts`` or later, numbered by their time stamps.
+
+    Earlier ones lead up to the keyframe at ``from_pts`` and may lack what they refer to. Behind a damaged place a
+    decoder gives out a few frames late or with an unknown time stamp: they are dropped.
+    """
+    previous = numbered = dropped = 0
     for frame in decode_packets(packets):
-        if frame.pts is not None and frame.pts < index.pts[start - 1]:
-            continue  # leads up to the keyframe, or comes before frame 1: may lack what it refers to
-        number = 0 if frame.pts is None else int(np.searchsorted(index.pts, frame.pts)) + 1
-        if not 0 < number <= index.frame_count or index.pts[number - 1] != frame.pts:
-            raise _WrongTimesError(f"the decoder's time stamp {frame.pts} is not in the index")
-        if number <= previous:
-            raise _WrongTimesError(f"frame {number} came after frame {previous}")
+        if frame.pts is not None and frame.pts < from_pts:
+            continue
+        number = _number_of(frame.pts, index)
+        if number is None or number <= previous:
+            dropped += 1
+            if not numbered or (dropped > _MAX_DROPPED_FRAMES and dropped > numbered * _MAX_DROPPED_SHARE):
+                raise _MismatchError(f"time stamp {frame.pts} came after that of frame {previous}")
+            continue
         previous = number
+        numbered += 1
         yield number, frame
 
 
-def _seek_keyframe(container: InputContainer, stream: VideoStream, pts: int) -> Iterator[Packet[Any]]:
-    """Packets from a keyframe on that is shown at ``pts`` or before."""
+def _number_of(pts: int | None, index: VideoIndex) -> int | None:
+    """Number of the frame with this time stamp, None if the index has none."""
+    place = index.frame_count if pts is None else int(np.searchsorted(index.pts, pts))
+    return place + 1 if place < index.frame_count and index.pts[place] == pts else None
+
+
+def _seek_keyframe(
+    container: InputContainer, stream: VideoStream, seek_pts: int, latest_pts: int
+) -> tuple[int, Iterator[Packet[Any]]]:
+    """Time stamp of a keyframe shown at ``latest_pts`` or before, and the packets from it on."""
     try:
-        container.seek(pts, stream=stream)
+        container.seek(seek_pts, stream=stream)
     except av.FFmpegError as error:
-        raise _WrongPlaceError(f"no seeking to {pts}: {error.strerror}") from error
+        raise _MismatchError(f"no seeking to {seek_pts}: {error.strerror}") from error
     packets = _demux(container, stream)
     for packet in packets:
         if packet.is_keyframe and packet.pts is not None:
-            if packet.pts > pts:
-                raise _WrongPlaceError(f"seeking to {pts} landed on {packet.pts}")
-            return itertools.chain([packet], packets)
-    raise _WrongPlaceError(f"no keyframe after seeking to {pts}")
+            if packet.pts > latest_pts:
+                raise _MismatchError(f"seeking to {seek_pts} landed on {packet.pts}")
+            return packet.pts, itertools.chain([packet], packets)
+    raise _MismatchError(f"no keyframe after seeking to {seek_pts}")
 
 
 def _demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Any]]:
@@ -161,7 +187,8 @@ def _demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[An
         for packet in container.demux(stream):
             flushed = is_flush(packet)
             yield packet
-    except (av.error.InvalidDataError, av.error.EOFError) as error:
+    except av.FFmpegError as error:
+        raise_machine_error(error)
         _LOGGER.debug("reading stopped: %s", error.strerror)
     if not flushed:
         flush: Packet[Any] = Packet()
@@ -191,11 +218,12 @@ def _collect_chunks(
 def _upright_rgb(reformatter: VideoReformatter, frame: VideoFrame, degrees: int) -> NDArray[np.uint8]:
     """View of a frame as uint8 ``[height, width, 3]``, turned clockwise by ``degrees``; the caller copies it.
 
-    The reformatter is kept because PyAV's own ``to_ndarray`` sets up a scaler for every frame. Its settings give the
-    same pixels as that for every pixel format; "fast" bilinear would not for 4:4:4, 10 bit and odd sizes.
+    The reformatter is kept because PyAV's own ``to_ndarray`` sets up a scaler for every frame. Its settings
+    give the same pixels as that for every pixel format; "fast" bilinear would not for 4:4:4, 10 bit and odd
+    sizes.
     """
     converted = reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", threads=1)
     plane = converted.planes[0]
-    rows = np.frombuffer(plane, dtype=np.uint8).reshape(converted.height, plane.line_size)
+    rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(converted.height, plane.line_size)
     rgb = rows[:, : converted.width * 3].reshape(converted.height, converted.width, 3)
     return np.rot90(rgb, k=-(degrees // 90))

@@ -1,6 +1,7 @@
 """The index of one video: which frames it holds, when they are shown, and where decoding can start.
 
-A value type and its way back from stored rows. How it is filled from a file is the business of ``video_packets``.
+A value type and its way back from stored rows. How it is filled from a file is the business of
+``video_packets``.
 """
 
 from collections.abc import Mapping
@@ -21,11 +22,11 @@ QUARTER_TURNS_DEGREES = (0, 90, 180, 270)
 class VideoIndex:
     """Frames of one video in decoder output order; element 0 of every array is frame 1.
 
-    ``pts``: int64 ``[n]``, time stamps in the stream's time base, strictly increasing and equal to what the decoder
-    puts on its frames. Where the container has none that can be trusted, ``has_pts`` is false and ``pts`` is zero.
-    ``pts_seconds``: float64 ``[n]``, >= 0, time since the first frame; estimated from decoding times or the frame
-    rate if ``has_pts`` is false. ``keyframe``: bool ``[n]``.
-    ``width_px`` and ``height_px`` are those of the upright frame; ``rotation_degrees`` (clockwise) makes it upright.
+    ``pts``: int64 ``[n]``, time stamps in the stream's time base, strictly increasing and equal to what the
+    decoder puts on its frames. Where the container has none that can be trusted, ``has_pts`` is false and
+    ``pts`` is zero. ``pts_seconds``: float64 ``[n]``, >= 0, time since the first frame; estimated from
+    decoding times or the frame rate if ``has_pts`` is false. ``keyframe``: bool ``[n]``. ``width_px`` and
+    ``height_px`` are those of the upright frame; ``rotation_degrees`` (clockwise) makes it upright.
     ``claimed_frame_count`` is the container's own word, 0 if it has none. ``problem`` is one line, or None.
     """
 
@@ -46,15 +47,11 @@ class VideoIndex:
     def __post_init__(self) -> None:
         shapes = {self.pts.shape, self.pts_seconds.shape, self.keyframe.shape}
         if len(shapes) != 1 or self.pts.ndim != 1 or self.pts.size == 0:
-            raise ValueError(
-                f"expected pts, pts_seconds, keyframe of one shape [n >= 1], got {sorted(shapes)}"
-            )
+            raise ValueError(f"expected pts, pts_seconds, keyframe of one shape [n >= 1], got {sorted(shapes)}")
         if self.has_pts and not bool(np.all(self.pts[1:] > self.pts[:-1])):
             raise ValueError("expected strictly increasing pts, got some that repeat or go back")
         if self.rotation_degrees not in QUARTER_TURNS_DEGREES:
-            raise ValueError(
-                f"expected a rotation of {QUARTER_TURNS_DEGREES} degrees, got {self.rotation_degrees}"
-            )
+            raise ValueError(f"expected a rotation of {QUARTER_TURNS_DEGREES} degrees, got {self.rotation_degrees}")
 
     @property
     def frame_count(self) -> int:
@@ -68,7 +65,7 @@ class VideoIndex:
 
     @property
     def seekable(self) -> bool:
-        """Whether decoding can start at a keyframe. If not, every segment decodes from the start and counts."""
+        """Whether decoding can start at a keyframe. If not, segments decode from the beginning."""
         return self.has_pts and bool(self.keyframe.any())
 
     def keyframe_at_or_before(self, frame: int) -> int | None:
@@ -105,5 +102,5 @@ class VideoIndex:
 
 
 def even_times_seconds(count: int, fps: float | None) -> NDArray[np.float64]:
-    """Times of ``count`` evenly spaced frames, float64 ``[count]`` from 0; 25 frames a second if the rate is unknown."""
+    """Times of evenly spaced frames, float64 ``[count]`` from 0; 25 a second if ``fps`` is unknown."""
     return np.arange(count, dtype=np.float64) / (fps or 25.0)

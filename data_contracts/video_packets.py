@@ -1,12 +1,14 @@
 """Index a video from its packets: exact frame numbers, time stamps and keyframes without decoding the file.
 
-The packets say which frames the decoder will give out, with two exceptions that the first pictures settle: frames
-before the first one that can be decoded never come out, and the display rotation is told with a decoded frame only.
-So the head of the file is decoded, usually one picture. Decoding a segment is the business of ``video_frames``.
+The packets say which frames the decoder will give out, with two exceptions that the first pictures settle:
+frames before the first one that can be decoded never come out, and the display rotation is told with a
+decoded frame only. So the head of the file is decoded, usually one picture. Decoding a segment is the
+business of ``video_frames``.
 """
 
 import logging
 from dataclasses import dataclass
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -16,13 +18,14 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from data_contracts.errors import InputError
-from data_contracts.video_container import decode_packets, is_flush, name_of, open_video
+from data_contracts.video_container import decode_packets, is_flush, name_of, open_video, raise_machine_error
 from data_contracts.video_index import VideoIndex, VideoSource, even_times_seconds
 
 _LOGGER = logging.getLogger(__name__)
 
-# A decoder holds back at most 16 pictures (H.264 annex A.3, HEVC annex A.4). Time stamps that are further out of
-# order than this, with room for two fields a picture, jump for another reason: recordings joined without mending them.
+# A decoder holds back at most 16 pictures (H.264 annex A.3, HEVC annex A.4). Time stamps that are further out
+# of order than this, with room for two fields a picture, jump for another reason: recordings joined without
+# mending them.
 _MAX_REORDER_FRAMES = 32
 _MAX_HEAD_PICTURES = 300
 _MP4 = "mov,mp4"
@@ -35,7 +38,7 @@ _AV_TIME_BASE = 1_000_000
 
 @dataclass(frozen=True)
 class _Packets:
-    """What the demuxer said of the packets that carry frames, in decoding order; time stamps in the time base."""
+    """What the demuxer said of the packets that carry frames, in decoding order; times in the time base."""
 
     pts: NDArray[np.int64] | None
     dts: NDArray[np.int64] | None
@@ -51,14 +54,14 @@ class _Head:
     """The first pictures that come out of the decoder: their time stamps, and the very first of them."""
 
     pts: list[int]
-    picture: VideoFrame | None
+    picture: VideoFrame
 
 
 def index_video(source: VideoSource) -> VideoIndex:
     """Index of the frames that a decoder gives out for a video file (path, or file opened for reading bytes).
 
-    Frames that an edit list hides and frames before the first decodable one are not counted. A file that ends early
-    is indexed as far as it goes, and ``problem`` says so.
+    Frames that an edit list hides and frames before the first decodable one are not counted. A file that ends
+    early is indexed as far as it goes, and ``problem`` says so.
 
     Raises:
         InputError: not a video, unreadable, or without a single frame.
@@ -67,16 +70,13 @@ def index_video(source: VideoSource) -> VideoIndex:
     name = name_of(source)
     with open_video(source) as (container, stream):
         packets = _read_packets(container, stream)
-        problems = _problems(container, stream, packets)
-        if not packets.keyframe.size:
-            detail = f" ({problems[0]})" if problems else ""
-            raise InputError(f"{name}: expected a video with frames, got none{detail}; replace the file")
+        problem = "; ".join(_problems(container, stream, packets)) or None
         has_pts = _pts_are_presentation_times(container, stream, packets)
     with open_video(source) as (container, stream):
         head = _decode_head(container, stream, packets if has_pts else None)
-        if head.picture is None:
-            problems.append("no picture could be decoded from its beginning")
-        problem = "; ".join(problems) or None
+        if head is None:
+            detail = f" ({problem})" if problem else ""
+            raise InputError(f"{name}: expected a video with frames, got none{detail}; replace the file")
         index = _build_index(stream, packets, head, has_pts=has_pts, problem=problem)
     if problem:
         _LOGGER.warning("%s: %s", name, problem)
@@ -98,7 +98,8 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
                 end = after if end is None else max(end, after)
             if packet.size and not packet.is_discard:
                 rows.append((packet.pts, packet.dts, packet.is_keyframe))
-    except (av.error.InvalidDataError, av.error.EOFError) as error:
+    except av.FFmpegError as error:
+        raise_machine_error(error)
         stopped = str(error.strerror)
     keyframe = np.array([row[2] for row in rows], dtype=bool)
     pts, dts = _complete([row[0] for row in rows]), _complete([row[1] for row in rows])
@@ -123,18 +124,14 @@ def _problems(container: InputContainer, stream: VideoStream, packets: _Packets)
     if packets.end is not None and stream.time_base is not None:
         found_seconds = float((packets.end - (stream.start_time or 0)) * stream.time_base)
     if packets.seen < promised_packets:
-        problems.append(
-            f"cut off? {promised_packets} packets promised by the container, {packets.seen} found"
-        )
+        problems.append(f"cut off? {promised_packets} packets promised by the container, {packets.seen} found")
     elif promised_seconds - found_seconds > _MISSING_TAIL_SECONDS and packets.end is not None:
-        problems.append(
-            f"cut off? {promised_seconds:.1f} s promised by the container, {found_seconds:.1f} s found"
-        )
+        problems.append(f"cut off? {promised_seconds:.1f} s promised by the container, {found_seconds:.1f} s found")
     return problems
 
 
 def _promised_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """Length of the video by the container's header, 0 if unknown; the whole file's only if it has no sound."""
+    """Length of the video by the container's header, 0 if unknown; that of the file if it has no sound."""
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     parts = stream.metadata.get("DURATION", "").split(":")  # Matroska: 00:01:23.450000000
@@ -148,13 +145,10 @@ def _promised_seconds(container: InputContainer, stream: VideoStream) -> float:
 
 def _pts_are_presentation_times(container: InputContainer, stream: VideoStream, packets: _Packets) -> bool:
     """Whether sorting the packets by pts gives the order in which the decoder gives out frames."""
-    if packets.pts is None:
+    if packets.pts is None or not packets.pts.size:
         return False
     order = np.argsort(packets.pts, kind="stable")
-    if (
-        np.any(np.diff(packets.pts[order]) == 0)
-        or np.max(np.abs(order - np.arange(order.size))) > _MAX_REORDER_FRAMES
-    ):
+    if np.any(np.diff(packets.pts[order]) == 0) or np.max(np.abs(order - np.arange(order.size))) > _MAX_REORDER_FRAMES:
         return False
     name, codec = container.format.name, stream.codec_context
     if name.startswith(_MP4) or np.any(np.diff(order) < 0):
@@ -164,8 +158,11 @@ def _pts_are_presentation_times(container: InputContainer, stream: VideoStream, 
     return not guessed and codec.reorder_depth == 0
 
 
-def _decode_head(container: InputContainer, stream: VideoStream, packets: _Packets | None) -> _Head:
-    """Decode to the first picture that is not before the first keyframe (without ``packets``: the first of all)."""
+def _decode_head(container: InputContainer, stream: VideoStream, packets: _Packets | None) -> _Head | None:
+    """Decode to the first picture not before the first keyframe (without ``packets``: the first of all).
+
+    None if nothing in the whole file can be decoded.
+    """
     start: int | None = None
     if packets is not None and packets.pts is not None and packets.keyframe.any():
         start = int(packets.pts[packets.keyframe][0])
@@ -177,7 +174,7 @@ def _decode_head(container: InputContainer, stream: VideoStream, packets: _Packe
             seen.append(frame.pts)
         if start is None or frame.pts is None or frame.pts >= start or len(seen) > _MAX_HEAD_PICTURES:
             break
-    return _Head(seen, picture)
+    return None if picture is None else _Head(seen, picture)
 
 
 def _build_index(
@@ -194,9 +191,8 @@ def _build_index(
         pts = times if has_pts else pts
         pts_seconds = (times - times[0]) * float(time_base)
     span = float(pts_seconds[-1])
-    picture = head.picture if head.picture is not None else stream.codec_context
-    rotation_degrees = 0 if head.picture is None else round(-head.picture.rotation / 90) * 90 % 360
-    width_px, height_px = picture.width, picture.height
+    rotation_degrees = round(-head.picture.rotation / 90) * 90 % 360
+    width_px, height_px = head.picture.width, head.picture.height
     if rotation_degrees in (90, 270):
         width_px, height_px = height_px, width_px
     return VideoIndex(
@@ -211,7 +207,7 @@ def _build_index(
         claimed_frame_count=stream.frames,
         average_fps=(count - 1) / span if span > 0 else rate,
         problem=problem,
-        pixel_format=head.picture.format.name if head.picture is not None else stream.codec_context.pix_fmt,
+        pixel_format=head.picture.format.name,
         time_base=time_base,
     )
 
@@ -225,6 +221,8 @@ def _kept_packets(packets: _Packets, head: _Head, *, has_pts: bool) -> NDArray[n
     order = np.argsort(packets.pts, kind="stable")
     if not head.pts:
         return order
+    # Pictures made of nothing, as MPEG-4 gives them out before its first keyframe, bear random time stamps.
+    in_order = all(before < after for before, after in pairwise(head.pts))
     pts = packets.pts[order]
-    kept = order[(pts >= head.pts[-1]) | np.isin(pts, head.pts)]
+    kept = order[(pts >= head.pts[-1]) | (np.isin(pts, head.pts) & in_order)]
     return kept if kept.size else order

@@ -96,9 +96,11 @@ def make(store: Store, job: Job) -> Files:
     choice: HeadChoice = job.arguments["choice"]
     variant: FeaturesVariant = job.arguments["variant"]
     labels: dict[SetName, Manifest] = job.arguments["labels"]
-    tables = {name: store.read_unit(labels_key(choice.task, name), m) for name, m in labels.items()}
+    tables: dict[str, pa.Table] = {
+        name: store.read_unit(labels_key(choice.task, name), m) for name, m in labels.items()
+    }
     epochs: list[list[int]] | None = job.arguments["epochs"]
-    fitted_on: dict[str, pa.Table] = {**tables} if epochs else {"train": tables["train"]}
+    fitted_on = {name: table for name, table in tables.items() if epochs or name == "train"}
     with tempfile.TemporaryDirectory(prefix="affwild2-rows-") as scratch:
         train, coverage = gather_rows(store, variant, fitted_on, task=choice.task, folder=_new(scratch, "train"))
         validation = None
@@ -108,7 +110,12 @@ def make(store: Store, job: Job) -> Files:
             coverage += more
         try:
             fitted = fit_seeds(
-                train, validation, task=choice.task, recipe=choice.head_recipe(), device=default_device()
+                train,
+                validation,
+                task=choice.task,
+                recipe=choice.head_recipe(),
+                epochs=epochs,
+                device=default_device(),
             )
         except ValueError as error:
             raise InputError(f"{job.name}: {error}") from error

@@ -1,13 +1,16 @@
 """Small real videos whose frames say their own number, encoded with PyAV for the tests of any package.
 
-Every frame is a grid of 4 x 4 black or white blocks: the frame number in binary. A test that reads the number from
-the decoded pixels proves which frame it holds, whatever the container and the decoder claim.
+Every frame is a grid of 4 x 4 black or white blocks: the frame number in binary. A test that reads the number
+from the decoded pixels proves which frame it holds, whatever the container and the decoder claim.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -23,9 +26,9 @@ TICKS_PER_SECOND = 12_800
 class VideoSpec:
     """What to encode.
 
-    ``tick`` gives each frame's presentation time in 1/12800 s (None: constant frame rate); ``shift_ticks`` moves all
-    time stamps when muxing, so that a negative value makes an edit list that hides the first frames.
-    ``drop_packets`` leaves out packets, counted from 0 in decode order.
+    ``tick`` gives each frame's presentation time in 1/12800 s (None: constant frame rate); ``shift_ticks``
+    moves all time stamps when muxing, so that a negative value makes an edit list that hides the first
+    frames. ``drop_packets`` leaves out packets, counted from 0 in decode order.
     """
 
     frame_count: int = 40
@@ -45,7 +48,7 @@ class VideoSpec:
 
 
 def numbered_picture(number: int, *, width_px: int, height_px: int) -> NDArray[np.uint8]:
-    """Picture of a number below 65536, uint8 ``[height, width, 3]``: 4 x 4 blocks, most significant bit first."""
+    """Picture of a number below 65536, uint8 ``[height, width, 3]``: 16 blocks, highest bit first."""
     bits = [(number >> shift) & 1 for shift in range(GRID * GRID - 1, -1, -1)]
     rows = np.arange(height_px) * GRID // height_px
     columns = np.arange(width_px) * GRID // width_px
@@ -106,7 +109,8 @@ def _codec_options(spec: VideoSpec) -> dict[str, str]:
     if spec.codec == "libx264":
         options = {"preset": "veryfast", "crf": "20", "sc_threshold": "0", **options}
     elif spec.codec == "libx265":
-        fixed = f"keyint={spec.gop_frames}:bframes={spec.b_frames}:scenecut=0:pools=none:frame-threads=1:log-level=none"
+        fixed = "scenecut=0:pools=none:frame-threads=1:log-level=none"
+        fixed = f"keyint={spec.gop_frames}:bframes={spec.b_frames}:{fixed}"
         extra = options.pop("x265-params", "")
         options = {"preset": "ultrafast", "x265-params": f"{fixed}:{extra}".rstrip(":"), **options}
     return options
@@ -122,10 +126,10 @@ def _frame(spec: VideoSpec, index: int, first_number: int) -> av.VideoFrame:
     return frame
 
 
-def _packet_filter(spec: VideoSpec) -> Callable[[Callable[[Packet], None], Packet], None]:
+def _packet_filter(spec: VideoSpec) -> Callable[[Callable[[Packet[Any]], None], Packet[Any]], None]:
     seen = iter(range(1 << 30))
 
-    def keep(mux: Callable[[Packet], None], packet: Packet) -> None:
+    def keep(mux: Callable[[Packet[Any]], None], packet: Packet[Any]) -> None:
         shift = round(Fraction(spec.shift_ticks, TICKS_PER_SECOND) / packet.time_base)
         if packet.pts is not None:
             packet.pts += shift
