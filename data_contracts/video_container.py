@@ -40,8 +40,9 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
             raise InputError(f"{name}: expected a video file, got text; leave it out")
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
-            kinds = sorted({str(s.type) for s in container.streams}) or ["no stream"]
-            raise InputError(f"{name}: expected a video stream, got {', '.join(kinds)} only; leave it out")
+            kinds = {"a cover picture" if s.type == "video" else str(s.type) for s in container.streams}
+            found = " and ".join(sorted(kinds)) or "nothing"
+            raise InputError(f"{name}: expected a video stream, got {found}; leave it out")
         best = container.streams.best("video")
         stream = next((s for s in streams if s is best), streams[0])
         if stream.codec_context is None:
@@ -51,7 +52,7 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
 
 def name_of(source: VideoSource) -> str:
     """What to call the file in a message."""
-    return str(getattr(source, "name", source))
+    return str(source if isinstance(source, str | PathLike) else getattr(source, "name", source))
 
 
 def decode_packets(packets: Iterable[Packet[Any]]) -> Iterator[VideoFrame]:

@@ -131,15 +131,14 @@ def _decode_from(source: VideoSource, index: VideoIndex, start: _Start, thread_t
         elif start.seek_frame is None:
             yield from _number_by_time(_demux(container, stream), index, int(index.pts[0]))
         else:
-            seek_pts, latest_pts = (int(index.pts[f - 1]) for f in (start.seek_frame, start.latest_frame))
-            keyframe_pts, packets = _seek_keyframe(container, stream, seek_pts, latest_pts)
+            keyframe_pts, packets = _seek_keyframe(container, stream, index, start)
             yield from _number_by_time(packets, index, keyframe_pts)
 
 
 def _number_by_time(packets: Iterable[Packet[Any]], index: VideoIndex, from_pts: int) -> _Numbered:
     """Decoded frames that are shown at ``from_pts`` or later, numbered by their time stamps.
 
-    Earlier ones lead up to the keyframe at ``from_pts`` and may lack what they refer to. Behind a damaged place a
+    Earlier ones lead up to the keyframe at ``from_pts`` and may lack what they refer to. Behind damage, a
     decoder gives out a few frames late or with an unknown time stamp: they are dropped.
     """
     previous = numbered = dropped = 0
@@ -164,9 +163,11 @@ def _number_of(pts: int | None, index: VideoIndex) -> int | None:
 
 
 def _seek_keyframe(
-    container: InputContainer, stream: VideoStream, seek_pts: int, latest_pts: int
+    container: InputContainer, stream: VideoStream, index: VideoIndex, start: _Start
 ) -> tuple[int, Iterator[Packet[Any]]]:
-    """Time stamp of a keyframe shown at ``latest_pts`` or before, and the packets from it on."""
+    """Time stamp of the keyframe that seeking found, and the packets from it on."""
+    assert start.seek_frame is not None
+    seek_pts = int(index.pts[start.seek_frame - 1])
     try:
         container.seek(seek_pts, stream=stream)
     except av.FFmpegError as error:
@@ -174,8 +175,10 @@ def _seek_keyframe(
     packets = _demux(container, stream)
     for packet in packets:
         if packet.is_keyframe and packet.pts is not None:
-            if packet.pts > latest_pts:
-                raise _MismatchError(f"seeking to {seek_pts} landed on {packet.pts}")
+            # A damaged table of contents shifts the time stamps after it: no keyframe is where one was.
+            number = _number_of(packet.pts, index)
+            if number is None or number > start.latest_frame or not index.keyframe[number - 1]:
+                raise _MismatchError(f"seeking to {seek_pts} landed on {packet.pts}, frame {number}")
             return packet.pts, itertools.chain([packet], packets)
     raise _MismatchError(f"no keyframe after seeking to {seek_pts}")
 

@@ -8,6 +8,7 @@ business of ``video_frames``.
 
 import logging
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 
 import av
@@ -121,7 +122,7 @@ def _problems(container: InputContainer, stream: VideoStream, packets: _Packets)
     promised_packets = len(stream.index_entries) if is_mp4 else stream.frames
     promised_seconds = _promised_seconds(container, stream)
     found_seconds = 0.0
-    if packets.end is not None and stream.time_base is not None:
+    if packets.end is not None and stream.time_base:
         found_seconds = float((packets.end - (stream.start_time or 0)) * stream.time_base)
     if packets.seen < promised_packets:
         problems.append(f"cut off? {promised_packets} packets promised by the container, {packets.seen} found")
@@ -132,7 +133,7 @@ def _problems(container: InputContainer, stream: VideoStream, packets: _Packets)
 
 def _promised_seconds(container: InputContainer, stream: VideoStream) -> float:
     """Length of the video by the container's header, 0 if unknown; that of the file if it has no sound."""
-    if stream.duration is not None and stream.time_base is not None:
+    if stream.duration is not None and stream.time_base:
         return float(stream.duration * stream.time_base)
     parts = stream.metadata.get("DURATION", "").split(":")  # Matroska: 00:01:23.450000000
     if len(parts) == 3 and all(part.replace(".", "", 1).isdigit() for part in parts):
@@ -180,36 +181,42 @@ def _decode_head(container: InputContainer, stream: VideoStream, packets: _Packe
 def _build_index(
     stream: VideoStream, packets: _Packets, head: _Head, *, has_pts: bool, problem: str | None
 ) -> VideoIndex:
-    time_base = stream.time_base
-    rate = float(stream.average_rate) if stream.average_rate else None
     keep = _kept_packets(packets, head, has_pts=has_pts)
-    keyframe, count = packets.keyframe[keep], keep.size
-    pts, pts_seconds = np.zeros(count, dtype=np.int64), even_times_seconds(count, rate)
-    times = packets.pts if has_pts else packets.dts
-    if times is not None and time_base is not None and count:
-        times = times[keep] if has_pts else np.sort(times[keep])
-        pts = times if has_pts else pts
+    average_rate = float(stream.average_rate) if stream.average_rate else None
+    pts = packets.pts[keep] if has_pts and packets.pts is not None else np.zeros(keep.size, dtype=np.int64)
+    times = pts if has_pts else _increasing(packets.dts, keep)
+    # A rational of PyAV is false where it is unknown, be it None or 0/0.
+    time_base = Fraction(stream.time_base) if stream.time_base else None
+    if times is None or time_base is None:
+        pts_seconds = even_times_seconds(keep.size, average_rate)
+    else:
         pts_seconds = (times - times[0]) * float(time_base)
-    span = float(pts_seconds[-1])
+    span_seconds = float(pts_seconds[-1])
     rotation_degrees = round(-head.picture.rotation / 90) * 90 % 360
-    width_px, height_px = head.picture.width, head.picture.height
-    if rotation_degrees in (90, 270):
-        width_px, height_px = height_px, width_px
+    sides_px = (head.picture.width, head.picture.height)
+    width_px, height_px = sides_px if rotation_degrees % 180 == 0 else sides_px[::-1]
     return VideoIndex(
         pts=pts,
         pts_seconds=pts_seconds,
-        keyframe=keyframe,
+        keyframe=packets.keyframe[keep],
         has_pts=has_pts,
         width_px=width_px,
         height_px=height_px,
         rotation_degrees=rotation_degrees,
         codec=stream.codec_context.codec.canonical_name,
         claimed_frame_count=stream.frames,
-        average_fps=(count - 1) / span if span > 0 else rate,
+        average_fps=(keep.size - 1) / span_seconds if span_seconds > 0 else average_rate,
         problem=problem,
         pixel_format=head.picture.format.name,
         time_base=time_base,
     )
+
+
+def _increasing(dts: NDArray[np.int64] | None, keep: NDArray[np.intp]) -> NDArray[np.int64] | None:
+    """Decoding times of the kept packets if they can stand in for presentation times, else None."""
+    if dts is None or bool(np.any(np.diff(dts) < 0)):
+        return None
+    return dts[keep]
 
 
 def _kept_packets(packets: _Packets, head: _Head, *, has_pts: bool) -> NDArray[np.intp]:

@@ -89,7 +89,9 @@ _DEFAULT = {
     "expr": HeadRecipe(
         ("expr",), "embeddings", 128, 1e-4, 256, 40, "macro_f1", patience=8, standardize=True, dropout=0.5, seeds=3
     ),
-    "va": HeadRecipe(("va",), "embeddings", 0, 1e-3, 512, 40, "mean_ccc", patience=8, standardize=True, seeds=3),
+    "va": HeadRecipe(
+        ("va",), "embeddings", 128, 1e-2, 128, 60, "mean_ccc", patience=15, standardize=True, dropout=0.5, seeds=3
+    ),
     "au": HeadRecipe(
         ("au",), "embeddings", 128, 1e-4, 512, 40, "mean_f1", patience=8, standardize=True, dropout=0.5, seeds=3
     ),

@@ -7,6 +7,7 @@ from the decoded pixels proves which frame it holds, whatever the container and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.codec.context import ThreadType
 from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -95,6 +97,20 @@ def write_video(path: Path, spec: VideoSpec | None = None, *, first_number: int 
         for packet in stream.encode(None):
             keep(container.mux, packet)
     return path
+
+
+def decode_all(path: Path) -> list[tuple[int | None, NDArray[np.uint8]]]:
+    """Every frame that a plain decode from the beginning gives out: time stamp and upright RGB picture. The judge."""
+    frames: list[tuple[int | None, NDArray[np.uint8]]] = []
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = ThreadType.NONE
+        for packet in container.demux(stream):
+            with suppress(av.error.InvalidDataError):
+                for frame in packet.decode():
+                    upright = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+                    frames.append((frame.pts, upright))
+    return frames
 
 
 def cut_file(source: Path, target: Path, *, fraction: float) -> Path:

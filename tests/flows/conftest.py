@@ -1,0 +1,48 @@
+"""One real ``affwild2 demo``, as a user runs it, whose store the tests of this folder look at and copy."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+def run_command(*arguments, timeout=280):
+    """The installed command in a process of its own."""
+    command = [str(Path(sys.executable).with_name("affwild2")), *map(str, arguments)]
+    environment = os.environ | {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the command left, and what it printed."""
+
+    folder: Path
+    output: str
+    code: int
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    finished = run_command("demo", "--out", folder)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return Demo(folder, finished.stdout, finished.returncode)
+
+
+@pytest.fixture
+def store_copy(demo, tmp_path):
+    """A store of one's own with all that the demo made."""
+    return Path(shutil.copytree(demo.store, tmp_path / "store"))

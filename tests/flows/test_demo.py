@@ -1,0 +1,46 @@
+import csv
+import json
+import re
+
+from data_contracts.store import Store
+
+
+def test_every_stage_ran_and_only_the_corrupt_file_failed(demo):
+    stages = ("index_videos", "crop_faces", "assign_subjects", "embed_faces", "fit_head", "predict_outputs")
+    for stage in (*stages, "tune_postprocessing", "write_submission"):
+        assert stage in demo.output
+    failed = [line for line in demo.output.splitlines() if line.startswith("failed:")]
+    assert len(failed) == 1 and "corrupt" in failed[0]
+
+
+def test_four_submissions_are_verified_and_where_it_says(demo):
+    assert re.findall(r"^verified (\w+): no fault$", demo.output, re.M) == ["expr", "va", "au", "mtl"]
+    zips = re.findall(r"^submission: (.+\.zip)$", demo.output, re.M)
+    assert len(zips) == 4
+    for path in zips:
+        folder = demo.folder.joinpath(path).parent
+        manifest = json.loads((folder / "manifest.json").read_text())
+        rows = list(csv.DictReader((folder / "coverage.csv").open()))
+        assert [r["subject"] for r in rows] == [c["subject"] for c in manifest["details"]["coverage"]]
+        assert {"test03_left", "test03_right"} <= {r["subject"] for r in rows}
+        assert any(int(r["interpolated"]) > 0 for r in rows)
+
+
+def test_heads_learnt_something(demo):
+    """Chance is 1/8 for eight expressions; constant values have a CCC of 0."""
+    figures = {}
+    for folder in (demo.store / "heads").iterdir():
+        details = json.loads((folder / "manifest.json").read_text())["details"]
+        figures[details["task"]] = details["figures"]
+    assert figures["expr"]["macro_f1"] > 0.5
+    assert figures["va"]["mean_ccc"] > 0.3
+    assert figures["au"]["mean_f1"] > 0.6
+    assert figures["mtl"]["p_mtl"] > 1.2
+
+
+def test_frames_without_a_face_are_rows(demo):
+    store = Store(demo.store)
+    ((key, manifest),) = [(k, m) for k, m in store.manifests("faces").items() if k.value("video") == "train01"]
+    rows = store.read_unit(key, manifest, columns=["frame", "status"]).to_pylist()
+    away = [row["frame"] for row in rows if row["status"] == "no_face"]
+    assert 8 <= len(away) <= 14 and {row["frame"] for row in rows} == set(range(1, 65))

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from models.tracking import TrackingParams, assign_subjects, iou, track_faces
+
+
+def moving(frames, x, y=50.0, size=60.0, speed=1.0):
+    """A face that drifts to the right: (frame [n], box [n, 4])."""
+    frames = np.asarray(list(frames))
+    left = x + speed * (frames - frames[0])
+    return frames, np.stack([left, np.full(len(frames), y), left + size, np.full(len(frames), y + size)], axis=1)
+
+
+def scene(*people):
+    """All people in frame order, with who is who."""
+    frame = np.concatenate([p[0] for p in people])
+    box = np.concatenate([p[1] for p in people])
+    who = np.concatenate([np.full(len(p[0]), n) for n, p in enumerate(people)])
+    order = np.lexsort((who, frame))
+    return frame[order], box[order], who[order]
+
+
+def assign(frame, box, count, params=None):
+    track = track_faces(frame, box, params=params)
+    return assign_subjects(frame, box, np.ones(len(frame)), track, subject_count=count)
+
+
+def test_iou_by_hand():
+    a = np.array([[0.0, 0, 2, 2]])
+    b = np.array([[1.0, 1, 3, 3], [0, 0, 2, 2], [5, 5, 6, 6]])
+    np.testing.assert_allclose(iou(a, b), [[1 / 7, 1, 0]])
+
+
+def test_two_people_are_two_tracks_even_when_their_order_flips():
+    frame, box, who = scene(moving(range(1, 40), 20), moving(range(1, 40), 250))
+    flipped = np.concatenate([[i + 1, i] if i // 2 % 2 else [i, i + 1] for i in range(0, len(frame), 2)])
+    track = track_faces(frame[flipped], box[flipped])
+    for person in (0, 1):
+        assert len(set(track[who[flipped] == person])) == 1
+    assert len(set(track)) == 2
+
+
+def test_a_face_lost_for_a_second_comes_back_as_itself():
+    seen = [*range(1, 30), *range(55, 80)]
+    frame, box, _ = scene(moving(seen, 100, speed=0.2))
+    assert set(track_faces(frame, box)) == {0}
+    assert set(track_faces(frame, box, params=TrackingParams(max_gap_frames=10))) == {0, 1}
+
+
+def test_passer_by_is_nobody():
+    frame, box, who = scene(
+        moving(range(1, 200), 100, size=80, speed=0.1), moving(range(50, 80), 250, size=120, speed=3)
+    )
+    subject, counts = assign(frame, box, 1)
+    assert (subject[who == 0] == 0).all() and (subject[who == 1] == -1).all()
+    assert counts["bystanders"] == 30 and counts["frames with several faces"] == 30
+
+
+def test_a_cut_is_bridged_and_a_late_entry_is_found():
+    frame, box, _ = scene(moving(range(20, 60), 50), moving(range(60, 120), 400, size=90))
+    subject, counts = assign(frame, box, 1)
+    assert (subject == 0).all() and counts["tracks"] == 2
+
+
+def test_left_and_right_by_position_over_the_video():
+    left, right = (
+        moving(range(1, 100), 40, speed=0.3),
+        moving([*range(1, 30), *range(70, 100)], 300, size=90, speed=-0.3),
+    )
+    frame, box, who = scene(left, right)
+    subject, _ = assign(frame, box, 2)
+    assert (subject == who).all()
+
+
+def test_at_most_one_face_a_frame_for_a_subject():
+    random = np.random.default_rng(0)
+    frame = np.repeat(np.arange(1, 60), 4)
+    corner = random.uniform(0, 300, (len(frame), 2))
+    box = np.concatenate([corner, corner + random.uniform(30, 90, (len(frame), 1))], axis=1)
+    for count in (1, 2):
+        subject, _ = assign(frame, box, count)
+        for who in range(count):
+            assert len(np.unique(frame[subject == who])) == (subject == who).sum()
+
+
+def test_nobody_and_wrong_input():
+    empty = np.empty(0, int), np.empty((0, 4))
+    assert assign(*empty, 1)[0].size == 0
+    with pytest.raises(ValueError, match="ascending"):
+        track_faces(np.array([2, 1]), np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="one or two"):
+        assign(*empty, 3)
