@@ -57,6 +57,7 @@ def extract(
     _run_flow(
         "flows.extract",
         "extract",
+        check=lambda: _check_folder(data),
         data=data,
         store=store,
         source=source,
@@ -90,6 +91,7 @@ def fit(
     _run_flow(
         "flows.fit",
         "fit",
+        check=lambda: _check_folder(annotations, task),
         task=task,
         store=store,
         annotations=annotations,
@@ -174,11 +176,23 @@ def status(store: StoreOption) -> None:
     raise typer.Exit(_guarded(lambda: print_status(store)))
 
 
-def _run_flow(module: str, name: str, **parameters: Any) -> None:
+def _check_folder(folder: Path, task: Task | None = None) -> None:
+    """Say what is wrong with a folder before a server is started for it."""
+    from data_contracts.layout import find_data
+
+    layout = find_data(folder)
+    if task:
+        layout.annotations_of(task)
+
+
+def _run_flow(module: str, name: str, check: Callable[[], None] | None = None, **parameters: Any) -> None:
     """Run a flow with an embedded server, and turn its end into an exit code."""
 
     def run() -> int:
         import importlib
+
+        if check:
+            check()
 
         from infra.prefect_runtime import local_prefect
 

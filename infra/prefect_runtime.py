@@ -12,7 +12,8 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
     # A first start makes the database; on a busy machine that takes more than Prefect's own 20 s.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
+    # Causes of failures are told by the command itself, one line each; Prefect would add its traceback.
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
 }
 

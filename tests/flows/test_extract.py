@@ -13,20 +13,25 @@ from data_contracts.store import Store
 from flows.extract import extract
 from flows.run import SomeFailedError
 from tasks import crop_faces
+from tasks.generate_demo_data import DemoDataParams, generate_demo_data
 
 DATASETS = ("videos", "frames", "faces", "subjects", "features")
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-@pytest.fixture
-def small_data(demo, tmp_path):
-    """Three of the demo's videos, one with two people, and the names that say so."""
-    folder = tmp_path / "data"
-    (folder / "videos").mkdir(parents=True)
-    for name in ("train01.mp4", "train02.avi", "test03.mp4"):
-        shutil.copy(demo.data / "videos" / name, folder / "videos")
-    shutil.copytree(demo.data / "names_of_videos_in_each_test_set", folder / "names_of_videos_in_each_test_set")
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory):
+    """Three short videos, one with two people, and the names that say so."""
+    folder = tmp_path_factory.mktemp("small") / "data"
+    generate_demo_data(folder, params=DemoDataParams(3, 0, 1, frames=24))
+    (folder / "videos" / "corrupt.mp4").unlink()
+    (folder / "videos" / "train03.mp4").unlink()
     return folder
+
+
+@pytest.fixture
+def small_data(generated, tmp_path):
+    return Path(shutil.copytree(generated, tmp_path / "data"))
 
 
 def parts(store_url, *, without=()):
@@ -47,8 +52,8 @@ def test_second_run_computes_nothing_and_loss_is_repaired(small_data, tmp_path, 
     assert {key.value("subject") for key in before if key.dataset == "features"} == {
         "train01",
         "train02",
-        "test03_left",
-        "test03_right",
+        "test01_left",
+        "test01_right",
     }
     assert extract(small_data, str(store), dask_address=dask_address) == first
     assert times(store) == stamps
@@ -67,10 +72,10 @@ def test_changed_video_and_raised_version_are_stale(small_data, tmp_path, dask_a
     store = str(tmp_path / "store")
     extract(small_data, store, dask_address=dask_address, limit=2)
     before = Store(store).manifests("faces")
-    shutil.copy(small_data / "videos" / "train01.mp4", small_data / "videos" / "test03.mp4")
+    shutil.copy(small_data / "videos" / "train01.mp4", small_data / "videos" / "test01.mp4")
     extract(small_data, store, dask_address=dask_address, limit=2)
     after = Store(store).manifests("faces")
-    assert {k.value("video") for k in before if before[k].fingerprint != after[k].fingerprint} == {"test03"}
+    assert {k.value("video") for k in before if before[k].fingerprint != after[k].fingerprint} == {"test01"}
     monkeypatch.setattr(crop_faces, "CODE_VERSION", crop_faces.CODE_VERSION + 1)
     extract(small_data, store, dask_address=dask_address, limit=2)
     assert len({key.value("source") for key in Store(store).manifests("faces")}) == 2
@@ -78,7 +83,7 @@ def test_changed_video_and_raised_version_are_stale(small_data, tmp_path, dask_a
 
 def test_segments_do_not_change_what_is_found(small_data, tmp_path, dask_address):
     whole, cut = str(tmp_path / "whole"), str(tmp_path / "cut")
-    for store, segment_frames in ((whole, 2048), (cut, 23)):
+    for store, segment_frames in ((whole, 2048), (cut, 9)):
         extract(small_data, store, segment_frames=segment_frames, dask_address=dask_address)
     assert len(Store(cut).manifests("faces")) == 3 * len(Store(whole).manifests("faces"))
     for name in ("faces", "features"):
@@ -111,9 +116,9 @@ def test_one_bad_video_stops_nobody(small_data, tmp_path, dask_address, capsys):
     assert [key.value("video") for key in Store(store).failures("videos")] == ["bad"]
 
 
-def test_killed_run_is_resumed_to_the_same_bytes(demo, small_data, tmp_path, dask_address):
+def test_killed_run_is_resumed_to_the_same_bytes(small_data, tmp_path, dask_address):
     undisturbed, store = str(tmp_path / "undisturbed"), tmp_path / "store"
-    extract(small_data, undisturbed, segment_frames=16, dask_address=dask_address)
+    extract(small_data, undisturbed, segment_frames=4, dask_address=dask_address)
     command = [sys.executable, "-c", _EXTRACT, str(small_data), str(store), dask_address]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -125,7 +130,7 @@ def test_killed_run_is_resumed_to_the_same_bytes(demo, small_data, tmp_path, das
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     done = times(store)
-    extract(small_data, str(store), segment_frames=16, dask_address=dask_address)
+    extract(small_data, str(store), segment_frames=4, dask_address=dask_address)
     assert parts(store) == parts(undisturbed)
     assert {path: times(store)[path] for path in done} == done
 
@@ -138,13 +143,11 @@ from flows.run import Run
 
 data, store, address = sys.argv[1:]
 with Run(store, dask_address=address) as run:
-    extract_features(run, ExtractRequest(Path(data), segment_frames=16))
+    extract_features(run, ExtractRequest(Path(data), segment_frames=4))
 """
 
 
 def test_official_crops_are_kept_as_they_are(tmp_path, dask_address):
-    from tasks.generate_demo_data import DemoDataParams, generate_demo_data
-
     data, store = tmp_path / "data", Store(tmp_path / "store")
     generate_demo_data(data, params=DemoDataParams(1, 2, 1, frames=20, crops=True))
     (data / "videos" / "corrupt.mp4").unlink()

@@ -110,7 +110,7 @@ def anonymous_mb():
 
 def rows(count):
     embeddings = np.load(sys.argv[1], mmap_mode="r")[:count]
-    labels = {"expr": np.arange(count).astype("i1") % 8, "va": np.zeros((count, 2), "f4"), "au": np.zeros((count, 12), "i1")}
+    labels = {"expr": np.arange(count).astype("i1") % 8}
     return TrainingRows(embeddings, np.zeros((count, 2), "f4"), labels)
 
 recipe = get_recipe("default", task="expr").replace(seeds=1, epochs=1, batch_size=2048)

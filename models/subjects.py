@@ -1,0 +1,213 @@
+"""Who of the people in a video is its subject: from tracks of faces to one face a frame. Arrays only.
+
+A subject is a chain of tracks that do not run side by side: two faces seen together are two people. The best chain has
+the largest sum of face areas over all its frames, less a price for every jump in place or size from one track to the
+next. So the main person is who fills most of the picture for most of the time; a brief loss or a cut is bridged by the
+best track of the stretch behind it; and who passes by, or waits behind the main person, is nobody. "The largest face of
+each frame" would be simpler and would flip between people of equal size.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Of two tracks of one person, one may end a little after the other begins: a passer-by takes over a box for a moment.
+_OVERLAP_SHARE = 0.2
+# Share of the lighter track's weight that a jump costs at most. Below 1, so that going on is always worth it. Where one
+# track ends as the other begins there was a cut, and going there and back costs less than it gains; elsewhere the
+# subject was lost for a while, and somebody else who is seen meanwhile is not worth two jumps.
+_CUT_PRICE = 0.3
+_LOSS_PRICE = 0.65
+_CUT_FRAMES = 3
+# Beside longer tracks, one that is shorter or much smaller than the subject's usual face is taken for someone else.
+_MIN_TRACK_FRAMES = 3
+_MIN_SIDE_SHARE = 0.25
+# Only people of similar size say something about who is left and who is right.
+_SIMILAR_SIDE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class _Tracks:
+    """Tracks in the order of their first frame, ``[t]`` or ``[t, 4]``; ``place`` ``[n]`` is the track of every face."""
+
+    place: NDArray[np.intp]
+    first_frame: NDArray[np.integer]
+    last_frame: NDArray[np.integer]
+    face_count: NDArray[np.integer]
+    weight: NDArray[np.floating]
+    side_px: NDArray[np.floating]
+    first_box: NDArray[np.floating]
+    last_box: NDArray[np.floating]
+
+
+def assign_subjects(
+    frame: NDArray[np.integer],
+    box_xyxy_px: NDArray[np.floating],
+    probability: NDArray[np.floating],
+    track: NDArray[np.integer],
+    *,
+    subject_count: int,
+    frame_width_px: float | None = None,
+) -> tuple[NDArray[np.int8], Counter[str]]:
+    """Subject int8 ``[n]`` of every face: 0 or 1, or -1 for a bystander; and counts of what was decided.
+
+    ``frame`` int ``[n]``, ascending; ``box_xyxy_px`` float ``[n, 4]``; ``probability`` float ``[n]``, 0..1; ``track``
+    int ``[n]``, at most one face of a track in a frame. No frame has two faces of one subject. With two subjects, 0 is
+    the left one: a track goes to the side on which it is seen from the other person of similar size, or from the
+    middle between the two where it is alone (of the picture if they are never together and its width is given).
+
+    Raises:
+        ValueError: ``subject_count`` is neither 1 nor 2, or a track has two faces in a frame.
+    """
+    if subject_count not in (1, 2):
+        raise ValueError(f"expected one or two subjects in a video, got {subject_count}")
+    subject = np.full(len(frame), -1, dtype=np.int8)
+    if len(frame):
+        tracks = _describe_tracks(frame, box_xyxy_px, probability, track)
+        is_right = np.zeros(tracks.weight.size, dtype=int)
+        if subject_count == 2:
+            is_right = _find_sides(frame, box_xyxy_px, tracks, frame_width_px)
+        for who in range(subject_count):
+            chain = _best_chain(tracks, np.flatnonzero(is_right == who))
+            _give_faces(subject, who, frame, tracks, _likely(tracks, chain))
+    _, faces_in_frame = np.unique(frame, return_counts=True)
+    counts = {
+        "assigned": int((subject >= 0).sum()),
+        "bystanders": int((subject < 0).sum()),
+        "frames with several faces": int((faces_in_frame > 1).sum()),
+        "tracks": len(np.unique(track)),
+    }
+    return subject, Counter(counts)
+
+
+def box_areas(box_xyxy_px: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Areas ``[n]`` of boxes ``[n, 4]``, >= 0."""
+    return np.clip(box_xyxy_px[:, 2:] - box_xyxy_px[:, :2], 0, None).prod(axis=1)
+
+
+def _describe_tracks(
+    frame: NDArray[np.integer],
+    box_xyxy_px: NDArray[np.floating],
+    probability: NDArray[np.floating],
+    track: NDArray[np.integer],
+) -> _Tracks:
+    area = box_areas(box_xyxy_px).astype(np.float64)
+    rows = np.lexsort((frame, track))
+    starts = np.flatnonzero(np.diff(track[rows], prepend=track[rows[0]] - 1))
+    ends = np.append(starts[1:], len(rows)) - 1
+    if np.any((np.diff(frame[rows]) == 0) & (np.diff(track[rows]) == 0)):
+        raise ValueError("expected at most one face of a track in a frame, got two")
+    by_start = np.argsort(frame[rows[starts]], kind="stable")
+    starts, ends = starts[by_start], ends[by_start]
+    place = np.empty(len(rows), dtype=np.intp)
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        place[rows[start : end + 1]] = number
+    face_count = ends - starts + 1
+    weight = np.bincount(place, area * probability).astype(np.float64)
+    return _Tracks(
+        place=place,
+        first_frame=frame[rows[starts]],
+        last_frame=frame[rows[ends]],
+        face_count=face_count,
+        weight=weight,
+        side_px=np.sqrt(np.bincount(place, area) / face_count),
+        first_box=box_xyxy_px[rows[starts]],
+        last_box=box_xyxy_px[rows[ends]],
+    )
+
+
+def _best_chain(tracks: _Tracks, members: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Tracks of ``members`` that follow one another with the largest total weight, in order of time."""
+    first, last, faces = tracks.first_frame[members], tracks.last_frame[members], tracks.face_count[members]
+    weight = tracks.weight[members]
+    total, before = weight.copy(), np.full(members.size, -1)
+    for here in range(1, members.size):
+        gap = first[here] - last[:here]
+        earlier = np.flatnonzero(-gap < _OVERLAP_SHARE * np.minimum(faces[:here], faces[here]))
+        if earlier.size:
+            price = np.where(np.abs(gap[earlier]) <= _CUT_FRAMES, _CUT_PRICE, _LOSS_PRICE)
+            jump = _jumps(tracks.last_box[members[earlier]], tracks.first_box[members[here]])
+            gain = total[earlier] - price * jump * np.minimum(weight[earlier], weight[here])
+            best = int(np.argmax(gain))
+            total[here] += gain[best]
+            before[here] = earlier[best]
+    chain = []
+    here = int(np.argmax(total)) if members.size else -1
+    while here >= 0:
+        chain.append(members[here])
+        here = int(before[here])
+    return np.array(chain[::-1], dtype=np.intp)
+
+
+def _jumps(last_boxes: NDArray[np.floating], first_box: NDArray[np.floating]) -> NDArray[np.floating]:
+    """How unlike the boxes are to ``first_box``, 0..1: distance of centres in face sides, and ratio of sides."""
+    sides = np.sqrt(np.maximum(box_areas(last_boxes), 1))
+    side = np.sqrt(np.maximum(box_areas(first_box[None]), 1))
+    centres = (last_boxes[:, :2] + last_boxes[:, 2:]) / 2
+    centre = (first_box[:2] + first_box[2:]) / 2
+    distance = np.linalg.norm(centres - centre, axis=1) / np.maximum(sides, side)
+    return np.minimum(distance + np.abs(np.log2(sides / side)), 1)
+
+
+def _likely(tracks: _Tracks, chain: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The chain without tracks that are far shorter or smaller than the rest of it."""
+    if not chain.size:
+        return chain
+    chain = chain[tracks.face_count[chain] >= min(_MIN_TRACK_FRAMES, tracks.face_count[chain].max())]
+    # Side of the face that the subject shows longest: tracks count by their faces.
+    order = chain[np.argsort(tracks.side_px[chain])]
+    faces = np.cumsum(tracks.face_count[order])
+    usual_px = tracks.side_px[order[np.searchsorted(faces, faces[-1] / 2)]]
+    return chain[tracks.side_px[chain] >= _MIN_SIDE_SHARE * usual_px]
+
+
+def _give_faces(
+    subject: NDArray[np.int8], who: int, frame: NDArray[np.integer], tracks: _Tracks, chain: NDArray[np.intp]
+) -> None:
+    """Mark the faces of a chain; a frame in which two of its tracks meet goes to the heavier one."""
+    rank = np.full(tracks.weight.size, -1)
+    rank[chain[np.argsort(tracks.weight[chain])]] = np.arange(chain.size)
+    rows = np.flatnonzero(rank[tracks.place] >= 0)
+    rows = rows[np.lexsort((-rank[tracks.place[rows]], frame[rows]))]
+    _, firsts = np.unique(frame[rows], return_index=True)
+    subject[rows[firsts]] = who
+
+
+def _find_sides(
+    frame: NDArray[np.integer], box_xyxy_px: NDArray[np.floating], tracks: _Tracks, frame_width_px: float | None
+) -> NDArray[np.intp]:
+    """0 for tracks of the left person, 1 for the right one, int ``[t]``."""
+    centre_px = (box_xyxy_px[:, 0] + box_xyxy_px[:, 2]) / 2
+    other = _partners(frame, box_xyxy_px, tracks)
+    paired = other >= 0
+    if paired.any():
+        middle_px = float(np.median((centre_px[paired] + centre_px[other[paired]]) / 2))
+    elif frame_width_px is not None:
+        middle_px = frame_width_px / 2
+    else:
+        middle_px = float(centre_px.min() + centre_px.max()) / 2
+    reference_px = np.where(paired, centre_px[other], middle_px)
+    # Being left of somebody tells more than being left of a line: the camera may turn.
+    vote = np.sign(centre_px - reference_px) * np.where(paired, 1.0, 0.25)
+    return (np.bincount(tracks.place, vote) > 0).astype(np.intp)
+
+
+def _partners(frame: NDArray[np.integer], box_xyxy_px: NDArray[np.floating], tracks: _Tracks) -> NDArray[np.intp]:
+    """Row of the weightiest other face of similar size in the same frame, int ``[n]``; -1 if there is none."""
+    side_px = np.sqrt(box_areas(box_xyxy_px))
+    weight = tracks.weight[tracks.place]
+    found = np.full(len(frame), -1, dtype=np.intp)
+    starts = np.flatnonzero(np.diff(frame, prepend=frame[0] - 1))
+    ends = np.append(starts[1:], len(frame))
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        if end - start < 2:
+            continue
+        rows = np.arange(start, end)
+        smaller = np.minimum(side_px[rows, None], side_px[None, rows])
+        similar = smaller >= _SIMILAR_SIDE_SHARE * np.maximum(side_px[rows, None], side_px[None, rows])
+        np.fill_diagonal(similar, False)
+        best = np.argmax(np.where(similar, weight[None, rows], -1.0), axis=1)
+        found[rows] = np.where(similar.any(axis=1), rows[best], -1)
+    return found

@@ -1,0 +1,40 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from data_contracts.errors import InputError
+from flows.score import find_videos, score
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def test_any_video_to_parquet_and_csv(demo, store_copy, tmp_path, dask_address):
+    video = tmp_path / "my clip é.mp4"
+    shutil.copy(demo.data / "videos" / "validation01.mp4", video)
+    written = score([video], str(store_copy), tmp_path / "out", dask_address=dask_address)
+    assert [Path(path).name for path in written] == ["my clip é.parquet", "my clip é.csv"]
+    table, text = pl.read_parquet(written[0]), pl.read_csv(written[1])
+    assert table.columns == text.columns and len(table) == len(text) == 64
+    np.testing.assert_allclose(table["time_seconds"], np.arange(64) / 25, atol=1e-6)
+    assert table["frame"].to_list() == list(range(1, 65))
+    assert 8 <= (~table["has_face"]).sum() <= 14
+    assert set(table["expression"].unique()) <= {
+        "Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"
+    }  # fmt: skip
+    assert table["valence"].is_between(-1, 1).all() and table["p_au12"].is_between(0, 1).all()
+    assert set(table["AU26"].unique()) <= {0, 1}
+
+
+def test_wrong_requests_are_one_line(demo, tmp_path):
+    with pytest.raises(InputError, match="found nothing there"):
+        find_videos([tmp_path / "typo.mp4"])
+    with pytest.raises(InputError, match="expected video files"):
+        find_videos([tmp_path])
+    with pytest.raises(InputError, match="one video per name"):
+        (tmp_path / "train01.avi").write_bytes(b"")
+        find_videos([demo.data / "videos" / "train01.mp4", tmp_path / "train01.avi"])
+    with pytest.raises(InputError, match="expected a fitted head, found none"):
+        score([demo.data / "videos"], str(tmp_path / "empty"), tmp_path / "out")
