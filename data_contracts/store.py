@@ -128,6 +128,11 @@ class Store:
             if is_old and name != manifest.part:
                 self.remove(f"{key.folder}/{name}")
 
+    def remove_unit(self, key: UnitKey, manifest: Manifest) -> None:
+        """Make a unit not exist: first its manifest goes, then its data."""
+        self.remove(key.manifest_path)
+        self.remove(f"{key.folder}/{manifest.part}")
+
     def note_failure(self, key: UnitKey, failure: Failure) -> None:
         """Keep the cause of a failed try beside the place where the data would lie."""
         self.write_bytes(key.failure_path, failure.to_json())

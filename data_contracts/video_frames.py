@@ -40,10 +40,9 @@ _Numbered = Iterator[tuple[int, VideoFrame]]
 
 @dataclass(frozen=True)
 class _Start:
-    """Where to start: frame to seek (None: the beginning), latest keyframe to land on; or just count."""
+    """Where to start: keyframe to seek (None: the beginning), or the beginning without looking at time stamps."""
 
     seek_frame: int | None = None
-    latest_frame: int = 1
     by_count: bool = False
 
 
@@ -114,11 +113,11 @@ def _starts(index: VideoIndex, first: int) -> list[_Start]:
     starts = []
     nearest = index.keyframe_at_or_before(first)
     if nearest is not None and nearest > 1:
-        starts.append(_Start(seek_frame=nearest, latest_frame=nearest))
+        starts.append(_Start(seek_frame=nearest))
         # Some demuxers land behind the place that they were asked for; some decoders need a run-up.
         before = index.keyframe_at_or_before(nearest - 1)
         if before is not None and before > 1:
-            starts.append(_Start(seek_frame=before, latest_frame=nearest))
+            starts.append(_Start(seek_frame=before))
     return [*starts, _Start(), _Start(by_count=True)]
 
 
@@ -131,7 +130,7 @@ def _decode_from(source: VideoSource, index: VideoIndex, start: _Start, thread_t
         elif start.seek_frame is None:
             yield from _number_by_time(_demux(container, stream), index, int(index.pts[0]))
         else:
-            keyframe_pts, packets = _seek_keyframe(container, stream, index, start)
+            keyframe_pts, packets = _seek_keyframe(container, stream, index, int(index.pts[start.seek_frame - 1]))
             yield from _number_by_time(packets, index, keyframe_pts)
 
 
@@ -163,11 +162,9 @@ def _number_of(pts: int | None, index: VideoIndex) -> int | None:
 
 
 def _seek_keyframe(
-    container: InputContainer, stream: VideoStream, index: VideoIndex, start: _Start
+    container: InputContainer, stream: VideoStream, index: VideoIndex, seek_pts: int
 ) -> tuple[int, Iterator[Packet[Any]]]:
     """Time stamp of the keyframe that seeking found, and the packets from it on."""
-    assert start.seek_frame is not None
-    seek_pts = int(index.pts[start.seek_frame - 1])
     try:
         container.seek(seek_pts, stream=stream)
     except av.FFmpegError as error:
@@ -177,8 +174,8 @@ def _seek_keyframe(
         if packet.is_keyframe and packet.pts is not None:
             # A damaged table of contents shifts the time stamps after it: no keyframe is where one was.
             number = _number_of(packet.pts, index)
-            if number is None or number > start.latest_frame or not index.keyframe[number - 1]:
-                raise _MismatchError(f"seeking to {seek_pts} landed on {packet.pts}, frame {number}")
+            if number is None or not index.keyframe[number - 1]:
+                raise _MismatchError(f"seeking to {seek_pts} landed on {packet.pts}, no keyframe")
             return packet.pts, itertools.chain([packet], packets)
     raise _MismatchError(f"no keyframe after seeking to {seek_pts}")
 

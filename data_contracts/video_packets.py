@@ -31,7 +31,8 @@ _MAX_REORDER_FRAMES = 32
 _MAX_HEAD_PICTURES = 300
 _MP4 = "mov,mp4"
 # These hold frames in decoding order and no presentation time; what the demuxer gives as pts is a guess.
-_WITHOUT_PRESENTATION_TIME = ("avi", "h264", "hevc")
+_AVI = "avi"
+_WITHOUT_PRESENTATION_TIME = (_AVI, "h264", "hevc")
 _REORDERING_CODECS = ("h264", "hevc")
 _MISSING_TAIL_SECONDS = 0.5
 _AV_TIME_BASE = 1_000_000
@@ -117,9 +118,9 @@ def _problems(container: InputContainer, stream: VideoStream, packets: _Packets)
         problems.append(f"reading stopped after {packets.seen} packets: {packets.stopped}")
     if packets.damaged:
         problems.append(f"{packets.damaged} damaged packets")
-    # The count in an MP4 header includes frames that an edit list cuts away; its table of packets does not.
-    is_mp4 = container.format.name.startswith(_MP4)
-    promised_packets = len(stream.index_entries) if is_mp4 else stream.frames
+    # Frame counts of headers are no promise: MP4 counts what an edit list cuts away, AVI counts places without a
+    # picture. The table of packets of MP4 is exact.
+    promised_packets = len(stream.index_entries) if container.format.name.startswith(_MP4) else 0
     promised_seconds = _promised_seconds(container, stream)
     found_seconds = 0.0
     if packets.end is not None and stream.time_base:
@@ -133,6 +134,9 @@ def _problems(container: InputContainer, stream: VideoStream, packets: _Packets)
 
 def _promised_seconds(container: InputContainer, stream: VideoStream) -> float:
     """Length of the video by the container's header, 0 if unknown; that of the file if it has no sound."""
+    if container.format.name == _AVI and stream.time_base:
+        # It counts ticks, with or without a picture. The duration is recomputed where the table is cut off.
+        return float(stream.frames * stream.time_base)
     if stream.duration is not None and stream.time_base:
         return float(stream.duration * stream.time_base)
     parts = stream.metadata.get("DURATION", "").split(":")  # Matroska: 00:01:23.450000000

@@ -9,6 +9,7 @@ each frame" would be simpler and would flip between people of equal size.
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,10 @@ _OVERLAP_SHARE = 0.2
 _CUT_PRICE = 0.3
 _LOSS_PRICE = 0.65
 _CUT_FRAMES = 3
-# Beside longer tracks, one that is shorter or much smaller than the subject's usual face is taken for someone else.
+# A track that is much smaller than the subject's usual face, or shorter than this while there are longer ones and away
+# from where they are, is taken for somebody else or for no face at all.
 _MIN_TRACK_FRAMES = 3
+_GLIMPSE_JUMP = 0.5
 _MIN_SIDE_SHARE = 0.25
 # Only people of similar size say something about who is left and who is right.
 _SIMILAR_SIDE_SHARE = 0.5
@@ -152,10 +155,13 @@ def _jumps(last_boxes: NDArray[np.floating], first_box: NDArray[np.floating]) ->
 
 
 def _likely(tracks: _Tracks, chain: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The chain without tracks that are far shorter or smaller than the rest of it."""
+    """The chain without tracks that are much smaller than the rest of it, or a glimpse of something elsewhere."""
     if not chain.size:
         return chain
-    chain = chain[tracks.face_count[chain] >= min(_MIN_TRACK_FRAMES, tracks.face_count[chain].max())]
+    jumps = [1.0, *(float(_jumps(tracks.last_box[[a]], tracks.first_box[b])[0]) for a, b in pairwise(chain)), 1.0]
+    stays = np.minimum(jumps[:-1], jumps[1:]) < _GLIMPSE_JUMP
+    long_enough = tracks.face_count[chain] >= min(_MIN_TRACK_FRAMES, tracks.face_count[chain].max())
+    chain = chain[long_enough | stays]
     # Side of the face that the subject shows longest: tracks count by their faces.
     order = chain[np.argsort(tracks.side_px[chain])]
     faces = np.cumsum(tracks.face_count[order])

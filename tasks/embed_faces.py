@@ -104,7 +104,6 @@ def compute(store: Store, unit: Unit) -> Product:
     manifest: Manifest = unit.arguments["faces"][1]
     product = Product(dataset, [])
     product.details = manifest.details | {
-        "classes": list(backbone.class_names),
         "backbone_name": choice.name,
         "weights": choice.weights,
     }

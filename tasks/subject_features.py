@@ -31,11 +31,6 @@ class FeaturesVariant:
         details = next(iter(self.subjects.values()))[0][1].details
         return {name: details.get(name) for name in ("backbone_name", "weights", "crop_params")}
 
-    @property
-    def class_names(self) -> list[str]:
-        """Classes of the backbone in the order of its logits."""
-        return list(next(iter(self.subjects.values()))[0][1].details["classes"])
-
 
 def find_features(store: Store, *, backbone: str | None = None, source: str | None = None) -> FeaturesVariant:
     """The features variant whose names start as asked; the only one if nothing is asked.

@@ -80,6 +80,19 @@ def split_pending(store: Store, units: Sequence[Unit]) -> tuple[list[Unit], list
     return done, [unit for unit in units if unit.key not in finished]
 
 
+def remove_unplanned(store: Store, units: Sequence[Unit]) -> None:
+    """Remove units that share a folder with planned ones but are not planned.
+
+    They are what a longer video of that name, or another length of segments, has left.
+    """
+    planned = {unit.key for unit in units}
+    folders = {key.folder for key in planned}
+    for dataset, partitions in sorted({_listing_root(key) for key in planned}):
+        for key, manifest in store.manifests(dataset, **dict(partitions)).items():
+            if key.folder in folders and key not in planned:
+                store.remove_unit(key, manifest)
+
+
 def _listing_root(key: UnitKey) -> tuple[str, tuple[tuple[str, str], ...]]:
     variants = tuple(pair for pair in key.partitions if pair[0] in ("source", "backbone", "head", "task"))
     return key.dataset, variants

@@ -72,6 +72,15 @@ def test_a_failing_disk_is_not_the_users_fault(tmp_path: Path) -> None:
         pass
 
 
+def test_places_without_a_picture_do_not_end_decoding(tmp_path: Path) -> None:
+    with open_video(write_video(tmp_path / "clip.mp4")) as (container, stream):
+        packets = list(container.demux(stream))
+        empty = av.Packet()
+        empty.stream, empty.pts, empty.dts = stream, 5, 5
+        packets.insert(10, empty)
+        assert len(list(decode_packets(packets))) == 40
+
+
 def test_an_open_file_is_read_from_its_start(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4")
     with path.open("rb") as file:

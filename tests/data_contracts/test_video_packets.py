@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from data_contracts.errors import InputError
+from data_contracts.video_frames import read_segment
 from data_contracts.video_packets import index_video
-from tests.video_factory import VideoSpec, cut_file, decode_all, write_video
+from tests.video_factory import VideoSpec, cut_file, decode_all, read_number, write_video
 
 
 def test_fields_of_an_ordinary_file(tmp_path: Path) -> None:
@@ -53,15 +54,37 @@ def test_guessed_time_stamps_are_not_trusted(tmp_path: Path) -> None:
     np.testing.assert_allclose(index.pts_seconds, np.arange(40) / 25, atol=1e-9)
 
 
-def test_recordings_joined_without_mending_their_times(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shift_ticks", [0, 100])
+def test_recordings_joined_without_mending_their_times(shift_ticks: int, tmp_path: Path) -> None:
+    """The times of the second start over, and are those of the first again or lie between them."""
     first = write_video(tmp_path / "first.ts", VideoSpec(frame_count=50))
-    second = write_video(tmp_path / "second.ts", VideoSpec(frame_count=50), first_number=51)
+    second = write_video(tmp_path / "second.ts", VideoSpec(frame_count=50, shift_ticks=shift_ticks), first_number=51)
     joined = tmp_path / "joined.ts"
     joined.write_bytes(first.read_bytes() + second.read_bytes())
     index = index_video(joined)
     assert (index.frame_count, index.seekable) == (len(decode_all(joined)), False)
     assert np.all(np.diff(index.pts_seconds) > 0)
     assert index.duration_seconds == pytest.approx(99 / 25)
+
+
+def test_a_video_that_starts_amid_a_group_of_mpeg4_frames(tmp_path: Path) -> None:
+    """The decoder makes up pictures before the first keyframe, with any time stamps; the index leaves them out."""
+    path = write_video(tmp_path / "amid.mkv", VideoSpec(codec="mpeg4", drop_packets=frozenset(range(5))))
+    stamps = [pts for pts, _ in decode_all(path)]
+    assert len(set(stamps)) < len(stamps) == 34
+    index = index_video(path)
+    assert index.frame_count == 28
+    (chunk,) = read_segment(path, index, first_frame=1, frame_count=28, chunk_frames=28)
+    assert [read_number(picture) for picture in chunk[1]] == list(range(13, 41))
+
+
+def test_places_without_a_picture_are_no_loss(tmp_path: Path) -> None:
+    """AVI fills times without a frame with empty chunks, and counts them."""
+    ticks = [512 * (place + 30 * (place >= 10)) for place in range(40)]
+    index = index_video(write_video(tmp_path / "gap.avi", VideoSpec(codec="mpeg4", b_frames=0, tick=ticks)))
+    assert index.claimed_frame_count > 100
+    assert (index.frame_count, index.problem) == (40, None)
+    np.testing.assert_allclose(index.pts_seconds, np.array(ticks) / 12_800, atol=2e-3)
 
 
 def test_a_damaged_packet_is_reported(tmp_path: Path) -> None:

@@ -88,6 +88,10 @@ def test_segments_do_not_change_what_is_found(small_data, tmp_path, dask_address
     assert len(Store(cut).manifests("faces")) == 3 * len(Store(whole).manifests("faces"))
     for name in ("faces", "features"):
         assert rows(whole, name) == rows(cut, name)
+    extract(small_data, cut, dask_address=dask_address)
+    for name in ("faces", "features"):
+        assert set(Store(cut).manifests(name)) == set(Store(whole).manifests(name))
+        assert rows(whole, name) == rows(cut, name)
 
 
 def rows(store_url, name):

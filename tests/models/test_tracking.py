@@ -90,3 +90,53 @@ def test_nobody_and_wrong_input():
         track_faces(np.array([2, 1]), np.zeros((2, 4)))
     with pytest.raises(ValueError, match="one or two"):
         assign(*empty, 3)
+
+
+def test_an_overlap_that_is_too_small_takes_no_face_from_a_track_that_fits():
+    """Counting every overlap, the largest sum would give the first track a face that it must refuse."""
+    frame = np.array([1, 1, 2, 2])
+    wide = [0.0, 0, 100, 100]
+    box = np.array([wide, [62.0, 0, 162, 100], [24.0, 0, 124, 100], [-52.0, 0, 48, 100]])
+    overlap = iou(box[:2], box[2:])
+    assert overlap[0, 0] > overlap[1, 0] > 0.33 > overlap[0, 1] > 0
+    assert overlap[0, 0] < overlap[1, 0] + overlap[0, 1]
+    assert track_faces(frame, box, params=TrackingParams(min_iou=0.33)).tolist() == [0, 1, 0, 2]
+
+
+def test_a_cut_ends_a_track_and_a_long_gap_does_too():
+    frame, box, _ = scene(moving(range(1, 20), 50), moving(range(20, 40), 500))
+    assert track_faces(frame, box).tolist() == [0] * 19 + [1] * 20
+    for first_again, number in ((49, 0), (50, 1)):
+        frame, box, _ = scene(moving([*range(1, 20), *range(first_again, 80)], 50, speed=0))
+        assert track_faces(frame, box)[-1] == number
+
+
+def test_tracks_agree_with_a_slow_obvious_version():
+    """Apart from each other, every face has at most one candidate, and a plain loop must give the same tracks."""
+    random = np.random.default_rng(3)
+    people = [
+        moving(np.flatnonzero(random.random(400) < 0.8) + 1, 300 * place, speed=random.uniform(-0.2, 0.2))
+        for place in range(4)
+    ]
+    frame, box, _ = scene(*people)
+    expected, ends = [], []
+    for now, one in zip(frame.tolist(), box, strict=True):
+        near = [
+            t for t, (then, last) in enumerate(ends) if now - then <= 30 and iou(one[None], last[None])[0, 0] >= 0.3
+        ]
+        assert len(near) <= 1
+        number = near[0] if near else len(ends)
+        ends[number : number + 1] = [(now, one)]
+        expected.append(number)
+    assert track_faces(frame, box).tolist() == expected
+
+
+@pytest.mark.parametrize("wrong", [{"min_iou": 0.0}, {"min_iou": 1.5}, {"max_gap_frames": 0}])
+def test_parameters_that_make_no_sense(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrackingParams(**wrong)
+
+
+def test_a_box_that_is_not_finite_is_named():
+    with pytest.raises(ValueError, match="row 1"):
+        track_faces(np.array([1, 2]), np.array([[0.0, 0, 9, 9], [0, np.nan, 9, 9]]))
