@@ -29,9 +29,8 @@ _LOGGER = logging.getLogger(__name__)
 # mending them.
 _MAX_REORDER_FRAMES = 32
 _MAX_HEAD_PICTURES = 300
-_MP4 = "mov,mp4"
+_MP4, _AVI = "mov,mp4", "avi"
 # These hold frames in decoding order and no presentation time; what the demuxer gives as pts is a guess.
-_AVI = "avi"
 _WITHOUT_PRESENTATION_TIME = (_AVI, "h264", "hevc")
 _REORDERING_CODECS = ("h264", "hevc")
 _MISSING_TAIL_SECONDS = 0.5

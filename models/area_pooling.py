@@ -40,9 +40,7 @@ def integral_image(frames: np.ndarray, *, device: torch.device) -> Tensor:
     return integral
 
 
-def pool_windows(
-    integral: Tensor, *, frame_index: Tensor, windows_xyxy_px: Tensor, height: int, width: int
-) -> Tensor:
+def pool_windows(integral: Tensor, *, frame_index: Tensor, windows_xyxy_px: Tensor, height: int, width: int) -> Tensor:
     """Averages each window down (or up) to height x width cells and normalises the values for MTCNN's networks.
 
     integral: int32 [B, H+1, W+1, 3] of `integral_image`. frame_index: int64 [n], below B. windows_xyxy_px: int64

@@ -55,8 +55,7 @@ def suppress_by_union(boxes_xyxy_px: Tensor, scores: Tensor, groups: Tensor, *, 
     would let the result depend on which frames share a batch.
     """
     kept = [
-        nms(boxes_xyxy_px[start:stop], scores[start:stop], threshold) + start
-        for start, stop in _group_ranges(groups)
+        nms(boxes_xyxy_px[start:stop], scores[start:stop], threshold) + start for start, stop in _group_ranges(groups)
     ]
     return torch.cat(kept) if kept else torch.empty(0, dtype=torch.int64)
 

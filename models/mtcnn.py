@@ -6,10 +6,8 @@ them is ours and works on a batch of equally sized frames. It runs on a CPU or a
 ways. Not here: choosing whose face it is, cropping (`crops.py`), decoding video.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -27,7 +25,7 @@ from models.boxes import (
 )
 from models.mtcnn_nets import detector_weights_digest, load_nets
 
-__all__ = ["DetectorParams", "Detections", "FaceDetector", "detector_weights_digest"]
+__all__ = ["Detections", "DetectorParams", "FaceDetector", "detector_weights_digest"]
 
 _PNET_SIDE_PX = 12
 _PNET_STRIDE_PX = 2
@@ -219,9 +217,7 @@ class FaceDetector:
         landmarks = sides * fractions + found.box_xyxy_px[:, None, :2] - 1
         boxes = regress_boxes(found.box_xyxy_px, offsets[passed], last_pixel_inside=True)
         kept = suppress_by_smaller(boxes, found.probability, found.frame_index, threshold=0.7)
-        return _split_by_frame(
-            found.take(kept)._replace(box_xyxy_px=boxes[kept]), landmarks[kept], batch=len(integral)
-        )
+        return _split_by_frame(found.take(kept)._replace(box_xyxy_px=boxes[kept]), landmarks[kept], batch=len(integral))
 
     def _run_on_crops(
         self, net: torch.nn.Module, integral: Tensor, candidates: _Candidates, *, side_px: int, widths: tuple[int, ...]
