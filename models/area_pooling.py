@@ -1,75 +1,61 @@
-"""Area pooling of many picture windows at once, from one integral image per frame.
+"""Adaptive average pooling of many boxes at once, through integral images: four reads per pooled pixel and channel."""
 
-MTCNN shrinks pictures by adaptive average pooling (`torch.nn.functional.interpolate(mode="area")`): output cell i of n
-over a side of length s averages the pixels from floor(i*s/n) to ceil((i+1)*s/n). With an integral image each such
-average is four loads, whatever the size of the window, and it stays exact: the sums are integers.
-
-Here: the integral image and the pooling. Not here: which windows to pool, networks, resizing for backbones (those
-use PIL's filters, which are a different average).
-"""
-
+import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-# MTCNN's networks were trained on (value - 127.5) / 128 (Zhang et al. 2016, arXiv 1604.02878, as facenet-pytorch ships it).
-PIXEL_CENTRE = 127.5
-PIXEL_SCALE = 1 / 128
+
+class AreaPooling:
+    """Crops of any size pooled to small squares, exactly as ``adaptive_avg_pool2d`` pools them."""
+
+    def __init__(self, frames: np.ndarray, *, device: torch.device) -> None:
+        """``frames`` is uint8 [B, H, W, 3]. int32 sums may wrap around; their differences are right all the same."""
+        if device.type == "cpu":
+            sums = np.zeros((len(frames), frames.shape[1] + 1, frames.shape[2] + 1, 3), np.int32)
+            for frame, target in zip(frames, sums, strict=True):
+                _integrate(frame, target)
+            self._sums = torch.from_numpy(sums)
+            return
+        pictures = torch.from_numpy(frames).to(device).int()
+        summed = pictures.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
+        self._sums = torch.nn.functional.pad(summed, (0, 0, 1, 0, 1, 0))
+
+    def pool(self, box_px: Tensor, owner: Tensor, *, size_px: int) -> Tensor:
+        """Mean colours float32 [n, 3, size, size] of boxes (int64 [n, 4]: x1, y1, x2, y2, ends exclusive).
+
+        ``owner`` int64 [n] says of which frame. Boxes must lie inside the frame and hold at least one pixel.
+        """
+        left, right = _pool_edges(box_px[:, 0], box_px[:, 2], size_px)
+        top, bottom = _pool_edges(box_px[:, 1], box_px[:, 3], size_px)
+        at = owner[:, None, None]
+        upper, lower = top[:, :, None], bottom[:, :, None]
+        near, far = left[:, None, :], right[:, None, :]
+        total = self._sums[at, lower, far] - self._sums[at, upper, far]
+        total = total - self._sums[at, lower, near] + self._sums[at, upper, near]
+        pixels = ((lower - upper) * (far - near))[..., None]
+        # float64: a large box holds more than the 2**24 that float32 counts exactly.
+        return (total.double() / pixels).float().permute(0, 3, 1, 2)
 
 
-def integral_image(frames: np.ndarray, *, device: torch.device) -> Tensor:
-    """Sums of all pixels above and to the left, for every pixel corner and channel.
-
-    frames: uint8 [B, H, W, 3]. Returns int32 [B, H+1, W+1, 3] on `device`; entry [b, y, x] is the sum over
-    frames[b, :y, :x]. Past 2^31 (a bright frame of more than 8.4 megapixels) the entries wrap around, and
-    differences between them stay right because they wrap back.
-    """
-    batch, height, width, channels = frames.shape
-    if device.type == "cpu":
-        # Adding whole rows runs at memory speed; a cumulative sum down the columns walks memory in long strides
-        # and takes ten times as long at 1080p.
-        sums = np.empty((batch, height + 1, width + 1, channels), dtype=np.int32)
-        sums[:, 0] = 0
-        sums[:, :, 0] = 0
-        for y in range(height):
-            np.add(sums[:, y, 1:], frames[:, y], out=sums[:, y + 1, 1:])
-        return torch.from_numpy(sums).cumsum_(dim=2)
-    pixels = torch.from_numpy(frames if frames.flags.writeable else frames.copy()).to(device)
-    integral = torch.zeros((batch, height + 1, width + 1, channels), dtype=torch.int32, device=device)
-    integral[:, 1:, 1:] = pixels.cumsum(dim=1, dtype=torch.int32).cumsum_(dim=2)
-    return integral
+def _pool_edges(start: Tensor, end: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
+    """First and one-past-last pixel [n, size] of every pooling window."""
+    length = (end - start)[:, None]
+    step = torch.arange(size_px, device=start.device)[None]
+    first = (step * length).div(size_px, rounding_mode="floor")
+    last = ((step + 1) * length + size_px - 1).div(size_px, rounding_mode="floor")
+    return start[:, None] + first, start[:, None] + last
 
 
-def pool_windows(integral: Tensor, *, frame_index: Tensor, windows_xyxy_px: Tensor, height: int, width: int) -> Tensor:
-    """Averages each window down (or up) to height x width cells and normalises the values for MTCNN's networks.
-
-    integral: int32 [B, H+1, W+1, 3] of `integral_image`. frame_index: int64 [n], below B. windows_xyxy_px: int64
-    [n, 4], half-open, not empty, inside the frame. Both may lie on another device than the integral. Returns float32
-    [n, 3, height, width] in channels-last memory, values in [-127.5/128, 127.5/128]; equal to the last bit to
-    `interpolate(mode="area")` of the float32 crop as long as a cell's sum is below 2^24 (256 x 256 px per cell).
-    """
-    _, rows, columns, channels = integral.shape
-    frame_index, windows = frame_index.to(integral.device), windows_xyxy_px.to(integral.device)
-    top, bottom = _cell_edges(windows[:, 1], windows[:, 3], height)
-    left, right = _cell_edges(windows[:, 0], windows[:, 2], width)
-    flat = integral.view(-1, channels)
-    frame_start = (frame_index * rows)[:, None]
-
-    def corners(y: Tensor, x: Tensor) -> Tensor:
-        index = ((frame_start + y) * columns)[:, :, None] + x[:, None, :]
-        return flat.index_select(0, index.flatten())
-
-    sums = corners(bottom, right).sub_(corners(top, right)).sub_(corners(bottom, left)).add_(corners(top, left))
-    means = sums.view(len(windows), height, width, channels).float()
-    # Two divisions, in this order: what torch's own pooling does, so the last bit agrees.
-    means.div_((bottom - top)[:, :, None, None]).div_((right - left)[:, None, :, None])
-    return means.sub_(PIXEL_CENTRE).mul_(PIXEL_SCALE).permute(0, 3, 1, 2)
-
-
-def _cell_edges(start: Tensor, stop: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """First and one-past-last pixel of each of `cells` pooling cells; neighbours may share one pixel. int64 [n, cells]."""
-    index = torch.arange(cells, device=start.device)
-    side = (stop - start)[:, None]
-    first = (index * side).div(cells, rounding_mode="floor")
-    past_last = ((index + 1) * side + cells - 1).div(cells, rounding_mode="floor")
-    return start[:, None] + first, start[:, None] + past_last
+@numba.njit(cache=True, nogil=True)
+def _integrate(frame: np.ndarray, target: np.ndarray) -> None:
+    height, width = frame.shape[:2]
+    for y in range(height):
+        red = green = blue = np.int32(0)
+        for x in range(width):
+            red += frame[y, x, 0]
+            green += frame[y, x, 1]
+            blue += frame[y, x, 2]
+            target[y + 1, x + 1, 0] = target[y, x + 1, 0] + red
+            target[y + 1, x + 1, 1] = target[y, x + 1, 1] + green
+            target[y + 1, x + 1, 2] = target[y, x + 1, 2] + blue
