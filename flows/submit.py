@@ -38,6 +38,8 @@ def write_submissions(run: Run, requests: list[SubmitRequest]) -> list[Bundle]:
     """
     jobs = []
     for request in requests:
+        if not request.test_list.is_file():
+            raise InputError(f"{request.test_list}: expected the organisers' test list, found no file there")
         head = _head(run, request)
         rule = _postprocessing(run, request, head)
         variant = find_features(run.store, backbone=head.details["backbone"], source=head.details["source"])

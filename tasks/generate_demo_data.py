@@ -32,7 +32,7 @@ class DemoDataParams:
     train: int = 8
     validation: int = 4
     test: int = 3
-    frames: int = 64
+    frames: int = 48
     crops: bool = False
 
 

@@ -32,8 +32,8 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """For people and for schedulers: unique within a store."""
-        return f"{self.key.folder}/{self.key.part}"
+        """For people; with the fingerprint, also unique for schedulers."""
+        return str(self.key)
 
     def note_failure(self, store: Store, cause: str) -> None:
         """Keep the cause beside the place where the data would lie."""
