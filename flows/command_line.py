@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from infra.interruption import EXIT_INTERRUPTED
+
 EXIT_SOME_FAILED = 1
 EXIT_WRONG_REQUEST = 2
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="affwild2",
@@ -194,9 +195,10 @@ def _run_flow(module: str, name: str, check: Callable[[], None] | None = None, *
         if check:
             check()
 
+        from infra.interruption import ending_at_once
         from infra.prefect_runtime import local_prefect
 
-        with local_prefect():
+        with ending_at_once(), local_prefect():
             flow = getattr(importlib.import_module(module), name)
             flow(**parameters)
         return 0

@@ -36,7 +36,6 @@ def test_labels_without_a_face_are_counted(demo, store_copy, dask_address, capsy
     finally:
         (annotations / "validation01.txt").write_text(text)
         (annotations / "unknown.txt").unlink()
-    away = text.count("-5.000,-5.000")
     row = next(c for c in details(store_copy, name)["coverage"] if c["set_name"] == "validation")
     assert row["subjects_without_features"] == 1
     assert row["labelled_without_face"] == 48

@@ -1,0 +1,43 @@
+"""Ending at once when a person says so: Ctrl-C or SIGTERM, with every process that was started."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import psutil
+
+EXIT_INTERRUPTED = 130
+_MESSAGE = "affwild2: interrupted; what is finished is kept, the same command goes on from there"
+_GRACE_SECONDS = 3.0
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """While the block runs, the first SIGINT or SIGTERM ends this process and its children with exit code 130.
+
+    Prefect would first try to tell its server, which the same Ctrl-C has ended, and wait. Nothing is lost: what is in
+    the store is whole, and what is not whole does not exist.
+    """
+    before = {number: signal.signal(number, _end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print(_MESSAGE, file=sys.stderr, flush=True)
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
+    _, alive = psutil.wait_procs(children, timeout=_GRACE_SECONDS)
+    for child in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(EXIT_INTERRUPTED)
