@@ -4,6 +4,7 @@ The cascade is ours: batched over frames, crops pooled through integral images, 
 and probabilities equal facenet-pytorch's. Cutting crops out of frames is in ``crops``.
 """
 
+import copy
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -91,7 +92,7 @@ class FaceDetector:
     def __init__(self, params: DetectorParams | None = None, *, device: str = "cpu") -> None:
         self.params = params or DetectorParams()
         self.device = torch.device(device)
-        self._pnet, self._rnet, self._onet = (network.to(self.device) for network in _networks())
+        self._pnet, self._rnet, self._onet = (copy.deepcopy(net).to(self.device) for net in _networks())
 
     @torch.inference_mode()
     def detect(self, frames: np.ndarray | Sequence[np.ndarray]) -> list[Detections]:

@@ -59,12 +59,12 @@ def compute(store: Store, unit: Unit) -> Product:
 
 
 def frames_table(index: VideoIndex) -> pa.Table:
-    """Rows of ``frames`` for one video; unknown time stamps are null."""
+    """Rows of ``frames`` for one video; unknown time stamps are null, their seconds estimated."""
     unknown = None if index.has_pts else np.ones(index.frame_count, dtype=bool)
     columns = {
         "frame": pa.array(np.arange(1, index.frame_count + 1, dtype=np.int32)),
         "pts": pa.array(index.pts, pa.int64(), mask=unknown),
-        "pts_seconds": pa.array(index.pts_seconds, pa.float64(), mask=unknown),
+        "pts_seconds": pa.array(index.pts_seconds, pa.float64()),
         "keyframe": pa.array(index.keyframe),
     }
     return pa.table(columns)

@@ -54,11 +54,15 @@ def test_guessed_time_stamps_are_not_trusted(tmp_path: Path) -> None:
     np.testing.assert_allclose(index.pts_seconds, np.arange(40) / 25, atol=1e-9)
 
 
-@pytest.mark.parametrize("shift_ticks", [0, 100])
-def test_recordings_joined_without_mending_their_times(shift_ticks: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "second_spec",
+    [VideoSpec(frame_count=50), VideoSpec(frame_count=50, b_frames=0, tick=[0, *range(612, 49 * 512 + 101, 512)])],
+    ids=["same times", "times in between"],
+)
+def test_recordings_joined_without_mending_their_times(second_spec: VideoSpec, tmp_path: Path) -> None:
     """The times of the second start over, and are those of the first again or lie between them."""
     first = write_video(tmp_path / "first.ts", VideoSpec(frame_count=50))
-    second = write_video(tmp_path / "second.ts", VideoSpec(frame_count=50, shift_ticks=shift_ticks), first_number=51)
+    second = write_video(tmp_path / "second.ts", second_spec, first_number=51)
     joined = tmp_path / "joined.ts"
     joined.write_bytes(first.read_bytes() + second.read_bytes())
     index = index_video(joined)
