@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-def run_command(*arguments, timeout=280):
+def run_command(*arguments, timeout=840):
     """The installed command in a process of its own."""
     command = [str(Path(sys.executable).with_name("affwild2")), *map(str, arguments)]
     environment = os.environ | {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
