@@ -1,4 +1,4 @@
-"""Readers of the organisers' annotation files (ABAW3): EXPR, VA, AU per subject, and the multi-task lists."""
+"""Readers of the organisers' annotation files: EXPR, VA, AU per subject, and the multi-task lists."""
 
 import re
 from dataclasses import dataclass
@@ -7,31 +7,36 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from data_contracts.editions import HEADERS, VALUE_COLUMNS
 from data_contracts.errors import InputError
 from data_contracts.schemas import LABELS
+from data_contracts.test_lists import is_plain_name
+from data_contracts.text_files import read_lines
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, SetName, TaskName
 
-HEADERS: dict[TaskName, str] = {
-    "expr": ",".join(EXPRESSIONS),
-    "va": "valence,arousal",
-    "au": ",".join(ACTION_UNITS),
-    "mtl": "image,valence,arousal,expression,aus",
-}
 _SET_FOLDERS = {"train": "Train_Set", "validation": "Validation_Set"}
-_MTL_FILES = {"train": "train_set.txt", "validation": "validation_set.txt"}
-_COLUMNS = {"expr": 1, "va": 2, "au": 12}
-_MTL_NAME = re.compile(r"([^/\\]+)/(\d+)\.jpe?g", re.IGNORECASE)
+# Of ABAW3, and of ABAW4 and ABAW7.
+MTL_FILES = {
+    "train": ("train_set.txt", "training_set_annotations.txt"),
+    "validation": ("validation_set.txt", "validation_set_annotations.txt"),
+}
+_MTL_NAME = re.compile(r"([^/\\]+)/(\d{1,9})\.jpe?g", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
 _NO_EXPRESSION, _NO_VALUE, _NO_UNIT = -1, -5, -1
 
 
 @dataclass(frozen=True)
 class AnnotationSet:
-    """Labels of one set for one task, in the schema ``LABELS``, and the files they come from."""
+    """Labels of one set for one task, in the schema ``LABELS``, and the files they come from.
+
+    ``faults``: a line for each file that is left out, because it is not as the organisers write it.
+    """
 
     task: TaskName
     set_name: SetName
     table: pa.Table
     files: tuple[Path, ...]
+    faults: tuple[str, ...] = ()
 
 
 def annotation_files(folder: Path, *, task: TaskName, set_name: SetName) -> list[Path]:
@@ -41,8 +46,8 @@ def annotation_files(folder: Path, *, task: TaskName, set_name: SetName) -> list
         InputError: there is none.
     """
     if task == "mtl":
-        files = [path for path in (folder / _MTL_FILES[set_name],) if path.is_file()]
-        wanted = _MTL_FILES[set_name]
+        files = [path for name in MTL_FILES[set_name] if (path := folder / name).is_file()][:1]
+        wanted = " or ".join(MTL_FILES[set_name])
     else:
         files = sorted((folder / _SET_FOLDERS[set_name]).glob("*.txt"))
         wanted = f"{_SET_FOLDERS[set_name]}/<subject>.txt"
@@ -55,29 +60,36 @@ def read_annotations(folder: Path, *, task: TaskName, set_name: SetName) -> Anno
     """Read all files of a set. Labels that the organisers mark as invalid (-1, -5) become null.
 
     EXPR: -1. VA: both values are null unless both are at least -1. AU and MTL: each unit by itself where it is -1.
+    A subject's file with a fault is left out and named in ``faults``; the others are read.
 
     Raises:
-        InputError: a file has another header, a line another number of columns, or a value out of range.
+        InputError: no file of the set can be read: another header, a line with another number of columns, a value
+            that is no number or out of range. The message names file and line.
     """
     files = annotation_files(folder, task=task, set_name=set_name)
-    tables = [_read_mtl(path) if task == "mtl" else _read_subject(path, task) for path in files]
-    table = pa.concat_tables(tables)
+    tables: dict[Path, pa.Table] = {}
+    faults = []
+    for path in files:
+        try:
+            tables[path] = _read_mtl(path) if task == "mtl" else _read_subject(path, task)
+        except InputError as error:
+            faults.append(f"{error}; left out")
+    if not tables:
+        more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
+        raise InputError(faults[0].removesuffix("; left out") + more)
+    table = pa.concat_tables(tables.values())
     row = pa.array(np.arange(table.num_rows, dtype=np.int64))
-    return AnnotationSet(task, set_name, table.set_column(0, LABELS.schema.field("row"), row), tuple(files))
+    table = table.set_column(0, LABELS.schema.field("row"), row)
+    return AnnotationSet(task, set_name, table, tuple(tables), tuple(faults))
 
 
 def _lines(path: Path, task: TaskName) -> list[str]:
-    """Lines below the header, without blank lines at the end."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected a text file of annotations, got: {error}") from error
-    header = lines[0].strip().rstrip(",") if lines else ""
+    """Lines below the header; commas at the ends do not count."""
+    lines = read_lines(path, "annotations")
+    header = ",".join(name.strip() for name in lines[0].strip().rstrip(",").split(",")) if lines else ""
     if header != HEADERS[task]:
         raise InputError(f"{path}: line 1: expected the header {HEADERS[task]!r}, got {header[:80]!r}")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return lines[1:]
+    return [line.strip().rstrip(",") for line in lines[1:]]
 
 
 def _numbers(path: Path, texts: list[str], *, columns: int) -> np.ndarray:
@@ -96,20 +108,16 @@ def _numbers(path: Path, texts: list[str], *, columns: int) -> np.ndarray:
             raise InputError(f"{path}: line {number}: expected {columns} values, got {len(fields)}: {text[:80]!r}")
         for value in fields:
             _check_number(path, number, value)
-    raise AssertionError(f"{path}: a fault that no line shows")
+    raise InputError(f"{path}: expected {columns} numbers in each of {len(texts)} lines, got others")
 
 
 def _check_number(path: Path, number: int, value: str) -> None:
-    try:
-        finite = bool(np.isfinite(float(value)))
-    except ValueError:
-        finite = False
-    if not finite:
+    if not _NUMBER.fullmatch(value) or not np.isfinite(float(value)):
         raise InputError(f"{path}: line {number}: expected a number, got {value[:40]!r}")
 
 
 def _read_subject(path: Path, task: TaskName) -> pa.Table:
-    values = _numbers(path, _lines(path, task), columns=_COLUMNS[task])
+    values = _numbers(path, _lines(path, task), columns=VALUE_COLUMNS[task])
     empty = {"expr": np.full((len(values), 1), -1.0), "va": np.full((len(values), 2), -5.0)}
     empty["au"] = np.full((len(values), 12), -1.0)
     columns = empty | {task: values}
@@ -120,13 +128,13 @@ def _read_subject(path: Path, task: TaskName) -> pa.Table:
 def _read_mtl(path: Path) -> pa.Table:
     names, texts = [], []
     for number, line in enumerate(_lines(path, "mtl"), start=2):
-        name, _, rest = line.strip().partition(",")
+        name, _, rest = line.partition(",")
         match = _MTL_NAME.fullmatch(name)
-        if not match or int(match[2]) < 1:
+        if not match or int(match[2]) < 1 or not is_plain_name(match[1]):
             raise InputError(f"{path}: line {number}: expected subject/00001.jpg,..., got {line[:80]!r}")
         names.append((match[1], int(match[2])))
         texts.append(rest)
-    values = _numbers(path, texts, columns=15)
+    values = _numbers(path, texts, columns=VALUE_COLUMNS["mtl"])
     frame = np.array([frame for _, frame in names], dtype=np.int64)
     return _table(path, [subject for subject, _ in names], frame, values[:, 2], values[:, :2], values[:, 3:])
 

@@ -4,11 +4,11 @@ Tables in partitions are units (``store``); a bundle is one folder whose files o
 """
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from data_contracts.errors import InputError
+from data_contracts.sealed_json import from_sealed_json, to_sealed_json
 from data_contracts.store import Store
 
 _MANIFEST = "manifest.json"
@@ -37,16 +37,18 @@ def write_bundle(
         store.write_bytes(f"{folder}/{name}", data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     bundle = Bundle(folder, fingerprint, digests, details)
-    store.write_bytes(f"{folder}/{_MANIFEST}", json.dumps(asdict(bundle), indent=1, sort_keys=True).encode() + b"\n")
+    store.write_bytes(f"{folder}/{_MANIFEST}", to_sealed_json(asdict(bundle)))
     return bundle
 
 
 def find_bundle(store: Store, folder: str) -> Bundle | None:
     """The bundle in a folder, or None if there is none or it is not whole."""
     try:
-        found = json.loads(store.read_bytes(f"{folder}/{_MANIFEST}"))
+        found = from_sealed_json(store.read_bytes(f"{folder}/{_MANIFEST}"))
+        if found is None:
+            return None
         bundle = Bundle(folder, found["fingerprint"], found["files"], found["details"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, KeyError):
         return None
     try:
         whole = all(_digest(store, folder, name) == digest for name, digest in bundle.files.items())

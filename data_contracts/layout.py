@@ -1,48 +1,47 @@
-"""What lies where: the organisers' folders as ABAW3 distributes them, or just a folder of videos."""
+"""What lies where: the organisers' folders as the editions distribute them, or just a folder of videos."""
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_contracts.annotations import MTL_FILES
+from data_contracts.editions import ABAW3_FOLDERS, challenge_of_folder, task_of_test_list
 from data_contracts.errors import InputError
 from data_contracts.vocabulary import SUBJECT_SIDES, TaskName, video_of_subject
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
-CHALLENGE_FOLDERS: dict[TaskName, str] = {
-    "expr": "EXPR_Classification_Challenge",
-    "va": "VA_Estimation_Challenge",
-    "au": "AU_Detection_Challenge",
-    "mtl": "MTL_Challenge",
+# The organisers hand out videos and crops in batches; releases since ABAW5 add those of fifty more videos.
+_BATCH = r"batch_?\d+|new_?vid(?:eo)?s|(?:cropped_(?:aligned_)?)?new_50_vids"
+_VIDEO_FOLDER = re.compile(rf"videos|{_BATCH}", re.IGNORECASE)
+_BATCH_FOLDER = re.compile(_BATCH, re.IGNORECASE)
+_CROP_FOLDERS = {
+    "cropped": "cropped",
+    "faces": "cropped",
+    "cropped_new_50_vids": "cropped",
+    "cropped_aligned": "cropped_aligned",
+    "cropped_aligned_new_50_vids": "cropped_aligned",
 }
-TEST_LISTS: dict[TaskName, str] = {
-    "expr": "Expression_Classification_Challenge_test_set_release.txt",
-    "va": "Valence_Arousal_Estimation_Challenge_test_set_release.txt",
-    "au": "Action_Unit_Detection_Challenge_test_set_release.txt",
-    "mtl": "Multi_Task_Learning_Challenge_test_set_release.txt",
-}
-_VIDEO_FOLDERS = ("videos", "batch1", "batch2", "new_vids")
-_CROP_FOLDERS = {"cropped": "cropped", "faces": "cropped", "cropped_aligned": "cropped_aligned"}
-_CROP_NAME = re.compile(r"(\d{5,})\.jpe?g", re.IGNORECASE)
+_CROP_NAME = re.compile(r"(\d{5,9})\.jpe?g", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class DataLayout:
-    """What was found below a root.
+    """What was found below a root, of whatever edition.
 
     Attributes:
         videos: stem -> file.
-        crops: source name -> folder of subject folders.
-        annotations: folder that holds the challenges' folders; None if there is none.
-        test_lists: task -> file.
+        crops: source name -> folders of subject folders.
+        annotations: task -> the challenge's folder.
+        test_lists: task -> lists of subjects or frames, by name.
     """
 
     root: Path
     videos: dict[str, Path] = field(default_factory=dict)
-    crops: dict[str, Path] = field(default_factory=dict)
-    annotations: Path | None = None
-    test_lists: dict[TaskName, Path] = field(default_factory=dict)
+    crops: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    annotations: dict[TaskName, Path] = field(default_factory=dict)
+    test_lists: dict[TaskName, tuple[Path, ...]] = field(default_factory=dict)
 
     def annotations_of(self, task: TaskName) -> Path:
         """The challenge's folder of a task.
@@ -50,12 +49,13 @@ class DataLayout:
         Raises:
             InputError: there is none.
         """
-        if self.annotations is None or not (self.annotations / CHALLENGE_FOLDERS[task]).is_dir():
+        if task not in self.annotations:
+            found = ", ".join(sorted(self.annotations)) or "none"
             raise InputError(
-                f"{self.root}: expected annotations in a folder {CHALLENGE_FOLDERS[task]} here or one level down, "
-                "found none"
+                f"{self.root}: expected annotations of {task} (a folder such as {ABAW3_FOLDERS[task]}) here or one "
+                f"level down, found: {found}"
             )
-        return self.annotations / CHALLENGE_FOLDERS[task]
+        return self.annotations[task]
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ def find_data(root: Path) -> DataLayout:
     if not root.is_dir():
         problem = "a file" if root.exists() else "nothing"
         raise InputError(f"{root}: expected a folder with videos, crops or annotations, found {problem} there")
-    folders = [root / name for name in _VIDEO_FOLDERS if (root / name).is_dir()]
+    inside = [root, *_folders_of(root)]
     layout = DataLayout(
         root,
-        _find_videos(folders or [root]),
-        {source: root / name for name, source in _CROP_FOLDERS.items() if (root / name).is_dir()},
-        _find_annotations(root),
-        _find_test_lists(root),
+        _find_videos(_video_folders(root)) or _find_videos([root]),
+        _find_crops(root),
+        _find_annotations(inside),
+        _find_test_lists(inside),
     )
     if not (layout.videos or layout.crops or layout.annotations):
         kinds = ", ".join(sorted(VIDEO_SUFFIXES))
@@ -89,6 +89,31 @@ def find_data(root: Path) -> DataLayout:
             f"{root}: expected videos ({kinds}) here or in videos/, or crops in cropped/, or annotations; found none"
         )
     return layout
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder that can be read, got: {error.strerror}") from error
+
+
+def _video_folders(root: Path) -> list[Path]:
+    folders = [path for path in _folders_in(root) if _VIDEO_FOLDER.fullmatch(path.name) and not _is_crops(path)]
+    return folders + [path for folder in folders for path in _folders_in(folder) if _BATCH_FOLDER.fullmatch(path.name)]
+
+
+def _is_crops(folder: Path) -> bool:
+    return folder.name.lower() in _CROP_FOLDERS
+
+
+def _find_crops(root: Path) -> dict[str, tuple[Path, ...]]:
+    found: dict[str, tuple[Path, ...]] = {}
+    for folder in filter(_is_crops, _folders_in(root)):
+        batches = [path for path in _folders_in(folder) if _BATCH_FOLDER.fullmatch(path.name)]
+        source = _CROP_FOLDERS[folder.name.lower()]
+        found[source] = (*found.get(source, ()), folder, *batches)
+    return found
 
 
 def _find_videos(folders: list[Path]) -> dict[str, Path]:
@@ -103,49 +128,64 @@ def _find_videos(folders: list[Path]) -> dict[str, Path]:
     return found
 
 
-def _find_annotations(root: Path) -> Path | None:
-    for folder in (root, *_subfolders(root)):
-        if any((folder / name).is_dir() for name in CHALLENGE_FOLDERS.values()):
-            return folder
-    return root.parent if root.name in CHALLENGE_FOLDERS.values() else None
-
-
-def _find_test_lists(root: Path) -> dict[TaskName, Path]:
-    places = [root, *_subfolders(root)]
-    places += [deeper for folder in places[1:] for deeper in _subfolders(folder) if "test" in deeper.name.lower()]
+def _find_annotations(folders: list[Path]) -> dict[TaskName, Path]:
     found: dict[TaskName, Path] = {}
-    for task, name in TEST_LISTS.items():
-        matches = [folder / name for folder in places if (folder / name).is_file()]
-        if matches:
-            found[task] = matches[0]
+    for folder in folders:
+        task = challenge_of_folder(folder.name)
+        if task is None and any((folder / name).is_file() for names in MTL_FILES.values() for name in names):
+            task = "mtl"
+        if task:
+            found.setdefault(task, folder)
     return found
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    # Folders of crops hold hundreds of thousands of files and nothing that is looked for here.
-    names = {*_VIDEO_FOLDERS, *_CROP_FOLDERS}
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in names)
+def _find_test_lists(folders: list[Path]) -> dict[TaskName, tuple[Path, ...]]:
+    found: dict[TaskName, tuple[Path, ...]] = {}
+    for folder in folders:
+        for path in sorted(folder.iterdir()):
+            task = task_of_test_list(path.name)
+            if task and path.is_file():
+                found[task] = (*found.get(task, ()), path)
+    return found
 
 
-def list_crops(folder: Path) -> CropFolder:
-    """All crops ``<subject>/<frame>.jpg`` below a folder.
+def _folders_of(root: Path) -> list[Path]:
+    """Folders one and two levels down, but for those of videos and crops: these hold very many files."""
+    folders = [path for path in _folders_in(root) if not (_is_crops(path) or _VIDEO_FOLDER.fullmatch(path.name))]
+    return folders + [deeper for folder in folders for deeper in _folders_in(folder)]
+
+
+def list_crops(folders: Sequence[Path]) -> CropFolder:
+    """All crops ``<subject>/<frame>.jpg`` below some folders.
 
     Raises:
-        InputError: there is no subject folder with a crop.
+        InputError: there is no subject folder with a crop, or a subject's crops lie in two folders.
     """
     subjects: dict[str, list[tuple[int, Path]]] = {}
     others: dict[str, int] = {}
-    for entry in sorted(folder.iterdir()):
-        if not entry.is_dir() or entry.name.startswith("."):
-            continue
+    for name, entry in _subject_folders(folders).items():
         crops, other = _crops_of_subject(entry)
         if crops:
-            subjects[entry.name] = sorted(crops)
+            subjects[name] = sorted(crops)
         if other:
-            others[entry.name] = other
+            others[name] = other
     if not subjects:
-        raise InputError(f"{folder}: expected folders <subject>/00001.jpg, found no crop")
+        raise InputError(f"{folders[0]}: expected folders <subject>/00001.jpg, found no crop")
     return CropFolder(subjects, others)
+
+
+def _subject_folders(folders: Sequence[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for entry in _folders_in(folder):
+            if entry in folders:
+                continue
+            if entry.name in found:
+                raise InputError(
+                    f"{entry}: expected the crops of a subject in one folder, found also {found[entry.name]}"
+                )
+            found[entry.name] = entry
+    return dict(sorted(found.items()))
 
 
 def _crops_of_subject(folder: Path) -> tuple[list[tuple[int, Path]], int]:
@@ -168,12 +208,15 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def subjects_of_videos(layout: DataLayout) -> Mapping[str, tuple[str, ...]]:
     """Videos with two subjects, left first: those of which annotations, test lists or crops name either side."""
-    names = {name for folder in layout.crops.values() for name in os.listdir(folder)}
-    names |= {name for path in layout.test_lists.values() for name in _names_in(path)}
-    if layout.annotations:
-        names |= {path.stem for path in layout.annotations.glob("*_Challenge/*_Set/*.txt")}
-        for path in layout.annotations.glob("MTL_Challenge/*.txt"):
-            names |= _names_in(path)
+    names = {name for folders in layout.crops.values() for name in _subject_folders(folders)}
+    for task, folder in layout.annotations.items():
+        pattern = "*.txt" if task == "mtl" else "*/*.txt"
+        names |= {path.stem for path in folder.glob(pattern)}
+    lists = [path for paths in layout.test_lists.values() for path in paths]
+    if "mtl" in layout.annotations:
+        lists += layout.annotations["mtl"].glob("*.txt")
+    for path in lists:
+        names |= _names_in(path)
     sided = {video_of_subject(name) for name in names if name.endswith(SUBJECT_SIDES)}
     return {video: tuple(video + side for side in SUBJECT_SIDES) for video in sorted(sided)}
 

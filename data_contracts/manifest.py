@@ -1,11 +1,16 @@
 """What is known of one unit of work: where it lies, from what it was made, and whether it is whole."""
 
-import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
-_SAFE = "-_.+@()[],~"
+from data_contracts.sealed_json import from_sealed_json, to_sealed_json
+
+# What a path, a Hive reader or a URL would take for something else. Letters of all scripts stay as they are: escaped,
+# they would soon be longer than a file name may be. A leading dot or underscore hides a file from Hive readers; "." and
+# ".." would climb.
+_SPECIAL = re.compile(r"""[^\w\-.+@()\[\],~]|^[._]""")
 _PREFIX = "_manifest-"
 _FAILURE_PREFIX = "_failed-"
 _SUFFIX = ".json"
@@ -63,8 +68,8 @@ def key_of_manifest_path(path: str) -> UnitKey | None:
         return None
     if any("=" not in folder for folder in folders[1:]):
         return None
-    pairs = tuple((key, unquote(value)) for key, value in (folder.split("=", 1) for folder in folders[1:]))
-    return UnitKey(folders[0], pairs, unquote(name[len(prefix) : -len(_SUFFIX)]))
+    pairs = tuple((key, _decode(value)) for key, value in (folder.split("=", 1) for folder in folders[1:]))
+    return UnitKey(folders[0], pairs, _decode(name[len(prefix) : -len(_SUFFIX)]))
 
 
 def is_failure_path(path: str) -> bool:
@@ -73,9 +78,15 @@ def is_failure_path(path: str) -> bool:
 
 
 def _encode(name: str) -> str:
-    encoded = quote(name, safe=_SAFE)
-    # A leading dot or underscore hides a file from Hive readers; "." and ".." would climb.
-    return f"%{ord(encoded[0]):02X}{encoded[1:]}" if encoded[:1] in (".", "_") else encoded
+    return _SPECIAL.sub(lambda found: "".join(f"%{byte:02X}" for byte in _bytes_of(found[0])), name)
+
+
+def _bytes_of(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _decode(name: str) -> str:
+    return unquote(name, errors="surrogateescape")
 
 
 @dataclass(frozen=True)
@@ -103,15 +114,16 @@ class Manifest:
     details: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        """UTF-8 JSON, one field a line."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+        """UTF-8 JSON, one field a line, sealed."""
+        return to_sealed_json(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest | None":
-        """The manifest, or None if the bytes are not one: such a unit counts as not done."""
+        """The manifest, or None if the bytes are not one, or not as it was written: such a unit counts as not done."""
+        values = from_sealed_json(data)
         try:
-            return cls(**json.loads(data))
-        except (ValueError, TypeError):
+            return None if values is None else cls(**values)
+        except TypeError:
             return None
 
 
@@ -123,13 +135,14 @@ class Failure:
     cause: str
 
     def to_json(self) -> bytes:
-        """UTF-8 JSON."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+        """UTF-8 JSON, sealed."""
+        return to_sealed_json(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> "Failure | None":
         """The note, or None if the bytes are not one."""
+        values = from_sealed_json(data)
         try:
-            return cls(**json.loads(data))
-        except (ValueError, TypeError):
+            return None if values is None else cls(**values)
+        except TypeError:
             return None

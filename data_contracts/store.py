@@ -7,7 +7,6 @@ of ``schemas``; which units there should be, of the stages.
 import contextlib
 import io
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.errors import InputError
+from data_contracts.local_files import local_sizes, read_if_there, replacing_file
 from data_contracts.manifest import Failure, Manifest, UnitKey, is_failure_path, key_of_manifest_path
 from data_contracts.schemas import Dataset, check_schema
 
@@ -111,6 +111,7 @@ class Store:
                 compression="none",
                 use_dictionary=[c.name for c in dataset.columns if pa.types.is_string(c.type)],
                 write_statistics=list(dataset.statistics),
+                write_page_checksum=True,
             ) as writer:
                 for table in tables:
                     writer.write_table(check_schema(table, dataset), row_group_size=ROW_GROUP_ROWS)
@@ -166,30 +167,65 @@ class Store:
     def iter_unit(
         self, key: UnitKey, manifest: Manifest, *, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """A unit's rows in batches of at most ``ROW_GROUP_ROWS``, in order, in bounded memory."""
-        path = f"{self._root}/{key.folder}/{manifest.part}"
-        with self._fs.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
+        """A unit's rows in batches of at most ``ROW_GROUP_ROWS``, in order, in bounded memory.
+
+        Raises:
+            InputError: the file is gone, damaged, or not what its manifest says. The unit then no longer exists, so
+                that the next run makes it again.
+        """
+        with self._reading(key, manifest) as parquet:
+            missing = set(columns or ()) - set(parquet.schema_arrow.names)
+            if missing or parquet.metadata.num_rows != manifest.rows:
+                what = f"no column {', '.join(sorted(missing))}" if missing else f"{parquet.metadata.num_rows} rows"
+                raise _DamagedError(f"expected {manifest.rows} rows as its manifest says, got {what}")
             for group in range(parquet.num_row_groups):
                 yield from parquet.read_row_group(group, columns=columns, use_threads=False).to_batches()
 
     def schema_of(self, key: UnitKey, manifest: Manifest) -> pa.Schema:
-        """Schema of a unit's file, metadata included."""
-        with self._fs.open(f"{self._root}/{key.folder}/{manifest.part}", "rb") as file:
-            return pq.read_schema(file)
+        """Schema of a unit's file, metadata included.
+
+        Raises:
+            InputError: as ``iter_unit``.
+        """
+        with self._reading(key, manifest) as parquet:
+            return parquet.schema_arrow
+
+    def distrust_unit(self, key: UnitKey, cause: str) -> InputError:
+        """Make a unit whose data are not what they should be not exist; returns what to raise."""
+        self.remove(key.manifest_path)
+        where = self.locate(key.folder)
+        return InputError(f"{where}: {cause}; run the same command again: it will be made anew")
+
+    @contextlib.contextmanager
+    def _reading(self, key: UnitKey, manifest: Manifest) -> Iterator[pq.ParquetFile]:
+        path = f"{self._root}/{key.folder}/{manifest.part}"
+        try:
+            with (
+                self._fs.open(path, "rb") as file,
+                pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+            ):
+                yield parquet
+        except (_DamagedError, FileNotFoundError, pa.ArrowException) as error:
+            raise self.distrust_unit(key, f"{manifest.part}: {_one_line(error)}") from error
+        except OSError as error:
+            # Arrow reports a checksum that does not fit as an error of input, without a number.
+            if error.errno is not None:
+                raise
+            raise self.distrust_unit(key, f"{manifest.part}: {_one_line(error)}") from error
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _sizes(self, folder: str) -> dict[str, int]:
         """Bytes of every file below a folder; paths relative to the store, sorted."""
         if self.is_local:
-            return dict(sorted(_local_sizes(Path(self._root), Path(self._root, folder))))
+            return dict(sorted(local_sizes(Path(self._root), Path(self._root, folder))))
         self._fs.invalidate_cache()
         found: dict[str, dict[str, Any]] = self._fs.find(f"{self._root}/{folder}", detail=True)
         return {path[len(self._root) + 1 :]: int(entry["size"]) for path, entry in sorted(found.items())}
 
     def _read_many(self, paths: Sequence[str]) -> list[bytes]:
         if self.is_local:
-            return [_read_if_there(Path(self._root, path)) for path in paths]
+            return [read_if_there(Path(self._root, path)) for path in paths]
         full = [f"{self._root}/{path}" for path in paths]
         found = self._fs.cat(full, on_error="omit") if full else {}
         return [bytes(found.get(path, b"")) for path in full]
@@ -204,19 +240,8 @@ class Store:
             yield buffer
             self._fs.pipe_file(target, buffer.getvalue())
             return
-        folder, name = os.path.split(target)
-        _make_folder(folder)
-        temporary = os.path.join(folder, f".{name[:80]}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(temporary)
-            raise
+        with replacing_file(target) as file:
+            yield file
 
 
 def _batches_and_schema(
@@ -228,25 +253,9 @@ def _batches_and_schema(
     return [batch.select(schema.names) for batch in store.iter_unit(key, manifest, columns=columns)], schema
 
 
-def _local_sizes(root: Path, folder: Path) -> Iterator[tuple[str, int]]:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(parent, name)
-            with contextlib.suppress(FileNotFoundError):
-                yield os.path.relpath(path, root), os.stat(path).st_size
+class _DamagedError(Exception):
+    """A unit's file is not what its manifest says."""
 
 
-def _read_if_there(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
-def _make_folder(folder: str) -> None:
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"store: expected a folder that can be written, got {folder} ({error.strerror}); choose another --store"
-        ) from error
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,37 +1,47 @@
-"""Writing what the organisers of ABAW3 expect: one text file per subject and task, one for multi-task learning."""
+"""Writing what the organisers expect: a text file per subject (ABAW3), or one file with a row per listed frame."""
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_contracts.annotations import HEADERS
-from data_contracts.vocabulary import TaskName
+from data_contracts.editions import submission_header
+from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
 
 _VALUE = "%.6f"
 # Zip files carry times; a fixed one makes equal predictions equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def format_subject_file(task: TaskName, decisions: np.ndarray) -> bytes:
+def format_subject_file(task: TaskName, decisions: Mapping[BranchName, np.ndarray]) -> bytes:
     """Text of one subject's file: header, then a line per frame, LF at the ends.
 
-    ``decisions``: class index [T] for ``expr``, values [T, 2] for ``va``, zeros and ones [T, 12] for ``au``.
+    ``decisions``: class index ``[T]`` for ``expr``, values ``[T, 2]`` for ``va``, zeros and ones ``[T, 12]`` for
+    ``au``.
     """
-    rows = decisions.reshape(len(decisions), -1)
-    pattern = ",".join([_VALUE if task == "va" else "%d"] * rows.shape[1])
-    lines = [HEADERS[task], *(pattern % tuple(row) for row in rows.tolist())]
-    return ("\n".join(lines) + "\n").encode()
+    return _text([submission_header(task, "subject"), *format_rows(task, decisions)])
 
 
-def format_mtl_file(names: Sequence[str], *, va: np.ndarray, expr: np.ndarray, au: np.ndarray) -> bytes:
-    """Text of the multi-task file: ``subject/00001.jpg``, valence, arousal, class index, twelve units."""
-    lines = [HEADERS["mtl"]]
-    units = ",".join(["%d"] * 12)
-    for name, (valence, arousal), expression, row in zip(names, va.tolist(), expr.tolist(), au.tolist(), strict=True):
-        values = f"{_VALUE},{_VALUE},%d" % (valence, arousal, expression)
-        lines.append(f"{name},{values},{units % tuple(row)}")
+def format_frames_file(task: TaskName, images: Sequence[str], rows: Sequence[str]) -> bytes:
+    """Text of the one file with a row per listed frame: the frame's name as the list writes it, then its values."""
+    named = (f"{image},{row}" for image, row in zip(images, rows, strict=True))
+    return _text([submission_header(task, "frame"), *named])
+
+
+def format_rows(task: TaskName, decisions: Mapping[BranchName, np.ndarray]) -> list[str]:
+    """Values of every frame of a subject, comma-separated, in the order of the task's columns."""
+    formats = {"va": _VALUE, "expr": "%d", "au": "%d"}
+    columns = [decisions[branch].reshape(len(decisions[branch]), -1) for branch in BRANCHES_OF_TASK[task]]
+    patterns = [
+        formats[branch] for branch, c in zip(BRANCHES_OF_TASK[task], columns, strict=True) for _ in range(c.shape[1])
+    ]
+    pattern = ",".join(patterns)
+    values = [column.T.tolist() for column in columns]
+    return [pattern % row for row in zip(*(one for column in values for one in column), strict=True)]
+
+
+def _text(lines: list[str]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 

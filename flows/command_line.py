@@ -30,6 +30,7 @@ BackboneOption = Annotated[str | None, typer.Option("--backbone", help="Features
 SourceOption = Annotated[str | None, typer.Option("--source", help="Faces variant, if there are several.")]
 Task = Literal["expr", "va", "au", "mtl"]
 Source = Literal["mtcnn", "cropped", "cropped_aligned"]
+Edition = Literal["abaw3", "abaw4", "abaw5", "abaw6", "abaw7", "abaw8"]
 
 
 @app.command()
@@ -112,10 +113,12 @@ def fit(
 def submit(
     task: Annotated[Task, typer.Argument(help="expr, va, au or mtl.")],
     store: StoreOption,
-    test_list: Annotated[Path, typer.Option("--test-list", help="The organisers' list.")],
+    test_list: Annotated[Path, typer.Option("--test-list", help="The organisers' list of subjects, or sample file.")],
     head: Annotated[str | None, typer.Option("--head", help="Name of the head, or its beginning.")] = None,
     postprocessing: Annotated[str | None, typer.Option("--postprocessing", help="Name, or its beginning.")] = None,
-    edition: Annotated[Literal["abaw3"], typer.Option("--edition", help="Whose file formats.")] = "abaw3",
+    edition: Annotated[
+        Edition | None, typer.Option("--edition", help="Whose formats, if the list's name misleads.")
+    ] = None,
     workers: WorkersOption = None,
     dask_address: DaskOption = None,
 ) -> None:
@@ -160,7 +163,7 @@ def score(
 def verify(
     path: Annotated[Path, typer.Argument(help="Submission: zip, folder, or MTL text file.")],
     task: Annotated[Task | None, typer.Option("--task", help="Guessed from the headers if not given.")] = None,
-    test_list: Annotated[Path | None, typer.Option("--test-list", help="The organisers' list.")] = None,
+    test_list: Annotated[Path | None, typer.Option("--test-list", help="Their list, or sample file.")] = None,
     videos: Annotated[Path | None, typer.Option("--videos", help="Videos that tell how many rows to expect.")] = None,
 ) -> None:
     """Check a submission and say what is wrong and where."""

@@ -15,7 +15,6 @@ from flows.run import Run
 from models.mtcnn import DetectorParams
 from models.tracking import TrackingParams
 from tasks import assign_subjects, crop_faces, embed_faces, import_crops, index_videos
-from tasks.units import remove_unplanned
 
 Source = Literal["mtcnn", "cropped", "cropped_aligned"]
 DEFAULT_BACKBONE = "efficientnet_lite0"
@@ -89,8 +88,7 @@ def extract_videos(
     indexed = _index(run, videos)
     source = crop_faces.source_of(params)
     units = crop_faces.plan_crop_faces(indexed, params=params, segment_frames=segment_frames)
-    remove_unplanned(run.store, units)
-    run.stage("crop_faces", units, crop_faces.compute)
+    run.stage("crop_faces", units, crop_faces.compute, remove_others=True)
     cropped = crop_faces.cropped_videos(run.store, units)
     tracking = assign_subjects.plan_assign_subjects(cropped, source=source, subjects=people, params=TrackingParams())
     run.stage("assign_subjects", tracking, assign_subjects.compute)
@@ -108,8 +106,7 @@ def _embed(
     """Features of all subjects in the videos (or of the subjects) that are named."""
     faces = [f for f in embed_faces.subjects_of_source(run.store, source) if {f.subject, f.video} & set(names)]
     units = embed_faces.plan_embed_faces(faces, source=source, backbone=backbone)
-    remove_unplanned(run.store, units)
-    run.stage("embed_faces", units, embed_faces.compute)
+    run.stage("embed_faces", units, embed_faces.compute, remove_others=True)
     return Extracted(backbone.variant, source, tuple(videos))
 
 

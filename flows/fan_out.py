@@ -8,6 +8,7 @@ from typing import Any
 
 from distributed import Client, as_completed
 
+from data_contracts.errors import StoreError
 from data_contracts.store import Store
 from flows.console import progress_of
 from infra.clusters import unit_resources
@@ -32,6 +33,7 @@ class StageSummary:
     counts: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
+    problems: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, report: UnitReport) -> None:
         """Count what came of one piece of work."""
@@ -39,6 +41,7 @@ class StageSummary:
         if report.cause is None:
             self.done += 1
             self.counts.update(report.counts)
+            self.problems += [(report.name, problem) for problem in report.problems]
         else:
             self.failures[report.name] = report.cause
 
@@ -46,7 +49,11 @@ class StageSummary:
 def fan_out(
     client: Client, store: Store, todo: Sequence[Work], *, run: Run, compute: Any, summary: StageSummary
 ) -> None:
-    """Run every piece of work on the cluster; one that fails is noted with its cause and stops nobody else."""
+    """Run every piece of work on the cluster; one that fails is noted with its cause and stops nobody else.
+
+    Raises:
+        StoreError: the store cannot be written to; what is not done yet is given up.
+    """
     by_key = {f"{summary.stage}-{work.fingerprint[:16]}-{work.name}": work for work in todo}
     resources = unit_resources(client)
     futures = [
@@ -70,6 +77,8 @@ def fan_out(
 
 def _crashed(store: Store, work: Work, error: BaseException | None) -> UnitReport:
     """A cause that is not the input's: one line for the table, the traceback for the debug log."""
+    if isinstance(error, StoreError):
+        raise error
     cause = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
     logger.debug("%s crashed", work.name, exc_info=error)
     work.note_failure(store, cause)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -12,11 +13,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from data_contracts.store import Store
-from flows.console import print_line, print_table
+from data_contracts.store_claim import check_code_version, claim_store
+from flows.console import print_error, print_line, print_table
 from flows.fan_out import StageSummary, fan_out
 from infra.clusters import open_cluster
 from tasks.jobs import Job, Make, run_job, split_pending_jobs
-from tasks.units import Compute, Unit, run_unit, split_pending
+from tasks.units import Compute, Unit, remove_unplanned, run_unit, split_pending
 
 logger = logging.getLogger(__name__)
 _FAILURES_SHOWN = 20
@@ -37,6 +39,7 @@ class Run:
         self._client: Client | None = None
 
     def __enter__(self) -> "Run":
+        self._stack.enter_context(claim_store(self.store, on_wait=print_error))
         return self
 
     def __exit__(
@@ -52,18 +55,29 @@ class Run:
             self._client = self._stack.enter_context(cluster)
         return self._client
 
-    def stage(self, name: str, units: Sequence[Unit], compute: Compute) -> StageSummary:
-        """Make every unit exist; only what is missing or stale is computed."""
+    def stage(self, name: str, units: Sequence[Unit], compute: Compute, *, remove_others: bool = False) -> StageSummary:
+        """Make every unit exist; only what is missing or stale is computed.
+
+        ``remove_others``: units of the same folders that are not among these go.
+        """
+        self._check_version(compute)
+        if remove_others:
+            remove_unplanned(self.store, units)
         return self._run_stage(name, units, split=split_pending, run=run_unit, compute=compute)
 
     def jobs(self, name: str, jobs: Sequence[Job], make: Make) -> StageSummary:
         """Make every bundle exist; only what is missing or stale is made."""
+        self._check_version(make)
         return self._run_stage(name, jobs, split=split_pending_jobs, run=run_job, compute=make)
+
+    def _check_version(self, compute: Compute | Make) -> None:
+        module = sys.modules[compute.__module__]
+        check_code_version(self.store, module.__name__.rsplit(".", 1)[-1], module.CODE_VERSION)
 
     def _run_stage(self, name: str, work: Sequence[Any], *, split: Any, run: Any, compute: Any) -> StageSummary:
         @task(name=name, task_run_name=name, cache_policy=NO_CACHE, retries=0)
         def run_stage_task(units: int) -> str:
-            ready, todo = split(self.store, work)
+            ready, todo, summary.problems = split(self.store, work)
             summary.ready = len(ready)
             logger.info("%s: %d units: %d ready, %d to do", name, units, len(ready), len(todo))
             if todo:
@@ -82,27 +96,35 @@ class Run:
         """(stage, unit, cause) of everything that failed."""
         return [(s.stage, name, cause) for s in self.summaries for name, cause in s.failures.items()]
 
+    @property
+    def problems(self) -> list[tuple[str, str, str]]:
+        """(stage, unit, what is lost) of every input of which only a part could be used."""
+        return [(s.stage, name, problem) for s in self.summaries for name, problem in s.problems]
+
     def print_summary(self) -> None:
-        """The table of stages, and a line per failure."""
+        """The table of stages, and a line per failure and per loss."""
         rows = [
             [s.stage, s.units, s.ready, s.done, len(s.failures), _counts(s), round(s.seconds, 1)]
             for s in self.summaries
         ]
         print_table("Stages", ["stage", "units", "ready", "done", "failed", "rows", "seconds"], rows)
-        for stage, name, cause in self.failures[:_FAILURES_SHOWN]:
-            print_line(f"failed: {stage}: {name}: {cause}")
-        if len(self.failures) > _FAILURES_SHOWN:
-            print_line(f"... and {len(self.failures) - _FAILURES_SHOWN} more: affwild2 status --store {self.store.url}")
+        for kind, found in (("failed", self.failures), ("in part", self.problems)):
+            for stage, name, cause in found[:_FAILURES_SHOWN]:
+                print_line(f"{kind}: {stage}: {name}: {cause}")
+            if len(found) > _FAILURES_SHOWN:
+                print_line(f"... and {len(found) - _FAILURES_SHOWN} more: affwild2 status --store {self.store.url}")
 
     def raise_for_failures(self) -> None:
-        """End the run as failed if anything failed.
+        """End the run as failed if anything failed, or could be used only in part.
 
         Raises:
             SomeFailedError: naming how many and the first.
         """
-        if self.failures:
-            stage, name, cause = self.failures[0]
-            raise SomeFailedError(f"{len(self.failures)} failed, all else is complete; first: {stage} {name}: {cause}")
+        counted = [f"{len(self.failures)} failed"] if self.failures else []
+        counted += [f"{len(self.problems)} used in part"] if self.problems else []
+        if counted:
+            stage, name, cause = [*self.failures, *self.problems][0]
+            raise SomeFailedError(f"{', '.join(counted)}, all else is complete; first: {stage} {name}: {cause}")
 
 
 def _counts(summary: StageSummary) -> str:

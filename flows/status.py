@@ -4,7 +4,7 @@ from collections import Counter
 
 from data_contracts.bundles import list_bundles
 from data_contracts.errors import InputError
-from data_contracts.manifest import Failure, UnitKey
+from data_contracts.manifest import Failure, Manifest, UnitKey
 from data_contracts.store import Store
 from flows.console import print_line, print_table
 
@@ -24,22 +24,30 @@ def print_status(store_url: str) -> int:
     if not names & {*_DATASETS, *_BUNDLES}:
         raise InputError(f"{store_url}: expected a store of affwild2, found none; run affwild2 extract first")
     failures = {key: note for name in _DATASETS for key, note in store.failures(name).items()}
+    manifests = {key: m for name in _DATASETS for key, m in store.manifests(name).items()}
     print_table(
         f"Store {store_url}",
         ["dataset", "variant", "units", "rows", "MB", "failed"],
-        [row for name in _DATASETS for row in _dataset_rows(store, name, failures)],
+        [row for name in _DATASETS for row in _dataset_rows(manifests, name, failures)],
     )
     for kind in _BUNDLES:
         for bundle in list_bundles(store, kind):
             print_line(f"{kind}: {bundle.name}")
     for key, note in failures.items():
         print_line(f"failed: {key.dataset} {key}: {note.cause}")
-    return 1 if failures else 0
+    problems = [(key, line) for key, m in manifests.items() for line in m.details.get("problems", ())]
+    for key, line in problems:
+        print_line(f"in part: {key.dataset} {key}: {line}")
+    return 1 if failures or problems else 0
 
 
-def _dataset_rows(store: Store, name: str, failures: dict[UnitKey, Failure]) -> list[list[object]]:
+def _dataset_rows(
+    manifests: dict[UnitKey, Manifest], name: str, failures: dict[UnitKey, Failure]
+) -> list[list[object]]:
     units, rows, size, failed = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
-    for key, manifest in store.manifests(name).items():
+    for key, manifest in manifests.items():
+        if key.dataset != name:
+            continue
         variant = _variant(key)
         units[variant] += 1
         rows[variant] += manifest.rows

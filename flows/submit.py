@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from prefect import flow
 from pydantic import Field
 
 from data_contracts.bundles import Bundle, find_bundle, list_bundles, require_bundle
+from data_contracts.editions import EditionName, rows_by
 from data_contracts.errors import InputError
 from data_contracts.vocabulary import TaskName
 from flows.console import print_line, print_table
@@ -21,13 +22,14 @@ class SubmitRequest:
     """Which head's decisions to write for which test list.
 
     ``head`` may be the beginning of a name; None takes the only head of the task. ``postprocessing`` likewise, None
-    takes the one tuned last for that head.
+    takes the one tuned last for that head. ``edition`` is told by the list if None.
     """
 
     task: TaskName
     test_list: Path
     head: str | None = None
     postprocessing: str | None = None
+    edition: EditionName | None = None
 
 
 def write_submissions(run: Run, requests: list[SubmitRequest]) -> list[Bundle]:
@@ -47,7 +49,12 @@ def write_submissions(run: Run, requests: list[SubmitRequest]) -> list[Bundle]:
         run.stage(f"predict_outputs {request.task}", units, predict_outputs.compute)
         jobs.append(
             write_submission.plan_write_submission(
-                run.store, head=head, postprocessing=rule, source=variant.source, test_list=request.test_list
+                run.store,
+                head=head,
+                postprocessing=rule,
+                source=variant.source,
+                test_list=request.test_list,
+                edition=request.edition,
             )
         )
     run.jobs("write_submission", jobs, write_submission.make)
@@ -73,15 +80,33 @@ def _postprocessing(run: Run, request: SubmitRequest, head: Bundle) -> Bundle:
     return rules[0]
 
 
+_COVERAGE_SHOWN = (
+    "rows",
+    "with_face",
+    "interpolated",
+    "before_first_face",
+    "after_last_face",
+    "without_any_face",
+    "beyond_video",
+)
+
+
 def print_submissions(run: Run, bundles: list[Bundle]) -> None:
     """Coverage per task, and where each zip lies."""
     rows = []
     for bundle in bundles:
         coverage = bundle.details["coverage"]
-        totals = [sum(c[name] for c in coverage) for name in ("rows", "with_face", "interpolated", "beyond_video")]
-        rows.append([bundle.details["task"], len(coverage), *totals])
-    print_table("Submissions", ["task", "subjects", "rows", "with face", "interpolated", "beyond video"], rows)
+        totals = [sum(c[name] for c in coverage) for name in _COVERAGE_SHOWN]
+        rows.append([bundle.details["edition"], bundle.details["task"], len(coverage), *totals])
+    shown = [name.replace("_", " ") for name in _COVERAGE_SHOWN]
+    print_table("Submissions", ["edition", "task", "subjects", *shown], rows)
     for bundle in bundles:
+        uncounted = [c["subject"] for c in bundle.details["coverage"] if c["frames_known_from"] != "video"]
+        if uncounted and rows_by(bundle.details["edition"], bundle.details["task"]) == "subject":
+            print_line(
+                f"note: {bundle.details['task']}: no video told how many rows {len(uncounted)} subjects need "
+                f"({', '.join(uncounted[:3])}, ...); theirs end at the last crop"
+            )
         print_line(f"submission: {run.store.locate(bundle.folder + '/' + bundle.details['zip'])}")
 
 
@@ -92,13 +117,13 @@ def submit(
     test_list: Annotated[Path, Field(description="the organisers' list of test subjects, or of frames for mtl")],
     head: Annotated[str | None, Field(description="name of the head, or its beginning")] = None,
     postprocessing: Annotated[str | None, Field(description="name of the post-processing, or its beginning")] = None,
-    edition: Annotated[Literal["abaw3"], Field(description="whose file formats")] = "abaw3",
+    edition: Annotated[EditionName | None, Field(description="whose file formats; none: the list tells")] = None,
     dask_address: str | None = None,
     workers: Annotated[int | None, Field(ge=1)] = None,
 ) -> str:
     """Write the submission of one task; returns where its zip lies."""
     with Run(store, dask_address=dask_address, workers=workers) as run:
-        bundles = write_submissions(run, [SubmitRequest(task, test_list, head, postprocessing)])
+        bundles = write_submissions(run, [SubmitRequest(task, test_list, head, postprocessing, edition)])
         run.print_summary()
         print_submissions(run, bundles)
         run.raise_for_failures()

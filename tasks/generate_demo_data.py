@@ -10,9 +10,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from data_contracts.annotations import HEADERS
+from data_contracts.editions import ABAW3_FOLDERS, ABAW3_TEST_LISTS, HEADERS
 from data_contracts.errors import InputError
-from data_contracts.layout import CHALLENGE_FOLDERS, TEST_LISTS
 from data_contracts.vocabulary import ACTION_UNITS, SetName, TaskName
 from models.crops import encode_jpeg
 from models.face_warp import PATCH_PX, FacePatch, cut_face_patch, soft_oval, warp_face
@@ -183,7 +182,7 @@ def _write_annotations(root: Path, scenes: list[_Scene]) -> None:
                 "au": [",".join(map(str, row)) for row in performance.unit_labels],
             }
             for task, lines in values.items():
-                path = root / CHALLENGE_FOLDERS[task] / folder / f"{subject}.txt"
+                path = root / ABAW3_FOLDERS[task] / folder / f"{subject}.txt"
                 _write_lines(path, [HEADERS[task], *lines])
             rows = zip(values["va"], values["expr"], values["au"], strict=True)
             # The multi-task set is a sample of the frames.
@@ -191,16 +190,16 @@ def _write_annotations(root: Path, scenes: list[_Scene]) -> None:
             mtl[scene.set_name] += [f"{subject}/{n:05d}.jpg,{v},{e},{a}" for n, (v, e, a) in every_second]
     for set_name, lines in mtl.items():
         name = "train_set.txt" if set_name == "train" else "validation_set.txt"
-        _write_lines(root / CHALLENGE_FOLDERS["mtl"] / name, [HEADERS["mtl"], *lines])
+        _write_lines(root / ABAW3_FOLDERS["mtl"] / name, [HEADERS["mtl"], *lines])
 
 
 def _write_test_lists(root: Path, scenes: list[_Scene]) -> None:
     people = {s: p for scene in scenes if scene.set_name == "test" for s, (_, p) in scene.people.items()}
-    for task, name in TEST_LISTS.items():
+    for task, name in ABAW3_TEST_LISTS.items():
         if task != "mtl":
             _write_lines(root / name, list(people))
     frames = [f"{s}/{n:05d}.jpg" for s, p in people.items() for n in range(1, len(p.visible) + 1, 2)]
-    _write_lines(root / TEST_LISTS["mtl"], ["image", *frames])
+    _write_lines(root / ABAW3_TEST_LISTS["mtl"], ["image", *frames])
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:

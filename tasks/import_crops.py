@@ -44,7 +44,12 @@ def plan_import_crops(crops: Mapping[str, Crops], *, name: str, frame_counts: Ma
             stage="import_crops", version=CODE_VERSION, subject=subject, frame_count=frame_count, files=stats
         )
         key = UnitKey("faces", (("source", source), ("video", video)), subject)
-        arguments = {"subject": subject, "frame_count": frame_count, "files": [(n, str(p)) for n, p in files]}
+        arguments = {
+            "subject": subject,
+            "frame_count": frame_count,
+            "files": [(n, str(p)) for n, p in files],
+            "frames_known_from": "video" if video in frame_counts else "last crop",
+        }
         units.append(Unit(key, made_from, arguments))
     return units
 
@@ -67,6 +72,7 @@ def compute(store: Store, unit: Unit) -> Product:
     digest = hashlib.sha256(f"{subject}:{frame_count}:{CODE_VERSION}".encode())
     product = Product(FACES, [])
     product.details = {"first_frame": 1, "frame_count": frame_count, "subject": subject}
+    product.details["frames_known_from"] = unit.arguments["frames_known_from"]
 
     def tables() -> Iterator[pa.Table]:
         files = dict(unit.arguments["files"])

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_contracts.bundles import Bundle, find_bundle, write_bundle
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, StoreError
 from data_contracts.store import Store
-from tasks.units import UnitReport
+from tasks.units import Pending, UnitReport
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Files:
 Make = Callable[[Store, Job], Files]
 
 
-def split_pending_jobs(store: Store, jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
+def split_pending_jobs(store: Store, jobs: Sequence[Job]) -> Pending:
     """Jobs whose bundle exists as planned, and jobs still to do."""
     done = [job for job in jobs if _exists(store, job)]
-    return done, [job for job in jobs if job not in done]
+    return Pending(done, [job for job in jobs if job not in done], [])
 
 
 def _exists(store: Store, job: Job) -> bool:
@@ -55,6 +55,8 @@ def run_job(store_url: str, make: Make, job: Job) -> UnitReport:
     store, started = Store(store_url), time.monotonic()
     try:
         made = make(store, job)
+    except StoreError:
+        raise
     except InputError as error:
         return UnitReport(job.name, seconds=time.monotonic() - started, cause=str(error))
     write_bundle(store, job.folder, made.files, fingerprint=job.fingerprint, details=made.details)

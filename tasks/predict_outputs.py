@@ -69,7 +69,9 @@ def compute(store: Store, unit: Unit) -> Product:
     head, task = _cached_head(store.url, name, bundle.fingerprint)
     branches = BRANCHES_OF_TASK[task]
     dataset = outputs_dataset(branches)
+    variant: FeaturesVariant = unit.arguments["variant"]
     product = Product(dataset, [])
+    product.details["frames_known_from"] = variant.frames_known_from(unit.key.value("subject"))
     product.tables = _tables(store, unit, head, dataset, product)
     return product
 

@@ -25,6 +25,10 @@ class FeaturesVariant:
         """What results made from this subject's features depend on."""
         return [manifest.identity for _, manifest in self.subjects[subject]]
 
+    def frames_known_from(self, subject: str) -> str:
+        """What told how many frames the subject's video has: ``video``, or ``last crop`` for lack of a video."""
+        return str(self.subjects[subject][-1][1].details.get("frames_known_from", "video"))
+
     @property
     def origin(self) -> dict[str, Any]:
         """How the features came to be: ``backbone_name``, ``weights``, ``crop_params`` (None for official crops)."""

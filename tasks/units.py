@@ -4,18 +4,21 @@ A stage module offers ``CODE_VERSION``, a ``plan_...`` that lists its units, and
 rows. How units reach workers is the business of ``flows``.
 """
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, StoreError
 from data_contracts.manifest import Failure, Manifest, UnitKey
 from data_contracts.schemas import Dataset
 from data_contracts.store import Store
+
+_PROBLEMS_KEPT = 5
 
 
 @dataclass(frozen=True)
@@ -36,36 +39,50 @@ class Unit:
         return str(self.key)
 
     def note_failure(self, store: Store, cause: str) -> None:
-        """Keep the cause beside the place where the data would lie."""
-        store.note_failure(self.key, Failure(self.fingerprint, cause))
+        """Keep the cause beside the place where the data would lie, if that place can be."""
+        with contextlib.suppress(InputError):
+            store.note_failure(self.key, Failure(self.fingerprint, cause))
 
 
 @dataclass
 class Product:
-    """Rows of a unit, to be drawn once; ``counts`` and ``details`` may be filled while they are drawn."""
+    """Rows of a unit, to be drawn once; all else may be filled while they are drawn.
+
+    ``problems``: a line for every part of the input that is lost, while the rest of it was used.
+    """
 
     dataset: Dataset
     tables: Iterable[pa.Table]
     counts: Counter[str] = field(default_factory=Counter)
     details: dict[str, Any] = field(default_factory=dict)
     identity: str | None = None
+    problems: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class UnitReport:
-    """What came of a unit: rows per status, or the cause why there are none."""
+    """What came of a unit: rows per status and what is wrong with its input, or the cause why there are no rows."""
 
     name: str
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     cause: str | None = None
+    problems: tuple[str, ...] = ()
+
+
+class Pending(NamedTuple):
+    """Work that exists as planned, work still to do, and what was wrong with the inputs of the former."""
+
+    ready: list[Any]
+    todo: list[Any]
+    problems: list[tuple[str, str]]
 
 
 Compute = Callable[[Store, Unit], Product]
 
 
-def split_pending(store: Store, units: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:
-    """Units that exist as planned, and units still to do; manifests are listed once per dataset and variant."""
+def split_pending(store: Store, units: Sequence[Unit]) -> Pending:
+    """Which units exist as planned; manifests are listed once per dataset and variant."""
     known: dict[UnitKey, Manifest] = {}
     roots = {_listing_root(key) for unit in units for key in (unit.key, *unit.companions)}
     for dataset, partitions in sorted(roots):
@@ -77,7 +94,8 @@ def split_pending(store: Store, units: Sequence[Unit]) -> tuple[list[Unit], list
 
     done = [unit for unit in units if is_done(unit)]
     finished = {unit.key for unit in done}
-    return done, [unit for unit in units if unit.key not in finished]
+    problems = [(u.name, line) for u in done for line in known[u.key].details.get("problems", ())]
+    return Pending(done, [unit for unit in units if unit.key not in finished], problems)
 
 
 def remove_unplanned(store: Store, units: Sequence[Unit]) -> None:
@@ -101,6 +119,8 @@ def _listing_root(key: UnitKey) -> tuple[str, tuple[tuple[str, str], ...]]:
 def write_product(store: Store, key: UnitKey, product: Product, *, fingerprint: str, started: float) -> Manifest:
     """Write a unit's rows and then its manifest; ``started`` is the ``time.monotonic()`` of its begin."""
     part, size, rows = store.write_unit(key, product.dataset, product.tables, fingerprint=fingerprint)
+    if product.problems:
+        product.details["problems"] = first_few(product.problems)
     manifest = Manifest(
         fingerprint=fingerprint,
         identity=product.identity or fingerprint,
@@ -120,7 +140,16 @@ def run_unit(store_url: str, compute: Compute, unit: Unit) -> UnitReport:
     store, started = Store(store_url), time.monotonic()
     try:
         manifest = write_product(store, unit.key, compute(store, unit), fingerprint=unit.fingerprint, started=started)
+    except StoreError:
+        raise
     except InputError as error:
         unit.note_failure(store, str(error))
         return UnitReport(unit.name, seconds=time.monotonic() - started, cause=str(error))
-    return UnitReport(unit.name, counts=manifest.counts, seconds=manifest.seconds)
+    problems = tuple(manifest.details.get("problems", ()))
+    return UnitReport(unit.name, counts=manifest.counts, seconds=manifest.seconds, problems=problems)
+
+
+def first_few(lines: Sequence[str]) -> list[str]:
+    """So many lines as a person reads, and how many more there are."""
+    more = len(lines) - _PROBLEMS_KEPT
+    return list(lines) if more <= 1 else [*lines[:_PROBLEMS_KEPT], f"... and {more} more like these"]

@@ -10,65 +10,88 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.bundles import Bundle, read_file, require_bundle
+from data_contracts.editions import EditionName, check_edition, edition_of_list
 from data_contracts.errors import InputError
 from data_contracts.fingerprint import digest_of_file, fingerprint, variant_name
-from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.store import Store
-from data_contracts.submission_files import format_mtl_file, format_subject_file, zip_bytes
-from data_contracts.test_lists import read_mtl_list, read_subject_list
+from data_contracts.submission_files import format_frames_file, format_rows, format_subject_file, zip_bytes
+from data_contracts.test_lists import read_test_list
 from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
 from models.postprocessing import PostProcessing
 from tasks.jobs import Files, Job
 from tasks.predict_outputs import read_outputs
 
-CODE_VERSION = 1
-EDITION = "abaw3"
+CODE_VERSION = 2
 Decisions = Mapping[BranchName, np.ndarray]
 
 
 @dataclass(frozen=True)
 class SubjectCoverage:
-    """Where the rows of one subject come from."""
+    """Where the rows of one subject come from; the parts sum to ``rows``.
+
+    Attributes:
+        with_face: frames that show the subject's face.
+        interpolated: between two frames with a face.
+        before_first_face, after_last_face: these take the first or last prediction.
+        without_any_face: the subject is never seen: Neutral, 0, no unit.
+        beyond_video: demanded, but the video (or the crops) has no such frame; they take the last prediction.
+        frames_known_from: ``video``, or ``last crop`` where there is no video to count: rows may be missing then.
+    """
 
     subject: str
     rows: int
     with_face: int
     interpolated: int
+    before_first_face: int
+    after_last_face: int
+    without_any_face: int
     beyond_video: int
+    frames_known_from: str
 
 
-def plan_write_submission(store: Store, *, head: Bundle, postprocessing: Bundle, source: str, test_list: Path) -> Job:
-    """The job that writes one submission.
+def plan_write_submission(
+    store: Store,
+    *,
+    head: Bundle,
+    postprocessing: Bundle,
+    source: str,
+    test_list: Path,
+    edition: EditionName | None = None,
+) -> Job:
+    """The job that writes one submission; the list tells the edition if none is named.
 
     Raises:
-        InputError: the test list cannot be read, or a subject in it has no outputs of this head.
+        InputError: the test list cannot be read or is not of that edition and task, or a subject in it has no outputs
+            of this head.
     """
     task: TaskName = head.details["task"]
-    wanted = _subjects_of_list(task, test_list)
+    wanted = read_test_list(test_list)
+    edition = edition or edition_of_list(test_list, task, wanted.rows_by)
+    check_edition(edition, task, wanted.rows_by, test_list)
     units = {k.value("subject"): (k, m) for k, m in store.manifests("outputs", head=head.name, source=source).items()}
-    missing = [subject for subject in wanted if subject not in units]
+    missing = [subject for subject in wanted.subjects if subject not in units]
     if missing:
         raise InputError(
-            f"{test_list}: expected outputs of head {head.name} for all {len(wanted)} subjects, found none for "
-            f"{len(missing)} ({', '.join(missing[:5])}); extract their videos and predict first"
+            f"{test_list}: expected outputs of head {head.name} for all {len(wanted.subjects)} subjects, found none "
+            f"for {len(missing)} ({', '.join(missing[:5])}); extract their videos and predict first"
         )
-    outputs = [units[subject] for subject in wanted]
+    outputs = [units[subject] for subject in wanted.subjects]
     made_from = fingerprint(
         stage="write_submission",
         version=CODE_VERSION,
-        edition=EDITION,
+        edition=edition,
         postprocessing=postprocessing.fingerprint,
         outputs=[(key.value("subject"), manifest.identity) for key, manifest in outputs],
         test_list=digest_of_file(test_list),
     )
-    arguments = {"head": head.name, "postprocessing": postprocessing.name, "outputs": outputs, "list": str(test_list)}
-    return Job(f"submissions/{variant_name(f'{EDITION}-{task}', made_from)}", made_from, arguments)
-
-
-def _subjects_of_list(task: TaskName, test_list: Path) -> list[str]:
-    if task == "mtl":
-        return sorted({subject for subject, _ in read_mtl_list(test_list)})
-    return read_subject_list(test_list)
+    arguments = {
+        "head": head.name,
+        "postprocessing": postprocessing.name,
+        "outputs": outputs,
+        "list": str(test_list),
+        "edition": edition,
+    }
+    return Job(f"submissions/{variant_name(f'{edition}-{task}', made_from)}", made_from, arguments)
 
 
 def load_postprocessing(store: Store, bundle: Bundle) -> PostProcessing:
@@ -80,18 +103,28 @@ def make(store: Store, job: Job) -> Files:
     """Text files, zip, manifest and coverage table of one submission."""
     head = require_bundle(store, "heads", job.arguments["head"])
     chosen = require_bundle(store, "postprocessing", job.arguments["postprocessing"])
-    rule, task = load_postprocessing(store, chosen), head.details["task"]
-    decided: dict[str, tuple[Decisions, np.ndarray]] = {}
-    for key, manifest in job.arguments["outputs"]:
-        decided[key.value("subject")] = _decide(store, key, manifest, rule, task)
-    if task == "mtl":
-        texts, coverage = _mtl_file(decided, Path(job.arguments["list"]))
-    else:
-        texts = {f"{s}.txt": format_subject_file(task, decisions[task]) for s, (decisions, _) in decided.items()}
-        coverage = [_coverage(subject, present, len(present)) for subject, (_, present) in decided.items()]
-    zipped = zip_bytes(texts)
+    rule, task, edition = load_postprocessing(store, chosen), head.details["task"], job.arguments["edition"]
+    wanted = read_test_list(Path(job.arguments["list"]))
+    texts: dict[str, bytes] = {}
+    rows = np.empty(len(wanted.images), object)
+    coverage = []
+    for number, (key, manifest) in enumerate(job.arguments["outputs"]):
+        present, outputs = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
+        decisions = rule.apply(outputs, present)
+        frame: np.ndarray = np.arange(1, len(present) + 1)
+        if wanted.rows_by == "subject":
+            texts[f"{wanted.subjects[number]}.txt"] = format_subject_file(task, decisions)
+        else:
+            here = np.flatnonzero(wanted.subject_of_row == number)
+            frame = wanted.frame_of_row[here]
+            values = np.array(format_rows(task, decisions), object)
+            rows[here] = values[np.minimum(frame, len(present)) - 1]
+        known_from = manifest.details.get("frames_known_from", "video")
+        coverage.append(_coverage(wanted.subjects[number], present, frame, known_from))
+    if wanted.rows_by == "frame":
+        texts[f"{task.upper()}_predictions.txt"] = format_frames_file(task, wanted.images, rows.tolist())
     details = {
-        "edition": EDITION,
+        "edition": edition,
         "task": task,
         "head": head.name,
         "recipe": head.details["recipe"],
@@ -99,45 +132,30 @@ def make(store: Store, job: Job) -> Files:
         "fingerprints": {"head": head.fingerprint, "postprocessing": chosen.fingerprint},
         "figures": chosen.details["figures"],
         "coverage": [asdict(c) for c in coverage],
-        "zip": f"{EDITION}_{task}.zip",
+        "zip": f"{edition}_{task}.zip",
     }
     files = {f"predictions/{name}": text for name, text in texts.items()}
-    return Files(files | {details["zip"]: zipped, "coverage.csv": _coverage_csv(coverage)}, details)
+    return Files(files | {details["zip"]: zip_bytes(texts), "coverage.csv": _coverage_csv(coverage)}, details)
 
 
-def _decide(
-    store: Store, key: UnitKey, manifest: Manifest, rule: PostProcessing, task: TaskName
-) -> tuple[Decisions, np.ndarray]:
-    present, outputs = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
-    return rule.apply(outputs, present), present
-
-
-def _mtl_file(
-    decided: Mapping[str, tuple[Decisions, np.ndarray]], test_list: Path
-) -> tuple[dict[str, bytes], list[SubjectCoverage]]:
-    """Rows in the order of the list; a frame past the end of a video takes the last frame's decision."""
-    names, rows = [], []
-    listed: dict[str, list[int]] = {}
-    for subject, frame in read_mtl_list(test_list):
-        decisions, present = decided[subject]
-        at = min(frame, len(present)) - 1
-        names.append(f"{subject}/{frame:05d}.jpg")
-        rows.append((decisions["va"][at], decisions["expr"][at], decisions["au"][at]))
-        listed.setdefault(subject, []).append(frame)
-    va, expr, au = (np.stack(column) for column in zip(*rows, strict=True))
-    coverage = [_coverage_of_frames(subject, decided[subject][1], frames) for subject, frames in listed.items()]
-    return {"MTL_predictions.txt": format_mtl_file(names, va=va, expr=expr, au=au)}, coverage
-
-
-def _coverage(subject: str, present: np.ndarray, rows: int) -> SubjectCoverage:
-    return _coverage_of_frames(subject, present, list(range(1, rows + 1)))
-
-
-def _coverage_of_frames(subject: str, present: np.ndarray, frames: list[int]) -> SubjectCoverage:
-    inside = np.array([frame for frame in frames if frame <= len(present)], dtype=int)
-    with_face = int(present[inside - 1].sum())
-    beyond = len(frames) - len(inside)
-    return SubjectCoverage(subject, len(frames), with_face, len(frames) - with_face - beyond, beyond)
+def _coverage(subject: str, present: np.ndarray, frame: np.ndarray, known_from: str) -> SubjectCoverage:
+    """Counts over the demanded frames (1-based, any order, repeats count)."""
+    inside = frame[frame <= len(present)] - 1
+    seen = np.flatnonzero(present)
+    faceless = inside[~present[inside]]
+    before, after = (int((faceless < seen[0]).sum()), int((faceless > seen[-1]).sum())) if seen.size else (0, 0)
+    never = 0 if seen.size else len(faceless)
+    return SubjectCoverage(
+        subject=subject,
+        rows=len(frame),
+        with_face=len(inside) - len(faceless),
+        interpolated=len(faceless) - before - after - never,
+        before_first_face=before,
+        after_last_face=after,
+        without_any_face=never,
+        beyond_video=len(frame) - len(inside),
+        frames_known_from=known_from,
+    )
 
 
 def _coverage_csv(coverage: list[SubjectCoverage]) -> bytes:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from data_contracts.annotations import HEADERS, read_annotations
+from data_contracts.annotations import read_annotations
+from data_contracts.editions import HEADERS
 from data_contracts.errors import InputError
 from data_contracts.schemas import LABELS, check_schema
 from data_contracts.vocabulary import ACTION_UNITS

@@ -5,28 +5,35 @@ import numpy as np
 import pytest
 
 from data_contracts.errors import InputError
-from data_contracts.submission_files import format_mtl_file, format_subject_file, zip_bytes
+from data_contracts.submission_files import format_frames_file, format_rows, format_subject_file, zip_bytes
 from data_contracts.verification import verify_submission
+from data_contracts.vocabulary import BRANCHES_OF_TASK
 
 ROWS = {"s1": 3, "s2": 2}
-DECISIONS = {
-    "expr": {name: np.zeros(rows, int) for name, rows in ROWS.items()},
-    "va": {name: np.zeros((rows, 2)) for name, rows in ROWS.items()},
-    "au": {name: np.zeros((rows, 12), int) for name, rows in ROWS.items()},
-}
-MTL = ["s1/00001.jpg", "s2/00002.jpg", "s1/00003.jpg"]
+COLUMNS = {"expr": (), "va": (2,), "au": (12,)}
+FRAMES = ["s1/00001.jpg", "s2/00002.jpg", "s1/00003.jpg"]
+SORTED = ["s2/00001.jpg", "s2/00002.jpg", "s1/00001.jpg", "s1/00002.jpg", "s1/00003.jpg"]
+
+
+def zeros(task, count):
+    return {b: np.zeros((count, *COLUMNS[b]), np.float32 if b == "va" else int) for b in BRANCHES_OF_TASK[task]}
 
 
 def texts(task):
+    """A submission of ABAW3."""
     if task == "mtl":
-        arrays = {"va": np.zeros((3, 2)), "expr": np.zeros(3, int), "au": np.zeros((3, 12), int)}
-        return {"MTL_predictions.txt": format_mtl_file(MTL, **arrays)}
-    return {f"{name}.txt": format_subject_file(task, values) for name, values in DECISIONS[task].items()}
+        return frames_file(task, FRAMES)
+    return {f"{name}.txt": format_subject_file(task, zeros(task, count)) for name, count in ROWS.items()}
 
 
-def verify(tmp_path, files, task, *, raw=None):
+def frames_file(task, images):
+    name = f"{task.upper()}_predictions.txt"
+    return {name: format_frames_file(task, images, format_rows(task, zeros(task, len(images))))}
+
+
+def verify(tmp_path, files, task, *, raw=None, wanted=None):
     (tmp_path / "s.zip").write_bytes(raw or zip_bytes(files))
-    (tmp_path / "list").write_text("\n".join(MTL if "MTL_predictions.txt" in files else ROWS))
+    (tmp_path / "list").write_text("\n".join(wanted or (FRAMES if "MTL_predictions.txt" in files else ROWS)))
     return verify_submission(tmp_path / "s.zip", task=task, test_list=tmp_path / "list", expected_rows=ROWS)
 
 
@@ -66,7 +73,7 @@ BROKEN = {
     "missing frame": (
         "mtl",
         changed("mtl", "MTL_predictions.txt", b"s2/00002", b"s2/00009"),
-        "s2/00002.jpg is missing",
+        "s2/00002.jpg of the list is missing",
     ),
     "reordered": (
         "mtl",
@@ -74,7 +81,7 @@ BROKEN = {
             "MTL_predictions.txt": b"\n".join(texts("mtl")["MTL_predictions.txt"].split(b"\n")[i] for i in (0, 2, 1, 3))
             + b"\n"
         },
-        "order of the test list",
+        "order of the list",
     ),
 }
 
@@ -121,3 +128,61 @@ def test_nothing_there(tmp_path):
         verify_submission(tmp_path / "x.txt")
     (tmp_path / "empty").mkdir()
     assert verify_submission(tmp_path / "empty")[0].cause.startswith("expected text files")
+
+
+@pytest.mark.parametrize("task", ["expr", "va", "au"])
+def test_one_file_since_abaw5_is_accepted(tmp_path, task):
+    assert verify(tmp_path, frames_file(task, SORTED), None, wanted=SORTED) == []
+    assert verify_submission(tmp_path / "s.zip", expected_rows=ROWS) == []
+
+
+def sorted_without(*places):
+    return [image for place, image in enumerate(SORTED) if place not in places]
+
+
+BROKEN_FRAMES = {
+    "missing row": (sorted_without(1), SORTED, "row s2/00002.jpg of the list is missing"),
+    "extra row": (SORTED, sorted_without(4), "line 6: row s1/00003.jpg is not in the list"),
+    "row twice": ([*SORTED, SORTED[4]], SORTED, "line 7: row s1/00003.jpg is more often than in the list"),
+    "reordered": ([*SORTED[:3], SORTED[4], SORTED[3]], SORTED, "line 5: expected the order of the list (s1/00002.jpg)"),
+    "shifted by one": ([*SORTED[1:], "s1/00004.jpg"], SORTED, "row s2/00001.jpg of the list is missing"),
+    "list of subjects": (SORTED, list(ROWS), "the test list names subjects"),
+}
+
+
+@pytest.mark.parametrize("name", list(BROKEN_FRAMES))
+def test_rows_that_are_not_those_of_the_sample_file(tmp_path, name):
+    images, wanted, cause = BROKEN_FRAMES[name]
+    faults = verify(tmp_path, frames_file("va", images), None, wanted=wanted)
+    assert any(cause in str(fault) for fault in faults), [str(fault) for fault in faults]
+
+
+def test_without_a_list_the_videos_tell_the_rows(tmp_path):
+    (tmp_path / "s.txt").write_bytes(*frames_file("va", [*sorted_without(1), "s1/00001.jpg"]).values())
+    faults = [str(fault) for fault in verify_submission(tmp_path / "s.txt", expected_rows=ROWS)]
+    assert faults == [
+        "s.txt: line 2: expected 2 rows of s2, one per frame of the video, got 1",
+        "s.txt: line 6: expected frames of s1 to ascend, got 1 after 3",
+        "s.txt: line 3: expected 3 rows of s1, one per frame of the video, got 4",
+    ]
+
+
+def test_a_million_rows_with_a_fault_in_each_are_told_briefly(tmp_path):
+    images = [f"s/{n:05d}.jpg" for n in range(1, 20_001)]
+    (data,) = frames_file("va", images).values()
+    (tmp_path / "s.txt").write_bytes(data.replace(b"0.000000", b"9"))
+    faults = verify_submission(tmp_path / "s.txt")
+    assert len(faults) == 6 and "more faults like these" in faults[-1].cause
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "huge"])
+def test_a_zip_that_cannot_be_read_is_a_fault(tmp_path, damage):
+    data = bytearray(zip_bytes(texts("expr")))
+    if damage == "cut":
+        del data[40:60]
+    elif damage == "flip":
+        data[45] ^= 0xFF
+    else:
+        at = data.rindex(b"PK\x01\x02")
+        data[at + 24 : at + 28] = (0x7FFFFFFF).to_bytes(4, "little")
+    assert verify(tmp_path, {}, "expr", raw=bytes(data))

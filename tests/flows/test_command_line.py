@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from data_contracts.layout import TEST_LISTS
+from data_contracts.editions import ABAW3_TEST_LISTS
 
 from tests.flows.conftest import run_command  # isort: skip
 
@@ -43,9 +43,9 @@ def test_status_tells_what_is_ready_and_what_failed(demo):
 def test_verify_from_the_command_line(demo):
     path = next((demo.store / "submissions").glob("abaw3-va-*/abaw3_va.zip"))
     lists = demo.data / "names_of_videos_in_each_test_set"
-    finished = run_command("verify", path, "--test-list", lists / TEST_LISTS["va"], "--videos", demo.data)
+    finished = run_command("verify", path, "--test-list", lists / ABAW3_TEST_LISTS["va"], "--videos", demo.data)
     assert finished.returncode == 0 and "no fault against test list and videos" in finished.stdout
-    finished = run_command("verify", path, "--test-list", lists / TEST_LISTS["expr"], "--task", "expr")
+    finished = run_command("verify", path, "--test-list", lists / ABAW3_TEST_LISTS["expr"], "--task", "expr")
     assert finished.returncode == 1 and "expected the header" in finished.stdout
 
 
