@@ -225,3 +225,30 @@ def _names_in(path: Path) -> set[str]:
     """Subjects that the lines of a list name: ``subject`` or ``subject/00001.jpg,...``."""
     with open(path, encoding="utf-8", errors="replace") as lines:
         return {line.split(",", 1)[0].split("/", 1)[0].strip() for line in lines}
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file's name is text; on disk it may be any bytes."""
+    return not any("\udc80" <= c <= "\udcff" for c in name)
+
+
+def file_state(path: Path) -> list[int]:
+    """Size in bytes and time of the last change in ns; -1, -1 if there is no such file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return [-1, -1]
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def check_unchanged(path: Path, before: list[int]) -> None:
+    """That a file is as it was.
+
+    Raises:
+        InputError: it has changed, or is gone.
+    """
+    now = file_state(path)
+    if now != list(before):
+        problem = "it was changed" if now[0] == before[0] else f"{before[0]:,} bytes became {now[0]:,}"
+        problem = "it is gone" if now[0] < 0 else problem
+        raise InputError(f"{path}: expected a file that stays as it is, got: {problem}; run again when it is complete")

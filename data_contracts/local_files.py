@@ -15,16 +15,18 @@ _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager
-def replacing_file(target: str) -> Iterator[IO[bytes]]:
+def replacing_file(target: str, *, unfinished: str) -> Iterator[IO[bytes]]:
     """A file to write to, that takes the place of ``target`` when the block ends well, and leaves no trace if not.
+
+    Until then it lies in the folder ``unfinished``, on the same disk: what a killed process has left is found there.
 
     Raises:
         StoreError, InputError: as ``raise_store_error``.
     """
-    folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
+    temporary = os.path.join(unfinished, uuid.uuid4().hex)
     try:
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(unfinished, exist_ok=True)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(temporary, "wb") as file:
             yield file
             file.flush()

@@ -21,6 +21,7 @@ from data_contracts.manifest import Failure, Manifest, UnitKey, is_failure_path,
 from data_contracts.schemas import Dataset, check_schema
 
 ROW_GROUP_ROWS = 2048
+UNFINISHED = ".unfinished"
 _LOCAL_PROTOCOLS = ("file", "local")
 
 
@@ -240,7 +241,7 @@ class Store:
             yield buffer
             self._fs.pipe_file(target, buffer.getvalue())
             return
-        with replacing_file(target) as file:
+        with replacing_file(target, unfinished=f"{self._root}/{UNFINISHED}") as file:
             yield file
 
 

@@ -4,12 +4,13 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 
 from data_contracts.errors import InputError
 from data_contracts.local_files import raise_store_error
-from data_contracts.store import Store
+from data_contracts.store import UNFINISHED, Store
 
 _LOCK = ".lock"
 _VERSIONS = "_code_versions.json"
@@ -42,6 +43,8 @@ def claim_store(store: Store, *, on_wait: Callable[[str], None]) -> Iterator[Non
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
+        # What a killed run has left; nobody else writes now.
+        shutil.rmtree(store.locate(UNFINISHED), ignore_errors=True)
         yield
 
 

@@ -11,6 +11,8 @@ import typer
 
 from infra.interruption import EXIT_INTERRUPTED
 
+# What Prefect's client raises when its server is gone; by name, so that nothing is imported for it.
+_SERVER_LOST = ("ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout", "ReadTimeout")
 EXIT_SOME_FAILED = 1
 EXIT_WRONG_REQUEST = 2
 
@@ -199,8 +201,10 @@ def _run_flow(module: str, name: str, check: Callable[[], None] | None = None, *
             check()
 
         from infra.interruption import ending_at_once
+        from infra.orphans import end_orphans_with_this_process
         from infra.prefect_runtime import local_prefect
 
+        end_orphans_with_this_process()
         with ending_at_once(), local_prefect():
             flow = getattr(importlib.import_module(module), name)
             flow(**parameters)
@@ -223,9 +227,16 @@ def _guarded(action: Callable[[], int]) -> int:
         print_error("affwild2: interrupted; what is finished is kept, the same command goes on from there")
         return EXIT_INTERRUPTED
     except Exception as error:
-        if type(error).__name__ == "SomeFailedError":
+        name = type(error).__name__
+        if name == "SomeFailedError":
             print_error(f"affwild2: {error}")
             return EXIT_SOME_FAILED
+        if name == "ClusterError":
+            print_error(f"affwild2: {error}")
+            return EXIT_WRONG_REQUEST
+        if name in _SERVER_LOST:
+            print_error(f"affwild2: the Prefect server stopped answering ({name}); what is finished is kept, run again")
+            return EXIT_INTERRUPTED
         raise
 
 

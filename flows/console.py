@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from data_contracts.errors import printable
+
 _PLAIN_LINE_SECONDS = 10.0
 
 
@@ -73,11 +75,6 @@ def _cell(value: object) -> str:
 def print_line(text: str) -> None:
     """One line, as it is: no markup, no wrapping."""
     console().print(printable(text), markup=False, highlight=False, soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """The text with line feeds, escapes of terminals and undecodable bytes of file names written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def print_error(text: str) -> None:

@@ -54,7 +54,8 @@ def fan_out(
     Raises:
         StoreError: the store cannot be written to; what is not done yet is given up.
     """
-    by_key = {f"{summary.stage}-{work.fingerprint[:16]}-{work.name}": work for work in todo}
+    # Names may hold what a message between processes must not: half of a letter.
+    by_key = {f"{summary.stage}-{work.fingerprint[:16]}-{work.name!a}": work for work in todo}
     resources = unit_resources(client)
     futures = [
         client.submit(run, store.url, compute, work, key=key, pure=False, retries=_RETRIES, resources=resources)
@@ -79,7 +80,10 @@ def _crashed(store: Store, work: Work, error: BaseException | None) -> UnitRepor
     """A cause that is not the input's: one line for the table, the traceback for the debug log."""
     if isinstance(error, StoreError):
         raise error
-    cause = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
+    if error is None:
+        cause = "the Dask cluster gave the work up (no worker left, or no connection); run the same command again"
+    else:
+        cause = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
     logger.debug("%s crashed", work.name, exc_info=error)
     work.note_failure(store, cause)
     return UnitReport(work.name, cause=cause)

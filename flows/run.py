@@ -12,6 +12,7 @@ from distributed import Client
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from data_contracts.errors import printable
 from data_contracts.store import Store
 from data_contracts.store_claim import check_code_version, claim_store
 from flows.console import print_error, print_line, print_table
@@ -124,7 +125,9 @@ class Run:
         counted += [f"{len(self.problems)} used in part"] if self.problems else []
         if counted:
             stage, name, cause = [*self.failures, *self.problems][0]
-            raise SomeFailedError(f"{', '.join(counted)}, all else is complete; first: {stage} {name}: {cause}")
+            raise SomeFailedError(
+                printable(f"{', '.join(counted)}, all else is complete; first: {stage} {name}: {cause}")
+            )
 
 
 def _counts(summary: StageSummary) -> str:

@@ -18,10 +18,17 @@ _QUIET = {
 }
 
 
+_EMBEDDED = {
+    # A server on this machine that does not answer has been killed: waiting for minutes would not bring it back.
+    "PREFECT_CLIENT_MAX_RETRIES": "1",
+}
+
+
 @contextlib.contextmanager
 def local_prefect() -> Iterator[None]:
     """Run flows in this process: against ``PREFECT_API_URL`` if it is set, else with an embedded server."""
-    for name, value in _QUIET.items():
+    settings = _QUIET if "PREFECT_API_URL" in os.environ else _QUIET | _EMBEDDED
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 

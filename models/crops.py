@@ -2,10 +2,12 @@
 
 import io
 import math
-import warnings
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+# A face that fills a picture of 8K.
+_MAX_CROP_PIXELS = 7680 * 4320
 
 
 def clip_box(box_xyxy_px: np.ndarray, *, width: int, height: int) -> tuple[int, int, int, int] | None:
@@ -60,11 +62,13 @@ def decode_jpeg(data: bytes) -> np.ndarray:
         ValueError: the bytes are no JPEG, are cut short, or claim to be enormous.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-                return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            if image.width * image.height > _MAX_CROP_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"expected a JPEG, got {len(data)} bytes of something else") from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"expected a whole JPEG, got {len(data)} bytes: {error}") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise ValueError(f"expected a crop of a face, got an enormous picture: {error}") from error

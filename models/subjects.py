@@ -67,6 +67,7 @@ def assign_subjects(
     if subject_count not in (1, 2):
         raise ValueError(f"expected one or two subjects in a video, got {subject_count}")
     subject = np.full(len(frame), -1, dtype=np.int8)
+    decided = Counter[str]()
     if len(frame):
         tracks = _describe_tracks(frame, box_xyxy_px, probability, track)
         is_right = np.zeros(tracks.weight.size, dtype=int)
@@ -74,7 +75,9 @@ def assign_subjects(
             is_right = _find_sides(frame, box_xyxy_px, tracks, frame_width_px)
         for who in range(subject_count):
             chain = _best_chain(tracks, np.flatnonzero(is_right == who))
-            _give_faces(subject, who, frame, tracks, _likely(tracks, chain))
+            likely = _likely(tracks, chain)
+            _give_faces(subject, who, frame, tracks, likely)
+            decided.update(_decisions(tracks, chain, likely))
     _, faces_in_frame = np.unique(frame, return_counts=True)
     counts = {
         "assigned": int((subject >= 0).sum()),
@@ -82,7 +85,19 @@ def assign_subjects(
         "frames with several faces": int((faces_in_frame > 1).sum()),
         "tracks": len(np.unique(track)),
     }
-    return subject, Counter(counts)
+    return subject, Counter(counts) + decided
+
+
+def _decisions(tracks: _Tracks, chain: NDArray[np.intp], likely: NDArray[np.intp]) -> dict[str, int]:
+    """How a subject's tracks were put together, for the report."""
+    gap_frames = tracks.first_frame[likely[1:]] - tracks.last_frame[likely[:-1]]
+    cuts = int((gap_frames <= _CUT_FRAMES).sum())
+    return {
+        "tracks of subjects": len(likely),
+        "joined over a cut": cuts,
+        "joined over a loss": len(gap_frames) - cuts,
+        "tracks taken for no face of the subject": len(chain) - len(likely),
+    }
 
 
 def box_areas(box_xyxy_px: NDArray[np.floating]) -> NDArray[np.floating]:

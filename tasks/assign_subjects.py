@@ -14,7 +14,7 @@ from models.tracking import TrackingParams, assign_subjects, track_faces
 from tasks.crop_faces import CroppedVideo
 from tasks.units import Product, Unit
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 _BOX = ("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px")
 
 
@@ -30,10 +30,20 @@ def plan_assign_subjects(
         names = list(subjects.get(video.stem, (video.stem,)))
         identities = [manifest.identity for _, manifest in video.segments]
         made_from = fingerprint(
-            stage="assign_subjects", version=CODE_VERSION, faces=identities, subjects=names, params=params
+            stage="assign_subjects",
+            version=CODE_VERSION,
+            faces=identities,
+            subjects=names,
+            params=params,
+            frame_width_px=video.width_px,
         )
         key = UnitKey("subjects", (("source", source), ("video", video.stem)))
-        arguments = {"segments": video.segments, "subjects": names, "params": params}
+        arguments = {
+            "segments": video.segments,
+            "subjects": names,
+            "params": params,
+            "frame_width_px": video.width_px,
+        }
         units.append(Unit(key, made_from, arguments))
     return units
 
@@ -49,7 +59,12 @@ def compute(store: Store, unit: Unit) -> Product:
     box_xyxy_px = np.stack([faces[name].to_numpy() for name in _BOX], axis=1).reshape(-1, 4)
     track = track_faces(frame, box_xyxy_px, params=unit.arguments["params"])
     assigned, summary = assign_subjects(
-        frame, box_xyxy_px, faces["probability"].to_numpy(), track, subject_count=len(names)
+        frame,
+        box_xyxy_px,
+        faces["probability"].to_numpy(),
+        track,
+        subject_count=len(names),
+        frame_width_px=unit.arguments["frame_width_px"],
     )
     table = pa.table(
         {

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.fingerprint import fingerprint, variant_name
+from data_contracts.layout import check_unchanged
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import FACES
 from data_contracts.store import Store
@@ -24,6 +25,8 @@ from tasks.worker_models import get_detector
 CODE_VERSION = 1
 SEGMENT_FRAMES = 2048
 _CHUNK_FRAMES = 16
+# 100 MB of RGB: sixteen frames of 1080p, four of 4K.
+_CHUNK_PIXELS = 16 * 1920 * 1088
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class CroppedVideo:
 
     stem: str
     frame_count: int
+    width_px: int
     segments: list[tuple[UnitKey, Manifest]]
 
 
@@ -78,7 +82,14 @@ def plan_crop_faces(
                 weights=weights,
             )
             key = UnitKey("faces", (("source", source), ("video", stem)), f"{number:05d}")
-            arguments = {"path": manifest.details["path"], "first": first, "count": count, "params": params}
+            arguments = {
+                "path": manifest.details["path"],
+                "file_state": manifest.details["file_state"],
+                "first": first,
+                "count": count,
+                "params": params,
+                "width_px": manifest.details["width_px"],
+            }
             units.append(Unit(key, made_from, arguments))
     return units
 
@@ -95,16 +106,28 @@ def compute(store: Store, unit: Unit) -> Product:
         "frame_count": unit.arguments["count"],
         "crop_params": asdict(unit.arguments["params"]),
     }
-    product.tables = _tables(store, unit, product.counts)
+    product.tables = _tables(store, unit, product)
     return product
 
 
-def _tables(store: Store, unit: Unit, counts: Counter[str]) -> Iterator[pa.Table]:
-    params: CropParams = unit.arguments["params"]
+def _tables(store: Store, unit: Unit, product: Product) -> Iterator[pa.Table]:
+    path, params = Path(unit.arguments["path"]), unit.arguments["params"]
+    check_unchanged(path, unit.arguments["file_state"])
+    yield from _decoded_tables(store, unit, params, product.counts)
+    check_unchanged(path, unit.arguments["file_state"])
+    lost = product.counts[NOT_DECODED]
+    if lost:
+        first = unit.arguments["first"]
+        last = first + unit.arguments["count"] - 1
+        product.problems.append(f"{path}: {lost} of the frames {first}..{last} cannot be decoded; replace the file")
+
+
+def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counter[str]) -> Iterator[pa.Table]:
     first, count = unit.arguments["first"], unit.arguments["count"]
     index = read_video_index(store, unit.key.value("video"))
+    chunk_frames = max(1, min(_CHUNK_FRAMES, _CHUNK_PIXELS // (index.width_px * index.height_px)))
     chunks = read_segment(
-        Path(unit.arguments["path"]), index, first_frame=first, frame_count=count, chunk_frames=_CHUNK_FRAMES
+        Path(unit.arguments["path"]), index, first_frame=first, frame_count=count, chunk_frames=chunk_frames
     )
     expected = first
     for numbers, frames in chunks:
@@ -157,8 +180,17 @@ def cropped_videos(store: Store, units: list[Unit]) -> list[CroppedVideo]:
     for stem, segments in by_video.items():
         manifests = [(u.key, known[u.key]) for u in segments if _matches(known.get(u.key), u)]
         if len(manifests) == len(segments):
-            found.append(CroppedVideo(stem, sum(u.arguments["count"] for u in segments), manifests))
+            found.append(
+                CroppedVideo(
+                    stem, sum(u.arguments["count"] for u in segments), segments[0].arguments["width_px"], manifests
+                )
+            )
     return found
+
+
+def _cropped_video(stem: str, units: list[Unit], segments: list[tuple[UnitKey, Manifest]]) -> CroppedVideo:
+    frame_count = sum(unit.arguments["count"] for unit in units)
+    return CroppedVideo(stem, frame_count, units[0].arguments["width_px"], segments)
 
 
 def _matches(manifest: Manifest | None, unit: Unit) -> bool:

@@ -1,6 +1,5 @@
 """Stage ``embed_faces``: embeddings and logits of one backbone for one subject, frame by frame."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from models.crops import decode_jpeg
 from tasks.units import Product, Unit
 from tasks.worker_models import get_backbone
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 _BATCH_FRAMES = 64
 
 
@@ -107,15 +106,19 @@ def compute(store: Store, unit: Unit) -> Product:
         "backbone_name": choice.name,
         "weights": choice.weights,
     }
-    product.tables = _tables(store, unit, dataset, product.counts)
+    product.tables = _tables(store, unit, dataset, product)
     return product
 
 
-def _tables(store: Store, unit: Unit, dataset: Dataset, counts: Counter[str]) -> Iterator[pa.Table]:
+def _tables(store: Store, unit: Unit, dataset: Dataset, product: Product) -> Iterator[pa.Table]:
+    counts = product.counts
     choice: BackboneChoice = unit.arguments["backbone"]
     backbone = get_backbone(choice.name, choice.weights)
     for numbers, crops in _frames(store, unit):
-        images = [None if crop is None else _decode(crop, counts) for crop in crops]
+        images = [
+            None if crop is None else _decode(crop, unit.key.value("subject"), number, product)
+            for number, crop in zip(numbers, crops, strict=True)
+        ]
         has_face = np.array([image is not None for image in images])
         counts[FACE_FOUND] += int(has_face.sum())
         counts[NO_FACE] += sum(crop is None for crop in crops)
@@ -127,11 +130,12 @@ def _tables(store: Store, unit: Unit, dataset: Dataset, counts: Counter[str]) ->
         yield _features_table(dataset, np.asarray(numbers), has_face, embeddings, logits)
 
 
-def _decode(crop: bytes, counts: Counter[str]) -> np.ndarray | None:
+def _decode(crop: bytes, subject: str, frame: int, product: Product) -> np.ndarray | None:
     try:
         return decode_jpeg(crop)
-    except ValueError:
-        counts[UNREADABLE_CROP] += 1
+    except ValueError as error:
+        product.counts[UNREADABLE_CROP] += 1
+        product.problems.append(f"crop {subject}/{frame:05d}.jpg: {error}; the frame counts as one without a face")
         return None
 
 
@@ -176,7 +180,8 @@ def _frames(store: Store, unit: Unit) -> Iterator[tuple[list[int], list[bytes | 
             if len(numbers) > _BATCH_FRAMES:
                 yield numbers[:-1], crops[:-1]
                 numbers, crops = numbers[-1:], crops[-1:]
-    assert expected == first + count, f"{key}: frames {first}..{expected - 1}, expected {count}"
+    if expected != first + count:
+        raise store.distrust_unit(key, f"expected rows of frames {first}..{first + count - 1}, got to {expected - 1}")
     if numbers:
         yield numbers, crops
 

@@ -22,7 +22,7 @@ from tasks.jobs import Files, Job
 from tasks.subject_features import FeaturesVariant
 from tasks.training_rows import LabelCoverage, gather_rows
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 COVERAGE_COLUMNS = (
     "set_name",
     "subjects",
@@ -30,6 +30,7 @@ COVERAGE_COLUMNS = (
     "labelled",
     "used",
     "labelled_without_face",
+    "labelled_beyond_video",
     "unlabelled",
     "faces_without_label",
 )

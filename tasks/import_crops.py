@@ -1,5 +1,6 @@
 """Stage ``import_crops``: the organisers' JPEG folders packed into the table of faces, bytes unchanged."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +11,16 @@ import pyarrow as pa
 
 from data_contracts.errors import InputError
 from data_contracts.fingerprint import fingerprint, variant_name
+from data_contracts.layout import is_utf8
 from data_contracts.manifest import UnitKey
 from data_contracts.schemas import FACES
 from data_contracts.store import Store
-from data_contracts.vocabulary import FACE_FOUND, NO_FACE, video_of_subject
+from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP, video_of_subject
 from tasks.units import Product, Unit
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 _CHUNK_FRAMES = 256
+_MAX_CROP_BYTES = 1 << 25
 
 Crops = Sequence[tuple[int, Path]]
 
@@ -41,7 +44,7 @@ def plan_import_crops(crops: Mapping[str, Crops], *, name: str, frame_counts: Ma
         frame_count = max(last, frame_counts.get(video, 0))
         stats = [(frame, *_size_and_time(path)) for frame, path in files]
         made_from = fingerprint(
-            stage="import_crops", version=CODE_VERSION, subject=subject, frame_count=frame_count, files=stats
+            stage="import_crops", version=CODE_VERSION, subject=ascii(subject), frame_count=frame_count, files=stats
         )
         key = UnitKey("faces", (("source", source), ("video", video)), subject)
         arguments = {
@@ -65,9 +68,13 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 def compute(store: Store, unit: Unit) -> Product:
     """Rows of one subject: a crop where the organisers have one, ``no_face`` where they do not.
 
+    A file that cannot be read, or is too large for a face, is a row that says so.
+
     Raises:
-        InputError: a file that was listed cannot be read.
+        InputError: the folder's name is not text.
     """
+    if not is_utf8(unit.arguments["subject"]):
+        raise InputError(f"{unit.arguments['subject']}: expected a folder name in UTF-8; rename the folder")
     subject, frame_count = unit.arguments["subject"], unit.arguments["frame_count"]
     digest = hashlib.sha256(f"{subject}:{frame_count}:{CODE_VERSION}".encode())
     product = Product(FACES, [])
@@ -77,9 +84,10 @@ def compute(store: Store, unit: Unit) -> Product:
     def tables() -> Iterator[pa.Table]:
         files = dict(unit.arguments["files"])
         for first in range(1, frame_count + 1, _CHUNK_FRAMES):
-            rows = [_row(frame, files, subject) for frame in range(first, min(first + _CHUNK_FRAMES, frame_count + 1))]
+            frames = range(first, min(first + _CHUNK_FRAMES, frame_count + 1))
+            rows = [_row(frame, files, subject, product.problems) for frame in frames]
             for row in rows:
-                crop = row.get("crop_jpeg", b"")
+                crop = row.get("crop_jpeg", row["status"].encode() if row["status"] == UNREADABLE_CROP else b"")
                 digest.update(f"{row['frame']}:".encode() + hashlib.sha256(crop).digest())
                 product.counts[str(row["status"])] += 1
             yield pa.Table.from_pylist(rows, schema=FACES.schema)
@@ -90,12 +98,16 @@ def compute(store: Store, unit: Unit) -> Product:
     return product
 
 
-def _row(frame: int, files: Mapping[int, str], subject: str) -> dict[str, Any]:
+def _row(frame: int, files: Mapping[int, str], subject: str, problems: list[str]) -> dict[str, Any]:
     path = files.get(frame)
     if path is None:
         return {"frame": frame, "status": NO_FACE, "subject": subject}
     try:
+        size = os.stat(path).st_size
+        if size > _MAX_CROP_BYTES:
+            raise OSError(errno.EFBIG, f"{size:,} bytes")
         data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: expected a readable JPEG crop, got {error.strerror}") from error
+        problems.append(f"{path}: expected a JPEG crop of a face, got: {error.strerror}; frame {frame} has no face")
+        return {"frame": frame, "status": UNREADABLE_CROP, "subject": subject}
     return {"frame": frame, "face": 0, "status": FACE_FOUND, "subject": subject, "crop_jpeg": data}

@@ -10,7 +10,7 @@ from data_contracts.store import Store
 from data_contracts.vocabulary import SetName, TaskName
 from tasks.units import Product, Unit
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 
 def labels_key(task: TaskName, set_name: SetName) -> UnitKey:
@@ -35,14 +35,15 @@ def plan_import_labels(annotations: Path, *, task: TaskName, sets: tuple[SetName
 
 
 def compute(store: Store, unit: Unit) -> Product:
-    """Read one set.
+    """Read one set, without the files that are not as the organisers write them: these are problems of the unit.
 
     Raises:
-        InputError: a file is not as the organisers write it; the message names file and line.
+        InputError: no file is left; the message names the first, and its line.
     """
     task, set_name = unit.arguments["task"], unit.arguments["set"]
     found = read_annotations(Path(unit.arguments["annotations"]), task=task, set_name=set_name)
     product = Product(LABELS, [found.table])
+    product.problems += found.faults
     product.counts["label lines"] = found.table.num_rows
     product.details = {"subjects": sorted(set(found.table["subject"].to_pylist()))}
     return product

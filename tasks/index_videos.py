@@ -9,13 +9,14 @@ import pyarrow as pa
 
 from data_contracts.errors import InputError
 from data_contracts.fingerprint import digest_of_file, fingerprint
+from data_contracts.layout import check_unchanged, file_state, is_utf8
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import FRAMES, VIDEOS
 from data_contracts.store import Store
 from data_contracts.video import VideoIndex, index_video
 from tasks.units import Product, Unit, write_product
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 
 def plan_index_videos(videos: Mapping[str, Path]) -> list[Unit]:
@@ -24,37 +25,46 @@ def plan_index_videos(videos: Mapping[str, Path]) -> list[Unit]:
 
 
 def _unit(stem: str, path: Path) -> Unit:
-    try:
-        stat = path.stat()
-        size, mtime_ns = stat.st_size, stat.st_mtime_ns
-    except OSError:
-        size, mtime_ns = -1, -1
+    size, mtime_ns = file_state(path)
     partitions = (("video", stem),)
     return Unit(
         UnitKey("videos", partitions),
-        fingerprint(stage="index_videos", version=CODE_VERSION, path=str(path), size=size, mtime_ns=mtime_ns),
+        fingerprint(stage="index_videos", version=CODE_VERSION, path=ascii(str(path)), size=size, mtime_ns=mtime_ns),
         {"path": str(path)},
         companions=(UnitKey("frames", partitions),),
     )
 
 
 def compute(store: Store, unit: Unit) -> Product:
-    """Index one video. Later stages depend on the file's bytes, so a moved or touched file costs no recomputation.
+    """Index one video, as far as it can be read.
+
+    Later stages depend on the file's bytes, so a moved or touched file costs no recomputation.
 
     Raises:
-        InputError: the file is not a readable video.
+        InputError: the file is not a readable video, or changes while it is read.
     """
     started, path = time.monotonic(), Path(unit.arguments["path"])
+    if not is_utf8(path.name):
+        raise InputError(f"{path}: expected a file name in UTF-8, got other bytes; rename the file")
+    before = file_state(path)
     index = index_video(path)
     try:
         sha256 = digest_of_file(path)
     except OSError as error:
         raise InputError(f"{path}: expected a readable file, got {error.strerror}") from error
+    check_unchanged(path, before)
     frames = Product(FRAMES, [frames_table(index)])
     write_product(store, unit.companions[0], frames, fingerprint=unit.fingerprint, started=started)
     product = Product(VIDEOS, [_videos_table(path, sha256, index)], identity=sha256)
     product.counts["frames"] = index.frame_count
-    product.details = {"path": str(path), "frame_count": index.frame_count, "problem": index.problem}
+    product.details = {
+        "path": str(path),
+        "frame_count": index.frame_count,
+        "file_state": before,
+        "width_px": index.width_px,
+    }
+    if index.problem:
+        product.problems.append(f"{path}: {index.problem}; its {index.frame_count} frames are used, replace the file")
     return product
 
 

@@ -25,6 +25,10 @@ class FeaturesVariant:
         """What results made from this subject's features depend on."""
         return [manifest.identity for _, manifest in self.subjects[subject]]
 
+    def last_frame(self, subject: str) -> int:
+        """Number of the last frame that the subject's features cover."""
+        return sum(manifest.rows for _, manifest in self.subjects[subject])
+
     def frames_known_from(self, subject: str) -> str:
         """What told how many frames the subject's video has: ``video``, or ``last crop`` for lack of a video."""
         return str(self.subjects[subject][-1][1].details.get("frames_known_from", "video"))
@@ -61,15 +65,24 @@ def find_features(store: Store, *, backbone: str | None = None, source: str | No
 def read_features(
     store: Store, variant: FeaturesVariant, subject: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Blocks of (frame int32 [n], has_face bool [n], embeddings float16 [n,D], logits float32 [n,C])."""
+    """Blocks of (frame int32 [n], has_face bool [n], embeddings float16 [n,D], logits float32 [n,C]).
+
+    Raises:
+        InputError: the features are not those that were written: frames that do not follow one another, or values of
+            faces that are not finite. They are then made anew by the next run.
+    """
+    expected = 1
     for key, manifest in variant.subjects[subject]:
         for batch in store.iter_unit(key, manifest):
-            yield (
-                batch.column("frame").to_numpy(),
-                batch.column("has_face").to_numpy(zero_copy_only=False),
-                _vectors(batch.column("embedding")),
-                _vectors(batch.column("logits")),
-            )
+            frame = batch.column("frame").to_numpy()
+            has_face = batch.column("has_face").to_numpy(zero_copy_only=False)
+            embeddings, logits = _vectors(batch.column("embedding")), _vectors(batch.column("logits"))
+            if not np.array_equal(frame, np.arange(expected, expected + len(frame))):
+                raise store.distrust_unit(key, f"expected frames from {expected} on, one a row, got others")
+            if not (np.isfinite(embeddings[has_face]).all() and np.isfinite(logits[has_face]).all()):
+                raise store.distrust_unit(key, "expected finite features, got NaN or infinity")
+            expected += len(frame)
+            yield frame, has_face, embeddings, logits
 
 
 def _vectors(column: pa.FixedSizeListArray) -> np.ndarray:

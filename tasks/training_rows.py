@@ -25,6 +25,7 @@ class LabelCoverage:
     labelled: int
     used: int
     labelled_without_face: int
+    labelled_beyond_video: int
     unlabelled: int
     faces_without_label: int
 
@@ -66,13 +67,14 @@ def _choose_rows(
     labelled = is_labelled(labels, BRANCHES_OF_TASK[task])
     subjects, starts = np.unique(table["subject"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
     frame = table["frame"].to_numpy()
-    rows, absent, faces_without_label = [], [], 0
+    rows, absent, faces_without_label, beyond = [], [], 0, 0
     for number, subject in enumerate(subjects.tolist()):
         here = np.flatnonzero((starts == number) & labelled)
         if subject not in variant.subjects:
             absent.append(subject)
             continue
         seen = read_faces_seen(store, variant, subject)
+        beyond += int((frame[here] > variant.last_frame(subject)).sum())
         faces_without_label += int((~np.isin(seen, frame[here])).sum())
         used = here[np.isin(frame[here], seen)]
         used = used[np.argsort(frame[used], kind="stable")]
@@ -85,7 +87,8 @@ def _choose_rows(
         subjects_without_features=tuple(absent),
         labelled=int(labelled.sum()),
         used=used_count,
-        labelled_without_face=int(labelled.sum()) - used_count,
+        labelled_without_face=int(labelled.sum()) - used_count - beyond,
+        labelled_beyond_video=beyond,
         unlabelled=int((~labelled).sum()),
         faces_without_label=faces_without_label,
     )

@@ -127,7 +127,7 @@ def write_product(store: Store, key: UnitKey, product: Product, *, fingerprint: 
         part=part,
         part_bytes=size,
         rows=rows,
-        counts=dict(product.counts),
+        counts=dict(+product.counts),
         seconds=round(time.monotonic() - started, 3),
         details=product.details,
     )

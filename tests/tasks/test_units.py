@@ -31,10 +31,10 @@ def compute(store, unit):
 def test_done_units_are_known_and_stale_ones_are_not(tmp_path):
     store = Store(tmp_path)
     units = [unit("a"), unit("b")]
-    assert split_pending(store, units) == ([], units)
+    assert split_pending(store, units)[:2] == ([], units)
     report = run_unit(store.url, compute, units[0])
     assert report.cause is None and report.counts == {"frames": 3}
-    assert split_pending(store, units) == ([units[0]], [units[1]])
+    assert split_pending(store, units) == ([units[0]], [units[1]], [])
     assert split_pending(store, [unit("a", "b" * 64)])[0] == []
     companion = Unit(units[0].key, units[0].fingerprint, companions=(UnitKey("videos", (("video", "a"),)),))
     assert split_pending(store, [companion])[0] == []

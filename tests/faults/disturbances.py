@@ -1,0 +1,79 @@
+"""Start the command, wait for so many finished units, end one of its processes, and see what is left."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+Victim = Literal["command", "worker", "server", "Ctrl-C", "SIGTERM"]
+VICTIMS: tuple[Victim, ...] = ("command", "worker", "server", "Ctrl-C", "SIGTERM")
+_WAIT_SECONDS = 240
+# A process that the command started must be gone so soon after it.
+_ORPHAN_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """How the command ended, what it said, and which of its processes outlived it."""
+
+    code: int
+    errors: str
+    orphans: list[str]
+
+
+def disturb(arguments: list[str], store: Path, *, dataset: str, units: int, victim: Victim) -> Disturbed:
+    """Run ``affwild2 ARGUMENTS``; once ``units`` units (or bundles) of a dataset are finished, end the victim.
+
+    The moment is one of progress, not of time, so that it is the same on fast and slow machines.
+    """
+    program = str(Path(sys.executable).with_name("affwild2"))
+    process = subprocess.Popen(
+        [program, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={name: value for name, value in os.environ.items() if name != "PREFECT_LOGGING_LEVEL"},
+    )
+    try:
+        _wait_for(process, store / dataset, units)
+        family = psutil.Process(process.pid).children(recursive=True)
+        _end(victim, process, family)
+        _, errors = process.communicate(timeout=_WAIT_SECONDS)
+    finally:
+        process.kill()
+    _, alive = psutil.wait_procs(family, timeout=_ORPHAN_SECONDS)
+    return Disturbed(process.returncode, errors, [" ".join(p.cmdline()) for p in alive if p.is_running()])
+
+
+def _wait_for(process: subprocess.Popen[str], folder: Path, units: int) -> None:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while finished_units(folder) < units:
+        assert process.poll() is None, f"ended too early: {process.communicate()[1][-2000:]}"
+        assert time.monotonic() < deadline, f"no {units} units in {folder} after {_WAIT_SECONDS} s"
+        time.sleep(0.01)
+
+
+def finished_units(folder: Path) -> int:
+    """Manifests of units and of bundles below a folder."""
+    return sum(1 for pattern in ("_manifest-*.json", "manifest.json") for _ in folder.rglob(pattern))
+
+
+def _end(victim: Victim, process: subprocess.Popen[str], family: list[psutil.Process]) -> None:
+    if victim == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)
+    elif victim == "SIGTERM":
+        process.terminate()
+    elif victim == "command":
+        process.kill()
+    else:
+        mark = "prefect.server" if victim == "server" else "spawn_main"
+        found = [child for child in family if mark in " ".join(child.cmdline())]
+        assert found, f"no {victim} among {[child.cmdline() for child in family]}"
+        found[0].kill()

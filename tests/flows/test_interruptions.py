@@ -1,0 +1,87 @@
+"""Some cells of ``tests/faults/interruption_matrix.py``, and what else may come between a run and its end."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from flows.extract import extract
+from tasks.generate_demo_data import DemoDataParams, generate_demo_data
+from tests.faults.disturbances import disturb
+from tests.faults.interruption_matrix import CODES, arguments_of, data_bytes
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("interrupted") / "data"
+    generate_demo_data(folder, params=DemoDataParams(2, 0, 0, frames=24))
+    (folder / "videos" / "corrupt.mp4").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory, prefect_server, dask_address):
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    extract(data, str(store), dask_address=dask_address)
+    return data_bytes(store)
+
+
+@pytest.mark.parametrize(("dataset", "victim"), [("faces", "command"), ("videos", "worker"), ("subjects", "server")])
+def test_a_killed_process_leaves_no_other_and_the_next_run_ends_the_same(
+    data, undisturbed, tmp_path, dask_address, dataset, victim
+):
+    store = tmp_path / "store"
+    ended = disturb(arguments_of("extract", data, store), store, dataset=dataset, units=1, victim=victim)
+    assert ended.code in CODES[victim] and ended.orphans == [] and "Traceback" not in ended.errors, ended
+    found = data_bytes(store)
+    assert found.items() <= undisturbed.items()
+    extract(data, str(store), dask_address=dask_address)
+    assert data_bytes(store) == undisturbed
+
+
+def test_two_runs_at_once_take_turns(data, undisturbed, tmp_path, dask_address, capsys):
+    store = str(tmp_path / "store")
+    runs = [threading.Thread(target=extract, args=(data, store), kwargs={"dask_address": dask_address}) for _ in "ab"]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert data_bytes(Path(store)) == undisturbed
+    assert "is at work on this store; waiting for its end" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def server_url(prefect_server):
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("size=150k", "store: expected space to write {store}/"),
+        ("ro", "store: expected a folder that can be written, got {store}/"),
+    ],
+)
+def test_a_store_that_cannot_be_written_is_one_line(data, tmp_path, server_url, options, message):
+    """On a small or read-only file system of its own, in a mount namespace that ends with the command."""
+    store = tmp_path / "store"
+    store.mkdir()
+    program = Path(sys.executable).with_name("affwild2")
+    script = f"mount -t tmpfs -o {options} tmpfs '{store}' && exec '{program}' extract '{data}' --store '{store}'"
+    namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+    finished = subprocess.run(
+        [*namespace, "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PREFECT_API_URL": server_url, "PREFECT_LOGGING_LEVEL": "CRITICAL"},
+        check=False,
+    )
+    (line,) = finished.stderr.strip().splitlines()
+    assert finished.returncode == 2 and message.format(store=store) in line, finished.stderr
+    assert shutil.disk_usage(store).total > 1 << 20
