@@ -22,6 +22,9 @@ _LOGGER = logging.getLogger(__name__)
 
 # Text files pass as video of this format: FFmpeg draws their characters.
 _TEXT_FORMAT = "tty"
+# Twice 8K. A header that claims more is damaged, or made to exhaust the memory.
+MAX_FRAME_PIXELS = 2 * 7680 * 4320
+_BLOCK_BYTES = 1 << 20
 _OF_THE_USER = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
@@ -43,11 +46,20 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
             kinds = {"a cover picture" if s.type == "video" else str(s.type) for s in container.streams}
             found = " and ".join(sorted(kinds)) or "nothing"
             raise InputError(f"{name}: expected a video stream, got {found}; leave it out")
-        best = container.streams.best("video")
-        stream = next((s for s in streams if s is best), streams[0])
+        stream = _best_of(container, streams)
         if stream.codec_context is None:
             raise InputError(f"{name}: expected a codec that FFmpeg knows, got another; convert the file first")
+        stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
         yield container, stream
+
+
+def _best_of(container: InputContainer, streams: list[VideoStream]) -> VideoStream:
+    try:
+        best = container.streams.best("video")
+    except IndexError:
+        # FFmpeg's choice may be a stream that appeared after the header, of which PyAV does not know.
+        return streams[0]
+    return next((stream for stream in streams if stream is best), streams[0])
 
 
 def name_of(source: VideoSource) -> str:
@@ -66,7 +78,6 @@ def decode_packets(packets: Iterable[Packet[Any]]) -> Iterator[VideoFrame]:
         try:
             pictures = packet.decode()
         except av.FFmpegError as error:
-            raise_machine_error(error)
             _LOGGER.debug("packet with pts %s: %s", packet.pts, error.strerror)
             continue
         yield from pictures
@@ -82,13 +93,26 @@ def is_flush(packet: Packet[Any]) -> bool:
     return packet.size == 0 and packet.pts is None and packet.dts is None
 
 
-def raise_machine_error(error: Exception) -> None:
-    """Raise ``error`` again if it is of a disk or a network. All others are of the file.
+def raise_machine_error(error: Exception, name: str) -> None:
+    """Raise ``error`` again if it is of a disk or a network. All others are of the file ``name``.
 
-    Lack of memory is too: FFmpeg reports it when a damaged header asks for an absurd amount.
+    FFmpeg calls some damage an error of input and output: then the file can be read to its end all the same. Lack of
+    memory is of the file too: it is reported when a damaged header asks for an absurd amount.
     """
-    if isinstance(error, OSError) and not isinstance(error, av.error.EOFError):
+    if not isinstance(error, OSError) or isinstance(error, av.error.EOFError):
+        return
+    if not isinstance(error, av.FFmpegError) or not _can_be_read(name):
         raise error
+
+
+def _can_be_read(name: str) -> bool:
+    try:
+        with open(name, "rb") as file:
+            while file.read(_BLOCK_BYTES):
+                pass
+    except OSError:
+        return False
+    return True
 
 
 def _open_container(source: VideoSource) -> InputContainer:
@@ -99,6 +123,6 @@ def _open_container(source: VideoSource) -> InputContainer:
         return av.open(source, mode="r")
     except (av.FFmpegError, OSError) as error:
         if not isinstance(error, _OF_THE_USER):
-            raise_machine_error(error)
+            raise_machine_error(error, name_of(source))
         message = f"{name_of(source)}: expected a readable video file, got: {error.strerror or error}"
         raise InputError(f"{message}; check the path and that the copy is complete") from error

@@ -188,7 +188,7 @@ def _demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[An
             flushed = is_flush(packet)
             yield packet
     except av.FFmpegError as error:
-        raise_machine_error(error)
+        raise_machine_error(error, container.name)
         _LOGGER.debug("reading stopped: %s", error.strerror)
     if not flushed:
         flush: Packet[Any] = Packet()

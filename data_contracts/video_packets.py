@@ -100,7 +100,7 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
             if packet.size and not packet.is_discard:
                 rows.append((packet.pts, packet.dts, packet.is_keyframe))
     except av.FFmpegError as error:
-        raise_machine_error(error)
+        raise_machine_error(error, container.name)
         stopped = str(error.strerror)
     keyframe = np.array([row[2] for row in rows], dtype=bool)
     pts, dts = _complete([row[0] for row in rows]), _complete([row[1] for row in rows])

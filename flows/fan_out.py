@@ -70,6 +70,8 @@ def fan_out(
             answered = future.status == "finished"
             report = future.result() if answered else _crashed(store, work, future.exception())
             future.release()
+            if report.ends_the_run:
+                raise StoreError(report.cause or report.name)
             summary.add(report)
             if report.cause is not None:
                 logger.warning("%s failed: %s: %s", summary.stage, report.name, report.cause)
@@ -78,8 +80,6 @@ def fan_out(
 
 def _crashed(store: Store, work: Work, error: BaseException | None) -> UnitReport:
     """A cause that is not the input's: one line for the table, the traceback for the debug log."""
-    if isinstance(error, StoreError):
-        raise error
     if error is None:
         cause = "the Dask cluster gave the work up (no worker left, or no connection); run the same command again"
     else:

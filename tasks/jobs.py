@@ -55,9 +55,9 @@ def run_job(store_url: str, make: Make, job: Job) -> UnitReport:
     store, started = Store(store_url), time.monotonic()
     try:
         made = make(store, job)
-    except StoreError:
-        raise
+        write_bundle(store, job.folder, made.files, fingerprint=job.fingerprint, details=made.details)
+    except StoreError as error:
+        return UnitReport(job.name, cause=str(error), ends_the_run=True)
     except InputError as error:
         return UnitReport(job.name, seconds=time.monotonic() - started, cause=str(error))
-    write_bundle(store, job.folder, made.files, fingerprint=job.fingerprint, details=made.details)
     return UnitReport(job.name, seconds=time.monotonic() - started)

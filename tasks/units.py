@@ -68,6 +68,7 @@ class UnitReport:
     seconds: float = 0.0
     cause: str | None = None
     problems: tuple[str, ...] = ()
+    ends_the_run: bool = False
 
 
 class Pending(NamedTuple):
@@ -140,8 +141,8 @@ def run_unit(store_url: str, compute: Compute, unit: Unit) -> UnitReport:
     store, started = Store(store_url), time.monotonic()
     try:
         manifest = write_product(store, unit.key, compute(store, unit), fingerprint=unit.fingerprint, started=started)
-    except StoreError:
-        raise
+    except StoreError as error:
+        return UnitReport(unit.name, cause=str(error), ends_the_run=True)
     except InputError as error:
         unit.note_failure(store, str(error))
         return UnitReport(unit.name, seconds=time.monotonic() - started, cause=str(error))

@@ -1,0 +1,45 @@
+import errno
+
+import pytest
+
+from data_contracts.errors import InputError, StoreError
+from data_contracts.local_files import raise_store_error, replacing_file
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    target, unfinished = tmp_path / "deep" / "file", tmp_path / "unfinished"
+    for text in (b"one", b"two"):
+        with replacing_file(str(target), unfinished=str(unfinished)) as file:
+            file.write(text)
+        assert target.read_bytes() == text
+    with pytest.raises(KeyError), replacing_file(str(target), unfinished=str(unfinished)) as file:
+        file.write(b"half")
+        raise KeyError
+    assert target.read_bytes() == b"two" and list(unfinished.iterdir()) == []
+
+
+def test_something_in_the_way_is_said(tmp_path):
+    (tmp_path / "store").write_text("a file")
+    target = str(tmp_path / "store" / "faces" / "part")
+    with pytest.raises(StoreError, match="expected a folder that can be written"):
+        with replacing_file(target, unfinished=str(tmp_path / "store" / "unfinished")):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "message"),
+    [
+        (errno.ENOSPC, StoreError, "make room"),
+        (errno.EDQUOT, StoreError, "make room"),
+        (errno.EROFS, StoreError, "choose another --store"),
+        (errno.ENAMETOOLONG, InputError, "expected a shorter name"),
+    ],
+)
+def test_what_a_failed_write_means(number, kind, message):
+    with pytest.raises(kind, match=message):
+        raise_store_error(OSError(number, "reason"), "/store/part")
+
+
+def test_other_errors_mean_nothing_to_a_user():
+    raise_store_error(OSError(errno.EIO, "reason"), "/store/part")
+    raise_store_error(PermissionError(errno.EACCES, "reason", "/videos/a.mp4"), "/store/part")

@@ -1,0 +1,208 @@
+"""Every reader of files that others may have written: valid seeds, and what is called with what became of them."""
+
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors.torch import save
+
+from data_contracts.annotations import read_annotations
+from data_contracts.editions import HEADERS, submission_header
+from data_contracts.layout import find_data, list_crops, subjects_of_videos
+from data_contracts.manifest import Failure, Manifest, UnitKey
+from data_contracts.schemas import FRAMES
+from data_contracts.store import Store
+from data_contracts.test_lists import read_test_list
+from data_contracts.verification import verify_submission
+from data_contracts.video import index_video, read_segment
+from data_contracts.vocabulary import TaskName
+from models.backbones import load_backbone
+from models.crops import decode_jpeg, encode_jpeg
+from models.heads import BranchConfig, Head, HeadConfig, head_from_bytes, head_to_bytes
+from models.postprocessing import PostProcessing, untuned_postprocessing
+from tasks.units import Product, write_product
+from tests.video_factory import VideoSpec, write_video
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader's name, its valid inputs, and how it is called with a file; ``share`` of all inputs goes to it."""
+
+    name: str
+    seeds: tuple[bytes, ...]
+    read: Callable[[Path], object]
+    suffix: str = ".txt"
+    share: float = 1.0
+
+
+def all_readers(folder: Path) -> list[Reader]:
+    """The readers, with seeds made in ``folder``."""
+    return [
+        *_video_readers(folder),
+        *_label_readers(),
+        Reader("subject list", (b"a\nb_left\nb_right\n40-30-1280x720\n",), read_test_list),
+        Reader("sample file", (_sample("expr", "0"), _sample("va", "0.5,-0.5"), _sample("mtl", "")), read_test_list),
+        *_submission_readers(),
+        *_store_readers(folder),
+        Reader("crop", (_jpeg(),), lambda path: decode_jpeg(path.read_bytes()), ".jpg", 2),
+        *_model_readers(),
+        Reader("folder names", (b"videos/a.mp4\ncropped/a_left/00001.jpg\nMTL/train_set.txt\nMTL.txt",), _read_folder),
+    ]
+
+
+def _video_readers(folder: Path) -> list[Reader]:
+    def read(path: Path) -> None:
+        index = index_video(path)
+        for _ in read_segment(path, index, first_frame=max(1, index.frame_count // 2), frame_count=4):
+            pass
+
+    kinds = {
+        "mp4": VideoSpec(frame_count=20),
+        "mkv": VideoSpec(frame_count=20, b_frames=0),
+        "avi": VideoSpec(frame_count=20, codec="mpeg4", b_frames=0),
+        "ts": VideoSpec(frame_count=20),
+        "mov": VideoSpec(frame_count=20, codec="mjpeg", b_frames=0, pixel_format="yuvj420p"),
+    }
+    return [
+        Reader(f"video {kind}", (write_video(folder / f"seed.{kind}", spec).read_bytes(),), read, f".{kind}", 2)
+        for kind, spec in kinds.items()
+    ]
+
+
+_VALUES: dict[TaskName, str] = {"expr": "3", "va": "0.25,-1", "au": "1,0,-1" + ",0" * 9}
+
+
+def _label_readers() -> Iterator[Reader]:
+    for task, value in _VALUES.items():
+        text = "\n".join([HEADERS[task], *([value] * 30)]) + "\n"
+
+        def read(path: Path, task: TaskName = task) -> None:
+            place = path.parent / "annotations" / "Train_Set" / "a.txt"
+            with _moved(path, place):
+                read_annotations(place.parent.parent, task=task, set_name="train")
+
+        yield Reader(f"labels {task}", (text.encode(),), read)
+
+    def read_list(path: Path) -> None:
+        place = path.parent / "annotations" / "train_set.txt"
+        with _moved(path, place):
+            read_annotations(place.parent, task="mtl", set_name="train")
+
+    yield Reader("labels mtl", (_sample("mtl", "0.1,-0.2,4" + ",1" * 12),), read_list)
+
+
+@contextmanager
+def _moved(path: Path, place: Path) -> Iterator[None]:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(path, place)
+    yield
+    place.unlink()
+
+
+def _sample(task: TaskName, values: str) -> bytes:
+    names = [f"{subject}/{frame:05d}.jpg" for subject in ("a", "b_left") for frame in range(1, 16)]
+    return "\n".join([submission_header(task, "frame"), *(f"{name},{values}" for name in names)]).encode() + b"\n"
+
+
+def _submission_readers() -> Iterator[Reader]:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a.txt", "b.txt"):
+            archive.writestr(name, "\n".join([HEADERS["va"], *(["0.5,0.25"] * 20)]))
+    yield Reader("submission zip", (buffer.getvalue(),), verify_submission, ".zip", 2)
+    yield Reader("submission text", (_sample("au", "0" + ",1" * 11), _sample("expr", "4")), verify_submission)
+
+
+def _store_readers(folder: Path) -> Iterator[Reader]:
+    store, key = Store(folder / "seed store"), UnitKey("frames", (("video", "a"),))
+    count = 50
+    table = pa.table(
+        {
+            "frame": pa.array(range(1, count + 1), pa.int32()),
+            "pts": pa.array(range(count), pa.int64()),
+            "pts_seconds": pa.array(np.arange(count) / 25),
+            "keyframe": pa.array([True] * count),
+        }
+    )
+    manifest = write_product(store, key, Product(FRAMES, [table]), fingerprint="f" * 64, started=0.0)
+
+    def read_manifest(path: Path) -> None:
+        Manifest.from_json(path.read_bytes())
+        Failure.from_json(path.read_bytes())
+
+    def read_part(path: Path) -> None:
+        mine = Store(path.parent / "store")
+        place = path.parent / "store" / key.folder / manifest.part
+        with _moved(path, place):
+            found = mine.read_unit(key, replace(manifest, part_bytes=place.stat().st_size))
+        # Checksums are over pages, not over the footer: rows that come must at least be the right ones.
+        assert found["frame"].to_pylist() == list(range(1, count + 1)), "wrong rows were believed"
+
+    yield Reader("manifest", (store.read_bytes(key.manifest_path),), read_manifest, ".json")
+    yield Reader("part", (store.read_bytes(f"{key.folder}/{manifest.part}"),), read_part, ".parquet", 3)
+
+
+def _jpeg() -> bytes:
+    return encode_jpeg(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8))
+
+
+def _model_readers() -> Iterator[Reader]:
+    tensors = save({"conv_stem.weight": torch.zeros(4, 3, 3, 3)})
+    head = head_to_bytes(_head())
+
+    def read_backbone(path: Path) -> None:
+        load_backbone("efficientnet_lite0", weights=path)
+
+    def read_head(name: str) -> Callable[[Path], None]:
+        def read(path: Path) -> None:
+            found = head_from_bytes(head | {name: path.read_bytes()})
+            found.predict(np.zeros((2, 6), np.float16), np.zeros((2, 3), np.float32))
+
+        return read
+
+    def read_rule(path: Path) -> None:
+        rule = PostProcessing.from_dict(json.loads(path.read_bytes()))
+        rule.apply({"va": np.zeros((9, 2), np.float32)}, np.ones(9, bool))
+
+    yield Reader("backbone weights", (tensors,), read_backbone, ".safetensors", 0.3)
+    yield Reader("head weights", (head["head.safetensors"],), read_head("head.safetensors"), ".safetensors")
+    yield Reader("head config", (head["head.json"],), read_head("head.json"), ".json")
+    rule = json.dumps(untuned_postprocessing("va").to_dict()).encode()
+    yield Reader("post-processing", (rule,), read_rule, ".json")
+
+
+def _head() -> Head:
+    config = HeadConfig("va", 6, 3, 1, {"va": BranchConfig("both", 0)})
+    tensors = {"seed0.va.0.weight": np.ones((2, 9), np.float32), "seed0.va.0.bias": np.zeros(2, np.float32)}
+    return Head(config, tensors)
+
+
+def _read_folder(path: Path) -> None:
+    """A tree with the names that the lines of the file say, as far as a disk takes them."""
+    root = path.parent / "tree"
+    root.mkdir()
+    for line in path.read_bytes().split(b"\n")[:20]:
+        parts = [part for part in line.split(b"/") if part not in (b"", b".", b"..") and b"\0" not in part]
+        place = os.path.join(os.fsencode(root), *(part[:200] for part in parts))
+        try:
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            with open(place, "wb") as file:
+                file.write(b"image,x\n")
+        except OSError:
+            continue
+    try:
+        layout = find_data(root)
+        subjects_of_videos(layout)
+        for folders in layout.crops.values():
+            list_crops(folders)
+    finally:
+        shutil.rmtree(os.fsencode(root))
