@@ -193,7 +193,8 @@ class Store:
 
     def distrust_unit(self, key: UnitKey, cause: str) -> InputError:
         """Make a unit whose data are not what they should be not exist; returns what to raise."""
-        self.remove(key.manifest_path)
+        with contextlib.suppress(OSError):
+            self.remove(key.manifest_path)
         where = self.locate(key.folder)
         return InputError(f"{where}: {cause}; run the same command again: it will be made anew")
 

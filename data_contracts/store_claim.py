@@ -38,17 +38,18 @@ def claim_store(store: Store, *, on_wait: Callable[[str], None]) -> Iterator[Non
         raise_store_error(error, path)
         raise
     with file:
-        _lock(file.fileno(), path, on_wait)
-        with contextlib.suppress(OSError):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-        # What a killed run has left; nobody else writes now.
-        shutil.rmtree(store.locate(UNFINISHED), ignore_errors=True)
+        if _lock(file.fileno(), path, on_wait):
+            with contextlib.suppress(OSError):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+            # What a killed run has left; nobody else writes now.
+            shutil.rmtree(store.locate(UNFINISHED), ignore_errors=True)
         yield
 
 
-def _lock(descriptor: int, path: str, on_wait: Callable[[str], None]) -> None:
+def _lock(descriptor: int, path: str, on_wait: Callable[[str], None]) -> bool:
+    """Whether the lock is held; false on a disk that has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -56,6 +57,9 @@ def _lock(descriptor: int, path: str, on_wait: Callable[[str], None]) -> None:
             holder = file.read(200) or "another run"
         on_wait(f"{os.path.dirname(path)}: {holder} is at work on this store; waiting for its end")
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
 
 
 def check_code_version(store: Store, stage: str, version: int) -> None:

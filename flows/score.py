@@ -91,13 +91,18 @@ def find_videos(paths: Sequence[Path]) -> dict[str, Path]:
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: expected a video file or a folder of videos, found nothing there")
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES) if path.is_dir() else [path]
+        files = _videos_in(path) if path.is_dir() else [path]
         if not files:
             raise InputError(f"{path}: expected video files ({', '.join(sorted(VIDEO_SUFFIXES))}), found none")
         for file in files:
             if found.setdefault(file.stem, file) != file:
                 raise InputError(f"{file}: expected one video per name, got also {found[file.stem]}; rename one")
     return found
+
+
+def _videos_in(folder: Path) -> list[Path]:
+    inside = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in inside if path.suffix.lower() in VIDEO_SUFFIXES)
 
 
 @flow(name="score", flow_run_name="score into {out}")

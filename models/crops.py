@@ -67,7 +67,7 @@ def decode_jpeg(data: bytes) -> np.ndarray:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
-        raise ValueError(f"expected a JPEG, got {len(data)} bytes of something else") from error
+        raise ValueError(f"expected a whole JPEG, got {len(data)} bytes of something else") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"expected a whole JPEG, got {len(data)} bytes: {error}") from error
     except Image.DecompressionBombError as error:

@@ -3,6 +3,7 @@
 import itertools
 import json
 from dataclasses import asdict, dataclass, field
+from typing import get_args
 
 import numpy as np
 import safetensors.numpy
@@ -26,6 +27,10 @@ class BranchConfig:
 
     features: Features
     hidden_units: int
+
+    def __post_init__(self) -> None:
+        if self.features not in get_args(Features) or not isinstance(self.hidden_units, int) or self.hidden_units < 0:
+            raise ValueError(f"expected features of {get_args(Features)} and hidden units of at least 0, got {self}")
 
 
 @dataclass(frozen=True)

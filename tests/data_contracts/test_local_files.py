@@ -21,9 +21,12 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 def test_something_in_the_way_is_said(tmp_path):
     (tmp_path / "store").write_text("a file")
     target = str(tmp_path / "store" / "faces" / "part")
-    with pytest.raises(StoreError, match="expected a folder that can be written"):
-        with replacing_file(target, unfinished=str(tmp_path / "store" / "unfinished")):
-            pass
+    unfinished = str(tmp_path / "store" / "unfinished")
+    with (
+        pytest.raises(StoreError, match="expected a folder that can be written"),
+        replacing_file(target, unfinished=unfinished),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,23 @@ class Disturbed:
     orphans: list[str]
 
 
-def disturb(arguments: list[str], store: Path, *, dataset: str, units: int, victim: Victim) -> Disturbed:
+def disturb(
+    arguments: list[str],
+    store: Path,
+    *,
+    dataset: str,
+    units: int,
+    victim: Victim,
+    server_url: str | None = None,
+) -> Disturbed:
     """Run ``affwild2 ARGUMENTS``; once ``units`` units (or bundles) of a dataset are finished, end the victim.
 
-    The moment is one of progress, not of time, so that it is the same on fast and slow machines.
+    The moment is one of progress, not of time, so that it is the same on fast and slow machines. Without
+    ``server_url`` the command starts a Prefect server of its own.
     """
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_LOGGING_LEVEL"}
+    if server_url:
+        environment["PREFECT_API_URL"] = server_url
     program = str(Path(sys.executable).with_name("affwild2"))
     process = subprocess.Popen(
         [program, *arguments],
@@ -39,7 +51,7 @@ def disturb(arguments: list[str], store: Path, *, dataset: str, units: int, vict
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={name: value for name, value in os.environ.items() if name != "PREFECT_LOGGING_LEVEL"},
+        env=environment,
     )
     try:
         _wait_for(process, store / dataset, units)

@@ -36,11 +36,12 @@ def data_bytes(store: Path) -> dict[str, bytes]:
     return {str(path.relative_to(store)): path.read_bytes() for path in paths if "manifest" not in path.name}
 
 
-def arguments_of(flow: str, data: Path, store: Path) -> list[str]:
+def arguments_of(flow: str, data: Path, store: Path, *, workers: int = 2) -> list[str]:
     """The command of a flow."""
+    common = ["--store", str(store), "--workers", str(workers)]
     if flow == "extract":
-        return ["extract", str(data), "--store", str(store), "--workers", "2"]
-    return ["fit", "va", "--store", str(store), "--annotations", str(data), "--seeds", "1", "--workers", "2"]
+        return ["extract", str(data), *common]
+    return ["fit", "va", "--annotations", str(data), "--seeds", "1", *common]
 
 
 def _run(arguments: list[str]) -> None:

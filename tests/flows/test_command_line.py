@@ -1,10 +1,3 @@
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
-import psutil
 import pytest
 
 from data_contracts.editions import ABAW3_TEST_LISTS
@@ -47,21 +40,3 @@ def test_verify_from_the_command_line(demo):
     assert finished.returncode == 0 and "no fault against test list and videos" in finished.stdout
     finished = run_command("verify", path, "--test-list", lists / ABAW3_TEST_LISTS["expr"], "--task", "expr")
     assert finished.returncode == 1 and "expected the header" in finished.stdout
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_ends_at_once_and_leaves_no_process(demo, tmp_path, number):
-    program = str(Path(sys.executable).with_name("affwild2"))
-    command = [program, "extract", str(demo.data), "--store", str(tmp_path / "s")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.rglob("faces/**/_manifest-*.json")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) >= 2
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130 and "interrupted; what is finished is kept" in errors
-    _, alive = psutil.wait_procs(children, timeout=10)
-    assert alive == []

@@ -30,13 +30,30 @@ def undisturbed(data, tmp_path_factory, prefect_server, dask_address):
     return data_bytes(store)
 
 
-@pytest.mark.parametrize(("dataset", "victim"), [("faces", "command"), ("videos", "worker"), ("subjects", "server")])
-def test_a_killed_process_leaves_no_other_and_the_next_run_ends_the_same(
-    data, undisturbed, tmp_path, dask_address, dataset, victim
+@pytest.fixture(scope="module")
+def server_url(prefect_server):
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "victim", "workers"),
+    [("faces", "command", 2), ("subjects", "server", 2), ("videos", "worker", 2), ("features", "Ctrl-C", 1)],
+)
+def test_a_run_that_is_stopped_leaves_no_process_and_the_next_one_ends_the_same(
+    data, undisturbed, tmp_path, dask_address, server_url, dataset, victim, workers
 ):
+    """The same bytes also for another number of workers."""
     store = tmp_path / "store"
-    ended = disturb(arguments_of("extract", data, store), store, dataset=dataset, units=1, victim=victim)
-    assert ended.code in CODES[victim] and ended.orphans == [] and "Traceback" not in ended.errors, ended
+    arguments = arguments_of("extract", data, store, workers=workers)
+    url = None if victim in ("command", "server") else server_url
+    ended = disturb(arguments, store, dataset=dataset, units=1, victim=victim, server_url=url)
+    assert ended.code in CODES[victim] and ended.orphans == [], ended
+    if victim == "Ctrl-C":
+        assert "interrupted; what is finished is kept" in ended.errors
+    if victim != "command":
+        assert "Traceback" not in ended.errors, ended.errors
     found = data_bytes(store)
     assert found.items() <= undisturbed.items()
     extract(data, str(store), dask_address=dask_address)
@@ -52,13 +69,6 @@ def test_two_runs_at_once_take_turns(data, undisturbed, tmp_path, dask_address, 
         run.join()
     assert data_bytes(Path(store)) == undisturbed
     assert "is at work on this store; waiting for its end" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def server_url(prefect_server):
-    from prefect.settings import PREFECT_API_URL
-
-    return PREFECT_API_URL.value()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,14 @@
+import csv
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from data_contracts.editions import ABAW3_TEST_LISTS
 from data_contracts.errors import InputError
+from data_contracts.verification import verify_submission
 from flows.submit import submit
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -18,3 +25,61 @@ def test_same_request_same_zip_and_faults_of_the_list_are_said(demo, store_copy,
         submit("expr", str(store_copy), tmp_path / "list.txt", dask_address=dask_address)
     with pytest.raises(InputError, match="expected one for va, got one for expr"):
         submit("va", str(store_copy), lists / ABAW3_TEST_LISTS["va"], head="expr", dask_address=dask_address)
+
+
+def rows_of_zip(path):
+    with zipfile.ZipFile(path) as archive:
+        (name,) = archive.namelist()
+        return archive.read(name).decode().splitlines()
+
+
+def rows_of_subjects(demo, task):
+    """Subject and frame -> row of values, from the demo's submission of ABAW3."""
+    found = {}
+    with zipfile.ZipFile(next((demo.store / "submissions").glob(f"abaw3-{task}-*/*.zip"))) as archive:
+        for name in archive.namelist():
+            lines = archive.read(name).decode().splitlines()[1:]
+            found |= {(name.removesuffix(".txt"), n): line for n, line in enumerate(lines, start=1)}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "dummy"),
+    [
+        ("expr", "CVPR_6th_ABAW_Expr_test_set_example.txt", "0"),
+        ("va", "CVPR_5th_ABAW_VA_test_set_sample.txt", ""),
+        ("au", "CVPR_8th_ABAW_AU_test_set_sample.txt", ",".join("0" * 12)),
+    ],
+)
+def test_rows_of_a_sample_file_in_its_order_with_the_values_of_their_frames(
+    demo, store_copy, tmp_path, dask_address, task, name, dummy
+):
+    by_frame = rows_of_subjects(demo, task)
+    last = {subject: max(n for s, n in by_frame if s == subject) for subject, _ in by_frame}
+    wanted = [key for key in by_frame if key[1] % 3] + [(subject, n + 2) for subject, n in last.items()]
+    np.random.default_rng(0).shuffle(wanted)
+    wanted = [(str(subject), int(frame)) for subject, frame in wanted]
+    sample = tmp_path / name
+    lines = [f"{subject}/{frame:05d}.jpg,{dummy}" for subject, frame in wanted]
+    sample.write_text("\r\n".join(["image_location,whatever", *lines]) + "\r\n")
+
+    path = Path(submit(task, str(store_copy), sample, dask_address=dask_address))
+
+    assert path.name == f"abaw{name.split('_')[1][0]}_{task}.zip"
+    header, *rows = rows_of_zip(path)
+    assert header.startswith("image_location,")
+    expected = [by_frame[subject, min(frame, last[subject])] for subject, frame in wanted]
+    assert rows == [f"{s}/{f:05d}.jpg,{v}" for (s, f), v in zip(wanted, expected, strict=True)]
+    assert verify_submission(path, test_list=sample) == []
+    coverage = list(csv.DictReader(io.StringIO((path.parent / "coverage.csv").read_text())))
+    parts = ("with_face", "interpolated", "before_first_face", "after_last_face", "without_any_face", "beyond_video")
+    for row in coverage:
+        assert sum(int(row[part]) for part in parts) == int(row["rows"])
+        assert row["beyond_video"] == "1" and row["frames_known_from"] == "video"
+    assert sum(int(row["rows"]) for row in coverage) == len(wanted)
+
+
+def test_a_list_of_another_kind_than_the_edition_wants_is_refused(demo, store_copy, dask_address):
+    subjects = demo.data / "names_of_videos_in_each_test_set" / ABAW3_TEST_LISTS["va"]
+    with pytest.raises(InputError, match=r"expected a list of frames .* for abaw6 va, got a list of subjects"):
+        submit("va", str(store_copy), subjects, edition="abaw6", dask_address=dask_address)

@@ -102,9 +102,10 @@ def main() -> int:
             grown = (_resident_bytes() - before) / 1e6
             total += outcomes
             faults += found
+            said = ", ".join(f"{outcomes[kind]:5} {kind}" for kind in ("accepted", "refused", "faults"))
+            seconds = time.monotonic() - started
             print(
-                f"{reader.name:18} {count:5} inputs: {outcomes['accepted']:5} accepted, "
-                f"{outcomes['refused']:5} refused, {outcomes['faults']:3} faults, {time.monotonic() - started:6.1f} s, memory so far +{grown:.0f} MB",
+                f"{reader.name:18} {count:5} inputs: {said}, {seconds:6.1f} s, memory so far +{grown:.0f} MB",
                 flush=True,
             )
         if _resident_bytes() - before > MEMORY_BYTES:
