@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from infra.interruption import EXIT_INTERRUPTED
+from infra.interruption import EXIT_INTERRUPTED, end_now
 
 # What Prefect's client raises when its server is gone; by name, so that nothing is imported for it.
 _SERVER_LOST = ("ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout", "ReadTimeout")
@@ -235,8 +235,8 @@ def _guarded(action: Callable[[], int]) -> int:
             print_error(f"affwild2: {error}")
             return EXIT_WRONG_REQUEST
         if name in _SERVER_LOST:
-            print_error(f"affwild2: the Prefect server stopped answering ({name}); what is finished is kept, run again")
-            return EXIT_INTERRUPTED
+            # Prefect's client would go on for a minute to tell its server what has happened.
+            end_now(f"affwild2: the Prefect server stopped answering ({name}); what is finished is kept, run again")
         raise
 
 

@@ -3,4 +3,4 @@
 import os
 
 # Read when distributed is imported; Prefect's logging would else show every step of its start and end.
-os.environ.setdefault("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "error")
+os.environ.setdefault("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "critical")

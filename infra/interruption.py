@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
 
 import psutil
 
@@ -31,7 +32,12 @@ def ending_at_once() -> Iterator[None]:
 
 def _end(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print(_MESSAGE, file=sys.stderr, flush=True)
+    end_now(_MESSAGE)
+
+
+def end_now(message: str) -> NoReturn:
+    """Say a line and end this process, and all that it started, with exit code 130."""
+    print(message, file=sys.stderr, flush=True)
     children = psutil.Process().children(recursive=True)
     for child in children:
         with contextlib.suppress(psutil.NoSuchProcess):
