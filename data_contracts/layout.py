@@ -9,7 +9,7 @@ from pathlib import Path
 from data_contracts.annotations import MTL_FILES
 from data_contracts.editions import ABAW3_FOLDERS, challenge_of_folder, task_of_test_list
 from data_contracts.errors import InputError
-from data_contracts.vocabulary import SUBJECT_SIDES, TaskName, video_of_subject
+from data_contracts.vocabulary import MAX_FRAME, SUBJECT_SIDES, TaskName, video_of_subject
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 # The organisers hand out videos and crops in batches; releases since ABAW5 add those of fifty more videos.
@@ -192,7 +192,7 @@ def _crops_of_subject(folder: Path) -> tuple[list[tuple[int, Path]], int]:
     crops, other = [], 0
     for name, path in _files(folder):
         match = _CROP_NAME.fullmatch(name)
-        if match and int(match[1]) >= 1:
+        if match and 1 <= int(match[1]) <= MAX_FRAME:
             crops.append((int(match[1]), path))
         else:
             other += 1

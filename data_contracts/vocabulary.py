@@ -31,6 +31,9 @@ FACE_STATUSES = (FACE_FOUND, NO_FACE, NOT_DECODED, UNREADABLE_CROP)
 SetName = Literal["train", "validation", "test"]
 SETS: tuple[SetName, ...] = get_args(SetName)
 
+# Frame numbers of crops above this are not believed: it is 55 hours at 25 frames a second, and every frame is a row.
+MAX_FRAME = 5_000_000
+
 SUBJECT_SIDES = ("_left", "_right")
 
 

@@ -11,10 +11,12 @@ from pydantic import Field
 from data_contracts.errors import InputError
 from data_contracts.layout import DataLayout, find_data, list_crops, subjects_of_videos
 from data_contracts.manifest import Manifest
+from flows.console import print_line
 from flows.run import Run
 from models.mtcnn import DetectorParams
 from models.tracking import TrackingParams
 from tasks import assign_subjects, crop_faces, embed_faces, import_crops, index_videos
+from tasks.units import Unit
 
 Source = Literal["mtcnn", "cropped", "cropped_aligned"]
 DEFAULT_BACKBONE = "efficientnet_lite0"
@@ -96,8 +98,15 @@ def extract_videos(
 
 
 def _index(run: Run, videos: Mapping[str, Path]) -> dict[str, Manifest]:
-    run.stage("index_videos", index_videos.plan_index_videos(videos), index_videos.compute)
-    return {stem: manifest for stem, manifest in index_videos.ready_videos(run.store).items() if stem in videos}
+    units = {unit.key.value("video"): unit for unit in index_videos.plan_index_videos(videos)}
+    run.stage("index_videos", list(units.values()), index_videos.compute)
+    known = index_videos.ready_videos(run.store)
+    # What was known of a file before it changed, if the changed one cannot be read, is of another file.
+    return {stem: known[stem] for stem, unit in units.items() if _is_of(known.get(stem), unit)}
+
+
+def _is_of(manifest: Manifest | None, unit: Unit) -> bool:
+    return manifest is not None and manifest.fingerprint == unit.fingerprint
 
 
 def _embed(
@@ -127,7 +136,11 @@ def _import_crops(
     if source not in layout.crops:
         there = ", ".join(layout.crops) or "none"
         raise InputError(f"{request.data}: expected crops of source {source}, found {there}")
-    crops = _limited(list_crops(layout.crops[source]).subjects, request.limit)
+    found = list_crops(layout.crops[source])
+    if found.other_files:
+        places = ", ".join(list(found.other_files)[:3])
+        print_line(f"note: {sum(found.other_files.values())} files are not named like crops, left out (in {places})")
+    crops = _limited(found.subjects, request.limit)
     units = import_crops.plan_import_crops(crops, name=source, frame_counts=frame_counts)
     run.stage("import_crops", units, import_crops.compute)
     return _embed(run, import_crops.source_of(source), backbone, set(crops), layout.videos)

@@ -13,7 +13,7 @@ import dask
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 
 logger = logging.getLogger(__name__)
-_CONNECT_TIMEOUT = "10s"
+_CONNECT_TIMEOUT = "5s"
 _HOST = "127.0.0.1"
 _NO_DASHBOARD = "127.0.0.1:0"
 

@@ -1,4 +1,7 @@
 import errno
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -46,3 +49,27 @@ def test_what_a_failed_write_means(number, kind, message):
 def test_other_errors_mean_nothing_to_a_user():
     raise_store_error(OSError(errno.EIO, "reason"), "/store/part")
     raise_store_error(PermissionError(errno.EACCES, "reason", "/videos/a.mp4"), "/store/part")
+
+
+_WRITE = """
+import sys
+from data_contracts.errors import StoreError
+from data_contracts.store import Store
+
+try:
+    Store(sys.argv[1]).write_bytes("faces/part", b"x" * 400_000)
+except StoreError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [("ro", "expected a folder that can be written, got {store}/"), ("size=100k", "expected space to write {store}/")],
+)
+def test_a_read_only_and_a_full_disk(tmp_path, options, message):
+    """A file system of its own, in a mount namespace that ends with the process."""
+    namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+    script = f"mount -t tmpfs -o {options} tmpfs '{tmp_path}' && exec '{sys.executable}' -c '{_WRITE}' '{tmp_path}'"
+    finished = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, text=True, check=True)
+    assert message.format(store=tmp_path) in finished.stdout and len(finished.stdout.splitlines()) == 1

@@ -89,6 +89,17 @@ def test_a_file_that_changes_between_index_and_decoding_is_not_believed(tmp_path
         assert run.store.manifests("faces") == {}
 
 
+def test_a_video_that_was_replaced_by_a_broken_one_is_not_taken_for_the_old_one(tmp_path, dask_address):
+    data, store = tmp_path / "data", Store(tmp_path / "store")
+    data.mkdir()
+    write_video(data / "a.mp4", VideoSpec(frame_count=5))
+    write_video(data / "b.mp4", VideoSpec(frame_count=6))
+    assert extract(data, store.url, dask_address=dask_address).videos == ("a", "b")
+    (data / "a.mp4").write_bytes(b"broken")
+    with pytest.raises(SomeFailedError, match="1 failed, all else is complete; first: index_videos a"):
+        extract(data, store.url, source="mtcnn", dask_address=dask_address)
+
+
 def jpeg_that_claims(width, height, data):
     """The same JPEG with another size in its frame header."""
     at = data.index(b"\xff\xc0") + 5
