@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import Client, as_completed
 
-from data_contracts.errors import StoreError
+from data_contracts.errors import StoreError, printable
 from data_contracts.store import Store
 from flows.console import progress_of
 from infra.clusters import unit_resources
@@ -74,7 +74,7 @@ def fan_out(
                 raise StoreError(report.cause or report.name)
             summary.add(report)
             if report.cause is not None:
-                logger.warning("%s failed: %s: %s", summary.stage, report.name, report.cause)
+                logger.warning("%s failed: %s: %s", summary.stage, printable(report.name), report.cause)
             advance(len(summary.failures))
 
 
