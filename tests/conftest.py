@@ -19,13 +19,6 @@ import torch
 torch.set_num_threads(2)
 
 
-def pytest_collection_modifyitems(items):
-    """Flows run in one process, for they share a demo, a server and a cluster; all else runs beside them."""
-    for item in items:
-        place = "flows" if "flows" in item.path.parts else item.path.name
-        item.add_marker(pytest.mark.xdist_group(place))
-
-
 @pytest.fixture(scope="session")
 def portraits() -> list[np.ndarray]:
     from tasks.generate_demo_data import load_portraits

@@ -93,16 +93,14 @@ def test_a_store_without_space_is_one_line(data, tmp_path, server_url):
     assert shutil.disk_usage(store).total > 1 << 20
 
 
-def test_a_killed_worker_is_replaced(data, tmp_path, dask_address):
-    whole, disturbed = str(tmp_path / "whole"), str(tmp_path / "disturbed")
-    extract(data, whole, segment_frames=4, dask_address=dask_address)
-    options = {"segment_frames": 4, "dask_address": dask_address}
-    run = threading.Thread(target=extract, args=(data, disturbed), kwargs=options)
+def test_a_killed_worker_is_replaced(data, undisturbed, tmp_path, dask_address):
+    store = tmp_path / "store"
+    run = threading.Thread(target=extract, args=(data, str(store)), kwargs={"dask_address": dask_address})
     run.start()
-    while finished_units(Path(disturbed) / "faces") < 1:
+    while finished_units(store / "videos") < 1:
         time.sleep(0.01)
     with Client(dask_address) as client:
         os.kill(min(client.run(os.getpid).values()), signal.SIGKILL)
         run.join()
-        assert data_bytes(Path(disturbed)) == data_bytes(Path(whole))
+        assert data_bytes(store) == undisturbed
         client.wait_for_workers(2)
