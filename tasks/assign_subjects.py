@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_contracts.fingerprint import fingerprint
 from data_contracts.manifest import UnitKey
@@ -54,7 +55,7 @@ def compute(store: Store, unit: Unit) -> Product:
     columns = ["frame", "face", "status", "probability", *_BOX]
     tables = [store.read_unit(key, m, columns=columns) for key, m in unit.arguments["segments"]]
     faces = pa.concat_tables(tables)
-    faces = faces.filter(pa.compute.equal(faces["status"], FACE_FOUND))
+    faces = faces.filter(pc.equal(faces["status"], FACE_FOUND))
     frame = faces["frame"].to_numpy()
     box_xyxy_px = np.stack([faces[name].to_numpy() for name in _BOX], axis=1).reshape(-1, 4)
     track = track_faces(frame, box_xyxy_px, params=unit.arguments["params"])

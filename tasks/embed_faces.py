@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_contracts.fingerprint import fingerprint, variant_name
 from data_contracts.manifest import Manifest, UnitKey
@@ -192,5 +193,5 @@ def _chosen_faces(store: Store, unit: Unit) -> Mapping[int, int] | None:
         return None
     key, manifest = unit.arguments["chosen_by"]
     table = store.read_unit(key, manifest, columns=["frame", "face", "subject"])
-    mine = table.filter(pa.compute.equal(table["subject"], unit.key.value("subject")))
+    mine = table.filter(pc.equal(table["subject"], unit.key.value("subject")))
     return dict(zip(mine["frame"].to_pylist(), mine["face"].to_pylist(), strict=True))
