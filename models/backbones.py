@@ -89,7 +89,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected a safetensors file with weights, got: {error}") from error
 
 

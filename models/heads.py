@@ -147,6 +147,6 @@ def head_from_bytes(files: dict[str, bytes]) -> Head:
         branches = {b: BranchConfig(c["features"], c["hidden_units"]) for b, c in config["branches"].items()}
         sizes = (config["embedding_size"], config["logits_size"], config["seeds"])
         tensors = safetensors.numpy.load(files["head.safetensors"])
-    except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        return Head(HeadConfig(config["task"], *sizes, branches), tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
         raise ValueError(f"head: expected head.json and head.safetensors of a head, got: {error!r}") from error
-    return Head(HeadConfig(config["task"], *sizes, branches), tensors)

@@ -96,7 +96,10 @@ def plan_write_submission(
 
 def load_postprocessing(store: Store, bundle: Bundle) -> PostProcessing:
     """The post-processing of a bundle."""
-    return PostProcessing.from_dict(json.loads(read_file(store, bundle, "postprocessing.json"))["postprocessing"])
+    try:
+        return PostProcessing.from_dict(json.loads(read_file(store, bundle, "postprocessing.json"))["postprocessing"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{bundle.folder}: expected a post-processing, got: {error}; run fit again") from error
 
 
 def make(store: Store, job: Job) -> Files:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 
 from data_contracts.annotations import read_annotations
+from data_contracts.bundles import Bundle
 from data_contracts.editions import HEADERS, submission_header
 from data_contracts.layout import find_data, list_crops, subjects_of_videos
 from data_contracts.manifest import Failure, Manifest, UnitKey
@@ -28,8 +29,9 @@ from data_contracts.vocabulary import TaskName
 from models.backbones import load_backbone
 from models.crops import decode_jpeg, encode_jpeg
 from models.heads import BranchConfig, Head, HeadConfig, head_from_bytes, head_to_bytes
-from models.postprocessing import PostProcessing, untuned_postprocessing
+from models.postprocessing import untuned_postprocessing
 from tasks.units import Product, write_product
+from tasks.write_submission import load_postprocessing
 from tests.video_factory import VideoSpec, write_video
 
 
@@ -170,13 +172,14 @@ def _model_readers() -> Iterator[Reader]:
         return read
 
     def read_rule(path: Path) -> None:
-        rule = PostProcessing.from_dict(json.loads(path.read_bytes()))
+        os.replace(path, path.parent / "postprocessing.json")
+        rule = load_postprocessing(Store(path.parent.parent), Bundle(path.parent.name, "f" * 64))
         rule.apply({"va": np.zeros((9, 2), np.float32)}, np.ones(9, bool))
 
     yield Reader("backbone weights", (tensors,), read_backbone, ".safetensors", 0.3)
     yield Reader("head weights", (head["head.safetensors"],), read_head("head.safetensors"), ".safetensors")
     yield Reader("head config", (head["head.json"],), read_head("head.json"), ".json")
-    rule = json.dumps(untuned_postprocessing("va").to_dict()).encode()
+    rule = json.dumps({"postprocessing": untuned_postprocessing("va").to_dict()}).encode()
     yield Reader("post-processing", (rule,), read_rule, ".json")
 
 
