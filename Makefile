@@ -44,7 +44,7 @@ bench: $(STAMP)
 
 lock: $(UV)
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url --extra demo --extra dev pyproject.toml --output-file requirements.lock
+	  --no-emit-index-url --extra demo --extra dev --extra export pyproject.toml --output-file requirements.lock
 	echo uv | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --no-emit-index-url - --output-file requirements-uv.lock
 

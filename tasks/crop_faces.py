@@ -188,10 +188,5 @@ def cropped_videos(store: Store, units: list[Unit]) -> list[CroppedVideo]:
     return found
 
 
-def _cropped_video(stem: str, units: list[Unit], segments: list[tuple[UnitKey, Manifest]]) -> CroppedVideo:
-    frame_count = sum(unit.arguments["count"] for unit in units)
-    return CroppedVideo(stem, frame_count, units[0].arguments["width_px"], segments)
-
-
 def _matches(manifest: Manifest | None, unit: Unit) -> bool:
     return manifest is not None and manifest.fingerprint == unit.fingerprint
