@@ -139,6 +139,26 @@ SUBJECTS = Dataset(
     partitions=("source", "video"),
 )
 
+PICTURES = Dataset(
+    "pictures",
+    "labelled pictures for training a backbone: one row per picture, with the face that was cut out of it",
+    (
+        Column("row", pa.int64(), "position in the list of pictures, from 0", "", ">= 0"),
+        Column("picture", pa.string(), "where the file was found"),
+        STATUS,
+        Column("identity", pa.string(), "who the picture shows", nullable=True),
+        Column("expression", pa.string(), "name of the expression", nullable=True),
+        Column("valence", pa.float32(), "valence", "", "-1..1", nullable=True),
+        Column("arousal", pa.float32(), "arousal", "", "-1..1", nullable=True),
+        *BOX,
+        PROBABILITY,
+        CROP,
+    ),
+    key=("row",),
+    partitions=("source", "collection"),
+    statistics=("row",),
+)
+
 LABEL_COLUMNS: dict[BranchName, tuple[Column, ...]] = {
     "expr": (
         Column(

@@ -162,6 +162,46 @@ def score(
 
 
 @app.command()
+def pretrain(
+    goal: Annotated[Literal["identity", "emotion"], typer.Argument(help="identity (step 1) or emotion (step 2).")],
+    data: Annotated[Path, typer.Argument(help="CSV file with labels, AffectNet's CSV, or a folder of people.")],
+    store: StoreOption,
+    backbone: Annotated[str, typer.Option("--backbone", help="Name in the registry.")] = "efficientnet_lite0",
+    weights: Annotated[Path | None, typer.Option("--weights", help="A safetensors file to start from.")] = None,
+    validation: Annotated[Path | None, typer.Option("--validation", help="Pictures to measure on.")] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of the pictures that a CSV names.")] = None,
+    recipe: Annotated[Literal["default", "paper"], typer.Option("--recipe", help="Named setting.")] = "default",
+    input_px: Annotated[
+        int | None, typer.Option("--input-px", min=32, help="Input size; its own if not given.")
+    ] = None,
+    valence_arousal: Annotated[bool, typer.Option("--valence-arousal", help="Train these outputs as well.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of the split, the order and the variations.")] = 0,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Take only so many pictures.")] = None,
+    workers: WorkersOption = None,
+    dask_address: DaskOption = None,
+) -> None:
+    """Train a backbone on labelled pictures of faces."""
+    _run_flow(
+        "flows.pretrain",
+        "pretrain",
+        goal=goal,
+        data=data,
+        store=store,
+        backbone=backbone,
+        weights=str(weights) if weights else None,
+        validation=validation,
+        images=images,
+        recipe=recipe,
+        input_px=input_px,
+        valence_arousal=valence_arousal,
+        seed=seed,
+        limit=limit,
+        workers=workers,
+        dask_address=dask_address,
+    )
+
+
+@app.command()
 def verify(
     path: Annotated[Path, typer.Argument(help="Submission: zip, folder, or MTL text file.")],
     task: Annotated[Task | None, typer.Option("--task", help="Guessed from the headers if not given.")] = None,

@@ -36,7 +36,7 @@ class Run:
         self.store = Store(store)
         self.summaries: list[StageSummary] = []
         self._dask_address, self._workers = dask_address, workers
-        self._stack = contextlib.ExitStack()
+        self._stack, self._cluster = contextlib.ExitStack(), contextlib.ExitStack()
         self._client: Client | None = None
 
     def __enter__(self) -> "Run":
@@ -46,14 +46,15 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        with self._stack, self._cluster:
+            pass
 
     @property
     def client(self) -> Client:
         """Client of the cluster."""
         if self._client is None:
             cluster = open_cluster(address=self._dask_address, workers=self._workers)
-            self._client = self._stack.enter_context(cluster)
+            self._client = self._cluster.enter_context(cluster)
         return self._client
 
     def stage(self, name: str, units: Sequence[Unit], compute: Compute, *, remove_others: bool = False) -> StageSummary:
@@ -71,17 +72,29 @@ class Run:
         self._check_version(make)
         return self._run_stage(name, jobs, split=split_pending_jobs, run=run_job, compute=make)
 
+    def jobs_here(self, name: str, jobs: Sequence[Job], make: Make) -> StageSummary:
+        """The same in this process, on all of this machine: workers that were started are ended first."""
+        self._check_version(make)
+        self._cluster.close()
+        self._client = None
+        return self._run_stage(name, jobs, split=split_pending_jobs, run=run_job, compute=make, here=True)
+
     def _check_version(self, compute: Compute | Make) -> None:
         module = sys.modules[compute.__module__]
         check_code_version(self.store, module.__name__.rsplit(".", 1)[-1], module.CODE_VERSION)
 
-    def _run_stage(self, name: str, work: Sequence[Any], *, split: Any, run: Any, compute: Any) -> StageSummary:
+    def _run_stage(
+        self, name: str, work: Sequence[Any], *, split: Any, run: Any, compute: Any, here: bool = False
+    ) -> StageSummary:
         @task(name=name, task_run_name=name, cache_policy=NO_CACHE, retries=0)
         def run_stage_task(units: int) -> str:
             ready, todo, summary.problems = split(self.store, work)
             summary.ready = len(ready)
             logger.info("%s: %d units: %d ready, %d to do", name, units, len(ready), len(todo))
-            if todo:
+            if here:
+                for job in todo:
+                    summary.add(run(self.store.url, compute, job))
+            elif todo:
                 fan_out(self.client, self.store, todo, run=run, compute=compute, summary=summary)
             return f"{summary.ready} ready, {summary.done} done, {len(summary.failures)} failed"
 

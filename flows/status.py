@@ -8,7 +8,7 @@ from data_contracts.manifest import Failure, Manifest, UnitKey
 from data_contracts.store import Store
 from flows.console import print_line, print_table
 
-_DATASETS = ("videos", "frames", "faces", "subjects", "features", "labels", "outputs")
+_DATASETS = ("videos", "frames", "faces", "subjects", "features", "labels", "outputs", "pictures")
 _BUNDLES = ("heads", "postprocessing", "submissions")
 _VARIANT_KEYS = ("source", "backbone", "head", "task")
 

@@ -79,7 +79,7 @@ def _bundled_path(spec: BackboneSpec) -> str:
 def _bundled_tensors(spec: BackboneSpec) -> dict[str, Tensor]:
     """ImageNet weights of EfficientNet-Lite0; other names, but tensor for tensor in the order of timm's."""
     theirs = torch.load(_bundled_path(spec), map_location="cpu", weights_only=True)
-    ours = _build(spec).state_dict()
+    ours = build_network(spec).state_dict()
     assert len(theirs) == len(ours), f"{len(theirs)} tensors, expected {len(ours)}"
     return dict(zip(ours, theirs.values(), strict=True))
 
@@ -93,7 +93,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]
         raise ValueError(f"{path}: expected a safetensors file with weights, got: {error}") from error
 
 
-def _build(spec: BackboneSpec) -> nn.Module:
+def build_network(spec: BackboneSpec) -> Any:
+    """The network of a spec with random weights, as timm builds it."""
     options: dict[str, Any] = {"pad_type": spec.pad_type} if spec.pad_type else {}
     network = timm.create_model(spec.architecture, pretrained=False, num_classes=len(spec.class_names), **options)
     if spec.feature_layer:
@@ -116,6 +117,11 @@ def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], *, name: str)
     network.load_state_dict(tensors)
 
 
+def resize_to_square(image: np.ndarray, size_px: int) -> np.ndarray:
+    """RGB uint8 [size_px, size_px, 3] of a picture [h, w, 3]: bilinear with antialiasing, its shape not kept."""
+    return np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR))
+
+
 class Backbone:
     """A network ready to look at faces.
 
@@ -126,12 +132,17 @@ class Backbone:
     def __init__(self, spec: BackboneSpec, tensors: dict[str, Tensor], digest: str, *, device: str) -> None:
         self.spec, self.weights_digest = spec, digest
         self.device = torch.device(device)
-        network = _build(spec)
+        network = build_network(spec)
         _load_strictly(network, tensors, name=spec.name)
-        self._network: Any = network.eval().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network: Any = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self._mean = torch.tensor(spec.mean, device=self.device).view(1, 3, 1, 1) * spec.scale
         self._std = torch.tensor(spec.std, device=self.device).view(1, 3, 1, 1) * spec.scale
         self._batch = _BATCH_CPU if self.device.type == "cpu" else _BATCH_GPU
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The network's weights by name."""
+        return self._network.state_dict()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -140,8 +151,7 @@ class Backbone:
 
     def preprocess(self, images: Sequence[np.ndarray]) -> Tensor:
         """Normalised input [n, 3, input_px, input_px] of RGB uint8 pictures of any size."""
-        size = (self.spec.input_px, self.spec.input_px)
-        resized = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)) for image in images]
+        resized = [resize_to_square(image, self.spec.input_px) for image in images]
         pixels = torch.from_numpy(np.stack(resized)).to(self.device).permute(0, 3, 1, 2)
         return (pixels.float() - self._mean) / self._std
 

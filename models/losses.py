@@ -67,3 +67,19 @@ def unit_weights(labels: np.ndarray, *, balanced: bool = True) -> Tensor:
         return torch.ones(counts.shape)
     weights = np.where(counts > 0, counts.sum(axis=0) / (2 * np.maximum(counts, 1)), 1.0)
     return torch.tensor(weights, dtype=torch.float32)
+
+
+def smoothed_cross_entropy(logits: Tensor, target: Tensor, *, weights: Tensor, smoothing: float) -> Tensor:
+    """Mean of -sum_c w_c q_c log p_c, q being the target smoothed over all classes (the authors' notebook, cell 17)."""
+    count = logits.shape[1]
+    q = torch.nn.functional.one_hot(target, count).float() * (1 - smoothing) + smoothing / count
+    return -(weights * q * torch.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+def balanced_weights(classes: np.ndarray, count: int, power: float) -> Tensor:
+    """(max n / n) ** power per class over int classes [n] (-1 left out), scaled to a mean of one over the rows."""
+    counts = np.bincount(classes[classes >= 0], minlength=count)
+    weights = np.where(counts > 0, counts.max() / np.maximum(counts, 1), 1.0) ** power
+    # A mean weight of one over the pictures keeps the learning rate's meaning.
+    weights = weights * counts.sum() / max((weights * counts).sum(), 1e-9)
+    return torch.tensor(weights, dtype=torch.float32)

@@ -9,6 +9,9 @@ EXPRESSIONS: ClassNames = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "
 UNITS: ClassNames = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26")
 Branch = Literal["expr", "va", "au"]
 
+# The recall of a class with fewer pictures says nothing; it does not enter the balanced accuracy.
+_FEWEST_PICTURES = 20
+
 
 def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, *, class_count: int) -> np.ndarray:
     """Counts [class_count, class_count]: row = label, column = decision, of two int arrays [n] of class indices.
@@ -112,6 +115,32 @@ def score_branches(labels: dict[Branch, np.ndarray], decisions: dict[Branch, np.
         figures |= score_branch(branch, labels[branch], decided)
     if len(decisions) == 3:
         figures["p_mtl"] = sum(figures[name] for name in MAIN_FIGURE.values())
+    return figures
+
+
+def classification_figures(classes: np.ndarray, decided: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    """Accuracy; mean recall of classes with at least twenty pictures; recall and count per class.
+
+    ``classes`` int [n] (-1 left out), ``decided`` int [n].
+
+    Raises:
+        ValueError: nothing is labelled.
+    """
+    known = classes >= 0
+    matrix = confusion_matrix(classes[known], decided[known], class_count=len(names))
+    counts = matrix.sum(axis=1)
+    recall = np.divide(matrix.diagonal(), counts, out=np.full(len(names), np.nan), where=counts > 0)
+    enough = recall[counts >= min(_FEWEST_PICTURES, counts.max())]
+    figures: dict[str, Any] = {
+        "accuracy": float(matrix.diagonal().sum() / counts.sum()),
+        "balanced_accuracy": float(enough.mean()),
+    }
+    if len(names) <= 16:
+        figures["recall"] = {
+            name: None if np.isnan(value) else float(value) for name, value in zip(names, recall, strict=True)
+        }
+        figures["pictures"] = {name: int(value) for name, value in zip(names, counts, strict=True)}
+        figures["confusion"] = matrix.tolist()
     return figures
 
 

@@ -1,0 +1,115 @@
+"""Flow ``pretrain``: labelled pictures of faces to a backbone of one's own (Savchenko 2022, section 2, steps 1 and 2)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from data_contracts.bundles import Bundle, find_bundle
+from data_contracts.errors import InputError
+from data_contracts.fingerprint import fingerprint, variant_name
+from data_contracts.manifest import Manifest, UnitKey
+from data_contracts.pictures import read_pictures
+from flows.console import print_line, print_table
+from flows.run import Run
+from models.backbone_specs import get_spec
+from models.backbones import weights_digest
+from models.pretraining_recipes import Goal, PretrainingName, get_pretraining
+from tasks import crop_pictures, pretrain_backbone
+from tasks.pretrain_backbone import WEIGHTS_FILE, PretrainingChoice
+
+PictureUnits = list[tuple[UnitKey, Manifest]]
+
+
+@dataclass(frozen=True)
+class PretrainRequest:
+    """Pictures (labels file or folder of people), and how to train on them; None keeps the recipe's value.
+
+    ``validation``: other pictures to measure on; none holds out a share of the people (or of their pictures).
+    """
+
+    goal: Goal
+    data: Path
+    choice: PretrainingChoice
+    validation: Path | None = None
+    images: Path | None = None
+    limit: int | None = None
+
+
+def pretrain_backbone_on(run: Run, request: PretrainRequest) -> Bundle | None:
+    """Crop the faces that are not cropped yet, then train; the bundle, or None if it failed.
+
+    Raises:
+        InputError: no pictures are there, or the labels cannot be read.
+    """
+    try:
+        get_spec(request.choice.backbone)
+        weights_digest(request.choice.backbone, request.choice.weights)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    train = _crops(run, request.data, request)
+    validation = _crops(run, request.validation, request) if request.validation else None
+    job = pretrain_backbone.plan_pretrain_backbone(train, validation, request.choice)
+    job.arguments["report"] = print_line
+    run.jobs_here("pretrain_backbone", [job], pretrain_backbone.make)
+    return find_bundle(run.store, job.folder)
+
+
+def _crops(run: Run, data: Path, request: PretrainRequest) -> PictureUnits:
+    pictures = read_pictures(data, images=request.images)[: request.limit]
+    collection = variant_name(data.stem, fingerprint(data=str(data.resolve()), limit=request.limit))
+    units = crop_pictures.plan_crop_pictures(pictures, collection=collection)
+    run.stage("crop_pictures", units, crop_pictures.compute, remove_others=True)
+    known = run.store.manifests("pictures", **dict(units[0].key.partitions))
+    return [(u.key, known[u.key]) for u in units if u.key in known and known[u.key].fingerprint == u.fingerprint]
+
+
+def print_trained(run: Run, bundle: Bundle, choice: PretrainingChoice) -> None:
+    """Figures of a trained backbone, and how to use it."""
+    figures, coverage = bundle.details["figures"], bundle.details["coverage"]
+    rows = [
+        [name, coverage["train_pictures_per_class"].get(name, 0), figures["pictures"][name], value]
+        for name, value in figures.get("recall", {}).items()
+    ]
+    if rows:
+        print_table("Validation", ["class", "training pictures", "validation pictures", "recall"], rows)
+    for name in ("accuracy", "balanced_accuracy", "mean_ccc"):
+        if name in figures:
+            print_line(f"{name.replace('_', ' ')}: {figures[name]:.3f}")
+    if coverage["too_rare"]:
+        print_line(f"too rare to learn: {', '.join(f'{n} ({c})' for n, c in coverage['too_rare'].items())}")
+    path = run.store.locate(f"{bundle.folder}/{WEIGHTS_FILE}")
+    print_line(f"backbone: {path}")
+    print_line(f"use it: affwild2 extract DATA --store STORE --backbone {choice.backbone} --weights {path}")
+
+
+@flow(name="pretrain", flow_run_name="pretrain {goal} on {data}")
+def pretrain(
+    goal: Annotated[Goal, Field(description="identity: who it is (step 1); emotion: expressions (step 2)")],
+    data: Annotated[Path, Field(description="CSV file with labels, AffectNet's CSV, or a folder of people")],
+    store: Annotated[str, Field(description="where crops, checkpoints and the backbone go")],
+    backbone: Annotated[str, Field(description="name in the registry")] = "efficientnet_lite0",
+    weights: Annotated[str | None, Field(description="safetensors file to start from")] = None,
+    validation: Annotated[Path | None, Field(description="pictures to measure on; none holds out people")] = None,
+    images: Annotated[Path | None, Field(description="folder of the pictures that a CSV names")] = None,
+    recipe: PretrainingName = "default",
+    input_px: Annotated[int | None, Field(ge=32, description="input size; none: the backbone's own")] = None,
+    valence_arousal: Annotated[bool, Field(description="train valence and arousal outputs as well")] = False,
+    seed: int = 0,
+    limit: Annotated[int | None, Field(ge=1, description="take only so many pictures")] = None,
+    dask_address: str | None = None,
+    workers: Annotated[int | None, Field(ge=1)] = None,
+) -> str | None:
+    """Train a backbone; interrupted at any moment, the same call goes on from the last checkpoint."""
+    settings = get_pretraining(recipe, goal).replace(valence_arousal=valence_arousal)
+    choice = PretrainingChoice(backbone, settings, weights, input_px, seed=seed)
+    with Run(store, dask_address=dask_address, workers=workers) as run:
+        request = PretrainRequest(goal, data, choice, validation, images, limit)
+        bundle = pretrain_backbone_on(run, request)
+        run.print_summary()
+        if bundle:
+            print_trained(run, bundle, choice)
+        run.raise_for_failures()
+    return bundle.name if bundle else None

@@ -1,0 +1,287 @@
+"""Training a backbone on labelled faces: phases, checkpoints, figures. Recipes are in ``pretraining_recipes``."""
+
+import io
+import logging
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.allocator import keep_freed_memory
+from models.backbone_specs import BackboneSpec
+from models.backbones import build_network, resize_to_square
+from models.losses import balanced_weights, ccc_loss, smoothed_cross_entropy
+from models.metrics import classification_figures, mean_ccc
+from models.picture_batches import PictureSet, training_batches, training_transform
+from models.pretraining_recipes import Phase, PretrainingRecipe
+from models.sharpness_aware import sharpness_aware_step
+
+logger = logging.getLogger(__name__)
+AFFECT = ("valence", "arousal")
+_SAVE_SECONDS = 300.0
+_EVALUATION_BATCH = 32
+
+
+@dataclass
+class Progress:
+    """Where a training stands: everything that is needed to go on, and what is reported."""
+
+    epoch: int = 0
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_value: float = -math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class TrainedBackbone:
+    """A trained network's spec and tensors, the figures of the epoch that was kept, and all epochs' figures."""
+
+    spec: BackboneSpec
+    tensors: dict[str, Tensor]
+    figures: dict[str, Any]
+    history: list[dict[str, float]]
+    kept_epoch: int
+    seconds: float
+
+
+class BackboneTrainer:
+    """Trains one network; can be stopped at any time and goes on from what ``save`` was given last."""
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        start: dict[str, Tensor],
+        recipe: PretrainingRecipe,
+        *,
+        class_names: tuple[str, ...],
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        """``start``: tensors of the spec's architecture; its class layer is replaced by a new one.
+
+        Raises:
+            ValueError: a tensor is missing or of another shape.
+        """
+        outputs = (*class_names, *AFFECT) if recipe.valence_arousal else class_names
+        self.spec, self.recipe = replace(spec, class_names=outputs, feature_layer=0, bundled=False), recipe
+        self._classes, self._seed, self._device = class_names, seed, torch.device(device)
+        torch.manual_seed(seed)
+        self._network: Any = build_network(self.spec)
+        _load_trunk(self._network, start)
+        self._network.to(self._device, memory_format=torch.channels_last)
+        self._network.drop_rate = recipe.dropout
+        self._forward: Any = nn.DataParallel(self._network) if _several_gpus(self._device) else self._network
+        self._mean, self._std = (
+            (torch.tensor(values, device=self._device) * spec.scale).view(1, 3, 1, 1)
+            for values in (spec.mean, spec.std)
+        )
+        self._best: dict[str, Tensor] | None = None
+        self._progress = Progress()
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._weights = torch.ones(len(class_names))
+
+    def run(
+        self,
+        train: PictureSet,
+        validation: PictureSet | None,
+        *,
+        save: Callable[[bytes], None] = lambda data: None,
+        resume: bytes | None = None,
+        report: Callable[[str], None] = logger.info,
+    ) -> TrainedBackbone:
+        """Train all phases; ``save`` gets a checkpoint every few minutes and after each epoch.
+
+        Raises:
+            ValueError: no labelled pictures, or a loss that is not finite.
+            FloatingPointError: the loss is not finite; a smaller learning rate helps.
+        """
+        if self._device.type == "cpu":
+            keep_freed_memory()
+        self._weights = balanced_weights(train.classes, len(self._classes), self.recipe.balance).to(self._device)
+        if resume is not None and self._load(resume):
+            report(f"goes on in epoch {self._progress.epoch + 1}, after {self._progress.step} batches")
+        first = 0
+        for phase in self.recipe.phases:
+            for epoch in range(max(first, self._progress.epoch), first + phase.epochs):
+                self._run_epoch(train, phase, epoch, first, save)
+                self._finish_epoch(validation, epoch, report)
+                save(self._dump())
+            first += phase.epochs
+        kept = self._progress.best_epoch if self.recipe.keep == "best" and validation is not None else first
+        if self._best is not None:
+            self._network.load_state_dict(self._best)
+        tensors = {name: _stored(tensor) for name, tensor in self._network.state_dict().items()}
+        self._network.load_state_dict(tensors)
+        figures = self.evaluate(validation) if validation is not None else {}
+        return TrainedBackbone(self.spec, tensors, figures, self._progress.history, kept, self._progress.seconds)
+
+    def _run_epoch(
+        self, train: PictureSet, phase: Phase, epoch: int, first: int, save: Callable[[bytes], None]
+    ) -> None:
+        progress, recipe = self._progress, self.recipe
+        parameters = self._start_phase(phase)
+        if self._optimizer is None or (epoch == first and progress.step == 0):
+            self._optimizer = torch.optim.Adam(parameters, phase.learning_rate)
+        saved = started = time.monotonic()
+        batches = training_batches(
+            train,
+            transform=training_transform(self.spec, recipe),
+            batch_size=recipe.batch_size,
+            seed=self._seed * 1000 + epoch,
+            skip=progress.step,
+            workers=0 if self._device.type == "cpu" else min(8, os.cpu_count() or 1),
+        )
+        total = phase.epochs * math.ceil(len(train) / recipe.batch_size)
+        for pixels, classes, affect in batches:
+            done = (epoch - first) * math.ceil(len(train) / recipe.batch_size) + progress.step
+            for group in self._optimizer.param_groups:
+                group["lr"] = phase.learning_rate * (
+                    0.5 + 0.5 * math.cos(math.pi * done / total) if phase.cosine else 1
+                )
+            progress.losses.append(self._step(pixels, classes, affect))
+            progress.step += 1
+            if time.monotonic() - saved >= _SAVE_SECONDS:
+                progress.seconds += time.monotonic() - started
+                started = saved = time.monotonic()
+                save(self._dump())
+        progress.seconds += time.monotonic() - started
+
+    def _start_phase(self, phase: Phase) -> list[nn.Parameter]:
+        head_only = phase.layers == "head"
+        for name, parameter in self._network.named_parameters():
+            parameter.requires_grad_(not head_only or name.startswith("classifier"))
+        # Statistics of frozen layers stay as they are.
+        self._network.train(not head_only)
+        return [p for p in self._network.parameters() if p.requires_grad]
+
+    def _step(self, pixels: Tensor, classes: Tensor, affect: Tensor) -> float:
+        x = self._normalised(pixels)
+        targets, pairs = classes.to(self._device), affect.to(self._device)
+        drop = int(torch.randint(2**31, ()))
+
+        def loss_of() -> Tensor:
+            torch.manual_seed(drop)  # both passes of a sharpness-aware step drop the same units
+            with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
+                outputs = self._forward(x)
+            return self._loss(outputs.float(), targets, pairs)
+
+        assert self._optimizer is not None
+        loss = float(sharpness_aware_step(self._optimizer, loss_of, network=self._network, rho=self.recipe.rho))
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"epoch {self._progress.epoch + 1}: expected a finite loss, got {loss}")
+        return loss
+
+    def _loss(self, outputs: Tensor, classes: Tensor, affect: Tensor) -> Tensor:
+        count, known = len(self._classes), classes >= 0
+        total = outputs.sum() * 0.0
+        if known.any():
+            total = total + smoothed_cross_entropy(
+                outputs[known, :count], classes[known], weights=self._weights, smoothing=self.recipe.label_smoothing
+            )
+        if self.recipe.valence_arousal:
+            rated = ~torch.isnan(affect).any(dim=1)
+            if rated.sum() > 1:
+                # (1 - CCC_V) / 2 + (1 - CCC_A) / 2 is 1 - (CCC_V + CCC_A) / 2.
+                total = total + ccc_loss(outputs[rated, count:], affect[rated])
+        return total
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        x = pixels.to(self._device).permute(0, 3, 1, 2).float()
+        return ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+
+    def _finish_epoch(self, validation: PictureSet | None, epoch: int, report: Callable[[str], None]) -> None:
+        progress = self._progress
+        entry = {"epoch": float(epoch + 1), "train_loss": float(np.mean(progress.losses or [math.nan]))}
+        if validation is not None:
+            figures = self.evaluate(validation)
+            entry |= {name: value for name, value in figures.items() if isinstance(value, float)}
+        progress.history.append(entry)
+        progress.epoch, progress.step, progress.losses = epoch + 1, 0, []
+        value = entry.get("accuracy", 0.0)
+        if self.recipe.keep == "best" and validation is not None and value > progress.best_value:
+            progress.best_value, progress.best_epoch = value, epoch + 1
+            self._best = {name: tensor.detach().clone() for name, tensor in self._network.state_dict().items()}
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in list(entry.items())[1:5])
+        report(f"epoch {epoch + 1} of {self.recipe.epochs}: {shown}, {progress.seconds:.0f} s so far")
+
+    @torch.inference_mode()
+    def outputs_of(self, pictures: PictureSet) -> np.ndarray:
+        """Class outputs float32 [n, C], each picture whole and at the network's size, as ``Backbone`` does it."""
+        self._network.eval()
+        found = []
+        for first in range(0, len(pictures), _EVALUATION_BATCH):
+            rows = range(first, min(first + _EVALUATION_BATCH, len(pictures)))
+            images = np.stack([resize_to_square(pictures.picture(row), self.spec.input_px) for row in rows])
+            found.append(self._network(self._normalised(torch.from_numpy(images))).float().cpu().numpy())
+        return np.concatenate(found)
+
+    def evaluate(self, pictures: PictureSet) -> dict[str, Any]:
+        """Accuracy, balanced accuracy, recall per class, CCC where it is trained; see ``classification_figures``."""
+        outputs, count = self.outputs_of(pictures), len(self._classes)
+        figures = classification_figures(pictures.classes, outputs[:, :count].argmax(axis=1), self._classes)
+        rated = ~np.isnan(pictures.valence_arousal).any(axis=1)
+        if self.recipe.valence_arousal and rated.sum() > 1:
+            figures["mean_ccc"] = mean_ccc(pictures.valence_arousal[rated], outputs[rated, count:])
+        return figures
+
+    def _dump(self) -> bytes:
+        assert self._optimizer is not None
+        buffer = io.BytesIO()
+        parts = {"network": self._network.state_dict(), "optimizer": self._optimizer.state_dict()}
+        torch.save(
+            {**parts, "best": self._best, "progress": vars(self._progress), "random": torch.get_rng_state()}, buffer
+        )
+        return buffer.getvalue()
+
+    def _load(self, data: bytes) -> bool:
+        """Go on from a checkpoint; one that cannot be read is as none."""
+        try:
+            state = torch.load(io.BytesIO(data), map_location=self._device, weights_only=True)
+            progress = Progress(**state["progress"])
+            self._network.load_state_dict(state["network"])
+        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            logger.warning("the checkpoint cannot be read, training starts anew: %s", str(error).splitlines()[0])
+            return False
+        self._best, self._progress = state["best"], progress
+        torch.set_rng_state(state["random"].cpu())
+        phase = self._phase_at(max(progress.epoch - (progress.step == 0), 0))
+        self._optimizer = torch.optim.Adam(self._start_phase(phase), phase.learning_rate)
+        self._optimizer.load_state_dict(state["optimizer"])
+        return True
+
+    def _phase_at(self, epoch: int) -> Phase:
+        for phase in self.recipe.phases:
+            if epoch < phase.epochs:
+                return phase
+            epoch -= phase.epochs
+        return self.recipe.phases[-1]
+
+
+def _load_trunk(network: nn.Module, start: dict[str, Tensor]) -> None:
+    expected = network.state_dict()
+    trunk = {name: tensor for name, tensor in start.items() if not name.startswith("classifier")}
+    for name, tensor in expected.items():
+        if not name.startswith("classifier") and (name not in trunk or trunk[name].shape != tensor.shape):
+            got = tuple(trunk[name].shape) if name in trunk else "none"
+            raise ValueError(f"starting weights: expected tensor {name} {tuple(tensor.shape)}, got {got}")
+    network.load_state_dict({name: trunk.get(name, tensor) for name, tensor in expected.items()})
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """Half precision for the many weights of layers, full for what is few and delicate (norms, biases)."""
+    kept = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return kept.half() if kept.ndim > 1 else kept
+
+
+def _several_gpus(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.device_count() > 1

@@ -1,0 +1,200 @@
+"""Stage ``pretrain_backbone``: labelled faces to a backbone of one's own, with figures, curves and a model card."""
+
+import contextlib
+import hashlib
+import io
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+
+from data_contracts.errors import InputError
+from data_contracts.fingerprint import fingerprint, variant_name
+from data_contracts.manifest import Manifest, UnitKey
+from data_contracts.pictures import PICTURE_EXPRESSIONS
+from data_contracts.store import Store
+from data_contracts.vocabulary import FACE_FOUND
+from models.backbones import load_backbone, weights_digest
+from models.devices import default_device
+from models.picture_batches import PictureFile, PictureSet
+from models.pretraining import BackboneTrainer, TrainedBackbone
+from models.pretraining_recipes import PretrainingRecipe
+from tasks.jobs import Files, Job
+from tasks.training_curves import draw_curves
+
+CODE_VERSION = 1
+WEIGHTS_FILE = "backbone.safetensors"
+_COLUMNS = ("row", "picture", "status", "identity", "expression", "valence", "arousal", "crop_jpeg")
+# A class with fewer training pictures cannot be learnt.
+_FEWEST_TRAINING_PICTURES = 10
+
+Units = Sequence[tuple[UnitKey, Manifest]]
+
+
+@dataclass(frozen=True)
+class PretrainingChoice:
+    """What is trained, from where, and on which share of the people it is measured.
+
+    ``validation_share``: of people (``emotion``) or of each person's pictures (``identity``), if no validation
+    pictures are given. ``input_px`` None keeps the backbone's own input size.
+    """
+
+    backbone: str
+    recipe: PretrainingRecipe
+    weights: str | None = None
+    input_px: int | None = None
+    validation_share: float = 0.25
+    seed: int = 0
+
+
+@dataclass
+class _Rows:
+    """Labels of the crops that are used, in the order of the pictures' file."""
+
+    names: list[str] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    affect: list[tuple[float, float]] = field(default_factory=list)
+    people: set[str] = field(default_factory=set)
+
+
+def plan_pretrain_backbone(units: Units, validation: Units | None, choice: PretrainingChoice) -> Job:
+    """The job that trains one backbone on the pictures of some units."""
+    made_from = fingerprint(
+        stage="pretrain_backbone",
+        version=CODE_VERSION,
+        pictures=[manifest.identity for _, manifest in units],
+        validation=[manifest.identity for _, manifest in validation] if validation else None,
+        choice={**asdict(choice), "weights": None},
+        start=weights_digest(choice.backbone, choice.weights),
+    )
+    name = variant_name(f"{choice.backbone}-{choice.recipe.goal}", made_from)
+    return Job(f"backbones/{name}", made_from, {"units": units, "validation": validation, "choice": choice})
+
+
+def make(store: Store, job: Job) -> Files:
+    """Train; goes on from the last checkpoint of the same job, which is removed in the end.
+
+    Raises:
+        InputError: too few labelled faces, starting weights that do not fit, or a loss that is not finite.
+    """
+    choice: PretrainingChoice = job.arguments["choice"]
+    start = load_backbone(choice.backbone, weights=Path(choice.weights) if choice.weights else None)
+    spec = start.spec.with_metadata({"input_px": choice.input_px or start.spec.input_px})
+    checkpoint = f"{job.folder}/_checkpoint.pt"
+    with tempfile.TemporaryDirectory(prefix="affwild2-pictures-") as scratch:
+        names, train, validation, coverage = _gather(store, job, Path(scratch))
+        with contextlib.suppress(FileNotFoundError):
+            job.arguments["resume"] = store.read_bytes(checkpoint)
+        try:
+            trainer = BackboneTrainer(
+                spec, start.tensors, choice.recipe, class_names=names, seed=choice.seed, device=default_device()
+            )
+            trained = trainer.run(
+                train,
+                validation,
+                save=lambda data: store.write_bytes(checkpoint, data),
+                resume=job.arguments.get("resume"),
+                report=job.arguments.get("report", lambda line: None),
+            )
+        except (ValueError, FloatingPointError) as error:
+            raise InputError(f"{job.name}: {error}") from error
+    files = _files(choice, trained, coverage)
+    with contextlib.suppress(FileNotFoundError):
+        store.remove(checkpoint)
+    return Files(files, {"coverage": coverage, "figures": trained.figures, "kept_epoch": trained.kept_epoch})
+
+
+def _gather(
+    store: Store, job: Job, scratch: Path
+) -> tuple[tuple[str, ...], PictureSet, PictureSet | None, dict[str, Any]]:
+    choice: PretrainingChoice = job.arguments["choice"]
+    given = job.arguments["validation"]
+    files = {name: PictureFile(_folder(scratch, name)) for name in ("train", "validation")}
+    rows = {name: _Rows() for name in files}
+    statuses: Counter[str] = Counter()
+    for units, fixed in ((job.arguments["units"], "train" if given else None), (given or (), "validation")):
+        for key, manifest in units:
+            for row in store.read_unit(key, manifest, columns=_COLUMNS).to_pylist():
+                statuses[row["status"]] += 1
+                label = row["identity"] if choice.recipe.goal == "identity" else row["expression"]
+                rated = choice.recipe.valence_arousal and row["valence"] is not None
+                if row["status"] != FACE_FOUND or not (label or rated):
+                    continue
+                name = fixed or split_of(row, choice)
+                files[name].add(row["crop_jpeg"])
+                affect = (row["valence"], row["arousal"]) if row["valence"] is not None else (np.nan, np.nan)
+                rows[name].names.append(row["picture"])
+                rows[name].labels.append(label)
+                rows[name].affect.append(affect)
+                rows[name].people.add(row["identity"] or row["picture"])
+    names, dropped = _class_names(rows["train"], choice.recipe.goal)
+    sets = {name: files[name].finish(*_targets(rows[name], names)) for name in files}
+    coverage = {
+        "status": dict(statuses),
+        "train": {"pictures": len(rows["train"].names), "people": len(rows["train"].people)},
+        "validation": {"pictures": len(rows["validation"].names), "people": len(rows["validation"].people)},
+        "train_pictures_per_class": dict(Counter(rows["train"].labels)) if len(names) <= 16 else {},
+        "too_rare": dropped,
+    }
+    has_validation = bool(len(sets["validation"])) and (sets["validation"].classes >= 0).any()
+    return names, sets["train"], sets["validation"] if has_validation else None, coverage
+
+
+def split_of(row: dict[str, Any], choice: PretrainingChoice) -> str:
+    """``train`` or ``validation``: by the person for emotions, by the picture for identities; no chance, no order."""
+    who = row["picture"].rsplit("/", 1)[-1] if choice.recipe.goal == "identity" else row["identity"] or row["picture"]
+    share = int.from_bytes(hashlib.sha256(f"{choice.seed}:{who}".encode()).digest()[:4], "big") / 2**32
+    return "validation" if share < choice.validation_share else "train"
+
+
+def _class_names(rows: _Rows, goal: str) -> tuple[tuple[str, ...], dict[str, int]]:
+    counts = Counter(label for label in rows.labels if label)
+    if goal == "identity":
+        names, dropped = tuple(sorted(counts)), {}
+    else:
+        names = tuple(name for name in PICTURE_EXPRESSIONS if counts[name] >= _FEWEST_TRAINING_PICTURES)
+        dropped = {name: count for name, count in counts.items() if name not in names}
+    if len(names) < 2:
+        found = ", ".join(f"{count} {name}" for name, count in counts.most_common(8)) or "none"
+        raise InputError(
+            f"{goal}: expected faces of at least two classes with {_FEWEST_TRAINING_PICTURES} pictures, got {found}"
+        )
+    return names, dropped
+
+
+def _targets(rows: _Rows, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    index = {name: at for at, name in enumerate(names)}
+    classes = np.array([index.get(label or "", -1) for label in rows.labels], np.int64)
+    return classes, np.array(rows.affect, np.float32).reshape(-1, 2)
+
+
+def _files(choice: PretrainingChoice, trained: TrainedBackbone, coverage: dict[str, Any]) -> dict[str, bytes]:
+    spec = asdict(trained.spec)
+    described = {name: spec[name] for name in ("class_names", "input_px", "mean", "std", "scale", "feature_layer")}
+    metrics = {
+        "figures": trained.figures,
+        "kept_epoch": trained.kept_epoch,
+        "training_seconds": round(trained.seconds, 1),
+        "coverage": coverage,
+        "recipe": asdict(choice.recipe),
+        "history": trained.history,
+    }
+    curves = io.BytesIO()
+    draw_curves(trained.history, curves)
+    return {
+        WEIGHTS_FILE: safetensors.torch.save(trained.tensors, {"affwild2": json.dumps(described)}),
+        "metrics.json": json.dumps(metrics, indent=1).encode() + b"\n",
+        "curves.png": curves.getvalue(),
+    }
+
+
+def _folder(scratch: Path, name: str) -> Path:
+    folder = scratch / name
+    folder.mkdir()
+    return folder
