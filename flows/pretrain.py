@@ -1,4 +1,4 @@
-"""Flow ``pretrain``: labelled pictures of faces to a backbone of one's own (Savchenko 2022, section 2, steps 1 and 2)."""
+"""Flow ``pretrain``: labelled faces to a backbone of one's own (Savchenko 2022, section 2, steps 1 and 2)."""
 
 from dataclasses import dataclass
 from pathlib import Path

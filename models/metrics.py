@@ -1,6 +1,6 @@
 """The challenge's metrics (Kollias 2022, arXiv 2202.10659; Savchenko 2022, section 3). All are better when larger."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 

@@ -67,7 +67,7 @@ def training_transform(spec: BackboneSpec, recipe: PretrainingRecipe) -> v2.Tran
 
 
 class _Varied(Dataset[tuple[Tensor, int, Tensor]]):
-    """Pictures of one epoch; each is varied by a seed of its own, so that resuming repeats nothing and skips nothing."""
+    """Pictures of one epoch, each varied by a seed of its own: resuming repeats nothing and skips nothing."""
 
     def __init__(self, pictures: PictureSet, transform: v2.Transform, *, seed: int) -> None:
         self._pictures, self._transform, self._seed = pictures, transform, seed
