@@ -78,6 +78,8 @@ class BackboneTrainer:
         torch.manual_seed(seed)
         self._network: Any = build_network(self.spec)
         _load_trunk(self._network, start)
+        # timm draws from +-1 / sqrt(outputs), which for a handful of classes means large and random logits.
+        self._network.classifier.reset_parameters()
         self._network.to(self._device, memory_format=torch.channels_last)
         self._network.drop_rate = recipe.dropout
         self._forward: Any = nn.DataParallel(self._network) if _several_gpus(self._device) else self._network
