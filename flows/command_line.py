@@ -25,6 +25,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+models = typer.Typer(help="Backbones: list them, get published weights, convert, export.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
 StoreOption = Annotated[str, typer.Option("--store", help="Where results lie: a path, file:// or s3:// URL.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Local worker processes; one per core.")]
 DaskOption = Annotated[str | None, typer.Option("--dask-address", help="Dask scheduler to use instead, tcp://...")]
@@ -50,7 +53,7 @@ def extract(
     data: Annotated[Path, typer.Argument(help="Folder in the organisers' layout, or a folder of videos.")],
     store: StoreOption,
     source: Annotated[Source | None, typer.Option("--source", help="Where face crops come from.")] = None,
-    backbone: Annotated[str, typer.Option("--backbone", help="Name in the registry.")] = "efficientnet_lite0",
+    backbone: Annotated[str, typer.Option("--backbone", help="Name in the registry.")] = "emotion_lite0",
     weights: Annotated[Path | None, typer.Option("--weights", help="A safetensors file.")] = None,
     min_face_px: Annotated[int, typer.Option("--min-face-px", min=20, help="Smallest face looked for.")] = 40,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Take only so many videos or subjects.")] = None,
@@ -143,12 +146,12 @@ def submit(
 def score(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the predictions.")],
-    store: StoreOption,
+    store: Annotated[str | None, typer.Option("--store", help="Where heads are and features go: OUT/store.")] = None,
     head: Annotated[list[str] | None, typer.Option("--head", help="Head to use; default: the one per task.")] = None,
     workers: WorkersOption = None,
     dask_address: DaskOption = None,
 ) -> None:
-    """Any video to per-frame predictions (Parquet and CSV) with stored heads."""
+    """Any video to per-frame predictions (Parquet and CSV); without fitted heads, expressions."""
     _run_flow(
         "flows.score",
         "score",
@@ -212,6 +215,34 @@ def verify(
     from flows.verify import verify_path
 
     raise typer.Exit(_guarded(lambda: verify_path(path, task=task, test_list=test_list, videos=videos)))
+
+
+@models.command("list")
+def list_models() -> None:
+    """Which backbones there are, and which are installed."""
+    from flows import model_commands
+
+    raise typer.Exit(_guarded(model_commands.list_models))
+
+
+@models.command("fetch")
+def fetch_model(name: Annotated[str, typer.Argument(help="Name of published weights.")]) -> None:
+    """Download published weights, verify and convert them."""
+    from flows import model_commands
+
+    raise typer.Exit(_guarded(lambda: model_commands.fetch_model(name)))
+
+
+@models.command("convert")
+def convert_model(
+    file: Annotated[Path, typer.Argument(help="A published file, got by other means.")],
+    name: Annotated[str | None, typer.Option("--name", help="Which it is, if its content is not known.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Safetensors file to write; default: the cache.")] = None,
+) -> None:
+    """Convert published weights, without running anything in the file."""
+    from flows import model_commands
+
+    raise typer.Exit(_guarded(lambda: model_commands.convert_model(file, name=name, out=out)))
 
 
 @app.command()

@@ -19,7 +19,7 @@ from tasks import assign_subjects, crop_faces, embed_faces, import_crops, index_
 from tasks.units import Unit
 
 Source = Literal["mtcnn", "cropped", "cropped_aligned"]
-DEFAULT_BACKBONE = "efficientnet_lite0"
+DEFAULT_BACKBONE = "emotion_lite0"
 T = TypeVar("T")
 
 

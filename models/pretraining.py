@@ -169,10 +169,12 @@ class BackboneTrainer:
     def _step(self, pixels: Tensor, classes: Tensor, affect: Tensor) -> float:
         x = self._normalised(pixels)
         targets, pairs = classes.to(self._device), affect.to(self._device)
-        drop = int(torch.randint(2**31, ()))
+        drop = (self._seed * 1_000_003 + self._progress.epoch) * 1_000_003 + self._progress.step
 
         def loss_of() -> Tensor:
-            torch.manual_seed(drop)  # both passes of a sharpness-aware step drop the same units
+            torch.manual_seed(
+                drop
+            )  # both passes of a sharpness-aware step drop the same units, and so does a resumed run
             with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
                 outputs = self._forward(x)
             return self._loss(outputs.float(), targets, pairs)
@@ -240,9 +242,7 @@ class BackboneTrainer:
         assert self._optimizer is not None
         buffer = io.BytesIO()
         parts = {"network": self._network.state_dict(), "optimizer": self._optimizer.state_dict()}
-        torch.save(
-            {**parts, "best": self._best, "progress": vars(self._progress), "random": torch.get_rng_state()}, buffer
-        )
+        torch.save({**parts, "best": self._best, "progress": vars(self._progress)}, buffer)
         return buffer.getvalue()
 
     def _load(self, data: bytes) -> bool:
@@ -255,7 +255,6 @@ class BackboneTrainer:
             logger.warning("the checkpoint cannot be read, training starts anew: %s", str(error).splitlines()[0])
             return False
         self._best, self._progress = state["best"], progress
-        torch.set_rng_state(state["random"].cpu())
         phase = self._phase_at(max(progress.epoch - (progress.step == 0), 0))
         self._optimizer = torch.optim.Adam(self._start_phase(phase), phase.learning_rate)
         self._optimizer.load_state_dict(state["optimizer"])

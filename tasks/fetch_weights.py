@@ -1,0 +1,138 @@
+"""Published weights on this machine: downloaded, verified, converted, and where they lie."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import platformdirs
+
+from data_contracts.errors import InputError
+from models.catalogue import BRANCH, ORIGIN, PublishedWeights, find_by_blob_id, find_published, git_blob_id
+from models.weight_conversion import convert_weights
+
+_BASE_URL = f"https://raw.githubusercontent.com/{ORIGIN}/{BRANCH}"
+_URL_VARIABLE, _CACHE_VARIABLE = "AFFWILD2_WEIGHTS_URL", "AFFWILD2_CACHE"
+_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+_TRIES = 3
+Advance = Callable[[int, int], None]
+
+
+def cache_folder() -> Path:
+    """Where weights of this user lie; ``AFFWILD2_CACHE`` names another folder."""
+    return Path(os.environ.get(_CACHE_VARIABLE) or platformdirs.user_cache_path("affwild2")) / "weights"
+
+
+def installed_path(published: PublishedWeights) -> Path:
+    """Where the usable form of published weights lies, if it is there: safetensors, or the file itself."""
+    suffix = ".safetensors" if published.convertible else Path(published.path).suffix
+    return cache_folder() / f"{published.name.removesuffix('.onnx')}{suffix}"
+
+
+def url_of(published: PublishedWeights) -> str:
+    """Where the file is downloaded from; ``AFFWILD2_WEIGHTS_URL`` names a mirror."""
+    return f"{os.environ.get(_URL_VARIABLE, _BASE_URL).rstrip('/')}/{published.path}"
+
+
+def fetch_weights(name: str, *, advance: Advance = lambda done, total: None) -> Path:
+    """Download (going on where an earlier try stopped), verify, convert and place; at once if it is there already.
+
+    ``advance`` is told the bytes so far and the size of the file.
+
+    Raises:
+        InputError: no such name, no connection, or a file with another content than was published.
+    """
+    published = _find(name)
+    target = installed_path(published)
+    if target.exists():
+        return target
+    partial = cache_folder() / f"{published.blob_id}.partial"
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    _download(published, partial, advance)
+    found = git_blob_id(partial)
+    if found != published.blob_id:
+        partial.unlink()
+        raise InputError(
+            f"{url_of(published)}: expected the file with git blob id {published.blob_id}, got {found}; removed"
+        )
+    _place(partial, published, target, verified=True)
+    partial.unlink(missing_ok=True)
+    return target
+
+
+def convert_file(
+    path: Path, *, name: str | None = None, out: Path | None = None
+) -> tuple[Path, PublishedWeights, bool]:
+    """Convert a file that is here already; where it lies, what it is, and whether its content is the published one.
+
+    ``name`` is needed only for a file whose content is not that of a published one.
+
+    Raises:
+        InputError: no such file, unknown content without a name, or weights that do not fit.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: expected a file with published weights, found nothing there")
+    known = find_by_blob_id(git_blob_id(path))
+    published = _find(name) if name else known
+    if published is None:
+        raise InputError(f"{path}: its content is not that of any published file; say with --name which it is")
+    target = out or installed_path(published)
+    verified = known == published
+    _place(path, published, target, verified=verified)
+    return target, published, verified
+
+
+def _find(name: str) -> PublishedWeights:
+    try:
+        return find_published(name)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _place(source: Path, published: PublishedWeights, target: Path, *, verified: bool) -> None:
+    """Write the usable form under a temporary name, then rename it."""
+    try:
+        data = convert_weights(source, published, verified=verified) if published.convertible else source.read_bytes()
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if not published.convertible and not verified:
+        raise InputError(f"{source}: expected the published {published.name}, got another content")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".unfinished-", delete=False) as file:
+        file.write(data)
+    os.replace(file.name, target)
+
+
+def _download(published: PublishedWeights, partial: Path, advance: Advance) -> None:
+    url, error = url_of(published), ""
+    for _ in range(_TRIES):
+        try:
+            _download_rest(url, partial, advance)
+            return
+        except (httpx.HTTPError, OSError) as failure:
+            error = str(failure) or type(failure).__name__
+            if isinstance(failure, httpx.HTTPStatusError):
+                error = f"HTTP status {failure.response.status_code}"
+                break
+    raise InputError(
+        f"{url}: cannot be downloaded ({error}); without a connection, bring that file and run "
+        f"affwild2 models convert FILE (it goes to {installed_path(published)})"
+    )
+
+
+def _download_rest(url: str, partial: Path, advance: Advance) -> None:
+    have = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with httpx.stream("GET", url, headers=headers, timeout=_TIMEOUT, follow_redirects=True) as answer:
+        if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # all of it is there
+        answer.raise_for_status()
+        goes_on = answer.status_code == httpx.codes.PARTIAL_CONTENT
+        done = have if goes_on else 0
+        total = done + int(answer.headers.get("Content-Length", 0))
+        with open(partial, "ab" if goes_on else "wb") as file:
+            for block in answer.iter_bytes():
+                file.write(block)
+                done += len(block)
+                advance(done, total)

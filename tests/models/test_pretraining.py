@@ -1,0 +1,105 @@
+"""Training on pictures that are easy to tell apart: warm and cold noise."""
+
+import numpy as np
+import pytest
+import torch
+
+import models.pretraining
+from models.backbones import load_backbone
+from models.crops import encode_jpeg
+from models.picture_batches import PictureFile
+from models.pretraining import BackboneTrainer
+from models.pretraining_recipes import Phase, get_pretraining
+
+NAMES = ("Anger", "Happiness")
+
+
+@pytest.fixture(scope="module")
+def start():
+    return load_backbone("efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    random, file = np.random.default_rng(0), PictureFile(tmp_path_factory.mktemp("pictures"))
+    classes = np.arange(24) % 2
+    for label in classes:
+        image = random.integers(0, 120, (48, 48, 3))
+        image[..., 0 if label else 2] += 130
+        file.add(encode_jpeg(image.astype(np.uint8)))
+    affect = np.stack([classes * 1.0 - 0.5, random.uniform(-1, 1, 24)], axis=1).astype(np.float32)
+    return file.finish(classes, affect)
+
+
+def trainer(start, **changes):
+    recipe = get_pretraining("default", "emotion").replace(
+        phases=(Phase("head", 1, 1e-3), Phase("all", 2, 1e-3)), batch_size=8, **changes
+    )
+    return BackboneTrainer(start.spec.with_metadata({"input_px": 32}), start.tensors, recipe, class_names=NAMES)
+
+
+def test_learns_and_measures_what_it_keeps(start, pictures):
+    lines = []
+    trained = trainer(start, keep="best").run(pictures, pictures, report=lines.append)
+    assert trained.figures["accuracy"] >= 0.9 and trained.figures["recall"].keys() == set(NAMES)
+    best = max(trained.history, key=lambda entry: entry["accuracy"])
+    assert trained.kept_epoch == best["epoch"] and len(lines) == len(trained.history) == 3
+    assert trained.spec.class_names == NAMES and trained.tensors["classifier.weight"].shape == (2, 1280)
+    assert trained.tensors["conv_stem.weight"].dtype == torch.float16
+
+
+def test_head_epochs_leave_the_trunk_alone(start, pictures):
+    recipe = get_pretraining("paper", "emotion").replace(phases=(Phase("head", 1, 1e-3),), batch_size=8)
+    spec = start.spec.with_metadata({"input_px": 32})
+    trained = BackboneTrainer(spec, start.tensors, recipe, class_names=NAMES).run(pictures, None)
+    for name, tensor in trained.tensors.items():
+        if not name.startswith("classifier"):
+            torch.testing.assert_close(tensor.float(), start.tensors[name].float(), atol=1e-2, rtol=1e-2)
+            assert torch.equal(tensor, start.tensors[name].to(tensor.dtype))
+
+
+def test_killed_in_mid_epoch_it_goes_on_to_the_same_weights(start, pictures, monkeypatch):
+    monkeypatch.setattr(models.pretraining, "_SAVE_SECONDS", 0.0)
+    whole = trainer(start).run(pictures, None)
+
+    class KilledError(Exception):
+        pass
+
+    saved = []
+
+    def save(data):
+        saved.append(data)
+        if len(saved) == 6:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trainer(start).run(pictures, None, save=save)
+    lines = []
+    resumed = trainer(start).run(pictures, None, resume=saved[-1], report=lines.append)
+    assert lines[0] == "goes on in epoch 2, after 2 batches"
+    assert resumed.history == whole.history
+    assert all(torch.equal(whole.tensors[name], tensor) for name, tensor in resumed.tensors.items())
+
+
+def test_a_damaged_checkpoint_starts_anew(start, pictures):
+    trained = trainer(start).run(pictures, None, resume=b"no checkpoint")
+    assert len(trained.history) == 3
+
+
+def test_valence_and_arousal_are_two_more_outputs(start, pictures):
+    trained = trainer(start, valence_arousal=True).run(pictures, pictures)
+    assert trained.spec.class_names == (*NAMES, "valence", "arousal")
+    assert -1 <= trained.figures["mean_ccc"] <= 1 and trained.tensors["classifier.weight"].shape == (4, 1280)
+
+
+def test_a_loss_that_is_not_finite_ends_it(start, pictures):
+    broken = start.tensors | {"conv_stem.weight": start.tensors["conv_stem.weight"] * float("inf")}
+    recipe = get_pretraining("default", "emotion")
+    with pytest.raises(FloatingPointError, match="expected a finite loss"):
+        spec = start.spec.with_metadata({"input_px": 32})
+        BackboneTrainer(spec, broken, recipe, class_names=NAMES).run(pictures, None)
+
+
+def test_starting_weights_of_another_network_are_refused(start):
+    with pytest.raises(ValueError, match=r"expected tensor conv_stem\.weight"):
+        BackboneTrainer(start.spec, {}, get_pretraining("paper", "emotion"), class_names=NAMES)

@@ -1,0 +1,23 @@
+import numpy as np
+import pytest
+
+from models.backbone_specs import AFFECTNET_7, AFFECTNET_8, IMAGENET_1000
+from models.metrics import EXPRESSIONS
+from models.zero_shot import zero_shot_head
+
+
+@pytest.mark.parametrize("names", [AFFECTNET_7, AFFECTNET_8, (*AFFECTNET_8, "valence", "arousal")])
+def test_each_class_becomes_the_expression_of_its_name(names):
+    head = zero_shot_head(names, 4)
+    logits = 9 * np.eye(len(names), dtype=np.float32)
+    found = head.predict(np.zeros((len(names), 4), np.float32), logits)["expr"]
+    for row, name in enumerate(names):
+        if name in EXPRESSIONS:
+            assert EXPRESSIONS[found[row].argmax()] == name
+    assert (found[:, EXPRESSIONS.index("Other")] == 0).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_backbone_without_expressions_is_refused():
+    with pytest.raises(ValueError, match="expected a backbone with classes such as Neutral"):
+        zero_shot_head(IMAGENET_1000, 1280)
