@@ -22,10 +22,14 @@ $(UV): requirements-uv.lock
 	$(VENV)/uv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	@touch $@
 
-$(STAMP): $(UV) requirements.lock pyproject.toml
+$(STAMP): $(UV) requirements.lock pyproject.toml $(wildcard tests/models/old_timm/*.txt)
 	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@for release in 0.4.5 0.9.16; do \
+	  $(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes --target $(VENV)/old-timm/$$release \
+	    -r tests/models/old_timm/requirements-$$release.txt || exit 1; \
+	done
 	@touch $@
 
 demo: $(STAMP)

@@ -66,7 +66,7 @@ def extract_features(run: Run, request: ExtractRequest) -> Extracted:
     videos = _limited(layout.videos, request.limit if source == "mtcnn" else None)
     if source == "mtcnn" and not videos:
         raise InputError(f"{request.data}: expected video files for --source mtcnn, found none")
-    backbone = embed_faces.BackboneChoice(request.backbone, request.weights)
+    backbone = embed_faces.BackboneChoice.find(request.backbone, request.weights)
     if source == "mtcnn":
         params = crop_faces.CropParams(DetectorParams(min_face_px=request.min_face_px))
         people = subjects_of_videos(layout)

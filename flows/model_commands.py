@@ -59,9 +59,10 @@ def fetch_model(name: str) -> int:
 
 def convert_model(file: Path, *, name: str | None, out: Path | None) -> int:
     """Convert a file that was downloaded by other means."""
-    path, published, verified = convert_file(file, name=name, out=out)
-    print_line(f"{file}: {'the published' if verified else 'NOT the published content of'} {published.name}")
-    _say_how_to_use(published.name, path)
+    converted = convert_file(file, name=name, out=out)
+    known = "the published" if converted.verified else "NOT the published content of"
+    print_line(f"{file}: {known} {converted.published.name}")
+    _say_how_to_use(converted.published.name, converted.path)
     return 0
 
 

@@ -8,16 +8,14 @@ from prefect import flow
 from pydantic import Field
 
 from data_contracts.bundles import Bundle, find_bundle
-from data_contracts.errors import InputError
 from data_contracts.fingerprint import fingerprint, variant_name
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.pictures import read_pictures
 from flows.console import print_line, print_table
 from flows.run import Run
-from models.backbone_specs import get_spec
-from models.backbones import weights_digest
 from models.pretraining_recipes import Goal, PretrainingName, get_pretraining
 from tasks import crop_pictures, pretrain_backbone
+from tasks.embed_faces import BackboneChoice
 from tasks.pretrain_backbone import WEIGHTS_FILE, PretrainingChoice
 
 PictureUnits = list[tuple[UnitKey, Manifest]]
@@ -44,11 +42,6 @@ def pretrain_backbone_on(run: Run, request: PretrainRequest) -> Bundle | None:
     Raises:
         InputError: no pictures are there, or the labels cannot be read.
     """
-    try:
-        get_spec(request.choice.backbone)
-        weights_digest(request.choice.backbone, request.choice.weights)
-    except ValueError as error:
-        raise InputError(str(error)) from error
     train = _crops(run, request.data, request)
     validation = _crops(run, request.validation, request) if request.validation else None
     job = pretrain_backbone.plan_pretrain_backbone(train, validation, request.choice)
@@ -104,7 +97,8 @@ def pretrain(
 ) -> str | None:
     """Train a backbone; interrupted at any moment, the same call goes on from the last checkpoint."""
     settings = get_pretraining(recipe, goal).replace(valence_arousal=valence_arousal)
-    choice = PretrainingChoice(backbone, settings, weights, input_px, seed=seed)
+    start = BackboneChoice.find(backbone, weights)
+    choice = PretrainingChoice(start.name, settings, start.weights, input_px, seed=seed)
     with Run(store, dask_address=dask_address, workers=workers) as run:
         request = PretrainRequest(goal, data, choice, validation, images, limit)
         bundle = pretrain_backbone_on(run, request)

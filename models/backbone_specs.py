@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 AFFECTNET_8 = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
 AFFECTNET_7 = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
-VGGFACE2_PEOPLE = 9131  # the authors' training notebook (train_faces_torch)
+UNKNOWN_IDENTITY = "identity_unknown"
 IMAGENET_1000 = tuple(f"imagenet_{index:04d}" for index in range(1000))
 
 # Keras' ImageNet means, in blue-green-red order. Training and inference of the published MobileNet both subtract them
@@ -114,12 +114,9 @@ def _published() -> list[BackboneSpec]:
     found += [replace(b2, name=name) for name in ("enet_b2_8", "enet_b2_8_best")]
     keras = replace(specs["mobilenet_v1"], name="mobilenet_7", feature_layer=256, bn_eps=1e-3)
     found.append(replace(keras, class_names=AFFECTNET_7))
-    people = tuple(f"identity_{index:05d}" for index in range(VGGFACE2_PEOPLE))
-    return [
-        *found,
-        replace(b0, name="vggface2_enet0", class_names=people),
-        replace(b2, name="vggface2_enet2", class_names=people),
-    ]
+    # Trained to tell people apart: starting points for training, whose class layer (if the file has one) is not used.
+    faces = [replace(b0, name="vggface2_enet0"), replace(b2, name="vggface2_enet2")]
+    return [*found, *(replace(spec, class_names=(UNKNOWN_IDENTITY,)) for spec in faces)]
 
 
 REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in (*_SPECS, *_published())}

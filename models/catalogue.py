@@ -1,7 +1,7 @@
 """The published weights of the method: where each file lies, how it is verified, and what it is.
 
-Origin: github.com/av-savchenko/face-emotion-recognition, branch main, Apache-2.0. Accuracies: its README, on AffectNet's
-validation set with eight and with seven classes.
+Origin: github.com/av-savchenko/face-emotion-recognition, branch main, Apache-2.0. Accuracies: its README and training
+notebooks, on AffectNet's validation set with eight and with seven classes.
 """
 
 import hashlib

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from models.backbone_specs import BackboneSpec, get_spec
+from models.backbone_specs import UNKNOWN_IDENTITY, BackboneSpec, get_spec
 from models.backbones import METADATA_KEY, Backbone
 from models.catalogue import BRANCH, ORIGIN, PublishedWeights
 from models.pickled_tensors import read_pickled_tensors
@@ -56,20 +56,21 @@ def convert_weights(path: Path, published: PublishedWeights, *, verified: bool) 
 def _from_pytorch(path: Path, spec: BackboneSpec) -> tuple[dict[str, Tensor], BackboneSpec]:
     """timm has kept its names of EfficientNet since 0.4; only the class layer may be one in a sequence."""
     tensors = {re.sub(r"^classifier\.0\.", "classifier.", name): t for name, t in read_pickled_tensors(path).items()}
-    if "classifier.weight" not in tensors and not spec.class_names[0].startswith("identity_"):
-        raise ValueError(f"{path}: expected a class layer, found none")
-    if spec.class_names[0].startswith("identity_") and "classifier.weight" in tensors:
+    identities = spec.class_names == (UNKNOWN_IDENTITY,)
+    if identities and "classifier.weight" in tensors:
         count = len(tensors["classifier.weight"])
         spec = spec.with_metadata({"class_names": [f"identity_{index:05d}" for index in range(count)]})
+    elif identities:
+        tensors |= {"classifier.weight": torch.zeros(1, spec.embedding_size), "classifier.bias": torch.zeros(1)}
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, spec
 
 
 def _from_keras(path: Path, spec: BackboneSpec) -> tuple[dict[str, Tensor], BackboneSpec]:
-    """MobileNet-v1 of ``keras.applications`` with two dense layers, as HDF5: weights by layer, activations in its JSON."""
+    """MobileNet-v1 of ``keras.applications`` with two dense layers, as HDF5."""
     try:
         with h5py.File(path, "r") as file:
             config = json.loads(file.attrs.get("model_config", "{}"))
-            arrays = _keras_arrays(file["model_weights"] if "model_weights" in file else file)
+            arrays = _keras_arrays(file.get("model_weights", file))
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path}: expected a Keras HDF5 file with a MobileNet, got: {error}") from error
     tensors: dict[str, Tensor] = {}

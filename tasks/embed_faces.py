@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.errors import InputError
 from data_contracts.fingerprint import fingerprint, variant_name
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import Dataset, features_dataset
@@ -15,6 +16,7 @@ from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
 from models.backbone_specs import get_spec
 from models.backbones import weights_digest
 from models.crops import decode_jpeg
+from tasks.fetch_weights import find_weights
 from tasks.units import Product, Unit
 from tasks.worker_models import get_backbone
 
@@ -28,6 +30,20 @@ class BackboneChoice:
 
     name: str
     weights: str | None = None
+
+    @classmethod
+    def find(cls, name: str, weights: str | None) -> "BackboneChoice":
+        """The choice with the file of installed weights filled in.
+
+        Raises:
+            InputError: no such backbone, or its weights are not here; one line says how to get them.
+        """
+        file = find_weights(name, weights)
+        try:
+            weights_digest(name, file)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return cls(name, file)
 
     def made_from(self) -> str:
         """Fingerprint of preprocessing, architecture and weights."""

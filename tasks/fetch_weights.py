@@ -9,7 +9,14 @@ import httpx
 import platformdirs
 
 from data_contracts.errors import InputError
-from models.catalogue import BRANCH, ORIGIN, PublishedWeights, find_by_blob_id, find_published, git_blob_id
+from models.catalogue import (
+    BRANCH,
+    ORIGIN,
+    PublishedWeights,
+    find_by_blob_id,
+    find_published,
+    git_blob_id,
+)
 from models.weight_conversion import convert_weights
 
 _BASE_URL = f"https://raw.githubusercontent.com/{ORIGIN}/{BRANCH}"
@@ -80,7 +87,7 @@ def convert_file(
     target = out or installed_path(published)
     verified = known == published
     _place(path, published, target, verified=verified)
-    return target, published, verified
+    return Converted(target, published, verified)
 
 
 def _find(name: str) -> PublishedWeights:
