@@ -245,6 +245,26 @@ def convert_model(
     raise typer.Exit(_guarded(lambda: model_commands.convert_model(file, name=name, out=out)))
 
 
+@models.command("export")
+def export_model(
+    name: Annotated[str, typer.Argument(help="Name in the registry.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")],
+    file_format: Annotated[
+        list[str] | None, typer.Option("--format", help="onnx, onnx-int8, openvino; several, or all if not given.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option("--weights", help="A safetensors file.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", help="Folder of faces to calibrate and compare.")
+    ] = None,
+) -> None:
+    """Write a backbone for devices, and compare it with the original."""
+    from flows.export_backbone import export_models
+
+    raise typer.Exit(
+        _guarded(lambda: export_models(name, formats=file_format or [], out=out, weights=weights, pictures=pictures))
+    )
+
+
 @app.command()
 def status(store: StoreOption) -> None:
     """What is ready and what failed in a store."""

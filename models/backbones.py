@@ -148,6 +148,11 @@ class Backbone:
         self._batch = _BATCH_CPU if self.device.type == "cpu" else _BATCH_GPU
 
     @property
+    def network(self) -> Any:
+        """The network itself, in evaluation mode; its input is normalised."""
+        return self._network
+
+    @property
     def tensors(self) -> dict[str, Tensor]:
         """The network's weights by name."""
         return self._network.state_dict()

@@ -78,7 +78,7 @@ def _tables(unit: Unit, product: Product) -> Iterator[pa.Table]:
 
 def _row(picture: Picture, params: CropParams, problems: list[str]) -> dict[str, Any]:
     try:
-        image = _read(picture.path)
+        image = read_picture(picture.path)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         problems.append(f"{picture.path}: expected a JPEG or PNG picture, got: {error}; left out")
         return {"status": UNREADABLE_CROP}
@@ -99,8 +99,12 @@ def _row(picture: Picture, params: CropParams, problems: list[str]) -> dict[str,
     return {"status": FACE_FOUND, "probability": probability, "crop_jpeg": jpeg, **corners}
 
 
-def _read(path: Path) -> np.ndarray:
-    """RGB uint8 [h, w, 3]."""
+def read_picture(path: Path) -> np.ndarray:
+    """RGB uint8 [h, w, 3] of a JPEG or PNG file.
+
+    Raises:
+        OSError, ValueError: it cannot be read, is something else, or is enormous.
+    """
     try:
         with Image.open(path, formats=["JPEG", "PNG"]) as image:
             if image.width * image.height > _MAX_PIXELS:

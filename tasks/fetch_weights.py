@@ -68,10 +68,34 @@ def fetch_weights(name: str, *, advance: Advance = lambda done, total: None) -> 
     return target
 
 
-def convert_file(
-    path: Path, *, name: str | None = None, out: Path | None = None
-) -> tuple[Path, PublishedWeights, bool]:
-    """Convert a file that is here already; where it lies, what it is, and whether its content is the published one.
+@dataclass(frozen=True)
+class Converted:
+    """Where converted weights lie, what they are, and whether the file's content was the published one."""
+
+    path: Path
+    published: PublishedWeights
+    verified: bool
+
+
+def find_weights(backbone: str, weights: str | None) -> str | None:
+    """The file with a backbone's weights: the one given, or the installed one; None for bundled weights.
+
+    Raises:
+        InputError: the backbone's weights are published but not installed.
+    """
+    published = published_for(backbone)
+    if weights or published is None:
+        return weights
+    path = installed_path(published)
+    if not path.exists():
+        raise InputError(
+            f"backbone {backbone}: expected its weights in {path}, found none; run affwild2 models fetch {published.name}"
+        )
+    return str(path)
+
+
+def convert_file(path: Path, *, name: str | None = None, out: Path | None = None) -> Converted:
+    """Convert a file that is here already.
 
     ``name`` is needed only for a file whose content is not that of a published one.
 

@@ -14,13 +14,6 @@ from models.pickled_tensors import read_pickled_tensors
 from tests.fuzz.mutations import mutate
 
 
-class Network(nn.Module):
-    pass
-
-
-Network.__module__ = "timm.models.something"
-
-
 def saved(path, value):
     torch.save(value, path)
     return path
