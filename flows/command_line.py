@@ -3,18 +3,13 @@
 Imports are inside the commands, so that help and mistakes answer at once.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from infra.interruption import EXIT_INTERRUPTED, end_now
-
-# What Prefect's client raises when its server is gone; by name, so that nothing is imported for it.
-_SERVER_LOST = ("ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout", "ReadTimeout")
-EXIT_SOME_FAILED = 1
-EXIT_WRONG_REQUEST = 2
+from flows.command_ends import guarded, run_flow
+from flows.model_commands import models_app
 
 app = typer.Typer(
     name="affwild2",
@@ -25,8 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-models = typer.Typer(help="Backbones: list them, get published weights, convert, export.", no_args_is_help=True)
-app.add_typer(models, name="models")
+app.add_typer(models_app, name="models")
 
 StoreOption = Annotated[str, typer.Option("--store", help="Where results lie: a path, file:// or s3:// URL.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Local worker processes; one per core.")]
@@ -45,7 +39,7 @@ def demo(
     workers: WorkersOption = None,
 ) -> None:
     """Everything on a small generated data set: about two minutes."""
-    _run_flow("flows.demo", "demo", out=out, seed=seed, workers=workers)
+    run_flow("flows.demo", "demo", out=out, seed=seed, workers=workers)
 
 
 @app.command()
@@ -61,7 +55,7 @@ def extract(
     dask_address: DaskOption = None,
 ) -> None:
     """Videos or official crops to features."""
-    _run_flow(
+    run_flow(
         "flows.extract",
         "extract",
         check=lambda: _check_folder(data),
@@ -95,7 +89,7 @@ def fit(
     dask_address: DaskOption = None,
 ) -> None:
     """Features and labels to a head with tuned post-processing."""
-    _run_flow(
+    run_flow(
         "flows.fit",
         "fit",
         check=lambda: _check_folder(annotations, task),
@@ -128,7 +122,7 @@ def submit(
     dask_address: DaskOption = None,
 ) -> None:
     """Outputs of a head to the organisers' submission files."""
-    _run_flow(
+    run_flow(
         "flows.submit",
         "submit",
         task=task,
@@ -152,7 +146,7 @@ def score(
     dask_address: DaskOption = None,
 ) -> None:
     """Any video to per-frame predictions (Parquet and CSV); without fitted heads, expressions."""
-    _run_flow(
+    run_flow(
         "flows.score",
         "score",
         videos=videos,
@@ -184,7 +178,7 @@ def pretrain(
     dask_address: DaskOption = None,
 ) -> None:
     """Train a backbone on labelled pictures of faces."""
-    _run_flow(
+    run_flow(
         "flows.pretrain",
         "pretrain",
         goal=goal,
@@ -214,55 +208,7 @@ def verify(
     """Check a submission and say what is wrong and where."""
     from flows.verify import verify_path
 
-    raise typer.Exit(_guarded(lambda: verify_path(path, task=task, test_list=test_list, videos=videos)))
-
-
-@models.command("list")
-def list_models() -> None:
-    """Which backbones there are, and which are installed."""
-    from flows import model_commands
-
-    raise typer.Exit(_guarded(model_commands.list_models))
-
-
-@models.command("fetch")
-def fetch_model(name: Annotated[str, typer.Argument(help="Name of published weights.")]) -> None:
-    """Download published weights, verify and convert them."""
-    from flows import model_commands
-
-    raise typer.Exit(_guarded(lambda: model_commands.fetch_model(name)))
-
-
-@models.command("convert")
-def convert_model(
-    file: Annotated[Path, typer.Argument(help="A published file, got by other means.")],
-    name: Annotated[str | None, typer.Option("--name", help="Which it is, if its content is not known.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Safetensors file to write; default: the cache.")] = None,
-) -> None:
-    """Convert published weights, without running anything in the file."""
-    from flows import model_commands
-
-    raise typer.Exit(_guarded(lambda: model_commands.convert_model(file, name=name, out=out)))
-
-
-@models.command("export")
-def export_model(
-    name: Annotated[str, typer.Argument(help="Name in the registry.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")],
-    file_format: Annotated[
-        list[str] | None, typer.Option("--format", help="onnx, onnx-int8, openvino; several, or all if not given.")
-    ] = None,
-    weights: Annotated[Path | None, typer.Option("--weights", help="A safetensors file.")] = None,
-    pictures: Annotated[
-        Path | None, typer.Option("--pictures", help="Folder of faces to calibrate and compare.")
-    ] = None,
-) -> None:
-    """Write a backbone for devices, and compare it with the original."""
-    from flows.export_backbone import export_models
-
-    raise typer.Exit(
-        _guarded(lambda: export_models(name, formats=file_format or [], out=out, weights=weights, pictures=pictures))
-    )
+    raise typer.Exit(guarded(lambda: verify_path(path, task=task, test_list=test_list, videos=videos)))
 
 
 @app.command()
@@ -270,7 +216,7 @@ def status(store: StoreOption) -> None:
     """What is ready and what failed in a store."""
     from flows.status import print_status
 
-    raise typer.Exit(_guarded(lambda: print_status(store)))
+    raise typer.Exit(guarded(lambda: print_status(store)))
 
 
 def _check_folder(folder: Path, task: Task | None = None) -> None:
@@ -280,55 +226,6 @@ def _check_folder(folder: Path, task: Task | None = None) -> None:
     layout = find_data(folder)
     if task:
         layout.annotations_of(task)
-
-
-def _run_flow(module: str, name: str, check: Callable[[], None] | None = None, **parameters: Any) -> None:
-    """Run a flow with an embedded server, and turn its end into an exit code."""
-
-    def run() -> int:
-        import importlib
-
-        if check:
-            check()
-
-        from infra.interruption import ending_at_once
-        from infra.orphans import end_orphans_with_this_process
-        from infra.prefect_runtime import local_prefect
-
-        end_orphans_with_this_process()
-        with ending_at_once(), local_prefect():
-            flow = getattr(importlib.import_module(module), name)
-            flow(**parameters)
-        return 0
-
-    raise typer.Exit(_guarded(run))
-
-
-def _guarded(action: Callable[[], int]) -> int:
-    """Exit code of an action; a cause that is the user's is one line, never a traceback."""
-    from data_contracts.errors import InputError
-    from flows.console import print_error
-
-    try:
-        return action()
-    except InputError as error:
-        print_error(f"affwild2: {error}")
-        return EXIT_WRONG_REQUEST
-    except KeyboardInterrupt:
-        print_error("affwild2: interrupted; what is finished is kept, the same command goes on from there")
-        return EXIT_INTERRUPTED
-    except Exception as error:
-        name = type(error).__name__
-        if name == "SomeFailedError":
-            print_error(f"affwild2: {error}")
-            return EXIT_SOME_FAILED
-        if name == "ClusterError":
-            print_error(f"affwild2: {error}")
-            return EXIT_WRONG_REQUEST
-        if name in _SERVER_LOST:
-            # Prefect's client would go on for a minute to tell its server what has happened.
-            end_now(f"affwild2: the Prefect server stopped answering ({name}); what is finished is kept, run again")
-        raise
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def export_backbone(
 ) -> Path:
     """Write the network, and beside it ``<file>.preprocessing.json``, which says how to use it.
 
-    Input ``pixels`` uint8 [n, px, px, 3], red, green, blue; outputs ``embeddings`` [n, D] and ``logits`` [n, C], float32.
+    Input ``pixels`` uint8 [n, px, px, 3], red, green, blue; outputs ``embeddings`` [n, D] and ``logits`` [n, C].
     ``calibration``: pictures of faces, for ``onnx-int8`` only.
 
     Raises:
@@ -74,7 +74,7 @@ class _FromPixels(nn.Module):
         self.register_buffer("std", torch.tensor(backbone.spec.std).view(size) * scale)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        x = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        x = (pixels.permute(0, 3, 1, 2).float() - self.get_buffer("mean")) / self.get_buffer("std")
         embeddings = self.network.forward_head(self.network.forward_features(x), pre_logits=True)
         return embeddings, self.network.classifier(embeddings)
 
@@ -103,7 +103,7 @@ def _quantize(plain: Path, target: Path, backbone: Backbone, calibration: list[n
     prepared = target.with_suffix(".prepared.onnx")
     size = backbone.spec.input_px
 
-    class Pictures(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+    class Pictures(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         def __init__(self) -> None:
             self._pictures: Iterator[np.ndarray] = iter(calibration)
 
@@ -136,7 +136,7 @@ def _description(backbone: Backbone, made: Path, name: str) -> dict[str, Any]:
             "type": "uint8",
             "shape": ["n", spec.input_px, spec.input_px, 3],
             "channel_order": spec.channel_order,
-            "resize": f"{spec.interpolation} with antialiasing, straight to the square; the shape of the face is not kept",
+            "resize": f"{spec.interpolation} with antialiasing, straight to the square, shape not kept",
             "crop": "the face's box as the detector gives it, without margin",
             "normalisation": "inside the network: do not normalise",
         },

@@ -42,7 +42,7 @@ def open_exported(path: Path, *, threads: int = 1) -> Run:
         # Pinned threads of several processes would all sit on the first cores.
         core.set_property("CPU", {"ENABLE_CPU_PINNING": False, "INFERENCE_NUM_THREADS": threads})
         model = core.compile_model(str(path), "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
-        return lambda pixels: tuple(model(pixels)[name] for name in ("embeddings", "logits"))  # type: ignore[return-value]
+        return lambda pixels: tuple(model(pixels)[name] for name in ("embeddings", "logits"))
     onnxruntime = need_package("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,14 @@ import platformdirs
 
 from data_contracts.errors import InputError
 from models.catalogue import (
+    BRANCH,
+    ORIGIN,
+    PublishedWeights,
+    find_by_blob_id,
+    find_published,
+    git_blob_id,
+    published_for,
+)
     BRANCH,
     ORIGIN,
     PublishedWeights,
@@ -89,7 +98,8 @@ def find_weights(backbone: str, weights: str | None) -> str | None:
     path = installed_path(published)
     if not path.exists():
         raise InputError(
-            f"backbone {backbone}: expected its weights in {path}, found none; run affwild2 models fetch {published.name}"
+            f"backbone {backbone}: expected its weights in {path}, found none; "
+            f"run affwild2 models fetch {published.name}"
         )
     return str(path)
 
