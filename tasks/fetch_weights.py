@@ -19,13 +19,6 @@ from models.catalogue import (
     git_blob_id,
     published_for,
 )
-    BRANCH,
-    ORIGIN,
-    PublishedWeights,
-    find_by_blob_id,
-    find_published,
-    git_blob_id,
-)
 from models.weight_conversion import convert_weights
 
 _BASE_URL = f"https://raw.githubusercontent.com/{ORIGIN}/{BRANCH}"
