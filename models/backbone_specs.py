@@ -24,6 +24,7 @@ class BackboneSpec:
 
     Attributes:
         architecture: name in timm.
+        channel_order: what the three channels are; ``grey`` has the luminance in all of them.
         pad_type: padding rule of strided convolutions where timm's default is not the network's own ("" keeps it).
         feature_layer: units of a layer between embedding and classes; 0 if there is none.
         feature_activation: of that layer: ``relu`` or ``linear``.
@@ -41,7 +42,7 @@ class BackboneSpec:
     class_names: tuple[str, ...]
     scale: float = 255.0
     interpolation: Literal["bilinear"] = "bilinear"
-    channel_order: Literal["RGB"] = "RGB"
+    channel_order: Literal["RGB", "grey"] = "RGB"
     class_outputs: Literal["logits"] = "logits"
     pad_type: str = ""
     feature_layer: int = 0
@@ -50,6 +51,8 @@ class BackboneSpec:
     bundled: bool = False
 
     def __post_init__(self) -> None:
+        if self.channel_order not in ("RGB", "grey"):
+            raise ValueError(f"{self.name}: expected channel_order RGB or grey, got {self.channel_order!r}")
         if self.feature_activation not in ("relu", "linear"):
             raise ValueError(f"{self.name}: expected feature_activation relu or linear, got {self.feature_activation}")
         if self.input_px < 32 or self.embedding_size < 1 or not self.class_names:
@@ -75,7 +78,17 @@ _LITE_STD = (128 / 255,) * 3
 
 _SPECS = (
     # Trained by this project: docs/model_card.md.
-    BackboneSpec("emotion_lite0", "tf_efficientnet_lite0", 128, _LITE_MEAN, _LITE_STD, 1280, AFFECTNET_7, bundled=True),
+    BackboneSpec(
+        "emotion_lite0",
+        "tf_efficientnet_lite0",
+        128,
+        _LITE_MEAN,
+        _LITE_STD,
+        1280,
+        AFFECTNET_7,
+        channel_order="grey",
+        bundled=True,
+    ),
     BackboneSpec(
         "efficientnet_lite0",
         "tf_efficientnet_lite0",

@@ -21,6 +21,7 @@ from models.backbone_specs import BackboneSpec, get_spec
 # Activations of a few pictures stay in the cache of a CPU; larger batches are slower there.
 _BATCH_CPU, _BATCH_GPU = 16, 128
 METADATA_KEY = "affwild2"
+_LUMINANCE = (0.299, 0.587, 0.114)
 _IMAGENET_LITE0 = "efficientnet_lite0"
 
 
@@ -130,6 +131,21 @@ def resize_to_square(image: np.ndarray, size_px: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR))
 
 
+def normalise(pixels: Tensor, spec: BackboneSpec) -> Tensor:
+    """A network's input, float32 [n, 3, px, px], of pictures uint8 [n, px, px, 3] of the right size.
+
+    Luminance is that of ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B.
+    """
+    x = pixels.permute(0, 3, 1, 2).float()
+    if spec.channel_order == "grey":
+        weights = torch.tensor(_LUMINANCE, device=x.device).view(1, 3, 1, 1)
+        x = (x * weights).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    mean, std = (
+        torch.tensor(values, device=x.device).view(1, 3, 1, 1) * spec.scale for values in (spec.mean, spec.std)
+    )
+    return (x - mean) / std
+
+
 class Backbone:
     """A network ready to look at faces.
 
@@ -143,8 +159,6 @@ class Backbone:
         network = build_network(spec)
         _load_strictly(network, tensors, name=spec.name)
         self._network: Any = network.eval().to(self.device).to(memory_format=torch.channels_last)
-        self._mean = torch.tensor(spec.mean, device=self.device).view(1, 3, 1, 1) * spec.scale
-        self._std = torch.tensor(spec.std, device=self.device).view(1, 3, 1, 1) * spec.scale
         self._batch = _BATCH_CPU if self.device.type == "cpu" else _BATCH_GPU
 
     @property
@@ -165,8 +179,7 @@ class Backbone:
     def preprocess(self, images: Sequence[np.ndarray]) -> Tensor:
         """Normalised input [n, 3, input_px, input_px] of RGB uint8 pictures of any size."""
         resized = [resize_to_square(image, self.spec.input_px) for image in images]
-        pixels = torch.from_numpy(np.stack(resized)).to(self.device).permute(0, 3, 1, 2)
-        return (pixels.float() - self._mean) / self._std
+        return normalise(torch.from_numpy(np.stack(resized)).to(self.device), self.spec)
 
     @torch.inference_mode()
     def extract(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

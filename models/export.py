@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.backbones import Backbone, resize_to_square
+from models.backbones import Backbone, normalise, resize_to_square
 
 ExportFormat = Literal["onnx", "onnx-int8", "openvino"]
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
@@ -69,12 +69,10 @@ class _FromPixels(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.network = backbone.network
-        scale, size = backbone.spec.scale, (1, 3, 1, 1)
-        self.register_buffer("mean", torch.tensor(backbone.spec.mean).view(size) * scale)
-        self.register_buffer("std", torch.tensor(backbone.spec.std).view(size) * scale)
+        self.spec = backbone.spec
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        x = (pixels.permute(0, 3, 1, 2).float() - self.get_buffer("mean")) / self.get_buffer("std")
+        x = normalise(pixels, self.spec)
         embeddings = self.network.forward_head(self.network.forward_features(x), pre_logits=True)
         return embeddings, self.network.classifier(embeddings)
 
@@ -135,7 +133,7 @@ def _description(backbone: Backbone, made: Path, name: str) -> dict[str, Any]:
             "name": "pixels",
             "type": "uint8",
             "shape": ["n", spec.input_px, spec.input_px, 3],
-            "channel_order": spec.channel_order,
+            "channel_order": "RGB",
             "resize": f"{spec.interpolation} with antialiasing, straight to the square, shape not kept",
             "crop": "the face's box as the detector gives it, without margin",
             "normalisation": "inside the network: do not normalise",

@@ -69,17 +69,26 @@ def unit_weights(labels: np.ndarray, *, balanced: bool = True) -> Tensor:
     return torch.tensor(weights, dtype=torch.float32)
 
 
-def smoothed_cross_entropy(logits: Tensor, target: Tensor, *, weights: Tensor, smoothing: float) -> Tensor:
-    """Mean of -sum_c w_c q_c log p_c, q being the target smoothed over all classes (the authors' notebook, cell 17)."""
+def smoothed_cross_entropy(
+    logits: Tensor, target: Tensor, *, weights: Tensor, rows: Tensor, smoothing: float
+) -> Tensor:
+    """Mean over rows of r * -sum_c w_c q_c log p_c, q being the target smoothed over all classes.
+
+    ``logits`` [n, C], ``target`` int64 [n], ``weights`` w [C] (they multiply the smoothed target, as in the authors'
+    notebook train_emotions-pytorch), ``rows`` r [n].
+    """
     count = logits.shape[1]
     q = torch.nn.functional.one_hot(target, count).float() * (1 - smoothing) + smoothing / count
-    return -(weights * q * torch.log_softmax(logits, dim=1)).sum(dim=1).mean()
+    return -(rows * (weights * q * torch.log_softmax(logits, dim=1)).sum(dim=1)).mean()
 
 
-def balanced_weights(classes: np.ndarray, count: int, power: float) -> Tensor:
-    """(max n / n) ** power per class over int classes [n] (-1 left out), scaled to a mean of one over the rows."""
-    counts = np.bincount(classes[classes >= 0], minlength=count)
-    weights = np.where(counts > 0, counts.max() / np.maximum(counts, 1), 1.0) ** power
-    # A mean weight of one over the pictures keeps the learning rate's meaning.
-    weights = weights * counts.sum() / max((weights * counts).sum(), 1e-9)
+def balanced_weights(classes: np.ndarray, rows: np.ndarray, count: int, power: float) -> Tensor:
+    """(max n / n) ** power per class, n the sum of row weights; scaled so that the mean weight of a row is one.
+
+    ``classes`` int [N], -1 left out; ``rows`` float [N].
+    """
+    known = classes >= 0
+    sums = np.bincount(classes[known], rows[known], minlength=count)
+    weights = np.where(sums > 0, sums.max() / np.maximum(sums, 1e-9), 1.0) ** power
+    weights = weights * known.sum() / max((weights * sums).sum(), 1e-9)
     return torch.tensor(weights, dtype=torch.float32)

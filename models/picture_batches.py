@@ -30,15 +30,17 @@ class PictureSet:
         offsets: int64 [n + 1]; picture i is ``jpeg[offsets[i]:offsets[i + 1]]``.
         classes: int64 [n], -1 where unlabelled.
         valence_arousal: float32 [n, 2], NaN where unlabelled.
+        weights: float32 [n], how much each counts for the classes.
     """
 
     jpeg: np.ndarray
     offsets: np.ndarray
     classes: np.ndarray
     valence_arousal: np.ndarray
+    weights: np.ndarray
 
     def __post_init__(self) -> None:
-        if not len(self.offsets) - 1 == len(self.classes) == len(self.valence_arousal):
+        if not len(self.offsets) - 1 == len(self.classes) == len(self.valence_arousal) == len(self.weights):
             raise ValueError(f"expected labels for {len(self.offsets) - 1} pictures, got {len(self.classes)}")
 
     def __len__(self) -> int:
@@ -63,10 +65,12 @@ def training_transform(spec: BackboneSpec, recipe: PretrainingRecipe) -> v2.Tran
         steps.append(v2.RandomHorizontalFlip())
     if recipe.jitter > 0:
         steps.append(v2.ColorJitter(recipe.jitter, recipe.jitter, recipe.jitter))
+    if recipe.blur > 0:
+        steps.append(v2.RandomApply([v2.GaussianBlur(5, (0.1, 2.0))], recipe.blur))
     return v2.Compose(steps)
 
 
-class _Varied(Dataset[tuple[Tensor, int, Tensor]]):
+class _Varied(Dataset[tuple[Tensor, int, Tensor, np.float32]]):
     """Pictures of one epoch, each varied by a seed of its own: resuming repeats nothing and skips nothing."""
 
     def __init__(self, pictures: PictureSet, transform: v2.Transform, *, seed: int) -> None:
@@ -75,19 +79,19 @@ class _Varied(Dataset[tuple[Tensor, int, Tensor]]):
     def __len__(self) -> int:
         return len(self._pictures)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor, np.float32]:
         image = Image.fromarray(self._pictures.picture(index))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed * 1_000_003 + index)
             pixels = np.array(self._transform(image))
         pair = torch.from_numpy(self._pictures.valence_arousal[index])
-        return torch.from_numpy(pixels), int(self._pictures.classes[index]), pair
+        return torch.from_numpy(pixels), int(self._pictures.classes[index]), pair, self._pictures.weights[index]
 
 
 def training_batches(
     pictures: PictureSet, *, transform: v2.Transform, batch_size: int, seed: int, skip: int = 0, workers: int = 0
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Pixels uint8 [b, px, px, 3], classes int64 [b], valence and arousal [b, 2], in an order that ``seed`` shuffles.
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Pixels uint8 [b, px, px, 3], classes int64 [b], valence and arousal [b, 2], weights [b]; ``seed`` shuffles.
 
     ``skip``: so many batches were seen before. The last batch is left out if it has less than two pictures.
     """
@@ -111,9 +115,9 @@ class PictureFile:
         self._file.write(jpeg)
         self._offsets.append(self._offsets[-1] + len(jpeg))
 
-    def finish(self, classes: np.ndarray, valence_arousal: np.ndarray) -> PictureSet:
+    def finish(self, classes: np.ndarray, valence_arousal: np.ndarray, weights: np.ndarray) -> PictureSet:
         """The set of all pictures that were added."""
         self._file.close()
         size = os.stat(self._path).st_size
         jpeg = np.memmap(self._path, np.uint8, "r") if size else np.empty(0, np.uint8)
-        return PictureSet(jpeg, np.array(self._offsets, np.int64), classes, valence_arousal)
+        return PictureSet(jpeg, np.array(self._offsets, np.int64), classes, valence_arousal, weights)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.allocator import keep_freed_memory
 from models.backbone_specs import BackboneSpec
-from models.backbones import build_network, resize_to_square
+from models.backbones import build_network, normalise, resize_to_square
 from models.losses import balanced_weights, ccc_loss, smoothed_cross_entropy
 from models.metrics import classification_figures, mean_ccc
 from models.picture_batches import PictureSet, training_batches, training_transform
@@ -83,10 +83,6 @@ class BackboneTrainer:
         self._network.to(self._device, memory_format=torch.channels_last)
         self._network.drop_rate = recipe.dropout
         self._forward: Any = nn.DataParallel(self._network) if _several_gpus(self._device) else self._network
-        self._mean, self._std = (
-            (torch.tensor(values, device=self._device) * spec.scale).view(1, 3, 1, 1)
-            for values in (spec.mean, spec.std)
-        )
         self._best: dict[str, Tensor] | None = None
         self._progress = Progress()
         self._optimizer: torch.optim.Optimizer | None = None
@@ -109,7 +105,9 @@ class BackboneTrainer:
         """
         if self._device.type == "cpu":
             keep_freed_memory()
-        self._weights = balanced_weights(train.classes, len(self._classes), self.recipe.balance).to(self._device)
+        self._weights = balanced_weights(train.classes, train.weights, len(self._classes), self.recipe.balance).to(
+            self._device
+        )
         if resume is not None and self._load(resume):
             report(f"goes on in epoch {self._progress.epoch + 1}, after {self._progress.step} batches")
         first = 0
@@ -144,13 +142,13 @@ class BackboneTrainer:
             workers=0 if self._device.type == "cpu" else min(8, os.cpu_count() or 1),
         )
         total = phase.epochs * math.ceil(len(train) / recipe.batch_size)
-        for pixels, classes, affect in batches:
+        for pixels, classes, affect, weights in batches:
             done = (epoch - first) * math.ceil(len(train) / recipe.batch_size) + progress.step
             for group in self._optimizer.param_groups:
                 group["lr"] = phase.learning_rate * (
                     0.5 + 0.5 * math.cos(math.pi * done / total) if phase.cosine else 1
                 )
-            progress.losses.append(self._step(pixels, classes, affect))
+            progress.losses.append(self._step(pixels, classes, affect, weights))
             progress.step += 1
             if time.monotonic() - saved >= _SAVE_SECONDS:
                 progress.seconds += time.monotonic() - started
@@ -166,9 +164,10 @@ class BackboneTrainer:
         self._network.train(not head_only)
         return [p for p in self._network.parameters() if p.requires_grad]
 
-    def _step(self, pixels: Tensor, classes: Tensor, affect: Tensor) -> float:
+    def _step(self, pixels: Tensor, classes: Tensor, affect: Tensor, weights: Tensor) -> float:
         x = self._normalised(pixels)
         targets, pairs = classes.to(self._device), affect.to(self._device)
+        counted = weights.to(self._device)
         drop = (self._seed * 1_000_003 + self._progress.epoch) * 1_000_003 + self._progress.step
 
         def loss_of() -> Tensor:
@@ -177,7 +176,7 @@ class BackboneTrainer:
             )  # both passes of a sharpness-aware step drop the same units, and so does a resumed run
             with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
                 outputs = self._forward(x)
-            return self._loss(outputs.float(), targets, pairs)
+            return self._loss(outputs.float(), targets, pairs, counted)
 
         assert self._optimizer is not None
         loss = float(sharpness_aware_step(self._optimizer, loss_of, network=self._network, rho=self.recipe.rho))
@@ -185,12 +184,16 @@ class BackboneTrainer:
             raise FloatingPointError(f"epoch {self._progress.epoch + 1}: expected a finite loss, got {loss}")
         return loss
 
-    def _loss(self, outputs: Tensor, classes: Tensor, affect: Tensor) -> Tensor:
+    def _loss(self, outputs: Tensor, classes: Tensor, affect: Tensor, rows: Tensor) -> Tensor:
         count, known = len(self._classes), classes >= 0
         total = outputs.sum() * 0.0
         if known.any():
             total = total + smoothed_cross_entropy(
-                outputs[known, :count], classes[known], weights=self._weights, smoothing=self.recipe.label_smoothing
+                outputs[known, :count],
+                classes[known],
+                weights=self._weights,
+                rows=rows[known],
+                smoothing=self.recipe.label_smoothing,
             )
         if self.recipe.valence_arousal:
             rated = ~torch.isnan(affect).any(dim=1)
@@ -200,8 +203,8 @@ class BackboneTrainer:
         return total
 
     def _normalised(self, pixels: Tensor) -> Tensor:
-        x = pixels.to(self._device).permute(0, 3, 1, 2).float()
-        return ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        x = normalise(pixels.to(self._device), self.spec)
+        return x.contiguous(memory_format=torch.channels_last)
 
     def _finish_epoch(self, validation: PictureSet | None, epoch: int, report: Callable[[str], None]) -> None:
         progress = self._progress

@@ -30,7 +30,10 @@ class PretrainingRecipe:
         balance: class weights are (max n / n) ** balance; 1 as published, 0 none.
         valence_arousal: two more outputs, trained with (1 - CCC_V) / 2 + (1 - CCC_A) / 2 on rows that have values.
         smallest_crop: training pictures are random parts of the face of at least this share of its area; 1 the whole.
-        flip, jitter: random mirroring; random brightness, contrast and saturation by up to this share.
+        flip, jitter, blur: random mirroring; random brightness, contrast and saturation by up to this share; share of
+            pictures that are blurred.
+        person_power: a picture counts n ** -person_power, n being how many of its class show the same person.
+        grey: the network sees luminance only.
         keep: which epoch's weights are kept, ``best`` by the figure on the validation pictures or ``last``.
     """
 
@@ -45,6 +48,9 @@ class PretrainingRecipe:
     smallest_crop: float = 1.0
     flip: bool = True
     jitter: float = 0.0
+    blur: float = 0.0
+    person_power: float = 0.0
+    grey: bool = False
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
@@ -72,19 +78,25 @@ _PAPER: dict[Goal, PretrainingRecipe] = {
         "emotion", (Phase("head", 3, 1e-3), Phase("all", 5, 1e-4)), batch_size=64, label_smoothing=0.1
     ),
 }
-# For some thousand pictures with rare classes: weights of square roots; no smoothing, which with weights would pull all
-# pictures to the rare classes; stronger augmentation; a rate that falls; and the last epoch, so that no figure on the
+# For some thousand pictures with rare classes. There a class can come from few people, or from few sources with colours
+# and a sharpness of their own, and a network would learn these: so luminance only, blur, and people with many pictures
+# of a class count less. Weights of square roots; no smoothing, which with weights would pull all pictures to the rare
+# classes; no second pass per step, but more epochs; a rate that falls, and the last epoch, so that no figure on the
 # validation pictures has chosen it.
 _DEFAULT: dict[Goal, PretrainingRecipe] = {
     "identity": _PAPER["identity"].replace(smallest_crop=0.5, jitter=0.2),
     "emotion": PretrainingRecipe(
         "emotion",
-        (Phase("head", 1, 1e-3), Phase("all", 8, 5e-4, cosine=True)),
+        (Phase("head", 1, 1e-3), Phase("all", 12, 5e-4, cosine=True)),
         batch_size=48,
+        rho=0.0,
         balance=0.5,
         dropout=0.2,
         smallest_crop=0.6,
         jitter=0.3,
+        blur=0.3,
+        person_power=0.5,
+        grey=True,
         keep="last",
     ),
 }

@@ -31,6 +31,7 @@ from tasks.training_curves import draw_curves
 CODE_VERSION = 1
 WEIGHTS_FILE = "backbone.safetensors"
 _COLUMNS = ("row", "picture", "status", "identity", "expression", "valence", "arousal", "crop_jpeg")
+_DESCRIBED = ("class_names", "input_px", "mean", "std", "scale", "channel_order", "feature_layer")
 # A class with fewer training pictures cannot be learnt.
 _FEWEST_TRAINING_PICTURES = 10
 
@@ -60,7 +61,7 @@ class _Rows:
     names: list[str] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     affect: list[tuple[float, float]] = field(default_factory=list)
-    people: set[str] = field(default_factory=set)
+    people: list[str] = field(default_factory=list)
 
 
 def plan_pretrain_backbone(units: Units, validation: Units | None, choice: PretrainingChoice) -> Job:
@@ -85,7 +86,12 @@ def make(store: Store, job: Job) -> Files:
     """
     choice: PretrainingChoice = job.arguments["choice"]
     start = load_backbone(choice.backbone, weights=Path(choice.weights) if choice.weights else None)
-    spec = start.spec.with_metadata({"input_px": choice.input_px or start.spec.input_px})
+    spec = start.spec.with_metadata(
+        {
+            "input_px": choice.input_px or start.spec.input_px,
+            "channel_order": "grey" if choice.recipe.grey else start.spec.channel_order,
+        }
+    )
     checkpoint = f"{job.folder}/_checkpoint.pt"
     with tempfile.TemporaryDirectory(prefix="affwild2-pictures-") as scratch:
         names, train, validation, coverage = _gather(store, job, Path(scratch))
@@ -132,13 +138,13 @@ def _gather(
                 rows[name].names.append(row["picture"])
                 rows[name].labels.append(label)
                 rows[name].affect.append(affect)
-                rows[name].people.add(row["identity"] or row["picture"])
+                rows[name].people.append(row["identity"] or row["picture"])
     names, dropped = _class_names(rows["train"], choice.recipe.goal)
-    sets = {name: files[name].finish(*_targets(rows[name], names)) for name in files}
+    sets = {name: files[name].finish(*_targets(rows[name], names, choice.recipe.person_power)) for name in files}
     coverage = {
         "status": dict(statuses),
-        "train": {"pictures": len(rows["train"].names), "people": len(rows["train"].people)},
-        "validation": {"pictures": len(rows["validation"].names), "people": len(rows["validation"].people)},
+        "train": {"pictures": len(rows["train"].names), "people": len(set(rows["train"].people))},
+        "validation": {"pictures": len(rows["validation"].names), "people": len(set(rows["validation"].people))},
         "train_pictures_per_class": dict(Counter(rows["train"].labels)) if len(names) <= 16 else {},
         "too_rare": dropped,
     }
@@ -168,15 +174,21 @@ def _class_names(rows: _Rows, goal: str) -> tuple[tuple[str, ...], dict[str, int
     return names, dropped
 
 
-def _targets(rows: _Rows, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _targets(rows: _Rows, names: tuple[str, ...], person_power: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     index = {name: at for at, name in enumerate(names)}
     classes = np.array([index.get(label or "", -1) for label in rows.labels], np.int64)
-    return classes, np.array(rows.affect, np.float32).reshape(-1, 2)
+    pairs = list(zip(rows.people, rows.labels, strict=True))
+    counts = Counter(pairs)
+    weights = np.array([counts[pair] ** -person_power for pair in pairs], np.float32)
+    return classes, np.array(rows.affect, np.float32).reshape(-1, 2), weights
 
 
 def _files(choice: PretrainingChoice, trained: TrainedBackbone, coverage: dict[str, Any]) -> dict[str, bytes]:
     spec = asdict(trained.spec)
-    described = {name: spec[name] for name in ("class_names", "input_px", "mean", "std", "scale", "feature_layer")}
+    described = {
+        name: spec[name]
+        for name in ("class_names", "input_px", "mean", "std", "scale", "channel_order", "feature_layer")
+    }
     metrics = {
         "figures": trained.figures,
         "kept_epoch": trained.kept_epoch,

@@ -28,7 +28,7 @@ def pictures(tmp_path_factory):
         image[..., 0 if label else 2] += 130
         file.add(encode_jpeg(image.astype(np.uint8)))
     affect = np.stack([classes * 1.0 - 0.5, random.uniform(-1, 1, 24)], axis=1).astype(np.float32)
-    return file.finish(classes, affect)
+    return file.finish(classes, affect, np.ones(24, np.float32))
 
 
 def trainer(start, **changes):
