@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 def test_any_video_to_parquet_and_csv(demo, store_copy, tmp_path, dask_address):
     video = tmp_path / "my clip é.mp4"
     shutil.copy(demo.data / "videos" / "validation01.mp4", video)
-    written = score([video], str(store_copy), tmp_path / "out", dask_address=dask_address)
+    written = score([video], tmp_path / "out", str(store_copy), dask_address=dask_address)
     assert [Path(path).name for path in written] == ["my clip é.parquet", "my clip é.csv"]
     table, text = pl.read_parquet(written[0]), pl.read_csv(written[1])
     assert table.columns == text.columns and len(table) == len(text) == 48
@@ -36,5 +36,14 @@ def test_wrong_requests_are_one_line(demo, tmp_path):
     with pytest.raises(InputError, match="one video per name"):
         (tmp_path / "train01.avi").write_bytes(b"")
         find_videos([demo.data / "videos" / "train01.mp4", tmp_path / "train01.avi"])
-    with pytest.raises(InputError, match="expected a fitted head, found none"):
-        score([demo.data / "videos"], str(tmp_path / "empty"), tmp_path / "out")
+
+
+def test_without_any_head_the_backbone_says_expressions(demo, tmp_path, dask_address):
+    out = tmp_path / "out"
+    written = score([demo.data / "videos" / "validation01.mp4"], out, dask_address=dask_address)
+    table = pl.read_parquet(written[0])
+    known = [column for column in table.columns if column.startswith("p_")]
+    np.testing.assert_allclose(table.select(known).to_numpy().sum(axis=1), 1, atol=1e-5)
+    assert (table["p_other"] == 0).all() and "valence" not in table.columns and "AU1" not in table.columns
+    again = score([demo.data / "videos" / "validation01.mp4"], out, dask_address=dask_address)
+    assert again == written and len(list((out / "store" / "heads").iterdir())) == 1
