@@ -124,9 +124,7 @@ class _InertUnpickler(pickle.Unpickler):
             return _rebuilt_tensor if name == "_rebuild_tensor_v2" else _rebuilt_parameter
         if _LAYERS.fullmatch(module) and name.isidentifier():
             return _stand_in(name)
-        raise ValueError(
-            f"expected layers and tensors only, the pickle names {module}.{name}; refused, nothing has run"
-        )
+        raise ValueError(f"expected layers and tensors only, found the name {module}.{name}; refused, nothing has run")
 
     def persistent_load(self, pid: Any) -> Tensor:
         """The storage of a persistent id ('storage', type, key, device, number of values)."""
