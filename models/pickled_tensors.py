@@ -53,7 +53,8 @@ def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     except _ERRORS as error:
-        hint = "" if zipfile.is_zipfile(path) else " (no zip archive: cut short, or saved by PyTorch before 1.6)"
+        no_archive = isinstance(error, zipfile.BadZipFile)
+        hint = " (no zip archive: cut short, or saved by PyTorch before 1.6)" if no_archive else ""
         raise ValueError(f"{path}: expected a PyTorch file with weights, got: {error or type(error)}{hint}") from error
     if not tensors:
         raise ValueError(f"{path}: expected a module or a state dict, found no tensors")

@@ -29,7 +29,7 @@ def test_answers_and_exit_codes(tmp_path, arguments, code, says):
 def test_status_tells_what_is_ready_and_what_failed(demo):
     finished = run_command("status", "--store", demo.store)
     assert finished.returncode == 1
-    for text in ("videos", "features", "efficientnet_lite0-", "heads: expr-default-", "failed: videos corrupt: "):
+    for text in ("videos", "features", "emotion_lite0-", "heads: expr-default-", "failed: videos corrupt: "):
         assert text in finished.stdout
 
 

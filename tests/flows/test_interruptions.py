@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
+from data_contracts.store import Store
+from data_contracts.store_claim import claim_store
 from flows.extract import extract
 from tasks.generate_demo_data import DemoDataParams, generate_demo_data
 from tests.faults.disturbances import disturb, finished_units
@@ -64,14 +66,20 @@ def test_a_run_that_is_stopped_leaves_no_process_and_the_next_one_ends_the_same(
 
 
 def test_two_runs_at_once_take_turns(data, undisturbed, tmp_path, dask_address, capsys):
-    store = str(tmp_path / "store")
+    store, errors = str(tmp_path / "store"), ""
     runs = [threading.Thread(target=extract, args=(data, store), kwargs={"dask_address": dask_address}) for _ in "ab"]
-    for run in runs:
-        run.start()
+    with claim_store(Store(store), on_wait=print):
+        for run in runs:
+            run.start()
+        started = time.monotonic()
+        while errors.count("is at work on this store; waiting for its end") < 2 and time.monotonic() - started < 60:
+            time.sleep(0.1)
+            errors += capsys.readouterr().err
+        assert data_bytes(Path(store)) == {}
     for run in runs:
         run.join()
+    assert errors.count("is at work on this store; waiting for its end") == 2
     assert data_bytes(Path(store)) == undisturbed
-    assert "is at work on this store; waiting for its end" in capsys.readouterr().err
 
 
 def test_a_store_without_space_is_one_line(data, tmp_path, server_url):

@@ -74,7 +74,7 @@ def test_batches_do_not_matter(lite0, portraits):
 def test_no_weights_is_said_and_never_random():
     with pytest.raises(ValueError, match="no weights are bundled"):
         load_backbone("tf_efficientnet_b0")
-    with pytest.raises(ValueError, match="expected one of efficientnet_lite0"):
+    with pytest.raises(ValueError, match="expected one of emotion_lite0"):
         load_backbone("resnet")
 
 

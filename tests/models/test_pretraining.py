@@ -31,19 +31,21 @@ def pictures(tmp_path_factory):
     return file.finish(classes, affect, np.ones(24, np.float32))
 
 
-def trainer(start, **changes):
-    recipe = get_pretraining("default", "emotion").replace(
-        phases=(Phase("head", 1, 1e-3), Phase("all", 2, 1e-3)), batch_size=8, **changes
-    )
+PHASES = (Phase("head", 1, 1e-3), Phase("all", 2, 1e-3))
+
+
+def trainer(start, phases=PHASES, **changes):
+    recipe = get_pretraining("default", "emotion").replace(phases=phases, batch_size=8, **changes)
     return BackboneTrainer(start.spec.with_metadata({"input_px": 32}), start.tensors, recipe, class_names=NAMES)
 
 
 def test_learns_and_measures_what_it_keeps(start, pictures):
     lines = []
-    trained = trainer(start, keep="best").run(pictures, pictures, report=lines.append)
+    phases = (Phase("head", 5, 1e-2), Phase("all", 1, 1e-4))
+    trained = trainer(start, phases, keep="best", grey=False).run(pictures, pictures, report=lines.append)
     assert trained.figures["accuracy"] >= 0.9 and trained.figures["recall"].keys() == set(NAMES)
     best = max(trained.history, key=lambda entry: entry["accuracy"])
-    assert trained.kept_epoch == best["epoch"] and len(lines) == len(trained.history) == 3
+    assert trained.kept_epoch == best["epoch"] and len(lines) == len(trained.history) == 6
     assert trained.spec.class_names == NAMES and trained.tensors["classifier.weight"].shape == (2, 1280)
     assert trained.tensors["conv_stem.weight"].dtype == torch.float16
 

@@ -104,9 +104,9 @@ def test_what_does_not_fit_is_refused(tmp_path):
 
     path = tmp_path / "x.pt"
     torch.save(timm.create_model("tf_efficientnet_b0", num_classes=8).state_dict(), path)
-    with pytest.raises(ValueError, match=r"x\.pt: .*expected tensor .* shape"):
+    with pytest.raises(ValueError, match=r"x\.pt: .*expected tensor"):
         convert_weights(path, CATALOGUE["enet_b2_8"], verified=False)
-    with pytest.raises(ValueError, match=r"expected tensor classifier\.weight of shape \(7, 1408\)|expected tensor"):
+    with pytest.raises(ValueError, match=r"x\.pt: .*expected tensor"):
         convert_weights(path, CATALOGUE["enet_b2_7"], verified=False)
     with pytest.raises(ValueError, match="cannot run; its ONNX file"):
         convert_weights(path, CATALOGUE["mbf_va_mtl"], verified=False)
