@@ -117,8 +117,10 @@ def _quantize(plain: Path, target: Path, backbone: Backbone, calibration: list[n
             Pictures(),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
-            # Normalisation stays exact: its range has nothing to do with that of a layer.
-            op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add"],
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            # Normalisation stays exact. With the clip of a ReLU6 left out, ranges would be those before it, and coarse.
+            op_types_to_quantize=["Conv", "Clip", "Gemm", "MatMul", "Add"],
         )
 
 
