@@ -43,8 +43,9 @@ def _checked(name: str) -> ExportFormat:
 
 
 def _row(backbone: Backbone, wanted: ExportFormat, out: Path, faces: list[np.ndarray]) -> list[object]:
-    path = export_backbone(backbone, wanted, out, calibration=faces)
-    found = compare_export(backbone, path, faces)
+    # Compared on other faces than it was calibrated on.
+    path = export_backbone(backbone, wanted, out, calibration=faces[::2])
+    found = compare_export(backbone, path, faces[1::2] or faces)
     return [
         wanted,
         str(path),

@@ -1,9 +1,10 @@
-"""Backbones as files for devices: ONNX, ONNX in 8 bits, OpenVINO. The input is a picture, normalisation is inside.
+"""Backbones as files for devices: ONNX (also in 8 bits), OpenVINO, ExecuTorch. Normalisation is inside the network.
 
 Needs the extra ``export``. What runs the files, to compare them with the original, is in ``exported``.
 """
 
 import contextlib
+import copy
 import hashlib
 import importlib
 import json
@@ -22,9 +23,14 @@ from torch import Tensor, nn
 
 from models.backbones import Backbone, normalise, resize_to_square
 
-ExportFormat = Literal["onnx", "onnx-int8", "openvino"]
+ExportFormat = Literal["onnx", "onnx-int8", "openvino", "executorch"]
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
-_SUFFIX: dict[ExportFormat, str] = {"onnx": ".onnx", "onnx-int8": ".int8.onnx", "openvino": ".xml"}
+_SUFFIX: dict[ExportFormat, str] = {
+    "onnx": ".onnx",
+    "onnx-int8": ".int8.onnx",
+    "openvino": ".xml",
+    "executorch": ".pte",
+}
 _OPSET = 18
 
 
@@ -33,7 +39,8 @@ def export_backbone(
 ) -> Path:
     """Write the network, and beside it ``<file>.preprocessing.json``, which says how to use it.
 
-    Input ``pixels`` uint8 [n, px, px, 3], red, green, blue; outputs ``embeddings`` [n, D] and ``logits`` [n, C].
+    Input ``pixels`` uint8 [n, px, px, 3], red, green, blue; outputs ``embeddings`` [n, D] and ``logits`` [n, C]. With
+    ``executorch`` n is 1, and layers run in XNNPACK, the library for processors of phones.
     ``calibration``: pictures of faces, for ``onnx-int8`` only.
 
     Raises:
@@ -46,10 +53,14 @@ def export_backbone(
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{backbone.spec.name}{_SUFFIX[file_format]}"
     with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as scratch:
-        plain = Path(scratch) / "plain.onnx"
-        _write_onnx(backbone, plain)
-        made = plain if file_format == "onnx" else Path(scratch) / target.name
-        if file_format == "onnx-int8":
+        plain, made = Path(scratch) / "plain.onnx", Path(scratch) / target.name
+        if file_format == "executorch":
+            _write_executorch(backbone, made)
+        else:
+            _write_onnx(backbone, plain)
+        if file_format == "onnx":
+            made = plain
+        elif file_format == "onnx-int8":
             _quantize(plain, made, backbone, calibration or [])
         elif file_format == "openvino":
             openvino = need_package("openvino")
@@ -68,7 +79,8 @@ class _FromPixels(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.network = backbone.network
+        # A copy: lowering wants weights in the plain layout, which the original has left for speed.
+        self.network = copy.deepcopy(backbone.network).to(memory_format=torch.contiguous_format)
         self.spec = backbone.spec
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +93,7 @@ def _write_onnx(backbone: Backbone, path: Path) -> None:
     need_package("onnx")
     module = _FromPixels(backbone).eval()
     example = torch.zeros(2, backbone.spec.input_px, backbone.spec.input_px, 3, dtype=torch.uint8)
-    with _quiet(), torch.inference_mode():
+    with quiet(), torch.inference_mode():
         torch.onnx.export(
             module,
             (example,),
@@ -92,6 +104,16 @@ def _write_onnx(backbone: Backbone, path: Path) -> None:
             opset_version=_OPSET,
             dynamo=False,
         )
+
+
+def _write_executorch(backbone: Backbone, path: Path) -> None:
+    size = backbone.spec.input_px
+    with quiet(), torch.no_grad():
+        exir = need_package("executorch.exir")
+        xnnpack = need_package("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+        program = torch.export.export(_FromPixels(backbone).eval(), (torch.zeros(1, size, size, 3, dtype=torch.uint8),))
+        lowered = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
+        path.write_bytes(lowered.to_executorch().buffer)
 
 
 def _quantize(plain: Path, target: Path, backbone: Backbone, calibration: list[np.ndarray]) -> None:
@@ -109,7 +131,7 @@ def _quantize(plain: Path, target: Path, backbone: Backbone, calibration: list[n
             picture = next(self._pictures, None)
             return None if picture is None else {"pixels": resize_to_square(picture, size)[None]}
 
-    with _quiet():
+    with quiet():
         shapes.quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(prepared),
@@ -125,7 +147,7 @@ def _quantize(plain: Path, target: Path, backbone: Backbone, calibration: list[n
 
 
 def _description(backbone: Backbone, made: Path, name: str) -> dict[str, Any]:
-    spec = backbone.spec
+    spec, count = backbone.spec, 1 if made.suffix == ".pte" else "n"
     files = [made, made.with_suffix(".bin")] if made.suffix == ".xml" else [made]
     return {
         "file": name,
@@ -134,16 +156,16 @@ def _description(backbone: Backbone, made: Path, name: str) -> dict[str, Any]:
         "input": {
             "name": "pixels",
             "type": "uint8",
-            "shape": ["n", spec.input_px, spec.input_px, 3],
+            "shape": [count, spec.input_px, spec.input_px, 3],
             "channel_order": "RGB",
             "resize": f"{spec.interpolation} with antialiasing, straight to the square, shape not kept",
             "crop": "the face's box as the detector gives it, without margin",
             "normalisation": "inside the network: do not normalise",
         },
         "outputs": {
-            "embeddings": {"shape": ["n", spec.embedding_size], "meaning": "penultimate layer"},
+            "embeddings": {"shape": [count, spec.embedding_size], "meaning": "penultimate layer"},
             "logits": {
-                "shape": ["n", len(spec.class_names)],
+                "shape": [count, len(spec.class_names)],
                 "classes": list(spec.class_names),
                 "meaning": "not probabilities; p = exp(x - max x) / sum exp(x - max x) over the classes of expressions",
             },
@@ -165,7 +187,7 @@ def need_package(package: str) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporters' notes about themselves."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,5 +1,7 @@
 """Exported backbones at work on this machine's processor, and how near they are to the original."""
 
+import contextlib
+import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ import numpy as np
 import torch
 
 from models.backbones import Backbone, resize_to_square
-from models.export import need_package
+from models.export import need_package, quiet
 
 Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 _WARM_UP, _ROUNDS = 3, 15
@@ -43,11 +45,30 @@ def open_exported(path: Path, *, threads: int = 1) -> Run:
         core.set_property("CPU", {"ENABLE_CPU_PINNING": False, "INFERENCE_NUM_THREADS": threads})
         model = core.compile_model(str(path), "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
         return lambda pixels: tuple(model(pixels)[name] for name in ("embeddings", "logits"))
+    if path.suffix == ".pte":
+        return _open_executorch(path, threads)
     onnxruntime = need_package("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda pixels: tuple(session.run(["embeddings", "logits"], {"pixels": pixels}))
+
+
+def _open_executorch(path: Path, threads: int) -> Run:
+    """One picture at a time, as the file wants it."""
+    # Its native code tells sys.stderr about the processor, and cannot be asked not to.
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):
+        runtime = need_package("executorch.runtime").Runtime.get()
+        need_package("executorch.extension.pybindings.portable_lib")._unsafe_reset_threadpool(threads)
+        method = runtime.load_program(path).load_method("forward")
+        method.execute([torch.zeros(method.metadata.input_tensor_meta(0).sizes(), dtype=torch.uint8)])
+
+    def run(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = [method.execute([torch.from_numpy(pixels[i : i + 1])]) for i in range(len(pixels))]
+        embeddings, logits = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+        return embeddings, logits
+
+    return run
 
 
 def compare_export(backbone: Backbone, path: Path, pictures: Sequence[np.ndarray]) -> Comparison:

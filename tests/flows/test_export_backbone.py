@@ -16,7 +16,7 @@ def test_a_table_and_files(tmp_path, portraits, capsys):
 
 
 def test_wrong_requests_are_one_line(tmp_path):
-    with pytest.raises(InputError, match="expected one of onnx, onnx-int8, openvino, got 'tflite'"):
+    with pytest.raises(InputError, match="expected one of onnx, onnx-int8, openvino, executorch, got 'tflite'"):
         export_models("emotion_lite0", formats=["tflite"], out=tmp_path)
     with pytest.raises(InputError, match="expected pictures of faces"):
         export_models("emotion_lite0", formats=["onnx"], out=tmp_path, pictures=tmp_path)

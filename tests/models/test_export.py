@@ -43,13 +43,22 @@ def test_openvino_agrees(backbone, faces, tmp_path):
     assert found.milliseconds > 0 and found.original_milliseconds > 0
 
 
+def test_executorch_agrees(backbone, faces, tmp_path, capfd):
+    path = export_backbone(backbone, "executorch", tmp_path)
+    found = compare_export(backbone, path, faces)
+    assert found.cosine_min > 0.9999 and found.same_class == 1 and found.milliseconds > 0
+    described = json.loads((tmp_path / f"{path.name}.preprocessing.json").read_text())
+    assert described["input"]["shape"] == [1, 224, 224, 3] and described["file"] == "efficientnet_lite0.pte"
+    assert not capfd.readouterr().err, "native code tells the user nothing"
+
+
 def test_eight_bits_are_near_and_small(backbone, faces, tmp_path):
     found = compare_export(backbone, export_backbone(backbone, "onnx-int8", tmp_path, calibration=faces), faces)
     assert found.cosine_min > 0.95 and found.same_class == 1 and found.megabytes < 7
 
 
 def test_wrong_requests_leave_nothing(backbone, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="expected one of onnx, onnx-int8, openvino, got 'tflite'"):
+    with pytest.raises(ValueError, match="expected one of onnx, onnx-int8, openvino, executorch, got 'tflite'"):
         export_backbone(backbone, "tflite", tmp_path / "a")
     with pytest.raises(ValueError, match="expected pictures of faces to calibrate on"):
         export_backbone(backbone, "onnx-int8", tmp_path / "a")
