@@ -172,6 +172,9 @@ def pretrain(
         int | None, typer.Option("--input-px", min=32, help="Input size; its own if not given.")
     ] = None,
     valence_arousal: Annotated[bool, typer.Option("--valence-arousal", help="Train these outputs as well.")] = False,
+    untrained: Annotated[
+        list[str] | None, typer.Option("--untrained", help="A person to learn nothing from; can be given again.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the split, the order and the variations.")] = 0,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Take only so many pictures.")] = None,
     workers: WorkersOption = None,
@@ -191,6 +194,7 @@ def pretrain(
         recipe=recipe,
         input_px=input_px,
         valence_arousal=valence_arousal,
+        untrained=untrained,
         seed=seed,
         limit=limit,
         workers=workers,

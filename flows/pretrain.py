@@ -90,6 +90,7 @@ def pretrain(
     recipe: PretrainingName = "default",
     input_px: Annotated[int | None, Field(ge=32, description="input size; none: the backbone's own")] = None,
     valence_arousal: Annotated[bool, Field(description="train valence and arousal outputs as well")] = False,
+    untrained: Annotated[list[str] | None, Field(description="people to learn nothing from; still measured")] = None,
     seed: int = 0,
     limit: Annotated[int | None, Field(ge=1, description="take only so many pictures")] = None,
     dask_address: str | None = None,
@@ -98,7 +99,9 @@ def pretrain(
     """Train a backbone; interrupted at any moment, the same call goes on from the last checkpoint."""
     settings = get_pretraining(recipe, goal).replace(valence_arousal=valence_arousal)
     start = BackboneChoice.find(backbone, weights)
-    choice = PretrainingChoice(start.name, settings, start.weights, input_px, seed=seed)
+    choice = PretrainingChoice(
+        start.name, settings, start.weights, input_px, untrained=tuple(untrained or ()), seed=seed
+    )
     with Run(store, dask_address=dask_address, workers=workers) as run:
         request = PretrainRequest(goal, data, choice, validation, images, limit)
         bundle = pretrain_backbone_on(run, request)

@@ -92,3 +92,13 @@ def balanced_weights(classes: np.ndarray, rows: np.ndarray, count: int, power: f
     weights = np.where(sums > 0, sums.max() / np.maximum(sums, 1e-9), 1.0) ** power
     weights = weights * known.sum() / max((weights * sums).sum(), 1e-9)
     return torch.tensor(weights, dtype=torch.float32)
+
+
+def log_prior(classes: np.ndarray, rows: np.ndarray, count: int) -> Tensor:
+    """log p of each class, float32 [count], p its share of the row weights with one row added to every class.
+
+    ``classes`` int [N], -1 left out; ``rows`` float [N].
+    """
+    known = classes >= 0
+    sums = np.bincount(classes[known], rows[known], minlength=count) + 1.0
+    return torch.tensor(np.log(sums / sums.sum()), dtype=torch.float32)

@@ -12,14 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from models.allocator import keep_freed_memory
 from models.backbone_specs import BackboneSpec
 from models.backbones import build_network, normalise, resize_to_square
-from models.losses import balanced_weights, ccc_loss, smoothed_cross_entropy
+from models.losses import balanced_weights, log_prior
 from models.metrics import classification_figures, mean_ccc
-from models.picture_batches import PictureSet, training_batches, training_transform
+from models.picture_batches import PictureSet, training_batches
+from models.picture_variation import square_px, vary_pictures
+from models.pretraining_batch import Batch, batch_loss
+from models.pretraining_layers import load_trunk, make_optimizer, stored, trained_layers
 from models.pretraining_recipes import Phase, PretrainingRecipe
 from models.sharpness_aware import sharpness_aware_step
 
@@ -27,6 +31,8 @@ logger = logging.getLogger(__name__)
 AFFECT = ("valence", "arousal")
 _SAVE_SECONDS = 300.0
 _EVALUATION_BATCH = 32
+# The moving average follows the weights closely at first: after n steps its decay is n / (n + this), up to its limit.
+_AVERAGE_WARM_UP = 10.0
 
 
 @dataclass
@@ -77,16 +83,20 @@ class BackboneTrainer:
         self._classes, self._seed, self._device = class_names, seed, torch.device(device)
         torch.manual_seed(seed)
         self._network: Any = build_network(self.spec)
-        _load_trunk(self._network, start)
+        load_trunk(self._network, start)
         # timm draws from +-1 / sqrt(outputs), which for a handful of classes means large and random logits.
         self._network.classifier.reset_parameters()
         self._network.to(self._device, memory_format=torch.channels_last)
         self._network.drop_rate = recipe.dropout
+        self._average: Any = ModelEmaV3(
+            self._network, recipe.average, use_warmup=True, warmup_gamma=_AVERAGE_WARM_UP, warmup_power=1.0
+        )
         self._forward: Any = nn.DataParallel(self._network) if _several_gpus(self._device) else self._network
         self._best: dict[str, Tensor] | None = None
         self._progress = Progress()
         self._optimizer: torch.optim.Optimizer | None = None
-        self._weights = torch.ones(len(class_names))
+        self._weights = torch.ones(len(class_names), device=self._device)
+        self._prior = torch.zeros(len(class_names), device=self._device)  # log p of each class
 
     def run(
         self,
@@ -105,9 +115,13 @@ class BackboneTrainer:
         """
         if self._device.type == "cpu":
             keep_freed_memory()
-        self._weights = balanced_weights(train.classes, train.weights, len(self._classes), self.recipe.balance).to(
-            self._device
-        )
+        count = len(self._classes)
+        self._weights = balanced_weights(train.classes, train.weights, count, self.recipe.balance).to(self._device)
+        self._prior = log_prior(train.classes, train.weights, count).to(self._device)
+        if self.recipe.prior_power:
+            # The class layer starts with the rest of the prior: what the loss sees at first are the classes' shares.
+            self._network.classifier.bias.data[:count] = (1 - self.recipe.prior_power) * self._prior
+            self._average.set(self._network)
         if resume is not None and self._load(resume):
             report(f"goes on in epoch {self._progress.epoch + 1}, after {self._progress.step} batches")
         first = 0
@@ -118,89 +132,73 @@ class BackboneTrainer:
                 save(self._dump())
             first += phase.epochs
         kept = self._progress.best_epoch if self.recipe.keep == "best" and validation is not None else first
+        measured = self._measured
         if self._best is not None:
-            self._network.load_state_dict(self._best)
-        tensors = {name: _stored(tensor) for name, tensor in self._network.state_dict().items()}
-        self._network.load_state_dict(tensors)
+            measured.load_state_dict(self._best)
+        tensors = {name: stored(tensor) for name, tensor in measured.state_dict().items()}
+        measured.load_state_dict(tensors)
         figures = self.evaluate(validation) if validation is not None else {}
         return TrainedBackbone(self.spec, tensors, figures, self._progress.history, kept, self._progress.seconds)
+
+    @property
+    def _measured(self) -> Any:
+        """The network whose figures count and whose weights are kept."""
+        return self._average.module if self.recipe.average else self._network
 
     def _run_epoch(
         self, train: PictureSet, phase: Phase, epoch: int, first: int, save: Callable[[bytes], None]
     ) -> None:
         progress, recipe = self._progress, self.recipe
-        parameters = self._start_phase(phase)
+        parameters = trained_layers(self._network, phase, frozen_stages=recipe.frozen_stages)
         if self._optimizer is None or (epoch == first and progress.step == 0):
-            self._optimizer = torch.optim.Adam(parameters, phase.learning_rate)
+            self._optimizer = make_optimizer(parameters, phase, weight_decay=recipe.weight_decay)
         saved = started = time.monotonic()
         batches = training_batches(
             train,
-            transform=training_transform(self.spec, recipe),
+            side_px=square_px(recipe, input_px=self.spec.input_px),
             batch_size=recipe.batch_size,
             seed=self._seed * 1000 + epoch,
             skip=progress.step,
             workers=0 if self._device.type == "cpu" else min(8, os.cpu_count() or 1),
         )
-        total = phase.epochs * math.ceil(len(train) / recipe.batch_size)
-        for pixels, classes, affect, weights in batches:
-            done = (epoch - first) * math.ceil(len(train) / recipe.batch_size) + progress.step
+        steps = math.ceil(len(train) / recipe.batch_size)
+        for squares, classes, affect, weights in batches:
+            rate = phase.rate_at(((epoch - first) * steps + progress.step) / (phase.epochs * steps))
             for group in self._optimizer.param_groups:
-                group["lr"] = phase.learning_rate * (
-                    0.5 + 0.5 * math.cos(math.pi * done / total) if phase.cosine else 1
-                )
-            progress.losses.append(self._step(pixels, classes, affect, weights))
+                group["lr"] = rate
+            progress.losses.append(self._step(squares, classes, affect, weights))
             progress.step += 1
+            if recipe.average:
+                self._average.update(self._network, step=epoch * steps + progress.step)
             if time.monotonic() - saved >= _SAVE_SECONDS:
                 progress.seconds += time.monotonic() - started
                 started = saved = time.monotonic()
                 save(self._dump())
         progress.seconds += time.monotonic() - started
 
-    def _start_phase(self, phase: Phase) -> list[nn.Parameter]:
-        head_only = phase.layers == "head"
-        for name, parameter in self._network.named_parameters():
-            parameter.requires_grad_(not head_only or name.startswith("classifier"))
-        # Statistics of frozen layers stay as they are.
-        self._network.train(not head_only)
-        return [p for p in self._network.parameters() if p.requires_grad]
-
-    def _step(self, pixels: Tensor, classes: Tensor, affect: Tensor, weights: Tensor) -> float:
-        x = self._normalised(pixels)
-        targets, pairs = classes.to(self._device), affect.to(self._device)
-        counted = weights.to(self._device)
-        drop = (self._seed * 1_000_003 + self._progress.epoch) * 1_000_003 + self._progress.step
+    def _step(self, squares: Tensor, classes: Tensor, affect: Tensor, weights: Tensor) -> float:
+        # What chance decides hangs on the place in the training alone, so that a resumed one decides the same.
+        chance = (self._seed * 1_000_003 + self._progress.epoch) * 1_000_003 + self._progress.step
+        generator = torch.Generator().manual_seed(chance)
+        device, recipe = self._device, self.recipe
+        pixels = vary_pictures(squares.to(device), recipe, input_px=self.spec.input_px, generator=generator)
+        batch = Batch(pixels, classes.to(device), classes.to(device), affect.to(device), weights.to(device))
+        if recipe.mixing and not recipe.valence_arousal:
+            batch = batch.mixed(recipe.mixing, np.random.default_rng(chance))
+        x = self._normalised(batch.pixels)
 
         def loss_of() -> Tensor:
-            torch.manual_seed(
-                drop
-            )  # both passes of a sharpness-aware step drop the same units, and so does a resumed run
-            with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
+            torch.manual_seed(chance)  # both passes of a sharpness-aware step drop the same units
+            with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
                 outputs = self._forward(x)
-            return self._loss(outputs.float(), targets, pairs, counted)
+            prior = recipe.prior_power * self._prior
+            return batch_loss(outputs.float(), batch, recipe, weights=self._weights, prior=prior)
 
         assert self._optimizer is not None
-        loss = float(sharpness_aware_step(self._optimizer, loss_of, network=self._network, rho=self.recipe.rho))
+        loss = float(sharpness_aware_step(self._optimizer, loss_of, network=self._network, rho=recipe.rho))
         if not math.isfinite(loss):
             raise FloatingPointError(f"epoch {self._progress.epoch + 1}: expected a finite loss, got {loss}")
         return loss
-
-    def _loss(self, outputs: Tensor, classes: Tensor, affect: Tensor, rows: Tensor) -> Tensor:
-        count, known = len(self._classes), classes >= 0
-        total = outputs.sum() * 0.0
-        if known.any():
-            total = total + smoothed_cross_entropy(
-                outputs[known, :count],
-                classes[known],
-                weights=self._weights,
-                rows=rows[known],
-                smoothing=self.recipe.label_smoothing,
-            )
-        if self.recipe.valence_arousal:
-            rated = ~torch.isnan(affect).any(dim=1)
-            if rated.sum() > 1:
-                # (1 - CCC_V) / 2 + (1 - CCC_A) / 2 is 1 - (CCC_V + CCC_A) / 2.
-                total = total + ccc_loss(outputs[rated, count:], affect[rated])
-        return total
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         x = normalise(pixels.to(self._device), self.spec)
@@ -217,19 +215,18 @@ class BackboneTrainer:
         value = entry.get("accuracy", 0.0)
         if self.recipe.keep == "best" and validation is not None and value > progress.best_value:
             progress.best_value, progress.best_epoch = value, epoch + 1
-            self._best = {name: tensor.detach().clone() for name, tensor in self._network.state_dict().items()}
+            self._best = {name: tensor.detach().clone() for name, tensor in self._measured.state_dict().items()}
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in list(entry.items())[1:5])
         report(f"epoch {epoch + 1} of {self.recipe.epochs}: {shown}, {progress.seconds:.0f} s so far")
 
     @torch.inference_mode()
     def outputs_of(self, pictures: PictureSet) -> np.ndarray:
         """Class outputs float32 [n, C], each picture whole and at the network's size, as ``Backbone`` does it."""
-        self._network.eval()
-        found = []
+        network, found = self._measured.eval(), []
         for first in range(0, len(pictures), _EVALUATION_BATCH):
             rows = range(first, min(first + _EVALUATION_BATCH, len(pictures)))
             images = np.stack([resize_to_square(pictures.picture(row), self.spec.input_px) for row in rows])
-            found.append(self._network(self._normalised(torch.from_numpy(images))).float().cpu().numpy())
+            found.append(network(self._normalised(torch.from_numpy(images))).float().cpu().numpy())
         return np.concatenate(found)
 
     def evaluate(self, pictures: PictureSet) -> dict[str, Any]:
@@ -244,8 +241,9 @@ class BackboneTrainer:
     def _dump(self) -> bytes:
         assert self._optimizer is not None
         buffer = io.BytesIO()
-        parts = {"network": self._network.state_dict(), "optimizer": self._optimizer.state_dict()}
-        torch.save({**parts, "best": self._best, "progress": vars(self._progress)}, buffer)
+        parts = {"network": self._network.state_dict(), "optimizer": self._optimizer.state_dict(), "best": self._best}
+        average = self._average.module.state_dict() if self.recipe.average else None
+        torch.save({**parts, "average": average, "progress": vars(self._progress)}, buffer)
         return buffer.getvalue()
 
     def _load(self, data: bytes) -> bool:
@@ -254,12 +252,15 @@ class BackboneTrainer:
             state = torch.load(io.BytesIO(data), map_location=self._device, weights_only=True)
             progress = Progress(**state["progress"])
             self._network.load_state_dict(state["network"])
+            if self.recipe.average:
+                self._average.module.load_state_dict(state["average"])
         except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
             logger.warning("the checkpoint cannot be read, training starts anew: %s", str(error).splitlines()[0])
             return False
         self._best, self._progress = state["best"], progress
         phase = self._phase_at(max(progress.epoch - (progress.step == 0), 0))
-        self._optimizer = torch.optim.Adam(self._start_phase(phase), phase.learning_rate)
+        parameters = trained_layers(self._network, phase, frozen_stages=self.recipe.frozen_stages)
+        self._optimizer = make_optimizer(parameters, phase, weight_decay=self.recipe.weight_decay)
         self._optimizer.load_state_dict(state["optimizer"])
         return True
 
@@ -269,22 +270,6 @@ class BackboneTrainer:
                 return phase
             epoch -= phase.epochs
         return self.recipe.phases[-1]
-
-
-def _load_trunk(network: nn.Module, start: dict[str, Tensor]) -> None:
-    expected = network.state_dict()
-    trunk = {name: tensor for name, tensor in start.items() if not name.startswith("classifier")}
-    for name, tensor in expected.items():
-        if not name.startswith("classifier") and (name not in trunk or trunk[name].shape != tensor.shape):
-            got = tuple(trunk[name].shape) if name in trunk else "none"
-            raise ValueError(f"starting weights: expected tensor {name} {tuple(tensor.shape)}, got {got}")
-    network.load_state_dict({name: trunk.get(name, tensor) for name, tensor in expected.items()})
-
-
-def _stored(tensor: Tensor) -> Tensor:
-    """Half precision for the many weights of layers, full for what is few and delicate (norms, biases)."""
-    kept = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-    return kept.half() if kept.ndim > 1 else kept
 
 
 def _several_gpus(device: torch.device) -> bool:

@@ -28,7 +28,7 @@ from models.pretraining_recipes import PretrainingRecipe
 from tasks.jobs import Files, Job
 from tasks.training_curves import draw_curves
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 WEIGHTS_FILE = "backbone.safetensors"
 _COLUMNS = ("row", "picture", "status", "identity", "expression", "valence", "arousal", "crop_jpeg")
 _DESCRIBED = ("class_names", "input_px", "mean", "std", "scale", "channel_order", "feature_layer")
@@ -43,7 +43,8 @@ class PretrainingChoice:
     """What is trained, from where, and on which share of the people it is measured.
 
     ``validation_share``: of people (``emotion``) or of each person's pictures (``identity``), if no validation
-    pictures are given. ``input_px`` None keeps the backbone's own input size.
+    pictures are given. ``untrained``: people to learn nothing from, because their labels are doubted; those among the
+    validation people are measured all the same. ``input_px`` None keeps the backbone's own input size.
     """
 
     backbone: str
@@ -51,6 +52,7 @@ class PretrainingChoice:
     weights: str | None = None
     input_px: int | None = None
     validation_share: float = 0.25
+    untrained: tuple[str, ...] = ()
     seed: int = 0
 
 
@@ -124,21 +126,28 @@ def _gather(
     files = {name: PictureFile(_folder(scratch, name)) for name in ("train", "validation")}
     rows = {name: _Rows() for name in files}
     statuses: Counter[str] = Counter()
+    strangers = set(choice.untrained)
     for units, fixed in ((job.arguments["units"], "train" if given else None), (given or (), "validation")):
         for key, manifest in units:
             for row in store.read_unit(key, manifest, columns=_COLUMNS).to_pylist():
                 statuses[row["status"]] += 1
+                strangers.discard(row["identity"])
                 label = row["identity"] if choice.recipe.goal == "identity" else row["expression"]
                 rated = choice.recipe.valence_arousal and row["valence"] is not None
                 if row["status"] != FACE_FOUND or not (label or rated):
                     continue
                 name = fixed or split_of(row, choice)
+                if name == "train" and row["identity"] in choice.untrained:
+                    statuses["untrained"] += 1
+                    continue
                 files[name].add(row["crop_jpeg"])
                 affect = (row["valence"], row["arousal"]) if row["valence"] is not None else (np.nan, np.nan)
                 rows[name].names.append(row["picture"])
                 rows[name].labels.append(label)
                 rows[name].affect.append(affect)
                 rows[name].people.append(row["identity"] or row["picture"])
+    if strangers:
+        raise InputError(f"untrained: expected people of the pictures, got {', '.join(sorted(strangers))}")
     names, dropped = _class_names(rows["train"], choice.recipe.goal)
     sets = {name: files[name].finish(*_targets(rows[name], names, choice.recipe.person_power)) for name in files}
     coverage = {

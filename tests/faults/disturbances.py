@@ -73,8 +73,9 @@ def _wait_for(process: subprocess.Popen[str], folder: Path, units: int) -> None:
 
 
 def finished_units(folder: Path) -> int:
-    """Manifests of units and of bundles below a folder."""
-    return sum(1 for pattern in ("_manifest-*.json", "manifest.json") for _ in folder.rglob(pattern))
+    """Manifests of units and of bundles below a folder, and checkpoints of trainings."""
+    patterns = ("_manifest-*.json", "manifest.json", "_checkpoint.pt")
+    return sum(1 for pattern in patterns for _ in folder.rglob(pattern))
 
 
 def _end(victim: Victim, process: subprocess.Popen[str], family: list[psutil.Process]) -> None:

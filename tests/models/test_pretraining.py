@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import models.pretraining
-from models.backbones import load_backbone
+from models.backbone_specs import get_spec
+from models.backbones import Backbone, build_network, load_backbone
 from models.crops import encode_jpeg
 from models.picture_batches import PictureFile
 from models.pretraining import BackboneTrainer
@@ -35,6 +36,7 @@ PHASES = (Phase("head", 1, 1e-3), Phase("all", 2, 1e-3))
 
 
 def trainer(start, phases=PHASES, **changes):
+    changes = {"average": 0.0, "frozen_stages": 0} | changes
     recipe = get_pretraining("default", "emotion").replace(phases=phases, batch_size=8, **changes)
     return BackboneTrainer(start.spec.with_metadata({"input_px": 32}), start.tensors, recipe, class_names=NAMES)
 
@@ -42,7 +44,7 @@ def trainer(start, phases=PHASES, **changes):
 def test_learns_and_measures_what_it_keeps(start, pictures):
     lines = []
     phases = (Phase("head", 5, 1e-2), Phase("all", 1, 1e-4))
-    trained = trainer(start, phases, keep="best", grey=False).run(pictures, pictures, report=lines.append)
+    trained = trainer(start, phases, keep="best", grey=False, mixing=0.0).run(pictures, pictures, report=lines.append)
     assert trained.figures["accuracy"] >= 0.9 and trained.figures["recall"].keys() == set(NAMES)
     best = max(trained.history, key=lambda entry: entry["accuracy"])
     assert trained.kept_epoch == best["epoch"] and len(lines) == len(trained.history) == 6
@@ -81,6 +83,38 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_weights(start, pictures, mon
     assert lines[0] == "goes on in epoch 2, after 2 batches"
     assert resumed.history == whole.history
     assert all(torch.equal(whole.tensors[name], tensor) for name, tensor in resumed.tensors.items())
+
+
+def test_the_moving_average_is_measured_kept_and_resumed(start, pictures, monkeypatch):
+    plain = trainer(start).run(pictures, None)
+    averaged = trainer(start, average=0.9).run(pictures, None)
+    assert not torch.equal(plain.tensors["conv_head.weight"], averaged.tensors["conv_head.weight"])
+    assert [entry["train_loss"] for entry in plain.history] == [entry["train_loss"] for entry in averaged.history]
+    saved = []
+    trainer(start, average=0.9).run(pictures, None, save=saved.append)
+    resumed = trainer(start, average=0.9).run(pictures, None, resume=saved[1])
+    assert all(torch.equal(averaged.tensors[name], tensor) for name, tensor in resumed.tensors.items())
+
+
+def test_frozen_stages_keep_weights_and_statistics(start, pictures):
+    trained = trainer(start, frozen_stages=2, average=0.5, weight_decay=0.1).run(pictures, None)
+    for name in ("conv_stem.weight", "bn1.running_mean", "blocks.1.0.bn1.running_var", "blocks.1.1.conv_pw.weight"):
+        assert torch.equal(trained.tensors[name], start.tensors[name].to(trained.tensors[name].dtype)), name
+    assert not torch.equal(trained.tensors["blocks.2.0.bn1.running_var"], start.tensors["blocks.2.0.bn1.running_var"])
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_b0", "tf_efficientnet_b2", "mobilenet_v1"])
+def test_the_papers_networks_learn_with_its_recipe(name, pictures):
+    spec = get_spec(name).with_metadata({"input_px": 32})
+    torch.manual_seed(0)
+    first = build_network(spec).state_dict()
+    recipe = get_pretraining("paper", "emotion").replace(
+        phases=(Phase("head", 1, 1e-3), Phase("all", 6, 1e-3)), batch_size=24
+    )
+    trained = BackboneTrainer(spec, first, recipe, class_names=NAMES).run(pictures, pictures)
+    assert trained.history[-1]["train_loss"] < trained.history[0]["train_loss"]
+    rebuilt = Backbone(trained.spec, trained.tensors, "", device="cpu")
+    assert rebuilt.extract([pictures.picture(0)])[1].shape == (1, 2)
 
 
 def test_a_damaged_checkpoint_starts_anew(start, pictures):
