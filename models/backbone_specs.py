@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 AFFECTNET_8 = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
+COMMON_5 = ("Anger", "Happiness", "Neutral", "Sadness", "Surprise")
 AFFECTNET_7 = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
 UNKNOWN_IDENTITY = "identity_unknown"
 IMAGENET_1000 = tuple(f"imagenet_{index:04d}" for index in range(1000))
@@ -81,11 +82,11 @@ _SPECS = (
     BackboneSpec(
         "emotion_lite0",
         "tf_efficientnet_lite0",
-        128,
+        144,
         _LITE_MEAN,
         _LITE_STD,
         1280,
-        AFFECTNET_7,
+        COMMON_5,
         channel_order="grey",
         bundled=True,
     ),

@@ -22,7 +22,7 @@ def test_paper_recipe_and_overrides(demo, store_copy, dask_address):
     store = Store(store_copy)
     (head,) = [load_head(store, b) for b in list_bundles(store, "heads") if b.name == linear]
     assert list(head.tensors) == ["seed0.expr.0.weight", "seed0.expr.0.bias"]
-    assert head.tensors["seed0.expr.0.weight"].shape == (8, 1280 + 7)
+    assert head.tensors["seed0.expr.0.weight"].shape == (8, 1280 + 5)
     assert fit("expr", recipe="paper", **options) == paper
 
 

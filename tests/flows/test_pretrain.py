@@ -1,5 +1,4 @@
 import pytest
-import torch
 from PIL import Image
 from prefect.settings import PREFECT_API_URL
 
@@ -43,7 +42,6 @@ def test_killed_in_training_the_next_run_goes_on_to_the_same_weights(
     labels, tmp_path, dask_address, capsys, monkeypatch
 ):
     """The whole command, by kill -9, once it has written a checkpoint."""
-    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # sums in the same order as here
     whole, store = tmp_path / "whole", tmp_path / "store"
     name = pretrain("emotion", labels, str(whole), input_px=32, dask_address=dask_address)
     arguments = ["pretrain", "emotion", str(labels), "--store", str(store), "--input-px", "32", "--workers", "1"]

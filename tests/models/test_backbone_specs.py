@@ -5,7 +5,7 @@ from models.backbone_specs import REGISTRY, get_spec
 
 def test_registry_holds_the_published_settings():
     assert {name: (s.input_px, s.embedding_size) for name, s in REGISTRY.items()} == {
-        "emotion_lite0": (128, 1280),
+        "emotion_lite0": (144, 1280),
         "efficientnet_lite0": (224, 1280),
         "tf_efficientnet_b0": (224, 1280),
         "tf_efficientnet_b2": (260, 1408),
