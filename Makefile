@@ -36,7 +36,7 @@ demo: $(STAMP)
 	$(BIN)/affwild2 demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q --durations=10 --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest -q --durations=10
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

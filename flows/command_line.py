@@ -173,7 +173,7 @@ def pretrain(
     ] = None,
     valence_arousal: Annotated[bool, typer.Option("--valence-arousal", help="Train these outputs as well.")] = False,
     untrained: Annotated[
-        list[str] | None, typer.Option("--untrained", help="A person to learn nothing from; can be given again.")
+        list[str] | None, typer.Option("--untrained", help="A person to learn no emotions from; repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the split, the order and the variations.")] = 0,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Take only so many pictures.")] = None,

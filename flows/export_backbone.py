@@ -30,7 +30,7 @@ def export_models(
     except ValueError as error:
         raise InputError(str(error)) from error
     header = ["format", "file", "MB", "ms per face", "times torch", "cosine min", "cosine median", "same class"]
-    print_table(f"{name}, one thread, on {of_what}", header, rows)
+    print_table(f"{name}, one thread, compared on half of {of_what}, calibrated on the other", header, rows)
     print_line("how to feed them stands in the .preprocessing.json beside each file")
     return 0
 
@@ -43,7 +43,7 @@ def _checked(name: str) -> ExportFormat:
 
 
 def _row(backbone: Backbone, wanted: ExportFormat, out: Path, faces: list[np.ndarray]) -> list[object]:
-    # Compared on other faces than it was calibrated on.
+    # Every other picture is for calibration, the rest for comparison; a single one is for both.
     path = export_backbone(backbone, wanted, out, calibration=faces[::2])
     found = compare_export(backbone, path, faces[1::2] or faces)
     return [

@@ -8,6 +8,7 @@ from prefect import flow
 from pydantic import Field
 
 from data_contracts.bundles import Bundle, find_bundle
+from data_contracts.errors import InputError
 from data_contracts.fingerprint import fingerprint, variant_name
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.pictures import read_pictures
@@ -90,17 +91,21 @@ def pretrain(
     recipe: PretrainingName = "default",
     input_px: Annotated[int | None, Field(ge=32, description="input size; none: the backbone's own")] = None,
     valence_arousal: Annotated[bool, Field(description="train valence and arousal outputs as well")] = False,
-    untrained: Annotated[list[str] | None, Field(description="people to learn nothing from; still measured")] = None,
+    untrained: Annotated[
+        list[str] | None, Field(description="people to learn no emotions from; still measured")
+    ] = None,
     seed: int = 0,
     limit: Annotated[int | None, Field(ge=1, description="take only so many pictures")] = None,
     dask_address: str | None = None,
     workers: Annotated[int | None, Field(ge=1)] = None,
 ) -> str | None:
     """Train a backbone; interrupted at any moment, the same call goes on from the last checkpoint."""
+    if untrained and goal == "identity":
+        raise InputError("--untrained: expected the goal emotion, got identity, which is about telling people apart")
     settings = get_pretraining(recipe, goal).replace(valence_arousal=valence_arousal)
     start = BackboneChoice.find(backbone, weights)
     choice = PretrainingChoice(
-        start.name, settings, start.weights, input_px, untrained=tuple(untrained or ()), seed=seed
+        start.name, settings, start.weights, input_px, untrained=tuple(sorted(set(untrained or ()))), seed=seed
     )
     with Run(store, dask_address=dask_address, workers=workers) as run:
         request = PretrainRequest(goal, data, choice, validation, images, limit)

@@ -1,5 +1,6 @@
 """Training a backbone on labelled faces: phases, checkpoints, figures. Recipes are in ``pretraining_recipes``."""
 
+import copy
 import io
 import logging
 import math
@@ -88,9 +89,11 @@ class BackboneTrainer:
         self._network.classifier.reset_parameters()
         self._network.to(self._device, memory_format=torch.channels_last)
         self._network.drop_rate = recipe.dropout
-        self._average: Any = ModelEmaV3(
-            self._network, recipe.average, use_warmup=True, warmup_gamma=_AVERAGE_WARM_UP, warmup_power=1.0
-        )
+        self._average: Any = None
+        if recipe.average:
+            self._average = ModelEmaV3(
+                self._network, recipe.average, use_warmup=True, warmup_gamma=_AVERAGE_WARM_UP, warmup_power=1.0
+            )
         self._forward: Any = nn.DataParallel(self._network) if _several_gpus(self._device) else self._network
         self._best: dict[str, Tensor] | None = None
         self._progress = Progress()
@@ -110,7 +113,6 @@ class BackboneTrainer:
         """Train all phases; ``save`` gets a checkpoint every few minutes and after each epoch.
 
         Raises:
-            ValueError: no labelled pictures, or a loss that is not finite.
             FloatingPointError: the loss is not finite; a smaller learning rate helps.
         """
         if self._device.type == "cpu":
@@ -121,7 +123,8 @@ class BackboneTrainer:
         if self.recipe.prior_power:
             # The class layer starts with the rest of the prior: what the loss sees at first are the classes' shares.
             self._network.classifier.bias.data[:count] = (1 - self.recipe.prior_power) * self._prior
-            self._average.set(self._network)
+            if self._average:
+                self._average.set(self._network)
         if resume is not None and self._load(resume):
             report(f"goes on in epoch {self._progress.epoch + 1}, after {self._progress.step} batches")
         first = 0
@@ -143,7 +146,7 @@ class BackboneTrainer:
     @property
     def _measured(self) -> Any:
         """The network whose figures count and whose weights are kept."""
-        return self._average.module if self.recipe.average else self._network
+        return self._average.module if self._average else self._network
 
     def _run_epoch(
         self, train: PictureSet, phase: Phase, epoch: int, first: int, save: Callable[[bytes], None]
@@ -168,7 +171,7 @@ class BackboneTrainer:
                 group["lr"] = rate
             progress.losses.append(self._step(squares, classes, affect, weights))
             progress.step += 1
-            if recipe.average:
+            if self._average:
                 self._average.update(self._network, step=epoch * steps + progress.step)
             if time.monotonic() - saved >= _SAVE_SECONDS:
                 progress.seconds += time.monotonic() - started
@@ -178,7 +181,7 @@ class BackboneTrainer:
 
     def _step(self, squares: Tensor, classes: Tensor, affect: Tensor, weights: Tensor) -> float:
         # What chance decides hangs on the place in the training alone, so that a resumed one decides the same.
-        chance = (self._seed * 1_000_003 + self._progress.epoch) * 1_000_003 + self._progress.step
+        chance = ((self._seed * 1_000_003 + self._progress.epoch) * 1_000_003 + self._progress.step) % 2**63
         generator = torch.Generator().manual_seed(chance)
         device, recipe = self._device, self.recipe
         pixels = vary_pictures(squares.to(device), recipe, input_px=self.spec.input_px, generator=generator)
@@ -242,26 +245,29 @@ class BackboneTrainer:
         assert self._optimizer is not None
         buffer = io.BytesIO()
         parts = {"network": self._network.state_dict(), "optimizer": self._optimizer.state_dict(), "best": self._best}
-        average = self._average.module.state_dict() if self.recipe.average else None
+        average = self._average.module.state_dict() if self._average else None
         torch.save({**parts, "average": average, "progress": vars(self._progress)}, buffer)
         return buffer.getvalue()
 
     def _load(self, data: bytes) -> bool:
-        """Go on from a checkpoint; one that cannot be read is as none."""
+        """Go on from a checkpoint; one that cannot be read, or is of another form, is as none."""
+        networks = [self._network, *([self._average.module] if self._average else [])]
+        before = [copy.deepcopy(network.state_dict()) for network in networks]
         try:
             state = torch.load(io.BytesIO(data), map_location=self._device, weights_only=True)
-            progress = Progress(**state["progress"])
-            self._network.load_state_dict(state["network"])
-            if self.recipe.average:
-                self._average.module.load_state_dict(state["average"])
+            progress, best = Progress(**state["progress"]), state["best"]
+            for network, name in zip(networks, ("network", "average"), strict=False):
+                network.load_state_dict(state[name])
+            phase = self._phase_at(max(progress.epoch - (progress.step == 0), 0))
+            parameters = trained_layers(self._network, phase, frozen_stages=self.recipe.frozen_stages)
+            optimizer = make_optimizer(parameters, phase, weight_decay=self.recipe.weight_decay)
+            optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
             logger.warning("the checkpoint cannot be read, training starts anew: %s", str(error).splitlines()[0])
+            for network, tensors in zip(networks, before, strict=True):
+                network.load_state_dict(tensors)
             return False
-        self._best, self._progress = state["best"], progress
-        phase = self._phase_at(max(progress.epoch - (progress.step == 0), 0))
-        parameters = trained_layers(self._network, phase, frozen_stages=self.recipe.frozen_stages)
-        self._optimizer = make_optimizer(parameters, phase, weight_decay=self.recipe.weight_decay)
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._best, self._progress, self._optimizer = best, progress, optimizer
         return True
 
     def _phase_at(self, epoch: int) -> Phase:

@@ -45,8 +45,9 @@ class PretrainingRecipe:
         valence_arousal: two more outputs, trained with (1 - CCC_V) / 2 + (1 - CCC_A) / 2 on rows that have values.
         frozen_stages: so many of the first stages (with the stem) keep their weights when all layers are trained.
         average: decay of the moving average of the weights that is measured and kept; 0 keeps the weights themselves.
-        smallest_crop: training pictures are random parts of the face of at least this share of its area; 1 the whole.
-        stretch: sides of a part differ from those of the face by up to this factor.
+        smallest_crop: training pictures are random parts of the face with a share of its area from here to 1 (somewhat
+            less where a side is cut at the face's); 1 the whole.
+        stretch: width to height of a part, on the square face, is up to this or at least its inverse.
         rotation_degrees, flip: random turns either way; random mirroring.
         jitter, blur: brightness, contrast and saturation vary by up to this share; share of pictures that are blurred.
         grey: the network sees luminance only.
@@ -94,7 +95,8 @@ class PretrainingRecipe:
         return sum(phase.epochs for phase in self.phases)
 
 
-# Savchenko's notebooks (train_faces_torch, train_emotions-pytorch): Adam inside SAM, no schedule, best accuracy kept.
+# Savchenko's notebooks (train_faces_torch, train_emotions-pytorch; mirroring as in train_affectnet_march2021_pytorch):
+# Adam inside SAM, no schedule, best accuracy kept.
 _PAPER: dict[Goal, PretrainingRecipe] = {
     "identity": PretrainingRecipe(
         "identity", (Phase("head", 1, 1e-3), Phase("all", 7, 1e-4)), batch_size=48, balance=0.0, smallest_crop=0.08

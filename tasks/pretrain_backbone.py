@@ -43,8 +43,8 @@ class PretrainingChoice:
     """What is trained, from where, and on which share of the people it is measured.
 
     ``validation_share``: of people (``emotion``) or of each person's pictures (``identity``), if no validation
-    pictures are given. ``untrained``: people to learn nothing from, because their labels are doubted; those among the
-    validation people are measured all the same. ``input_px`` None keeps the backbone's own input size.
+    pictures are given. ``untrained``: people to learn no emotions from, because their labels are doubted; those among
+    the validation people are measured all the same. ``input_px`` None keeps the backbone's own input size.
     """
 
     backbone: str
@@ -126,7 +126,7 @@ def _gather(
     files = {name: PictureFile(_folder(scratch, name)) for name in ("train", "validation")}
     rows = {name: _Rows() for name in files}
     statuses: Counter[str] = Counter()
-    strangers = set(choice.untrained)
+    strangers, untrained = set(choice.untrained), 0
     for units, fixed in ((job.arguments["units"], "train" if given else None), (given or (), "validation")):
         for key, manifest in units:
             for row in store.read_unit(key, manifest, columns=_COLUMNS).to_pylist():
@@ -138,7 +138,7 @@ def _gather(
                     continue
                 name = fixed or split_of(row, choice)
                 if name == "train" and row["identity"] in choice.untrained:
-                    statuses["untrained"] += 1
+                    untrained += 1
                     continue
                 files[name].add(row["crop_jpeg"])
                 affect = (row["valence"], row["arousal"]) if row["valence"] is not None else (np.nan, np.nan)
@@ -147,11 +147,12 @@ def _gather(
                 rows[name].affect.append(affect)
                 rows[name].people.append(row["identity"] or row["picture"])
     if strangers:
-        raise InputError(f"untrained: expected people of the pictures, got {', '.join(sorted(strangers))}")
+        raise InputError(f"--untrained: expected people in the labels, no picture shows {', '.join(sorted(strangers))}")
     names, dropped = _class_names(rows["train"], choice.recipe.goal)
     sets = {name: files[name].finish(*_targets(rows[name], names, choice.recipe.person_power)) for name in files}
     coverage = {
         "status": dict(statuses),
+        "untrained_pictures": untrained,
         "train": {"pictures": len(rows["train"].names), "people": len(set(rows["train"].people))},
         "validation": {"pictures": len(rows["validation"].names), "people": len(set(rows["validation"].people))},
         "train_pictures_per_class": dict(Counter(rows["train"].labels)) if len(names) <= 16 else {},
@@ -194,10 +195,7 @@ def _targets(rows: _Rows, names: tuple[str, ...], person_power: float) -> tuple[
 
 def _files(choice: PretrainingChoice, trained: TrainedBackbone, coverage: dict[str, Any]) -> dict[str, bytes]:
     spec = asdict(trained.spec)
-    described = {
-        name: spec[name]
-        for name in ("class_names", "input_px", "mean", "std", "scale", "channel_order", "feature_layer")
-    }
+    described = {name: spec[name] for name in _DESCRIBED}
     metrics = {
         "figures": trained.figures,
         "kept_epoch": trained.kept_epoch,

@@ -4,8 +4,6 @@ import os
 import tempfile
 
 os.environ |= {
-    # Tests run in two processes: threads of both would wait for each other.
-    "OMP_NUM_THREADS": "1",
     "PREFECT_HOME": tempfile.mkdtemp(prefix="affwild2-prefect-"),
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
@@ -18,23 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(1)
-
-# Fixtures that are slow to make: all tests that use one run in one process, the slowest first.
-_SHARED = ("demo", "prefect_server")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups for ``--dist loadgroup``: by slow fixture, else by file."""
-    for item in items:
-        used = [name for name in _SHARED if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(used[0] if used else item.path.name))
-    items.sort(
-        key=lambda item: min(
-            (_SHARED.index(m.args[0]) for m in item.iter_markers("xdist_group") if m.args[0] in _SHARED),
-            default=len(_SHARED),
-        )
-    )
+torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")

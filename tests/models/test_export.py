@@ -47,6 +47,9 @@ def test_executorch_agrees(backbone, faces, tmp_path, capfd):
     path = export_backbone(backbone, "executorch", tmp_path)
     found = compare_export(backbone, path, faces)
     assert found.cosine_min > 0.9999 and found.same_class == 1 and found.milliseconds > 0
+    run, size = open_exported(path), backbone.spec.input_px
+    pixels = np.stack([np.asarray(Image.fromarray(f).resize((size, size), Image.BILINEAR)) for f in faces])
+    np.testing.assert_allclose(run(pixels)[0], backbone.extract(faces)[0], atol=1e-3)
     described = json.loads((tmp_path / f"{path.name}.preprocessing.json").read_text())
     assert described["input"]["shape"] == [1, 224, 224, 3] and described["file"] == "efficientnet_lite0.pte"
     assert not capfd.readouterr().err, "native code tells the user nothing"

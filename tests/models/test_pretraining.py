@@ -64,7 +64,8 @@ def test_head_epochs_leave_the_trunk_alone(start, pictures):
 
 def test_killed_in_mid_epoch_it_goes_on_to_the_same_weights(start, pictures, monkeypatch):
     monkeypatch.setattr(models.pretraining, "_SAVE_SECONDS", 0.0)
-    whole = trainer(start).run(pictures, None)
+    shipped = {"average": 0.9, "frozen_stages": 2}
+    whole = trainer(start, **shipped).run(pictures, None)
 
     class KilledError(Exception):
         pass
@@ -77,23 +78,22 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_weights(start, pictures, mon
             raise KilledError
 
     with pytest.raises(KilledError):
-        trainer(start).run(pictures, None, save=save)
+        trainer(start, **shipped).run(pictures, None, save=save)
     lines = []
-    resumed = trainer(start).run(pictures, None, resume=saved[-1], report=lines.append)
+    resumed = trainer(start, **shipped).run(pictures, None, resume=saved[-1], report=lines.append)
     assert lines[0] == "goes on in epoch 2, after 2 batches"
     assert resumed.history == whole.history
     assert all(torch.equal(whole.tensors[name], tensor) for name, tensor in resumed.tensors.items())
 
 
-def test_the_moving_average_is_measured_kept_and_resumed(start, pictures, monkeypatch):
-    plain = trainer(start).run(pictures, None)
-    averaged = trainer(start, average=0.9).run(pictures, None)
+def test_the_moving_average_is_measured_and_kept(start, pictures):
+    plain = trainer(start).run(pictures, pictures)
+    averaged = trainer(start, average=0.9).run(pictures, pictures)
     assert not torch.equal(plain.tensors["conv_head.weight"], averaged.tensors["conv_head.weight"])
     assert [entry["train_loss"] for entry in plain.history] == [entry["train_loss"] for entry in averaged.history]
-    saved = []
-    trainer(start, average=0.9).run(pictures, None, save=saved.append)
-    resumed = trainer(start, average=0.9).run(pictures, None, resume=saved[1])
-    assert all(torch.equal(averaged.tensors[name], tensor) for name, tensor in resumed.tensors.items())
+    kept = Backbone(averaged.spec, averaged.tensors, "", device="cpu")
+    decided = kept.extract([pictures.picture(row) for row in range(len(pictures))])[1].argmax(axis=1)
+    assert averaged.figures["accuracy"] == pytest.approx((decided == pictures.classes).mean())
 
 
 def test_frozen_stages_keep_weights_and_statistics(start, pictures):
@@ -118,8 +118,20 @@ def test_the_papers_networks_learn_with_its_recipe(name, pictures):
 
 
 def test_a_damaged_checkpoint_starts_anew(start, pictures):
-    trained = trainer(start).run(pictures, None, resume=b"no checkpoint")
-    assert len(trained.history) == 3
+    """Also one of another form: from the starting weights, not from what the checkpoint holds."""
+    whole, saved = trainer(start, average=0.9).run(pictures, None), []
+    trainer(start).run(pictures, None, save=saved.append)
+    for data in (b"no checkpoint", saved[-1]):
+        trained = trainer(start, average=0.9).run(pictures, None, resume=data)
+        assert len(trained.history) == 3
+        assert all(torch.equal(whole.tensors[name], tensor) for name, tensor in trained.tensors.items())
+
+
+def test_a_date_is_a_seed(start, pictures):
+    recipe = get_pretraining("default", "emotion").replace(phases=(Phase("head", 1, 1e-3),), batch_size=8)
+    spec = start.spec.with_metadata({"input_px": 32})
+    trained = BackboneTrainer(spec, start.tensors, recipe, class_names=NAMES, seed=20261124).run(pictures, None)
+    assert len(trained.history) == 1
 
 
 def test_valence_and_arousal_are_two_more_outputs(start, pictures):

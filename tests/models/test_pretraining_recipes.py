@@ -9,6 +9,11 @@ def test_the_paper_recipes_are_those_of_the_notebooks():
     assert (identity.batch_size, identity.rho, identity.balance) == (48, 0.05, 0.0)
     assert [(p.layers, p.epochs, p.learning_rate) for p in emotion.phases] == [("head", 3, 1e-3), ("all", 5, 1e-4)]
     assert (emotion.batch_size, emotion.label_smoothing, emotion.balance, emotion.keep) == (64, 0.1, 1.0, "best")
+    for recipe in (identity, emotion):
+        added = (recipe.average, recipe.prior_power, recipe.mixing, recipe.dropout, recipe.weight_decay, recipe.jitter)
+        assert set(added) == {0.0} and recipe.frozen_stages == 0 and recipe.flip and not recipe.grey
+        assert recipe.rotation_degrees == recipe.blur == recipe.person_power == 0.0
+    assert (identity.smallest_crop, identity.stretch, emotion.smallest_crop) == (0.08, 4 / 3, 1.0)
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 1}, {"phases": ()}, {"smallest_crop": 0.0}, {"rho": -1.0}])

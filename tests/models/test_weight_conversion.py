@@ -21,18 +21,19 @@ import sys
 import keras, numpy as np
 keras.utils.set_random_seed(0)
 base = keras.applications.MobileNet(input_shape=(224, 224, 3), include_top=False, weights=None, pooling="avg")
-x = keras.layers.Dense(256, activation=sys.argv[2], name="feats")(base.output)
-model = keras.Model(base.input, keras.layers.Dense(7, activation="softmax", name="emotion_preds")(x))
 random = np.random.default_rng(0)
-for layer in model.layers:
+for layer in base.layers:
     if isinstance(layer, keras.layers.BatchNormalization):
         size = layer.gamma.shape
         layer.set_weights([random.uniform(0.8, 1.2, size), random.normal(0, 0.1, size), random.normal(0, 0.1, size), random.uniform(0.5, 1.5, size)])
-model.save(sys.argv[1] + "/mobilenet.h5")
 pixels = random.uniform(-120, 150, (2, 224, 224, 3)).astype(np.float32)
-features = keras.Model(model.input, [base.output, model.output])
-embeddings, probabilities = features.predict(pixels, verbose=0)
-np.savez(sys.argv[1] + "/outputs.npz", pixels=pixels, embeddings=embeddings, probabilities=probabilities)
+for activation in ("relu", "linear"):
+    x = keras.layers.Dense(256, activation=activation, name="feats")(base.output)
+    model = keras.Model(base.input, keras.layers.Dense(7, activation="softmax", name="emotion_preds")(x))
+    model.save(f"{sys.argv[1]}/{activation}.h5")
+    features = keras.Model(model.input, [base.output, model.output])
+    embeddings, probabilities = features.predict(pixels, verbose=0)
+    np.savez(f"{sys.argv[1]}/{activation}.npz", pixels=pixels, embeddings=embeddings, probabilities=probabilities)
 """  # noqa: E501
 
 
@@ -74,16 +75,22 @@ def test_whole_modules_of_old_releases(tmp_path, release, architecture, form, na
     assert origin["name"] == name and origin["git_blob_id"] == "unverified"
 
 
-@pytest.mark.parametrize("activation", ["relu", "linear"])
-def test_the_keras_file(tmp_path, activation):
+@pytest.fixture(scope="module")
+def keras_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keras")
     environment = os.environ | {"KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-c", KERAS_PROGRAM, str(tmp_path), activation],
+        [sys.executable, "-c", KERAS_PROGRAM, str(folder)],
         capture_output=True, text=True, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    _, backbone = converted(tmp_path, tmp_path / "mobilenet.h5", "mobilenet_7")
-    expected = np.load(tmp_path / "outputs.npz")
+    return folder
+
+
+@pytest.mark.parametrize("activation", ["relu", "linear"])
+def test_the_keras_file(tmp_path, keras_files, activation):
+    _, backbone = converted(tmp_path, keras_files / f"{activation}.h5", "mobilenet_7")
+    expected = np.load(keras_files / f"{activation}.npz")
     embeddings, logits = outputs_of(backbone, torch.from_numpy(expected["pixels"]).permute(0, 3, 1, 2))
     np.testing.assert_allclose(embeddings, expected["embeddings"], atol=1e-5, rtol=1e-4)
     np.testing.assert_allclose(torch.softmax(logits, 1), expected["probabilities"], atol=1e-5)

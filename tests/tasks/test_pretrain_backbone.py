@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_contracts.bundles import list_bundles
 from data_contracts.errors import InputError
 from data_contracts.pictures import Picture
 from data_contracts.store import Store
@@ -15,6 +16,7 @@ from tasks.pretrain_backbone import PretrainingChoice, make, plan_pretrain_backb
 from tasks.units import run_unit
 
 RECIPE = get_pretraining("default", "emotion").replace(phases=(Phase("head", 1, 1e-3),), batch_size=8)
+CHOICE = PretrainingChoice("efficientnet_lite0", RECIPE)
 
 
 @pytest.fixture
@@ -56,6 +58,26 @@ def test_too_few_faces_is_one_line(collection):
     job = plan_pretrain_backbone(units, None, PretrainingChoice("efficientnet_lite0", recipe, validation_share=0.9))
     report = run_job(store.url, make, job)
     assert "expected faces of at least two classes" in report.cause
+
+
+def test_people_who_are_not_learnt_from(collection):
+    """Still measured, if they are among the validation people; a name that nobody has is a mistake."""
+    store, units = collection
+
+    def report_of(*names):
+        choice = PretrainingChoice("efficientnet_lite0", RECIPE, input_px=32, untrained=names)
+        return run_job(store.url, make, plan_pretrain_backbone(units, None, choice))
+
+    assert report_of("Neutral0", "Neutral1", "Happiness2").cause is None
+    measured = {bundle.details["coverage"]["validation"]["people"] for bundle in list_bundles(store, "backbones")}
+    everyone = [{"identity": f"{name}{number}"} for name in ("Neutral", "Happiness") for number in range(24)]
+    assert measured == {sum(split_of(row, CHOICE) == "validation" for row in everyone)}, "they are still measured"
+    known = {bundle.details["coverage"]["untrained_pictures"] for bundle in list_bundles(store, "backbones")}
+    sides = [split_of({"identity": name, "picture": ""}, CHOICE) for name in ("Neutral0", "Neutral1", "Happiness2")]
+    assert known == {sides.count("train")} and sides.count("train") > 0
+    assert "--untrained: expected people in the labels, no picture shows typo" in report_of("Neutral0", "typo").cause
+    everybody = report_of(*(f"Neutral{number}" for number in range(24)))
+    assert "expected faces of at least two classes" in everybody.cause
 
 
 def test_people_are_on_one_side_only():
