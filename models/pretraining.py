@@ -8,7 +8,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from models.picture_batches import PictureSet, training_batches
 from models.picture_variation import square_px, vary_pictures
 from models.pretraining_batch import Batch, batch_loss
 from models.pretraining_layers import load_trunk, make_optimizer, stored, trained_layers
+from models.pretraining_progress import Progress, TrainedBackbone
 from models.pretraining_recipes import Phase, PretrainingRecipe
 from models.sharpness_aware import sharpness_aware_step
 
@@ -34,31 +35,6 @@ _SAVE_SECONDS = 300.0
 _EVALUATION_BATCH = 32
 # The moving average follows the weights closely at first: after n steps its decay is n / (n + this), up to its limit.
 _AVERAGE_WARM_UP = 10.0
-
-
-@dataclass
-class Progress:
-    """Where a training stands: everything that is needed to go on, and what is reported."""
-
-    epoch: int = 0
-    step: int = 0
-    losses: list[float] = field(default_factory=list)
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_value: float = -math.inf
-    best_epoch: int = 0
-    seconds: float = 0.0
-
-
-@dataclass
-class TrainedBackbone:
-    """A trained network's spec and tensors, the figures of the epoch that was kept, and all epochs' figures."""
-
-    spec: BackboneSpec
-    tensors: dict[str, Tensor]
-    figures: dict[str, Any]
-    history: list[dict[str, float]]
-    kept_epoch: int
-    seconds: float
 
 
 class BackboneTrainer:

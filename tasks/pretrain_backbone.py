@@ -23,7 +23,8 @@ from data_contracts.vocabulary import FACE_FOUND
 from models.backbones import load_backbone, weights_digest
 from models.devices import default_device
 from models.picture_batches import PictureFile, PictureSet
-from models.pretraining import BackboneTrainer, TrainedBackbone
+from models.pretraining import BackboneTrainer
+from models.pretraining_progress import TrainedBackbone
 from models.pretraining_recipes import PretrainingRecipe
 from tasks.jobs import Files, Job
 from tasks.training_curves import draw_curves

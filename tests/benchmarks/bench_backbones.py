@@ -23,7 +23,18 @@ def main() -> None:
     torch.manual_seed(0)
     faces = [np.random.default_rng(0).integers(0, 255, (160, 130, 3), np.uint8)] * 4
     print("ms per face: one at a time, one thread, median; cosine: ONNX embeddings to torch's")
-    header = ("backbone", "px", "parameters", "MB f32", "MB f16", "torch ms", "ONNX ms", "OpenVINO ms", "cosine")
+    header = (
+        "backbone",
+        "px",
+        "parameters",
+        "MB f32",
+        "MB f16",
+        "torch ms",
+        "ONNX ms",
+        "OpenVINO ms",
+        "ExecuTorch",
+        "cosine",
+    )
     print("".join(f"{name:>20}" if name == "backbone" else f"{name:>12}" for name in header))
     with tempfile.TemporaryDirectory() as folder:
         for name in NAMES:
@@ -36,9 +47,11 @@ def main() -> None:
             count = sum(parameter.numel() for parameter in backbone.network.parameters())
             onnx = compare_export(backbone, export_backbone(backbone, "onnx", Path(folder)), faces)
             openvino = compare_export(backbone, export_backbone(backbone, "openvino", Path(folder)), faces)
+            executorch = compare_export(backbone, export_backbone(backbone, "executorch", Path(folder)), faces)
             print(
                 f"{name:>20}{spec.input_px:12d}{count:12,}{count * 4e-6:12.1f}{count * 2e-6:12.1f}"
                 f"{onnx.original_milliseconds:12.1f}{onnx.milliseconds:12.1f}{openvino.milliseconds:12.1f}"
+                f"{executorch.milliseconds:12.1f}"
                 f"{onnx.cosine_min:12.6f}",
                 flush=True,
             )
