@@ -41,7 +41,7 @@ def pretrain_backbone_on(run: Run, request: PretrainRequest) -> Bundle | None:
     """Crop the faces that are not cropped yet, then train; the bundle, or None if it failed.
 
     Raises:
-        InputError: no pictures are there, or the labels cannot be read.
+        InputError: no pictures are there, the labels cannot be read, or an untrained person is not among them.
     """
     train = _crops(run, request.data, request)
     validation = _crops(run, request.validation, request) if request.validation else None
@@ -52,7 +52,13 @@ def pretrain_backbone_on(run: Run, request: PretrainRequest) -> Bundle | None:
 
 
 def _crops(run: Run, data: Path, request: PretrainRequest) -> PictureUnits:
-    pictures = read_pictures(data, images=request.images)[: request.limit]
+    pictures = read_pictures(data, images=request.images)
+    strangers = set(request.choice.untrained) - {picture.identity for picture in pictures}
+    if strangers and data == request.data:
+        raise InputError(
+            f"--untrained: expected people in {data}, no picture there shows {', '.join(sorted(strangers))}"
+        )
+    pictures = pictures[: request.limit]
     collection = variant_name(data.stem, fingerprint(data=str(data.resolve()), limit=request.limit))
     units = crop_pictures.plan_crop_pictures(pictures, collection=collection)
     run.stage("crop_pictures", units, crop_pictures.compute, remove_others=True)

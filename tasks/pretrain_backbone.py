@@ -127,12 +127,11 @@ def _gather(
     files = {name: PictureFile(_folder(scratch, name)) for name in ("train", "validation")}
     rows = {name: _Rows() for name in files}
     statuses: Counter[str] = Counter()
-    strangers, untrained = set(choice.untrained), 0
+    untrained = 0
     for units, fixed in ((job.arguments["units"], "train" if given else None), (given or (), "validation")):
         for key, manifest in units:
             for row in store.read_unit(key, manifest, columns=_COLUMNS).to_pylist():
                 statuses[row["status"]] += 1
-                strangers.discard(row["identity"])
                 label = row["identity"] if choice.recipe.goal == "identity" else row["expression"]
                 rated = choice.recipe.valence_arousal and row["valence"] is not None
                 if row["status"] != FACE_FOUND or not (label or rated):
@@ -147,8 +146,6 @@ def _gather(
                 rows[name].labels.append(label)
                 rows[name].affect.append(affect)
                 rows[name].people.append(row["identity"] or row["picture"])
-    if strangers:
-        raise InputError(f"--untrained: expected people in the labels, no picture shows {', '.join(sorted(strangers))}")
     names, dropped = _class_names(rows["train"], choice.recipe.goal)
     sets = {name: files[name].finish(*_targets(rows[name], names, choice.recipe.person_power)) for name in files}
     coverage = {

@@ -91,3 +91,5 @@ def test_wrong_requests_are_one_line(labels, tmp_path):
         pretrain("emotion", labels, str(tmp_path / "store"), backbone="tf_efficientnet_b0")
     with pytest.raises(InputError, match="--untrained: expected the goal emotion, got identity"):
         pretrain("identity", labels, str(tmp_path / "store"), untrained=["a1"])
+    with pytest.raises(InputError, match=r"--untrained: expected people in .*labels\.csv, no picture there shows typo"):
+        pretrain("emotion", labels, str(tmp_path / "store"), untrained=["a1", "typo"])
