@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV := $(VENV)/uv/bin/uv
 
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check bench bench-quick lock clean
 
 help:
 	@echo "make demo    everything on a small generated data set (about two minutes)"
 	@echo "make test    all tests"
 	@echo "make check   formatting, lint, types"
-	@echo "make bench   benchmarks, as ratios against a reference of the same run"
+	@echo "make bench   benchmarks, as ratios against a reference of the same run; make bench-quick: small sizes"
 	@echo "make lock    resolve the dependencies anew"
 	@echo "make clean   remove the virtual environment and what demo made"
 
@@ -44,7 +44,10 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	$(BIN)/python tests/benchmarks/run_benchmarks.py
+
+bench-quick: $(STAMP)
+	$(BIN)/python tests/benchmarks/run_benchmarks.py --quick
 
 lock: $(UV)
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

@@ -1,0 +1,146 @@
+"""Files of measured pairs: one per day with the machine they were measured on, and the table that a page shows."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pairs import Measured, goal_is_met, megabytes
+
+FOLDER = Path(__file__).parent / "results"
+QUICK_FILE = FOLDER / "quick.json"
+PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+# A ratio below this share of the stored one is more than the noise of a shared machine.
+NOISE = 0.7
+_PACKAGES = ("numpy", "torch", "openvino", "onnxruntime", "numba", "pyarrow", "av", "keras", "scikit-learn")
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
+
+
+def describe_machine() -> dict[str, Any]:
+    """What speed depends on: processor, its number formats, cores, memory, versions. No names of hosts, no paths."""
+    model, flags = platform.processor() or platform.machine(), set()
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            model = value.strip()
+        elif name.strip() in ("flags", "Features"):
+            flags = set(value.split())
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return {
+        "processor": model,
+        "flags": [flag for flag in _FLAGS if flag in flags],
+        "cores": cores,
+        "memory_gb": round(gigabytes),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def store_results(path: Path, measured: Sequence[Measured], *, date: str) -> None:
+    """Put results into a file; those of scripts that were not run again stay, if the machine is the same."""
+    machine = describe_machine()
+    kept: list[Measured] = []
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        scripts = {m.script for m in measured}
+        if earlier["machine"] == machine:
+            kept = [m for m in load_results(path) if m.script not in scripts]
+    rows = sorted([*kept, *measured], key=lambda m: m.script)
+    content = {"date": date, "machine": machine, "pairs": [m.to_dict() for m in rows]}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def load_results(path: Path) -> list[Measured]:
+    """The results of a file; empty if there is none."""
+    if not path.exists():
+        return []
+    return [Measured.from_dict(values) for values in json.loads(path.read_text())["pairs"]]
+
+
+def fallen_ratios(now: Iterable[Measured], stored: Iterable[Measured]) -> list[str]:
+    """A line for every pair whose ratio is less than ``NOISE`` of what it was."""
+    before = {m.key: m.ratio for m in stored}
+    return [
+        f"{m.key}: ratio {m.ratio:.3g}x, was {before[m.key]:.3g}x"
+        for m in now
+        if m.key in before and m.ratio < NOISE * before[m.key]
+    ]
+
+
+def render_table(folder: Path) -> str:
+    """Markdown of the newest results of every script, and the machines they were measured on."""
+    newest: dict[str, tuple[str, list[Measured]]] = {}
+    machines: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("????-??-??.json")):
+        content, rows = json.loads(path.read_text()), load_results(path)
+        machines[content["date"]] = content["machine"]
+        for script in {m.script for m in rows}:
+            newest[script] = content["date"], [m for m in rows if m.script == script]
+    lines = [
+        "| path | reference | ours | ratio | goal | agreement | ours, absolute | peak MB, reference | peak MB, ours |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for _, rows in sorted(newest.values(), key=lambda entry: entry[1][0].script):
+        lines += [_table_row(m) for m in rows]
+    lines.append("")
+    for date in sorted({date for date, _ in newest.values()}):
+        scripts = ", ".join(sorted(script for script, (day, _) in newest.items() if day == date))
+        lines.append(f"{_describe_day(date, machines[date])} Scripts: {scripts}.")
+    return "\n".join(lines)
+
+
+def write_page(folder: Path = FOLDER, page: Path = PAGE) -> None:
+    """Replace what stands between the markers of the page by the table.
+
+    Raises:
+        ValueError: the page has not both markers.
+    """
+    text = page.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"{page.name}: expected the lines {BEGIN} and {END} once each")
+    before, rest = text.split(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n{render_table(folder)}\n{END}{rest.split(END)[1]}")
+
+
+def _table_row(m: Measured) -> str:
+    scaled = f" (from 1/{m.reference_scale:g})" if m.reference_scale != 1 else ""
+    name = m.name + ("" if m.allocator == "default" else f", allocator {m.allocator}")
+    goal = "" if m.goal is None else f"{m.goal:g}x" + ("" if goal_is_met(m) else ", missed")
+    speed = f"{m.work / m.ours.median_seconds:,.0f} {m.unit}/s" if m.work else ""
+    cells = (
+        name,
+        _duration(m.reference.median_seconds) + scaled,
+        _duration(m.ours.median_seconds),
+        f"**{m.ratio:.3g}x**",
+        goal,
+        m.parity,
+        speed,
+        megabytes(m.reference),
+        megabytes(m.ours),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _describe_day(date: str, machine: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"{date}: {machine['cores']} cores of {machine['processor']} ({', '.join(machine['flags'])}), "
+        f"{machine['memory_gb']} GB, Python {machine['python']}, {versions}."
+    )

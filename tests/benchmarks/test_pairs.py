@@ -1,0 +1,140 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER))  # the scripts are run from there, and import each other by bare names
+from pairs import Measured, Pair, describe, goal_is_met, measure  # noqa: E402
+from result_files import BEGIN, END, fallen_ratios, load_results, render_table, store_results, write_page  # noqa: E402
+from run_benchmarks import allocators_of, find_scripts, run_script  # noqa: E402
+
+
+def equal(expected, got):
+    assert expected == got, f"{expected} is not {got}"
+    return "equal"
+
+
+def sleep(seconds, result=1):
+    time.sleep(seconds)
+    return result
+
+
+def pair(**changes):
+    fields = {"name": "naps", "reference": lambda: sleep(0.02), "ours": lambda: sleep(0.005), "parity": equal}
+    return Pair(**fields | changes)
+
+
+def test_ratio_is_of_medians_and_rounds_are_kept():
+    measured = measure(pair(rounds=3, goal=2, work=10, unit="naps"), script="naps")
+    assert len(measured.reference.seconds) == len(measured.ours.seconds) == 3
+    assert 2 < measured.ratio < 6 and goal_is_met(measured)
+    assert "(goal 2x)" in describe(measured) and "naps/s" in describe(measured)
+
+
+def test_slow_reference_is_called_once_and_scaled():
+    calls = []
+    measure(pair(reference=lambda: calls.append(1), ours=lambda: None, reference_rounds=1))
+    assert len(calls) == 1
+    twice = measure(pair(reference_rounds=1, reference_scale=10, rounds=1))
+    assert twice.reference.median_seconds > 0.2
+
+
+def test_memory_is_that_of_each_side():
+    big, small = (lambda size=size: np.ones(size) is not None for size in (30_000_000, 10))
+    measured = measure(pair(reference=big, ours=small, rounds=1))
+    if measured.reference.grown_mb is None:
+        pytest.skip("this kernel does not tell peaks")
+    assert measured.reference.grown_mb > 200 and measured.ours.grown_mb < 20
+
+
+def test_memory_of_children_counts():
+    code = "import time; held = b'1' * 100_000_000; time.sleep(0.4)"
+    child = pair(reference=lambda: subprocess.run([sys.executable, "-c", code]).returncode, ours=lambda: 0, rounds=1)
+    measured = measure(child)
+    assert measured.reference.grown_mb is None or measured.reference.grown_mb > 90
+
+
+def test_broken_parity_is_kept_and_said():
+    measured = measure(pair(ours=lambda: 2, rounds=1))
+    assert not measured.parity_holds and "BROKEN: 1 is not 2" in describe(measured)
+
+
+SCRIPT = """
+from pairs import Pair, run_script
+
+ALLOCATORS = ("default", "tuned")
+
+
+def make_pairs(quick):
+    def parity(expected, got):
+        assert got == {wanted}
+        return "equal"
+
+    yield Pair(f"sum, quick {{quick}}", lambda: 7, lambda: 7, parity)
+
+
+if __name__ == "__main__":
+    run_script(make_pairs)
+"""
+
+
+@pytest.fixture
+def scripts(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER))
+    (tmp_path / "bench_right.py").write_text(SCRIPT.format(wanted=7))
+    (tmp_path / "bench_wrong.py").write_text(SCRIPT.format(wanted=8))
+    (tmp_path / "bench_old.py").write_text("def main():\n    pass\n")
+    return tmp_path
+
+
+def test_scripts_run_in_processes_of_their_own(scripts):
+    assert [path.stem for path in find_scripts(scripts, [])] == ["bench_old", "bench_right", "bench_wrong"]
+    assert [path.stem for path in find_scripts(scripts, ["rig"])] == ["bench_right"]
+    assert allocators_of(scripts / "bench_old.py") is None
+    assert allocators_of(scripts / "bench_right.py") == ("default", "tuned")
+    (right,), well = run_script(scripts / "bench_right.py", allocator="tuned", quick=True)
+    assert well and (right.script, right.allocator, right.name) == ("right", "tuned", "sum, quick True")
+    (wrong,), well = run_script(scripts / "bench_wrong.py", allocator="default", quick=False)
+    assert not well and not wrong.parity_holds and wrong.name == "sum, quick False"
+
+
+def test_every_script_here_can_be_read():
+    assert all(allocators_of(path) is None or allocators_of(path) for path in find_scripts(FOLDER, []))
+
+
+def test_results_of_a_day_are_merged_and_the_newest_are_shown(tmp_path):
+    first, second = (measure(pair(name=name, rounds=1), script=name) for name in ("first", "second"))
+    store_results(tmp_path / "2026-01-01.json", [first, second], date="2026-01-01")
+    store_results(tmp_path / "2026-01-02.json", [first], date="2026-01-02")
+    store_results(tmp_path / "2026-01-02.json", [first], date="2026-01-02")
+    assert load_results(tmp_path / "2026-01-01.json") == [first, second]
+    assert load_results(tmp_path / "2026-01-02.json") == [first]
+    table = render_table(tmp_path)
+    assert table.count("| first |") == 1 and "2026-01-01" in table and "2026-01-02" in table
+    page = tmp_path / "page.md"
+    page.write_text(f"# Page\n\n{BEGIN}\nold\n{END}\nafter\n")
+    write_page(tmp_path, page)
+    assert "old" not in page.read_text() and "| second |" in page.read_text() and page.read_text().endswith("after\n")
+    page.write_text("no markers")
+    with pytest.raises(ValueError, match="once each"):
+        write_page(tmp_path, page)
+
+
+def test_stored_results_name_no_machine(tmp_path):
+    store_results(tmp_path / "2026-01-01.json", [measure(pair(rounds=1))], date="2026-01-01")
+    text = (tmp_path / "2026-01-01.json").read_text()
+    assert str(tmp_path) not in text and str(FOLDER) not in text
+    assert set(json.loads(text)["machine"]) == {"processor", "flags", "cores", "memory_gb", "python", "versions"}
+
+
+def test_a_fallen_ratio_is_a_line():
+    before = measure(pair(rounds=1), script="naps")
+    slower = Measured.from_dict(before.to_dict() | {"ours": before.to_dict()["reference"]})
+    assert fallen_ratios([before], [before]) == [] and fallen_ratios([slower], []) == []
+    (line,) = fallen_ratios([slower], [before])
+    assert line.startswith("naps: naps (default): ratio 1x, was ")
