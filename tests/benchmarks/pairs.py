@@ -141,7 +141,8 @@ def measure(pair: Pair, *, script: str = "", allocator: str = "default") -> Meas
 def run_script(make_pairs: Callable[[bool], Iterator[Pair]]) -> None:
     """The main function of a benchmark script: measure its pairs and print a line for each.
 
-    ``--quick`` takes smaller sizes, for which no goal was set, ``--json FILE`` keeps the figures, ``--only WORD`` leaves out other names.
+    ``--quick`` takes smaller sizes, for which no goal was set; ``--json FILE`` keeps the figures; ``--only WORD``
+    leaves out other names.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")

@@ -46,3 +46,47 @@ def test_unit_without_positives_gets_a_half():
 def test_first_of_equal_thresholds_wins():
     labels, probabilities = np.array([[1], [0]]), np.array([[0.95], [0.05]], np.float32)
     assert grid_thresholds(labels, probabilities).tolist() == [GRID[0]]
+
+
+def test_one_row_and_nothing_labelled():
+    one = np.array([[1, 0, -1]])
+    p = np.array([[0.7, 0.7, 0.7]], np.float32)
+    assert grid_thresholds(one, p).tolist() == [GRID[0], 0.5, 0.5]
+    assert optimal_thresholds(one, p).tolist() == [float(np.float32(0.7)), 0.5, 0.5]
+    nothing = np.full((20, 3), -1)
+    assert grid_thresholds(nothing, np.ones((20, 3), np.float32)).tolist() == [0.5] * 3
+    assert optimal_thresholds(nothing, np.ones((20, 3), np.float32)).tolist() == [0.5] * 3
+    assert optimal_thresholds(nothing[:0], np.ones((0, 3), np.float32)).tolist() == [0.5] * 3
+
+
+def test_rows_without_a_probability_are_never_accepted():
+    labels = np.array([[1], [1], [0], [0]], np.int8)
+    p = np.array([[0.8], [np.nan], [0.6], [np.nan]], np.float32)
+    assert grid_thresholds(labels, p).tolist() == [GRID[np.argmax([f1_score(labels, p >= t) for t in GRID])]]
+    assert optimal_thresholds(labels, p).tolist() == pytest.approx([0.7])
+    assert optimal_thresholds(labels, np.full_like(p, np.nan)).tolist() == [0.5]
+
+
+def test_rounding_below_zero_sorts_below_zero():
+    """A running mean of zeros may come out as -1e-9."""
+    labels = np.array([[0], [1], [0], [0]])
+    p = np.array([[-1e-9], [0.4], [-0.0], [0.0]], np.float32)
+    assert optimal_thresholds(labels, p).tolist() == pytest.approx([0.2])
+
+
+@pytest.mark.parametrize("rows", [511, 512, 513, 3000])
+def test_blocks_of_rows_are_all_counted(rows):
+    random = np.random.default_rng(rows)
+    labels = random.integers(-1, 2, (rows, 2))
+    p = random.random((rows, 2)).astype(np.float32)
+    for unit, found in enumerate(grid_thresholds(labels, p)):
+        known = labels[:, unit] >= 0
+        figures = [f1_score(labels[known, unit], p[known, unit].astype(float) >= t) for t in GRID]
+        assert found == GRID[int(np.argmax(figures))]
+
+
+def test_equal_optima_of_a_constant_output_and_any_grid():
+    labels, p = np.array([[1], [0], [1]]), np.full((3, 1), 0.3, np.float32)
+    assert optimal_thresholds(labels, p).tolist() == [float(np.float32(0.3))]
+    fine = np.linspace(0.05, 0.95, 19)
+    assert grid_thresholds(labels, p, grid=fine).tolist() == [fine[0]]
