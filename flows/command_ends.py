@@ -1,11 +1,13 @@
 """How a command runs a flow, and how it ends: exit codes, and one line for every cause that is the user's."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 import typer
 
-from infra.interruption import EXIT_INTERRUPTED, end_now
+from infra.interruption import EXIT_INTERRUPTED, end_now, ending_at_once
+from infra.prefect_runtime import quiet_prefect, server_is_named
 
 # What Prefect's client raises when its server is gone; by name, so that nothing is imported for it.
 _SERVER_LOST = ("ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout", "ReadTimeout")
@@ -13,26 +15,25 @@ EXIT_SOME_FAILED = 1
 EXIT_WRONG_REQUEST = 2
 
 
-def run_flow(module: str, name: str, check: Callable[[], None] | None = None, **parameters: Any) -> None:
-    """Run a flow with an embedded server, and turn its end into an exit code."""
+def run_flow(name: str, check: Callable[[], None] | None = None, **parameters: Any) -> None:
+    """Run a flow and turn its end into an exit code: here, or recorded on the server that ``PREFECT_API_URL`` names."""
 
     def run() -> int:
-        import importlib
-
         if check:
             check()
-
-        from infra.interruption import ending_at_once
-        from infra.orphans import end_orphans_with_this_process
-        from infra.prefect_runtime import local_prefect
-
-        end_orphans_with_this_process()
-        with ending_at_once(), local_prefect():
-            flow = getattr(importlib.import_module(module), name)
-            flow(**parameters)
+        with ending_at_once():
+            if server_is_named():
+                _run_recorded(name, parameters)
+            else:
+                getattr(importlib.import_module(f"flows.{name}"), name)(**parameters)
         return 0
 
     raise typer.Exit(guarded(run))
+
+
+def _run_recorded(name: str, parameters: dict[str, Any]) -> None:
+    with quiet_prefect():
+        getattr(importlib.import_module("flows.deployments"), name)(**parameters)
 
 
 def guarded(action: Callable[[], int]) -> int:
@@ -53,6 +54,9 @@ def guarded(action: Callable[[], int]) -> int:
         if name == "SomeFailedError":
             print_error(f"affwild2: {error}")
             return EXIT_SOME_FAILED
+        if name in ("ValidationError", "ParameterTypeError"):
+            print_error(f"affwild2: {_first_fault(error)}")
+            return EXIT_WRONG_REQUEST
         if name == "ClusterError":
             print_error(f"affwild2: {error}")
             return EXIT_WRONG_REQUEST
@@ -60,3 +64,12 @@ def guarded(action: Callable[[], int]) -> int:
             # Prefect's client would go on for a minute to tell its server what has happened.
             end_now(f"affwild2: the Prefect server stopped answering ({name}); what is finished is kept, run again")
         raise
+
+
+def _first_fault(error: Exception) -> str:
+    """What pydantic found wrong with a parameter, in a line; Prefect tells the same as text."""
+    faults: list[dict[str, Any]] = getattr(error, "errors", list)()
+    if not faults:
+        return " ".join(str(error).split())
+    name = ".".join(str(part) for part in faults[0]["loc"])
+    return f"{name}: {faults[0]['msg']}, got {faults[0]['input']!r}"

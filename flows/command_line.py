@@ -1,4 +1,4 @@
-"""The ``affwild2`` command: each flow without a server, and small questions to a store.
+"""The ``affwild2`` command: each flow, and small questions to a store.
 
 Imports are inside the commands, so that help and mistakes answer at once.
 """
@@ -39,7 +39,7 @@ def demo(
     workers: WorkersOption = None,
 ) -> None:
     """Everything on a small generated data set: about two minutes."""
-    run_flow("flows.demo", "demo", out=out, seed=seed, workers=workers)
+    run_flow("demo", out=out, seed=seed, workers=workers)
 
 
 @app.command()
@@ -56,7 +56,6 @@ def extract(
 ) -> None:
     """Videos or official crops to features."""
     run_flow(
-        "flows.extract",
         "extract",
         check=lambda: _check_folder(data),
         data=data,
@@ -90,7 +89,6 @@ def fit(
 ) -> None:
     """Features and labels to a head with tuned post-processing."""
     run_flow(
-        "flows.fit",
         "fit",
         check=lambda: _check_folder(annotations, task),
         task=task,
@@ -123,7 +121,6 @@ def submit(
 ) -> None:
     """Outputs of a head to the organisers' submission files."""
     run_flow(
-        "flows.submit",
         "submit",
         task=task,
         store=store,
@@ -147,7 +144,6 @@ def score(
 ) -> None:
     """Any video to per-frame predictions (Parquet and CSV); without fitted heads, expressions."""
     run_flow(
-        "flows.score",
         "score",
         videos=videos,
         out=out,
@@ -182,7 +178,6 @@ def pretrain(
 ) -> None:
     """Train a backbone on labelled pictures of faces."""
     run_flow(
-        "flows.pretrain",
         "pretrain",
         goal=goal,
         data=data,
@@ -224,7 +219,7 @@ def status(store: StoreOption) -> None:
 
 
 def _check_folder(folder: Path, task: Task | None = None) -> None:
-    """Say what is wrong with a folder before a server is started for it."""
+    """Say what is wrong with a folder before anything is started for it."""
     from data_contracts.layout import find_data
 
     layout = find_data(folder)

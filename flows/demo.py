@@ -4,8 +4,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-from prefect import flow
-from pydantic import Field
+from pydantic import Field, validate_call
 
 from data_contracts.layout import find_data
 from data_contracts.verification import verify_submission
@@ -19,7 +18,7 @@ from tasks.generate_demo_data import DemoDataParams, generate_demo_data
 from tasks.index_videos import ready_videos
 
 
-@flow(name="demo", flow_run_name="demo in {out}")
+@validate_call
 def demo(
     out: Annotated[Path, Field(description="folder for the data set and the store")],
     seed: int = 0,

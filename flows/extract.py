@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from prefect import flow
-from pydantic import Field
+from pydantic import Field, validate_call
 
 from data_contracts.errors import InputError
 from data_contracts.layout import DataLayout, find_data, list_crops, subjects_of_videos
@@ -150,7 +149,7 @@ def _limited(items: Mapping[str, T], limit: int | None) -> dict[str, T]:
     return dict(sorted(items.items())[:limit])
 
 
-@flow(name="extract", flow_run_name="extract {data}")
+@validate_call
 def extract(
     data: Annotated[Path, Field(description="folder in the organisers' layout, or a folder of videos")],
     store: Annotated[str, Field(description="where results go: a path, file:// or s3:// URL")],

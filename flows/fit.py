@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from prefect import flow
-from pydantic import Field
+from pydantic import Field, validate_call
 
 from data_contracts.bundles import Bundle, find_bundle
 from data_contracts.layout import find_data
@@ -130,7 +129,7 @@ def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
         print_line(f"head: {run.store.locate(head.folder)}")
 
 
-@flow(name="fit", flow_run_name="fit {task}")
+@validate_call
 def fit(
     task: TaskName,
     store: Annotated[str, Field(description="where features are and results go")],

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from prefect import flow
-from pydantic import Field
+from pydantic import Field, validate_call
 
 from data_contracts.bundles import Bundle, find_bundle
 from data_contracts.errors import InputError
@@ -85,7 +84,7 @@ def print_trained(run: Run, bundle: Bundle, choice: PretrainingChoice) -> None:
     print_line(f"use it: affwild2 extract DATA --store STORE --backbone {choice.backbone} --weights {path}")
 
 
-@flow(name="pretrain", flow_run_name="pretrain {goal} on {data}")
+@validate_call
 def pretrain(
     goal: Annotated[Goal, Field(description="identity: who it is (step 1); emotion: expressions (step 2)")],
     data: Annotated[Path, Field(description="CSV file with labels, AffectNet's CSV, or a folder of people")],

@@ -1,16 +1,19 @@
-"""One run: its store, its workers, and the table of what every stage did. Stages are Prefect tasks."""
+"""One run: its store, its workers, and the table of what every stage did.
+
+Nothing here needs Prefect. Whoever wants stages recorded says how with ``stages_run_by``: ``flows.deployments`` makes
+each a Prefect task.
+"""
 
 import contextlib
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
 from distributed import Client
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from data_contracts.errors import printable
 from data_contracts.store import Store
@@ -23,6 +26,21 @@ from tasks.units import Compute, Unit, remove_unplanned, run_unit, split_pending
 
 logger = logging.getLogger(__name__)
 _FAILURES_SHOWN = 20
+
+
+# Takes a stage's name and its function of how many units there are, which says in a line what came of them.
+StageRunner = Callable[[str, Callable[[int], str], int], str]
+_stage_runner: ContextVar[StageRunner] = ContextVar("stage_runner", default=lambda name, stage, units: stage(units))
+
+
+@contextlib.contextmanager
+def stages_run_by(runner: StageRunner) -> Iterator[None]:
+    """While the block runs, every stage is handed to ``runner`` instead of being called as it is."""
+    token = _stage_runner.set(runner)
+    try:
+        yield
+    finally:
+        _stage_runner.reset(token)
 
 
 class SomeFailedError(RuntimeError):
@@ -86,8 +104,7 @@ class Run:
     def _run_stage(
         self, name: str, work: Sequence[Any], *, split: Any, run: Any, compute: Any, here: bool = False
     ) -> StageSummary:
-        @task(name=name, task_run_name=name, cache_policy=NO_CACHE, retries=0)
-        def run_stage_task(units: int) -> str:
+        def run_stage(units: int) -> str:
             ready, todo, summary.problems = split(self.store, work)
             summary.ready = len(ready)
             logger.info("%s: %d units: %d ready, %d to do", name, units, len(ready), len(todo))
@@ -100,7 +117,7 @@ class Run:
 
         started = time.monotonic()
         summary = StageSummary(name, units=len(work))
-        run_stage_task(len(work))
+        _stage_runner.get()(name, run_stage, len(work))
         summary.seconds = time.monotonic() - started
         self.summaries.append(summary)
         return summary

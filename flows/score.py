@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from prefect import flow
-from pydantic import Field
+from pydantic import Field, validate_call
 
 from data_contracts.bundles import Bundle, list_bundles, require_bundle
 from data_contracts.errors import InputError
@@ -106,7 +105,7 @@ def _videos_in(folder: Path) -> list[Path]:
     return sorted(path for path in inside if path.suffix.lower() in VIDEO_SUFFIXES)
 
 
-@flow(name="score", flow_run_name="score into {out}")
+@validate_call
 def score(
     videos: Annotated[list[Path], Field(description="video files or folders of them", min_length=1)],
     out: Annotated[Path, Field(description="folder for the predictions")],

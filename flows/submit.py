@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from prefect import flow
-from pydantic import Field
+from pydantic import Field, validate_call
 
 from data_contracts.bundles import Bundle, find_bundle, list_bundles, require_bundle
 from data_contracts.editions import EditionName, rows_by
@@ -110,7 +109,7 @@ def print_submissions(run: Run, bundles: list[Bundle]) -> None:
         print_line(f"submission: {run.store.locate(bundle.folder + '/' + bundle.details['zip'])}")
 
 
-@flow(name="submit", flow_run_name="submit {task}")
+@validate_call
 def submit(
     task: TaskName,
     store: Annotated[str, Field(description="where features and heads are, and results go")],
