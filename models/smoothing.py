@@ -2,14 +2,18 @@
 
 from typing import Literal
 
-import numba
 import numpy as np
 from scipy.ndimage import correlate1d
+from scipy.signal import oaconvolve
+
+from models.running_median import running_median
 
 Direction = Literal["linear", "published"]
 Method = Literal["none", "mean", "median", "gaussian"]
 # A Gaussian window reaches two standard deviations to each side.
 GAUSSIAN_REACH = 2.0
+# Wider Gaussians are multiplied in the frequency domain, in pieces: there the width costs next to nothing.
+_DIRECT_HALF_WIDTH = 50
 
 
 def interpolate_missing(values: np.ndarray, present: np.ndarray, *, direction: Direction = "linear") -> np.ndarray:
@@ -49,61 +53,48 @@ def smooth(values: np.ndarray, *, method: Method, half_width_frames: int = 0) ->
     ``mean`` and ``median`` as published (half widths 2 and 7; Savchenko 2022, table 5). ``gaussian`` weights the
     window by exp(-d^2 / (2 s^2)) with s = half_width / 2, renormalised where the window is cut.
 
+    Frames must be filled before; a subject without any (NaN throughout) stays as it is.
+
     Raises:
-        ValueError: a negative half width, or an unknown method.
+        ValueError: a negative half width, an unknown method, or NaN in some frames only.
     """
     if half_width_frames < 0:
         raise ValueError(f"half_width_frames: expected at least 0, got {half_width_frames}")
     values = np.asarray(values, np.float32)
-    if method == "none" or half_width_frames == 0 or len(values) < 2:
+    if method == "none" or half_width_frames == 0 or len(values) < 2 or np.isnan(values).all():
         return values.copy()
     if method == "mean":
         return _mean(values, half_width_frames)
     if method == "median":
-        columns = [_median(np.ascontiguousarray(column), half_width_frames) for column in values.T]
-        return np.stack(columns, axis=1)
+        return running_median(values, half_width_frames)
     if method == "gaussian":
         return _gaussian(values, half_width_frames)
     raise ValueError(f"method: expected none, mean, median or gaussian, got {method!r}")
 
 
 def _mean(values: np.ndarray, half_width: int) -> np.ndarray:
-    count = len(values)
-    sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)])
+    """Differences of running sums in float64: the width costs nothing."""
+    count, half_width = len(values), min(half_width, len(values))
+    sums = np.zeros((count + 1, values.shape[1]))
+    np.cumsum(values, axis=0, dtype=np.float64, out=sums[1:])
     at = np.arange(count)
     start, end = np.maximum(at - half_width, 0), np.minimum(at + half_width + 1, count)
-    return ((sums[end] - sums[start]) / (end - start)[:, None]).astype(np.float32)
+    result = np.empty(values.shape)
+    inner = slice(half_width, max(count - half_width, half_width))
+    np.subtract(sums[2 * half_width + 1 :], sums[: max(count - 2 * half_width, 0)], out=result[inner])
+    edges = np.concatenate([at[: inner.start], at[inner.stop :]])
+    result[edges] = sums[end[edges]] - sums[start[edges]]
+    result /= (end - start)[:, None]
+    return result.astype(np.float32)
 
 
 def _gaussian(values: np.ndarray, half_width: int) -> np.ndarray:
     sigma = half_width / GAUSSIAN_REACH
     kernel = np.exp(-0.5 * (np.arange(-half_width, half_width + 1) / sigma) ** 2)
     weights = correlate1d(np.ones(len(values)), kernel, mode="constant")
-    sums = correlate1d(values.astype(np.float64), kernel, axis=0, mode="constant")
+    if half_width <= _DIRECT_HALF_WIDTH:
+        sums = correlate1d(values.astype(np.float64), kernel, axis=0, mode="constant")
+    else:
+        sums = oaconvolve(values.astype(np.float64), kernel[:, None], mode="full", axes=0)
+        sums = sums[half_width : half_width + len(values)]
     return (sums / weights[:, None]).astype(np.float32)
-
-
-@numba.njit(cache=True, nogil=True)
-def _median(values: np.ndarray, half_width: int) -> np.ndarray:
-    """Median over cut windows: a sorted window in which one value is replaced per frame."""
-    count = len(values)
-    window = np.empty(2 * half_width + 2, values.dtype)
-    result = np.empty(count, values.dtype)
-    size = 0
-    for entering in range(count + half_width):
-        leaving = entering - 2 * half_width - 1
-        if leaving >= 0:
-            place = np.searchsorted(window[:size], values[leaving])
-            window[place : size - 1] = window[place + 1 : size].copy()
-            size -= 1
-        if entering < count:
-            place = np.searchsorted(window[:size], values[entering])
-            window[place + 1 : size + 1] = window[place:size].copy()
-            window[place] = values[entering]
-            size += 1
-        centre = entering - half_width
-        if centre >= 0:
-            middle = size // 2
-            odd = size % 2 == 1
-            result[centre] = window[middle] if odd else (window[middle - 1] + window[middle]) / np.float32(2)
-    return result

@@ -3,12 +3,12 @@
 import numba
 import numpy as np
 
+from models.radix_sort import bits_of_key, rising_key, sort_keys
+
 # float64 as numpy.arange gives it (0.30000000000000004): the published grid (Savchenko 2022, section 3.2) as it ran.
 GRID = np.arange(0.1, 1.0, 0.1)
 WITHOUT_POSITIVES = 0.5
-_SIGN = np.uint32(1 << 31)
 _BLOCK_ROWS = 512
-_DIGIT_BITS, _DIGITS = 11, 3  # 33 bits: a float32 and a label
 
 
 def grid_thresholds(labels: np.ndarray, probabilities: np.ndarray, *, grid: np.ndarray = GRID) -> np.ndarray:
@@ -72,8 +72,7 @@ def _count_between(labels: np.ndarray, probabilities: np.ndarray, grid: np.ndarr
 def _best_cuts(labels: np.ndarray, bits: np.ndarray, absent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Per unit whether there is a positive, bool [k], and the bits of the last accepted and the first rejected value.
 
-    Bits of a float32 sort as the value does once the negative ones are turned around; with the label as their last
-    bit, one radix sort orders probability and label together.
+    With the label as the last bit of the key, one sort orders probability and label together.
     """
     count, units = labels.shape
     found, cuts = np.zeros(units, np.bool_), np.zeros((units, 2), np.uint32)
@@ -85,38 +84,18 @@ def _best_cuts(labels: np.ndarray, bits: np.ndarray, absent: np.ndarray) -> tupl
                 positive = labels[row, unit] == 1
                 positives += positive
                 if not absent[row, unit]:
-                    value = bits[row, unit]
-                    ordered = ~value if value & _SIGN else value | _SIGN
-                    keys[size] = (np.uint64(ordered) << np.uint64(1)) | np.uint64(positive)
+                    keys[size] = np.uint64(rising_key(bits[row, unit])) << np.uint64(1) | np.uint64(positive)
                     size += 1
         if positives == 0 or size == 0:
             continue
         found[unit] = True
-        accepted, rejected = _best_of_sorted(_sorted_keys(keys[:size], other[:size]), positives)
-        cuts[unit, 0], cuts[unit, 1] = _bits_of(accepted), _bits_of(rejected)
+        accepted, rejected = _best_of_sorted(sort_keys(keys[:size], other[:size], 0), positives)
+        cuts[unit, 0], cuts[unit, 1] = bits_of_key(np.uint32(accepted)), bits_of_key(np.uint32(rejected))
     return found, cuts
 
 
 @numba.njit(cache=True, nogil=True)
-def _sorted_keys(keys: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Keys of 33 bits, rising; both arrays are overwritten."""
-    mask = np.uint64((1 << _DIGIT_BITS) - 1)
-    for digit in range(_DIGITS):
-        shift = np.uint64(digit * _DIGIT_BITS)
-        place = np.zeros((1 << _DIGIT_BITS) + 1, np.int64)
-        for key in keys:
-            place[((key >> shift) & mask) + np.uint64(1)] += 1
-        place = np.cumsum(place)
-        for key in keys:
-            at = (key >> shift) & mask
-            other[place[at]] = key
-            place[at] += 1
-        keys, other = other, keys
-    return keys
-
-
-@numba.njit(cache=True, nogil=True)
-def _best_of_sorted(keys: np.ndarray, positives: int) -> tuple[int, int]:
+def _best_of_sorted(keys: np.ndarray, positives: int) -> tuple[np.uint64, np.uint64]:
     """The values on both sides of the best cut; a cut only lies where the value changes."""
     best, accepted, rejected, hits = -1.0, np.uint64(0), np.uint64(0), 0
     for place in range(len(keys) - 1, -1, -1):
@@ -128,9 +107,3 @@ def _best_of_sorted(keys: np.ndarray, positives: int) -> tuple[int, int]:
             if f1 > best:
                 best, accepted, rejected = f1, value, below
     return accepted, rejected
-
-
-@numba.njit(cache=True, nogil=True)
-def _bits_of(ordered: int) -> np.uint32:
-    value = np.uint32(ordered)
-    return value & ~_SIGN if value & _SIGN else ~value

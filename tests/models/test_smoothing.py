@@ -71,3 +71,17 @@ def test_no_smoothing_and_bad_requests():
         smooth(values, method="mean", half_width_frames=-1)
     with pytest.raises(ValueError, match="expected none, mean"):
         smooth(values, method="box", half_width_frames=2)
+
+
+@pytest.mark.parametrize("half_width", [50, 51, 120, 500])
+def test_wide_gaussians_do_not_depend_on_how_they_are_computed(half_width):
+    values = RANDOM.random((700, 3)).astype("f4")
+    rows = [np.arange(max(0, t - half_width), min(700, t + half_width + 1)) for t in range(700)]
+    expected = np.stack([slow_gaussian(values[r].astype(float), r - t, half_width / 2) for t, r in enumerate(rows)])
+    np.testing.assert_allclose(smooth(values, method="gaussian", half_width_frames=half_width), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["mean", "median", "gaussian"])
+def test_a_subject_without_a_face_stays_nan(method):
+    nobody = np.full((9, 2), np.nan, "f4")
+    assert np.isnan(smooth(nobody, method=method, half_width_frames=3)).all()
