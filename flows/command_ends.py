@@ -1,11 +1,13 @@
 """How a command runs a flow, and how it ends: exit codes, and one line for every cause that is the user's."""
 
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any
 
 import typer
 
+from data_contracts.errors import InputError
 from infra.interruption import EXIT_INTERRUPTED, end_now, ending_at_once
 from infra.prefect_runtime import quiet_prefect, server_is_named
 
@@ -33,12 +35,20 @@ def run_flow(name: str, check: Callable[[], None] | None = None, **parameters: A
 
 def _run_recorded(name: str, parameters: dict[str, Any]) -> None:
     with quiet_prefect():
-        getattr(importlib.import_module("flows.deployments"), name)(**parameters)
+        flow = getattr(importlib.import_module("flows.deployments"), name)
+        try:
+            flow(**parameters)
+        except RuntimeError as error:
+            if "Failed to reach API" not in str(error):
+                raise
+            raise InputError(
+                f"PREFECT_API_URL: expected a Prefect server at {os.environ['PREFECT_API_URL']}, got no answer; start "
+                "one, or unset the variable to run without"
+            ) from error
 
 
 def guarded(action: Callable[[], int]) -> int:
     """Exit code of an action; a cause that is the user's is one line, never a traceback."""
-    from data_contracts.errors import InputError
     from flows.console import print_error
 
     try:

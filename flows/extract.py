@@ -92,7 +92,7 @@ def extract_videos(
     run.stage("crop_faces", units, crop_faces.compute, remove_others=True)
     cropped = crop_faces.cropped_videos(run.store, units)
     tracking = assign_subjects.plan_assign_subjects(cropped, source=source, subjects=people, params=TrackingParams())
-    run.stage("assign_subjects", tracking, assign_subjects.compute)
+    run.stage("assign_subjects", tracking, assign_subjects.compute, cheap=True)
     return _embed(run, source, backbone, {video.stem for video in cropped}, videos)
 
 

@@ -96,7 +96,7 @@ def _predict_and_tune(
     run: Run, heads: Sequence[tuple[FeaturesVariant, Bundle, RecipeName]]
 ) -> dict[str, Bundle | None]:
     units = [unit for variant, head, _ in heads for unit in predict_outputs.plan_predict_outputs(variant, head=head)]
-    run.stage("predict_outputs", units, predict_outputs.compute)
+    run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
     jobs = {
         head.name: tune_postprocessing.plan_tune_postprocessing(
             run.store, head=head, source=variant.source, tuning=recipe

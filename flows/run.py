@@ -11,21 +11,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
-
-from distributed import Client
+from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import printable
 from data_contracts.store import Store
 from data_contracts.store_claim import check_code_version, claim_store
 from flows.console import print_error, print_line, print_table
-from flows.fan_out import StageSummary, fan_out
-from infra.clusters import open_cluster
+from flows.stage_summary import StageSummary, work_here
 from tasks.jobs import Job, Make, run_job, split_pending_jobs
 from tasks.units import Compute, Unit, remove_unplanned, run_unit, split_pending
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 logger = logging.getLogger(__name__)
 _FAILURES_SHOWN = 20
+# What most units need; workers are forked from a process that has imported it.
+_WORKER_MODULES = ("tasks.index_videos", "tasks.crop_faces", "tasks.assign_subjects", "tasks.embed_faces")
+# So many cheap units are done here sooner than workers have started.
+_FEW_UNITS = 16
 
 
 # Takes a stage's name and its function of how many units there are, which says in a line what came of them.
@@ -67,23 +71,37 @@ class Run:
         with self._stack, self._cluster:
             pass
 
-    @property
-    def client(self) -> Client:
-        """Client of the cluster."""
+    def _client_for(self, units: int) -> "Client":
+        """Client of the cluster, which starts with the first units, and grows with more of them."""
+        from infra.clusters import add_workers, open_cluster
+
         if self._client is None:
-            cluster = open_cluster(address=self._dask_address, workers=self._workers)
+            cluster = open_cluster(
+                address=self._dask_address, workers=self._workers, units=units, modules=_WORKER_MODULES
+            )
             self._client = self._cluster.enter_context(cluster)
+        else:
+            add_workers(self._client, workers=self._workers, units=units)
         return self._client
 
-    def stage(self, name: str, units: Sequence[Unit], compute: Compute, *, remove_others: bool = False) -> StageSummary:
+    def stage(
+        self,
+        name: str,
+        units: Sequence[Unit],
+        compute: Compute,
+        *,
+        remove_others: bool = False,
+        cheap: bool = False,
+    ) -> StageSummary:
         """Make every unit exist; only what is missing or stale is computed.
 
-        ``remove_others``: units of the same folders that are not among these go.
+        ``remove_others``: units of the same folders that are not among these go. ``cheap``: a unit is arithmetic on a
+        few arrays, without decoders and networks, so that a few of them need no workers.
         """
         self._check_version(compute)
         if remove_others:
             remove_unplanned(self.store, units)
-        return self._run_stage(name, units, split=split_pending, run=run_unit, compute=compute)
+        return self._run_stage(name, units, split=split_pending, run=run_unit, compute=compute, cheap=cheap)
 
     def jobs(self, name: str, jobs: Sequence[Job], make: Make) -> StageSummary:
         """Make every bundle exist; only what is missing or stale is made."""
@@ -102,17 +120,26 @@ class Run:
         check_code_version(self.store, module.__name__.rsplit(".", 1)[-1], module.CODE_VERSION)
 
     def _run_stage(
-        self, name: str, work: Sequence[Any], *, split: Any, run: Any, compute: Any, here: bool = False
+        self,
+        name: str,
+        work: Sequence[Any],
+        *,
+        split: Any,
+        run: Any,
+        compute: Any,
+        here: bool = False,
+        cheap: bool = False,
     ) -> StageSummary:
         def run_stage(units: int) -> str:
             ready, todo, summary.problems = split(self.store, work)
             summary.ready = len(ready)
             logger.info("%s: %d units: %d ready, %d to do", name, units, len(ready), len(todo))
-            if here:
-                for job in todo:
-                    summary.add(run(self.store.url, compute, job))
+            if here or (cheap and self._needs_no_cluster(len(todo))):
+                work_here(self.store, todo, run=run, compute=compute, summary=summary)
             elif todo:
-                fan_out(self.client, self.store, todo, run=run, compute=compute, summary=summary)
+                from flows.fan_out import fan_out
+
+                fan_out(self._client_for(len(todo)), self.store, todo, run=run, compute=compute, summary=summary)
             return f"{summary.ready} ready, {summary.done} done, {len(summary.failures)} failed"
 
         started = time.monotonic()
@@ -121,6 +148,9 @@ class Run:
         summary.seconds = time.monotonic() - started
         self.summaries.append(summary)
         return summary
+
+    def _needs_no_cluster(self, units: int) -> bool:
+        return self._client is None and self._dask_address is None and units <= _FEW_UNITS
 
     @property
     def failures(self) -> list[tuple[str, str, str]]:

@@ -46,7 +46,7 @@ def score_videos(run: Run, request: ScoreRequest) -> list[Path]:
         variant = find_features(run.store, backbone=head.details["backbone"], source=sources[head.name])
         names = [stem for stem in videos if stem in variant.subjects]
         units += predict_outputs.plan_predict_outputs(variant, head=head, subjects=names)
-    run.stage("predict_outputs", units, predict_outputs.compute)
+    run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
     chosen = [(head, sources[head.name]) for head in heads]
     return [
         path for stem in sorted(videos) for path in write_predictions(run.store, stem, heads=chosen, out=request.out)

@@ -45,7 +45,7 @@ def write_submissions(run: Run, requests: list[SubmitRequest]) -> list[Bundle]:
         rule = _postprocessing(run, request, head)
         variant = find_features(run.store, backbone=head.details["backbone"], source=head.details["source"])
         units = predict_outputs.plan_predict_outputs(variant, head=head)
-        run.stage(f"predict_outputs {request.task}", units, predict_outputs.compute)
+        run.stage(f"predict_outputs {request.task}", units, predict_outputs.compute, cheap=True)
         jobs.append(
             write_submission.plan_write_submission(
                 run.store,

@@ -3,19 +3,29 @@
 import contextlib
 import logging
 import os
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dask
+import distributed.utils
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
+
+from infra.machine import usable_cores, visible_gpus
+from infra.worker_processes import start_forking
 
 logger = logging.getLogger(__name__)
 _CONNECT_TIMEOUT = "5s"
 _HOST = "127.0.0.1"
 _NO_DASHBOARD = "127.0.0.1:0"
+_FORKED_WORKERS = {
+    "distributed.worker.multiprocessing-method": "forkserver",
+    # It would set variables in this process, not in workers, which have theirs from infra.worker_processes.
+    "distributed.nanny.pre-spawn-environ": {},
+    "distributed.comm.timeouts.connect": "30s",
+}
+# Left to itself, distributed imports every optional package that is installed, here and in the process to fork.
+distributed.utils._forkserver_preload_set = True
 
 
 class ClusterError(RuntimeError):
@@ -23,11 +33,14 @@ class ClusterError(RuntimeError):
 
 
 @contextlib.contextmanager
-def open_cluster(*, address: str | None = None, workers: int | None = None) -> Iterator[Client]:
+def open_cluster(
+    *, address: str | None = None, workers: int | None = None, units: int | None = None, modules: Sequence[str] = ()
+) -> Iterator[Client]:
     """A client of the cluster at ``address``, or of a local one that ends with the block.
 
-    A local cluster has one process per GPU where there are GPUs (each sees only its own), else ``workers`` processes
-    of one thread, one per core if not given.
+    A local cluster has one process per GPU where there are GPUs (each sees only its own), else up to ``workers``
+    processes of one thread, one per core if not given: as many as there are ``units`` to begin with, more with
+    ``add_workers``. They are forked from a process that has imported ``modules``.
 
     Raises:
         ClusterError: the address does not answer, or no worker is there.
@@ -36,10 +49,11 @@ def open_cluster(*, address: str | None = None, workers: int | None = None) -> I
         with _connected(address) as client:
             yield client
         return
+    start_forking(modules)
     with (
         tempfile.TemporaryDirectory(prefix="affwild2-dask-") as scratch,
-        dask.config.set({"temporary-directory": scratch, "distributed.comm.timeouts.connect": "30s"}),
-        _local_cluster(workers) as cluster,
+        dask.config.set({"temporary-directory": scratch, **_FORKED_WORKERS}),
+        _local_cluster(workers or usable_cores(), units) as cluster,
         Client(cluster) as client,
     ):
         yield client
@@ -57,11 +71,11 @@ def _connected(address: str) -> Iterator[Client]:
         yield client
 
 
-def _local_cluster(workers: int | None) -> Any:
+def _local_cluster(workers: int, units: int | None) -> Any:
     gpus = visible_gpus()
     if gpus:
         return gpu_cluster(gpus)
-    count = workers or usable_cores()
+    count = workers if units is None else max(1, min(workers, units))
     logger.info("local cluster: %d worker processes", count)
     return LocalCluster(
         n_workers=count,
@@ -69,8 +83,16 @@ def _local_cluster(workers: int | None) -> Any:
         processes=True,
         host=_HOST,
         dashboard_address=_NO_DASHBOARD,
-        memory_limit=_memory_limit(count),
+        memory_limit=_memory_limit(workers),
     )
+
+
+def add_workers(client: Client, *, workers: int | None, units: int) -> None:
+    """Let a local cluster of CPU workers have as many as there are units, up to ``workers``; leave others alone."""
+    cluster = client.cluster
+    count = min(workers or usable_cores(), units)
+    if isinstance(cluster, LocalCluster) and len(cluster.worker_spec) < count:
+        cluster.scale(count)
 
 
 def gpu_cluster(devices: list[str]) -> SpecCluster:
@@ -91,23 +113,6 @@ def gpu_cluster(devices: list[str]) -> SpecCluster:
     }
     options = {"host": _HOST, "port": 0, "dashboard_address": _NO_DASHBOARD}
     return SpecCluster(scheduler={"cls": Scheduler, "options": options}, workers=workers)
-
-
-def visible_gpus() -> list[str]:
-    """Ids of the GPUs that this process may use, without importing a framework."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
-    if not shutil.which("nvidia-smi"):
-        return []
-    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    return answer.stdout.split() if answer.returncode == 0 else []
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory_limit(workers: int) -> str | float:

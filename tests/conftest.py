@@ -28,7 +28,7 @@ def portraits() -> list[np.ndarray]:
 
 @pytest.fixture(scope="session")
 def prefect_server():
-    """A real Prefect server for all tests that run flows."""
+    """A real Prefect server for the few tests of how runs are recorded on one."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
@@ -42,9 +42,7 @@ def prefect_server():
 @pytest.fixture(scope="session")
 def dask_address():
     """Address of a real scheduler with two worker processes that all tests share."""
-    from distributed import LocalCluster
+    from infra.clusters import open_cluster
 
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=0
-    ) as cluster:
-        yield cluster.scheduler_address
+    with open_cluster(workers=2) as client:
+        yield client.cluster.scheduler_address

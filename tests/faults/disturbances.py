@@ -11,8 +11,8 @@ from typing import Literal
 
 import psutil
 
-Victim = Literal["command", "worker", "server", "Ctrl-C", "SIGTERM"]
-VICTIMS: tuple[Victim, ...] = ("command", "worker", "server", "Ctrl-C", "SIGTERM")
+Victim = Literal["command", "worker", "forker", "Ctrl-C", "SIGTERM"]
+VICTIMS: tuple[Victim, ...] = ("command", "worker", "forker", "Ctrl-C", "SIGTERM")
 _WAIT_SECONDS = 240
 # A process that the command started must be gone so soon after it.
 _ORPHAN_SECONDS = 20
@@ -34,16 +34,12 @@ def disturb(
     dataset: str,
     units: int,
     victim: Victim,
-    server_url: str | None = None,
 ) -> Disturbed:
     """Run ``affwild2 ARGUMENTS``; once ``units`` units (or bundles) of a dataset are finished, end the victim.
 
-    The moment is one of progress, not of time, so that it is the same on fast and slow machines. Without
-    ``server_url`` the command starts a Prefect server of its own.
+    The moment is one of progress, not of time, so that it is the same on fast and slow machines. The forker is the
+    process that workers are forked from.
     """
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_LOGGING_LEVEL"}
-    if server_url:
-        environment["PREFECT_API_URL"] = server_url
     program = str(Path(sys.executable).with_name("affwild2"))
     process = subprocess.Popen(
         [program, *arguments],
@@ -51,7 +47,6 @@ def disturb(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env=environment,
     )
     try:
         _wait_for(process, store / dataset, units)
@@ -86,7 +81,8 @@ def _end(victim: Victim, process: subprocess.Popen[str], family: list[psutil.Pro
     elif victim == "command":
         process.kill()
     else:
-        mark = "prefect.server" if victim == "server" else "spawn_main"
-        found = [child for child in family if mark in " ".join(child.cmdline())]
+        forkers = [child for child in family if "forkserver" in " ".join(child.cmdline())]
+        forker = next(child for child in forkers if child.ppid() == process.pid)
+        found = [forker] if victim == "forker" else [child for child in forkers if child.ppid() == forker.pid]
         assert found, f"no {victim} among {[child.cmdline() for child in family]}"
         found[0].kill()

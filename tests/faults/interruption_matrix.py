@@ -4,7 +4,6 @@ By hand: ``python -m tests.faults.interruption_matrix [VICTIM ...]`` (about a mi
 its cells are in the tests. Prints a line per cell; ends with code 1 if any cell is not as it should be.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -19,11 +18,11 @@ STAGES = {
     "extract": ("videos", "faces", "subjects", "features"),
     "fit": ("labels", "heads", "outputs", "postprocessing"),
 }
-# A killed worker is replaced, so the run goes on; without its server a run cannot be recorded, but its work is kept.
+# A killed worker is replaced, and so is the process that workers are forked from: the run goes on.
 CODES: dict[Victim, tuple[int, ...]] = {
     "command": (-9,),
     "worker": (0,),
-    "server": (0, 130),
+    "forker": (0,),
     "Ctrl-C": (130,),
     "SIGTERM": (130,),
 }
@@ -55,7 +54,6 @@ def main() -> int:
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="affwild2-faults-") as scratch:
         root = Path(scratch)
-        os.environ["PREFECT_HOME"] = str(root / "prefect")
         data, before = root / "data", root / "empty"
         generate_demo_data(data, params=DemoDataParams(2, 2, 0, frames=24))
         (data / "videos" / "corrupt.mp4").unlink()

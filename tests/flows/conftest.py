@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 
-def run_command(*arguments, timeout=840):
-    """The installed command in a process of its own."""
+def run_command(*arguments, timeout=840, environment=None):
+    """The installed command in a process of its own; ``environment`` is added to the one of the tests."""
     command = [str(Path(sys.executable).with_name("affwild2")), *map(str, arguments)]
-    environment = os.environ | {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+    env = os.environ | (environment or {})
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=env, check=False)
 
 
 @dataclass(frozen=True)

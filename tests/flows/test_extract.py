@@ -12,7 +12,6 @@ from tasks import crop_faces
 from tasks.generate_demo_data import DemoDataParams, generate_demo_data
 
 DATASETS = ("videos", "frames", "faces", "subjects", "features")
-pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture(scope="session")

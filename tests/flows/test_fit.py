@@ -1,13 +1,9 @@
 import json
 
-import pytest
-
 from data_contracts.bundles import list_bundles, read_file
 from data_contracts.store import Store
 from flows.fit import fit
 from tasks.predict_outputs import load_head
-
-pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def details(store, name):

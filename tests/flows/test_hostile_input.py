@@ -18,8 +18,6 @@ from tasks import crop_faces, import_labels, index_videos
 from tasks.generate_demo_data import DemoDataParams, generate_demo_data
 from tests.video_factory import VideoSpec, write_video
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 def lines_of(printed, start):
     return [line for line in printed.splitlines() if line.startswith(start)]

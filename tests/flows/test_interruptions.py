@@ -29,17 +29,10 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory, prefect_server, dask_address):
+def undisturbed(data, tmp_path_factory, dask_address):
     store = tmp_path_factory.mktemp("undisturbed") / "store"
     extract(data, str(store), dask_address=dask_address)
     return data_bytes(store)
-
-
-@pytest.fixture(scope="module")
-def server_url(prefect_server):
-    from prefect.settings import PREFECT_API_URL
-
-    return PREFECT_API_URL.value()
 
 
 @pytest.mark.parametrize(
@@ -47,13 +40,12 @@ def server_url(prefect_server):
     [("faces", "command", 2), ("features", "Ctrl-C", 1)],
 )
 def test_a_run_that_is_stopped_leaves_no_process_and_the_next_one_ends_the_same(
-    data, undisturbed, tmp_path, dask_address, server_url, dataset, victim, workers
+    data, undisturbed, tmp_path, dask_address, dataset, victim, workers
 ):
     """The same bytes also for another number of workers."""
     store = tmp_path / "store"
     arguments = arguments_of("extract", data, store, workers=workers)
-    url = None if victim == "command" else server_url
-    ended = disturb(arguments, store, dataset=dataset, units=1, victim=victim, server_url=url)
+    ended = disturb(arguments, store, dataset=dataset, units=1, victim=victim)
     assert ended.code in CODES[victim] and ended.orphans == [], ended
     if victim == "Ctrl-C":
         assert "interrupted; what is finished is kept" in ended.errors
@@ -82,7 +74,7 @@ def test_two_runs_at_once_take_turns(data, undisturbed, tmp_path, dask_address, 
     assert data_bytes(Path(store)) == undisturbed
 
 
-def test_a_store_without_space_is_one_line(data, tmp_path, server_url):
+def test_a_store_without_space_is_one_line(data, tmp_path):
     """On a small file system of its own, in a mount namespace that ends with the command."""
     store = tmp_path / "store"
     store.mkdir()
@@ -93,7 +85,6 @@ def test_a_store_without_space_is_one_line(data, tmp_path, server_url):
         [*namespace, "sh", "-c", script],
         capture_output=True,
         text=True,
-        env=os.environ | {"PREFECT_API_URL": server_url, "PREFECT_LOGGING_LEVEL": "CRITICAL"},
         check=False,
     )
     (line,) = finished.stderr.strip().splitlines()

@@ -1,16 +1,11 @@
-import os
-
 import pytest
 from PIL import Image
-from prefect.settings import PREFECT_API_URL
 
 from data_contracts.errors import InputError
 from data_contracts.store import Store
 from flows.pretrain import pretrain
 from tests.faults.disturbances import disturb
 from tests.flows.conftest import run_command
-
-pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture(scope="module")
@@ -29,29 +24,15 @@ def labels(tmp_path_factory, portraits):
     return path
 
 
-@pytest.fixture(scope="module")
-def command(labels, prefect_server):
-    """Arguments of the command for a store, and a way to run them with the server of the tests."""
-    os.environ["PREFECT_API_URL"] = PREFECT_API_URL.value()
-    yield lambda store: [
-        "pretrain",
-        "emotion",
-        str(labels),
-        "--store",
-        str(store),
-        "--input-px",
-        "32",
-        "--workers",
-        "1",
-    ]
-    del os.environ["PREFECT_API_URL"]
+def command(labels, store):
+    return ["pretrain", "emotion", str(labels), "--store", str(store), "--input-px", "32", "--workers", "1"]
 
 
 @pytest.fixture(scope="module")
-def trained(command, tmp_path_factory):
+def trained(labels, tmp_path_factory):
     """Store and output of a training that nobody disturbed."""
     store = tmp_path_factory.mktemp("trained") / "store"
-    finished = run_command(*command(store))
+    finished = run_command(*command(labels, store))
     assert finished.returncode == 0, finished.stderr
     return store, finished.stdout
 
@@ -71,15 +52,13 @@ def test_from_pictures_to_a_backbone_and_again(trained, labels, dask_address, ca
     ]  # fmt: skip
 
 
-def test_killed_in_training_the_next_run_goes_on_to_the_same_weights(trained, command, tmp_path):
+def test_killed_in_training_the_next_run_goes_on_to_the_same_weights(trained, labels, tmp_path):
     """The whole command, by kill -9, once it has written a checkpoint."""
     store = tmp_path / "store"
-    ended = disturb(
-        command(store), store, dataset="backbones", units=1, victim="command", server_url=PREFECT_API_URL.value()
-    )
+    ended = disturb(command(labels, store), store, dataset="backbones", units=1, victim="command")
     assert ended.code == -9 and ended.orphans == [], ended
     assert list(store.glob("backbones/*/manifest.json")) == []
-    resumed = run_command(*command(store))
+    resumed = run_command(*command(labels, store))
     assert resumed.returncode == 0 and "goes on in epoch" in resumed.stdout
     assert weights_in(store) == weights_in(trained[0])
 

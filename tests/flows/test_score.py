@@ -8,8 +8,6 @@ import pytest
 from data_contracts.errors import InputError
 from flows.score import find_videos, score
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 def test_any_video_to_parquet_and_csv(demo, store_copy, tmp_path, dask_address):
     video = tmp_path / "my clip é.mp4"

@@ -11,8 +11,6 @@ from data_contracts.errors import InputError
 from data_contracts.verification import verify_submission
 from flows.submit import submit
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 def test_same_request_same_zip_and_faults_of_the_list_are_said(demo, store_copy, tmp_path, dask_address):
     lists = demo.data / "names_of_videos_in_each_test_set"
