@@ -9,7 +9,8 @@ from torch import Tensor
 
 from models.recipes import Branch, Features
 
-_BLOCK_ROWS = 8192
+# Blocks that stay in a processor's cache while they are converted and multiplied.
+BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,7 +58,7 @@ class TrainingRows:
         return np.flatnonzero(known)
 
     def inputs(self, rows: np.ndarray, features: Features) -> Tensor:
-        """float32 [len(rows), width] of the rows, gathered from wherever they lie."""
+        """float32 [len(rows), width] of the rows, gathered from wherever they lie: the plain way of ``RowReader``."""
         parts = []
         if features != "scores":
             # float16 to float32 by torch's copy: numpy's conversion is many times slower.
@@ -71,19 +72,80 @@ class TrainingRows:
         values = torch.from_numpy(self.labels[branch][rows])
         return values.long() if branch == "expr" else values.float()
 
-    def blocks(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """The indices in blocks that fit in memory."""
-        for first in range(0, len(rows), _BLOCK_ROWS):
-            yield rows[first : first + _BLOCK_ROWS]
 
-    def moments(self, rows: np.ndarray, features: Features) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation float32 [width] of the inputs; 1 where an input is constant."""
-        total = squares = torch.zeros(self.width(features), dtype=torch.float64)
-        for block in self.blocks(rows):
-            values = self.inputs(block, features).double()
-            total, squares = total + values.sum(0), squares + values.square().sum(0)
-        mean = total / len(rows)
-        deviation = (squares / len(rows) - mean.square()).clamp(min=0).sqrt()
-        if not torch.isfinite(deviation).all():
-            raise ValueError("expected finite features, got NaN or infinity")
-        return mean.float(), torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)).float()
+class RowReader:
+    """Inputs of a head in batches, gathered and converted in buffers that are used again and again.
+
+    Fresh memory for every batch would cost more than the batch's products.
+    """
+
+    def __init__(
+        self,
+        rows: TrainingRows,
+        features: Features,
+        *,
+        batch_rows: int = BLOCK_ROWS,
+        mean: Tensor | None = None,
+        deviation: Tensor | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """Batches of at most ``batch_rows``, (x - mean) / deviation if float32 [width] are given."""
+        self._parts = [array for array, name in _arrays(rows) if features in (name, "both")]
+        self._gathered = [np.empty((batch_rows, array.shape[1]), array.dtype) for array in self._parts]
+        self._inputs = torch.empty(batch_rows, rows.width(features))
+        self._mean, self._factor = mean, None if deviation is None else 1 / deviation
+        self._device = torch.device(device)
+
+    def read(self, index: np.ndarray) -> Tensor:
+        """float32 [len(index), width] of the rows; valid until the next call.
+
+        Raises:
+            IndexError: more rows than a batch holds.
+        """
+        count = len(index)
+        if count > len(self._inputs):
+            raise IndexError(f"expected at most {len(self._inputs)} rows, got {count}")
+        inputs, column = self._inputs[:count], 0
+        for array, buffer in zip(self._parts, self._gathered, strict=True):
+            # Without mode "clip", which changes nothing for rows that exist, numpy would gather into a copy.
+            np.take(array, index, axis=0, out=buffer[:count], mode="clip")
+            # float16 to float32 by torch's copy: numpy's conversion is many times slower.
+            inputs[:, column : column + buffer.shape[1]].copy_(torch.from_numpy(buffer[:count]))
+            column += buffer.shape[1]
+        inputs = inputs.to(self._device)
+        if self._mean is not None:
+            inputs.sub_(self._mean)
+        if self._factor is not None:
+            inputs.mul_(self._factor)
+        return inputs
+
+    def blocks(self, index: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """(rows, their inputs), batch by batch in the order of the index."""
+        for first in range(0, len(index), len(self._inputs)):
+            block = index[first : first + len(self._inputs)]
+            yield block, self.read(block)
+
+
+def _arrays(rows: TrainingRows) -> list[tuple[np.ndarray, str]]:
+    return [(rows.embeddings, "embeddings"), (rows.logits, "scores")]
+
+
+def moments(rows: TrainingRows, index: np.ndarray, features: Features) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation float32 [width] of the inputs; 1 where an input is constant.
+
+    Raises:
+        ValueError: an input is not finite.
+    """
+    reader = RowReader(rows, features)
+    # Around a value from among them, small sums in float32 lose nothing.
+    pivot = reader.read(index[:BLOCK_ROWS]).mean(0)
+    total, squares = (torch.zeros(len(pivot), dtype=torch.float64) for _ in range(2))
+    for _, inputs in reader.blocks(index):
+        inputs.sub_(pivot)
+        total += inputs.sum(0)
+        squares += torch.einsum("nw,nw->w", inputs, inputs)
+    mean = total / len(index)
+    deviation = (squares / len(index) - mean.square()).clamp(min=0).sqrt()
+    if not torch.isfinite(deviation).all():
+        raise ValueError("expected finite features, got NaN or infinity")
+    return (mean + pivot).float(), torch.where(deviation > 1e-6, deviation, 1.0).float()

@@ -79,9 +79,9 @@ class Head:
         outputs = {b: np.empty((len(embeddings), len(OUTPUT_NAMES[b])), np.float32) for b in self.config.branches}
         for first in range(0, len(embeddings), _BLOCK_ROWS):
             block = slice(first, first + _BLOCK_ROWS)
-            inputs = embeddings[block].astype(np.float32), logits[block].astype(np.float32)
+            inputs = tuple(np.asarray(part[block], np.float32) for part in (embeddings, logits))
             for branch, settings in self.config.branches.items():
-                x = np.concatenate(_chosen(inputs, settings.features), axis=1)
+                x = _chosen(inputs, settings.features)
                 seeds = [self._run(x, branch, seed) for seed in range(self.config.seeds)]
                 outputs[branch][block] = np.mean(seeds, axis=0)
         return outputs
@@ -96,8 +96,10 @@ class Head:
         return _activate(x, branch)
 
 
-def _chosen(inputs: tuple[np.ndarray, np.ndarray], features: Features) -> list[np.ndarray]:
-    return {"embeddings": [inputs[0]], "scores": [inputs[1]], "both": list(inputs)}[features]
+def _chosen(inputs: tuple[np.ndarray, ...], features: Features) -> np.ndarray:
+    if features == "both":
+        return np.concatenate(inputs, axis=1)
+    return inputs[0] if features == "embeddings" else inputs[1]
 
 
 def _activate(x: np.ndarray, branch: Branch) -> np.ndarray:

@@ -8,6 +8,7 @@ Branch = Literal["expr", "va", "au"]
 Features = Literal["embeddings", "scores", "both"]
 Checkpoint = Literal["loss", "accuracy", "macro_f1", "mean_ccc", "mean_f1"]
 RecipeName = Literal["paper", "default"]
+Optimizer = Literal["adam", "lbfgs"]
 BRANCHES: dict[str, tuple[Branch, ...]] = {
     "expr": ("expr",),
     "va": ("va",),
@@ -33,6 +34,9 @@ class HeadRecipe:
         patience: epochs without a better checkpoint before fitting stops; 0 runs all epochs.
         standardize: inputs to zero mean and unit variance over the training rows (folded into the weights).
         seeds: how many heads are fitted and averaged.
+        optimizer: ``lbfgs`` takes all rows at once where that can be done, which is a linear head of valence and
+            arousal alone: ``epochs`` are its iterations, batches and dropout do not occur, and every seed gives the
+            same. Any other head is fitted by Adam.
     """
 
     branches: tuple[Branch, ...]
@@ -50,10 +54,16 @@ class HeadRecipe:
     standardize: bool = False
     dropout: float = 0.0
     seeds: int = 1
+    optimizer: Optimizer = "adam"
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.epochs, self.seeds) < 1 or self.hidden_units < 0:
             raise ValueError("expected batch_size, epochs and seeds of at least 1 and hidden_units of at least 0")
+
+    @property
+    def takes_all_rows_at_once(self) -> bool:
+        """Whether the head is fitted by L-BFGS."""
+        return self.optimizer == "lbfgs" and self.branches == ("va",) and not self.hidden_units
 
     def replace(self, **changes: Any) -> "HeadRecipe":
         """The recipe with some fields changed."""
@@ -90,7 +100,18 @@ _DEFAULT = {
         ("expr",), "embeddings", 128, 1e-4, 256, 40, "macro_f1", patience=8, standardize=True, dropout=0.5, seeds=3
     ),
     "va": HeadRecipe(
-        ("va",), "embeddings", 128, 1e-2, 128, 60, "mean_ccc", patience=15, standardize=True, dropout=0.5, seeds=3
+        ("va",),
+        "embeddings",
+        128,
+        1e-2,
+        128,
+        60,
+        "mean_ccc",
+        patience=15,
+        standardize=True,
+        dropout=0.5,
+        seeds=3,
+        optimizer="lbfgs",
     ),
     "au": HeadRecipe(
         ("au",), "embeddings", 128, 1e-4, 512, 40, "mean_f1", patience=8, standardize=True, dropout=0.5, seeds=3

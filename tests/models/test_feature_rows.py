@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.feature_rows import TrainingRows
+from models.feature_rows import RowReader, TrainingRows, moments
 
 RANDOM = np.random.default_rng(0)
 
@@ -39,7 +39,7 @@ def test_labelled_rows_of_branches():
 
 def test_moments_equal_numpy():
     data, index = rows(), np.arange(40)
-    mean, deviation = data.moments(index, "both")
+    mean, deviation = moments(data, index, "both")
     values = data.inputs(index, "both").numpy().astype("f8")
     np.testing.assert_allclose(mean, values.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(deviation, values.std(axis=0), rtol=1e-4)
@@ -52,4 +52,4 @@ def test_unequal_lengths_and_nan_are_refused():
     broken = data.embeddings.copy()
     broken[3, 1] = np.nan
     with pytest.raises(ValueError, match="finite"):
-        TrainingRows(broken, data.logits, data.labels).moments(np.arange(50), "embeddings")
+        moments(TrainingRows(broken, data.logits, data.labels), np.arange(50), "embeddings")

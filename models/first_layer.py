@@ -1,0 +1,48 @@
+"""The first layer of a hidden head: most of the work of fitting one, in bfloat16 where the processor has it."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def native_precision(device: str = "cpu") -> Precision:
+    """``bfloat16`` if the processor multiplies it itself (twice as fast as float32 then, many times slower if not).
+
+    Other devices than a processor count as ``float32``.
+    """
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    native = any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+    return "bfloat16" if native and torch.device(device).type == "cpu" else "float32"
+
+
+class RoundedLinear(nn.Linear):
+    """A linear layer whose two large products, with the inputs and with the gradient, take factors in bfloat16.
+
+    Weights and gradients are float32; sums inside a product are too. Inputs get no gradient, and their rounded copy is
+    overwritten by the next call: one call, one backward pass, and so on.
+    """
+
+    _rounded: Tensor | None = None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs float32 [n, out] of float32 [n, in]."""
+        if self._rounded is None or len(self._rounded) < len(inputs):
+            self._rounded = torch.empty(inputs.shape, dtype=torch.bfloat16, device=inputs.device)
+        rounded = self._rounded[: len(inputs)].copy_(inputs)
+        outputs: Tensor = _RoundedProduct.apply(rounded, self.weight, self.bias)
+        return outputs
+
+
+class _RoundedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.inputs = inputs
+        return torch.mm(inputs, weight.to(torch.bfloat16).t()).float().add_(bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
+        product = torch.mm(gradient.to(torch.bfloat16).t(), ctx.inputs)
+        return None, product.float(), gradient.sum(0)
