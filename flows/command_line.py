@@ -50,6 +50,9 @@ def extract(
     backbone: Annotated[str, typer.Option("--backbone", help="Name in the registry.")] = "emotion_lite0",
     weights: Annotated[Path | None, typer.Option("--weights", help="A safetensors file.")] = None,
     min_face_px: Annotated[int, typer.Option("--min-face-px", min=20, help="Smallest face looked for.")] = 40,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="For publishing: search every frame, backbone in float32. Half as fast.")
+    ] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Take only so many videos or subjects.")] = None,
     workers: WorkersOption = None,
     dask_address: DaskOption = None,
@@ -64,6 +67,7 @@ def extract(
         backbone=backbone,
         weights=str(weights) if weights else None,
         min_face_px=min_face_px,
+        exact=exact,
         limit=limit,
         workers=workers,
         dask_address=dask_address,

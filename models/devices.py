@@ -1,8 +1,40 @@
-"""Which device a network runs on."""
+"""Which device a network runs on, and which engine runs it: found out without importing torch."""
 
-import torch
+import ctypes
+import functools
+import os
+from typing import Literal, get_args
+
+from models.openvino_networks import has_openvino
+
+Engine = Literal["openvino", "torch"]
+_ENGINE_VARIABLE = "AFFWILD2_ENGINE"
+_CUDA_LIBRARY = "libcuda.so.1"
 
 
+@functools.cache
 def default_device() -> str:
-    """``cuda`` where this process sees a GPU, else ``cpu``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """``cuda`` where the driver shows this process a GPU, else ``cpu``."""
+    try:
+        driver = ctypes.CDLL(_CUDA_LIBRARY)
+    except OSError:
+        return "cpu"
+    count = ctypes.c_int(0)
+    there = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return "cuda" if there and count.value else "cpu"
+
+
+def default_engine() -> Engine:
+    """torch on a GPU; on a processor OpenVINO where it is installed. ``AFFWILD2_ENGINE`` says it for processors.
+
+    Raises:
+        ValueError: the variable names no engine, or one that is not installed.
+    """
+    wanted = os.environ.get(_ENGINE_VARIABLE, "")
+    if wanted and wanted not in get_args(Engine):
+        raise ValueError(f"{_ENGINE_VARIABLE}: expected one of {', '.join(get_args(Engine))}, got {wanted!r}")
+    if wanted == "openvino" and not has_openvino():
+        raise ValueError(f"{_ENGINE_VARIABLE}: expected the package openvino, found none")
+    if default_device() == "cuda" or wanted == "torch" or not has_openvino():
+        return "torch"
+    return "openvino"

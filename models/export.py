@@ -4,7 +4,6 @@ Needs the extra ``export``. What runs the files, to compare them with the origin
 """
 
 import contextlib
-import copy
 import hashlib
 import importlib
 import json
@@ -19,9 +18,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from models.backbones import Backbone, normalise, resize_to_square
+from models.backbone_weights import resize_to_square
+from models.backbones import Backbone
+from models.network_parts import WholeNetwork
 
 ExportFormat = Literal["onnx", "onnx-int8", "openvino", "executorch"]
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
@@ -74,24 +74,9 @@ def export_backbone(
     return target
 
 
-class _FromPixels(nn.Module):
-    """The network with its normalisation, from uint8 pictures to embeddings and logits."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        # A copy: lowering wants weights in the plain layout, which the original has left for speed.
-        self.network = copy.deepcopy(backbone.network).to(memory_format=torch.contiguous_format)
-        self.spec = backbone.spec
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        x = normalise(pixels, self.spec)
-        embeddings = self.network.forward_head(self.network.forward_features(x), pre_logits=True)
-        return embeddings, self.network.classifier(embeddings)
-
-
 def _write_onnx(backbone: Backbone, path: Path) -> None:
     need_package("onnx")
-    module = _FromPixels(backbone).eval()
+    module = WholeNetwork(backbone).eval()
     example = torch.zeros(2, backbone.spec.input_px, backbone.spec.input_px, 3, dtype=torch.uint8)
     with quiet(), torch.inference_mode():
         torch.onnx.export(
@@ -111,7 +96,9 @@ def _write_executorch(backbone: Backbone, path: Path) -> None:
     with quiet(), torch.no_grad():
         exir = need_package("executorch.exir")
         xnnpack = need_package("executorch.backends.xnnpack.partition.xnnpack_partitioner")
-        program = torch.export.export(_FromPixels(backbone).eval(), (torch.zeros(1, size, size, 3, dtype=torch.uint8),))
+        program = torch.export.export(
+            WholeNetwork(backbone).eval(), (torch.zeros(1, size, size, 3, dtype=torch.uint8),)
+        )
         lowered = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
         path.write_bytes(lowered.to_executorch().buffer)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.backbones import Backbone, resize_to_square
+from models.backbone_weights import resize_to_square
+from models.backbones import Backbone
 from models.export import need_package, quiet
 
 Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

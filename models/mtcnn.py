@@ -6,84 +6,34 @@ and probabilities equal facenet-pytorch's. Cutting crops out of frames is in ``c
 
 import copy
 import functools
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from models.area_pooling import AreaPooling
+from models.detection import (
+    CELL_PX,
+    FINAL_NMS_IOMIN,
+    LEVEL_NMS_IOU,
+    MERGED_NMS_IOU,
+    STRIDE_PX,
+    Detections,
+    DetectorParams,
+    check_frames,
+    level_size,
+)
 
-_CELL_PX, _STRIDE_PX = 12, 2
-_LEVEL_NMS_IOU, _MERGED_NMS_IOU, _FINAL_NMS_IOMIN = 0.5, 0.7, 0.7
 _CROPS_AT_ONCE = 512
 
 
-@dataclass(frozen=True)
-class DetectorParams:
-    """Smallest face in pixels, acceptance thresholds of the three networks, step of the image pyramid."""
-
-    min_face_px: int = 40
-    pnet_threshold: float = 0.6
-    rnet_threshold: float = 0.7
-    onet_threshold: float = 0.7
-    pyramid_factor: float = 0.709
-
-    def __post_init__(self) -> None:
-        if self.min_face_px < _CELL_PX:
-            raise ValueError(f"min_face_px: expected at least {_CELL_PX}, got {self.min_face_px}")
-        for name in ("pnet_threshold", "rnet_threshold", "onet_threshold", "pyramid_factor"):
-            value = getattr(self, name)
-            if not 0 < value < 1:
-                raise ValueError(f"{name}: expected a value between 0 and 1, got {value}")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Detections:
-    """Faces of one frame, largest box first.
-
-    Attributes:
-        box_xyxy_px: float32 [n, 4]; may lie partly outside the frame.
-        landmarks_xy_px: float32 [n, 5, 2]: eye, eye, nose, mouth corner, mouth corner; of each pair the one on the
-            picture's left side first.
-        probability: float32 [n], 0..1.
-    """
-
-    box_xyxy_px: np.ndarray
-    landmarks_xy_px: np.ndarray
-    probability: np.ndarray
-
-    def __post_init__(self) -> None:
-        count = len(self.probability)
-        shapes = self.box_xyxy_px.shape, self.landmarks_xy_px.shape, self.probability.shape
-        if shapes != ((count, 4), (count, 5, 2), (count,)):
-            raise ValueError(f"expected shapes (n, 4), (n, 5, 2), (n,), got {shapes}")
-
-    def __len__(self) -> int:
-        return len(self.probability)
-
-    def __repr__(self) -> str:
-        return f"Detections({len(self)} faces)"
-
-
 @functools.cache
-def _networks() -> tuple[PNet, RNet, ONet]:
-    return PNet().eval(), RNet().eval(), ONet().eval()
-
-
-@functools.cache
-def detector_weights_digest() -> str:
-    """sha256 (64 hex digits) over names, shapes and bytes of the three networks' tensors."""
-    digest = hashlib.sha256()
-    for network in _networks():
-        for name, tensor in sorted(network.state_dict().items()):
-            digest.update(f"{type(network).__name__}.{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
+def build_networks() -> dict[str, nn.Module]:
+    """P-Net, R-Net and O-Net with facenet-pytorch's weights, in evaluation mode."""
+    return {"pnet": PNet().eval(), "rnet": RNet().eval(), "onet": ONet().eval()}
 
 
 class FaceDetector:
@@ -92,7 +42,9 @@ class FaceDetector:
     def __init__(self, params: DetectorParams | None = None, *, device: str = "cpu") -> None:
         self.params = params or DetectorParams()
         self.device = torch.device(device)
-        self._pnet, self._rnet, self._onet = (copy.deepcopy(net).to(self.device) for net in _networks())
+        self._pnet, self._rnet, self._onet = (
+            copy.deepcopy(network).to(self.device) for network in build_networks().values()
+        )
 
     @torch.inference_mode()
     def detect(self, frames: np.ndarray | Sequence[np.ndarray]) -> list[Detections]:
@@ -101,12 +53,9 @@ class FaceDetector:
         Raises:
             ValueError: the frames are not of that shape and type.
         """
-        batch = frames if isinstance(frames, np.ndarray) else np.stack(list(frames))
-        if batch.ndim != 4 or batch.shape[3] != 3 or batch.dtype != np.uint8:
-            raise ValueError(f"expected uint8 frames [B, H, W, 3], got {batch.dtype} {batch.shape}")
-        if not len(batch):
+        if not len(frames):
             return []
-        batch = np.require(batch, requirements=["C", "W"])
+        batch = check_frames(frames if isinstance(frames, np.ndarray) else np.stack(list(frames)))
         # On a CPU one frame at a time stays in the cache; a GPU wants all at once.
         together = 1 if self.device.type == "cpu" else len(batch)
         return [
@@ -121,34 +70,27 @@ class FaceDetector:
         pooling = AreaPooling(frames, device=self.device)
         boxes, owner = self._refine(pooling, frames.shape, boxes, owner)
         box, points, score, found = self._finish(pooling, frames.shape, boxes, owner)
-        return [_sorted(box[found == n], points[found == n], score[found == n]) for n in range(len(frames))]
-
-    def _scales(self, height: int, width: int) -> list[float]:
-        scale = _CELL_PX / self.params.min_face_px
-        side, scales = min(height, width) * scale, []
-        while side >= _CELL_PX:
-            scales.append(scale)
-            scale *= self.params.pyramid_factor
-            side *= self.params.pyramid_factor
-        return scales
+        return [
+            Detections.largest_first(box[found == n], points[found == n], score[found == n]) for n in range(len(frames))
+        ]
 
     def _propose(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Candidates of all pyramid levels: boxes [n, 5] with scores, squared; the frame each belongs to [n]."""
         height, width = pictures.shape[2:]
         found, owners = [], []
-        for scale in self._scales(height, width):
-            size = (int(height * scale + 1), int(width * scale + 1))
+        for scale in self.params.scales(height, width):
+            size = level_size(height, width, scale)
             level = _normalise(torch.nn.functional.interpolate(pictures, size=size, mode="area"))
             shift, probability = self._pnet(level.contiguous(memory_format=torch.channels_last))
             candidates, owner = _candidates(shift, probability[:, 1], scale, self.params.pnet_threshold)
-            kept = batched_nms(candidates[:, :4], candidates[:, 4], owner, _LEVEL_NMS_IOU)
+            kept = batched_nms(candidates[:, :4], candidates[:, 4], owner, LEVEL_NMS_IOU)
             found.append(candidates[kept])
             owners.append(owner[kept])
         if not found:
             empty = torch.zeros((0, 5), device=self.device)
             return empty, torch.zeros(0, dtype=torch.long, device=self.device)
         boxes, owner = torch.cat(found), torch.cat(owners)
-        kept = batched_nms(boxes[:, :4], boxes[:, 4], owner, _MERGED_NMS_IOU)
+        kept = batched_nms(boxes[:, :4], boxes[:, 4], owner, MERGED_NMS_IOU)
         boxes, owner = boxes[kept], owner[kept]
         sides = (boxes[:, 2:4] - boxes[:, 0:2]).repeat(1, 2)
         refined = boxes[:, :4] + boxes[:, 5:9] * sides
@@ -165,7 +107,7 @@ class FaceDetector:
         passed = score > self.params.rnet_threshold
         boxes = torch.cat([boxes[passed, :4], score[passed, None]], dim=1)
         owner, shift = owner[passed], shift[passed]
-        kept = batched_nms(boxes[:, :4], boxes[:, 4], owner, _MERGED_NMS_IOU)
+        kept = batched_nms(boxes[:, :4], boxes[:, 4], owner, MERGED_NMS_IOU)
         return _squared(_regressed(boxes[kept], shift[kept])), owner[kept]
 
     def _finish(
@@ -202,8 +144,8 @@ def _candidates(shift: Tensor, probability: Tensor, scale: float, threshold: flo
     owner, row, column = torch.nonzero(probability >= threshold, as_tuple=True)
     score = probability[owner, row, column]
     cell = torch.stack([column, row], dim=1).to(shift.dtype)
-    start = ((_STRIDE_PX * cell + 1) / scale).floor()
-    end = ((_STRIDE_PX * cell + _CELL_PX - 1 + 1) / scale).floor()
+    start = ((STRIDE_PX * cell + 1) / scale).floor()
+    end = ((STRIDE_PX * cell + CELL_PX - 1 + 1) / scale).floor()
     return torch.cat([start, end, score[:, None], shift[owner, :, row, column]], dim=1), owner
 
 
@@ -248,11 +190,5 @@ def _nms_by_smaller(boxes: np.ndarray, owner: np.ndarray) -> np.ndarray:
         width = np.minimum(boxes[best, 2], boxes[rest, 2]) - np.maximum(boxes[best, 0], boxes[rest, 0]) + 1
         height = np.minimum(boxes[best, 3], boxes[rest, 3]) - np.maximum(boxes[best, 1], boxes[rest, 1]) + 1
         overlap = np.maximum(0, width) * np.maximum(0, height) / np.minimum(area[best], area[rest])
-        order = rest[(overlap <= _FINAL_NMS_IOMIN) | (owner[rest] != owner[best])]
+        order = rest[(overlap <= FINAL_NMS_IOMIN) | (owner[rest] != owner[best])]
     return np.array(kept, dtype=int)
-
-
-def _sorted(box: np.ndarray, points: np.ndarray, score: np.ndarray) -> Detections:
-    area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
-    order = np.lexsort((-score, -area))
-    return Detections(box[order].astype("f4"), points[order].astype("f4"), score[order].astype("f4"))

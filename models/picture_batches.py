@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from models.backbones import resize_to_square
+from models.backbone_weights import resize_to_square
 from models.crops import decode_jpeg
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from models.allocator import keep_freed_memory
 from models.backbone_specs import BackboneSpec
-from models.backbones import build_network, normalise, resize_to_square
+from models.backbone_weights import resize_to_square
+from models.backbones import build_network, normalise
 from models.losses import balanced_weights, log_prior
 from models.metrics import classification_figures, mean_ccc
 from models.picture_batches import PictureSet, training_batches

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from models.backbone_specs import UNKNOWN_IDENTITY, BackboneSpec, get_spec
-from models.backbones import METADATA_KEY, Backbone
+from models.backbone_weights import METADATA_KEY
+from models.backbones import Backbone
 from models.catalogue import BRANCH, ORIGIN, PublishedWeights
 from models.pickled_tensors import read_pickled_tensors
 

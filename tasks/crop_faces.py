@@ -17,13 +17,14 @@ from data_contracts.store import Store
 from data_contracts.video import read_segment
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED
 from models.crops import crop_face, encode_jpeg, shrink_to
-from models.mtcnn import Detections, DetectorParams, detector_weights_digest
+from models.detection import Detections, DetectorParams, detector_weights_digest
+from models.following import first_of_group
 from tasks.units import Product, Unit
 from tasks.video_index_rows import read_video_index
-from tasks.worker_models import get_detector
+from tasks.worker_models import follow_faces, get_detector
 
-CODE_VERSION = 1
-SEGMENT_FRAMES = 2048
+CODE_VERSION = 2
+SEGMENT_FRAMES = 512
 _CHUNK_FRAMES = 16
 # 100 MB of RGB: sixteen frames of 1080p, four of 4K.
 _CHUNK_PIXELS = 16 * 1920 * 1088
@@ -49,11 +50,19 @@ class CroppedVideo:
     segments: list[tuple[UnitKey, Manifest]]
 
 
+def crop_params(*, min_face_px: int, exact: bool) -> CropParams:
+    """The usual parameters; ``exact``: every frame is searched, instead of following a single face."""
+    every = 1 if exact else DetectorParams().search_every_frames
+    return CropParams(DetectorParams(min_face_px=min_face_px, search_every_frames=every))
+
+
 def crop_params_of(values: dict[str, Any] | None) -> CropParams:
     """The parameters that a manifest states; the defaults if it states none."""
     if values is None:
         return CropParams()
-    return CropParams(**(values | {"detector": DetectorParams(**values["detector"])}))
+    # Before faces were followed, every frame was searched.
+    detector = DetectorParams(**({"search_every_frames": 1} | values["detector"]))
+    return CropParams(**(values | {"detector": detector}))
 
 
 def source_of(params: CropParams) -> str:
@@ -126,14 +135,27 @@ def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counte
     first, count = unit.arguments["first"], unit.arguments["count"]
     index = read_video_index(store, unit.key.value("video"))
     chunk_frames = max(1, min(_CHUNK_FRAMES, _CHUNK_PIXELS // (index.width_px * index.height_px)))
+    follower = follow_faces(params.detector)
+    start = first_of_group(first, params.detector.search_every_frames) if follower else first
     chunks = read_segment(
-        Path(unit.arguments["path"]), index, first_frame=first, frame_count=count, chunk_frames=chunk_frames
+        Path(unit.arguments["path"]),
+        index,
+        first_frame=start,
+        frame_count=first + count - start,
+        chunk_frames=chunk_frames,
     )
     expected = first
     for numbers, frames in chunks:
         rows: list[dict[str, object]] = []
-        detections = get_detector(params.detector).detect(frames)
+        if follower:
+            detections = [
+                follower.detect(number, frame) for number, frame in zip(numbers.tolist(), frames, strict=True)
+            ]
+        else:
+            detections = get_detector(params.detector).detect(frames)
         for number, frame, found in zip(numbers.tolist(), frames, detections, strict=True):
+            if number < first:
+                continue
             rows.extend(_status_row(missing, NOT_DECODED) for missing in range(expected, number))
             rows.extend(_face_rows(number, frame, found, params))
             expected = number + 1

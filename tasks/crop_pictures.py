@@ -17,12 +17,12 @@ from data_contracts.schemas import PICTURES
 from data_contracts.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
 from models.crops import crop_face, encode_jpeg, shrink_to
-from models.mtcnn import Detections, DetectorParams, detector_weights_digest
+from models.detection import Detections, DetectorParams, detector_weights_digest
 from tasks.crop_faces import CropParams
 from tasks.units import Product, Unit
 from tasks.worker_models import get_detector
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 _PICTURES_PER_UNIT = 500
 _MAX_PIXELS = 64_000_000
 # Smallest share of the largest face's area that a face nearer to the middle needs to be the one that is meant.
@@ -86,7 +86,7 @@ def _row(picture: Picture, params: CropParams, problems: list[str]) -> dict[str,
     if picture.box_xyxy_px is not None:
         box = np.array(picture.box_xyxy_px, np.float32)
     else:
-        found = get_detector(params.detector).detect(image[None])[0]
+        found = get_detector(params.detector, one_size=False).detect(image[None])[0]
         chosen = main_face(found, width_px=image.shape[1], height_px=image.shape[0])
         if chosen is None:
             return {"status": NO_FACE}

@@ -13,26 +13,30 @@ from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import Dataset, features_dataset
 from data_contracts.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
-from models.backbone_specs import get_spec
-from models.backbones import weights_digest
+from models.backbone_specs import Precision, get_spec
+from models.backbone_weights import weights_digest
 from models.crops import decode_jpeg
 from tasks.fetch_weights import find_weights
 from tasks.units import Product, Unit
 from tasks.worker_models import get_backbone
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 _BATCH_FRAMES = 64
 
 
 @dataclass(frozen=True)
 class BackboneChoice:
-    """A backbone of the registry and, if not the bundled ones, a file with its weights."""
+    """A backbone of the registry, a file with its weights if they are not the bundled ones, and its precision.
+
+    Where a processor has no bfloat16, float32 takes its place.
+    """
 
     name: str
     weights: str | None = None
+    precision: Precision = "bfloat16"
 
     @classmethod
-    def find(cls, name: str, weights: str | None) -> "BackboneChoice":
+    def find(cls, name: str, weights: str | None, precision: Precision = "bfloat16") -> "BackboneChoice":
         """The choice with the file of installed weights filled in.
 
         Raises:
@@ -43,12 +47,12 @@ class BackboneChoice:
             weights_digest(name, file)
         except ValueError as error:
             raise InputError(str(error)) from error
-        return cls(name, file)
+        return cls(name, file, precision)
 
     def made_from(self) -> str:
         """Fingerprint of preprocessing, architecture and weights."""
         digest = weights_digest(self.name, self.weights)
-        return fingerprint(spec=get_spec(self.name), weights=digest, version=CODE_VERSION)
+        return fingerprint(spec=get_spec(self.name), weights=digest, precision=self.precision, version=CODE_VERSION)
 
     @property
     def variant(self) -> str:
@@ -115,13 +119,15 @@ def plan_embed_faces(subjects: Sequence[SubjectFaces], *, source: str, backbone:
 def compute(store: Store, unit: Unit) -> Product:
     """Features of one subject in one segment, in batches; a crop that is not a picture is counted, not fatal."""
     choice: BackboneChoice = unit.arguments["backbone"]
-    backbone = get_backbone(choice.name, choice.weights)
-    dataset = features_dataset(backbone.spec.embedding_size, tuple(backbone.class_names))
+    backbone = get_backbone(choice.name, choice.weights, choice.precision)
+    dataset = features_dataset(backbone.spec.embedding_size, tuple(backbone.spec.class_names))
     manifest: Manifest = unit.arguments["faces"][1]
     product = Product(dataset, [])
     product.details = manifest.details | {
         "backbone_name": choice.name,
         "weights": choice.weights,
+        "precision": choice.precision,
+        "engine": backbone.engine,
     }
     product.tables = _tables(store, unit, dataset, product)
     return product
@@ -130,7 +136,7 @@ def compute(store: Store, unit: Unit) -> Product:
 def _tables(store: Store, unit: Unit, dataset: Dataset, product: Product) -> Iterator[pa.Table]:
     counts = product.counts
     choice: BackboneChoice = unit.arguments["backbone"]
-    backbone = get_backbone(choice.name, choice.weights)
+    backbone = get_backbone(choice.name, choice.weights, choice.precision)
     for numbers, crops in _frames(store, unit):
         images = [
             None if crop is None else _decode(crop, unit.key.value("subject"), number, product)
@@ -141,7 +147,7 @@ def _tables(store: Store, unit: Unit, dataset: Dataset, product: Product) -> Ite
         counts[NO_FACE] += sum(crop is None for crop in crops)
         shown = [image for image in images if image is not None]
         embeddings = np.zeros((len(images), backbone.spec.embedding_size), np.float16)
-        logits = np.zeros((len(images), len(backbone.class_names)), np.float32)
+        logits = np.zeros((len(images), len(backbone.spec.class_names)), np.float32)
         if shown:
             embeddings[has_face], logits[has_face] = backbone.extract(shown)
         yield _features_table(dataset, np.asarray(numbers), has_face, embeddings, logits)

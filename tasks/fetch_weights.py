@@ -19,7 +19,6 @@ from models.catalogue import (
     git_blob_id,
     published_for,
 )
-from models.weight_conversion import convert_weights
 
 _BASE_URL = f"https://raw.githubusercontent.com/{ORIGIN}/{BRANCH}"
 _URL_VARIABLE, _CACHE_VARIABLE = "AFFWILD2_WEIGHTS_URL", "AFFWILD2_CACHE"
@@ -127,6 +126,9 @@ def _find(name: str) -> PublishedWeights:
 def _place(source: Path, published: PublishedWeights, target: Path, *, verified: bool) -> None:
     """Write the usable form under a temporary name, then rename it."""
     try:
+        # Needs torch, which a worker that only looks for weights should not import.
+        from models.weight_conversion import convert_weights
+
         data = convert_weights(source, published, verified=verified) if published.convertible else source.read_bytes()
     except ValueError as error:
         raise InputError(str(error)) from error

@@ -14,9 +14,10 @@ from data_contracts.editions import ABAW3_FOLDERS, ABAW3_TEST_LISTS, HEADERS
 from data_contracts.errors import InputError
 from data_contracts.vocabulary import ACTION_UNITS, SetName, TaskName
 from models.crops import encode_jpeg
+from models.detection import DetectorParams
 from models.face_warp import PATCH_PX, FacePatch, cut_face_patch, soft_oval, warp_face
-from models.mtcnn import FaceDetector
 from tasks.demo_people import Appearance, Performance, appear, perform
+from tasks.worker_models import get_detector
 
 _WIDTH, _HEIGHT, _FPS = 320, 240, 25
 
@@ -95,7 +96,7 @@ def load_portraits() -> list[np.ndarray]:
 
 
 def _patch(portrait: np.ndarray) -> FacePatch:
-    (found,) = FaceDetector().detect(portrait[None])
+    (found,) = get_detector(DetectorParams()).detect(portrait[None])
     assert len(found), "a portrait without a face"
     return cut_face_patch(portrait, found.landmarks_xy_px[0])
 

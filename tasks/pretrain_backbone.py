@@ -20,7 +20,8 @@ from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.pictures import PICTURE_EXPRESSIONS
 from data_contracts.store import Store
 from data_contracts.vocabulary import FACE_FOUND
-from models.backbones import load_backbone, weights_digest
+from models.backbone_weights import weights_digest
+from models.backbones import load_backbone
 from models.devices import default_device
 from models.picture_batches import PictureFile, PictureSet
 from models.pretraining import BackboneTrainer

@@ -37,7 +37,7 @@ class FeaturesVariant:
     def origin(self) -> dict[str, Any]:
         """How the features came to be: ``backbone_name``, ``weights``, ``crop_params`` (None for official crops)."""
         details = next(iter(self.subjects.values()))[0][1].details
-        return {name: details.get(name) for name in ("backbone_name", "weights", "crop_params")}
+        return {name: details.get(name) for name in ("backbone_name", "weights", "precision", "crop_params")}
 
 
 def find_features(store: Store, *, backbone: str | None = None, source: str | None = None) -> FeaturesVariant:

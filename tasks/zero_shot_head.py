@@ -41,6 +41,7 @@ def provide_zero_shot_head(store: Store, backbone: BackboneChoice) -> Bundle:
         "source": source_of(params),
         "backbone_name": backbone.name,
         "weights": backbone.weights,
+        "precision": backbone.precision,
         "crop_params": asdict(params),
         "figure": "macro_f1",
         "figures": {},

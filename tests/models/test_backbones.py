@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from models.backbone_specs import REGISTRY
-from models.backbones import load_backbone, weights_digest
+from models.backbone_weights import weights_digest
+from models.backbones import load_backbone
 
 
 def random_weights(path, name, *, classes=None, metadata=None):

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from models.backbone_specs import REGISTRY
-from models.backbones import normalise, resize_to_square
+from models.backbone_weights import resize_to_square
+from models.backbones import normalise
 
 # Red, green, blue at a quarter of the height and half of the width, and at half of the height and a third of the width.
 _B0 = ((1.4783, 1.0280, 0.8274), (-1.5014, -1.7381, -1.6476))

@@ -3,7 +3,12 @@ import pytest
 from facenet_pytorch import MTCNN
 from PIL import Image
 
-from models.mtcnn import Detections, DetectorParams, FaceDetector, detector_weights_digest
+from models.detection import Detections, DetectorParams, detector_weights_digest
+from models.mtcnn import FaceDetector
+from models.mtcnn_cpu import CpuFaceDetector
+from models.tracking import iou
+
+both = pytest.mark.parametrize("detector_class", [FaceDetector, CpuFaceDetector])
 
 
 def canvas(portraits, *, height=360, width=640, placed=()):
@@ -24,11 +29,12 @@ SCENES = {
 }
 
 
+@both
 @pytest.mark.parametrize("min_face_px", [20, 40, 80])
-def test_equals_facenet_pytorch(portraits, min_face_px):
+def test_equals_facenet_pytorch(portraits, detector_class, min_face_px):
     frames = np.stack([canvas(portraits, placed=placed) for placed in SCENES.values()])
     reference = MTCNN(keep_all=True, min_face_size=min_face_px, post_process=False)
-    found = FaceDetector(DetectorParams(min_face_px=min_face_px)).detect(frames)
+    found = detector_class(DetectorParams(min_face_px=min_face_px)).detect(frames)
     assert [len(f) > 0 for f in found[:3]] == [True] * 3
     for frame, ours in zip(frames, found, strict=True):
         boxes, probabilities, landmarks = reference.detect(frame, landmarks=True)
@@ -43,8 +49,9 @@ def test_equals_facenet_pytorch(portraits, min_face_px):
             assert abs(ours.probability[at] - probability) < 1e-4
 
 
-def test_each_face_is_found_where_it_is(portraits):
-    (found,) = FaceDetector().detect(canvas(portraits, placed=SCENES["two"])[None])
+@both
+def test_each_face_is_found_where_it_is(portraits, detector_class):
+    (found,) = detector_class().detect(canvas(portraits, placed=SCENES["two"])[None])
     centres = sorted((found.box_xyxy_px[:, :2] + found.box_xyxy_px[:, 2:])[:, 0] / 2)
     assert len(found) == 2 and centres[0] < 270 < 280 < centres[1]
     area = (found.box_xyxy_px[:, 2:] - found.box_xyxy_px[:, :2]).prod(axis=1)
@@ -53,24 +60,29 @@ def test_each_face_is_found_where_it_is(portraits):
     assert eye[0] < nose[0] < other_eye[0] and eye[1] < nose[1] < mouth[1]
 
 
-def test_a_frame_does_not_depend_on_its_batch(portraits):
+@both
+def test_a_frame_does_not_depend_on_its_batch(portraits, detector_class):
     frames = np.stack([canvas(portraits, placed=SCENES[name]) for name in ("one", "none", "two")])
-    detector = FaceDetector()
+    detector = detector_class()
     for alone, together in zip(
         [detector.detect(f[None])[0] for f in frames], detector.detect(list(frames)), strict=True
     ):
         np.testing.assert_allclose(alone.box_xyxy_px, together.box_xyxy_px, atol=1e-3)
 
 
-def test_tiny_and_empty_input():
-    detector = FaceDetector()
+@both
+def test_tiny_and_empty_input(detector_class):
+    detector = detector_class()
     assert detector.detect(np.zeros((0, 100, 100, 3), np.uint8)) == []
     assert [len(found) for found in detector.detect(np.zeros((2, 8, 8, 3), np.uint8))] == [0, 0]
 
 
-def test_wrong_input_is_refused():
+@both
+def test_wrong_input_is_refused(detector_class):
     with pytest.raises(ValueError, match="uint8 frames"):
-        FaceDetector().detect(np.zeros((1, 50, 50, 3), np.float32))
+        detector_class().detect(np.zeros((1, 50, 50, 3), np.float32))
+    with pytest.raises(ValueError, match="search_every_frames"):
+        DetectorParams(search_every_frames=0)
     with pytest.raises(ValueError, match="min_face_px"):
         DetectorParams(min_face_px=4)
     with pytest.raises(ValueError, match="rnet_threshold"):
@@ -82,3 +94,28 @@ def test_wrong_input_is_refused():
 def test_digest_is_of_the_weights():
     assert len(detector_weights_digest()) == 64
     assert detector_weights_digest() == detector_weights_digest()
+
+
+def test_compiled_for_any_size_finds_the_same(portraits):
+    frame = canvas(portraits, placed=SCENES["two"])
+    fixed, free = (CpuFaceDetector(one_size=one_size).detect(frame[None])[0] for one_size in (True, False))
+    np.testing.assert_allclose(fixed.box_xyxy_px, free.box_xyxy_px, atol=1e-3)
+
+
+@pytest.mark.parametrize("scene", ["one", "small and large", "cut by the edges"])
+def test_near_its_place_each_face_is_found_as_in_the_whole_frame(portraits, scene):
+    frame, detector = canvas(portraits, placed=SCENES[scene]), CpuFaceDetector()
+    whole = detector.detect(frame[None])[0]
+    assert len(whole)
+    for box in whole.box_xyxy_px:
+        side = box[2] - box[0]
+        moved = box + np.array([0.06, -0.05, 0.1, -0.02], np.float32) * side
+        near = detector.detect_near(frame, moved)
+        assert len(near) == 1
+        assert iou(near.box_xyxy_px, box[None])[0, 0] > 0.85
+
+
+def test_far_from_any_face_nothing_is_found(portraits):
+    frame, detector = canvas(portraits, placed=SCENES["one"]), CpuFaceDetector()
+    for box in ([500, 200, 600, 300], [-90, -90, -10, -10], [0, 0, 639, 359], [600, 320, 700, 420]):
+        assert len(detector.detect_near(frame, np.array(box, np.float32))) == 0

@@ -1,0 +1,192 @@
+"""Inner loops of the fast cascade: integral images, area pooling, candidates, suppression. Compiled, without the GIL.
+
+An integral image is int32 [H + 1, (W + 1) * 3], colours interleaved. Sums may wrap around; differences of them are
+right all the same. Every pooling window is that of ``adaptive_avg_pool2d``: from floor(i n / m) to ceil((i + 1) n / m).
+"""
+
+import numba
+import numpy as np
+
+# As the networks were trained: (x - 127.5) / 128.
+_MEAN = np.float32(127.5)
+_SCALE = np.float32(0.0078125)
+_COLOURS = 3
+
+
+@numba.njit(cache=True, nogil=True)
+def integrate(frame: np.ndarray, sums: np.ndarray) -> None:
+    """Fill the integral image of a picture uint8 [h, w, 3]; row and column 0 of ``sums`` are set to 0."""
+    height, width = frame.shape[:2]
+    count = width * _COLOURS
+    row = np.empty(count, np.int32)
+    sums[0, : count + _COLOURS] = 0
+    for y in range(height):
+        red = green = blue = np.int32(0)
+        for x in range(width):
+            red += np.int32(frame[y, x, 0])
+            green += np.int32(frame[y, x, 1])
+            blue += np.int32(frame[y, x, 2])
+            row[x * _COLOURS] = red
+            row[x * _COLOURS + 1] = green
+            row[x * _COLOURS + 2] = blue
+        sums[y + 1, :_COLOURS] = 0
+        # Apart from the sums along the row, which depend on one another, this loop runs many columns at a time.
+        above, here = sums[y, _COLOURS : count + _COLOURS], sums[y + 1, _COLOURS : count + _COLOURS]
+        for at in range(count):
+            here[at] = above[at] + row[at]
+
+
+@numba.njit(cache=True, nogil=True)
+def _windows(size: int, count: int, first: int, starts: np.ndarray, ends: np.ndarray) -> None:
+    """Windows ``first``, ``first + 1``, ... of ``count`` windows over ``size`` pixels; empty where there are none."""
+    for place in range(len(starts)):
+        number = first + place
+        if 0 <= number < count:
+            starts[place] = number * size // count
+            ends[place] = ((number + 1) * size + count - 1) // count
+        else:
+            starts[place] = ends[place] = 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _pool(
+    sums: np.ndarray, top: np.ndarray, bottom: np.ndarray, left: np.ndarray, right: np.ndarray, out: np.ndarray
+) -> None:
+    """Normalised means float32 [3, h, w] of the windows; 0 where a window is empty."""
+    for i in range(len(top)):
+        upper, lower = sums[top[i]], sums[bottom[i]]
+        rows = bottom[i] - top[i]
+        for j in range(len(left)):
+            near, far = left[j] * _COLOURS, right[j] * _COLOURS
+            pixels = rows * (right[j] - left[j])
+            share = np.float32(1) / np.float32(pixels) if pixels else np.float32(0)
+            for colour in range(_COLOURS):
+                total = lower[far + colour] - upper[far + colour] - lower[near + colour] + upper[near + colour]
+                mean = np.float32(total) * share if pixels else _MEAN
+                out[colour, i, j] = (mean - _MEAN) * _SCALE
+
+
+@numba.njit(cache=True, nogil=True)
+def pool_level(sums: np.ndarray, height: int, width: int, out: np.ndarray) -> None:
+    """A frame of that size pooled to a whole level of the pyramid, float32 [3, h, w]."""
+    rows, columns = out.shape[1], out.shape[2]
+    top, bottom = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    left, right = np.empty(columns, np.int64), np.empty(columns, np.int64)
+    _windows(height, rows, 0, top, bottom)
+    _windows(width, columns, 0, left, right)
+    _pool(sums, top, bottom, left, right, out)
+
+
+@numba.njit(cache=True, nogil=True)
+def pool_level_part(
+    sums: np.ndarray,
+    origin_px: tuple[int, int],
+    frame_px: tuple[int, int],
+    level_px: tuple[int, int],
+    first_px: tuple[int, int],
+    out: np.ndarray,
+) -> None:
+    """Part of a level, float32 [3, h, w], from pixel ``first_px`` (row, column) on; what lies outside is grey.
+
+    ``sums`` is the integral image of a part of the frame that begins at ``origin_px``; sizes are (height, width).
+    """
+    rows, columns = out.shape[1], out.shape[2]
+    top, bottom = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    left, right = np.empty(columns, np.int64), np.empty(columns, np.int64)
+    _windows(frame_px[0], level_px[0], first_px[0], top, bottom)
+    _windows(frame_px[1], level_px[1], first_px[1], left, right)
+    for i in range(rows):
+        if bottom[i]:
+            top[i] -= origin_px[0]
+            bottom[i] -= origin_px[0]
+    for j in range(columns):
+        if right[j]:
+            left[j] -= origin_px[1]
+            right[j] -= origin_px[1]
+    _pool(sums, top, bottom, left, right, out)
+
+
+@numba.njit(cache=True, nogil=True)
+def pool_boxes(sums: np.ndarray, origin_px: tuple[int, int], boxes: np.ndarray, out: np.ndarray) -> None:
+    """Boxes int64 [n, 4] (x1, y1, x2, y2, ends exclusive, at least a pixel) pooled to float32 [n, 3, size, size]."""
+    size = out.shape[2]
+    top, bottom = np.empty(size, np.int64), np.empty(size, np.int64)
+    left, right = np.empty(size, np.int64), np.empty(size, np.int64)
+    for number in range(len(boxes)):
+        x1, y1, x2, y2 = boxes[number]
+        _windows(y2 - y1, size, 0, top, bottom)
+        _windows(x2 - x1, size, 0, left, right)
+        top += y1 - origin_px[0]
+        bottom += y1 - origin_px[0]
+        left += x1 - origin_px[1]
+        right += x1 - origin_px[1]
+        _pool(sums, top, bottom, left, right, out[number])
+
+
+@numba.njit(cache=True, nogil=True)
+def find_candidates(
+    probability: np.ndarray,
+    shift: np.ndarray,
+    first_px: tuple[int, int],
+    cells: tuple[int, int],
+    scale: float,
+    threshold: float,
+) -> np.ndarray:
+    """Cells that pass, float32 [n, 9]: box in frame pixels, score, four shifts.
+
+    ``probability`` [h, w] and ``shift`` [4, h, w] of a level, or of its part from pixel ``first_px`` (row, column) on;
+    ``cells`` (rows, columns) of the whole level: what lies beyond is no cell.
+    """
+    rows = min(probability.shape[0], cells[0] - first_px[0] // 2)
+    columns = min(probability.shape[1], cells[1] - first_px[1] // 2)
+    from_row, from_column = max(0, -first_px[0] // 2), max(0, -first_px[1] // 2)
+    count = 0
+    for i in range(from_row, rows):
+        for j in range(from_column, columns):
+            count += probability[i, j] >= threshold
+    found = np.empty((count, 9), np.float32)
+    count = 0
+    by = np.float32(scale)
+    for i in range(from_row, rows):
+        for j in range(from_column, columns):
+            if probability[i, j] >= threshold:
+                x, y = 2 * j + first_px[1], 2 * i + first_px[0]
+                found[count, 0] = np.floor(np.float32(x + 1) / by)
+                found[count, 1] = np.floor(np.float32(y + 1) / by)
+                found[count, 2] = np.floor(np.float32(x + 12) / by)
+                found[count, 3] = np.floor(np.float32(y + 12) / by)
+                found[count, 4] = probability[i, j]
+                for k in range(4):
+                    found[count, 5 + k] = shift[k, i, j]
+                count += 1
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def suppress(boxes: np.ndarray, threshold: float, by_smaller: bool) -> np.ndarray:
+    """Rows that greedy suppression keeps, int64, best score first; ``boxes`` float32 [n, >= 5], column 4 the score.
+
+    Overlap is intersection over union; ``by_smaller``: over the smaller box, sides counted in whole pixels (+ 1).
+    """
+    extra = np.float32(1) if by_smaller else np.float32(0)
+    order = np.argsort(-boxes[:, 4], kind="mergesort")
+    area = (boxes[:, 2] - boxes[:, 0] + extra) * (boxes[:, 3] - boxes[:, 1] + extra)
+    gone = np.zeros(len(boxes), np.bool_)
+    kept = np.empty(len(boxes), np.int64)
+    count = 0
+    for a in range(len(order)):
+        best = order[a]
+        if gone[best]:
+            continue
+        kept[count] = best
+        count += 1
+        for b in range(a + 1, len(order)):
+            other = order[b]
+            if gone[other]:
+                continue
+            width = min(boxes[best, 2], boxes[other, 2]) - max(boxes[best, 0], boxes[other, 0]) + extra
+            height = min(boxes[best, 3], boxes[other, 3]) - max(boxes[best, 1], boxes[other, 1]) + extra
+            shared = max(np.float32(0), width) * max(np.float32(0), height)
+            whole = min(area[best], area[other]) if by_smaller else area[best] + area[other] - shared
+            gone[other] = shared > np.float32(threshold) * whole
+    return kept[:count]
