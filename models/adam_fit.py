@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.feature_rows import BLOCK_ROWS, RowReader, TrainingRows, moments
-from models.first_layer import Precision, RoundedLinear
+from models.head_layers import Precision, RoundedLinear, SeededDropout
 from models.heads import OUTPUT_NAMES
 from models.losses import ccc_loss, class_weights, expression_loss, unit_loss, unit_weights
 from models.metrics import accuracy, score_branch
@@ -46,7 +46,7 @@ class AdamFit:
             self._mean, self._deviation = moments(train, self._rows, recipe.features)
         self._reader = self._read(train, recipe.batch_size)
         networks: dict[str, nn.Module] = {
-            branch: _network(width, branch, recipe, precision) for branch in recipe.branches
+            branch: _network(width, branch, recipe, precision, seed) for branch in recipe.branches
         }
         self._networks = nn.ModuleDict(networks).to(self._device)
         self._weights: dict[str, Tensor] = {}
@@ -157,12 +157,13 @@ class AdamFit:
         return score_branch(branch, labels, decisions)[recipe.checkpoint]
 
 
-def _network(width: int, branch: Branch, recipe: HeadRecipe, precision: Precision) -> nn.Sequential:
+def _network(width: int, branch: Branch, recipe: HeadRecipe, precision: Precision, seed: int) -> nn.Sequential:
     outputs = len(OUTPUT_NAMES[branch])
     if recipe.hidden_units:
         # Outputs of a linear head would show the rounding; a hidden layer is as sure of itself as its dropout.
         hidden = (RoundedLinear if precision == "bfloat16" else nn.Linear)(width, recipe.hidden_units)
-        network = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(recipe.dropout), nn.Linear(recipe.hidden_units, outputs))
+        dropout = SeededDropout(recipe.dropout, np.random.default_rng([seed, *branch.encode()]))
+        network = nn.Sequential(hidden, nn.ReLU(), dropout, nn.Linear(recipe.hidden_units, outputs))
     else:
         network = nn.Sequential(nn.Linear(width, outputs))
     for module in network:

@@ -14,6 +14,7 @@ from data_contracts.manifest import Manifest
 from data_contracts.store import Store
 from data_contracts.vocabulary import SetName, TaskName
 from models.devices import default_device
+from models.head_layers import Precision, native_precision
 from models.heads import head_to_bytes
 from models.recipes import TaskRecipe, get_recipe
 from models.training import fit_seeds
@@ -22,7 +23,7 @@ from tasks.jobs import Files, Job
 from tasks.subject_features import FeaturesVariant
 from tasks.training_rows import LabelCoverage, gather_rows
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 COVERAGE_COLUMNS = (
     "set_name",
     "subjects",
@@ -74,10 +75,12 @@ def plan_fit_head(
             raise InputError(f"{store.url}: expected labels of {choice.task} {name}, found none; import_labels failed")
         labels[name] = known[key]
     subjects = sorted({s for m in labels.values() for s in m.details["subjects"] if s in variant.subjects})
+    precision = native_precision(default_device())
     made_from = fingerprint(
         stage="fit_head",
         version=CODE_VERSION,
         recipe=choice.head_recipe(),
+        precision=precision,
         epochs=epochs,
         labels=[(name, manifest.identity) for name, manifest in labels.items()],
         features=[(subject, variant.identity(subject)) for subject in subjects],
@@ -85,7 +88,8 @@ def plan_fit_head(
     )
     used = FeaturesVariant(variant.backbone, variant.source, {s: variant.subjects[s] for s in subjects})
     name = variant_name(f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}", made_from)
-    return Job(f"heads/{name}", made_from, {"choice": choice, "variant": used, "labels": labels, "epochs": epochs})
+    arguments = {"choice": choice, "variant": used, "labels": labels, "epochs": epochs, "precision": precision}
+    return Job(f"heads/{name}", made_from, arguments)
 
 
 def make(store: Store, job: Job) -> Files:
@@ -101,6 +105,7 @@ def make(store: Store, job: Job) -> Files:
         name: store.read_unit(labels_key(choice.task, name), m) for name, m in labels.items()
     }
     epochs: list[list[int]] | None = job.arguments["epochs"]
+    precision: Precision = job.arguments["precision"]
     fitted_on = {name: table for name, table in tables.items() if epochs or name == "train"}
     with tempfile.TemporaryDirectory(prefix="affwild2-rows-") as scratch:
         train, coverage = gather_rows(store, variant, fitted_on, task=choice.task, folder=_new(scratch, "train"))
@@ -116,6 +121,7 @@ def make(store: Store, job: Job) -> Files:
                 task=choice.task,
                 recipe=choice.head_recipe(),
                 epochs=epochs,
+                precision=precision,
                 device=default_device(),
             )
         except ValueError as error:
@@ -124,7 +130,8 @@ def make(store: Store, job: Job) -> Files:
     files = head_to_bytes(fitted.head)
     files["metrics.json"] = json.dumps(metrics, indent=1, sort_keys=True).encode() + b"\n"
     details = _details(choice, variant, coverage, fitted.figures, fitted.seed_figures)
-    return Files(files, details | {"best_epochs": fitted.best_epochs, "trained_on": list(fitted_on)})
+    details |= {"best_epochs": fitted.best_epochs, "trained_on": list(fitted_on), "precision": precision}
+    return Files(files, details)
 
 
 def _new(scratch: str, name: str) -> Path:

@@ -18,7 +18,7 @@ import numpy as np
 from pairs import Pair, run_script
 
 from models.feature_rows import TrainingRows
-from models.first_layer import native_precision
+from models.head_layers import native_precision
 from models.metrics import score_branch
 from models.recipes import get_recipe
 from models.training import fit_seeds

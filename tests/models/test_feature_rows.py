@@ -53,3 +53,22 @@ def test_unequal_lengths_and_nan_are_refused():
     broken[3, 1] = np.nan
     with pytest.raises(ValueError, match="finite"):
         moments(TrainingRows(broken, data.logits, data.labels), np.arange(50), "embeddings")
+
+
+@pytest.mark.parametrize("features", ["embeddings", "scores", "both"])
+def test_reader_gives_what_the_plain_way_gives(tmp_path, features):
+    data = rows(tmp_path)
+    reader, index = RowReader(data, features, batch_rows=8), RANDOM.integers(0, 50, 30)
+    blocks = [(block, inputs.clone()) for block, inputs in reader.blocks(index)]
+    assert [len(block) for block, _ in blocks] == [8, 8, 8, 6]
+    assert (np.concatenate([block for block, _ in blocks]) == index).all()
+    assert (torch.cat([inputs for _, inputs in blocks]) == data.inputs(index, features)).all()
+    with pytest.raises(IndexError, match="at most 8 rows"):
+        reader.read(index)
+
+
+def test_reader_standardises():
+    data, index = rows(), np.arange(50)
+    mean, deviation = moments(data, index, "both")
+    got = RowReader(data, "both", mean=mean, deviation=deviation).read(index)
+    torch.testing.assert_close(got, (data.inputs(index, "both") - mean) / deviation)

@@ -32,3 +32,16 @@ def test_unknown_names_are_refused():
         get_recipe("best", task="expr")
     with pytest.raises(ValueError, match="at least 1"):
         get_recipe("default", task="expr").replace(seeds=0)
+
+
+def test_linear_values_are_fitted_on_all_rows_at_once_in_default_only():
+    (va,) = get_recipe("default", task="va").parts
+    assert not va.takes_all_rows_at_once and va.replace(hidden_units=0).takes_all_rows_at_once
+    assert [
+        part.replace(hidden_units=0).takes_all_rows_at_once for part in get_recipe("default", task="mtl").parts
+    ] == [
+        True,
+        False,
+        False,
+    ]
+    assert not any(part.takes_all_rows_at_once for task in BRANCHES for part in get_recipe("paper", task=task).parts)

@@ -1,7 +1,8 @@
-"""The first layer of a hidden head: most of the work of fitting one, in bfloat16 where the processor has it."""
+"""Layers of heads while they are fitted: the large first one, in bfloat16 where the processor has it, and dropout."""
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,3 +47,23 @@ class _RoundedProduct(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
         product = torch.mm(gradient.to(torch.bfloat16).t(), ctx.inputs)
         return None, product.float(), gradient.sum(0)
+
+
+class SeededDropout(nn.Module):
+    """Dropout with a random generator of its own; torch's takes longer to draw than the layer to compute."""
+
+    def __init__(self, share: float, random: np.random.Generator) -> None:
+        super().__init__()
+        self._share, self._random = share, random
+        self._drawn = np.empty(0, np.float32)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The values; while training, each 0 with the probability ``share`` and else divided by 1 - share."""
+        if not self.training or not self._share:
+            return values
+        if len(self._drawn) < values.numel():
+            self._drawn = np.empty(values.numel(), np.float32)
+        drawn = self._drawn[: values.numel()]
+        self._random.random(dtype=np.float32, out=drawn)
+        kept = torch.from_numpy(drawn).reshape(values.shape) >= self._share
+        return values * kept.to(values).div_(1 - self._share)
