@@ -12,7 +12,7 @@ from data_contracts.layout import DataLayout, find_data, list_crops, subjects_of
 from data_contracts.manifest import Manifest
 from flows.console import print_line
 from flows.run import Run
-from models.mtcnn import DetectorParams
+from models.backbone_specs import Precision
 from models.tracking import TrackingParams
 from tasks import assign_subjects, crop_faces, embed_faces, import_crops, index_videos
 from tasks.units import Unit
@@ -32,6 +32,7 @@ class ExtractRequest:
         backbone: name in the registry.
         weights: a safetensors file instead of the bundled weights.
         min_face_px: smallest face that the detector looks for.
+        exact: search every frame for faces and keep float32 in the backbone, as for publishing.
         segment_frames: frames per unit of work.
         limit: take only that many videos or subjects.
     """
@@ -41,6 +42,7 @@ class ExtractRequest:
     backbone: str = DEFAULT_BACKBONE
     weights: str | None = None
     min_face_px: int = 40
+    exact: bool = False
     segment_frames: int = crop_faces.SEGMENT_FRAMES
     limit: int | None = None
 
@@ -65,9 +67,10 @@ def extract_features(run: Run, request: ExtractRequest) -> Extracted:
     videos = _limited(layout.videos, request.limit if source == "mtcnn" else None)
     if source == "mtcnn" and not videos:
         raise InputError(f"{request.data}: expected video files for --source mtcnn, found none")
-    backbone = embed_faces.BackboneChoice.find(request.backbone, request.weights)
+    precision: Precision = "float32" if request.exact else "bfloat16"
+    backbone = embed_faces.BackboneChoice.find(request.backbone, request.weights, precision)
     if source == "mtcnn":
-        params = crop_faces.CropParams(DetectorParams(min_face_px=request.min_face_px))
+        params = crop_faces.crop_params(min_face_px=request.min_face_px, exact=request.exact)
         people = subjects_of_videos(layout)
         return extract_videos(
             run, videos, params=params, backbone=backbone, people=people, segment_frames=request.segment_frames
@@ -157,13 +160,14 @@ def extract(
     backbone: str = DEFAULT_BACKBONE,
     weights: str | None = None,
     min_face_px: Annotated[int, Field(ge=20, description="smallest face looked for, in pixels")] = 40,
+    exact: Annotated[bool, Field(description="search every frame, backbone in float32: for publishing")] = False,
     segment_frames: Annotated[int, Field(ge=1, description="frames per unit of work")] = crop_faces.SEGMENT_FRAMES,
     limit: Annotated[int | None, Field(ge=1, description="take only so many videos or subjects")] = None,
     dask_address: Annotated[str | None, Field(description="address of a Dask scheduler; none: a local one")] = None,
     workers: Annotated[int | None, Field(ge=1, description="local worker processes; none: one per core")] = None,
 ) -> Extracted:
     """From face videos (or the organisers' crops) to features, resumable at every unit."""
-    request = ExtractRequest(data, source, backbone, weights, min_face_px, segment_frames, limit)
+    request = ExtractRequest(data, source, backbone, weights, min_face_px, exact, segment_frames, limit)
     with Run(store, dask_address=dask_address, workers=workers) as run:
         extracted = extract_features(run, request)
         run.print_summary()

@@ -56,7 +56,9 @@ def score_videos(run: Run, request: ScoreRequest) -> list[Path]:
 def _extract_for(run: Run, head: Bundle, videos: dict[str, Path]) -> str:
     """Features such as the head was fitted on; a head fitted on official crops gets our own crops."""
     params = crop_params_of(head.details["crop_params"])
-    backbone = BackboneChoice(head.details["backbone_name"], head.details["weights"])
+    backbone = BackboneChoice(
+        head.details["backbone_name"], head.details["weights"], head.details.get("precision") or "float32"
+    )
     return extract_videos(run, videos, params=params, backbone=backbone, people={}).source
 
 
