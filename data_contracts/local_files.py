@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from data_contracts.errors import InputError, StoreError
+from data_contracts.manifest_cache import FileState
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -40,13 +41,22 @@ def replacing_file(target: str, *, unfinished: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def local_sizes(root: Path, folder: Path) -> Iterator[tuple[str, int]]:
-    """(path relative to the root, bytes) of every file below a folder."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(parent, name)
-            with contextlib.suppress(FileNotFoundError):
-                yield os.path.relpath(path, root), os.stat(path).st_size
+def local_states(root: str, folder: str) -> Iterator[tuple[str, FileState]]:
+    """(path relative to the root, state) of every file below a folder of it; nothing if there is no such folder."""
+    try:
+        entries = os.scandir(os.path.join(root, folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            path = f"{folder}/{entry.name}"
+            if not entry.is_dir():
+                # A file may go while its folder is listed.
+                with contextlib.suppress(FileNotFoundError):
+                    stat = entry.stat()
+                    yield path, FileState(stat.st_size, (stat.st_mtime_ns, stat.st_ino))
+            elif not entry.is_symlink():
+                yield from local_states(root, path)
 
 
 def read_if_there(path: Path) -> bytes:

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.errors import InputError
-from data_contracts.local_files import local_sizes, read_if_there, replacing_file
+from data_contracts.local_files import local_states, read_if_there, replacing_file
 from data_contracts.manifest import Failure, Manifest, UnitKey, is_failure_path, key_of_manifest_path
+from data_contracts.manifest_cache import FileState, ManifestCache
 from data_contracts.schemas import Dataset, check_schema
 
 ROW_GROUP_ROWS = 2048
@@ -41,6 +42,7 @@ class Store:
         self._root = root.rstrip("/")
         protocols = (self._fs.protocol,) if isinstance(self._fs.protocol, str) else self._fs.protocol
         self.is_local = protocols[0] in _LOCAL_PROTOCOLS
+        self._read_before = ManifestCache()
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -144,19 +146,18 @@ class Store:
 
         A unit is whole if its part is there with the size that the manifest states.
         """
-        sizes = self._sizes(UnitKey(dataset, tuple(partitions.items())).folder)
-        paths = [path for path in sizes if key_of_manifest_path(path) and not is_failure_path(path)]
-        found: dict[UnitKey, Manifest] = {}
-        for path, data in zip(paths, self._read_many(paths), strict=True):
-            key, manifest = key_of_manifest_path(path), Manifest.from_json(data)
-            if key and manifest and sizes.get(f"{key.folder}/{manifest.part}") == manifest.part_bytes:
+        files = self._files(UnitKey(dataset, tuple(partitions.items())).folder)
+        found = {}
+        for key, manifest in self._read_before.of_files(files, self._read_many):
+            part = files.get(f"{key.folder}/{manifest.part}")
+            if part and part.size_bytes == manifest.part_bytes:
                 found[key] = manifest
-        return dict(sorted(found.items()))
+        return dict(sorted(found.items(), key=lambda item: (item[0].partitions, item[0].part)))
 
     def failures(self, dataset: str, **partitions: str) -> dict[UnitKey, Failure]:
         """Causes of all units of a dataset whose last try failed."""
-        sizes = self._sizes(UnitKey(dataset, tuple(partitions.items())).folder)
-        paths = [path for path in sizes if key_of_manifest_path(path) and is_failure_path(path)]
+        files = self._files(UnitKey(dataset, tuple(partitions.items())).folder)
+        paths = [path for path in files if is_failure_path(path) and key_of_manifest_path(path)]
         notes = zip(paths, self._read_many(paths), strict=True)
         pairs = ((key_of_manifest_path(path), Failure.from_json(data)) for path, data in notes)
         return dict(sorted((key, failure) for key, failure in pairs if key and failure))
@@ -217,13 +218,16 @@ class Store:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _sizes(self, folder: str) -> dict[str, int]:
-        """Bytes of every file below a folder; paths relative to the store, sorted."""
+    def _files(self, folder: str) -> dict[str, FileState]:
+        """State of every file below a folder; paths relative to the store, sorted."""
         if self.is_local:
-            return dict(sorted(local_sizes(Path(self._root), Path(self._root, folder))))
+            return dict(sorted(local_states(self._root, folder)))
         self._fs.invalidate_cache()
         found: dict[str, dict[str, Any]] = self._fs.find(f"{self._root}/{folder}", detail=True)
-        return {path[len(self._root) + 1 :]: int(entry["size"]) for path, entry in sorted(found.items())}
+        return {
+            path[len(self._root) + 1 :]: FileState(int(entry["size"]), entry.get("ETag"))
+            for path, entry in sorted(found.items())
+        }
 
     def _read_many(self, paths: Sequence[str]) -> list[bytes]:
         if self.is_local:

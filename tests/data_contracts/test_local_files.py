@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from data_contracts.errors import InputError, StoreError
-from data_contracts.local_files import raise_store_error, replacing_file
+from data_contracts.local_files import local_states, raise_store_error, replacing_file
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -73,3 +73,19 @@ def test_a_read_only_and_a_full_disk(tmp_path, options, message):
     script = f"mount -t tmpfs -o {options} tmpfs '{tmp_path}' && exec '{sys.executable}' -c '{_WRITE}' '{tmp_path}'"
     finished = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, text=True, check=True)
     assert message.format(store=tmp_path) in finished.stdout and len(finished.stdout.splitlines()) == 1
+
+
+def test_states_of_all_files_below_a_folder(tmp_path):
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    (tmp_path / "data" / "deep" / "a").write_bytes(b"123")
+    (tmp_path / "data" / "b").write_bytes(b"")
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "gone").symlink_to(tmp_path / "nowhere")
+    before = dict(local_states(str(tmp_path), "data"))
+    assert {path: state.size_bytes for path, state in before.items()} == {"data/deep/a": 3, "data/b": 0}
+    replacement = tmp_path / "new"
+    replacement.write_bytes(b"456")
+    replacement.replace(tmp_path / "data" / "deep" / "a")
+    after = dict(local_states(str(tmp_path), "data"))
+    assert after["data/b"] == before["data/b"] and after["data/deep/a"] != before["data/deep/a"]
+    assert dict(local_states(str(tmp_path), "typo")) == dict(local_states(str(tmp_path), "data/b")) == {}
