@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from data_contracts.errors import InputError
+from flows.workers import start_ahead
 from infra.interruption import EXIT_INTERRUPTED, end_now, ending_at_once
 from infra.prefect_runtime import quiet_prefect, server_is_named
 
@@ -27,6 +28,11 @@ def run_flow(name: str, check: Callable[[], None] | None = None, **parameters: A
             if server_is_named():
                 _run_recorded(name, parameters)
             else:
+                start_ahead(
+                    store=parameters.get("store"),
+                    out=parameters.get("out"),
+                    dask_address=parameters.get("dask_address"),
+                )
                 getattr(importlib.import_module(f"flows.{name}"), name)(**parameters)
         return 0
 

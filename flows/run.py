@@ -18,6 +18,7 @@ from data_contracts.store import Store
 from data_contracts.store_claim import check_code_version, claim_store
 from flows.console import print_error, print_line, print_table
 from flows.stage_summary import StageSummary, work_here
+from flows.workers import WORKER_MODULES
 from tasks.jobs import Job, Make, run_job, split_pending_jobs
 from tasks.units import Compute, Unit, remove_unplanned, run_unit, split_pending
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _FAILURES_SHOWN = 20
-# What most units need; workers are forked from a process that has imported it.
-_WORKER_MODULES = ("tasks.index_videos", "tasks.crop_faces", "tasks.assign_subjects", "tasks.embed_faces")
 # So many cheap units are done here sooner than workers have started.
 _FEW_UNITS = 16
 
@@ -77,7 +76,7 @@ class Run:
 
         if self._client is None:
             cluster = open_cluster(
-                address=self._dask_address, workers=self._workers, units=units, modules=_WORKER_MODULES
+                address=self._dask_address, workers=self._workers, units=units, modules=WORKER_MODULES
             )
             self._client = self._cluster.enter_context(cluster)
         else:

@@ -48,9 +48,7 @@ def score_videos(run: Run, request: ScoreRequest) -> list[Path]:
         units += predict_outputs.plan_predict_outputs(variant, head=head, subjects=names)
     run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
     chosen = [(head, sources[head.name]) for head in heads]
-    return [
-        path for stem in sorted(videos) for path in write_predictions(run.store, stem, heads=chosen, out=request.out)
-    ]
+    return write_predictions(run.store, sorted(videos), heads=chosen, out=request.out)
 
 
 def _extract_for(run: Run, head: Bundle, videos: dict[str, Path]) -> str:

@@ -49,6 +49,7 @@ def plan_predict_outputs(variant: FeaturesVariant, *, head: Bundle, subjects: li
         place = (("head", head.name), ("source", variant.source), ("subject", subject))
         arguments = {
             "head": head.name,
+            "head_made_from": head.fingerprint,
             "variant": FeaturesVariant(variant.backbone, variant.source, {subject: variant.subjects[subject]}),
         }
         units.append(Unit(UnitKey("outputs", place), made_from, arguments))
@@ -59,14 +60,14 @@ def plan_predict_outputs(variant: FeaturesVariant, *, head: Bundle, subjects: li
 def _cached_head(store_url: str, name: str, made_from: str) -> tuple[Head, TaskName]:
     store = Store(store_url)
     bundle = require_bundle(store, "heads", name)
+    if bundle.fingerprint != made_from:
+        raise InputError(f"head {name}: expected the one that the run began with, got another; run again")
     return load_head(store, bundle), bundle.details["task"]
 
 
 def compute(store: Store, unit: Unit) -> Product:
     """Outputs of one subject; frames without a face have none (interpolation belongs to post-processing)."""
-    name = unit.arguments["head"]
-    bundle = require_bundle(store, "heads", name)
-    head, task = _cached_head(store.url, name, bundle.fingerprint)
+    head, task = _cached_head(store.url, unit.arguments["head"], unit.arguments["head_made_from"])
     branches = BRANCHES_OF_TASK[task]
     dataset = outputs_dataset(branches)
     variant: FeaturesVariant = unit.arguments["variant"]

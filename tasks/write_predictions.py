@@ -1,7 +1,11 @@
-"""Per-frame predictions of one video for people: decisions and probabilities of every head, with time in seconds."""
+"""Per-frame predictions of videos for people: decisions and probabilities of every head, with time in seconds."""
 
+import contextlib
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,65 +13,149 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from data_contracts.bundles import Bundle, list_bundles
-from data_contracts.manifest import UnitKey
+from data_contracts.fingerprint import fingerprint
+from data_contracts.layout import file_state
+from data_contracts.local_files import read_if_there, replacing_file
+from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import OUTPUT_COLUMNS
-from data_contracts.store import Store
+from data_contracts.sealed_json import from_sealed_json, to_sealed_json
+from data_contracts.store import UNFINISHED, Store
 from data_contracts.vocabulary import ACTION_UNITS, BRANCHES_OF_TASK, DIMENSIONS, EXPRESSIONS, BranchName
-from models.postprocessing import PostProcessing, untuned_postprocessing
 from tasks.predict_outputs import read_outputs
-from tasks.write_submission import load_postprocessing
+
+if TYPE_CHECKING:
+    from models.postprocessing import PostProcessing
+
+CODE_VERSION = 1
+# Beside the predictions: from what each was made, and size and time of its files when they were.
+RECORD = ".affwild2_predictions.json"
+
+Units = dict[UnitKey, Manifest]
 
 
-def write_predictions(store: Store, subject: str, *, heads: Sequence[tuple[Bundle, str]], out: Path) -> list[Path]:
-    """Write ``<subject>.parquet`` and ``<subject>.csv``; nothing if no head has outputs for the subject.
+@dataclass(frozen=True)
+class _HeadOutputs:
+    """One head's outputs of all subjects, and the post-processing that makes decisions of them."""
 
-    ``heads`` come with the faces variant that their outputs are of.
-    Columns: frame, time_seconds, has_face, and per head the decisions (expression by name, valence and arousal,
-    action units 0 or 1) and smoothed probabilities. Frames without a face carry interpolated values.
+    head: Bundle
+    source: str
+    tuned: Bundle | None
+    units: Units
+
+    def of(self, subject: str) -> tuple[UnitKey, Manifest] | None:
+        key = UnitKey("outputs", (("head", self.head.name), ("source", self.source), ("subject", subject)))
+        return (key, self.units[key]) if key in self.units else None
+
+
+def write_predictions(
+    store: Store, subjects: Sequence[str], *, heads: Sequence[tuple[Bundle, str]], out: Path
+) -> list[Path]:
+    """Make ``<subject>.parquet`` and ``<subject>.csv`` exist for every subject that has outputs; returns their paths.
+
+    Files that were made from the same outputs, and that nobody has touched since, stay as they are. ``heads`` come with
+    the faces variant that their outputs are of. Columns: frame, time_seconds, has_face, and per head the decisions
+    (expression by name, valence and arousal, action units 0 or 1) and smoothed probabilities. Frames without a face
+    carry interpolated values.
     """
-    columns: dict[str, pa.Array] = {}
-    for head, source in heads:
-        key = UnitKey("outputs", (("head", head.name), ("source", source), ("subject", subject)))
-        manifest = store.manifests("outputs", head=head.name, source=source).get(key)
-        if manifest is None:
-            continue
-        branches = BRANCHES_OF_TASK[head.details["task"]]
-        present, outputs = read_outputs(store, key, manifest, branches)
-        columns |= _base_columns(store, subject, present)
-        columns |= _decision_columns(_rule(store, head), present, outputs)
-    if not columns:
-        return []
+    found = [_outputs_of(store, head, source) for head, source in heads]
+    frames = store.manifests("frames")
     out.mkdir(parents=True, exist_ok=True)
-    table = pa.table(columns)
-    pq.write_table(table, out / f"{subject}.parquet")
-    pa_csv.write_csv(table, out / f"{subject}.csv", pa_csv.WriteOptions(quoting_style="needed"))
-    return [out / f"{subject}.parquet", out / f"{subject}.csv"]
+    record: dict[str, Any] = from_sealed_json(read_if_there(out / RECORD)) or {}
+    before, paths = dict(record), []
+    try:
+        for subject in subjects:
+            outputs = [(one, unit) for one in found if (unit := one.of(subject))]
+            if not outputs:
+                continue
+            files = [out / f"{subject}{suffix}" for suffix in (".parquet", ".csv")]
+            made_from = _made_from(outputs, frames.get(_frames_key(subject)))
+            if record.get(subject) != _entry(made_from, files):
+                _write_files(_table(store, subject, outputs, frames), files)
+                record[subject] = _entry(made_from, files)
+            paths += files
+    finally:
+        if record != before:
+            with _replacing(out / RECORD) as file:
+                file.write(to_sealed_json(record))
+            with contextlib.suppress(OSError):
+                os.rmdir(out / UNFINISHED)
+    return paths
 
 
-def _rule(store: Store, head: Bundle) -> PostProcessing:
+def _outputs_of(store: Store, head: Bundle, source: str) -> _HeadOutputs:
     tuned = [b for b in list_bundles(store, "postprocessing") if b.details["head"] == head.name]
-    return load_postprocessing(store, tuned[-1]) if tuned else untuned_postprocessing(head.details["task"])
+    units = store.manifests("outputs", head=head.name, source=source)
+    return _HeadOutputs(head, source, tuned[-1] if tuned else None, units)
 
 
-def _base_columns(store: Store, subject: str, present: np.ndarray) -> dict[str, pa.Array]:
+def _frames_key(subject: str) -> UnitKey:
+    return UnitKey("frames", (("video", subject),))
+
+
+def _made_from(outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]], frames: Manifest | None) -> str:
+    return fingerprint(
+        version=CODE_VERSION,
+        frames=frames.fingerprint if frames else None,
+        outputs=[
+            [one.head.fingerprint, one.tuned.fingerprint if one.tuned else None, manifest.fingerprint]
+            for one, (_, manifest) in outputs
+        ],
+    )
+
+
+def _entry(made_from: str, files: Sequence[Path]) -> dict[str, Any]:
+    return {"made_from": made_from, "files": [file_state(path) for path in files]}
+
+
+def _write_files(table: pa.Table, files: Sequence[Path]) -> None:
+    with _replacing(files[0]) as file:
+        pq.write_table(table, file)
+    with _replacing(files[1]) as file:
+        pa_csv.write_csv(table, file, pa_csv.WriteOptions(quoting_style="needed"))
+
+
+def _replacing(path: Path) -> Any:
+    return replacing_file(str(path), unfinished=str(path.parent / UNFINISHED))
+
+
+def _table(
+    store: Store, subject: str, outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]], frames: Units
+) -> pa.Table:
+    columns: dict[str, pa.Array] = {}
+    for one, (key, manifest) in outputs:
+        present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[one.head.details["task"]])
+        columns |= _base_columns(store, subject, present, frames)
+        columns |= _decision_columns(_rule(store, one), present, values)
+    return pa.table(columns)
+
+
+def _rule(store: Store, one: _HeadOutputs) -> "PostProcessing":
+    # Compiled loops and filters take a second to import: only where something is to be written.
+    from models.postprocessing import untuned_postprocessing
+    from tasks.write_submission import load_postprocessing
+
+    return load_postprocessing(store, one.tuned) if one.tuned else untuned_postprocessing(one.head.details["task"])
+
+
+def _base_columns(store: Store, subject: str, present: np.ndarray, frames: Units) -> dict[str, pa.Array]:
     frame = np.arange(1, len(present) + 1, dtype=np.int32)
     return {
         "frame": pa.array(frame),
-        "time_seconds": _time_seconds(store, subject, len(frame)),
+        "time_seconds": _time_seconds(store, subject, len(frame), frames),
         "has_face": pa.array(present),
     }
 
 
-def _time_seconds(store: Store, subject: str, frame_count: int) -> pa.Array:
-    key = UnitKey("frames", (("video", subject),))
-    manifest = store.manifests("frames", video=subject).get(key)
+def _time_seconds(store: Store, subject: str, frame_count: int, frames: Units) -> pa.Array:
+    key = _frames_key(subject)
+    manifest = frames.get(key)
     if manifest is None or manifest.rows != frame_count:
         return pa.nulls(frame_count, pa.float64())
     return store.read_unit(key, manifest, columns=["pts_seconds"])["pts_seconds"].combine_chunks()
 
 
 def _decision_columns(
-    rule: PostProcessing, present: np.ndarray, outputs: dict[BranchName, np.ndarray]
+    rule: "PostProcessing", present: np.ndarray, outputs: dict[BranchName, np.ndarray]
 ) -> dict[str, pa.Array]:
     columns: dict[str, pa.Array] = {}
     if not present.any():

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from infra.clusters import ClusterError, gpu_cluster, open_cluster, unit_resources, visible_gpus
+from infra.clusters import ClusterError, gpu_cluster, open_cluster, unit_resources
 
 
 def test_by_address(dask_address):
@@ -23,13 +23,6 @@ def test_wrong_address_is_one_line():
     message = r"expected a Dask scheduler at tcp://127\.0\.0\.1:9"
     with pytest.raises(ClusterError, match=message), open_cluster(address="tcp://127.0.0.1:9"):
         pass
-
-
-def test_gpus_are_those_that_the_process_may_see(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
-    assert visible_gpus() == ["2", "5"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_gpus() == []
 
 
 def test_one_process_per_gpu_each_with_its_own():

@@ -1,0 +1,19 @@
+"""What workers import before there is work for them, and whether they may begin with it before that is known."""
+
+import os
+from pathlib import Path
+
+from infra.worker_processes import start_forking
+
+# What most units need.
+WORKER_MODULES = ("tasks.index_videos", "tasks.crop_faces", "tasks.assign_subjects", "tasks.embed_faces")
+
+
+def start_ahead(*, store: str | None, out: Path | None = None, dask_address: str | None = None) -> None:
+    """Let the process that workers are forked from start now, if work for it is certain.
+
+    It is where the store (``OUT/store`` if none is named) is yet to be made. Elsewhere, there may be nothing to do.
+    """
+    place = store or str((out or Path()) / "store")
+    if dask_address is None and "://" not in place and not os.path.exists(place):
+        start_forking(WORKER_MODULES)

@@ -1,0 +1,90 @@
+"""A store with features of very many subjects, a few frames each, as the stages themselves would have left it.
+
+The stages plan the units and the store writes them; only the values are made up, so that it takes seconds.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_contracts.schemas import FACES, FRAMES, SUBJECTS, VIDEOS, Dataset, features_dataset
+from data_contracts.store import Store
+from models.backbone_specs import get_spec
+from models.tracking import TrackingParams
+from tasks import assign_subjects, crop_faces, embed_faces, index_videos
+from tasks.embed_faces import BackboneChoice
+from tasks.units import Product, Unit, write_product
+
+FRAMES_PER_VIDEO = 4
+
+
+def make_videos(folder: Path, count: int) -> dict[str, Path]:
+    """Files that are listed like videos and never opened: stem -> file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {f"video{number:04d}": folder / f"video{number:04d}.mp4" for number in range(1, count + 1)}
+    for stem, path in files.items():
+        path.write_text(stem)
+    return files
+
+
+def fill_store(store: Store, videos: Mapping[str, Path], *, backbone: BackboneChoice) -> None:
+    """Write what ``extract`` makes of the videos, from the index to features."""
+    params = crop_faces.CropParams()
+    source = crop_faces.source_of(params)
+    for unit in index_videos.plan_index_videos(videos):
+        _write_index(store, unit)
+    faces = crop_faces.plan_crop_faces(index_videos.ready_videos(store), params=params)
+    for unit in faces:
+        details = {"first_frame": 1, "frame_count": FRAMES_PER_VIDEO, "crop_params": None}
+        _write(store, unit, FACES, {"frame": _numbers(), "status": ["no_face"] * FRAMES_PER_VIDEO}, details)
+    cropped = crop_faces.cropped_videos(store, faces)
+    for unit in assign_subjects.plan_assign_subjects(cropped, source=source, subjects={}, params=TrackingParams()):
+        details = {"subjects": unit.arguments["subjects"], "segments": 1}
+        _write(store, unit, SUBJECTS, {"frame": _numbers(), "face": [0] * FRAMES_PER_VIDEO}, details)
+    subjects = embed_faces.subjects_of_source(store, source)
+    spec = get_spec(backbone.name)
+    dataset = features_dataset(spec.embedding_size, tuple(spec.class_names))
+    for unit in embed_faces.plan_embed_faces(subjects, source=source, backbone=backbone):
+        vectors = {"embedding": (spec.embedding_size, np.float16), "logits": (len(spec.class_names), np.float32)}
+        columns = {name: list(np.ones((FRAMES_PER_VIDEO, size), kind)) for name, (size, kind) in vectors.items()}
+        columns |= {"frame": _numbers(), "has_face": [True] * FRAMES_PER_VIDEO}
+        details = unit.arguments["faces"][1].details | {"backbone_name": backbone.name, "weights": backbone.weights}
+        _write(store, unit, dataset, columns, details)
+
+
+def _write_index(store: Store, unit: Unit) -> None:
+    path = Path(unit.arguments["path"])
+    frames = {"frame": _numbers(), "pts_seconds": [n / 25 for n in _numbers()], "keyframe": [True] * FRAMES_PER_VIDEO}
+    _write(store, Unit(unit.companions[0], unit.fingerprint), FRAMES, frames, {})
+    stat = path.stat()
+    details = {
+        "path": str(path),
+        "frame_count": FRAMES_PER_VIDEO,
+        "file_state": [stat.st_size, stat.st_mtime_ns],
+        "width_px": 320,
+    }
+    _write(store, unit, VIDEOS, {"path": [str(path)], "frame_count": [FRAMES_PER_VIDEO]}, details)
+
+
+def _numbers() -> list[int]:
+    return list(range(1, FRAMES_PER_VIDEO + 1))
+
+
+def _write(
+    store: Store, unit: Unit, dataset: Dataset, columns: Mapping[str, Sequence[Any]], details: dict[str, Any]
+) -> None:
+    rows = len(next(iter(columns.values())))
+    others = {field.name: _nothing(field) for field in dataset.schema if field.name not in columns}
+    arrays = [pa.array(columns.get(f.name, [others.get(f.name)] * rows), f.type) for f in dataset.schema]
+    table = pa.Table.from_arrays(arrays, schema=dataset.schema)
+    product = Product(dataset, [table], details=details)
+    write_product(store, unit.key, product, fingerprint=unit.fingerprint, started=0.0)
+
+
+def _nothing(field: pa.Field) -> Any:
+    if field.nullable:
+        return None
+    return "" if pa.types.is_string(field.type) else 0

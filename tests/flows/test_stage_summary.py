@@ -1,0 +1,34 @@
+import pytest
+
+from data_contracts.errors import StoreError
+from data_contracts.manifest import UnitKey
+from data_contracts.store import Store
+from flows.stage_summary import StageSummary, work_here
+from tasks.units import Unit, UnitReport
+
+
+def unit(name):
+    return Unit(UnitKey("faces", (("video", name),)), "f" * 64)
+
+
+def run_as_named(store_url, compute, work):
+    name = work.key.value("video")
+    if name == "crashes":
+        raise ZeroDivisionError("division by zero\nand more")
+    return UnitReport(work.name, counts={"face": 2}, cause="bad video" if name == "bad" else None)
+
+
+def test_one_that_fails_or_crashes_stops_nobody_else(tmp_path):
+    store, summary = Store(tmp_path / "store"), StageSummary("stage")
+    todo = [unit(name) for name in ("bad", "crashes", "good")]
+    work_here(store, todo, run=run_as_named, compute=None, summary=summary)
+    assert summary.failures == {"bad": "bad video", "crashes": "ZeroDivisionError: division by zero"}
+    assert (summary.done, summary.counts) == (1, {"face": 2})
+    assert [key.value("video") for key in store.failures("faces")] == ["crashes"]
+
+
+def test_a_store_that_cannot_be_written_to_ends_the_run(tmp_path):
+    summary = StageSummary("stage")
+    with pytest.raises(StoreError, match="no space"):
+        summary.add(UnitReport("a", cause="no space", ends_the_run=True))
+    assert summary.failures == {} and summary.done == 0

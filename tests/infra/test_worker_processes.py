@@ -1,0 +1,55 @@
+"""Workers of a local cluster: what they were forked from, and what they found in their environment."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from infra.clusters import add_workers, open_cluster
+
+
+@pytest.fixture(scope="module")
+def client():
+    with open_cluster(workers=2, units=1) as client:
+        yield client
+
+
+def facts():
+    return {
+        "parent": os.getppid(),
+        "environment": dict(os.environ),
+        "prefect": "prefect" in __import__("sys").modules,
+    }
+
+
+def test_what_a_worker_is_forked_from_has_one_thread(client):
+    """A fork takes one thread along: locks that others hold would stay locked for ever."""
+    (worker,) = client.run(facts).values()
+    parent = psutil.Process(worker["parent"])
+    assert parent.ppid() == os.getpid() and "forkserver" in " ".join(parent.cmdline())
+    assert parent.num_threads() == 1
+    assert not worker["prefect"]
+
+
+def test_memory_and_threads_are_set_before_a_worker_starts(client):
+    (worker,) = client.run(facts).values()
+    assert worker["environment"]["MALLOC_TRIM_THRESHOLD_"] == "4294967296"
+    assert worker["environment"]["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
+    assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
+
+
+def test_workers_come_with_units_and_a_killed_one_is_replaced(client):
+    add_workers(client, workers=2, units=1)
+    assert len(client.cluster.worker_spec) == 1
+    add_workers(client, workers=2, units=50)
+    client.wait_for_workers(2, timeout=30)
+    before = client.run(os.getpid)
+    killed, other = sorted(before.values())
+    os.kill(killed, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while len(after := set(client.run(os.getpid, on_error="ignore").values()) - {killed}) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert other in after
