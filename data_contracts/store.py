@@ -20,6 +20,7 @@ from data_contracts.local_files import local_states, read_if_there, replacing_fi
 from data_contracts.manifest import Failure, Manifest, UnitKey, is_failure_path, key_of_manifest_path
 from data_contracts.manifest_cache import FileState, ManifestCache
 from data_contracts.schemas import Dataset, check_schema
+from data_contracts.vector_pages import is_long_vector, read_vectors
 
 ROW_GROUP_ROWS = 2048
 UNFINISHED = ".unfinished"
@@ -116,8 +117,8 @@ class Store:
                 write_statistics=list(dataset.statistics),
                 write_page_checksum=True,
             ) as writer:
-                for table in tables:
-                    writer.write_table(check_schema(table, dataset), row_group_size=ROW_GROUP_ROWS)
+                for table in _in_row_groups(check_schema(table, dataset) for table in tables):
+                    writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
                     rows += table.num_rows
             size = file.tell()
         return path.rsplit("/", 1)[-1], size, rows
@@ -175,13 +176,13 @@ class Store:
             InputError: the file is gone, damaged, or not what its manifest says. The unit then no longer exists, so
                 that the next run makes it again.
         """
-        with self._reading(key, manifest) as parquet:
+        with self._reading(key, manifest) as (file, parquet):
             missing = set(columns or ()) - set(parquet.schema_arrow.names)
             if missing or parquet.metadata.num_rows != manifest.rows:
                 what = f"no column {', '.join(sorted(missing))}" if missing else f"{parquet.metadata.num_rows} rows"
                 raise _DamagedError(f"expected {manifest.rows} rows as its manifest says, got {what}")
             for group in range(parquet.num_row_groups):
-                yield from parquet.read_row_group(group, columns=columns, use_threads=False).to_batches()
+                yield from _read_row_group(file, parquet, group, columns)
 
     def schema_of(self, key: UnitKey, manifest: Manifest) -> pa.Schema:
         """Schema of a unit's file, metadata included.
@@ -189,7 +190,7 @@ class Store:
         Raises:
             InputError: as ``iter_unit``.
         """
-        with self._reading(key, manifest) as parquet:
+        with self._reading(key, manifest) as (_, parquet):
             return parquet.schema_arrow
 
     def distrust_unit(self, key: UnitKey, cause: str) -> InputError:
@@ -200,14 +201,14 @@ class Store:
         return InputError(f"{where}: {cause}; run the same command again: it will be made anew")
 
     @contextlib.contextmanager
-    def _reading(self, key: UnitKey, manifest: Manifest) -> Iterator[pq.ParquetFile]:
+    def _reading(self, key: UnitKey, manifest: Manifest) -> Iterator[tuple[IO[bytes], pq.ParquetFile]]:
         path = f"{self._root}/{key.folder}/{manifest.part}"
         try:
             with (
                 self._fs.open(path, "rb") as file,
                 pq.ParquetFile(file, page_checksum_verification=True) as parquet,
             ):
-                yield parquet
+                yield file, parquet
         except (_DamagedError, FileNotFoundError, pa.ArrowException) as error:
             raise self.distrust_unit(key, f"{manifest.part}: {_one_line(error)}") from error
         except OSError as error:
@@ -248,6 +249,35 @@ class Store:
             return
         with replacing_file(target, unfinished=f"{self._root}/{UNFINISHED}") as file:
             yield file
+
+
+def _in_row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of ``ROW_GROUP_ROWS``: what comes in small pieces is not stored in small pieces."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        waiting.append(table)
+        count += table.num_rows
+        if count >= ROW_GROUP_ROWS:
+            joined, whole = pa.concat_tables(waiting), count - count % ROW_GROUP_ROWS
+            yield joined.slice(0, whole)
+            waiting, count = [joined.slice(whole)], count - whole
+    if count:
+        yield pa.concat_tables(waiting)
+
+
+def _read_row_group(
+    file: IO[bytes], parquet: pq.ParquetFile, group: int, columns: Sequence[str] | None
+) -> list[pa.RecordBatch]:
+    schema = parquet.schema_arrow
+    wanted = schema if columns is None else pa.schema([field for field in schema if field.name in columns])
+    vectors = {field.name: read_vectors(file, parquet, group, field) for field in wanted if is_long_vector(field)}
+    if not vectors or None in vectors.values():
+        return parquet.read_row_group(group, columns=columns, use_threads=False).to_batches()
+    others = [field.name for field in wanted if field.name not in vectors]
+    table = parquet.read_row_group(group, columns=others, use_threads=False)
+    arrays = [vectors[n] if n in vectors else table.column(n).combine_chunks() for n in wanted.names]
+    return [pa.RecordBatch.from_arrays(arrays, schema=wanted.with_metadata(schema.metadata))]
 
 
 def _batches_and_schema(

@@ -79,7 +79,7 @@ def read_features(
             embeddings, logits = _vectors(batch.column("embedding")), _vectors(batch.column("logits"))
             if not np.array_equal(frame, np.arange(expected, expected + len(frame))):
                 raise store.distrust_unit(key, f"expected frames from {expected} on, one a row, got others")
-            if not (np.isfinite(embeddings[has_face]).all() and np.isfinite(logits[has_face]).all()):
+            if not (_all_finite(embeddings, has_face) and _all_finite(logits, has_face)):
                 raise store.distrust_unit(key, "expected finite features, got NaN or infinity")
             expected += len(frame)
             yield frame, has_face, embeddings, logits
@@ -90,6 +90,14 @@ def _vectors(column: pa.FixedSizeListArray) -> np.ndarray:
     size = column.type.list_size
     values = column.values.slice(column.offset * size, len(column) * size)
     return values.to_numpy(zero_copy_only=False).reshape(len(column), size)
+
+
+def _all_finite(values: np.ndarray, rows: np.ndarray) -> bool:
+    if values.dtype != np.float16:
+        return bool(np.isfinite(values[rows]).all())
+    # An exponent of ones is infinity or NaN; numpy's test of float16 takes ten times as long.
+    largest = np.bitwise_and(values.view(np.uint16), np.uint16(0x7C00)).max(axis=1, initial=0)
+    return bool((largest[rows] < 0x7C00).all())
 
 
 def read_faces_seen(store: Store, variant: FeaturesVariant, subject: str) -> np.ndarray:
