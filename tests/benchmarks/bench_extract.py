@@ -1,0 +1,151 @@
+"""From files to features in Parquet: the recipe in one process against ``extract`` with two workers, start-up included.
+
+EfficientNet-B0 with random weights: speed does not depend on them. The bundled network tells how far features are
+apart. Ours works on several copies of a clip, and the recipe on one, whose seconds are multiplied.
+"""
+
+import contextlib
+import io
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import recipe
+from bench_features import cosines, faces, random_weights
+from clips import open_clips
+from pairs import Pair, run_script
+from PIL import Image
+
+from data_contracts.store import Store
+from flows.extract import extract
+from models.backbone_specs import get_spec
+from models.backbones import load_backbone
+from tasks.subject_features import find_features, read_features
+
+ALLOCATORS = ("default", "tuned")
+_WORKERS = 2
+
+
+def extracted(
+    data: Path, *, backbone: str, weights: Path | None, exact: bool, subject: str | None, source: str | None = None
+) -> np.ndarray:
+    """Embeddings of one subject, float32 [n, D], after an extraction into a new store; rows without a face left out."""
+    with tempfile.TemporaryDirectory() as store, contextlib.redirect_stdout(io.StringIO()):
+        extract(
+            data=data,
+            store=store,
+            source=source,
+            backbone=backbone,
+            weights=str(weights) if weights else None,
+            exact=exact,
+            workers=_WORKERS,
+        )
+        variant = find_features(Store(store))
+        blocks = list(read_features(Store(store), variant, subject or next(iter(variant.subjects))))
+    return np.concatenate([embeddings[has_face] for _, has_face, embeddings, _ in blocks]).astype(np.float32)
+
+
+def enough(least_p5: float, *, most_missing: int) -> Callable[[np.ndarray, np.ndarray], str]:
+    """As ``cosines``, where frames without a face have dropped out of either side."""
+
+    def compare(expected: np.ndarray, got: np.ndarray) -> str:
+        missing = len(expected) - len(got)
+        assert 0 <= missing <= most_missing, f"{missing} of {len(expected)} rows are missing"
+        # The few frames that following misses are at the beginning of an appearance.
+        return f"{cosines(least_p5)(expected[missing:], got)}, {missing} faces missing"
+
+    return compare
+
+
+def video_pairs(folder: Path, clips: dict[str, Path], *, quick: bool) -> Iterator[Pair]:
+    """One face and several, every frame searched or one face followed."""
+    goals = {
+        ("one face, 360p", "tf_efficientnet_b0", True): 7.0,
+        ("one face, 360p", "tf_efficientnet_b0", False): 10.0,
+        ("one face, 360p", "emotion_lite0", False): None,
+        ("one face, 1080p", "tf_efficientnet_b0", True): 6.0,
+        ("one face, 1080p", "tf_efficientnet_b0", False): 11.0,
+        ("several faces, 1080p", "tf_efficientnet_b0", True): 6.0,
+    }
+    for (name, backbone, exact), goal in goals.items():
+        copies = 2 if quick else 8 if "360p" in name else 4
+        videos = folder / f"{name}{copies}"
+        videos.mkdir(exist_ok=True)
+        for number in range(copies):
+            shutil.copy(clips[name], videos / f"clip{number}.mp4")
+        weights = None if get_spec(backbone).bundled else folder / f"{backbone}.safetensors"
+        network, spec = recipe.plain_network(load_backbone(backbone, weights=weights)), get_spec(backbone)
+        frames = sum(1 for _ in recipe.decoded(clips[name]))
+
+        def plain(network: object = network, spec: object = spec, path: Path = clips[name]) -> np.ndarray:
+            return recipe.video_features(path, network, spec, largest_only=True)  # type: ignore[arg-type]
+
+        def ours(
+            videos: Path = videos, backbone: str = backbone, weights: Path | None = weights, exact: bool = exact
+        ) -> np.ndarray:
+            return extracted(videos, backbone=backbone, weights=weights, exact=exact, subject="clip0")
+
+        follows_one = "several" not in name
+        yield Pair(
+            f"video to features, {name}, {backbone}, {'exact' if exact else 'following'}",
+            plain,
+            ours,
+            enough(0.99 if exact else 0.98, most_missing=7) if follows_one else lambda a, b: f"{len(a)}, {len(b)} rows",
+            goal=goal,
+            rounds=1,
+            reference_rounds=1,
+            reference_scale=copies,
+            work=frames * copies,
+            unit="frames",
+        )
+
+
+def crop_pairs(folder: Path, *, count: int) -> Iterator[Pair]:
+    """The organisers' crops, JPEG files of 112 x 112 pixels."""
+    spec = get_spec("tf_efficientnet_b0")
+    weights = folder / f"{spec.name}.safetensors"
+    network = recipe.plain_network(load_backbone(spec.name, weights=weights))
+    root = folder / "official" / "cropped"
+    subjects, pictures = 4, faces(200)
+    for subject in range(subjects):
+        (root / f"s{subject}").mkdir(parents=True)
+        for number in range(count // subjects):
+            path = root / f"s{subject}" / f"{number + 1:05d}.jpg"
+            Image.fromarray(pictures[number % len(pictures)]).save(path, quality=90)
+
+    def plain() -> np.ndarray:
+        files = sorted((root / "s0").glob("*.jpg"))
+        return recipe.features(network, (Image.open(file).convert("RGB") for file in files), spec)
+
+    def ours() -> np.ndarray:
+        return extracted(root.parent, backbone=spec.name, weights=weights, exact=False, subject="s0", source="cropped")
+
+    yield Pair(
+        f"official crops to features, {spec.name}",
+        plain,
+        ours,
+        cosines(0.999),
+        goal=10.0,
+        rounds=2,
+        reference_rounds=1,
+        reference_scale=subjects,
+        work=count,
+        unit="crops",
+    )
+
+
+def make_pairs(quick: bool) -> Iterator[Pair]:
+    """Videos, then the organisers' crops; nothing small enough to be quick."""
+    if quick:
+        return
+    with tempfile.TemporaryDirectory() as scratch, open_clips(frames=472) as clips:
+        folder = Path(scratch)
+        random_weights("tf_efficientnet_b0", folder)
+        yield from video_pairs(folder, clips, quick=quick)
+        yield from crop_pairs(folder, count=6000)
+
+
+if __name__ == "__main__":
+    run_script(make_pairs)

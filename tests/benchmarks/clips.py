@@ -1,0 +1,82 @@
+"""Videos for benchmarks: real ones if ``AFFWILD2_BENCH_VIDEOS`` names a folder of them, else portraits that move.
+
+A folder may hold ``one_face_360p.mp4`` and ``several_faces_1080p.mp4``; what is not there is generated.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from tasks.generate_demo_data import load_portraits
+
+_VARIABLE = "AFFWILD2_BENCH_VIDEOS"
+_FPS = 25
+
+
+@contextlib.contextmanager
+def open_clips(*, frames: int) -> Iterator[dict[str, Path]]:
+    """Files by name: ``one face, 360p``, ``one face, 1080p`` (the same, enlarged), ``several faces, 1080p``.
+
+    At most so many frames each.
+    """
+    given = Path(os.environ.get(_VARIABLE, "/nonexistent"))
+    with tempfile.TemporaryDirectory(prefix="affwild2-clips-") as folder:
+        one, several = Path(folder, "one_360p.mp4"), Path(folder, "several_1080p.mp4")
+        real_one, real_several = given / "one_face_360p.mp4", given / "several_faces_1080p.mp4"
+        write_clip(one, pictures_of(real_one) if real_one.exists() else moving_portraits(1), count=frames)
+        large = Path(folder, "one_1080p.mp4")
+        write_clip(large, pictures_of(one), count=frames, size=(1920, 1080))
+        crowd = pictures_of(real_several) if real_several.exists() else moving_portraits(5)
+        write_clip(several, crowd, count=frames, size=(1920, 1080))
+        yield {"one face, 360p": one, "one face, 1080p": large, "several faces, 1080p": several}
+
+
+def pictures_of(path: Path) -> Iterator[np.ndarray]:
+    """Frames of a video, RGB uint8 [h, w, 3], by a plain decode."""
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
+
+
+def moving_portraits(faces: int, *, width: int = 640, height: int = 360) -> Iterator[np.ndarray]:
+    """Two portraits, in turns, that drift before a soft background; without an end."""
+    random = np.random.default_rng(0)
+    background = np.asarray(
+        Image.fromarray(random.integers(40, 200, (9, 16, 3), np.uint8)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+    )
+    side = 260 if faces == 1 else 130
+    small = [Image.fromarray(portrait).resize((side, side)) for portrait in load_portraits()]
+    starts = [(20 + 110 * n, 40 + 90 * (n % 2)) for n in range(faces)]
+    for number in range(10**9):
+        picture = Image.fromarray(background)
+        for n, (x, y) in enumerate(starts):
+            drift = 12 * np.sin(number / 15 + n)
+            picture.paste(small[n % len(small)], (int(x + drift), int(y + drift / 2)))
+        yield np.asarray(picture)
+
+
+def write_clip(path: Path, pictures: Iterator[np.ndarray], *, count: int, size: tuple[int, int] | None = None) -> None:
+    """H.264 of the first pictures, at their own size or (width, height)."""
+    with av.open(str(path), "w") as container:
+        stream = None
+        for number, picture in zip(range(count), pictures, strict=False):
+            if size and picture.shape[1::-1] != size:
+                picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+            if stream is None:
+                stream = container.add_stream("libx264", rate=_FPS, options={"crf": "23", "preset": "veryfast"})
+                stream.width, stream.height, stream.pix_fmt = picture.shape[1], picture.shape[0], "yuv420p"
+                stream.time_base = Fraction(1, _FPS)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        if stream is not None:
+            container.mux(stream.encode(None))
