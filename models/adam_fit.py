@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.adam import Adam
 from models.feature_rows import BLOCK_ROWS, RowReader, TrainingRows, moments
 from models.head_layers import Precision, RoundedLinear, SeededDropout
 from models.heads import OUTPUT_NAMES
@@ -60,9 +61,7 @@ class AdamFit:
     def run(self, validation: TrainingRows | None) -> tuple[list[dict[str, float]], int]:
         """History of all epochs, and the epoch whose weights are kept."""
         recipe = self._recipe
-        optimizer = torch.optim.Adam(
-            self._networks.parameters(), lr=recipe.learning_rate, eps=_ADAM_EPSILON, fused=True
-        )
+        optimizer = Adam(self._networks.parameters(), learning_rate=recipe.learning_rate, epsilon=_ADAM_EPSILON)
         history: list[dict[str, float]] = []
         best, best_epoch, best_state = -np.inf, 0, None
         for epoch in range(1, recipe.epochs + 1):
@@ -109,11 +108,11 @@ class AdamFit:
             device=self._device,
         )
 
-    def _train_epoch(self, optimizer: torch.optim.Optimizer) -> float:
+    def _train_epoch(self, optimizer: Adam) -> float:
         self._networks.train()
         losses = []
         for batch, inputs in self._reader.blocks(self._random.permutation(self._rows)):
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss = self._loss(self._train, batch, inputs)
             loss.backward()
             optimizer.step()
