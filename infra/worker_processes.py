@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 # Read when a process starts, so a worker could not set them for itself. Memory that was freed is kept for the next
 # batch instead of being given back and zeroed anew by the kernel. There are as many workers as cores already: their
 # libraries start no threads; nor does pyarrow's allocator, for a process with threads is not one to fork.
-_WORKER_ENVIRONMENT = {
+WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "OMP_NUM_THREADS": "1",
@@ -36,7 +36,7 @@ def start_forking(modules: Sequence[str] = ()) -> None:
         return
     _started = True
     multiprocessing.get_context("forkserver").set_forkserver_preload([*_DASK_MODULES, *modules])
-    with _environment(_WORKER_ENVIRONMENT):
+    with _environment(WORKER_ENVIRONMENT):
         multiprocessing.forkserver.ensure_running()
 
 
