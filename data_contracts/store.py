@@ -19,10 +19,9 @@ from data_contracts.errors import InputError
 from data_contracts.local_files import local_states, read_if_there, replacing_file
 from data_contracts.manifest import Failure, Manifest, UnitKey, is_failure_path, key_of_manifest_path
 from data_contracts.manifest_cache import FileState, ManifestCache
+from data_contracts.row_groups import ROW_GROUP_ROWS, in_row_groups, read_row_group
 from data_contracts.schemas import Dataset, check_schema
-from data_contracts.vector_pages import is_long_vector, read_vectors
 
-ROW_GROUP_ROWS = 2048
 UNFINISHED = ".unfinished"
 _LOCAL_PROTOCOLS = ("file", "local")
 
@@ -117,7 +116,7 @@ class Store:
                 write_statistics=list(dataset.statistics),
                 write_page_checksum=True,
             ) as writer:
-                for table in _in_row_groups(check_schema(table, dataset) for table in tables):
+                for table in in_row_groups(check_schema(table, dataset) for table in tables):
                     writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
                     rows += table.num_rows
             size = file.tell()
@@ -182,7 +181,7 @@ class Store:
                 what = f"no column {', '.join(sorted(missing))}" if missing else f"{parquet.metadata.num_rows} rows"
                 raise _DamagedError(f"expected {manifest.rows} rows as its manifest says, got {what}")
             for group in range(parquet.num_row_groups):
-                yield from _read_row_group(file, parquet, group, columns)
+                yield from read_row_group(file, parquet, group, columns)
 
     def schema_of(self, key: UnitKey, manifest: Manifest) -> pa.Schema:
         """Schema of a unit's file, metadata included.
@@ -249,35 +248,6 @@ class Store:
             return
         with replacing_file(target, unfinished=f"{self._root}/{UNFINISHED}") as file:
             yield file
-
-
-def _in_row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of ``ROW_GROUP_ROWS``: what comes in small pieces is not stored in small pieces."""
-    waiting: list[pa.Table] = []
-    count = 0
-    for table in tables:
-        waiting.append(table)
-        count += table.num_rows
-        if count >= ROW_GROUP_ROWS:
-            joined, whole = pa.concat_tables(waiting), count - count % ROW_GROUP_ROWS
-            yield joined.slice(0, whole)
-            waiting, count = [joined.slice(whole)], count - whole
-    if count:
-        yield pa.concat_tables(waiting)
-
-
-def _read_row_group(
-    file: IO[bytes], parquet: pq.ParquetFile, group: int, columns: Sequence[str] | None
-) -> list[pa.RecordBatch]:
-    schema = parquet.schema_arrow
-    wanted = schema if columns is None else pa.schema([field for field in schema if field.name in columns])
-    vectors = {field.name: read_vectors(file, parquet, group, field) for field in wanted if is_long_vector(field)}
-    if not vectors or None in vectors.values():
-        return parquet.read_row_group(group, columns=columns, use_threads=False).to_batches()
-    others = [field.name for field in wanted if field.name not in vectors]
-    table = parquet.read_row_group(group, columns=others, use_threads=False)
-    arrays = [vectors[n] if n in vectors else table.column(n).combine_chunks() for n in wanted.names]
-    return [pa.RecordBatch.from_arrays(arrays, schema=wanted.with_metadata(schema.metadata))]
 
 
 def _batches_and_schema(

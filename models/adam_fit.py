@@ -149,8 +149,8 @@ class AdamFit:
             return float(torch.stack([self._loss(validation, *block) for block in blocks]).mean())
         (branch,) = recipe.branches
         network, blocks = self._networks[branch], self._read(validation, BLOCK_ROWS).blocks(known)
-        outputs = np.concatenate([_activate(network(inputs), branch).cpu().numpy() for _, inputs in blocks])
-        decisions, labels = decide(branch, outputs), validation.labels[branch][known]
+        parts = [decide(branch, _activate(network(inputs), branch).cpu().numpy()) for _, inputs in blocks]
+        decisions, labels = np.concatenate(parts), validation.labels[branch][known]
         if recipe.checkpoint == "accuracy":
             return accuracy(labels, decisions)
         return score_branch(branch, labels, decisions)[recipe.checkpoint]

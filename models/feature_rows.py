@@ -54,7 +54,11 @@ class TrainingRows:
             elif branch == "va":
                 known |= ~np.isnan(labels).any(axis=1)
             else:
-                known |= (labels >= 0).all(axis=1) if drop_partial_units else (labels >= 0).any(axis=1)
+                # Unit by unit: one array for all of them would be as large as the labels.
+                count = np.zeros(len(self), np.int8)
+                for unit in labels.T:
+                    count += unit >= 0
+                known |= count >= (labels.shape[1] if drop_partial_units else 1)
         return np.flatnonzero(known)
 
     def inputs(self, rows: np.ndarray, features: Features) -> Tensor:

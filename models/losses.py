@@ -62,7 +62,7 @@ def unit_weights(labels: np.ndarray, *, balanced: bool = True) -> Tensor:
 
     A value that never occurs gets 1.
     """
-    counts = np.stack([(labels == 0).sum(axis=0), (labels == 1).sum(axis=0)])
+    counts = np.array([[np.count_nonzero(unit == value) for unit in labels.T] for value in (0, 1)])
     if not balanced:
         return torch.ones(counts.shape)
     weights = np.where(counts > 0, counts.sum(axis=0) / (2 * np.maximum(counts, 1)), 1.0)

@@ -91,11 +91,11 @@ def _config(task: str, recipe: TaskRecipe, rows: TrainingRows, *, seeds: int) ->
 
 def evaluate_head(head: Head, rows: TrainingRows) -> dict[str, float]:
     """Challenge figures of a head on labelled rows: class of the largest probability, units from 0.5 on."""
-    outputs: dict[Branch, list[np.ndarray]] = {branch: [] for branch in head.config.branches}
+    decided: dict[Branch, list[np.ndarray]] = {branch: [] for branch in head.config.branches}
     logits = RowReader(rows, "scores")
     for block, embeddings in RowReader(rows, "embeddings").blocks(np.arange(len(rows))):
         found = head.predict(embeddings.numpy(), logits.read(block).numpy())
         for branch, values in found.items():
-            outputs[branch].append(values)
-    decisions = {branch: decide(branch, np.concatenate(parts)) for branch, parts in outputs.items()}
+            decided[branch].append(decide(branch, values))
+    decisions = {branch: np.concatenate(parts) for branch, parts in decided.items()}
     return score_branches(rows.labels, decisions)

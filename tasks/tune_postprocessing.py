@@ -13,7 +13,7 @@ from tasks.jobs import Files, Job
 from tasks.predict_outputs import read_outputs
 from tasks.subject_features import label_arrays
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 
 def plan_tune_postprocessing(store: Store, *, head: Bundle, source: str, tuning: Setting, folds: int = 5) -> Job:
