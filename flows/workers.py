@@ -5,8 +5,8 @@ from pathlib import Path
 
 from infra.worker_processes import start_forking
 
-# What most units need.
-WORKER_MODULES = ("tasks.index_videos", "tasks.crop_faces", "tasks.assign_subjects", "tasks.embed_faces")
+# What most units need, loops compiled.
+WORKER_MODULES = ("tasks.worker_preload",)
 
 
 def start_ahead(*, store: str | None, out: Path | None = None, dask_address: str | None = None) -> None:

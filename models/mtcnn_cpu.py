@@ -45,6 +45,19 @@ def _model(network: str) -> Any:
     return converted_network(f"mtcnn-{network}", detector_weights_digest(), lambda: _convert(network))
 
 
+def load_kernels() -> None:
+    """Have the compiled loops in memory, from the cache or compiled now."""
+    frame, boxes = np.zeros((48, 48, 3), np.uint8), np.array([[1, 1, 20, 20, 0.9, 0, 0, 0, 0]], np.float32)
+    sums, level = np.zeros((49, 147), np.int32), np.zeros((1, 3, 24, 24), np.float32)
+    integrate(frame, sums)
+    integrate(frame[4:, 4:], sums)
+    pool_level(sums, 48, 48, level[0])
+    pool_level_part(sums, (0, 0), (48, 48), (24, 24), (0, 0), level[0])
+    _merge([boxes[suppress(boxes, LEVEL_NMS_IOU, False)]])
+    _pooled(sums, (0, 0, 48, 48), boxes[:, :5], 24)
+    find_candidates(np.zeros((7, 7), np.float32), np.zeros((4, 7, 7), np.float32), (0, 0), (7, 7), 0.5, 0.6)
+
+
 class CpuFaceDetector:
     """Finds every face in frames; keeps buffers, so that an object serves one thread at a time.
 

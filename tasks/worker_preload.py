@@ -1,0 +1,20 @@
+"""Imported by the process that local workers are forked from: all that they need and that may be there before a fork.
+
+So every worker has the libraries and the compiled loops at once. Networks are not loaded here: an engine has threads,
+and a process with threads is not one to fork.
+"""
+
+import importlib
+
+from models.devices import default_device
+from models.openvino_networks import has_openvino
+
+_STAGES = ("index_videos", "crop_faces", "assign_subjects", "embed_faces")
+
+for _stage in _STAGES:
+    importlib.import_module(f"tasks.{_stage}")
+if default_device() == "cpu" and has_openvino():
+    from models.mtcnn_cpu import load_kernels
+
+    importlib.import_module("openvino")
+    load_kernels()

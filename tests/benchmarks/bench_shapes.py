@@ -1,0 +1,78 @@
+"""Whether cost grows with the work and no faster: each extraction against a smaller one, multiplied. 1 is linear.
+
+Many short videos, a long one, 4K, several faces. Bundled network, two workers, start-up included on both sides.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from bench_extract import extracted
+from clips import moving_portraits, write_clip
+from pairs import Pair, run_script
+
+_SHORT_FRAMES = 100
+_GOAL = 0.9
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Videos of one kind: how many files of how many frames, their size in pixels, how many faces."""
+
+    files: int
+    frames: int
+    width: int = 640
+    height: int = 360
+    faces: int = 1
+
+    def write(self, folder: Path) -> Path:
+        """The files in a folder of their own."""
+        inside = folder / f"{self.files}x{self.frames}-{self.width}x{self.height}-{self.faces}"
+        inside.mkdir()
+        first = inside / "clip0.mp4"
+        size = (self.width, self.height) if self.width != 640 else None
+        write_clip(first, moving_portraits(self.faces), count=self.frames, size=size)
+        for number in range(1, self.files):
+            shutil.copy(first, inside / f"clip{number}.mp4")
+        return inside
+
+
+def extraction(folder: Path, shape: Shape) -> Callable[[], np.ndarray]:
+    """Features of all files; returns those of the first."""
+    videos = shape.write(folder)
+    return lambda: extracted(videos, backbone="emotion_lite0", weights=None, exact=False, subject="clip0")
+
+
+def make_pairs(quick: bool) -> Iterator[Pair]:
+    """Small against large; nothing small enough to be quick."""
+    if quick:
+        return
+    shapes = {
+        "90 short videos of 100 frames, against 30": (Shape(30, _SHORT_FRAMES), Shape(90, _SHORT_FRAMES), 3.0),
+        "4 minutes of 360p, against 1 minute": (Shape(1, 1500), Shape(1, 6000), 4.0),
+        "2160p, against 1080p, per pixel": (Shape(4, 60, 1920, 1080), Shape(4, 60, 3840, 2160), 4.0),
+        "five faces at 1080p, against one, per face": (Shape(4, 60, 1920, 1080), Shape(4, 60, 1920, 1080, 5), 5.0),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, (name, (small, large, scale)) in enumerate(shapes.items()):
+            folder = Path(scratch, str(number))
+            folder.mkdir()
+            yield Pair(
+                name,
+                extraction(folder, small),
+                extraction(folder, large),
+                lambda expected, got: f"{len(expected)} and {len(got)} rows of the first file",
+                goal=_GOAL,
+                rounds=1,
+                reference_rounds=1,
+                reference_scale=scale,
+                work=large.files * large.frames,
+                unit="frames",
+            )
+
+
+if __name__ == "__main__":
+    run_script(make_pairs)
