@@ -3,6 +3,7 @@ import json
 import re
 
 from data_contracts.store import Store
+from models.detection import DetectorParams
 
 
 def test_every_stage_ran_and_only_the_corrupt_file_failed(demo):
@@ -43,4 +44,6 @@ def test_frames_without_a_face_are_rows(demo):
     ((key, manifest),) = [(k, m) for k, m in store.manifests("faces").items() if k.value("video") == "train01"]
     rows = store.read_unit(key, manifest, columns=["frame", "status"]).to_pylist()
     away = [row["frame"] for row in rows if row["status"] == "no_face"]
-    assert len(away) == 8 and {row["frame"] for row in rows} == set(range(1, 49))
+    # A face that comes back is seen at the next search of a whole frame.
+    assert 8 <= len(away) < 8 + DetectorParams().search_every_frames
+    assert away == list(range(away[0], away[0] + len(away))) and {row["frame"] for row in rows} == set(range(1, 49))

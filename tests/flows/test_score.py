@@ -7,6 +7,7 @@ import pytest
 
 from data_contracts.errors import InputError
 from flows.score import find_videos, score
+from models.detection import DetectorParams
 
 
 def test_any_video_to_parquet_and_csv(demo, store_copy, tmp_path, dask_address):
@@ -18,7 +19,7 @@ def test_any_video_to_parquet_and_csv(demo, store_copy, tmp_path, dask_address):
     assert table.columns == text.columns and len(table) == len(text) == 48
     np.testing.assert_allclose(table["time_seconds"], np.arange(48) / 25, atol=1e-6)
     assert table["frame"].to_list() == list(range(1, 49))
-    assert (~table["has_face"]).sum() == 8
+    assert 8 <= (~table["has_face"]).sum() < 8 + DetectorParams().search_every_frames
     assert set(table["expression"].unique()) <= {
         "Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"
     }  # fmt: skip
