@@ -35,7 +35,7 @@ def test_labels_without_a_face_are_counted(demo, store_copy, dask_address, capsy
         (annotations / "unknown.txt").unlink()
     row = next(c for c in details(store_copy, name)["coverage"] if c["set_name"] == "validation")
     assert row["subjects_without_features"] == 1
-    # 48 are of the subject that nobody knows and of frames without a face; a face that comes back is seen a little late.
+    # 48 are of an unknown subject and of frames without a face; a face that comes back is seen a little late.
     late = DetectorParams().search_every_frames - 1
     assert 48 <= row["labelled_without_face"] <= 48 + late * row["subjects"]
     assert "labelled without face" in capsys.readouterr().out
