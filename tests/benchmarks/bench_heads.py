@@ -109,7 +109,8 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
         f"AU head as published, {count:,} x {WIDTH}, {epochs} epochs, Keras on torch",
         lambda: fit_units_in_keras(train, validation, epochs),
         lambda: ours("au"),
-        not_below("mean F1", 0.005),
+        # Seeds alone move it by 0.006 on these rows, in float32 and in bfloat16 alike.
+        not_below("mean F1", 0.01),
         goal=3.5,
         rounds=2,
         reference_rounds=1,
