@@ -3,8 +3,6 @@
 from typing import Literal
 
 import numpy as np
-from scipy.ndimage import correlate1d
-from scipy.signal import oaconvolve
 
 from models.running_median import running_median
 
@@ -89,6 +87,10 @@ def _mean(values: np.ndarray, half_width: int) -> np.ndarray:
 
 
 def _gaussian(values: np.ndarray, half_width: int) -> np.ndarray:
+    # Only where a Gaussian was chosen: these take a second to import.
+    from scipy.ndimage import correlate1d
+    from scipy.signal import oaconvolve
+
     sigma = half_width / GAUSSIAN_REACH
     kernel = np.exp(-0.5 * (np.arange(-half_width, half_width + 1) / sigma) ** 2)
     weights = correlate1d(np.ones(len(values)), kernel, mode="constant")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from models.subjects import assign_subjects, box_areas
 
@@ -80,6 +79,9 @@ def _pair(
     overlap[overlap < min_iou] = 0
     if overlap.shape == (1, 1):
         return {0: numbers[0]} if overlap[0, 0] else {}
+    # Videos of one face do without; it takes most of a second to import.
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(overlap, maximize=True)
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
     return {column: numbers[row] for row, column in pairs if overlap[row, column]}

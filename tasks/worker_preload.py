@@ -1,7 +1,7 @@
 """Imported by the process that local workers are forked from: all that they need and that may be there before a fork.
 
-So every worker has the libraries and the compiled loops at once. Networks are not loaded here: an engine has threads,
-and a process with threads is not one to fork.
+So every worker has the libraries and the compiled loops at once. The engine is not: it has threads, and a process with
+threads is not one to fork.
 """
 
 import importlib
@@ -16,5 +16,4 @@ for _stage in _STAGES:
 if default_device() == "cpu" and has_openvino():
     from models.mtcnn_cpu import load_kernels
 
-    importlib.import_module("openvino")
     load_kernels()
