@@ -9,6 +9,7 @@ import typer
 
 from data_contracts.errors import InputError
 from flows.workers import start_ahead
+from infra.imports import leave_out_pandas
 from infra.interruption import EXIT_INTERRUPTED, end_now, ending_at_once
 from infra.prefect_runtime import quiet_prefect, server_is_named
 
@@ -24,6 +25,7 @@ def run_flow(name: str, check: Callable[[], None] | None = None, **parameters: A
     def run() -> int:
         if check:
             check()
+        leave_out_pandas()
         with ending_at_once():
             if server_is_named():
                 _run_recorded(name, parameters)

@@ -22,7 +22,7 @@ WORKER_ENVIRONMENT = {
     "NUMBA_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
-_DASK_MODULES = ("distributed", "distributed.nanny")
+_MODULES = ("infra.worker_imports", "distributed", "distributed.nanny")
 _started = False
 
 
@@ -35,7 +35,7 @@ def start_forking(modules: Sequence[str] = ()) -> None:
     if _started:
         return
     _started = True
-    multiprocessing.get_context("forkserver").set_forkserver_preload([*_DASK_MODULES, *modules])
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*_MODULES, *modules])
     with _environment(WORKER_ENVIRONMENT):
         multiprocessing.forkserver.ensure_running()
 

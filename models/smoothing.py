@@ -4,8 +4,6 @@ from typing import Literal
 
 import numpy as np
 
-from models.running_median import running_median
-
 Direction = Literal["linear", "published"]
 Method = Literal["none", "mean", "median", "gaussian"]
 # A Gaussian window reaches two standard deviations to each side.
@@ -64,6 +62,9 @@ def smooth(values: np.ndarray, *, method: Method, half_width_frames: int = 0) ->
     if method == "mean":
         return _mean(values, half_width_frames)
     if method == "median":
+        # Compiled: half a second to import.
+        from models.running_median import running_median
+
         return running_median(values, half_width_frames)
     if method == "gaussian":
         return _gaussian(values, half_width_frames)
