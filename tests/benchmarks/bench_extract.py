@@ -24,7 +24,6 @@ from models.backbone_specs import get_spec
 from models.backbones import load_backbone
 from tasks.subject_features import find_features, read_features
 
-ALLOCATORS = ("default", "tuned")
 _WORKERS = 2
 
 
@@ -140,7 +139,7 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
     """Videos, then the organisers' crops; nothing small enough to be quick."""
     if quick:
         return
-    with tempfile.TemporaryDirectory() as scratch, open_clips(frames=472) as clips:
+    with tempfile.TemporaryDirectory() as scratch, open_clips(frames=240) as clips:
         folder = Path(scratch)
         random_weights("tf_efficientnet_b0", folder)
         yield from video_pairs(folder, clips, quick=quick)

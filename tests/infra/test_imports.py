@@ -1,0 +1,23 @@
+import subprocess
+import sys
+
+CODE = """
+import sys
+import infra.worker_imports
+import pyarrow as pa
+import torch._dynamo.trace_rules  # looks whether pandas is there
+from importlib.util import find_spec
+assert pa.array([1.0, None]).fill_null(0.0).to_pylist() == [1.0, 0.0]
+assert pa.table({"a": [True, False]})["a"].to_numpy().tolist() == [True, False]
+assert "pandas" not in sys.modules
+try:
+    import pandas
+except ModuleNotFoundError as error:
+    assert error.name == "pandas"
+else:
+    sys.exit("pandas was imported")
+"""
+
+
+def test_pyarrow_and_torch_do_without_pandas():
+    subprocess.run([sys.executable, "-c", CODE], check=True)
