@@ -13,12 +13,13 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from data_contracts.errors import printable
+from data_contracts.errors import InputError, printable
 from data_contracts.store import Store
 from data_contracts.store_claim import check_code_version, claim_store
 from flows.console import print_error, print_line, print_table
 from flows.stage_summary import StageSummary, work_here
 from flows.workers import WORKER_MODULES
+from models.devices import default_engine
 from tasks.jobs import Job, Make, run_job, split_pending_jobs
 from tasks.units import Compute, Unit, remove_unplanned, run_unit, split_pending
 
@@ -61,6 +62,10 @@ class Run:
         self._client: Client | None = None
 
     def __enter__(self) -> "Run":
+        try:
+            default_engine()
+        except ValueError as error:
+            raise InputError(str(error)) from error
         self._stack.enter_context(claim_store(self.store, on_wait=print_error))
         return self
 

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from models.backbone_specs import Precision
 
 logger = logging.getLogger(__name__)
@@ -53,6 +51,7 @@ def converted_network(name: str, digest: str, convert: Callable[[], Any]) -> Any
     ``digest`` (64 hex digits) is of all that the conversion depends on. A cache that cannot be written to is no error.
     """
     import openvino
+    import platformdirs
 
     folder = Path(os.environ.get(_CACHE_VARIABLE) or platformdirs.user_cache_path("affwild2")) / "networks"
     version = openvino.__version__.split("-")[0]

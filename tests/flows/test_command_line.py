@@ -40,3 +40,11 @@ def test_verify_from_the_command_line(demo):
     assert finished.returncode == 0 and "no fault against test list and videos" in finished.stdout
     finished = run_command("verify", path, "--test-list", lists / ABAW3_TEST_LISTS["expr"], "--task", "expr")
     assert finished.returncode == 1 and "expected the header" in finished.stdout
+
+
+def test_an_engine_that_is_not_one_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("AFFWILD2_ENGINE", "openvina")
+    (tmp_path / "clip.mp4").write_bytes(b"a video, for all that is known yet")
+    finished = run_command("score", tmp_path / "clip.mp4", "--out", tmp_path / "out")
+    assert finished.returncode == 2
+    assert finished.stderr.strip() == "affwild2: AFFWILD2_ENGINE: expected one of openvino, torch, got 'openvina'"

@@ -1,0 +1,21 @@
+import subprocess
+import sys
+
+import pytest
+
+from models.devices import default_device
+
+CODE = """
+import sys
+import infra.worker_imports
+import tasks.worker_preload
+from models.cascade_kernels import integrate, pool_boxes, suppress
+assert integrate.signatures and pool_boxes.signatures and suppress.signatures
+unwanted = {"torch", "openvino", "prefect", "pandas", "scipy.optimize"} & set(sys.modules)
+sys.exit(f"imported {unwanted}" if unwanted else 0)
+"""
+
+
+@pytest.mark.skipif(default_device() == "cuda", reason="workers of a GPU run torch")
+def test_loops_are_compiled_and_no_engine_is_there():
+    subprocess.run([sys.executable, "-c", CODE], check=True)
