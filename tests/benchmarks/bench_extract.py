@@ -92,7 +92,9 @@ def video_pairs(folder: Path, clips: dict[str, Path]) -> Iterator[Pair]:
             f"video to features, {name}, {backbone}, {'exact' if exact else 'following'}",
             plain,
             ours,
-            enough(0.99 if exact else _FOLLOWED_COSINE, most_missing=7) if follows_one else lambda a, b: f"{len(a)}, {len(b)} rows",
+            enough(0.99 if exact else _FOLLOWED_COSINE, most_missing=7)
+            if follows_one
+            else lambda a, b: f"{len(a)}, {len(b)} rows",
             goal=goal,
             rounds=1,
             reference_rounds=1,
