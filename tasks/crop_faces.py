@@ -25,9 +25,9 @@ from tasks.worker_models import follow_faces, get_detector
 
 CODE_VERSION = 2
 SEGMENT_FRAMES = 512
-_CHUNK_FRAMES = 16
-# 100 MB of RGB: sixteen frames of 1080p, four of 4K.
-_CHUNK_PIXELS = 16 * 1920 * 1088
+_CHUNK_FRAMES = 8
+# 25 MB of RGB: four frames of 1080p, one of 4K. glibc maps what is above 32 MB anew each time, page by page.
+_CHUNK_PIXELS = 4 * 1920 * 1088
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class CroppedVideo:
     frame_count: int
     width_px: int
     segments: list[tuple[UnitKey, Manifest]]
+
+
+def chunk_frames_of(width_px: int, height_px: int) -> int:
+    """How many frames of that size are decoded at a time."""
+    return max(1, min(_CHUNK_FRAMES, _CHUNK_PIXELS // (width_px * height_px)))
 
 
 def crop_params(*, min_face_px: int, exact: bool) -> CropParams:
@@ -134,7 +139,6 @@ def _tables(store: Store, unit: Unit, product: Product) -> Iterator[pa.Table]:
 def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counter[str]) -> Iterator[pa.Table]:
     first, count = unit.arguments["first"], unit.arguments["count"]
     index = read_video_index(store, unit.key.value("video"))
-    chunk_frames = max(1, min(_CHUNK_FRAMES, _CHUNK_PIXELS // (index.width_px * index.height_px)))
     follower = follow_faces(params.detector)
     start = first_of_group(first, params.detector.search_every_frames) if follower else first
     chunks = read_segment(
@@ -142,7 +146,7 @@ def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counte
         index,
         first_frame=start,
         frame_count=first + count - start,
-        chunk_frames=chunk_frames,
+        chunk_frames=chunk_frames_of(index.width_px, index.height_px),
     )
     expected = first
     for numbers, frames in chunks:

@@ -14,10 +14,11 @@ from clips import moving_portraits, open_clips
 from pairs import Pair, run_script
 from PIL import Image
 
-from data_contracts.video import index_video, read_segment
+from data_contracts.video import VideoIndex, index_video, read_segment
 from models.backbone_specs import Precision, get_spec
 from models.backbones import build_network, load_backbone
 from models.backbones_cpu import CpuBackbone
+from tasks.crop_faces import chunk_frames_of
 
 ALLOCATORS = ("default", "tuned")
 _THREADS = 2
@@ -111,8 +112,15 @@ def decoding_pairs(quick: bool) -> Iterator[Pair]:
             def plain(path: Path = path) -> list[int]:
                 return [int(frame[::16, ::16].astype(int).sum()) for frame in recipe.decoded(path)]
 
-            def ours(path: Path = path, index: object = index) -> list[int]:
-                chunks = read_segment(path, index, first_frame=1, frame_count=index.frame_count, thread_type="AUTO")  # type: ignore
+            def ours(path: Path = path, index: VideoIndex = index) -> list[int]:
+                chunks = read_segment(
+                    path,
+                    index,
+                    first_frame=1,
+                    frame_count=index.frame_count,
+                    chunk_frames=chunk_frames_of(index.width_px, index.height_px),
+                    thread_type="AUTO",
+                )
                 return [int(frame[::16, ::16].astype(int).sum()) for _, block in chunks for frame in block]
 
             def same(expected: list[int], got: list[int]) -> str:
