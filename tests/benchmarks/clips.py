@@ -21,16 +21,19 @@ _FPS = 25
 
 
 @contextlib.contextmanager
-def open_clips(*, frames: int) -> Iterator[dict[str, Path]]:
+def open_clips(*, frames: int, small_only: bool = False) -> Iterator[dict[str, Path]]:
     """Files by name: ``one face, 360p``, ``one face, 1080p`` (the same, enlarged), ``several faces, 1080p``.
 
-    At most so many frames each.
+    At most so many frames each. ``small_only``: those of 360p.
     """
     given = Path(os.environ.get(_VARIABLE, "/nonexistent"))
     with tempfile.TemporaryDirectory(prefix="affwild2-clips-") as folder:
         one, several = Path(folder, "one_360p.mp4"), Path(folder, "several_1080p.mp4")
         real_one, real_several = given / "one_face_360p.mp4", given / "several_faces_1080p.mp4"
         write_clip(one, pictures_of(real_one) if real_one.exists() else moving_portraits(1), count=frames)
+        if small_only:
+            yield {"one face, 360p": one}
+            return
         large = Path(folder, "one_1080p.mp4")
         write_clip(large, pictures_of(one), count=frames, size=(1920, 1080))
         crowd = pictures_of(real_several) if real_several.exists() else moving_portraits(5)

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from pairs import Measured
 from result_files import FOLDER, QUICK_FILE, fallen_ratios, load_results, store_results, write_page
@@ -31,15 +32,15 @@ def find_scripts(folder: Path, names: list[str]) -> list[Path]:
     return [path for path in found if not names or any(name in path.stem for name in names)]
 
 
-def allocators_of(script: Path) -> tuple[str, ...] | None:
-    """Under which settings of the allocator a script wants to run; None if it has no pairs. Reads, does not import."""
-    allocators, has_pairs = ("default",), False
+def constant_of(script: Path, name: str, default: Any) -> Any:
+    """What a script says of itself, read without importing it.
+
+    ``ALLOCATORS``: under which settings of the allocator it wants to run. ``QUICK``: whether it has small pairs.
+    """
     for node in ast.parse(script.read_text()).body:
-        if isinstance(node, ast.FunctionDef) and node.name == "make_pairs":
-            has_pairs = True
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["ALLOCATORS"]:
-            allocators = tuple(ast.literal_eval(node.value))
-    return allocators if has_pairs else None
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [name]:
+            return ast.literal_eval(node.value)
+    return default
 
 
 def run_script(script: Path, *, allocator: str, quick: bool) -> tuple[list[Measured], bool]:
@@ -66,10 +67,9 @@ def main() -> int:
     measured: list[Measured] = []
     failed, started = [], time.monotonic()
     for script in find_scripts(Path(__file__).parent, options.names):
-        allocators = allocators_of(script)
-        if allocators is None:
-            print(f"== {script.stem}: has no pairs, skipped", flush=True)
+        if options.quick and not constant_of(script, "QUICK", True):
             continue
+        allocators = constant_of(script, "ALLOCATORS", ("default",))
         for allocator in allocators[:1] if options.quick else allocators:
             print(f"== {script.stem}", flush=True)
             rows, well = run_script(script, allocator=allocator, quick=options.quick)

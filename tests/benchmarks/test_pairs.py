@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER))  # the scripts are run from there, and import each other by bare names
 from pairs import Measured, Pair, describe, goal_is_met, measure  # noqa: E402
 from result_files import BEGIN, END, fallen_ratios, load_results, render_table, store_results, write_page  # noqa: E402
-from run_benchmarks import allocators_of, find_scripts, run_script  # noqa: E402
+from run_benchmarks import constant_of, find_scripts, run_script  # noqa: E402
 
 
 def equal(expected, got):
@@ -88,15 +88,15 @@ def scripts(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(FOLDER))
     (tmp_path / "bench_right.py").write_text(SCRIPT.format(wanted=7))
     (tmp_path / "bench_wrong.py").write_text(SCRIPT.format(wanted=8))
-    (tmp_path / "bench_old.py").write_text("def main():\n    pass\n")
+    (tmp_path / "bench_long.py").write_text("QUICK = False\n")
     return tmp_path
 
 
 def test_scripts_run_in_processes_of_their_own(scripts):
-    assert [path.stem for path in find_scripts(scripts, [])] == ["bench_old", "bench_right", "bench_wrong"]
+    assert [path.stem for path in find_scripts(scripts, [])] == ["bench_long", "bench_right", "bench_wrong"]
     assert [path.stem for path in find_scripts(scripts, ["rig"])] == ["bench_right"]
-    assert allocators_of(scripts / "bench_old.py") is None
-    assert allocators_of(scripts / "bench_right.py") == ("default", "tuned")
+    assert [constant_of(path, "QUICK", True) for path in find_scripts(scripts, [])] == [False, True, True]
+    assert constant_of(scripts / "bench_right.py", "ALLOCATORS", ("default",)) == ("default", "tuned")
     (right,), well = run_script(scripts / "bench_right.py", allocator="tuned", quick=True)
     assert well and (right.script, right.allocator, right.name) == ("right", "tuned", "sum, quick True")
     (wrong,), well = run_script(scripts / "bench_wrong.py", allocator="default", quick=False)
@@ -104,7 +104,9 @@ def test_scripts_run_in_processes_of_their_own(scripts):
 
 
 def test_every_script_here_can_be_read():
-    assert all(allocators_of(path) is None or allocators_of(path) for path in find_scripts(FOLDER, []))
+    for path in find_scripts(FOLDER, []):
+        assert constant_of(path, "ALLOCATORS", ("default",)) and constant_of(path, "QUICK", True) in (True, False)
+        assert "def make_pairs(" in path.read_text()
 
 
 def test_results_of_a_day_are_merged_and_the_newest_are_shown(tmp_path):
