@@ -12,12 +12,23 @@ _ENGINE_VARIABLE = "AFFWILD2_ENGINE"
 _CUDA_LIBRARY = "libcuda.so.1"
 
 
+def has_gpu_driver() -> bool:
+    """Whether this machine has CUDA's driver. Unlike ``default_device`` it does not start it: a fork may follow."""
+    return _driver() is not None
+
+
+def _driver() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(_CUDA_LIBRARY)
+    except OSError:
+        return None
+
+
 @functools.cache
 def default_device() -> str:
     """``cuda`` where the driver shows this process a GPU, else ``cpu``."""
-    try:
-        driver = ctypes.CDLL(_CUDA_LIBRARY)
-    except OSError:
+    driver = _driver()
+    if driver is None:
         return "cpu"
     count = ctypes.c_int(0)
     there = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0

@@ -6,14 +6,15 @@ threads is not one to fork.
 
 import importlib
 
-from models.devices import default_device
+from models.devices import has_gpu_driver
 from models.openvino_networks import has_openvino
 
 _STAGES = ("index_videos", "crop_faces", "assign_subjects", "embed_faces")
 
 for _stage in _STAGES:
     importlib.import_module(f"tasks.{_stage}")
-if default_device() == "cpu" and has_openvino():
+# To ask for GPUs would start the driver, which does not outlive a fork.
+if not has_gpu_driver() and has_openvino():
     from models.mtcnn_cpu import load_kernels
 
     load_kernels()
