@@ -8,7 +8,7 @@ UV := $(VENV)/uv/bin/uv
 .PHONY: help demo test check bench bench-quick lock clean
 
 help:
-	@echo "make demo    everything on a small generated data set (about two minutes)"
+	@echo "make demo    everything on a small generated data set (a minute)"
 	@echo "make test    all tests"
 	@echo "make check   formatting, lint, types"
 	@echo "make bench   benchmarks, as ratios against a reference of the same run; make bench-quick: small sizes"

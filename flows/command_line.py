@@ -40,7 +40,7 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the generated data set.")] = 0,
     workers: WorkersOption = None,
 ) -> None:
-    """Everything on a small generated data set: about two minutes."""
+    """Everything on a small generated data set: half a minute."""
     run_flow("demo", out=out, seed=seed, workers=workers)
 
 
@@ -148,7 +148,10 @@ def score(
     workers: WorkersOption = None,
     dask_address: DaskOption = None,
 ) -> None:
-    """Any video to per-frame predictions (Parquet and CSV); without fitted heads, expressions."""
+    """Any video to predictions for every frame.
+
+    Parquet and CSV. Without fitted heads, expressions.
+    """
     run_flow(
         "score",
         videos=videos,

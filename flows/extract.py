@@ -12,7 +12,7 @@ from data_contracts.layout import DataLayout, find_data, list_crops, subjects_of
 from data_contracts.manifest import Manifest
 from flows.console import print_line
 from flows.run import Run
-from models.backbone_specs import Precision
+from models.precision import Precision
 from models.tracking import TrackingParams
 from tasks import assign_subjects, crop_faces, embed_faces, import_crops, index_videos
 from tasks.units import Unit

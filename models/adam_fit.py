@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from models.adam import Adam
 from models.feature_rows import BLOCK_ROWS, RowReader, TrainingRows, moments
-from models.head_layers import Precision, RoundedLinear, SeededDropout
+from models.head_layers import RoundedLinear, SeededDropout
 from models.heads import OUTPUT_NAMES
 from models.losses import ccc_loss, class_weights, expression_loss, unit_loss, unit_weights
 from models.metrics import accuracy, score_branch
+from models.precision import Precision
 from models.recipes import Branch, HeadRecipe
 
 logger = logging.getLogger(__name__)

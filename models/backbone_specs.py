@@ -3,9 +3,6 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-# Of the layers behind the first few; those always have float32.
-Precision = Literal["bfloat16", "float32"]
-
 AFFECTNET_8 = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
 COMMON_5 = ("Anger", "Happiness", "Neutral", "Sadness", "Surprise")
 AFFECTNET_7 = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")

@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from timm.models import EfficientNet
 from torch import Tensor, nn
 
-from models.backbone_specs import BackboneSpec, Precision, get_spec
+from models.backbone_specs import BackboneSpec, get_spec
 from models.backbone_weights import IMAGENET_LITE0, bundled_path, resize_to_square, spec_of, weights_digest
+from models.precision import Precision
 
 # Activations of a few pictures stay in the cache of a CPU; larger batches are slower there.
 _BATCH_CPU, _BATCH_GPU = 16, 128

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from models.backbone_specs import Precision
 from models.backbone_weights import resize_to_square, spec_of, weights_digest
 from models.openvino_networks import (
     compile_network,
@@ -20,6 +19,7 @@ from models.openvino_networks import (
     run_network,
     supported_precision,
 )
+from models.precision import Precision
 
 _BATCH = 4
 

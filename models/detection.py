@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.util
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,12 +110,15 @@ class Detections:
         return Detections(self.box_xyxy_px[at], self.landmarks_xy_px[at], self.probability[at])
 
 
-def check_frames(frames: np.ndarray) -> np.ndarray:
-    """The frames, C-contiguous.
+def frames_array(frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """RGB uint8 [B, H, W, 3], C-contiguous, of frames [H, W, 3] of one size; none give [0, 0, 0, 3].
 
     Raises:
-        ValueError: they are not uint8 [B, H, W, 3].
+        ValueError: they are not of that shape and type.
     """
+    if not len(frames):
+        return np.zeros((0, 0, 0, 3), np.uint8)
+    frames = frames if isinstance(frames, np.ndarray) else np.stack(frames)
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise ValueError(f"expected uint8 frames [B, H, W, 3], got {frames.dtype} {frames.shape}")
     return np.require(frames, requirements=["C", "W"])

@@ -1,12 +1,12 @@
 """Layers of heads while they are fitted: the large first one, in bfloat16 where the processor has it, and dropout."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-Precision = Literal["float32", "bfloat16"]
+from models.precision import Precision
 
 
 def native_precision(device: str = "cpu") -> Precision:

@@ -23,7 +23,7 @@ from models.detection import (
     STRIDE_PX,
     Detections,
     DetectorParams,
-    check_frames,
+    frames_array,
     level_size,
 )
 
@@ -53,9 +53,7 @@ class FaceDetector:
         Raises:
             ValueError: the frames are not of that shape and type.
         """
-        if not len(frames):
-            return []
-        batch = check_frames(frames if isinstance(frames, np.ndarray) else np.stack(list(frames)))
+        batch = frames_array(frames)
         # On a CPU one frame at a time stays in the cache; a GPU wants all at once.
         together = 1 if self.device.type == "cpu" else len(batch)
         return [

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from models.cascade_kernels import find_candidates, integrate, pool_boxes, pool_level, pool_level_part, suppress
+from models.cascade_boxes import merge_levels, pooled, regressed, squared
+from models.cascade_kernels import find_candidates, integrate, pool_level, pool_level_part, suppress
 from models.detection import (
     CELL_PX,
     FINAL_NMS_IOMIN,
@@ -17,17 +18,20 @@ from models.detection import (
     MERGED_NMS_IOU,
     Detections,
     DetectorParams,
-    check_frames,
     detector_weights_digest,
+    frames_array,
     level_cells,
     level_size,
 )
 from models.openvino_networks import compile_network, converted_network, run_network
+from models.tracking import iou
 
 _CROPS_AT_ONCE = 64
 # Levels that are looked at around a known face: from the one where it measures this much on.
 _NEAR_LEVELS, _NEAR_FACE_PX, _NEAR_WINDOW_PX = 4, 26, 48
 _MIN_IOU_TO_FOLLOW = 0.4
+# A few sizes of videos, seven to thirteen levels each.
+_LEVELS_KEPT = 64
 
 
 def _convert(network: str) -> Any:
@@ -53,8 +57,8 @@ def load_kernels() -> None:
     integrate(frame[4:, 4:], sums)
     pool_level(sums, 48, 48, level[0])
     pool_level_part(sums, (0, 0), (48, 48), (24, 24), (0, 0), level[0])
-    _merge([boxes[suppress(boxes, LEVEL_NMS_IOU, False)]])
-    _pooled(sums, (0, 0, 48, 48), boxes[:, :5], 24)
+    merge_levels([boxes[suppress(boxes, LEVEL_NMS_IOU, False)]])
+    pooled(sums, (0, 0, 48, 48), boxes[:, :5], 24)
     find_candidates(np.zeros((7, 7), np.float32), np.zeros((4, 7, 7), np.float32), (0, 0), (7, 7), 0.5, 0.6)
 
 
@@ -85,10 +89,7 @@ class CpuFaceDetector:
         Raises:
             ValueError: the frames are not of that shape and type.
         """
-        if not len(frames):
-            return []
-        batch = check_frames(frames if isinstance(frames, np.ndarray) else np.stack(list(frames)))
-        return [self._search(frame) for frame in batch]
+        return [self._search(frame) for frame in frames_array(frames)]
 
     def detect_near(self, frame: np.ndarray, box_xyxy_px: np.ndarray) -> Detections:
         """The face [H, W, 3] that overlaps most with a known box float32 [4]; none if none overlaps enough.
@@ -111,8 +112,8 @@ class CpuFaceDetector:
         for place, (scale, first) in enumerate(windows):
             cells = level_cells(*level_size(height, width, scale))
             found.append(self._candidates(probability[place, 1], shift[place], first, cells, scale))
-        faces = self._refine_and_finish(sums, part, _merge(found))
-        overlap = _iou(faces.box_xyxy_px, box_xyxy_px)
+        faces = self._refine_and_finish(sums, part, merge_levels(found))
+        overlap = iou(faces.box_xyxy_px, box_xyxy_px[None])[:, 0]
         best = int(overlap.argmax()) if len(faces) else 0
         return faces.only(best) if len(faces) and overlap[best] > _MIN_IOU_TO_FOLLOW else Detections.none()
 
@@ -125,7 +126,7 @@ class CpuFaceDetector:
             pool_level(sums, height, width, level[0])
             shift, probability = run_network(self._level_network(rows, columns), level)
             found.append(self._candidates(probability[0, 1], shift[0], (0, 0), level_cells(rows, columns), scale))
-        return self._refine_and_finish(sums, (0, 0, width, height), _merge(found))
+        return self._refine_and_finish(sums, (0, 0, width, height), merge_levels(found))
 
     def _level_network(self, rows: int, columns: int) -> Any:
         if not self._one_size:
@@ -173,7 +174,7 @@ class CpuFaceDetector:
         return [(scale, (corner(y, scale), corner(x, scale))) for scale in near]
 
     def _refine_and_finish(self, sums: np.ndarray, part: tuple[int, int, int, int], boxes: np.ndarray) -> Detections:
-        crops, boxes = _pooled(sums, part, boxes, 24)
+        crops, boxes = pooled(sums, part, boxes, 24)
         if not len(boxes):
             return Detections.none()
         shift, probability = _in_blocks(self._rnet, crops)
@@ -181,8 +182,8 @@ class CpuFaceDetector:
         passed = score > self.params.rnet_threshold
         boxes = np.concatenate([boxes[passed, :4], score[passed, None]], axis=1)
         kept = suppress(boxes, MERGED_NMS_IOU, False)
-        boxes = _squared(_regressed(boxes[kept], shift[passed][kept]))
-        crops, boxes = _pooled(sums, part, boxes, 48)
+        boxes = squared(regressed(boxes[kept], shift[passed][kept]))
+        crops, boxes = pooled(sums, part, boxes, 48)
         if not len(boxes):
             return Detections.none()
         shift, relative, probability = _in_blocks(self._onet, crops)
@@ -197,13 +198,9 @@ class CpuFaceDetector:
             ],
             axis=2,
         )
-        boxes = _regressed(boxes, shift[passed])
+        boxes = regressed(boxes, shift[passed])
         kept = suppress(boxes, FINAL_NMS_IOMIN, True)
         return Detections.largest_first(boxes[kept, :4], points[kept], boxes[kept, 4])
-
-
-# A few sizes of videos, seven to thirteen levels each.
-_LEVELS_KEPT = 64
 
 
 def _part_of_frame(
@@ -227,57 +224,7 @@ def _part_of_frame(
     )
 
 
-def _merge(found: list[np.ndarray]) -> np.ndarray:
-    """Candidates of all levels, suppressed, regressed and squared, float32 [n, 5]."""
-    boxes = np.concatenate(found) if found else np.zeros((0, 9), np.float32)
-    boxes = boxes[suppress(boxes, MERGED_NMS_IOU, False)]
-    sides = np.tile(boxes[:, 2:4] - boxes[:, 0:2], 2)
-    return _squared(np.concatenate([boxes[:, :4] + boxes[:, 5:9] * sides, boxes[:, 4:5]], axis=1))
-
-
-def _regressed(boxes: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    side = np.tile(boxes[:, 2:4] - boxes[:, 0:2] + np.float32(1), 2)
-    return np.concatenate([boxes[:, :4] + shift * side, boxes[:, 4:5]], axis=1)
-
-
-def _squared(boxes: np.ndarray) -> np.ndarray:
-    """Boxes widened around their centre to squares."""
-    side = boxes[:, 2:4] - boxes[:, 0:2]
-    longest = side.max(axis=1, keepdims=True) if len(side) else side[:, :1]
-    start = boxes[:, 0:2] + side * np.float32(0.5) - longest * np.float32(0.5)
-    return np.concatenate([start, start + longest, boxes[:, 4:5]], axis=1)
-
-
-def _pooled(
-    sums: np.ndarray, part: tuple[int, int, int, int], boxes: np.ndarray, size_px: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Network inputs [n, 3, size, size] of the boxes' part inside ``part``; boxes wholly outside are dropped."""
-    whole = np.trunc(boxes[:, :4]).astype(np.int64)
-    x1, y1 = np.maximum(whole[:, 0], 1) - 1, np.maximum(whole[:, 1], 1) - 1
-    inner = np.stack(
-        [
-            np.maximum(x1, part[0]),
-            np.maximum(y1, part[1]),
-            np.minimum(whole[:, 2], part[2]),
-            np.minimum(whole[:, 3], part[3]),
-        ],
-        axis=1,
-    )
-    inside = (inner[:, 2:] > inner[:, :2]).all(axis=1)
-    inner, boxes = inner[inside], boxes[inside]
-    crops = np.empty((len(boxes), 3, size_px, size_px), np.float32)
-    pool_boxes(sums, (part[1], part[0]), inner, crops)
-    return crops, boxes
-
-
 def _in_blocks(request: Any, crops: np.ndarray) -> list[np.ndarray]:
     blocks = [crops[first : first + _CROPS_AT_ONCE] for first in range(0, len(crops), _CROPS_AT_ONCE)]
     outputs = [[values.copy() for values in run_network(request, block)] for block in blocks]
     return [np.concatenate(columns) for columns in zip(*outputs, strict=True)]
-
-
-def _iou(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    shared = np.clip(sides, 0, None).prod(axis=1)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    return shared / np.maximum(area - shared, 1e-6)

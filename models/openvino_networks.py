@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from models.backbone_specs import Precision
+from models.precision import Precision
 
 logger = logging.getLogger(__name__)
 

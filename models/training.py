@@ -11,9 +11,9 @@ import numpy as np
 from models.adam_fit import AdamFit, decide
 from models.ccc_fit import CccFit
 from models.feature_rows import RowReader, TrainingRows
-from models.head_layers import Precision
 from models.heads import BranchConfig, Head, HeadConfig
 from models.metrics import score_branches
+from models.precision import Precision
 from models.recipes import Branch, HeadRecipe, TaskRecipe
 
 

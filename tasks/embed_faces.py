@@ -13,9 +13,10 @@ from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import Dataset, features_dataset
 from data_contracts.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
-from models.backbone_specs import Precision, get_spec
+from models.backbone_specs import get_spec
 from models.backbone_weights import weights_digest
 from models.crops import decode_jpeg
+from models.precision import Precision
 from tasks.fetch_weights import find_weights
 from tasks.units import Product, Unit
 from tasks.worker_models import get_backbone

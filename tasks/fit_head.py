@@ -14,8 +14,9 @@ from data_contracts.manifest import Manifest
 from data_contracts.store import Store
 from data_contracts.vocabulary import SetName, TaskName
 from models.devices import default_device
-from models.head_layers import Precision, native_precision
+from models.head_layers import native_precision
 from models.heads import head_to_bytes
+from models.precision import Precision
 from models.recipes import TaskRecipe, get_recipe
 from models.training import fit_seeds
 from tasks.import_labels import labels_key

@@ -18,6 +18,8 @@ ONLY_IN = {
     "torch": {"models"},
     "timm": {"models"},
     "facenet_pytorch": {"models"},
+    "openvino": {"models"},
+    "numba": {"models"},
     "prefect": {"flows", "infra"},
     "dask": {"flows", "infra"},
     "distributed": {"flows", "infra"},

@@ -15,9 +15,10 @@ from pairs import Pair, run_script
 from PIL import Image
 
 from data_contracts.video import VideoIndex, index_video, read_segment
-from models.backbone_specs import Precision, get_spec
+from models.backbone_specs import get_spec
 from models.backbones import build_network, load_backbone
 from models.backbones_cpu import CpuBackbone
+from models.precision import Precision
 from tasks.crop_faces import chunk_frames_of
 
 ALLOCATORS = ("default", "tuned")
