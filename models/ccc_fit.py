@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from models.feature_rows import RowReader, TrainingRows, moments
+from models.feature_rows import BLOCK_ROWS, RowReader, TrainingRows, moments
 from models.metrics import score_branch
 from models.recipes import HeadRecipe
 
@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 _TINY = 1e-7  # as in ``losses.ccc_loss``
 # Up to here products are in float64 throughout: they cost less than reading the rows.
 _FEW_INPUTS = 64
+# Of few inputs many rows at a time: else calls cost more than what they compute.
+_BLOCK_NUMBERS = 1 << 19
 
 
 class CccFit:
@@ -82,7 +84,8 @@ class CccFit:
 
     def _read(self, rows: TrainingRows) -> RowReader:
         mean, deviation = (self._mean, self._deviation) if self._recipe.standardize else (None, None)
-        return RowReader(rows, self._recipe.features, mean=mean, deviation=deviation)
+        block_rows = max(BLOCK_ROWS, _BLOCK_NUMBERS // self._width)
+        return RowReader(rows, self._recipe.features, batch_rows=block_rows, mean=mean, deviation=deviation)
 
     def _loss_and_gradient(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
         """One pass over the rows: the gradient of a CCC is a sum of three sums whose factors are known at the end."""
