@@ -109,7 +109,8 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
         f"AU head as published, {count:,} x {WIDTH}, {epochs} epochs, Keras on torch",
         lambda: fit_units_in_keras(train, validation, epochs),
         lambda: ours("au"),
-        # Over three seeds: ours 0.443 to 0.444 (float32 and bfloat16 within 0.001 of one another), Keras 0.447 to 0.452.
+        # Over three seeds: ours 0.443 to 0.444 (float32 and bfloat16 within 0.001 of one another),
+        # Keras 0.447 to 0.452.
         not_below("mean F1", 0.01),
         goal=3.5,
         rounds=2,
