@@ -36,6 +36,7 @@ class _Tracks:
     """Tracks in the order of their first frame, ``[t]`` or ``[t, 4]``; ``place`` ``[n]`` is the track of every face."""
 
     place: NDArray[np.intp]
+    frames: list[NDArray[np.integer]]
     first_frame: NDArray[np.integer]
     last_frame: NDArray[np.integer]
     face_count: NDArray[np.integer]
@@ -126,6 +127,7 @@ def _describe_tracks(
     weight = np.bincount(place, area * probability).astype(np.float64)
     return _Tracks(
         place=place,
+        frames=[frame[rows[start : end + 1]] for start, end in zip(starts, ends, strict=True)],
         first_frame=frame[rows[starts]],
         last_frame=frame[rows[ends]],
         face_count=face_count,
@@ -143,11 +145,19 @@ def _best_chain(tracks: _Tracks, members: NDArray[np.intp]) -> NDArray[np.intp]:
     total, before = weight.copy(), np.full(members.size, -1)
     for here in range(1, members.size):
         gap = first[here] - last[:here]
-        earlier = np.flatnonzero(-gap < _OVERLAP_SHARE * np.minimum(faces[:here], faces[here]))
+        most_shared = _OVERLAP_SHARE * np.minimum(faces[:here], faces[here])
+        follows = -gap < most_shared
+        for other in np.flatnonzero(~follows & (last[:here] <= last[here])):
+            # Spans that overlap say little: a new track may begin with a glimpse, long before the old one ends.
+            shared = np.intersect1d(tracks.frames[members[other]], tracks.frames[members[here]], assume_unique=True)
+            follows[other] = shared.size < most_shared[other]
+        earlier = np.flatnonzero(follows)
         if earlier.size:
-            price = np.where(np.abs(gap[earlier]) <= _CUT_FRAMES, _CUT_PRICE, _LOSS_PRICE)
+            cut = np.abs(gap[earlier]) <= _CUT_FRAMES
+            # After a loss, all that came before is what a jump leaves: else light tracks would be stepping stones.
+            left = np.where(cut, weight[earlier], total[earlier])
             jump = _jumps(tracks.last_box[members[earlier]], tracks.first_box[members[here]])
-            gain = total[earlier] - price * jump * np.minimum(weight[earlier], weight[here])
+            gain = total[earlier] - np.where(cut, _CUT_PRICE, _LOSS_PRICE) * jump * np.minimum(left, weight[here])
             best = int(np.argmax(gain))
             total[here] += gain[best]
             before[here] = earlier[best]

@@ -15,7 +15,7 @@ from models.tracking import TrackingParams, assign_subjects, track_faces
 from tasks.crop_faces import CroppedVideo
 from tasks.units import Product, Unit
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 _BOX = ("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px")
 
 

@@ -105,6 +105,28 @@ def test_who_was_seen_beside_the_subject_for_long_does_not_follow_it():
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, -1)
 
 
+def test_one_glimpse_early_does_not_part_the_subject_from_its_next_track():
+    """The box jumps for a frame, that begins a track, which the face goes on with once the old one has ended."""
+    first, second = face([range(1, 78)], 800), face([range(62, 63), range(78, 106)], 870, y=370)
+    other = face([range(1, 99)], 300, size=185)
+    frame = np.concatenate([first[0], second[0], other[0]])
+    box = np.concatenate([first[1], second[1], other[1]])
+    track = np.repeat([0, 1, 2], [len(first[0]), len(second[0]), len(other[0])])
+    order = np.lexsort((track, frame))
+    subject, _ = assign_subjects(frame[order], box[order], np.ones(len(frame)), track[order], subject_count=1)
+    glimpse = (frame[order] == 62) & (track[order] == 1)
+    assert all_are(subject, (track[order] < 2) & ~glimpse, 0) and all_are(subject, (track[order] == 2) | glimpse, -1)
+
+
+def test_glimpses_are_no_stepping_stones_between_two_people():
+    """Over them, every jump would cost next to nothing, for it costs a share of the lighter track."""
+    left, right = face([range(1, 40)], 200), face([range(80, 106)], 1700)
+    glimpses = [face([range(40, 41)], 600, size=60), face([range(60, 61)], 1300, size=60)]
+    stays = face([range(1, 106)], 1000, size=150, y=700)
+    subject, who, _ = assign([left, right, stays, *glimpses])
+    assert all_are(subject, who == 2, 0) and all_are(subject, who != 2, -1)
+
+
 def test_late_entry():
     """Somebody is there first and stays; the subject enters later and is larger."""
     subject, who, _ = assign([face([range(1, 500)], 1300, size=120), face([range(150, 500)], 600)])
