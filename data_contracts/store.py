@@ -21,6 +21,7 @@ from data_contracts.manifest import Failure, Manifest, UnitKey, is_failure_path,
 from data_contracts.manifest_cache import FileState, ManifestCache
 from data_contracts.row_groups import ROW_GROUP_ROWS, in_row_groups, read_row_group
 from data_contracts.schemas import Dataset, check_schema
+from data_contracts.urls import check_no_credentials
 
 UNFINISHED = ".unfinished"
 _LOCAL_PROTOCOLS = ("file", "local")
@@ -30,11 +31,12 @@ class Store:
     """All data under one URL: a plain path, ``file://`` or ``s3://``.
 
     Raises:
-        InputError: the URL's protocol is unknown, or a local store cannot be created.
+        InputError: the URL's protocol is unknown or it holds credentials, or a local store cannot be created.
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self.url = str(url)
+        check_no_credentials(self.url, what="store")
         try:
             self._fs, root = fsspec.core.url_to_fs(self.url)
         except (ValueError, ImportError) as error:
