@@ -1,0 +1,24 @@
+#!/bin/sh
+# One Dask worker for each GPU of this machine, each of which sees only its own and takes one unit at a time.
+# Ends, with all of them, when one ends for good: what started it starts it again. Usage: gpu_workers.sh tcp://HOST:8786
+set -eu
+scheduler=${1:?usage: gpu_workers.sh tcp://HOST:8786}
+gpus=${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader | tr '\n' ',')}
+pids=
+port=8789
+trap 'kill -TERM $pids 2>/dev/null || true; wait' EXIT
+trap 'exit 143' TERM
+trap 'exit 130' INT
+for gpu in $(printf %s "$gpus" | tr ',' ' '); do
+  CUDA_VISIBLE_DEVICES=$gpu dask worker "$scheduler" --nworkers 1 --nthreads 1 --resources GPU=1 \
+    --memory-limit "${AFFWILD2_WORKER_MEMORY:-8GiB}" --dashboard-address ":$port" &
+  pids="$pids $!"
+  port=$((port + 1))
+done
+[ -n "$pids" ] || { echo "gpu_workers.sh: expected a GPU, nvidia-smi names none" >&2; exit 2; }
+# shellcheck disable=SC2086 # a list of numbers
+while kill -0 $pids 2>/dev/null; do
+  sleep 2 &
+  wait $!
+done
+exit 1

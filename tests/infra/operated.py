@@ -1,0 +1,111 @@
+"""What the tests of the files for operators share: programs beside the interpreter, names that the environment may set,
+processes that end with the test."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+FILES = ROOT / "infra"
+# Read by libraries and by the container runtime; none of them tells what it knows.
+FOREIGN = {
+    *("PATH", "HOME", "TMPDIR", "PYTHONUNBUFFERED", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "DO_NOT_TRACK"),
+    *("AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"),
+    *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "CUDA_VISIBLE_DEVICES"),
+    *("POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"),
+}
+
+
+def program(name: str) -> str:
+    """Path of a program that was installed beside the interpreter."""
+    return str(BIN / name)
+
+
+def lint(name: str, *arguments: str | Path) -> str:
+    """What a linter has to say: nothing if all is well."""
+    finished = subprocess.run([program(name), *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
+    return finished.stdout + finished.stderr + ("" if finished.returncode == 0 else f"exit code {finished.returncode}")
+
+
+def unknown_variables(names: Iterable[str]) -> set[str]:
+    """Those of ``names`` that nothing reads: neither Prefect, Dask, the program, nor a library of the list above."""
+    from prefect.settings import Settings
+    from prefect.settings.legacy import _get_settings_fields
+
+    from infra.worker_processes import WORKER_ENVIRONMENT
+
+    prefect = set(_get_settings_fields(Settings))
+    ours = _variables_of_ours()
+    known = FOREIGN | set(WORKER_ENVIRONMENT) | prefect | ours
+    return {name for name in names if name not in known and not _is_dask_setting(name)}
+
+
+def _variables_of_ours() -> set[str]:
+    folders = [ROOT / name for name in ("data_contracts", "flows", "infra", "models", "tasks")]
+    texts = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
+    return {name for text in texts for name in re.findall(r'"(AFFWILD2_\w+)"', text)}
+
+
+def _is_dask_setting(name: str) -> bool:
+    import dask
+    import distributed  # noqa: F401 - brings its settings
+
+    if not name.startswith("DASK_"):
+        return False
+    key = name.removeprefix("DASK_").lower().replace("__", ".")
+    # "temporary-directory" has None for a default, so the key itself must be there.
+    place = dask.config.config
+    for part in key.split("."):
+        found = dask.config.canonical_name(part, place)
+        if not isinstance(place, dict) or found not in place:
+            return False
+        place = place[found]
+    return True
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(
+    command: list[str], *, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen]:
+    """A process with a group of its own, which ends with the block; its output goes to ``log``."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"} | dict(environment or {}),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def read_yaml(path: Path) -> list[dict]:
+    """All documents of a YAML file."""
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]

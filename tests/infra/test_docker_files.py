@@ -1,0 +1,205 @@
+"""The image and the compose file, as far as they can be checked without a container engine: linted, rendered by Compose
+itself, and what they start started as they say, with other hosts and ports."""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import compose
+import pytest
+
+from infra.worker_processes import WORKER_ENVIRONMENT
+from tests.infra.operated import FILES, ROOT, free_port, lint, program, running, unknown_variables
+from tests.video_factory import VideoSpec, write_video
+
+DOCKER = FILES / "docker"
+DOCKERFILE = DOCKER / "Dockerfile"
+OURS = ("prefect", "deploy", "flow-worker", "flow-worker-gpu", "scheduler", "worker", "worker-gpu", "bucket")
+
+
+def image_environment() -> dict[str, str]:
+    """What the last stage of the Dockerfile sets."""
+    stage = DOCKERFILE.read_text().rsplit("\nFROM ", 1)[1].replace("\\\n", " ")
+    (line,) = re.findall(r"^ENV (.*)$", stage, re.M)
+    return dict(word.split("=", 1) for word in shlex.split(line))
+
+
+def compose_config(environment_file, *profiles):
+    """What Compose makes of the file; also how it failed."""
+    # Not the script of its package, which ends with 0 whatever happened.
+    command = [
+        Path(compose.__file__).parent / "docker-compose",
+        "--file",
+        DOCKER / "compose.yaml",
+        "--env-file",
+        environment_file,
+    ]
+    command += [word for profile in profiles for word in ("--profile", profile)]
+    clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
+    return subprocess.run(
+        [*command, "config", "--format", "json"], capture_output=True, text=True, check=False, env=clean
+    )
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """The example of an environment file, filled in as it says."""
+    text = (DOCKER / ".env.example").read_text()
+    assert re.findall(r"^(?:\w*PASSWORD|PREFECT_AUTH|S3_SECRET_KEY)=(.+)$", text, re.M) == []
+    path = tmp_path_factory.mktemp("compose") / ".env"
+    path.write_text(re.sub(r"^(PREFECT_AUTH|\w+)=$", lambda m: f"{m[1]}=lab:{secrets.token_hex(8)}", text, flags=re.M))
+    return path
+
+
+@pytest.fixture(scope="module")
+def services(filled):
+    rendered = compose_config(filled, "cpu", "gpu")
+    assert rendered.returncode == 0 and not rendered.stderr, rendered.stderr
+    return json.loads(rendered.stdout)["services"]
+
+
+def test_the_linters_find_nothing():
+    assert lint("hadolint", DOCKERFILE) == ""
+    assert lint("shellcheck", *DOCKER.glob("*.sh")) == ""
+
+
+def test_the_image_has_what_local_workers_have_and_nothing_that_nobody_reads():
+    environment = image_environment()
+    assert WORKER_ENVIRONMENT.items() <= environment.items()
+    assert unknown_variables(environment) == set()
+    assert re.search(r"^USER (\d+):\1$", DOCKERFILE.read_text(), re.M)
+
+
+def test_the_build_finds_what_it_copies_and_takes_no_data_along():
+    ignore = (ROOT / ".dockerignore").read_text().splitlines()
+    kept = {line[1:] for line in ignore if line.startswith("!")}
+    assert "*" in ignore and all((ROOT / name).exists() for name in kept)
+    copied = re.findall(r"^COPY (?!--from)(.*) \./$", DOCKERFILE.read_text(), re.M)
+    assert {name for line in copied for name in line.split() if name != "."} <= kept
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert packages <= kept and not {"tests", "docs", "demo"} & kept
+
+
+@pytest.mark.parametrize("name", ["POSTGRES_PASSWORD", "PREFECT_AUTH", "S3_SECRET_KEY"])
+def test_compose_has_no_password_of_its_own(filled, tmp_path, name):
+    without = tmp_path / ".env"
+    without.write_text(re.sub(rf"^{name}=.*$", f"{name}=", filled.read_text(), flags=re.M))
+    refused = compose_config(without)
+    assert refused.returncode != 0 and name in refused.stderr
+
+
+def test_services_are_confined_and_only_the_loopback_is_published(services):
+    assert set(OURS) | {"postgres", "s3"} == set(services)
+    for name, service in services.items():
+        assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", []))
+        assert "privileged" not in service and service.get("network_mode") is None
+        if name in OURS:
+            assert service["read_only"] and service["cap_drop"] == ["ALL"]
+            written = {volume["target"] for volume in service["volumes"] if not volume.get("read_only")}
+            assert written <= {"/home/affwild2", "/scratch"}
+    assert {name for name, service in services.items() if "devices" in json.dumps(service.get("deploy", {}))} == {
+        "flow-worker-gpu",
+        "worker-gpu",
+    }
+
+
+def test_compose_sets_only_what_something_reads(services):
+    assert (
+        unknown_variables({name for service in services.values() for name in service.get("environment") or {}}) == set()
+    )
+    assert "-master.telemetry=false" in services["s3"]["command"]
+
+
+def test_services_wait_for_what_they_need(services):
+    for name, service in services.items():
+        for needed, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in services[needed], (name, needed)
+            else:
+                assert (how["condition"], services[needed]["restart"]) == ("service_completed_successfully", "no")
+
+
+def as_processes(command: list[str], ports: dict[str, str]) -> list[str]:
+    """A service's command with the hosts of this machine: ``ports`` maps what the file says to what is used here."""
+    words = []
+    for word in command:
+        for stated, used in ports.items():
+            word = word.replace(stated, used)
+        words.append(program(word) if word in ("dask", "prefect", "python") else word)
+    return words
+
+
+def wait_until_healthy(service, ports, process, log):
+    test = as_processes(service["healthcheck"]["test"][1:], ports)
+    for _ in range(60):
+        if subprocess.run(test, capture_output=True, check=False).returncode == 0:
+            return
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.5)
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture
+def cluster(services, tmp_path):
+    """Scheduler and workers as the compose file starts them: on CPUs, or of a machine with two pretended GPUs."""
+
+    @contextlib.contextmanager
+    def start(kind):
+        comm, scheduler_page, worker_page = free_port(), free_port(), free_port()
+        ports = {
+            "scheduler:8786": f"127.0.0.1:{comm}",
+            "8786": str(comm),
+            "8787": str(scheduler_page),
+            "8789": str(worker_page),
+            "0.0.0.0": "127.0.0.1",
+        }
+        # Caches are those of this machine: to fill new ones takes a minute.
+        environment = {name: value for name, value in image_environment().items() if "/home/" not in value}
+        environment["PATH"] = f"{tmp_path}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+        environment |= {"TMPDIR": str(tmp_path), "DASK_TEMPORARY_DIRECTORY": str(tmp_path)}
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nprintf '0\\n1\\n'\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+        with contextlib.ExitStack() as stack:
+            for name in ("scheduler", kind):
+                log = tmp_path / f"{name}.log"
+                command = as_processes(services[name]["command"], ports)
+                if command[0] == "sh":
+                    script = tmp_path / "gpu_workers.sh"
+                    script.write_text((ROOT / command[1]).read_text().replace("8789", str(worker_page)))
+                    command[1] = str(script)
+                process = stack.enter_context(running(command, log=log, environment=environment))
+                wait_until_healthy(services[name], ports, process, log)
+            yield f"tcp://127.0.0.1:{comm}", process
+
+    return start
+
+
+@pytest.mark.parametrize("kind", ["worker", "worker-gpu"])
+def test_a_video_is_extracted_on_the_workers_that_compose_starts(cluster, kind, tmp_path):
+    from distributed import Client
+
+    from flows.extract import extract
+
+    (tmp_path / "data").mkdir()
+    write_video(tmp_path / "data" / "clip.mp4", VideoSpec(frame_count=4))
+    with cluster(kind) as (address, process):
+        with Client(address) as client:
+            count = 2 if kind == "worker-gpu" else 1
+            client.wait_for_workers(count, timeout=60)
+            workers = client.scheduler_info(n_workers=-1)["workers"].values()
+            assert [w["resources"] for w in workers] == [{"GPU": 1}] * 2 if kind == "worker-gpu" else [{}]
+            seen = client.run(lambda: (os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["MALLOC_TRIM_THRESHOLD_"]))
+            assert {trim for _, trim in seen.values()} == {"4294967296"}
+            assert sorted(gpu for gpu, _ in seen.values() if gpu) == ["0", "1"][: 2 * (count == 2)]
+        extracted = extract(str(tmp_path / "data"), str(tmp_path / "store"), dask_address=address)
+        assert extracted.videos == ("clip",)
+        if kind == "worker-gpu":
+            process.terminate()
+            assert process.wait(20) == 143
