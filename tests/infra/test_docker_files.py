@@ -14,7 +14,9 @@ from pathlib import Path
 
 import compose
 import pytest
+from distributed import Client
 
+from infra.clusters import unit_resources
 from infra.worker_processes import WORKER_ENVIRONMENT
 from tests.infra.operated import FILES, ROOT, free_port, lint, program, running, unknown_variables
 from tests.video_factory import VideoSpec, write_video
@@ -70,10 +72,12 @@ def test_the_linters_find_nothing():
     assert lint("shellcheck", *DOCKER.glob("*.sh")) == ""
 
 
-def test_the_image_has_what_local_workers_have_and_nothing_that_nobody_reads():
-    environment = image_environment()
-    assert WORKER_ENVIRONMENT.items() <= environment.items()
-    assert unknown_variables(environment) == set()
+def test_workers_have_what_local_ones_have_and_flows_may_use_all_cores(services):
+    image = image_environment()
+    assert unknown_variables(image) == set()
+    for name in ("worker", "worker-gpu"):
+        assert WORKER_ENVIRONMENT.items() <= (image | services[name]["environment"]).items()
+    assert not [name for name in image | services["flow-worker"]["environment"] if name.endswith("_NUM_THREADS")]
     assert re.search(r"^USER (\d+):\1$", DOCKERFILE.read_text(), re.M)
 
 
@@ -174,6 +178,7 @@ def cluster(services, tmp_path):
                     script = tmp_path / "gpu_workers.sh"
                     script.write_text((ROOT / command[1]).read_text().replace("8789", str(worker_page)))
                     command[1] = str(script)
+                environment |= services[name].get("environment", {})
                 process = stack.enter_context(running(command, log=log, environment=environment))
                 wait_until_healthy(services[name], ports, process, log)
             yield f"tcp://127.0.0.1:{comm}", process
@@ -181,25 +186,27 @@ def cluster(services, tmp_path):
     return start
 
 
-@pytest.mark.parametrize("kind", ["worker", "worker-gpu"])
-def test_a_video_is_extracted_on_the_workers_that_compose_starts(cluster, kind, tmp_path):
-    from distributed import Client
+def test_a_cpu_worker_joins_and_is_healthy(cluster):
+    with cluster("worker") as (address, _), Client(address) as client:
+        client.wait_for_workers(1, timeout=60)
+        (worker,) = client.scheduler_info(n_workers=-1)["workers"].values()
+        assert (worker["nthreads"], worker["resources"], worker["memory_limit"]) == (1, {}, 4 << 30)
+        (threads,) = client.run(lambda: os.environ["NUMBA_NUM_THREADS"]).values()
+        assert threads == "1"
+
+
+def test_a_video_is_extracted_on_a_worker_for_each_gpu(cluster, tmp_path):
 
     from flows.extract import extract
 
     (tmp_path / "data").mkdir()
     write_video(tmp_path / "data" / "clip.mp4", VideoSpec(frame_count=4))
-    with cluster(kind) as (address, process):
+    with cluster("worker-gpu") as (address, process):
         with Client(address) as client:
-            count = 2 if kind == "worker-gpu" else 1
-            client.wait_for_workers(count, timeout=60)
-            workers = client.scheduler_info(n_workers=-1)["workers"].values()
-            assert [w["resources"] for w in workers] == [{"GPU": 1}] * 2 if kind == "worker-gpu" else [{}]
-            seen = client.run(lambda: (os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["MALLOC_TRIM_THRESHOLD_"]))
-            assert {trim for _, trim in seen.values()} == {"4294967296"}
-            assert sorted(gpu for gpu, _ in seen.values() if gpu) == ["0", "1"][: 2 * (count == 2)]
+            client.wait_for_workers(2, timeout=60)
+            assert unit_resources(client) == {"GPU": 1}
+            assert sorted(client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"]).values()) == ["0", "1"]
         extracted = extract(str(tmp_path / "data"), str(tmp_path / "store"), dask_address=address)
         assert extracted.videos == ("clip",)
-        if kind == "worker-gpu":
-            process.terminate()
-            assert process.wait(20) == 143
+        process.terminate()
+        assert process.wait(20) == 143
