@@ -11,7 +11,7 @@ def test_version_is_the_installed_one():
 
 
 def test_locks_carry_hashes_and_no_hosts():
-    for name in ("requirements.lock", "requirements-uv.lock"):
+    for name in ("requirements.lock", "requirements-uv.lock", "requirements-audit.lock"):
         text = (ROOT / name).read_text()
         assert "://" not in text
         blocks = re.split(r"\n(?=\S)", text.strip())
