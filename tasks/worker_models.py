@@ -1,7 +1,8 @@
 """Networks of this worker process: each loaded once, on first use, so that a load error is that unit's error.
 
 What serves one thread at a time is loaded once per thread that runs units: a worker of several threads has several
-units at work. Which engine runs them is decided here, and only its packages are imported: a worker without a GPU starts without torch.
+units at work. Which engine runs them is decided here, and only its packages are imported: a worker without a GPU starts
+without torch.
 """
 
 import functools
