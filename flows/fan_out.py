@@ -8,6 +8,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from typing import Any
 
 from distributed import Client, Future, KilledWorker
@@ -102,14 +103,22 @@ class _Stage:
             if future.status == "cancelled":
                 waiting.appendleft(work)
                 continue
-            self._state.progressed()
-            error = None if future.status == "finished" else future.exception()
+            if self._state:
+                self._state.progressed()
+            try:
+                error = None if future.status == "finished" else future.exception()
+                result = None if error else future.result()
+            except (OSError, CancelledError):
+                # What a unit itself raises is returned: here, the connection was lost on the way.
+                future.release()
+                waiting.appendleft(work)
+                continue
+            future.release()
             if isinstance(error, KilledWorker):
                 self.causes[work.name] = cause_of_death(self._client, error)
                 killed.append(work)
             else:
-                self._answer(self._report(work, future, error))
-            future.release()
+                self._answer(result or self._report_crash(work, error))
         return killed
 
     def _submit(self, work: Work) -> Future | None:
@@ -122,10 +131,8 @@ class _Stage:
         except ClosedClientError:
             return None
 
-    def _report(self, work: Work, future: Future, error: BaseException | None) -> UnitReport:
-        if error is None:
-            return future.result()
-        if explains(error):
+    def _report_crash(self, work: Work, error: BaseException | None) -> UnitReport:
+        if error and explains(error):
             # A worker that came later may be the cause: then this ends the run.
             check_workers(self._client, self._store, [work])
         return report_crash(self._store, work, error)
@@ -143,6 +150,9 @@ class _Stage:
     def _find_cluster(self, work: Work) -> None:
         while True:
             try:
+                # For a moment, the client itself looks for it.
+                while self._client.status == "connecting":
+                    time.sleep(0.1)
                 if not is_connected(self._client):
                     print_error(f"{self._name}: the Dask scheduler is gone; looking for it")
                     self._client = self._reconnect()

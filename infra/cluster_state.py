@@ -14,6 +14,7 @@ _RESTARTED_FOR_MEMORY = "worker-restart-memory"
 # So few are always on the cluster, so that workers that come find something to do.
 _LEAST_IN_FLIGHT = 8
 _IN_FLIGHT_PER_SLOT = 2
+_UNSAID_SECONDS = 5.0
 
 
 class ClusterLostError(RuntimeError):
@@ -61,7 +62,7 @@ class ClusterState:
         self._client, self._resources = client, resources
         self._patience = patience_seconds()
         self._without_since: float | None = None
-        self._why = ""
+        self._said = False
         self.in_flight = _LEAST_IN_FLIGHT
 
     def look(self) -> str | None:
@@ -78,12 +79,17 @@ class ClusterState:
         if able:
             self._without_since = None
             return None
-        first = self._without_since is None
-        self._without_since = self._without_since or time.monotonic()
-        self._why = _PAUSED if fit else f"no worker is left{' that offers a GPU' if self._resources else ''}"
-        if time.monotonic() - self._without_since > self._patience:
-            raise ClusterLostError(f"{self._why}, for {self._patience:.0f} s")
-        return f"{self._why}; waiting up to {self._patience:.0f} s" if first else None
+        now = time.monotonic()
+        if self._without_since is None:
+            self._without_since, self._said = now, False
+        why = _PAUSED if fit else f"no worker is left{' that offers a GPU' if self._resources else ''}"
+        if now - self._without_since > self._patience:
+            raise ClusterLostError(f"{why}, for {self._patience:.0f} s")
+        # A worker that is replaced is away for a moment.
+        if self._said or now - self._without_since < _UNSAID_SECONDS:
+            return None
+        self._said = True
+        return f"{why}; waiting up to {self._patience:.0f} s"
 
     def progressed(self) -> None:
         """Take note that work goes on: a worker that is paused may still end what it has begun."""

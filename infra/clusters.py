@@ -33,6 +33,8 @@ _FORKED_WORKERS = {
 T = TypeVar("T")
 # Left to itself, distributed imports every optional package that is installed, here and in the process to fork.
 distributed.utils._forkserver_preload_set = True
+# It has a level of its own, and would show every try to find a scheduler that has gone.
+logging.getLogger("distributed.client").setLevel(logging.getLogger("distributed").level)
 
 
 class ClusterError(RuntimeError):
