@@ -78,6 +78,9 @@ def guarded(action: Callable[[], int]) -> int:
         if name == "ClusterError":
             print_error(f"affwild2: {error}")
             return EXIT_WRONG_REQUEST
+        if name == "ClusterLostError":
+            print_error(f"affwild2: {error}; what is finished is kept, the same command goes on from there")
+            return EXIT_INTERRUPTED
         if name in _SERVER_LOST:
             # Prefect's client would go on for a minute to tell its server what has happened.
             end_now(f"affwild2: the Prefect server stopped answering ({name}); what is finished is kept, run again")

@@ -88,6 +88,14 @@ class Run:
             add_workers(self._client, workers=self._workers, units=units)
         return self._client
 
+    def _reconnect(self) -> "Client":
+        """Client of the cluster once more, where its scheduler has gone: as soon as one answers."""
+        from infra.clusters import wait_for_cluster
+
+        self._cluster.close()
+        self._client = None
+        return wait_for_cluster(lambda: self._client_for(1))
+
     def stage(
         self,
         name: str,
@@ -143,7 +151,9 @@ class Run:
             elif todo:
                 from flows.fan_out import fan_out
 
-                fan_out(self._client_for(len(todo)), self.store, todo, run=run, compute=compute, summary=summary)
+                client = self._client_for(len(todo))
+                parts = {"run": run, "compute": compute, "summary": summary}
+                fan_out(client, self.store, todo, **parts, reconnect=self._reconnect)
             return f"{summary.ready} ready, {summary.done} done, {len(summary.failures)} failed"
 
         started = time.monotonic()

@@ -68,5 +68,10 @@ def report_crash(store: Store, work: Work, error: BaseException | None) -> UnitR
     else:
         cause = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
     logger.debug("%s crashed", work.name, exc_info=error)
+    return report_failure(store, work, cause)
+
+
+def report_failure(store: Store, work: Work, cause: str) -> UnitReport:
+    """A cause in a line, which is kept beside the place where the data would lie."""
     work.note_failure(store, cause)
     return UnitReport(work.name, cause=cause)

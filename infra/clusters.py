@@ -2,15 +2,18 @@
 
 import contextlib
 import logging
-import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import dask
 import distributed.utils
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
+from distributed.system import MEMORY_LIMIT
 
+from infra.cluster_state import ClusterLostError, patience_seconds
 from infra.machine import usable_cores, visible_gpus
 from infra.worker_processes import start_forking
 
@@ -18,14 +21,20 @@ logger = logging.getLogger(__name__)
 _CONNECT_TIMEOUT = "5s"
 _HOST = "127.0.0.1"
 _NO_DASHBOARD = "127.0.0.1:0"
+_RETRY_SECONDS = 1.0
 _FORKED_WORKERS = {
     "distributed.worker.multiprocessing-method": "forkserver",
     # It would set variables in this process, not in workers, which have theirs from infra.worker_processes.
     "distributed.nanny.pre-spawn-environ": {},
     "distributed.comm.timeouts.connect": "30s",
+    # Memory that was freed stays with a worker: one that is paused for it would stay paused.
+    "distributed.worker.memory.pause": False,
 }
+T = TypeVar("T")
 # Left to itself, distributed imports every optional package that is installed, here and in the process to fork.
 distributed.utils._forkserver_preload_set = True
+# It has a level of its own, and would show every try to find a scheduler that has gone.
+logging.getLogger("distributed.client").setLevel(logging.getLogger("distributed").level)
 
 
 class ClusterError(RuntimeError):
@@ -61,14 +70,39 @@ def open_cluster(
 
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[Client]:
+    shown = shown_address(address)
     try:
+        # Certificates for tls:// and the like are taken from Dask's own settings.
         client = Client(address, timeout=_CONNECT_TIMEOUT)
-    except (OSError, ValueError) as error:
-        raise ClusterError(f"expected a Dask scheduler at {address}, got no answer: {error}") from error
+    except (OSError, ValueError, TypeError) as error:
+        cause = " ".join(str(error).split()).replace(address, shown)
+        raise ClusterError(f"expected a Dask scheduler at {shown}, got no answer: {cause}") from error
     with client:
         if not client.scheduler_info(n_workers=-1)["workers"]:
-            raise ClusterError(f"expected workers at {address}, found none; start dask worker {address} first")
+            raise ClusterError(f"expected workers at {shown}, found none; start dask worker {shown} first")
         yield client
+
+
+def shown_address(address: str) -> str:
+    """An address without name and password, for messages."""
+    found = urlsplit(address)
+    return address.replace(f"{found.netloc.rpartition('@')[0]}@", "") if "@" in found.netloc else address
+
+
+def wait_for_cluster(connect: Callable[[], T]) -> T:
+    """What ``connect`` returns, once it does: it is called again for as long as a run waits for its cluster.
+
+    Raises:
+        ClusterLostError: that is over, and there is still no scheduler with a worker.
+    """
+    started, patience = time.monotonic(), patience_seconds()
+    while True:
+        try:
+            return connect()
+        except ClusterError as error:
+            if time.monotonic() - started > patience:
+                raise ClusterLostError(f"{error} (for {patience:.0f} s)") from error
+            time.sleep(_RETRY_SECONDS)
 
 
 def _local_cluster(workers: int, units: int | None) -> Any:
@@ -115,16 +149,10 @@ def gpu_cluster(devices: list[str]) -> SpecCluster:
     return SpecCluster(scheduler={"cls": Scheduler, "options": options}, workers=workers)
 
 
-def _memory_limit(workers: int) -> str | float:
-    """An equal share of the machine, or no limit where shares would be too small for the networks."""
-    share = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / workers
-    return "auto" if share >= 4e9 else 0
+def _memory_limit(workers: int) -> int:
+    """Half of the machine, or all of it for one worker, in bytes: what no healthy worker needs.
 
-
-def unit_resources(client: Client) -> dict[str, float]:
-    """What a unit of work must ask for: a GPU if the workers offer GPUs.
-
-    Without the check, work that asks for what no worker offers would wait for ever.
+    It is there so that a unit which runs away is ended with its cause named, before the kernel ends something else. An
+    equal share would be too little for some: pages of files that a worker has mapped count as its memory.
     """
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return {"GPU": 1} if any("GPU" in worker.get("resources", {}) for worker in workers) else {}
+    return int(MEMORY_LIMIT / min(workers, 2))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.backbone_specs import BackboneSpec, get_spec
 from models.backbone_weights import IMAGENET_LITE0, bundled_path, resize_to_square, spec_of, weights_digest
+from models.batch_size import BatchSize
 from models.precision import Precision
 
 # Activations of a few pictures stay in the cache of a CPU; larger batches are slower there.
@@ -132,7 +133,7 @@ class Backbone:
         network = build_network(spec)
         _load_strictly(network, tensors, name=spec.name)
         self._network: Any = network.eval().to(self.device).to(memory_format=torch.channels_last)
-        self._batch = _BATCH_CPU if self.device.type == "cpu" else _BATCH_GPU
+        self._batch = BatchSize(_BATCH_CPU if self.device.type == "cpu" else _BATCH_GPU, filled_up=True)
 
     @property
     def network(self) -> Any:
@@ -163,18 +164,18 @@ class Backbone:
         """
         embeddings = np.empty((len(images), self.spec.embedding_size), np.float32)
         logits = np.empty((len(images), len(self.class_names)), np.float32)
-        for first in range(0, len(images), self._batch):
-            block = slice(first, first + self._batch)
-            pixels = self.preprocess(images[block])
-            count = len(pixels)
-            pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self._batch - count))
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
-            found, scores = self._run(pixels)
-            embeddings[block] = found[:count].float().cpu().numpy()
-            logits[block] = scores[:count].float().cpu().numpy()
+        for block, (found, scores) in self._batch.blocks(len(images), lambda block: self._run_block(images[block])):
+            embeddings[block], logits[block] = found, scores
         if not (np.isfinite(embeddings).all() and np.isfinite(logits).all()):
             raise FloatingPointError(f"backbone {self.spec.name}: expected finite features, got NaN or infinity")
         return embeddings, logits
+
+    def _run_block(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        pixels = self.preprocess(images)
+        count = len(pixels)
+        pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self._batch.size - count))
+        found, scores = self._run(pixels.contiguous(memory_format=torch.channels_last))
+        return found[:count].float().cpu().numpy(), scores[:count].float().cpu().numpy()
 
     def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings and logits; in bfloat16 the first layers stay exact: see ``_EARLY_BLOCKS``."""

@@ -6,6 +6,7 @@ and probabilities equal facenet-pytorch's. Cutting crops out of frames is in ``c
 
 import copy
 import functools
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from models.area_pooling import AreaPooling
+from models.batch_size import BatchSize
 from models.detection import (
     CELL_PX,
     FINAL_NMS_IOMIN,
@@ -42,6 +44,8 @@ class FaceDetector:
     def __init__(self, params: DetectorParams | None = None, *, device: str = "cpu") -> None:
         self.params = params or DetectorParams()
         self.device = torch.device(device)
+        # On a CPU one frame at a time stays in the cache; a GPU wants all at once.
+        self._together = BatchSize(1 if self.device.type == "cpu" else sys.maxsize, filled_up=False)
         self._pnet, self._rnet, self._onet = (
             copy.deepcopy(network).to(self.device) for network in build_networks().values()
         )
@@ -54,12 +58,10 @@ class FaceDetector:
             ValueError: the frames are not of that shape and type.
         """
         batch = frames_array(frames)
-        # On a CPU one frame at a time stays in the cache; a GPU wants all at once.
-        together = 1 if self.device.type == "cpu" else len(batch)
         return [
             found
-            for first in range(0, len(batch), together)
-            for found in self._cascade(batch[first : first + together])
+            for _, block in self._together.blocks(len(batch), lambda block: self._cascade(batch[block]))
+            for found in block
         ]
 
     def _cascade(self, frames: np.ndarray) -> list[Detections]:

@@ -19,6 +19,7 @@ from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED
 from models.crops import crop_face, encode_jpeg, shrink_to
 from models.detection import Detections, DetectorParams, detector_weights_digest
 from models.following import first_of_group
+from tasks.read_ahead import read_ahead
 from tasks.units import Product, Unit
 from tasks.video_index_rows import read_video_index
 from tasks.worker_models import follow_faces, get_detector
@@ -149,22 +150,23 @@ def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counte
         chunk_frames=chunk_frames_of(index.width_px, index.height_px),
     )
     expected = first
-    for numbers, frames in chunks:
-        rows: list[dict[str, object]] = []
-        if follower:
-            detections = [
-                follower.detect(number, frame) for number, frame in zip(numbers.tolist(), frames, strict=True)
-            ]
-        else:
-            detections = get_detector(params.detector).detect(frames)
-        for number, frame, found in zip(numbers.tolist(), frames, detections, strict=True):
-            if number < first:
-                continue
-            rows.extend(_status_row(missing, NOT_DECODED) for missing in range(expected, number))
-            rows.extend(_face_rows(number, frame, found, params))
-            expected = number + 1
-        counts.update(str(row["status"]) for row in rows)
-        yield pa.Table.from_pylist(rows, schema=FACES.schema)
+    with read_ahead(chunks) as decoded:
+        for numbers, frames in decoded:
+            rows: list[dict[str, object]] = []
+            if follower:
+                detections = [
+                    follower.detect(number, frame) for number, frame in zip(numbers.tolist(), frames, strict=True)
+                ]
+            else:
+                detections = get_detector(params.detector).detect(frames)
+            for number, frame, found in zip(numbers.tolist(), frames, detections, strict=True):
+                if number < first:
+                    continue
+                rows.extend(_status_row(missing, NOT_DECODED) for missing in range(expected, number))
+                rows.extend(_face_rows(number, frame, found, params))
+                expected = number + 1
+            counts.update(str(row["status"]) for row in rows)
+            yield pa.Table.from_pylist(rows, schema=FACES.schema)
     undelivered = [_status_row(number, NOT_DECODED) for number in range(expected, first + count)]
     counts.update(str(row["status"]) for row in undelivered)
     yield pa.Table.from_pylist(undelivered, schema=FACES.schema)

@@ -18,6 +18,7 @@ from models.backbone_weights import weights_digest
 from models.crops import decode_jpeg
 from models.precision import Precision
 from tasks.fetch_weights import find_weights
+from tasks.read_ahead import read_ahead
 from tasks.units import Product, Unit
 from tasks.worker_models import get_backbone
 
@@ -135,23 +136,29 @@ def compute(store: Store, unit: Unit) -> Product:
 
 
 def _tables(store: Store, unit: Unit, dataset: Dataset, product: Product) -> Iterator[pa.Table]:
-    counts = product.counts
     choice: BackboneChoice = unit.arguments["backbone"]
     backbone = get_backbone(choice.name, choice.weights, choice.precision)
+    with read_ahead(_pictures(store, unit, product)) as batches:
+        for numbers, images in batches:
+            has_face = np.array([image is not None for image in images])
+            shown = [image for image in images if image is not None]
+            embeddings = np.zeros((len(images), backbone.spec.embedding_size), np.float16)
+            logits = np.zeros((len(images), len(backbone.spec.class_names)), np.float32)
+            if shown:
+                embeddings[has_face], logits[has_face] = backbone.extract(shown)
+            yield _features_table(dataset, np.asarray(numbers), has_face, embeddings, logits)
+
+
+def _pictures(store: Store, unit: Unit, product: Product) -> Iterator[tuple[list[int], list[np.ndarray | None]]]:
+    """Batches of (frame numbers, RGB uint8 [h, w, 3] or None); what is missing or broken is counted in the product."""
     for numbers, crops in _frames(store, unit):
         images = [
             None if crop is None else _decode(crop, unit.key.value("subject"), number, product)
             for number, crop in zip(numbers, crops, strict=True)
         ]
-        has_face = np.array([image is not None for image in images])
-        counts[FACE_FOUND] += int(has_face.sum())
-        counts[NO_FACE] += sum(crop is None for crop in crops)
-        shown = [image for image in images if image is not None]
-        embeddings = np.zeros((len(images), backbone.spec.embedding_size), np.float16)
-        logits = np.zeros((len(images), len(backbone.spec.class_names)), np.float32)
-        if shown:
-            embeddings[has_face], logits[has_face] = backbone.extract(shown)
-        yield _features_table(dataset, np.asarray(numbers), has_face, embeddings, logits)
+        product.counts[FACE_FOUND] += sum(image is not None for image in images)
+        product.counts[NO_FACE] += sum(crop is None for crop in crops)
+        yield numbers, images
 
 
 def _decode(crop: bytes, subject: str, frame: int, product: Product) -> np.ndarray | None:

@@ -1,6 +1,8 @@
 """Networks of this worker process: each loaded once, on first use, so that a load error is that unit's error.
 
-Which engine runs them is decided here, and only its packages are imported: a worker without a GPU starts without torch.
+What serves one thread at a time is loaded once per thread that runs units: a worker of several threads has several
+units at work. Which engine runs them is decided here, and only its packages are imported: a worker without a GPU starts
+without torch.
 """
 
 import functools
@@ -24,8 +26,13 @@ logger = logging.getLogger(__name__)
 _lock = threading.Lock()
 
 
+def _owner() -> int:
+    """Whose a network is: OpenVINO's requests and our buffers are a thread's, torch's networks the process's."""
+    return threading.get_ident() if default_engine() == "openvino" else 0
+
+
 @functools.cache
-def _detector(params: DetectorParams, one_size: bool) -> "FaceDetector | CpuFaceDetector":
+def _detector(params: DetectorParams, one_size: bool, owner: int) -> "FaceDetector | CpuFaceDetector":
     engine = default_engine()
     logger.info("detector: %s on %s", engine, default_device())
     if engine == "openvino":
@@ -38,7 +45,7 @@ def _detector(params: DetectorParams, one_size: bool) -> "FaceDetector | CpuFace
 
 
 @functools.cache
-def _backbone(name: str, weights: str | None, precision: Precision) -> "Backbone | CpuBackbone":
+def _backbone(name: str, weights: str | None, precision: Precision, owner: int) -> "Backbone | CpuBackbone":
     path, engine = Path(weights) if weights else None, default_engine()
     logger.info("backbone %s: %s on %s", name, engine, default_device())
     if engine == "openvino":
@@ -51,9 +58,9 @@ def _backbone(name: str, weights: str | None, precision: Precision) -> "Backbone
 
 
 def get_detector(params: DetectorParams, *, one_size: bool = True) -> "FaceDetector | CpuFaceDetector":
-    """This process's detector with these parameters; ``one_size``: many frames of each size will come."""
+    """The detector with these parameters, for this thread; ``one_size``: many frames of each size will come."""
     with _lock:
-        return _detector(params, one_size)
+        return _detector(params, one_size, _owner())
 
 
 def follow_faces(params: DetectorParams) -> FaceFollower | None:
@@ -68,6 +75,6 @@ def follow_faces(params: DetectorParams) -> FaceFollower | None:
 
 
 def get_backbone(name: str, weights: str | None, precision: Precision) -> "Backbone | CpuBackbone":
-    """This process's backbone with these weights."""
+    """The backbone with these weights, for this thread."""
     with _lock:
-        return _backbone(name, weights, precision)
+        return _backbone(name, weights, precision, _owner())

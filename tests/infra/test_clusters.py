@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from infra.clusters import ClusterError, gpu_cluster, open_cluster, unit_resources
+from infra.cluster_state import unit_resources
+from infra.clusters import ClusterError, gpu_cluster, open_cluster
 
 
 def test_by_address(dask_address):

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,15 @@ def test_each_is_loaded_once():
     assert get_detector(DetectorParams()) is get_detector(DetectorParams())
     assert get_detector(DetectorParams()) is not get_detector(DetectorParams(min_face_px=80))
     assert get_backbone("emotion_lite0", None, "float32") is get_backbone("emotion_lite0", None, "float32")
+
+
+def test_threads_of_one_worker_have_their_own_and_torchs_are_shared(monkeypatch, fresh_models):
+    """``dask worker`` without options has a thread per core; buffers that two units write to give wrong faces."""
+    params = DetectorParams()
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(get_detector, params).result() is not get_detector(params)
+        monkeypatch.setenv("AFFWILD2_ENGINE", "torch")
+        assert thread.submit(get_detector, params).result() is get_detector(params)
 
 
 def test_following_is_for_those_who_want_it():

@@ -1,0 +1,109 @@
+"""Hosts to start processes on: this machine, or network namespaces of their own, joined by a switch that can be cut.
+
+A namespace is held by a process that sleeps; it and its network go when that ends. Nothing of this machine's own
+network is touched. What runs on hosts is in ``hand_started``.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+_NETWORK = "10.77.0"
+
+
+@dataclass(frozen=True)
+class Host:
+    """An address, and what must stand before a command so that it runs there."""
+
+    name: str
+    address: str
+    prefix: tuple[str, ...] = ()
+
+    def start(self, command: list[str], *, env: Mapping[str, str] | None = None, **options: object) -> subprocess.Popen:
+        """Start a command there, in a session of its own."""
+        environment = {**os.environ, **(env or {})}
+        return subprocess.Popen([*self.prefix, *command], env=environment, start_new_session=True, **options)
+
+
+THIS_MACHINE = Host("here", "127.0.0.1")
+
+
+def end_session(process: subprocess.Popen) -> None:
+    """End a process that ``Host.start`` has started, with all in its session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def reason_for_no_namespaces() -> str | None:
+    """Why there can be no network namespaces here, or None."""
+    if not all(shutil.which(tool) for tool in ("ip", "unshare", "nsenter")):
+        return "needs ip (iproute2), unshare and nsenter"
+    made = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    return None if made.returncode == 0 else "needs root, or unshare --user --map-root-user around the command"
+
+
+class Switched:
+    """Hosts in namespaces of their own, each on a link to one switch."""
+
+    def __init__(self) -> None:
+        self._holders: list[subprocess.Popen] = []
+        self._switch = self._hold()
+        self._do(self._switch, "ip", "link", "add", "switch", "type", "bridge")
+        self._do(self._switch, "ip", "link", "set", "switch", "up")
+
+    def add(self, name: str) -> Host:
+        """One more host; ``name`` has at most 10 letters."""
+        holder, number = self._hold(), len(self._holders)
+        address = f"{_NETWORK}.{number}"
+        add = ("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
+        self._do(self._switch, *add)
+        self._do(self._switch, "ip", "link", "set", f"to-{name}", "master", "switch", "up")
+        for command in (f"addr add {address}/24 dev eth0", "link set eth0 up", "link set lo up"):
+            self._do(holder, "ip", *command.split())
+        return Host(name, address, self._enter(holder))
+
+    def cut(self, host: Host) -> None:
+        """Let no packet through to the host or from it; nobody is told."""
+        self._do(self._switch, "ip", "link", "set", f"to-{host.name}", "nomaster")
+
+    def mend(self, host: Host) -> None:
+        """Let packets through again."""
+        self._do(self._switch, "ip", "link", "set", f"to-{host.name}", "master", "switch")
+
+    def close(self) -> None:
+        """End the namespaces; what still runs in them must have been ended before."""
+        for holder in self._holders:
+            end_session(holder)
+
+    def _hold(self) -> subprocess.Popen:
+        holder = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", "echo ready; exec sleep 100000"],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._holders.append(holder)
+        assert holder.stdout and holder.stdout.readline() == "ready\n"
+        return holder
+
+    @staticmethod
+    def _enter(holder: subprocess.Popen) -> tuple[str, ...]:
+        return ("nsenter", "--target", str(holder.pid), "--net", "--")
+
+    def _do(self, holder: subprocess.Popen, *command: str) -> None:
+        subprocess.run([*self._enter(holder), *command], check=True)
+
+
+@contextlib.contextmanager
+def switched_hosts() -> Iterator[Switched]:
+    """A switch without hosts, for the length of the block."""
+    switched = Switched()
+    try:
+        yield switched
+    finally:
+        switched.close()
