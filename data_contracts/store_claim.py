@@ -9,8 +9,8 @@ import socket
 from collections.abc import Callable, Iterator
 
 from data_contracts.errors import InputError
-from data_contracts.local_files import raise_store_error
-from data_contracts.store import UNFINISHED, Store
+from data_contracts.local_files import UNFINISHED, raise_store_error
+from data_contracts.store import Store
 
 _LOCK = ".lock"
 _VERSIONS = "_code_versions.json"

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from data_contracts.errors import InputError
-from data_contracts.store import UNFINISHED, Store
+from data_contracts.local_files import UNFINISHED
+from data_contracts.store import Store
 from data_contracts.store_claim import check_code_version, claim_store
 
 _HOLD = """
