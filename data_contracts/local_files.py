@@ -99,6 +99,9 @@ class LocalFiles:
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(os.path.expanduser(root))
 
+    def check_reachable(self) -> None:
+        """Nothing: a folder that is not there is made."""
+
     def locate(self, path: str) -> str:
         """What a person would type to find ``path``."""
         return f"{self.root}/{path}"

@@ -6,14 +6,28 @@ How requests are made and repeated is the business of ``s3_requests``.
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
-from typing import IO
+from email.utils import parsedate_to_datetime
+from typing import IO, NamedTuple
 
 from data_contracts.errors import StoreError
 from data_contracts.manifest_cache import FileState
-from data_contracts.s3_requests import s3_options, said_in_a_line
+from data_contracts.s3_requests import check_reachable, s3_options, said_in_a_line
 
+# The file is not as the request wants it, or others write it at this moment.
+_OTHERWISE = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412")
 # Up to here, a file is read in one request; larger ones in pieces of this size.
 _PIECE_BYTES = 1 << 20
+
+
+_NOTE = "affwild2-note"
+
+
+class Look(NamedTuple):
+    """A file's ETag, its age by the server's own clock, and the note that was written with it."""
+
+    etag: str
+    age_seconds: float
+    note: str
 
 
 class S3Files:
@@ -29,6 +43,11 @@ class S3Files:
         self._root = self.url.removeprefix("s3://")
         # Others write there: what was listed a second ago may not be so any more.
         self._fs = s3fs.S3FileSystem(use_listings_cache=False, **s3_options())
+
+    def check_reachable(self) -> None:
+        """That the bucket answers, asked before any work: less patiently than later."""
+        bucket = self._root.split("/", 1)[0]
+        check_reachable(self._fs, bucket, f"{self.url}: expected a store in a bucket that answers", kind=StoreError)
 
     def locate(self, path: str) -> str:
         """What a person would type to find ``path``."""
@@ -109,6 +128,42 @@ class S3Files:
         with contextlib.suppress(FileNotFoundError), self._said("a store that can be written", path, True):
             self._fs.rm_file(self._key(path))
 
+    # -- one small file that several write -----------------------------------------------------------------------------
+
+    def replace_if(self, path: str, data: bytes, *, etag: str | None, note: str) -> str | None:
+        """Write a file only if it still has that ETag (None: only if there is none).
+
+        Args:
+            note: kept with the file, for ``look``.
+
+        Returns:
+            Its new ETag; None if it was not as wanted, and nothing was written.
+        """
+        bucket, key = self._key(path).split("/", 1)
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        with self._said("a store that can be written", path):
+            try:
+                answer = self._fs.call_s3(
+                    "put_object", Bucket=bucket, Key=key, Body=data, Metadata={_NOTE: note}, **condition
+                )
+            except OSError as error:
+                if _code_of(error) in _OTHERWISE:
+                    return None
+                raise
+        return str(answer["ETag"])
+
+    def look(self, path: str) -> "Look | None":
+        """What is known of a file without reading it; None if there is none."""
+        bucket, key = self._key(path).split("/", 1)
+        try:
+            with self._said("a store that can be read", path, may_be_missing=True):
+                found = self._fs.call_s3("head_object", Bucket=bucket, Key=key)
+        except FileNotFoundError:
+            return None
+        headers = {name.lower(): value for name, value in found["ResponseMetadata"]["HTTPHeaders"].items()}
+        age = (parsedate_to_datetime(headers["date"]) - found["LastModified"]).total_seconds()
+        return Look(str(found["ETag"]), age, found.get("Metadata", {}).get(_NOTE, ""))
+
     def _key(self, path: str) -> str:
         return f"{self._root}/{path}".rstrip("/")
 
@@ -121,3 +176,8 @@ class S3Files:
             if may_be_missing and isinstance(error.__cause__, FileNotFoundError):
                 raise error.__cause__ from None
             raise
+
+
+def _code_of(error: OSError) -> str:
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code"))

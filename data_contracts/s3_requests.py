@@ -7,6 +7,7 @@ and only inside functions: it takes most of a second.
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,14 +16,15 @@ from data_contracts.errors import InputError
 S3_PREFIX = "s3://"
 # A request is tried so often, after waits that grow from 0.1 s to 15 s: a minute in all.
 _TRIES = 12
-# A wrong address or a server that is gone is to be told at once, before any work: four seconds in all.
-_FIRST_TRIES = 6
+# A wrong address, or a server that is gone, is told before any work starts: after two seconds of waits.
+_FIRST_TRIES = 5
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 30
 # As many requests at a time per process.
 _CONNECTIONS = 32
-_PASSING: tuple[str, ...] = ("InternalError", "ServiceUnavailable", "RequestTimeout", "Throttling", "TooManyRequests")
-_PASSING += ("IncompleteBody", "BadDigest", "OperationAborted", "429")
+_PASSING = ("RequestTimeout", "Throttling", "TooManyRequests", "IncompleteBody", "BadDigest", "OperationAborted", "429")
+_NOT_IMPLEMENTED = 501
+_USER_IN_URL = re.compile(r"//[^/@\s]*@")
 
 
 def s3_options() -> dict[str, Any]:
@@ -33,17 +35,38 @@ def s3_options() -> dict[str, Any]:
     # One layer of retries, that of s3fs: it also covers answers that are cut off, of which botocore does not know.
     s3fs.S3FileSystem.retries = _TRIES
     set_custom_error_handler(_passes)
-    retries = {"mode": "adaptive", "total_max_attempts": 1}
+    retries = {"mode": "standard", "total_max_attempts": 1}
     limits = {"connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS, "max_pool_connections": _CONNECTIONS}
     return {"config_kwargs": {"retries": retries, **limits}}
 
 
 def _passes(error: Exception) -> bool:
     """Whether the same request may fare better a little later, beyond what s3fs knows of."""
+    from botocore.exceptions import ConnectionError as NoConnectionError
+
     response = getattr(error, "response", None) or {}
     code = str(response.get("Error", {}).get("Code"))
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return code in _PASSING or status >= 500
+    at_fault = status >= 500 and status != _NOT_IMPLEMENTED
+    return code in _PASSING or at_fault or isinstance(error, NoConnectionError | ConnectionError)
+
+
+def check_reachable(fs: Any, bucket: str, what: str, *, kind: type[InputError] = InputError) -> None:
+    """That a bucket answers, asked less patiently than what comes later.
+
+    Args:
+        fs: the ``s3fs.S3FileSystem``.
+        what: what was expected, for the message.
+
+    Raises:
+        InputError: (or ``kind``) wrong bucket, credentials or address.
+    """
+    fs.retries = _FIRST_TRIES
+    try:
+        with said_in_a_line(what, kind=kind):
+            fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+    finally:
+        del fs.retries
 
 
 def cause_of(error: BaseException) -> str | None:
@@ -56,9 +79,11 @@ def cause_of(error: BaseException) -> str | None:
         return f"no permission ({_words(error)}); check the credentials (AWS_...) and the bucket's name"
     if isinstance(error, FileNotFoundError):
         return f"nothing there ({_words(error)}); check the bucket's name"
-    if isinstance(error, BotoCoreError | OSError | asyncio.TimeoutError):
+    is_address = isinstance(error, ValueError) and "Invalid endpoint" in str(error)
+    if is_address or isinstance(error, BotoCoreError | OSError | asyncio.TimeoutError):
         address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
-        return f"{_words(error) or type(error).__name__}; check the address ({address}) and run again"
+        cause = f"{_words(error) or type(error).__name__}; check AWS_ENDPOINT_URL_S3 ({address}), then run again"
+        return _USER_IN_URL.sub("//", cause)
     return None
 
 

@@ -34,7 +34,7 @@ class Store:
         self.url = str(url)
         place = location(url)
         self.is_local = isinstance(place, Path)
-        self._files = LocalFiles(str(place)) if isinstance(place, Path) else S3Files(str(place))
+        self.files = LocalFiles(str(place)) if isinstance(place, Path) else S3Files(str(place))
         self._read_before = ManifestCache()
 
     def __repr__(self) -> str:
@@ -45,13 +45,21 @@ class Store:
 
     def locate(self, path: str) -> str:
         """What a person would type to find ``path`` (relative to the store)."""
-        return self._files.locate(path)
+        return self.files.locate(path)
+
+    def check_reachable(self) -> None:
+        """Say at once if the store's bucket does not answer, before any work.
+
+        Raises:
+            StoreError: wrong bucket, credentials or address.
+        """
+        self.files.check_reachable()
 
     # -- whole files -------------------------------------------------------------------------------------------------
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Put a file in its place at once: a reader sees the old one or the new one, never a part."""
-        with self._files.replacing(path) as file:
+        with self.files.replacing(path) as file:
             file.write(data)
 
     def read_bytes(self, path: str) -> bytes:
@@ -60,19 +68,19 @@ class Store:
         Raises:
             FileNotFoundError: there is no such file.
         """
-        return self._files.read(path)
+        return self.files.read(path)
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder is there."""
-        return self._files.exists(path)
+        return self.files.exists(path)
 
     def list_folder(self, path: str) -> list[str]:
         """Sorted names of what lies directly in a folder; empty if there is no such folder."""
-        return sorted(self._files.list_folder(path))
+        return sorted(self.files.list_folder(path))
 
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens if it is not there."""
-        self._files.remove(path)
+        self.files.remove(path)
 
     # -- units -------------------------------------------------------------------------------------------------------
 
@@ -94,7 +102,7 @@ class Store:
         """
         path = key.part_path(fingerprint)
         rows = 0
-        with self._files.replacing(path) as file:
+        with self.files.replacing(path) as file:
             with pq.ParquetWriter(
                 file,
                 dataset.schema,
@@ -135,7 +143,7 @@ class Store:
         """
         files = self._states(dataset, partitions)
         found = {}
-        for key, manifest in self._read_before.of_files(files, self._files.read_many):
+        for key, manifest in self._read_before.of_files(files, self.files.read_many):
             part = files.get(f"{key.folder}/{manifest.part}")
             if part and part.size_bytes == manifest.part_bytes:
                 found[key] = manifest
@@ -145,7 +153,7 @@ class Store:
         """Causes of all units of a dataset whose last try failed."""
         files = self._states(dataset, partitions)
         paths = [path for path in files if is_failure_path(path) and key_of_manifest_path(path)]
-        notes = zip(paths, self._files.read_many(paths), strict=True)
+        notes = zip(paths, self.files.read_many(paths), strict=True)
         pairs = ((key_of_manifest_path(path), Failure.from_json(data)) for path, data in notes)
         return dict(sorted((key, failure) for key, failure in pairs if key and failure))
 
@@ -190,7 +198,7 @@ class Store:
     def _reading(self, key: UnitKey, manifest: Manifest) -> Iterator[tuple[IO[bytes], pq.ParquetFile]]:
         try:
             with (
-                self._files.opened(f"{key.folder}/{manifest.part}", manifest.part_bytes) as file,
+                self.files.opened(f"{key.folder}/{manifest.part}", manifest.part_bytes) as file,
                 pq.ParquetFile(file, page_checksum_verification=True) as parquet,
             ):
                 yield file, parquet
@@ -204,7 +212,7 @@ class Store:
 
     def _states(self, dataset: str, partitions: dict[str, str]) -> dict[str, FileState]:
         """State of every file of a dataset whose leading partitions have the given values, by path, sorted."""
-        return dict(sorted(self._files.states(UnitKey(dataset, tuple(partitions.items())).folder).items()))
+        return dict(sorted(self.files.states(UnitKey(dataset, tuple(partitions.items())).folder).items()))
 
 
 def _batches_and_schema(
