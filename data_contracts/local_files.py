@@ -4,13 +4,15 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from data_contracts.errors import InputError, StoreError
 from data_contracts.manifest_cache import FileState
 
+# Folder of a store in which files lie until they are whole.
+UNFINISHED = ".unfinished"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -89,3 +91,69 @@ def raise_store_error(error: OSError, path: str) -> None:
         raise StoreError(
             f"store: expected a folder that can be written, got {where} ({what}); choose another --store"
         ) from error
+
+
+class LocalFiles:
+    """Files below a folder of a disk; ``path`` is relative to it, with slashes. ``s3_files`` has the same for S3."""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(os.path.expanduser(root))
+
+    def check_reachable(self) -> None:
+        """Nothing: a folder that is not there is made."""
+
+    def locate(self, path: str) -> str:
+        """What a person would type to find ``path``."""
+        return f"{self.root}/{path}"
+
+    @contextlib.contextmanager
+    def replacing(self, path: str) -> Iterator[IO[bytes]]:
+        """A file to write to, that takes the place of ``path`` when the block ends well, and leaves no trace if not.
+
+        Raises:
+            StoreError, InputError: as ``raise_store_error``.
+        """
+        with replacing_file(self.locate(path), unfinished=self.locate(UNFINISHED)) as file:
+            yield file
+
+    def read(self, path: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        return Path(self.locate(path)).read_bytes()
+
+    def read_many(self, paths: Sequence[str]) -> list[bytes]:
+        """The bytes of each; none for one that is gone."""
+        return [read_if_there(Path(self.locate(path))) for path in paths]
+
+    @contextlib.contextmanager
+    def opened(self, path: str, size_bytes: int) -> Iterator[IO[bytes]]:
+        """A file to read pieces of.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        with open(self.locate(path), "rb") as file:
+            yield file
+
+    def exists(self, path: str) -> bool:
+        """Whether a file or folder is there."""
+        return os.path.exists(self.locate(path))
+
+    def list_folder(self, path: str) -> list[str]:
+        """Names of what lies directly in a folder, in any order; none if there is no such folder."""
+        try:
+            return os.listdir(self.locate(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def states(self, folder: str) -> dict[str, FileState]:
+        """State of every file below a folder, by path."""
+        return dict(local_states(self.root, folder))
+
+    def remove(self, path: str) -> None:
+        """Remove a file; nothing happens if it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self.locate(path))

@@ -5,45 +5,38 @@ of ``schemas``; which units there should be, of the stages.
 """
 
 import contextlib
-import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.errors import InputError
-from data_contracts.local_files import local_states, read_if_there, replacing_file
+from data_contracts.local_files import LocalFiles
+from data_contracts.locations import Location, location
 from data_contracts.manifest import Failure, Manifest, UnitKey, is_failure_path, key_of_manifest_path
 from data_contracts.manifest_cache import FileState, ManifestCache
 from data_contracts.row_groups import ROW_GROUP_ROWS, in_row_groups, read_row_group
+from data_contracts.s3_files import S3Files
 from data_contracts.schemas import Dataset, check_schema
 from data_contracts.urls import check_no_credentials
-
-UNFINISHED = ".unfinished"
-_LOCAL_PROTOCOLS = ("file", "local")
 
 
 class Store:
     """All data under one URL: a plain path, ``file://`` or ``s3://``.
 
     Raises:
-        InputError: the URL's protocol is unknown or it holds credentials, or a local store cannot be created.
+        InputError: the URL is none of these, or it holds credentials.
+        StoreError: (from every method) a request to S3 failed for good.
     """
 
-    def __init__(self, url: str | os.PathLike[str]) -> None:
+    def __init__(self, url: str | Location) -> None:
         self.url = str(url)
         check_no_credentials(self.url, what="store")
-        try:
-            self._fs, root = fsspec.core.url_to_fs(self.url)
-        except (ValueError, ImportError) as error:
-            raise InputError(f"store: expected a path, file:// or s3:// URL, got {self.url!r} ({error})") from error
-        self._root = root.rstrip("/")
-        protocols = (self._fs.protocol,) if isinstance(self._fs.protocol, str) else self._fs.protocol
-        self.is_local = protocols[0] in _LOCAL_PROTOCOLS
+        place = location(url)
+        self.is_local = isinstance(place, Path)
+        self.files = LocalFiles(str(place)) if isinstance(place, Path) else S3Files(str(place))
         self._read_before = ManifestCache()
 
     def __repr__(self) -> str:
@@ -54,13 +47,21 @@ class Store:
 
     def locate(self, path: str) -> str:
         """What a person would type to find ``path`` (relative to the store)."""
-        return f"{self._root}/{path}" if self.is_local else f"{self.url.rstrip('/')}/{path}"
+        return self.files.locate(path)
+
+    def check_reachable(self) -> None:
+        """Say at once if the store's bucket does not answer, before any work.
+
+        Raises:
+            StoreError: wrong bucket, credentials or address.
+        """
+        self.files.check_reachable()
 
     # -- whole files -------------------------------------------------------------------------------------------------
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Put a file in its place at once: a reader sees the old one or the new one, never a part."""
-        with self._replacing(path) as file:
+        with self.files.replacing(path) as file:
             file.write(data)
 
     def read_bytes(self, path: str) -> bytes:
@@ -69,25 +70,19 @@ class Store:
         Raises:
             FileNotFoundError: there is no such file.
         """
-        return bytes(self._fs.cat_file(f"{self._root}/{path}"))
+        return self.files.read(path)
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder is there."""
-        return bool(self._fs.exists(f"{self._root}/{path}"))
+        return self.files.exists(path)
 
     def list_folder(self, path: str) -> list[str]:
         """Sorted names of what lies directly in a folder; empty if there is no such folder."""
-        self._fs.invalidate_cache()
-        try:
-            entries = self._fs.ls(f"{self._root}/{path}", detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+        return sorted(self.files.list_folder(path))
 
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens if it is not there."""
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.rm_file(f"{self._root}/{path}")
+        self.files.remove(path)
 
     # -- units -------------------------------------------------------------------------------------------------------
 
@@ -109,7 +104,7 @@ class Store:
         """
         path = key.part_path(fingerprint)
         rows = 0
-        with self._replacing(path) as file:
+        with self.files.replacing(path) as file:
             with pq.ParquetWriter(
                 file,
                 dataset.schema,
@@ -148,9 +143,9 @@ class Store:
 
         A unit is whole if its part is there with the size that the manifest states.
         """
-        files = self._files(UnitKey(dataset, tuple(partitions.items())).folder)
+        files = self._states(dataset, partitions)
         found = {}
-        for key, manifest in self._read_before.of_files(files, self._read_many):
+        for key, manifest in self._read_before.of_files(files, self.files.read_many):
             part = files.get(f"{key.folder}/{manifest.part}")
             if part and part.size_bytes == manifest.part_bytes:
                 found[key] = manifest
@@ -158,9 +153,9 @@ class Store:
 
     def failures(self, dataset: str, **partitions: str) -> dict[UnitKey, Failure]:
         """Causes of all units of a dataset whose last try failed."""
-        files = self._files(UnitKey(dataset, tuple(partitions.items())).folder)
+        files = self._states(dataset, partitions)
         paths = [path for path in files if is_failure_path(path) and key_of_manifest_path(path)]
-        notes = zip(paths, self._read_many(paths), strict=True)
+        notes = zip(paths, self.files.read_many(paths), strict=True)
         pairs = ((key_of_manifest_path(path), Failure.from_json(data)) for path, data in notes)
         return dict(sorted((key, failure) for key, failure in pairs if key and failure))
 
@@ -203,10 +198,9 @@ class Store:
 
     @contextlib.contextmanager
     def _reading(self, key: UnitKey, manifest: Manifest) -> Iterator[tuple[IO[bytes], pq.ParquetFile]]:
-        path = f"{self._root}/{key.folder}/{manifest.part}"
         try:
             with (
-                self._fs.open(path, "rb") as file,
+                self.files.opened(f"{key.folder}/{manifest.part}", manifest.part_bytes) as file,
                 pq.ParquetFile(file, page_checksum_verification=True) as parquet,
             ):
                 yield file, parquet
@@ -214,42 +208,13 @@ class Store:
             raise self.distrust_unit(key, f"{manifest.part}: {_one_line(error)}") from error
         except OSError as error:
             # Arrow reports a checksum that does not fit as an error of input, without a number.
-            if error.errno is not None:
+            if error.errno is not None or type(error) is not OSError:
                 raise
             raise self.distrust_unit(key, f"{manifest.part}: {_one_line(error)}") from error
 
-    # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _files(self, folder: str) -> dict[str, FileState]:
-        """State of every file below a folder; paths relative to the store, sorted."""
-        if self.is_local:
-            return dict(sorted(local_states(self._root, folder)))
-        self._fs.invalidate_cache()
-        found: dict[str, dict[str, Any]] = self._fs.find(f"{self._root}/{folder}", detail=True)
-        return {
-            path[len(self._root) + 1 :]: FileState(int(entry["size"]), entry.get("ETag"))
-            for path, entry in sorted(found.items())
-        }
-
-    def _read_many(self, paths: Sequence[str]) -> list[bytes]:
-        if self.is_local:
-            return [read_if_there(Path(self._root, path)) for path in paths]
-        full = [f"{self._root}/{path}" for path in paths]
-        found = self._fs.cat(full, on_error="omit") if full else {}
-        return [bytes(found.get(path, b"")) for path in full]
-
-    @contextlib.contextmanager
-    def _replacing(self, path: str) -> Iterator[IO[bytes]]:
-        """A file to write to, that takes the place of ``path`` when the block ends well, and leaves no trace if not."""
-        target = f"{self._root}/{path}"
-        if not self.is_local:
-            # A single PUT appears whole; an s3fs file closed by an exception would appear in part.
-            buffer = io.BytesIO()
-            yield buffer
-            self._fs.pipe_file(target, buffer.getvalue())
-            return
-        with replacing_file(target, unfinished=f"{self._root}/{UNFINISHED}") as file:
-            yield file
+    def _states(self, dataset: str, partitions: dict[str, str]) -> dict[str, FileState]:
+        """State of every file of a dataset whose leading partitions have the given values, by path, sorted."""
+        return dict(sorted(self.files.states(UnitKey(dataset, tuple(partitions.items())).folder).items()))
 
 
 def _batches_and_schema(

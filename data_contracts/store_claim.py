@@ -9,28 +9,43 @@ import socket
 from collections.abc import Callable, Iterator
 
 from data_contracts.errors import InputError
-from data_contracts.local_files import raise_store_error
-from data_contracts.store import UNFINISHED, Store
+from data_contracts.local_files import UNFINISHED, LocalFiles, raise_store_error
+from data_contracts.s3_lock import LOCK, S3Lock
+from data_contracts.store import Store
 
-_LOCK = ".lock"
 _VERSIONS = "_code_versions.json"
 
 
 @contextlib.contextmanager
-def claim_store(store: Store, *, on_wait: Callable[[str], None]) -> Iterator[None]:
-    """Hold a local store for the length of the block; ``on_wait`` is told, once, if another run holds it.
+def claim_store(store: Store, *, on_wait: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Hold a store for the length of the block; ``on_wait`` is told, once, if another run holds it.
 
     Two runs with equal settings would do no harm. With different ones, each would take away what the other one is
-    about to read. The claim goes with the process, however it ends. A store on S3 cannot be claimed: there, parts have
-    names of their own, and of two runs the last one wins.
+    about to read. The claim on a local store goes with the process, however it ends; the one on S3 at most a minute
+    later (``s3_lock``).
+
+    Yields:
+        A function that raises ``StoreError`` if another run has taken the store over.
 
     Raises:
         StoreError: the store cannot be written to.
     """
-    if not store.is_local:
-        yield
+    if isinstance(store.files, LocalFiles):
+        with _claimed_folder(store.files, on_wait):
+            yield lambda: None
         return
-    path = store.locate(_LOCK)
+    store.check_reachable()
+    lock = S3Lock(store.files)
+    lock.take(on_wait)
+    try:
+        yield lock.raise_if_lost
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _claimed_folder(files: LocalFiles, on_wait: Callable[[str], None]) -> Iterator[None]:
+    path = files.locate(LOCK)
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         file = open(path, "a+")  # noqa: SIM115
@@ -44,7 +59,7 @@ def claim_store(store: Store, *, on_wait: Callable[[str], None]) -> Iterator[Non
                 file.write(f"process {os.getpid()} on {socket.gethostname()}")
                 file.flush()
             # What a killed run has left; nobody else writes now.
-            shutil.rmtree(store.locate(UNFINISHED), ignore_errors=True)
+            shutil.rmtree(files.locate(UNFINISHED), ignore_errors=True)
         yield
 
 

@@ -60,13 +60,14 @@ class Run:
         self._dask_address, self._workers = dask_address, workers
         self._stack, self._cluster = contextlib.ExitStack(), contextlib.ExitStack()
         self._client: Client | None = None
+        self._raise_if_lost: Callable[[], None] = lambda: None
 
     def __enter__(self) -> "Run":
         try:
             default_engine()
         except ValueError as error:
             raise InputError(str(error)) from error
-        self._stack.enter_context(claim_store(self.store, on_wait=print_error))
+        self._raise_if_lost = self._stack.enter_context(claim_store(self.store, on_wait=print_error))
         return self
 
     def __exit__(
@@ -128,6 +129,7 @@ class Run:
         return self._run_stage(name, jobs, split=split_pending_jobs, run=run_job, compute=make, here=True)
 
     def _check_version(self, compute: Compute | Make) -> None:
+        self._raise_if_lost()
         module = sys.modules[compute.__module__]
         check_code_version(self.store, module.__name__.rsplit(".", 1)[-1], module.CODE_VERSION)
 

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from data_contracts.bundles import Bundle, list_bundles
 from data_contracts.fingerprint import fingerprint
 from data_contracts.layout import file_state
-from data_contracts.local_files import read_if_there, replacing_file
+from data_contracts.local_files import UNFINISHED, read_if_there, replacing_file
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import OUTPUT_COLUMNS
 from data_contracts.sealed_json import from_sealed_json, to_sealed_json
-from data_contracts.store import UNFINISHED, Store
+from data_contracts.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, BRANCHES_OF_TASK, DIMENSIONS, EXPRESSIONS, BranchName
 from tasks.predict_outputs import read_outputs
 

@@ -26,8 +26,16 @@ def write(store: Store, key: UnitKey, tables: list[pa.Table], fingerprint: str =
 
 
 @pytest.fixture
-def store(tmp_path):
+def local_store(tmp_path):
     return Store(tmp_path / "store with space")
+
+
+@pytest.fixture(params=["disk", "s3"])
+def store(request):
+    """A store on a disk, and one on a real server of S3."""
+    if request.param == "disk":
+        return request.getfixturevalue("local_store")
+    return Store(request.getfixturevalue("s3_bucket") + "/store with space")
 
 
 KEY = UnitKey("subjects", (("source", "mtcnn-1"), ("video", "a b/ü=_left")), "00003")
@@ -48,8 +56,8 @@ def test_file_explains_itself(store):
     assert all(b"meaning" in field.metadata for field in schema)
 
 
-def test_hive_readers_see_the_names_as_they_were(store, tmp_path):
-    write(store, KEY, [rows([1])])
+def test_hive_readers_see_the_names_as_they_were(local_store, tmp_path):
+    write(local_store, KEY, [rows([1])])
     partitioning = ds.partitioning(pa.schema([("source", pa.string()), ("video", pa.string())]), flavor="hive")
     table = ds.dataset(tmp_path / "store with space" / "subjects", partitioning=partitioning).to_table()
     assert table["video"].to_pylist() == ["a b/ü=_left"]
@@ -107,10 +115,10 @@ def test_manifests_of_one_variant_only(store):
 
 
 @pytest.mark.parametrize("name", ["..", ".hidden", "_private", "-dash", "a\nb", "'\"", "100%"])
-def test_any_name_stays_below_the_store(store, tmp_path, name):
+def test_any_name_stays_below_the_store(local_store, tmp_path, name):
     key = UnitKey("subjects", (("source", name), ("video", name)), name)
-    manifest = write(store, key, [rows([1])])
-    assert store.manifests("subjects") == {key: manifest}
+    manifest = write(local_store, key, [rows([1])])
+    assert local_store.manifests("subjects") == {key: manifest}
     assert {path.name for path in tmp_path.iterdir()} == {"store with space"}
 
 
@@ -122,8 +130,8 @@ def test_wrong_columns_and_nulls_are_refused(store):
         store.write_unit(KEY, SUBJECTS, [hole], fingerprint=FINGERPRINT)
 
 
-def test_row_groups_are_small_enough_to_find_one_subject(store, tmp_path):
-    manifest = write(store, KEY, [rows(list(range(1, 5000)))])
+def test_row_groups_are_small_enough_to_find_one_subject(local_store, tmp_path):
+    manifest = write(local_store, KEY, [rows(list(range(1, 5000)))])
     path = tmp_path / "store with space" / KEY.folder / manifest.part
     assert pq.ParquetFile(path).num_row_groups == 3
 

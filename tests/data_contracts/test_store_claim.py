@@ -6,7 +6,8 @@ import time
 import pytest
 
 from data_contracts.errors import InputError
-from data_contracts.store import UNFINISHED, Store
+from data_contracts.local_files import UNFINISHED
+from data_contracts.store import Store
 from data_contracts.store_claim import check_code_version, claim_store
 
 _HOLD = """
@@ -20,9 +21,11 @@ with claim_store(Store(sys.argv[1]), on_wait=print):
 """
 
 
-def test_a_second_run_waits_and_a_killed_one_does_not_block(tmp_path):
+@pytest.mark.parametrize("place", ["tmp_path", "s3_bucket"])
+def test_a_second_run_waits_and_a_killed_one_does_not_block(place, request):
+    url = str(request.getfixturevalue(place))
     with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _HOLD, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout.readline() == "held\n"
         said = []
@@ -32,10 +35,10 @@ def test_a_second_run_waits_and_a_killed_one_does_not_block(tmp_path):
             holder.kill()
 
         started = time.monotonic()
-        with claim_store(Store(tmp_path), on_wait=on_wait):
+        with claim_store(Store(url), on_wait=on_wait):
             assert f"process {holder.pid} on " in said[0] and "waiting for its end" in said[0]
             assert time.monotonic() - started < 10
-    with claim_store(Store(tmp_path), on_wait=pytest.fail):
+    with claim_store(Store(url), on_wait=pytest.fail):
         pass
 
 
