@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.s3_server import new_bucket, s3_environment, serving_s3
+
 torch.set_num_threads(2)
 
 
@@ -46,3 +48,18 @@ def dask_address():
 
     with open_cluster(workers=2) as client:
         yield client.cluster.scheduler_address
+
+
+@pytest.fixture(scope="session")
+def s3_address():
+    """Address of a real server of S3, over HTTP, in this process."""
+    with serving_s3() as address:
+        yield address
+
+
+@pytest.fixture
+def s3_bucket(s3_address, monkeypatch):
+    """URL of an empty bucket there, with an environment that says where it is."""
+    for name, value in s3_environment(s3_address).items():
+        monkeypatch.setenv(name, value)
+    return new_bucket()

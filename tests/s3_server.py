@@ -1,0 +1,44 @@
+"""A server of S3 for tests: moto's, which answers over HTTP as S3 does."""
+
+import contextlib
+import logging
+import uuid
+from collections.abc import Iterator
+
+from data_contracts.locations import location
+
+
+@contextlib.contextmanager
+def serving_s3() -> Iterator[str]:
+    """Address of a server that ends with the block."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+def s3_environment(address: str) -> dict[str, str]:
+    """What a user would set to use that server."""
+    return {
+        "AWS_ENDPOINT_URL_S3": address,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        # Nothing of the machine's own settings.
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def new_bucket() -> str:
+    """URL of an empty bucket on the server that the environment names."""
+    place = location(f"s3://bucket-{uuid.uuid4().hex[:12]}")
+    place.fs.mkdir(place.path.rstrip("/"))
+    return str(place).rstrip("/")
