@@ -55,7 +55,7 @@ def rescore(
 ) -> Rescored:
     """Predictions of all videos that have none, or stale ones; made to run on a schedule."""
     with Run(store, dask_address=dask_address, workers=workers, max_tries=MAX_TRIES) as run:
-        listing = list_videos(videos, leave_out=_places_of_ours(run, out))
+        listing = list_videos([path.absolute() for path in videos], leave_out=_places_of_ours(run, out))
         arrivals = split_settled(
             run.store, listing.videos, roots=videos, settle_seconds=settle_seconds, now=time.time()
         )
@@ -106,8 +106,10 @@ def _without_video(run: Run, names: Collection[str]) -> list[str]:
 
 
 def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescored: Rescored, out: Path) -> None:
-    if any(summary.units > summary.ready for summary in run.summaries):
+    if any(summary.done or summary.failures for summary in run.summaries):
         run.print_summary()
+    else:
+        run.print_causes()
     for line in listing.unreadable:
         print_line(f"note: a folder could not be read: {line}")
     waiting = [f"waits: {path}: {why}" for path, why in arrivals.waiting.values()]

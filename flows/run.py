@@ -193,6 +193,10 @@ class Run:
             for s in self.summaries
         ]
         print_table("Stages", ["stage", "units", "ready", "done", "failed", "rows", "seconds"], rows)
+        self.print_causes()
+
+    def print_causes(self) -> None:
+        """A line per failure, per loss, and per unit that is not tried any more."""
         given_up = [(stage, name, f"{n.cause} (failed {n.tries} times)") for stage, name, n in self.quarantined]
         for kind, found in (("failed", self.failures), ("in part", self.problems), ("quarantined", given_up)):
             for stage, name, cause in found[:_FAILURES_SHOWN]:

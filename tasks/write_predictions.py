@@ -110,7 +110,7 @@ def _frames_key(subject: str) -> UnitKey:
 def _made_from(outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]], frames: Manifest | None) -> str:
     return fingerprint(
         version=CODE_VERSION,
-        frames=frames.fingerprint if frames else None,
+        frames=frames.identity if frames else None,
         outputs=[
             [one.head.fingerprint, one.tuned.fingerprint if one.tuned else None, manifest.fingerprint]
             for one, (_, manifest) in outputs
