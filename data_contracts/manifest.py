@@ -54,6 +54,12 @@ class UnitKey:
         """
         return dict(self.partitions)[partition]
 
+    @property
+    def item(self) -> str:
+        """The video or subject that the unit is of; the dataset's name if it is of neither."""
+        places = dict(self.partitions)
+        return places.get("video") or places.get("subject") or self.dataset
+
     def __str__(self) -> str:
         """For people: ``video1 segment 00002``."""
         names = [value for key, value in self.partitions if key not in ("source", "backbone", "head")]
@@ -129,10 +135,15 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a unit's last try failed, kept beside the place where its data would lie."""
+    """Why a unit's last try failed, kept beside the place where its data would lie.
+
+    ``tries``: how many runs have tried it with this fingerprint and failed for a cause of its own. Notes of versions
+    that did not count say nothing of it: one.
+    """
 
     fingerprint: str
     cause: str
+    tries: int = 1
 
     def to_json(self) -> bytes:
         """UTF-8 JSON, sealed."""

@@ -159,6 +159,11 @@ class Store:
         pairs = ((key_of_manifest_path(path), Failure.from_json(data)) for path, data in notes)
         return dict(sorted((key, failure) for key, failure in pairs if key and failure))
 
+    def failure_of(self, key: UnitKey) -> Failure | None:
+        """Cause of one unit if its last try failed."""
+        (data,) = self._read_many([key.failure_path])
+        return Failure.from_json(data)
+
     def read_unit(self, key: UnitKey, manifest: Manifest, *, columns: Sequence[str] | None = None) -> pa.Table:
         """A unit's rows, or some columns of them."""
         return pa.Table.from_batches(*_batches_and_schema(self, key, manifest, columns))

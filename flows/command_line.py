@@ -164,6 +164,34 @@ def score(
 
 
 @app.command()
+def rescore(
+    videos: Annotated[list[Path], typer.Argument(help="Folders of videos, sub-folders included, or video files.")],
+    store: StoreOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the predictions.")],
+    head: Annotated[list[str] | None, typer.Option("--head", help="Head to use; default: the one per task.")] = None,
+    settle_seconds: Annotated[
+        float, typer.Option("--settle-seconds", min=0, help="How long a file must have stayed as it is.")
+    ] = 60.0,
+    workers: WorkersOption = None,
+    dask_address: DaskOption = None,
+) -> None:
+    """Score the videos that have no predictions, or stale ones.
+
+    To be run on a schedule: files that still grow wait, files that fail every time are left alone.
+    """
+    run_flow(
+        "rescore",
+        videos=videos,
+        store=store,
+        out=out,
+        heads=head or None,
+        settle_seconds=settle_seconds,
+        workers=workers,
+        dask_address=dask_address,
+    )
+
+
+@app.command()
 def pretrain(
     goal: Annotated[Literal["identity", "emotion"], typer.Argument(help="identity (step 1) or emotion (step 2).")],
     data: Annotated[Path, typer.Argument(help="CSV file with labels, AffectNet's CSV, or a folder of people.")],

@@ -14,6 +14,7 @@ from flows.demo import demo as demo_plainly
 from flows.extract import extract as extract_plainly
 from flows.fit import fit as fit_plainly
 from flows.pretrain import pretrain as pretrain_plainly
+from flows.rescore import rescore as rescore_plainly
 from flows.run import stages_run_by
 from flows.score import score as score_plainly
 from flows.submit import submit as submit_plainly
@@ -41,5 +42,6 @@ demo = _as_flow(demo_plainly, run_name="demo in {out}")
 extract = _as_flow(extract_plainly, run_name="extract {data}")
 fit = _as_flow(fit_plainly, run_name="fit {task}")
 pretrain = _as_flow(pretrain_plainly, run_name="pretrain {goal} on {data}")
+rescore = _as_flow(rescore_plainly, run_name="rescore into {out}")
 score = _as_flow(score_plainly, run_name="score into {out}")
 submit = _as_flow(submit_plainly, run_name="submit {task}")

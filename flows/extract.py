@@ -49,11 +49,12 @@ class ExtractRequest:
 
 @dataclass(frozen=True)
 class Extracted:
-    """Names of the variants that an extraction filled."""
+    """Names of the variants that an extraction filled; ``complete``: subjects whose features are all there."""
 
     backbone: str
     source: str
     videos: tuple[str, ...]
+    complete: frozenset[str] = frozenset()
 
 
 def extract_features(run: Run, request: ExtractRequest) -> Extracted:
@@ -117,8 +118,10 @@ def _embed(
     """Features of all subjects in the videos (or of the subjects) that are named."""
     faces = [f for f in embed_faces.subjects_of_source(run.store, source) if {f.subject, f.video} & set(names)]
     units = embed_faces.plan_embed_faces(faces, source=source, backbone=backbone)
-    run.stage("embed_faces", units, embed_faces.compute, remove_others=True)
-    return Extracted(backbone.variant, source, tuple(videos))
+    summary = run.stage("embed_faces", units, embed_faces.compute, remove_others=True)
+    incomplete = {unit.key.value("subject") for unit in units if unit.name in summary.missing}
+    complete = frozenset(one.subject for one in faces if one.subject not in incomplete)
+    return Extracted(backbone.variant, source, tuple(videos), complete)
 
 
 def _default_source(layout: DataLayout) -> Source:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import InputError, printable
+from data_contracts.manifest import Failure
 from data_contracts.store import Store
 from data_contracts.store_claim import check_code_version, claim_store
 from flows.console import print_error, print_line, print_table
@@ -54,10 +55,14 @@ class SomeFailedError(RuntimeError):
 class Run:
     """Runs stages one after the other on one cluster, which starts when the first unit needs it."""
 
-    def __init__(self, store: str, *, dask_address: str | None = None, workers: int | None = None) -> None:
+    def __init__(
+        self, store: str, *, dask_address: str | None = None, workers: int | None = None, max_tries: int | None = None
+    ) -> None:
+        """``max_tries``: units that so many runs have failed to make of the same input are not tried any more."""
         self.store = Store(store)
         self.summaries: list[StageSummary] = []
-        self._dask_address, self._workers = dask_address, workers
+        self._dask_address, self._workers, self._max_tries = dask_address, workers, max_tries
+        self._tried: set[tuple[str, str]] = set()
         self._stack, self._cluster = contextlib.ExitStack(), contextlib.ExitStack()
         self._client: Client | None = None
         self._raise_if_lost: Callable[[], None] = lambda: None
@@ -145,8 +150,11 @@ class Run:
         cheap: bool = False,
     ) -> StageSummary:
         def run_stage(units: int) -> str:
-            ready, todo, summary.problems = split(self.store, work)
+            ready, todo, summary.known_problems, quarantined = split(self.store, work, max_tries=self._max_tries)
             summary.ready = len(ready)
+            summary.quarantined = [(unit.name, note) for unit, note in quarantined]
+            summary.missing = {one.name: one for one in (*todo, *(unit for unit, _ in quarantined))}
+            todo = self._not_tried_yet(name, todo)
             logger.info("%s: %d units: %d ready, %d to do", name, units, len(ready), len(todo))
             if here or (cheap and self._needs_no_cluster(len(todo))):
                 work_here(self.store, todo, run=run, compute=compute, summary=summary)
@@ -165,6 +173,12 @@ class Run:
         self.summaries.append(summary)
         return summary
 
+    def _not_tried_yet(self, stage: str, todo: Sequence[Any]) -> list[Any]:
+        """Without what has failed in this run already: heads of other features ask for the same videos again."""
+        found = [work for work in todo if (f"{stage} {work.name}", work.fingerprint) not in self._tried]
+        self._tried.update((f"{stage} {work.name}", work.fingerprint) for work in found)
+        return found
+
     def _needs_no_cluster(self, units: int) -> bool:
         return self._client is None and self._dask_address is None and units <= _FEW_UNITS
 
@@ -176,7 +190,13 @@ class Run:
     @property
     def problems(self) -> list[tuple[str, str, str]]:
         """(stage, unit, what is lost) of every input of which only a part could be used."""
-        return [(s.stage, name, problem) for s in self.summaries for name, problem in s.problems]
+        return [(s.stage, name, line) for s in self.summaries for name, line in (*s.known_problems, *s.problems)]
+
+    @property
+    def quarantined(self) -> list[tuple[str, str, Failure]]:
+        """(stage, unit, note of its last try) of everything that was not tried any more, each once."""
+        found = {(s.stage, name): note for s in self.summaries for name, note in s.quarantined}
+        return [(stage, name, note) for (stage, name), note in found.items()]
 
     def print_summary(self) -> None:
         """The table of stages, and a line per failure and per loss."""
@@ -185,22 +205,30 @@ class Run:
             for s in self.summaries
         ]
         print_table("Stages", ["stage", "units", "ready", "done", "failed", "rows", "seconds"], rows)
-        for kind, found in (("failed", self.failures), ("in part", self.problems)):
+        self.print_causes()
+
+    def print_causes(self) -> None:
+        """A line per failure, per loss, and per unit that is not tried any more."""
+        given_up = [(stage, name, f"{n.cause} (failed {n.tries} times)") for stage, name, n in self.quarantined]
+        for kind, found in (("failed", self.failures), ("in part", self.problems), ("quarantined", given_up)):
             for stage, name, cause in found[:_FAILURES_SHOWN]:
                 print_line(f"{kind}: {stage}: {name}: {cause}")
             if len(found) > _FAILURES_SHOWN:
                 print_line(f"... and {len(found) - _FAILURES_SHOWN} more: affwild2 status --store {self.store.url}")
 
-    def raise_for_failures(self) -> None:
+    def raise_for_failures(self, *, known: bool = True) -> None:
         """End the run as failed if anything failed, or could be used only in part.
+
+        ``known``: also if an earlier run had to say it of an input that could be used only in part.
 
         Raises:
             SomeFailedError: naming how many and the first.
         """
+        problems = self.problems if known else [(s.stage, *problem) for s in self.summaries for problem in s.problems]
         counted = [f"{len(self.failures)} failed"] if self.failures else []
-        counted += [f"{len(self.problems)} used in part"] if self.problems else []
+        counted += [f"{len(problems)} used in part"] if problems else []
         if counted:
-            stage, name, cause = [*self.failures, *self.problems][0]
+            stage, name, cause = [*self.failures, *problems][0]
             raise SomeFailedError(
                 printable(f"{', '.join(counted)}, all else is complete; first: {stage} {name}: {cause}")
             )

@@ -1,6 +1,6 @@
 """Flow ``score``: any video to per-frame predictions, with stored heads or the bundled backbone's own classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from data_contracts.bundles import Bundle, list_bundles, require_bundle
 from data_contracts.errors import InputError
 from data_contracts.layout import VIDEO_SUFFIXES
 from flows.console import print_line, print_table
-from flows.extract import DEFAULT_BACKBONE, extract_videos
+from flows.extract import DEFAULT_BACKBONE, Extracted, extract_videos
 from flows.run import Run
 from tasks import predict_outputs
 from tasks.crop_faces import crop_params_of
@@ -36,31 +36,48 @@ def score_videos(run: Run, request: ScoreRequest) -> list[Path]:
     Raises:
         InputError: there are several heads for a task, or a path is neither a video nor a folder of videos.
     """
-    heads = _heads(run, request.heads)
-    videos = find_videos(request.videos)
-    sources: dict[str, str] = {}
+    heads = choose_heads(run, request.heads)
+    return score_found(run, find_videos(request.videos), heads=heads, out=request.out)
+
+
+def score_found(run: Run, videos: Mapping[str, Path], *, heads: Sequence[Bundle], out: Path) -> list[Path]:
+    """The same for videos (stem -> file) and heads that are known.
+
+    A video of which something is missing, because it failed now or is quarantined, keeps the predictions it has.
+    """
+    extracted: dict[str, Extracted] = {}
     for group in _by_features(heads).values():
-        sources |= dict.fromkeys((head.name for head in group), _extract_for(run, group[0], videos))
+        extracted |= dict.fromkeys((head.name for head in group), _extract_for(run, group[0], videos))
+    complete = set(videos).intersection(*(found.complete for found in extracted.values()))
     units = []
-    for head in heads:
-        variant = find_features(run.store, backbone=head.details["backbone"], source=sources[head.name])
-        names = [stem for stem in videos if stem in variant.subjects]
-        units += predict_outputs.plan_predict_outputs(variant, head=head, subjects=names)
+    for head in heads if complete else ():
+        variant = find_features(run.store, backbone=head.details["backbone"], source=extracted[head.name].source)
+        units += predict_outputs.plan_predict_outputs(variant, head=head, subjects=sorted(complete))
     run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
-    chosen = [(head, sources[head.name]) for head in heads]
-    return write_predictions(run.store, sorted(videos), heads=chosen, out=request.out)
+    chosen = [(head, extracted[head.name].source) for head in heads]
+    return write_predictions(run.store, sorted(complete), heads=chosen, out=out)
 
 
-def _extract_for(run: Run, head: Bundle, videos: dict[str, Path]) -> str:
+def _extract_for(run: Run, head: Bundle, videos: Mapping[str, Path]) -> Extracted:
     """Features such as the head was fitted on; a head fitted on official crops gets our own crops."""
     params = crop_params_of(head.details["crop_params"])
     backbone = BackboneChoice(
         head.details["backbone_name"], head.details["weights"], head.details.get("precision") or "float32"
     )
-    return extract_videos(run, videos, params=params, backbone=backbone, people={}).source
+    if backbone.variant != head.details["backbone"]:
+        raise InputError(
+            f"head {head.name}: expected one fitted on features as this version makes them ({backbone.variant}), got "
+            f"one on {head.details['backbone']}; run extract and fit again"
+        )
+    return extract_videos(run, videos, params=params, backbone=backbone, people={})
 
 
-def _heads(run: Run, names: Sequence[str] | None) -> list[Bundle]:
+def choose_heads(run: Run, names: Sequence[str] | None) -> list[Bundle]:
+    """The heads of those names, or the one of each task, or, where none was fitted, the backbone's own classes.
+
+    Raises:
+        InputError: no head has such a name, or there are several heads for a task.
+    """
     if names:
         return [require_bundle(run.store, "heads", name) for name in names]
     heads = list_bundles(run.store, "heads")

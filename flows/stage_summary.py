@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_contracts.errors import StoreError, printable
+from data_contracts.manifest import Failure
 from data_contracts.store import Store
 from tasks.jobs import Job
 from tasks.units import Unit, UnitReport
@@ -19,7 +20,11 @@ RunWork = Callable[[str, Any, Any], UnitReport]
 
 @dataclass
 class StageSummary:
-    """What a stage did: one row of the table that every run prints."""
+    """What a stage did: one row of the table that every run prints.
+
+    ``known_problems`` are those of units that were ready, ``quarantined`` what was not tried any more, and why,
+    ``missing`` (by name) all that is not there as planned.
+    """
 
     stage: str
     units: int = 0
@@ -29,6 +34,9 @@ class StageSummary:
     seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
+    known_problems: list[tuple[str, str]] = field(default_factory=list)
+    quarantined: list[tuple[str, Failure]] = field(default_factory=list)
+    missing: dict[str, Work] = field(default_factory=dict)
 
     def add(self, report: UnitReport) -> None:
         """Count what came of one piece of work.
@@ -40,6 +48,7 @@ class StageSummary:
             raise StoreError(report.cause or report.name)
         if report.cause is None:
             self.done += 1
+            self.missing.pop(report.name, None)
             self.counts.update(report.counts)
             self.problems += [(report.name, problem) for problem in report.problems]
         else:
@@ -62,16 +71,20 @@ def work_here(store: Store, todo: Sequence[Work], *, run: RunWork, compute: Any,
 
 
 def report_crash(store: Store, work: Work, error: BaseException | None) -> UnitReport:
-    """A cause that is not the input's: one line for the table, the traceback for the debug log."""
+    """A cause that is not the input's: one line for the table, the traceback for the debug log.
+
+    What ends a worker or raises in our own code counts as a try of the unit: it may do so every time. Lost clusters,
+    networks and disks do not: they would soon have every good video quarantined.
+    """
     if error is None:
         cause = "the Dask cluster gave the work up (no worker left, or no connection); run the same command again"
     else:
         cause = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
     logger.debug("%s crashed", work.name, exc_info=error)
-    return report_failure(store, work, cause)
+    return report_failure(store, work, cause, is_a_try=not (error is None or isinstance(error, OSError)))
 
 
-def report_failure(store: Store, work: Work, cause: str) -> UnitReport:
+def report_failure(store: Store, work: Work, cause: str, *, is_a_try: bool = True) -> UnitReport:
     """A cause in a line, which is kept beside the place where the data would lie."""
-    work.note_failure(store, cause)
+    work.note_failure(store, cause, is_a_try=is_a_try)
     return UnitReport(work.name, cause=cause)

@@ -7,6 +7,7 @@ from data_contracts.errors import InputError
 from data_contracts.manifest import Failure, Manifest, UnitKey
 from data_contracts.store import Store
 from flows.console import print_line, print_table
+from tasks.units import MAX_TRIES
 
 _DATASETS = ("videos", "frames", "faces", "subjects", "features", "labels", "outputs", "pictures")
 _BUNDLES = ("heads", "postprocessing", "submissions")
@@ -34,7 +35,8 @@ def print_status(store_url: str) -> int:
         for bundle in list_bundles(store, kind):
             print_line(f"{kind}: {bundle.name}")
     for key, note in failures.items():
-        print_line(f"failed: {key.dataset} {key}: {note.cause}")
+        what = "failed" if note.tries < MAX_TRIES else f"quarantined (failed {note.tries} times)"
+        print_line(f"{what}: {key.dataset} {key}: {note.cause}")
     problems = [(key, line) for key, m in manifests.items() for line in m.details.get("problems", ())]
     for key, line in problems:
         print_line(f"in part: {key.dataset} {key}: {line}")

@@ -53,7 +53,8 @@ def compute(store: Store, unit: Unit) -> Product:
     except OSError as error:
         raise InputError(f"{path}: expected a readable file, got {error.strerror}") from error
     check_unchanged(path, before)
-    frames = Product(FRAMES, [frames_table(index)])
+    made_of = fingerprint(stage="index_videos", version=CODE_VERSION, video=sha256)
+    frames = Product(FRAMES, [frames_table(index)], identity=made_of)
     write_product(store, unit.companions[0], frames, fingerprint=unit.fingerprint, started=started)
     product = Product(VIDEOS, [_videos_table(path, sha256, index)], identity=sha256)
     product.counts["frames"] = index.frame_count

@@ -24,7 +24,7 @@ class Job:
         """The folder: unique within a store."""
         return self.folder
 
-    def note_failure(self, store: Store, cause: str) -> None:
+    def note_failure(self, store: Store, cause: str, *, is_a_try: bool = True) -> None:
         """A job leaves no note: its cause is in the run's table, and the next run tries again."""
 
 
@@ -39,8 +39,8 @@ class Files:
 Make = Callable[[Store, Job], Files]
 
 
-def split_pending_jobs(store: Store, jobs: Sequence[Job]) -> Pending:
-    """Jobs whose bundle exists as planned, and jobs still to do."""
+def split_pending_jobs(store: Store, jobs: Sequence[Job], *, max_tries: int | None = None) -> Pending:
+    """Jobs whose bundle exists as planned, and jobs still to do: whatever ``max_tries``, as they leave no notes."""
     done = [job for job in jobs if _exists(store, job)]
     return Pending(done, [job for job in jobs if job not in done], [])
 

@@ -18,6 +18,8 @@ from data_contracts.manifest import Failure, Manifest, UnitKey
 from data_contracts.schemas import Dataset
 from data_contracts.store import Store
 
+# After so many tries, a unit is left alone by runs that nobody watches.
+MAX_TRIES = 3
 _PROBLEMS_KEPT = 5
 
 
@@ -38,10 +40,17 @@ class Unit:
         """For people; with the fingerprint, also unique for schedulers."""
         return str(self.key)
 
-    def note_failure(self, store: Store, cause: str) -> None:
-        """Keep the cause beside the place where the data would lie, if that place can be."""
+    def note_failure(self, store: Store, cause: str, *, is_a_try: bool = True) -> None:
+        """Keep the cause beside the place where the data would lie, if that place can be.
+
+        ``is_a_try``: the unit was really tried; a cause that is the cluster's or the network's does not count.
+        """
+        before = None
+        with contextlib.suppress(OSError):
+            before = store.failure_of(self.key)
+        tries = before.tries if before and before.fingerprint == self.fingerprint else 0
         with contextlib.suppress(InputError):
-            store.note_failure(self.key, Failure(self.fingerprint, cause))
+            store.note_failure(self.key, Failure(self.fingerprint, cause, tries + is_a_try))
 
 
 @dataclass
@@ -72,18 +81,25 @@ class UnitReport:
 
 
 class Pending(NamedTuple):
-    """Work that exists as planned, work still to do, and what was wrong with the inputs of the former."""
+    """Work that exists as planned, work still to do, and what was wrong with the inputs of the former.
+
+    ``quarantined``: work that is not done and is not to be tried either, with the note of its last try.
+    """
 
     ready: list[Any]
     todo: list[Any]
     problems: list[tuple[str, str]]
+    quarantined: Sequence[tuple[Any, Failure]] = ()
 
 
 Compute = Callable[[Store, Unit], Product]
 
 
-def split_pending(store: Store, units: Sequence[Unit]) -> Pending:
-    """Which units exist as planned; manifests are listed once per dataset and variant."""
+def split_pending(store: Store, units: Sequence[Unit], *, max_tries: int | None = None) -> Pending:
+    """Which units exist as planned; manifests are listed once per dataset and variant.
+
+    With ``max_tries``, a unit that so many runs have failed to make of the same input is quarantined.
+    """
     known: dict[UnitKey, Manifest] = {}
     roots = {_listing_root(key) for unit in units for key in (unit.key, *unit.companions)}
     for dataset, partitions in sorted(roots):
@@ -96,7 +112,23 @@ def split_pending(store: Store, units: Sequence[Unit]) -> Pending:
     done = [unit for unit in units if is_done(unit)]
     finished = {unit.key for unit in done}
     problems = [(u.name, line) for u in done for line in known[u.key].details.get("problems", ())]
-    return Pending(done, [unit for unit in units if unit.key not in finished], problems)
+    todo = [unit for unit in units if unit.key not in finished]
+    quarantined = _given_up(store, todo, max_tries) if max_tries else {}
+    return Pending(
+        done,
+        [unit for unit in todo if unit.key not in quarantined],
+        problems,
+        [(unit, quarantined[unit.key]) for unit in todo if unit.key in quarantined],
+    )
+
+
+def _given_up(store: Store, units: Sequence[Unit], max_tries: int) -> dict[UnitKey, Failure]:
+    """Notes of the units that have failed so often as they are."""
+    notes: dict[UnitKey, Failure] = {}
+    for dataset, partitions in sorted({_listing_root(unit.key) for unit in units}):
+        notes.update(store.failures(dataset, **dict(partitions)))
+    found = ((unit, notes.get(unit.key)) for unit in units)
+    return {u.key: n for u, n in found if n and n.fingerprint == u.fingerprint and n.tries >= max_tries}
 
 
 def remove_unplanned(store: Store, units: Sequence[Unit]) -> None:

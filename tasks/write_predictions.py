@@ -60,14 +60,14 @@ def write_predictions(
     found = [_outputs_of(store, head, source) for head, source in heads]
     frames = store.manifests("frames")
     out.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = from_sealed_json(read_if_there(out / RECORD)) or {}
+    record = read_record(out)
     before, paths = dict(record), []
     try:
         for subject in subjects:
             outputs = [(one, unit) for one in found if (unit := one.of(subject))]
             if not outputs:
                 continue
-            files = [out / f"{subject}{suffix}" for suffix in (".parquet", ".csv")]
+            files = prediction_files(out, subject)
             made_from = _made_from(outputs, frames.get(_frames_key(subject)))
             if record.get(subject) != _entry(made_from, files):
                 _write_files(_table(store, subject, outputs, frames), files)
@@ -75,11 +75,26 @@ def write_predictions(
             paths += files
     finally:
         if record != before:
-            with _replacing(out / RECORD) as file:
-                file.write(to_sealed_json(record))
-            with contextlib.suppress(OSError):
-                os.rmdir(out / UNFINISHED)
+            write_record(out, record)
     return paths
+
+
+def read_record(out: Path) -> dict[str, Any]:
+    """Subject -> from what its predictions in a folder were made, and states of the files; empty if nothing says so."""
+    return from_sealed_json(read_if_there(out / RECORD)) or {}
+
+
+def write_record(out: Path, record: dict[str, Any]) -> None:
+    """Put the record beside the predictions that it is of."""
+    with _replacing(out / RECORD) as file:
+        file.write(to_sealed_json(record))
+    with contextlib.suppress(OSError):
+        os.rmdir(out / UNFINISHED)
+
+
+def prediction_files(out: Path, subject: str) -> list[Path]:
+    """Where the predictions of a subject lie."""
+    return [out / f"{subject}{suffix}" for suffix in (".parquet", ".csv")]
 
 
 def _outputs_of(store: Store, head: Bundle, source: str) -> _HeadOutputs:
@@ -95,7 +110,7 @@ def _frames_key(subject: str) -> UnitKey:
 def _made_from(outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]], frames: Manifest | None) -> str:
     return fingerprint(
         version=CODE_VERSION,
-        frames=frames.fingerprint if frames else None,
+        frames=frames.identity if frames else None,
         outputs=[
             [one.head.fingerprint, one.tuned.fingerprint if one.tuned else None, manifest.fingerprint]
             for one, (_, manifest) in outputs

@@ -1,6 +1,7 @@
 import pytest
 
 from data_contracts.manifest import Failure, Manifest, UnitKey, is_failure_path, key_of_manifest_path
+from data_contracts.sealed_json import to_sealed_json
 
 
 @pytest.mark.parametrize("value", ["plain", "40-30-1280x720", "a/b", "..", "ü", "x=y", "_left", "%2F"])
@@ -23,6 +24,8 @@ def test_json_round_trip_and_garbage():
     assert Manifest.from_json(b"[]") is None and Manifest.from_json(b'{"x": 1}') is None
     assert Failure.from_json(Failure("f", "why").to_json()) == Failure("f", "why")
     assert Failure.from_json(b"") is None
+    before_tries_were_counted = to_sealed_json({"fingerprint": "f", "cause": "why"})
+    assert Failure.from_json(before_tries_were_counted) == Failure("f", "why", tries=1)
 
 
 def test_key_is_readable_for_people():

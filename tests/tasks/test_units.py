@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from data_contracts.errors import InputError
-from data_contracts.manifest import UnitKey
+from data_contracts.manifest import Failure, UnitKey
 from data_contracts.schemas import FRAMES
 from data_contracts.store import Store
 from tasks.units import Product, Unit, remove_unplanned, run_unit, split_pending
@@ -34,7 +34,7 @@ def test_done_units_are_known_and_stale_ones_are_not(tmp_path):
     assert split_pending(store, units)[:2] == ([], units)
     report = run_unit(store.url, compute, units[0])
     assert report.cause is None and report.counts == {"frames": 3}
-    assert split_pending(store, units) == ([units[0]], [units[1]], [])
+    assert split_pending(store, units) == ([units[0]], [units[1]], [], [])
     assert split_pending(store, [unit("a", "b" * 64)])[0] == []
     companion = Unit(units[0].key, units[0].fingerprint, companions=(UnitKey("videos", (("video", "a"),)),))
     assert split_pending(store, [companion])[0] == []
@@ -48,6 +48,35 @@ def test_a_cause_of_the_input_is_reported_and_leaves_nothing(tmp_path, frames):
     assert store.manifests("frames") == {}
     assert [note.cause for note in store.failures("frames").values()] == [report.cause]
     assert not list(tmp_path.rglob("*.parquet")) and not list(tmp_path.rglob("*.tmp"))
+
+
+def test_what_failed_too_often_is_left_alone_until_its_input_changes(tmp_path):
+    store, bad, good = Store(tmp_path), unit("bad", frames=None), unit("good")
+
+    def try_it(*units, max_tries=2):
+        pending = split_pending(store, units, max_tries=max_tries)
+        for one in pending.todo:
+            run_unit(store.url, compute, one)
+        return [one.name for one in pending.todo], [(one.name, note.tries) for one, note in pending.quarantined]
+
+    assert try_it(bad, good) == (["bad", "good"], [])
+    assert try_it(bad, good) == (["bad"], [])
+    assert try_it(bad, good) == ([], [("bad", 2)])
+    assert try_it(bad, max_tries=None) == (["bad"], []), "who asks for it gets it"
+    assert try_it(bad) == ([], [("bad", 3)])
+    assert try_it(unit("bad", "b" * 64, frames=None)) == (["bad"], []), "another input"
+    assert try_it(bad) == (["bad"], []), "counted anew"
+
+
+def test_what_is_not_the_units_fault_does_not_count(tmp_path):
+    store, one = Store(tmp_path), unit("a", frames=None)
+    one.note_failure(store, "the network went away", is_a_try=False)
+    assert store.failure_of(one.key) == Failure(one.fingerprint, "the network went away", 0)
+    for tries in (1, 2):
+        run_unit(store.url, compute, one)
+        assert store.failure_of(one.key).tries == tries
+    one.note_failure(store, "the network went away", is_a_try=False)
+    assert store.failure_of(one.key).tries == 2
 
 
 def test_what_is_not_planned_any_more_goes(tmp_path):

@@ -1,0 +1,140 @@
+"""Flow ``rescore``: the scheduled one. Whatever has come into some folders gets predictions, once."""
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, validate_call
+
+from data_contracts.video_folders import Arrivals, VideoListing, list_videos, split_settled
+from flows.console import print_line
+from flows.run import Run
+from flows.score import choose_heads, score_found
+from tasks import refuse_twins
+from tasks.index_videos import ready_videos
+from tasks.units import MAX_TRIES, Unit
+from tasks.write_predictions import read_record
+
+_LINES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """What a run did: names of videos.
+
+    Attributes:
+        scored: predictions were written, as there were none or they were stale.
+        up_to_date: predictions were as they should be.
+        waiting: still being written, as far as can be told; the next run looks again.
+        quarantined: failed too often; not tried again until the file or the model changes.
+        failed: failed in this run.
+        without_video: there are predictions, but no video any more.
+    """
+
+    scored: tuple[str, ...]
+    up_to_date: tuple[str, ...]
+    waiting: tuple[str, ...]
+    quarantined: tuple[str, ...]
+    failed: tuple[str, ...]
+    without_video: tuple[str, ...]
+
+
+@validate_call
+def rescore(
+    videos: Annotated[list[Path], Field(description="folders of videos (with sub-folders), or files", min_length=1)],
+    store: Annotated[str, Field(description="where heads are and features go: a path, file:// or s3:// URL")],
+    out: Annotated[Path, Field(description="folder for the predictions")],
+    heads: Annotated[list[str] | None, Field(description="names of heads; none: the one of each task")] = None,
+    settle_seconds: Annotated[
+        float, Field(ge=0, description="a file must have stayed as it is for so long, in seconds")
+    ] = 60.0,
+    dask_address: Annotated[str | None, Field(description="address of a Dask scheduler; none: a local one")] = None,
+    workers: Annotated[int | None, Field(ge=1, description="local worker processes; none: one per core")] = None,
+) -> Rescored:
+    """Predictions of all videos that have none, or stale ones; made to run on a schedule."""
+    with Run(store, dask_address=dask_address, workers=workers, max_tries=MAX_TRIES) as run:
+        listing = list_videos([path.absolute() for path in videos], leave_out=_places_of_ours(run, out))
+        arrivals = split_settled(
+            run.store, listing.videos, roots=videos, settle_seconds=settle_seconds, now=time.time()
+        )
+        before = read_record(out)
+        if listing.twins:
+            units = refuse_twins.plan_refuse_twins(listing.twins)
+            run.stage("refuse_twins", units, refuse_twins.compute, cheap=True)
+        if arrivals.settled:
+            score_found(run, arrivals.settled, heads=choose_heads(run, heads), out=out)
+        rescored = _what_was_done(run, listing, arrivals, before, read_record(out))
+        _print_rescored(run, listing, arrivals, rescored, out)
+        run.raise_for_failures(known=False)
+    return rescored
+
+
+def _places_of_ours(run: Run, out: Path) -> list[Path]:
+    """Folders that need no search, should they lie among the videos: they hold very many files, and no video."""
+    return [out, Path(run.store.locate(""))] if run.store.is_local else [out]
+
+
+def _what_was_done(
+    run: Run, listing: VideoListing, arrivals: Arrivals, before: dict[str, Any], after: dict[str, Any]
+) -> Rescored:
+    failed = _items(run, [list(summary.failures) for summary in run.summaries])
+    quarantined = _items(run, [[name for name, _ in summary.quarantined] for summary in run.summaries]) - failed
+    scored = {name for name in arrivals.settled if after.get(name) != before.get(name)}
+    return Rescored(
+        scored=tuple(sorted(scored)),
+        up_to_date=tuple(sorted(set(arrivals.settled) - scored - failed - quarantined)),
+        waiting=tuple(sorted(arrivals.waiting)),
+        quarantined=tuple(sorted(quarantined)),
+        failed=tuple(sorted(failed)),
+        without_video=tuple(_without_video(run, set(after) - {*listing.videos, *listing.twins})),
+    )
+
+
+def _items(run: Run, names: Sequence[Sequence[str]]) -> set[str]:
+    """Videos that units are of, which are named for each stage."""
+    units = [s.missing[name] for s, here in zip(run.summaries, names, strict=True) for name in here]
+    return {unit.key.item for unit in units if isinstance(unit, Unit)}
+
+
+def _without_video(run: Run, names: Collection[str]) -> list[str]:
+    """Those of the names whose video is not where it was indexed either: it may lie in another folder."""
+    known = ready_videos(run.store) if names else {}
+    paths = {name: known[name].details["path"] for name in names if name in known}
+    return sorted(name for name in names if not (name in paths and Path(paths[name]).exists()))
+
+
+def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescored: Rescored, out: Path) -> None:
+    if any(summary.done or summary.failures for summary in run.summaries):
+        run.print_summary()
+    else:
+        run.print_causes()
+    for line in listing.unreadable:
+        print_line(f"note: a folder could not be read: {line}")
+    waiting = [f"waits: {path}: {why}" for path, why in arrivals.waiting.values()]
+    _print_some(waiting, "waits")
+    _print_some([f"scored: {name}" for name in rescored.scored], "scored")
+    if rescored.without_video:
+        names = ", ".join(rescored.without_video[:3]) + (", ..." if len(rescored.without_video) > 3 else "")
+        print_line(
+            f"note: {len(rescored.without_video)} predictions in {out} have no video any more ({names}); to remove all "
+            f"that was made of one: affwild2 forget NAME --store {run.store.url} --out {out}"
+        )
+    counts = {
+        "scored": rescored.scored,
+        "up to date": rescored.up_to_date,
+        "waiting": rescored.waiting,
+        "quarantined": rescored.quarantined,
+        "failed": rescored.failed,
+    }
+    told = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)
+    total = len(listing.videos) + len(listing.twins)
+    print_line(f"{total} videos" + (f": {told}" if told else ""))
+
+
+def _print_some(lines: Sequence[str], what: str) -> None:
+    for line in lines[:_LINES_SHOWN]:
+        print_line(line)
+    if len(lines) > _LINES_SHOWN:
+        print_line(f"... and {len(lines) - _LINES_SHOWN} more: {what}")

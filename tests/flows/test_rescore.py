@@ -1,0 +1,185 @@
+"""The scheduled flow, run again and again on folders in which something has changed."""
+
+import os
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from data_contracts.bundles import list_bundles, read_file, write_bundle
+from data_contracts.errors import InputError
+from data_contracts.store import Store
+from flows.rescore import rescore
+from flows.run import SomeFailedError
+from tests.flows.conftest import run_command
+from tests.video_factory import VideoSpec, cut_file, write_video
+
+OLD = 1_700_000_000
+
+
+def video_at(path, *, frames=2, age=True):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(path, VideoSpec(frame_count=frames, width_px=64, height_px=48))
+    if age:
+        os.utime(path, (OLD, OLD))
+    return path
+
+
+class Place:
+    """A folder of videos, a store and predictions; and what a run does to them."""
+
+    def __init__(self, root, dask_address):
+        self.videos, self.store, self.out = root / "videos", root / "store", root / "out"
+        self.videos.mkdir()
+        self._dask_address = dask_address
+
+    def run(self, **options):
+        """What the run says it did, and the files that it wrote, by dataset or name."""
+        before = self._times()
+        self.failed = None
+        try:
+            done = rescore([self.videos], str(self.store), self.out, dask_address=self._dask_address, **options)
+        except SomeFailedError as error:
+            done, self.failed = None, str(error)
+        written = {path for path, stamp in self._times().items() if before.get(path) != stamp}
+        return done, {path.parts[0] if path.parts[0] != "out" else path.name for path in written}
+
+    def _times(self):
+        found = {}
+        for root, prefix in ((self.store, ""), (self.out, "out")):
+            paths = [path for path in root.rglob("*") if path.is_file() and path.name != ".lock"]
+            found |= {Path(prefix, path.relative_to(root)): path.stat().st_mtime_ns for path in paths}
+        return found
+
+
+@pytest.fixture
+def place(tmp_path, dask_address):
+    return Place(tmp_path, dask_address)
+
+
+def told(done):
+    return {what: list(names) for what, names in asdict(done).items() if names}
+
+
+def test_what_is_new_is_scored_and_a_second_run_touches_nothing(place, capsys):
+    done, written = place.run()
+    assert told(done) == {} and "0 videos\n" in capsys.readouterr().out, "an empty folder is no error"
+    video_at(place.videos / "a.mp4")
+    video_at(place.videos / "day 2" / "b.mp4")
+    done, written = place.run()
+    assert told(done) == {"scored": ["a", "b"]}
+    assert {"a.parquet", "a.csv", "b.parquet", "b.csv", "faces", "features", "outputs"} <= written
+    done, written = place.run()
+    assert told(done) == {"up_to_date": ["a", "b"]} and written == set()
+    assert "2 videos: 2 up to date\n" in capsys.readouterr().out
+
+
+def test_only_what_is_stale_or_missing_is_done_again(place):
+    for name in ("a.mp4", "b.mp4"):
+        video_at(place.videos / name)
+    place.run()
+
+    video_at(place.videos / "a.mp4", frames=3)
+    done, written = place.run()
+    assert told(done) == {"scored": ["a"], "up_to_date": ["b"]} and {"a.csv", "a.parquet", "faces"} <= written
+    assert not {"b.csv", "b.parquet"} & written
+
+    (place.out / "b.csv").unlink()
+    done, written = place.run()
+    assert told(done) == {"scored": ["b"], "up_to_date": ["a"]}
+    assert written == {"b.parquet", "b.csv", ".affwild2_predictions.json"}
+
+    store = Store(place.store)
+    (head,) = list_bundles(store, "heads")
+    files = {name: read_file(store, head, name) for name in head.files}
+    shutil.rmtree(place.store / head.folder)
+    write_bundle(store, "heads/expr-again", files, fingerprint="f" * 64, details=head.details)
+    done, written = place.run()
+    assert told(done) == {"scored": ["a", "b"]}, "another head"
+    assert {"outputs"} == written - {"a.parquet", "a.csv", "b.parquet", "b.csv", ".affwild2_predictions.json"}
+
+    os.utime(place.videos / "a.mp4", (OLD + 5, OLD + 5))
+    done, written = place.run()
+    assert told(done) == {"up_to_date": ["a", "b"]} and written == {"videos", "frames"}, "touched, not changed"
+    assert place.run()[1] == set()
+
+
+def test_a_file_that_grows_waits_and_is_scored_when_it_rests(place, capsys):
+    whole = video_at(place.videos.parent / "whole.mp4", frames=8)
+    growing = cut_file(whole, place.videos / "growing.mp4", fraction=0.5)
+    done, _ = place.run()
+    assert told(done) == {"waiting": ["growing"]}
+    assert f"waits: {growing}: " in capsys.readouterr().out
+    shutil.copy(whole, growing)
+    os.utime(growing, (time.time() + 3600,) * 2)
+    assert told(place.run()[0]) == {"waiting": ["growing"]}, "its clock goes ahead of ours"
+    assert told(place.run(settle_seconds=0)[0]) == {"scored": ["growing"]}
+    assert told(place.run(settle_seconds=0)[0]) == {"up_to_date": ["growing"]}
+
+
+def test_what_fails_every_time_is_quarantined_until_it_changes(place, capsys):
+    video_at(place.videos / "good.mp4")
+    bad = place.videos / "bad.mp4"
+    bad.write_bytes(b"no video")
+    os.utime(bad, (OLD, OLD))
+    for _ in range(3):
+        place.run()
+        assert "1 failed, all else is complete; first: index_videos bad: " in place.failed
+    capsys.readouterr()
+    done, written = place.run()
+    assert told(done) == {"up_to_date": ["good"], "quarantined": ["bad"]} and written == set()
+    printed = capsys.readouterr().out
+    assert f"quarantined: index_videos: bad: {bad}: expected a readable video file" in printed
+    assert "(failed 3 times)" in printed and "2 videos: 1 up to date, 1 quarantined" in printed
+    status = run_command("status", "--store", place.store)
+    assert "quarantined (failed 3 times): videos bad: " in status.stdout and status.returncode == 1
+
+    bad.write_bytes(b"no video either")
+    os.utime(bad, (OLD, OLD))
+    place.run()
+    assert "index_videos bad: " in place.failed, "it has changed, and is tried again"
+    video_at(bad)
+    assert told(place.run()[0]) == {"scored": ["bad"], "up_to_date": ["good"]}
+    assert Store(place.store).failures("videos") == {}
+
+
+def test_a_video_of_which_a_part_is_lost_is_told_each_time_and_fails_the_run_once(place, capsys):
+    whole = video_at(place.videos.parent / "whole.mkv", frames=60)
+    cut = cut_file(whole, place.videos / "cut.mkv", fraction=0.6)
+    os.utime(cut, (OLD, OLD))
+    place.run()
+    assert "1 used in part" in place.failed and (place.out / "cut.parquet").exists()
+    capsys.readouterr()
+    assert told(place.run()[0]) == {"up_to_date": ["cut"]}
+    assert "in part: index_videos: cut: " in capsys.readouterr().out
+
+
+def test_files_that_share_a_name_keep_the_predictions_there_are(place):
+    first = video_at(place.videos / "a.mp4")
+    place.run()
+    second = video_at(place.videos / "sub" / "a.mkv", frames=3)
+    _, written = place.run()
+    assert f"{first}: expected one video per name, got also {second}" in place.failed
+    assert written == {"videos", "_code_versions.json"}
+    first.unlink()
+    assert told(place.run()[0]) == {"scored": ["a"]}
+
+
+def test_a_video_that_is_gone_keeps_its_predictions_and_is_told(place, capsys):
+    video_at(place.videos / "a.mp4")
+    place.run()
+    (place.videos / "a.mp4").unlink()
+    done, written = place.run()
+    assert told(done) == {"without_video": ["a"]} and written == set() and (place.out / "a.csv").exists()
+    assert f"1 predictions in {place.out} have no video any more (a)" in capsys.readouterr().out
+
+
+def test_wrong_requests_are_one_line(place):
+    place.videos.rmdir()
+    with pytest.raises(InputError, match="expected a folder of videos or a video file, found nothing there"):
+        place.run()
+    finished = run_command("rescore", place.videos, "--store", place.store, "--out", place.out)
+    (line,) = finished.stderr.strip().splitlines()
+    assert finished.returncode == 2 and line.startswith(f"affwild2: {place.videos}: expected a folder of videos")
