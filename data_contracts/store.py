@@ -161,7 +161,7 @@ class Store:
 
     def failure_of(self, key: UnitKey) -> Failure | None:
         """Cause of one unit if its last try failed."""
-        (data,) = self._read_many([key.failure_path])
+        (data,) = self.files.read_many([key.failure_path])
         return Failure.from_json(data)
 
     def read_unit(self, key: UnitKey, manifest: Manifest, *, columns: Sequence[str] | None = None) -> pa.Table:
