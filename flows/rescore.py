@@ -118,8 +118,7 @@ def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescore
     if rescored.without_video:
         names = ", ".join(rescored.without_video[:3]) + (", ..." if len(rescored.without_video) > 3 else "")
         print_line(
-            f"note: {len(rescored.without_video)} predictions in {out} have no video any more ({names}); to remove all "
-            f"that was made of one: affwild2 forget NAME --store {run.store.url} --out {out}"
+            f"note: {len(rescored.without_video)} predictions in {out} have no video any more ({names}); they stay"
         )
     counts = {
         "scored": rescored.scored,

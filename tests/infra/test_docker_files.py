@@ -16,7 +16,7 @@ import compose
 import pytest
 from distributed import Client
 
-from infra.clusters import unit_resources
+from infra.cluster_state import unit_resources
 from infra.worker_processes import WORKER_ENVIRONMENT
 from tests.infra.operated import FILES, ROOT, free_port, lint, program, running, unknown_variables
 from tests.video_factory import VideoSpec, write_video
