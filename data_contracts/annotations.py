@@ -2,13 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from data_contracts.editions import HEADERS, VALUE_COLUMNS
 from data_contracts.errors import InputError
+from data_contracts.locations import Location
 from data_contracts.schemas import LABELS
 from data_contracts.test_lists import is_plain_name
 from data_contracts.text_files import read_lines
@@ -35,11 +35,11 @@ class AnnotationSet:
     task: TaskName
     set_name: SetName
     table: pa.Table
-    files: tuple[Path, ...]
+    files: tuple[Location, ...]
     faults: tuple[str, ...] = ()
 
 
-def annotation_files(folder: Path, *, task: TaskName, set_name: SetName) -> list[Path]:
+def annotation_files(folder: Location, *, task: TaskName, set_name: SetName) -> list[Location]:
     """Annotation files of a set in a challenge's folder, sorted by name.
 
     Raises:
@@ -56,7 +56,7 @@ def annotation_files(folder: Path, *, task: TaskName, set_name: SetName) -> list
     return files
 
 
-def read_annotations(folder: Path, *, task: TaskName, set_name: SetName) -> AnnotationSet:
+def read_annotations(folder: Location, *, task: TaskName, set_name: SetName) -> AnnotationSet:
     """Read all files of a set. Labels that the organisers mark as invalid (-1, -5) become null.
 
     EXPR: -1. VA: both values are null unless both are at least -1. AU and MTL: each unit by itself where it is -1.
@@ -67,7 +67,7 @@ def read_annotations(folder: Path, *, task: TaskName, set_name: SetName) -> Anno
             that is no number or out of range. The message names file and line.
     """
     files = annotation_files(folder, task=task, set_name=set_name)
-    tables: dict[Path, pa.Table] = {}
+    tables: dict[Location, pa.Table] = {}
     faults = []
     for path in files:
         try:
@@ -83,7 +83,7 @@ def read_annotations(folder: Path, *, task: TaskName, set_name: SetName) -> Anno
     return AnnotationSet(task, set_name, table, tuple(tables), tuple(faults))
 
 
-def _lines(path: Path, task: TaskName) -> list[str]:
+def _lines(path: Location, task: TaskName) -> list[str]:
     """Lines below the header; commas at the ends do not count."""
     lines = read_lines(path, "annotations")
     header = ",".join(name.strip() for name in lines[0].strip().rstrip(",").split(",")) if lines else ""
@@ -92,7 +92,7 @@ def _lines(path: Path, task: TaskName) -> list[str]:
     return [line.strip().rstrip(",") for line in lines[1:]]
 
 
-def _numbers(path: Path, texts: list[str], *, columns: int) -> np.ndarray:
+def _numbers(path: Location, texts: list[str], *, columns: int) -> np.ndarray:
     """float64 [n, columns] of comma-separated lines; the slow way only where the fast one finds a fault."""
     joined = ",".join(texts)
     try:
@@ -111,12 +111,12 @@ def _numbers(path: Path, texts: list[str], *, columns: int) -> np.ndarray:
     raise InputError(f"{path}: expected {columns} numbers in each of {len(texts)} lines, got others")
 
 
-def _check_number(path: Path, number: int, value: str) -> None:
+def _check_number(path: Location, number: int, value: str) -> None:
     if not _NUMBER.fullmatch(value) or not np.isfinite(float(value)):
         raise InputError(f"{path}: line {number}: expected a number, got {value[:40]!r}")
 
 
-def _read_subject(path: Path, task: TaskName) -> pa.Table:
+def _read_subject(path: Location, task: TaskName) -> pa.Table:
     values = _numbers(path, _lines(path, task), columns=VALUE_COLUMNS[task])
     empty = {"expr": np.full((len(values), 1), -1.0), "va": np.full((len(values), 2), -5.0)}
     empty["au"] = np.full((len(values), 12), -1.0)
@@ -125,7 +125,7 @@ def _read_subject(path: Path, task: TaskName) -> pa.Table:
     return _table(path, [path.stem] * len(values), frame, columns["expr"][:, 0], columns["va"], columns["au"])
 
 
-def _read_mtl(path: Path) -> pa.Table:
+def _read_mtl(path: Location) -> pa.Table:
     names, texts = [], []
     for number, line in enumerate(_lines(path, "mtl"), start=2):
         name, _, rest = line.partition(",")
@@ -140,7 +140,7 @@ def _read_mtl(path: Path) -> pa.Table:
 
 
 def _table(
-    path: Path, subjects: list[str], frame: np.ndarray, expr: np.ndarray, va: np.ndarray, au: np.ndarray
+    path: Location, subjects: list[str], frame: np.ndarray, expr: np.ndarray, va: np.ndarray, au: np.ndarray
 ) -> pa.Table:
     _check_values(path, "expression", expr, set(range(-1, len(EXPRESSIONS))))
     _check_values(path, "action unit", au, {-1, 0, 1})
@@ -162,7 +162,7 @@ def _table(
     return pa.table(columns, schema=LABELS.schema)
 
 
-def _check_values(path: Path, what: str, values: np.ndarray, allowed: set[int]) -> None:
+def _check_values(path: Location, what: str, values: np.ndarray, allowed: set[int]) -> None:
     wrong = ~np.isin(values, list(allowed))
     if wrong.any():
         at = tuple(int(index) for index in np.argwhere(wrong)[0])

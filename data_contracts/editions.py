@@ -5,10 +5,10 @@ that the organisers hand out. Multi-task learning has had one file with listed r
 """
 
 import re
-from pathlib import Path
 from typing import Literal, get_args
 
 from data_contracts.errors import InputError
+from data_contracts.locations import Location
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, TaskName
 
 EditionName = Literal["abaw3", "abaw4", "abaw5", "abaw6", "abaw7", "abaw8"]
@@ -84,7 +84,7 @@ def submission_header(task: TaskName, by: RowsBy) -> str:
     return HEADERS[task] if by == "subject" or task == "mtl" else f"image_location,{HEADERS[task]}"
 
 
-def edition_of_list(path: Path, task: TaskName, by: RowsBy) -> EditionName:
+def edition_of_list(path: Location, task: TaskName, by: RowsBy) -> EditionName:
     """The edition that a test list is of, by its name; where that does not tell, the latest that it can be."""
     if by == "subject":
         return "abaw3"
@@ -96,7 +96,7 @@ def edition_of_list(path: Path, task: TaskName, by: RowsBy) -> EditionName:
     return next((e for e in fitting if found and e == f"abaw{found[1]}"), fitting[-1])
 
 
-def check_edition(edition: EditionName, task: TaskName, by: RowsBy, path: Path) -> None:
+def check_edition(edition: EditionName, task: TaskName, by: RowsBy, path: Location) -> None:
     """That an edition has the task, and that the list at ``path`` is of its kind.
 
     Raises:

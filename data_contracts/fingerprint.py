@@ -3,8 +3,9 @@
 import dataclasses
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
+
+from data_contracts.locations import Location
 
 VARIANT_DIGITS = 8
 _BLOCK_BYTES = 1 << 20
@@ -32,10 +33,10 @@ def _as_plain(value: Any) -> Any:
     raise TypeError(f"no canonical JSON for {type(value).__name__}: {value!r}")
 
 
-def digest_of_file(path: Path) -> str:
+def digest_of_file(path: Location) -> str:
     """sha256 (64 hex digits) of a file's bytes, read in blocks."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

@@ -1,14 +1,14 @@
 """What lies where: the organisers' folders as the editions distribute them, or just a folder of videos."""
 
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any, NamedTuple
 
 from data_contracts.annotations import MTL_FILES
 from data_contracts.editions import ABAW3_FOLDERS, challenge_of_folder, task_of_test_list
 from data_contracts.errors import InputError
+from data_contracts.locations import ListedFile, Location, entries_of, forget_listings, list_many, reading_inputs
 from data_contracts.vocabulary import MAX_FRAME, SUBJECT_SIDES, TaskName, video_of_subject
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
@@ -37,13 +37,13 @@ class DataLayout:
         test_lists: task -> lists of subjects or frames, by name.
     """
 
-    root: Path
-    videos: dict[str, Path] = field(default_factory=dict)
-    crops: dict[str, tuple[Path, ...]] = field(default_factory=dict)
-    annotations: dict[TaskName, Path] = field(default_factory=dict)
-    test_lists: dict[TaskName, tuple[Path, ...]] = field(default_factory=dict)
+    root: Location
+    videos: dict[str, Location] = field(default_factory=dict)
+    crops: dict[str, tuple[Location, ...]] = field(default_factory=dict)
+    annotations: dict[TaskName, Location] = field(default_factory=dict)
+    test_lists: dict[TaskName, tuple[Location, ...]] = field(default_factory=dict)
 
-    def annotations_of(self, task: TaskName) -> Path:
+    def annotations_of(self, task: TaskName) -> Location:
         """The challenge's folder of a task.
 
         Raises:
@@ -58,20 +58,34 @@ class DataLayout:
         return self.annotations[task]
 
 
+class Crop(NamedTuple):
+    """A file that shows a subject in a frame: where it lies, and its state as in ``locations.file_state``."""
+
+    frame: int
+    path: str
+    state: list[Any]
+
+
 @dataclass(frozen=True)
 class CropFolder:
-    """Crops of all subjects: subject -> (frame, file), ascending; and files that are not crops, by subject."""
+    """Crops of all subjects, by subject, ascending; and how many files are not crops, by subject."""
 
-    subjects: dict[str, list[tuple[int, Path]]]
+    subjects: dict[str, list[Crop]]
     other_files: dict[str, int]
 
 
-def find_data(root: Path) -> DataLayout:
+def find_data(root: Location) -> DataLayout:
     """Look for videos, crops, annotations and test lists below a folder.
 
     Raises:
-        InputError: no such folder, nothing of use in it, or two videos with one stem.
+        InputError: no such folder, nothing of use in it, two videos with one stem, or S3 does not answer.
     """
+    with reading_inputs(root):
+        forget_listings(root)
+        return _find_data(root)
+
+
+def _find_data(root: Location) -> DataLayout:
     if not root.is_dir():
         problem = "a file" if root.exists() else "nothing"
         raise InputError(f"{root}: expected a folder with videos, crops or annotations, found {problem} there")
@@ -91,24 +105,24 @@ def find_data(root: Path) -> DataLayout:
     return layout
 
 
-def _folders_in(folder: Path) -> list[Path]:
+def _folders_in(folder: Location) -> list[Location]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return [path for path in entries_of(folder) if path.is_dir() and not path.name.startswith(".")]
     except OSError as error:
         raise InputError(f"{folder}: expected a folder that can be read, got: {error.strerror}") from error
 
 
-def _video_folders(root: Path) -> list[Path]:
+def _video_folders(root: Location) -> list[Location]:
     folders = [path for path in _folders_in(root) if _VIDEO_FOLDER.fullmatch(path.name) and not _is_crops(path)]
     return folders + [path for folder in folders for path in _folders_in(folder) if _BATCH_FOLDER.fullmatch(path.name)]
 
 
-def _is_crops(folder: Path) -> bool:
+def _is_crops(folder: Location) -> bool:
     return folder.name.lower() in _CROP_FOLDERS
 
 
-def _find_crops(root: Path) -> dict[str, tuple[Path, ...]]:
-    found: dict[str, tuple[Path, ...]] = {}
+def _find_crops(root: Location) -> dict[str, tuple[Location, ...]]:
+    found: dict[str, tuple[Location, ...]] = {}
     for folder in filter(_is_crops, _folders_in(root)):
         batches = [path for path in _folders_in(folder) if _BATCH_FOLDER.fullmatch(path.name)]
         source = _CROP_FOLDERS[folder.name.lower()]
@@ -116,10 +130,10 @@ def _find_crops(root: Path) -> dict[str, tuple[Path, ...]]:
     return found
 
 
-def _find_videos(folders: list[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+def _find_videos(folders: list[Location]) -> dict[str, Location]:
+    found: dict[str, Location] = {}
     for folder in folders:
-        for path in sorted(folder.iterdir()):
+        for path in entries_of(folder):
             if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith(".") or not path.is_file():
                 continue
             if path.stem in found:
@@ -128,8 +142,8 @@ def _find_videos(folders: list[Path]) -> dict[str, Path]:
     return found
 
 
-def _find_annotations(folders: list[Path]) -> dict[TaskName, Path]:
-    found: dict[TaskName, Path] = {}
+def _find_annotations(folders: list[Location]) -> dict[TaskName, Location]:
+    found: dict[TaskName, Location] = {}
     for folder in folders:
         task = challenge_of_folder(folder.name)
         if task is None and any((folder / name).is_file() for names in MTL_FILES.values() for name in names):
@@ -139,32 +153,35 @@ def _find_annotations(folders: list[Path]) -> dict[TaskName, Path]:
     return found
 
 
-def _find_test_lists(folders: list[Path]) -> dict[TaskName, tuple[Path, ...]]:
-    found: dict[TaskName, tuple[Path, ...]] = {}
+def _find_test_lists(folders: list[Location]) -> dict[TaskName, tuple[Location, ...]]:
+    found: dict[TaskName, tuple[Location, ...]] = {}
     for folder in folders:
-        for path in sorted(folder.iterdir()):
+        for path in entries_of(folder):
             task = task_of_test_list(path.name)
             if task and path.is_file():
                 found[task] = (*found.get(task, ()), path)
     return found
 
 
-def _folders_of(root: Path) -> list[Path]:
+def _folders_of(root: Location) -> list[Location]:
     """Folders one and two levels down, but for those of videos and crops: these hold very many files."""
     folders = [path for path in _folders_in(root) if not (_is_crops(path) or _VIDEO_FOLDER.fullmatch(path.name))]
     return folders + [deeper for folder in folders for deeper in _folders_in(folder)]
 
 
-def list_crops(folders: Sequence[Path]) -> CropFolder:
+def list_crops(folders: Sequence[Location]) -> CropFolder:
     """All crops ``<subject>/<frame>.jpg`` below some folders.
 
     Raises:
         InputError: there is no subject folder with a crop, or a subject's crops lie in two folders.
     """
-    subjects: dict[str, list[tuple[int, Path]]] = {}
+    subjects: dict[str, list[Crop]] = {}
     others: dict[str, int] = {}
-    for name, entry in _subject_folders(folders).items():
-        crops, other = _crops_of_subject(entry)
+    with reading_inputs(folders[0]):
+        found = _subject_folders(folders)
+        listed = list_many(found.values())
+    for name, files in zip(found, listed, strict=True):
+        crops, other = _crops_among(files)
         if crops:
             subjects[name] = sorted(crops)
         if other:
@@ -174,8 +191,8 @@ def list_crops(folders: Sequence[Path]) -> CropFolder:
     return CropFolder(subjects, others)
 
 
-def _subject_folders(folders: Sequence[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+def _subject_folders(folders: Sequence[Location]) -> dict[str, Location]:
+    found: dict[str, Location] = {}
     for folder in folders:
         for entry in _folders_in(folder):
             if entry in folders:
@@ -188,26 +205,24 @@ def _subject_folders(folders: Sequence[Path]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _crops_of_subject(folder: Path) -> tuple[list[tuple[int, Path]], int]:
+def _crops_among(files: Mapping[str, ListedFile]) -> tuple[list[Crop], int]:
     crops, other = [], 0
-    for name, path in _files(folder):
+    for name, file in files.items():
         match = _CROP_NAME.fullmatch(name)
         if match and 1 <= int(match[1]) <= MAX_FRAME:
-            crops.append((int(match[1]), path))
+            crops.append(Crop(int(match[1]), file.path, file.state))
         else:
             other += 1
     return crops, other
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_file():
-                yield entry.name, Path(entry.path)
-
-
 def subjects_of_videos(layout: DataLayout) -> Mapping[str, tuple[str, ...]]:
     """Videos with two subjects, left first: those of which annotations, test lists or crops name either side."""
+    with reading_inputs(layout.root):
+        return _subjects_of_videos(layout)
+
+
+def _subjects_of_videos(layout: DataLayout) -> Mapping[str, tuple[str, ...]]:
     names = {name for folders in layout.crops.values() for name in _subject_folders(folders)}
     for task, folder in layout.annotations.items():
         pattern = "*.txt" if task == "mtl" else "*/*.txt"
@@ -221,34 +236,12 @@ def subjects_of_videos(layout: DataLayout) -> Mapping[str, tuple[str, ...]]:
     return {video: tuple(video + side for side in SUBJECT_SIDES) for video in sorted(sided)}
 
 
-def _names_in(path: Path) -> set[str]:
+def _names_in(path: Location) -> set[str]:
     """Subjects that the lines of a list name: ``subject`` or ``subject/00001.jpg,...``."""
-    with open(path, encoding="utf-8", errors="replace") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         return {line.split(",", 1)[0].split("/", 1)[0].strip() for line in lines}
 
 
 def is_utf8(name: str) -> bool:
     """Whether a file's name is text; on disk it may be any bytes."""
     return not any("\udc80" <= c <= "\udcff" for c in name)
-
-
-def file_state(path: Path) -> list[int]:
-    """Size in bytes and time of the last change in ns; -1, -1 if there is no such file."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return [-1, -1]
-    return [stat.st_size, stat.st_mtime_ns]
-
-
-def check_unchanged(path: Path, before: list[int]) -> None:
-    """That a file is as it was.
-
-    Raises:
-        InputError: it has changed, or is gone.
-    """
-    now = file_state(path)
-    if now != list(before):
-        problem = "it was changed" if now[0] == before[0] else f"{before[0]:,} bytes became {now[0]:,}"
-        problem = "it is gone" if now[0] < 0 else problem
-        raise InputError(f"{path}: expected a file that stays as it is, got: {problem}; run again when it is complete")

@@ -9,12 +9,16 @@ was.
 Nothing that is local imports more than ``pathlib``. What a store is made of lies in ``store``.
 """
 
+import contextlib
+import os
 import re
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from data_contracts.errors import InputError
-from data_contracts.s3_requests import S3_PREFIX, s3_options
+from data_contracts.s3_requests import S3_PREFIX, check_reachable, s3_options, said_in_a_line
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -26,6 +30,7 @@ else:
 
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{1,62}")
+_LISTINGS_AT_A_TIME = 16
 # Size and mark of a file that is not there.
 NO_FILE = [-1, -1]
 
@@ -57,9 +62,15 @@ def is_remote(place: Any) -> bool:
 
 
 def forget_listings(place: Location) -> None:
-    """Let what was listed on S3 before be listed anew; nothing for a local place."""
+    """Let what was listed on S3 before be listed anew, and say at once if S3 does not answer; nothing if it is local.
+
+    Raises:
+        InputError: wrong bucket, credentials or address.
+    """
     if not isinstance(place, Path):
         place.fs.invalidate_cache()
+        bucket = place.path.split("/", 1)[0]
+        check_reachable(place.fs, bucket, f"{place}: expected inputs in a bucket that answers")
 
 
 def file_state(place: Location, *, as_listed: bool = False) -> list[Any]:
@@ -81,7 +92,102 @@ def file_state(place: Location, *, as_listed: bool = False) -> list[Any]:
         found = place.fs.info(place.path, refresh=not as_listed)
     except FileNotFoundError:
         return list(NO_FILE)
-    return [found["size"], str(found.get("ETag", "")).strip('"')] if found["type"] == "file" else list(NO_FILE)
+    return _state_of(found) if found["type"] == "file" else list(NO_FILE)
+
+
+def _state_of(found: dict[str, Any]) -> list[Any]:
+    return [found["size"], str(found.get("ETag", "")).strip('"')]
+
+
+def entries_of(folder: Location) -> list[Location]:
+    """What lies directly in a folder, sorted by name."""
+    found: list[Location] = list(folder.iterdir())
+    return sorted((entry for entry in found if entry.name), key=lambda entry: entry.name)
+
+
+def check_unchanged(place: Location, before: list[Any]) -> None:
+    """That a file is as it was.
+
+    Raises:
+        InputError: it has changed, or is gone.
+        OSError, botocore.exceptions.BotoCoreError: a request failed.
+    """
+    now = file_state(place)
+    if now != list(before):
+        problem = "it was changed" if now[0] == before[0] else f"{before[0]:,} bytes became {now[0]:,}"
+        problem = "it is gone" if now[0] < 0 else problem
+        raise InputError(f"{place}: expected a file that stays as it is, got: {problem}; run again when it is complete")
+
+
+class ListedFile(NamedTuple):
+    """A file in a listing: where it lies, as text, and its ``file_state``."""
+
+    path: str
+    state: list[Any]
+
+
+def list_many(folders: Iterable[Location]) -> list[dict[str, ListedFile]]:
+    """The files of each folder by name, in any order; on S3, many folders are listed at a time."""
+    folders = list(folders)
+    if all(isinstance(folder, Path) for folder in folders):
+        return [_list_files(folder) for folder in folders]
+    with ThreadPoolExecutor(_LISTINGS_AT_A_TIME) as pool:
+        return list(pool.map(_list_files, folders))
+
+
+def _list_files(folder: Location) -> dict[str, ListedFile]:
+    if isinstance(folder, Path):
+        with os.scandir(folder) as entries:
+            files = (entry for entry in entries if entry.is_file())
+            return {entry.name: ListedFile(entry.path, file_state(Path(entry.path))) for entry in files}
+    listed = folder.fs.ls(folder.path, detail=True)
+    # Millions of crops would fill the memory.
+    folder.fs.invalidate_cache(folder.path)
+    return {
+        entry["name"].rsplit("/", 1)[-1]: ListedFile(S3_PREFIX + entry["name"], _state_of(entry))
+        for entry in listed
+        if entry["type"] == "file"
+    }
+
+
+def read_many(paths: Sequence[str]) -> list[bytes | OSError]:
+    """The bytes of each file, or why it cannot be read; on S3, many are read at a time.
+
+    Raises:
+        OSError, botocore.exceptions.BotoCoreError: a request to S3 failed.
+    """
+    remote = [path for path in paths if path.startswith(S3_PREFIX)]
+    fs: Any = getattr(location(remote[0]), "fs", None) if remote else None
+    found = fs.cat(remote, on_error="return", max_concurrency=1) if remote else {}
+    return [_answer(found[path[len(S3_PREFIX) :]]) if path.startswith(S3_PREFIX) else _read(path) for path in paths]
+
+
+def _answer(found: bytes | Exception) -> bytes | OSError:
+    if isinstance(found, Exception) and not isinstance(found, FileNotFoundError):
+        raise found
+    return found
+
+
+def _read(path: str) -> bytes | OSError:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        return error
+
+
+@contextlib.contextmanager
+def reading_inputs(*places: Location) -> Iterator[None]:
+    """Turn what a failed request to S3 in the block raises into one line; nothing for local places.
+
+    Raises:
+        InputError: a request failed for good.
+    """
+    remote = next((place for place in places if is_remote(place)), None)
+    if remote is None:
+        yield
+        return
+    with said_in_a_line(f"{remote}: expected inputs that can be read"):
+        yield
 
 
 class _FromText:

@@ -11,7 +11,7 @@ from typing import IO, NamedTuple
 
 from data_contracts.errors import StoreError
 from data_contracts.manifest_cache import FileState
-from data_contracts.s3_requests import check_reachable, s3_options, said_in_a_line
+from data_contracts.s3_requests import check_reachable, error_code, s3_options, said_in_a_line
 
 # The file is not as the request wants it, or others write it at this moment.
 _OTHERWISE = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412")
@@ -147,7 +147,7 @@ class S3Files:
                     "put_object", Bucket=bucket, Key=key, Body=data, Metadata={_NOTE: note}, **condition
                 )
             except OSError as error:
-                if _code_of(error) in _OTHERWISE:
+                if error_code(error) in _OTHERWISE:
                     return None
                 raise
         return str(answer["ETag"])
@@ -176,8 +176,3 @@ class S3Files:
             if may_be_missing and isinstance(error.__cause__, FileNotFoundError):
                 raise error.__cause__ from None
             raise
-
-
-def _code_of(error: OSError) -> str:
-    response = getattr(error.__cause__, "response", None) or {}
-    return str(response.get("Error", {}).get("Code"))

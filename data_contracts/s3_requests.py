@@ -51,6 +51,16 @@ def _passes(error: Exception) -> bool:
     return code in _PASSING or at_fault or isinstance(error, NoConnectionError | ConnectionError)
 
 
+def error_code(error: BaseException | None) -> str:
+    """What S3 called the error that this one came of, such as ``NoSuchKey``; nothing if it was none of S3."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        error = error.__cause__
+    return ""
+
+
 def check_reachable(fs: Any, bucket: str, what: str, *, kind: type[InputError] = InputError) -> None:
     """That a bucket answers, asked less patiently than what comes later.
 

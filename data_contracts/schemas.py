@@ -80,7 +80,7 @@ VIDEOS = Dataset(
     (
         Column("path", pa.string(), "where the file was found"),
         Column("size_bytes", pa.int64(), "file size", "bytes", ">= 1"),
-        Column("sha256", pa.string(), "digest of the file's bytes"),
+        Column("sha256", pa.string(), "digest of the file's bytes; null for a file on S3", nullable=True),
         Column("width_px", pa.int32(), "width of the decoded, upright frame", "px", ">= 1"),
         Column("height_px", pa.int32(), "height of the decoded, upright frame", "px", ">= 1"),
         Column("rotation_degrees", pa.int16(), "display rotation that was applied", "degrees", "0 | 90 | 180 | 270"),

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_contracts.editions import RowsBy
 from data_contracts.errors import InputError
+from data_contracts.locations import Location
 from data_contracts.text_files import read_lines
 
 _IMAGE = re.compile(r"([^/\\]+)/(\d{1,9})\.(?:jpe?g|png)", re.IGNORECASE)
@@ -30,7 +30,7 @@ class TestList:
 
     __test__ = False
 
-    path: Path
+    path: Location
     subjects: tuple[str, ...]
     images: tuple[str, ...] = field(default=(), repr=False)
     subject_of_row: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32), repr=False)
@@ -42,7 +42,7 @@ class TestList:
         return "frame" if self.images else "subject"
 
 
-def read_test_list(path: Path) -> TestList:
+def read_test_list(path: Location) -> TestList:
     """A list of any edition; which kind it is, its first line tells.
 
     Of a row of a sample file only the name counts: ABAW5 leaves the values empty, ABAW6 fills in dummies.
@@ -67,7 +67,7 @@ def _chained(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterato
     yield from rest
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Location) -> Iterator[tuple[int, str]]:
     """(line number, text before the first comma) of lines that are not blank."""
     for number, line in enumerate(read_lines(path, "a test list"), start=1):
         if name := line.split(",", 1)[0].strip():
@@ -76,7 +76,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             raise InputError(f"{path}: line {number}: expected a name first, got {line.strip()[:80]!r}")
 
 
-def _subjects(path: Path, lines: Iterator[tuple[int, str]]) -> TestList:
+def _subjects(path: Location, lines: Iterator[tuple[int, str]]) -> TestList:
     line_of: dict[str, int] = {}
     for number, name in lines:
         if not is_plain_name(name):
@@ -89,7 +89,7 @@ def _subjects(path: Path, lines: Iterator[tuple[int, str]]) -> TestList:
     return TestList(path, tuple(line_of))
 
 
-def _frames(path: Path, lines: Iterator[tuple[int, str]]) -> TestList:
+def _frames(path: Location, lines: Iterator[tuple[int, str]]) -> TestList:
     images: list[str] = []
     subjects: dict[str, int] = {}
     subject_of_row: list[int] = []

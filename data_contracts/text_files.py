@@ -1,14 +1,13 @@
 """Small text files of others (labels, lists), read so that whatever is wrong with one is said in a line."""
 
-from pathlib import Path
-
 from data_contracts.errors import InputError
+from data_contracts.locations import Location, reading_inputs
 
 # The longest official file (a million rows of twelve units) has 40 MB.
 MAX_TEXT_BYTES = 1 << 28
 
 
-def read_lines(path: Path, what: str) -> list[str]:
+def read_lines(path: Location, what: str) -> list[str]:
     """Lines of a UTF-8 text file without their ends (LF or CRLF) and without blank lines at the end of the file.
 
     A byte order mark is left out. Only line feeds end lines: form feeds and the like inside a line shift nothing.
@@ -20,8 +19,9 @@ def read_lines(path: Path, what: str) -> list[str]:
         InputError: there is no such file, it cannot be read, is not text, or is enormous.
     """
     try:
-        size = path.stat().st_size
-        data = b"" if size > MAX_TEXT_BYTES else path.read_bytes()
+        with reading_inputs(path):
+            size = path.stat().st_size
+            data = b"" if size > MAX_TEXT_BYTES else path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: expected a text file with {what}, got: {error.strerror}") from error
     if size > MAX_TEXT_BYTES:

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from pathlib import Path
+from typing import IO
 
 from data_contracts.editions import VALUE_COLUMNS, RowsBy, submission_header
 from data_contracts.errors import InputError
+from data_contracts.locations import Location, entries_of, reading_inputs
 from data_contracts.test_lists import TestList, is_plain_name, read_test_list
 from data_contracts.text_files import MAX_TEXT_BYTES
 from data_contracts.vocabulary import TASKS, TaskName, video_of_subject
@@ -43,10 +44,10 @@ class _Kind:
 
 
 def verify_submission(
-    path: Path,
+    path: Location,
     *,
     task: TaskName | None = None,
-    test_list: Path | None = None,
+    test_list: Location | None = None,
     expected_rows: Mapping[str, int] | None = None,
 ) -> list[Fault]:
     """Faults of a zip, a folder of text files, or one text file; empty if there is none.
@@ -81,34 +82,40 @@ _WRONG_LIST: dict[RowsBy, str] = {
 }
 
 
-def _read_files(path: Path) -> tuple[dict[str, bytes], list[Fault]]:
+def _read_files(path: Location) -> tuple[dict[str, bytes], list[Fault]]:
     try:
-        if path.is_dir():
-            inside = sorted(path.iterdir())
-            faults = [Fault(p.name, 0, "expected files only, got a folder") for p in inside if not p.is_file()]
-            return {p.name: _read_text(p) for p in inside if p.is_file()}, faults
-        if zipfile.is_zipfile(path):
-            return _read_zip(path)
-        return {path.name: _read_text(path)}, []
+        with reading_inputs(path):
+            return _read_folder_or_file(path)
     except OSError as error:
         raise InputError(f"{path}: expected a submission (zip, folder or text file), got: {error.strerror}") from error
 
 
-def _read_text(path: Path) -> bytes:
+def _read_folder_or_file(path: Location) -> tuple[dict[str, bytes], list[Fault]]:
+    if path.is_dir():
+        inside = entries_of(path)
+        faults = [Fault(p.name, 0, "expected files only, got a folder") for p in inside if not p.is_file()]
+        return {p.name: _read_text(p) for p in inside if p.is_file()}, faults
+    with path.open("rb") as file:
+        if zipfile.is_zipfile(file):
+            return _read_zip(path.name, file)
+    return {path.name: _read_text(path)}, []
+
+
+def _read_text(path: Location) -> bytes:
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise InputError(f"{path}: expected a text file of predictions, got {path.stat().st_size:,} bytes")
     return path.read_bytes()
 
 
-def _read_zip(path: Path) -> tuple[dict[str, bytes], list[Fault]]:
+def _read_zip(name: str, file: IO[bytes]) -> tuple[dict[str, bytes], list[Fault]]:
     files: dict[str, bytes] = {}
     faults: list[Fault] = []
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             total = sum(entry.file_size for entry in entries)
             if len(entries) > _MAX_ZIP_FILES or total > _MAX_ZIP_BYTES:
-                return {}, [Fault(path.name, 0, f"expected a submission, got {len(entries)} files of {total:,} bytes")]
+                return {}, [Fault(name, 0, f"expected a submission, got {len(entries)} files of {total:,} bytes")]
             for entry in entries:
                 cause = _fault_of_entry(entry, files)
                 if cause:
@@ -119,7 +126,7 @@ def _read_zip(path: Path) -> tuple[dict[str, bytes], list[Fault]]:
                 except _ZIP_ERRORS as error:
                     faults.append(Fault(entry.filename, 0, f"expected a readable file, got: {error}"))
     except _ZIP_ERRORS as error:
-        faults.append(Fault(path.name, 0, f"expected a zip that can be read, got: {error}"))
+        faults.append(Fault(name, 0, f"expected a zip that can be read, got: {error}"))
     return files, faults
 
 
@@ -136,7 +143,7 @@ def _fault_of_entry(entry: zipfile.ZipInfo, files: Mapping[str, bytes]) -> str |
     return None
 
 
-def _kind_of(path: Path, files: Mapping[str, bytes], task: TaskName | None, wanted: TestList | None) -> _Kind:
+def _kind_of(path: Location, files: Mapping[str, bytes], task: TaskName | None, wanted: TestList | None) -> _Kind:
     """By the first header that is known; else by what was asked."""
     known = {submission_header(t, by): _Kind(t, by) for t in TASKS for by in ("subject", "frame")}
     for data in files.values():

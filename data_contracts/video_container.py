@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any
+from typing import IO, Any
 
 import av
 from av.container import InputContainer
@@ -16,6 +16,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from data_contracts.errors import InputError
+from data_contracts.locations import is_remote, location
+from data_contracts.ranged_file import RangedFile, open_ranged
+from data_contracts.s3_requests import S3_PREFIX
 from data_contracts.video_index import VideoSource
 
 _LOGGER = logging.getLogger(__name__)
@@ -38,7 +41,9 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
         OSError: the disk or the network failed.
     """
     name = name_of(source)
-    with _open_container(source) as container:
+    with _readable(source) as file, _open_container(file) as container:
+        if isinstance(file, RangedFile):
+            file.keep_what_was_read()
         if container.format.name == _TEXT_FORMAT:
             raise InputError(f"{name}: expected a video file, got text; leave it out")
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -51,6 +56,23 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
             raise InputError(f"{name}: expected a codec that FFmpeg knows, got another; convert the file first")
         stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
         yield container, stream
+
+
+@contextmanager
+def _readable(source: VideoSource) -> Iterator[Any]:
+    """The source, or a file that reads from S3; if it cannot, that is the cause of whatever else went wrong."""
+    if not is_remote(source):
+        yield source
+        return
+    name = name_of(source)
+    try:
+        file = open_ranged(location(source))
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: expected a readable video file, found nothing there; check the path") from error
+    try:
+        yield file
+    finally:
+        file.raise_if_failed()
 
 
 def _best_of(container: InputContainer, streams: list[VideoStream]) -> VideoStream:
@@ -101,6 +123,9 @@ def raise_machine_error(error: Exception, name: str) -> None:
     """
     if not isinstance(error, OSError) or isinstance(error, av.error.EOFError):
         return
+    if name.startswith(S3_PREFIX) and isinstance(error, av.FFmpegError):
+        # A request that failed is told by the file itself.
+        return
     if not isinstance(error, av.FFmpegError) or not _can_be_read(name):
         raise error
 
@@ -115,7 +140,7 @@ def _can_be_read(name: str) -> bool:
     return True
 
 
-def _open_container(source: VideoSource) -> InputContainer:
+def _open_container(source: str | PathLike[str] | IO[bytes]) -> InputContainer:
     try:
         if isinstance(source, str | PathLike):
             return av.open(str(source), mode="r")

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_contracts.errors import InputError
-from data_contracts.layout import VIDEO_SUFFIXES, file_state
+from data_contracts.layout import VIDEO_SUFFIXES
+from data_contracts.locations import file_state
 from data_contracts.sealed_json import from_sealed_json, to_sealed_json
 from data_contracts.store import Store
 

@@ -8,13 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from os import PathLike
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-VideoSource = str | PathLike[str] | IO[bytes]
+if TYPE_CHECKING:
+    from upath import UPath
+
+    VideoSource = str | PathLike[str] | UPath | IO[bytes]
+else:
+    VideoSource = str | PathLike[str] | IO[bytes]
 QUARTER_TURNS_DEGREES = (0, 90, 180, 270)
 
 

@@ -93,4 +93,7 @@ def _first_fault(error: Exception) -> str:
     if not faults:
         return " ".join(str(error).split())
     name = ".".join(str(part) for part in faults[0]["loc"])
+    cause = faults[0].get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return f"{name}: {cause}"
     return f"{name}: {faults[0]['msg']}, got {faults[0]['input']!r}"

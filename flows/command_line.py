@@ -46,7 +46,7 @@ def demo(
 
 @app.command()
 def extract(
-    data: Annotated[Path, typer.Argument(help="Folder in the organisers' layout, or a folder of videos.")],
+    data: Annotated[str, typer.Argument(help="Folder in the organisers' layout, or a folder of videos.")],
     store: StoreOption,
     source: Annotated[Source | None, typer.Option("--source", help="Where face crops come from.")] = None,
     backbone: Annotated[str, typer.Option("--backbone", help="Name in the registry.")] = "emotion_lite0",
@@ -80,7 +80,7 @@ def extract(
 def fit(
     task: Annotated[Task, typer.Argument(help="expr, va, au or mtl.")],
     store: StoreOption,
-    annotations: Annotated[Path, typer.Option("--annotations", help="The organisers' annotation folder.")],
+    annotations: Annotated[str, typer.Option("--annotations", help="The organisers' annotation folder.")],
     recipe: Annotated[Literal["default", "paper"], typer.Option("--recipe", help="Named setting.")] = "default",
     features: Annotated[
         Literal["embeddings", "scores", "both"] | None, typer.Option("--features", help="Instead of the recipe's.")
@@ -116,7 +116,7 @@ def fit(
 def submit(
     task: Annotated[Task, typer.Argument(help="expr, va, au or mtl.")],
     store: StoreOption,
-    test_list: Annotated[Path, typer.Option("--test-list", help="The organisers' list of subjects, or sample file.")],
+    test_list: Annotated[str, typer.Option("--test-list", help="The organisers' list of subjects, or sample file.")],
     head: Annotated[str | None, typer.Option("--head", help="Name of the head, or its beginning.")] = None,
     postprocessing: Annotated[str | None, typer.Option("--postprocessing", help="Name, or its beginning.")] = None,
     edition: Annotated[
@@ -141,8 +141,8 @@ def submit(
 
 @app.command()
 def score(
-    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the predictions.")],
+    videos: Annotated[list[str], typer.Argument(help="Video files, or folders of them.")],
+    out: Annotated[str, typer.Option("--out", help="Folder for the predictions.")],
     store: Annotated[str | None, typer.Option("--store", help="Where heads are and features go: OUT/store.")] = None,
     head: Annotated[list[str] | None, typer.Option("--head", help="Head to use; default: the one per task.")] = None,
     workers: WorkersOption = None,
@@ -236,15 +236,15 @@ def pretrain(
 
 @app.command()
 def verify(
-    path: Annotated[Path, typer.Argument(help="Submission: zip, folder, or MTL text file.")],
+    path: Annotated[str, typer.Argument(help="Submission: zip, folder, or MTL text file.")],
     task: Annotated[Task | None, typer.Option("--task", help="Guessed from the headers if not given.")] = None,
-    test_list: Annotated[Path | None, typer.Option("--test-list", help="Their list, or sample file.")] = None,
-    videos: Annotated[Path | None, typer.Option("--videos", help="Videos that tell how many rows to expect.")] = None,
+    test_list: Annotated[str | None, typer.Option("--test-list", help="Their list, or sample file.")] = None,
+    videos: Annotated[str | None, typer.Option("--videos", help="Videos that tell how many rows to expect.")] = None,
 ) -> None:
     """Check a submission and say what is wrong and where."""
-    from flows.verify import verify_path
+    from flows.verify import verify_named
 
-    raise typer.Exit(guarded(lambda: verify_path(path, task=task, test_list=test_list, videos=videos)))
+    raise typer.Exit(guarded(lambda: verify_named(path, task=task, test_list=test_list, videos=videos)))
 
 
 @app.command()
@@ -255,11 +255,12 @@ def status(store: StoreOption) -> None:
     raise typer.Exit(guarded(lambda: print_status(store)))
 
 
-def _check_folder(folder: Path, task: Task | None = None) -> None:
+def _check_folder(folder: str, task: Task | None = None) -> None:
     """Say what is wrong with a folder before anything is started for it."""
     from data_contracts.layout import find_data
+    from data_contracts.locations import location
 
-    layout = find_data(folder)
+    layout = find_data(location(folder))
     if task:
         layout.annotations_of(task)
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, validate_call
 
 from data_contracts.errors import InputError
 from data_contracts.layout import DataLayout, find_data, list_crops, subjects_of_videos
+from data_contracts.locations import Location, LocationParameter, reading_inputs
 from data_contracts.manifest import Manifest
 from flows.console import print_line
 from flows.run import Run
@@ -37,7 +37,7 @@ class ExtractRequest:
         limit: take only that many videos or subjects.
     """
 
-    data: Path
+    data: Location
     source: Source | None = None
     backbone: str = DEFAULT_BACKBONE
     weights: str | None = None
@@ -82,7 +82,7 @@ def extract_features(run: Run, request: ExtractRequest) -> Extracted:
 
 def extract_videos(
     run: Run,
-    videos: Mapping[str, Path],
+    videos: Mapping[str, Location],
     *,
     params: crop_faces.CropParams,
     backbone: embed_faces.BackboneChoice,
@@ -100,8 +100,9 @@ def extract_videos(
     return _embed(run, source, backbone, {video.stem for video in cropped}, videos)
 
 
-def _index(run: Run, videos: Mapping[str, Path]) -> dict[str, Manifest]:
-    units = {unit.key.value("video"): unit for unit in index_videos.plan_index_videos(videos)}
+def _index(run: Run, videos: Mapping[str, Location]) -> dict[str, Manifest]:
+    with reading_inputs(*videos.values()):
+        units = {unit.key.value("video"): unit for unit in index_videos.plan_index_videos(videos)}
     run.stage("index_videos", list(units.values()), index_videos.compute)
     known = index_videos.ready_videos(run.store)
     # What was known of a file before it changed, if the changed one cannot be read, is of another file.
@@ -113,7 +114,7 @@ def _is_of(manifest: Manifest | None, unit: Unit) -> bool:
 
 
 def _embed(
-    run: Run, source: str, backbone: embed_faces.BackboneChoice, names: Collection[str], videos: Mapping[str, Path]
+    run: Run, source: str, backbone: embed_faces.BackboneChoice, names: Collection[str], videos: Mapping[str, Location]
 ) -> Extracted:
     """Features of all subjects in the videos (or of the subjects) that are named."""
     faces = [f for f in embed_faces.subjects_of_source(run.store, source) if {f.subject, f.video} & set(names)]
@@ -157,7 +158,10 @@ def _limited(items: Mapping[str, T], limit: int | None) -> dict[str, T]:
 
 @validate_call
 def extract(
-    data: Annotated[Path, Field(description="folder in the organisers' layout, or a folder of videos")],
+    data: Annotated[
+        LocationParameter,
+        Field(description="folder in the organisers' layout, or a folder of videos; a path or s3:// URL"),
+    ],
     store: Annotated[str, Field(description="where results go: a path, file:// or s3:// URL")],
     source: Source | None = None,
     backbone: str = DEFAULT_BACKBONE,

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, validate_call
 
 from data_contracts.bundles import Bundle, find_bundle
 from data_contracts.layout import find_data
+from data_contracts.locations import Location, LocationParameter, reading_inputs
 from data_contracts.vocabulary import SetName, TaskName
 from flows.console import print_line, print_table
 from flows.run import Run
@@ -37,7 +37,7 @@ class FitRequest:
     """
 
     task: TaskName
-    annotations: Path
+    annotations: Location
     recipe: RecipeName = "default"
     features: FeatureKind | None = None
     hidden_units: int | None = None
@@ -62,7 +62,8 @@ def fit_heads(run: Run, requests: Sequence[FitRequest]) -> list[Fitted]:
         variant = find_features(run.store, backbone=request.backbone, source=request.source)
         annotations = find_data(request.annotations).annotations_of(request.task)
         sets: tuple[SetName, ...] = ("train", "validation")
-        labels = import_labels.plan_import_labels(annotations, task=request.task, sets=sets)
+        with reading_inputs(annotations):
+            labels = import_labels.plan_import_labels(annotations, task=request.task, sets=sets)
         run.stage(f"import_labels {request.task}", labels, import_labels.compute)
         choice = fit_head.HeadChoice(
             request.task, request.recipe, request.features, request.hidden_units, request.seeds
@@ -133,7 +134,9 @@ def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
 def fit(
     task: TaskName,
     store: Annotated[str, Field(description="where features are and results go")],
-    annotations: Annotated[Path, Field(description="the organisers' annotation folder, or one that holds it")],
+    annotations: Annotated[
+        LocationParameter, Field(description="the organisers' annotation folder, or one that holds it")
+    ],
     recipe: RecipeName = "default",
     features: FeatureKind | None = None,
     hidden_units: Annotated[int | None, Field(ge=0, description="0 is a linear head")] = None,

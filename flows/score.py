@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, validate_call
@@ -10,6 +9,7 @@ from pydantic import Field, validate_call
 from data_contracts.bundles import Bundle, list_bundles, require_bundle
 from data_contracts.errors import InputError
 from data_contracts.layout import VIDEO_SUFFIXES
+from data_contracts.locations import Location, LocationParameter, entries_of, forget_listings, reading_inputs
 from flows.console import print_line, print_table
 from flows.extract import DEFAULT_BACKBONE, Extracted, extract_videos
 from flows.run import Run
@@ -25,12 +25,12 @@ from tasks.zero_shot_head import provide_zero_shot_head
 class ScoreRequest:
     """Videos (files or folders), the folder for predictions, and the heads to use: names, or None for all."""
 
-    videos: Sequence[Path]
-    out: Path
+    videos: Sequence[Location]
+    out: Location
     heads: Sequence[str] | None = None
 
 
-def score_videos(run: Run, request: ScoreRequest) -> list[Path]:
+def score_videos(run: Run, request: ScoreRequest) -> list[Location]:
     """Extract what is missing, predict with each head, and write one Parquet and one CSV per subject.
 
     Raises:
@@ -40,7 +40,7 @@ def score_videos(run: Run, request: ScoreRequest) -> list[Path]:
     return score_found(run, find_videos(request.videos), heads=heads, out=request.out)
 
 
-def score_found(run: Run, videos: Mapping[str, Path], *, heads: Sequence[Bundle], out: Path) -> list[Path]:
+def score_found(run: Run, videos: Mapping[str, Location], *, heads: Sequence[Bundle], out: Location) -> list[Location]:
     """The same for videos (stem -> file) and heads that are known.
 
     A video of which something is missing, because it failed now or is quarantined, keeps the predictions it has.
@@ -58,7 +58,7 @@ def score_found(run: Run, videos: Mapping[str, Path], *, heads: Sequence[Bundle]
     return write_predictions(run.store, sorted(complete), heads=chosen, out=out)
 
 
-def _extract_for(run: Run, head: Bundle, videos: Mapping[str, Path]) -> Extracted:
+def _extract_for(run: Run, head: Bundle, videos: Mapping[str, Location]) -> Extracted:
     """Features such as the head was fitted on; a head fitted on official crops gets our own crops."""
     params = crop_params_of(head.details["crop_params"])
     backbone = BackboneChoice(
@@ -98,13 +98,20 @@ def _by_features(heads: Sequence[Bundle]) -> dict[tuple[str, str], list[Bundle]]
     return groups
 
 
-def find_videos(paths: Sequence[Path]) -> dict[str, Path]:
+def find_videos(paths: Sequence[Location]) -> dict[str, Location]:
     """Stem -> file, for files and for folders of videos.
 
     Raises:
-        InputError: a path does not exist, a folder has no video, or two files share a stem.
+        InputError: a path does not exist, a folder has no video, two files share a stem, or S3 does not answer.
     """
-    found: dict[str, Path] = {}
+    with reading_inputs(*paths):
+        return _find_videos(paths)
+
+
+def _find_videos(paths: Sequence[Location]) -> dict[str, Location]:
+    found: dict[str, Location] = {}
+    for path in paths:
+        forget_listings(path)
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: expected a video file or a folder of videos, found nothing there")
@@ -117,15 +124,15 @@ def find_videos(paths: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def _videos_in(folder: Path) -> list[Path]:
-    inside = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in inside if path.suffix.lower() in VIDEO_SUFFIXES)
+def _videos_in(folder: Location) -> list[Location]:
+    inside = (path for path in entries_of(folder) if path.suffix.lower() in VIDEO_SUFFIXES)
+    return [path for path in inside if path.is_file() and not path.name.startswith(".")]
 
 
 @validate_call
 def score(
-    videos: Annotated[list[Path], Field(description="video files or folders of them", min_length=1)],
-    out: Annotated[Path, Field(description="folder for the predictions")],
+    videos: Annotated[list[LocationParameter], Field(description="video files or folders of them", min_length=1)],
+    out: Annotated[LocationParameter, Field(description="folder for the predictions")],
     store: Annotated[str | None, Field(description="where heads are and features go; none: OUT/store")] = None,
     heads: Annotated[list[str] | None, Field(description="names of heads; none: the one of each task")] = None,
     dask_address: str | None = None,

@@ -1,7 +1,6 @@
 """Flow ``submit``: outputs of a head to the organisers' submission files, stage 10."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, validate_call
@@ -9,6 +8,7 @@ from pydantic import Field, validate_call
 from data_contracts.bundles import Bundle, find_bundle, list_bundles, require_bundle
 from data_contracts.editions import EditionName, rows_by
 from data_contracts.errors import InputError
+from data_contracts.locations import Location, LocationParameter, forget_listings, reading_inputs
 from data_contracts.vocabulary import TaskName
 from flows.console import print_line, print_table
 from flows.run import Run
@@ -25,7 +25,7 @@ class SubmitRequest:
     """
 
     task: TaskName
-    test_list: Path
+    test_list: Location
     head: str | None = None
     postprocessing: str | None = None
     edition: EditionName | None = None
@@ -39,8 +39,7 @@ def write_submissions(run: Run, requests: list[SubmitRequest]) -> list[Bundle]:
     """
     jobs = []
     for request in requests:
-        if not request.test_list.is_file():
-            raise InputError(f"{request.test_list}: expected the organisers' test list, found no file there")
+        _check_list(request.test_list)
         head = _head(run, request)
         rule = _postprocessing(run, request, head)
         variant = find_features(run.store, backbone=head.details["backbone"], source=head.details["source"])
@@ -58,6 +57,13 @@ def write_submissions(run: Run, requests: list[SubmitRequest]) -> list[Bundle]:
         )
     run.jobs("write_submission", jobs, write_submission.make)
     return [bundle for job in jobs if (bundle := find_bundle(run.store, job.folder))]
+
+
+def _check_list(path: Location) -> None:
+    with reading_inputs(path):
+        forget_listings(path)
+        if not path.is_file():
+            raise InputError(f"{path}: expected the organisers' test list, found no file there")
 
 
 def _head(run: Run, request: SubmitRequest) -> Bundle:
@@ -113,7 +119,9 @@ def print_submissions(run: Run, bundles: list[Bundle]) -> None:
 def submit(
     task: TaskName,
     store: Annotated[str, Field(description="where features and heads are, and results go")],
-    test_list: Annotated[Path, Field(description="the organisers' list of test subjects, or of frames for mtl")],
+    test_list: Annotated[
+        LocationParameter, Field(description="the organisers' list of test subjects, or of frames for mtl")
+    ],
     head: Annotated[str | None, Field(description="name of the head, or its beginning")] = None,
     postprocessing: Annotated[str | None, Field(description="name of the post-processing, or its beginning")] = None,
     edition: Annotated[EditionName | None, Field(description="whose file formats; none: the list tells")] = None,

@@ -1,9 +1,8 @@
 """``affwild2 verify``: a submission against the test list and the videos."""
 
-from pathlib import Path
-
 from data_contracts.errors import InputError
 from data_contracts.layout import find_data
+from data_contracts.locations import Location, forget_listings, location
 from data_contracts.verification import verify_submission
 from data_contracts.video import index_video
 from data_contracts.vocabulary import TaskName
@@ -12,8 +11,25 @@ from flows.console import print_line
 _FAULTS_SHOWN = 50
 
 
-def verify_path(path: Path, *, task: TaskName | None, test_list: Path | None, videos: Path | None) -> int:
+def verify_named(path: str, *, task: TaskName | None, test_list: str | None, videos: str | None) -> int:
+    """``verify_path`` of paths and URLs as a person writes them.
+
+    Raises:
+        InputError: one is neither, or there is nothing.
+    """
+    return verify_path(
+        location(path),
+        task=task,
+        test_list=location(test_list) if test_list else None,
+        videos=location(videos) if videos else None,
+    )
+
+
+def verify_path(path: Location, *, task: TaskName | None, test_list: Location | None, videos: Location | None) -> int:
     """Print every fault with file, line and cause; 0 if there is none, else 1."""
+    for place in (path, test_list):
+        if place is not None:
+            forget_listings(place)
     rows = _rows_of_videos(videos) if videos else None
     faults = verify_submission(path, task=task, test_list=test_list, expected_rows=rows)
     for fault in faults[:_FAULTS_SHOWN]:
@@ -26,7 +42,7 @@ def verify_path(path: Path, *, task: TaskName | None, test_list: Path | None, vi
     return 1 if faults else 0
 
 
-def _rows_of_videos(folder: Path) -> dict[str, int]:
+def _rows_of_videos(folder: Location) -> dict[str, int]:
     rows = {}
     for stem, video in find_data(folder).videos.items():
         try:

@@ -1,7 +1,6 @@
 """What workers import before there is work for them, and whether they may begin with it before that is known."""
 
 import os
-from pathlib import Path
 
 from infra.worker_processes import start_forking
 
@@ -9,11 +8,11 @@ from infra.worker_processes import start_forking
 WORKER_MODULES = ("tasks.worker_preload",)
 
 
-def start_ahead(*, store: str | None, out: Path | None = None, dask_address: str | None = None) -> None:
+def start_ahead(*, store: str | None, out: object = None, dask_address: str | None = None) -> None:
     """Let the process that workers are forked from start now, if work for it is certain.
 
     It is where the store (``OUT/store`` if none is named) is yet to be made. Elsewhere, there may be nothing to do.
     """
-    place = store or str((out or Path()) / "store")
+    place = store or f"{out or '.'}/store"
     if dask_address is None and "://" not in place and not os.path.exists(place):
         start_forking(WORKER_MODULES)

@@ -3,14 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from data_contracts.fingerprint import fingerprint, variant_name
-from data_contracts.layout import check_unchanged
+from data_contracts.locations import check_unchanged, location
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import FACES
 from data_contracts.store import Store
@@ -126,7 +125,7 @@ def compute(store: Store, unit: Unit) -> Product:
 
 
 def _tables(store: Store, unit: Unit, product: Product) -> Iterator[pa.Table]:
-    path, params = Path(unit.arguments["path"]), unit.arguments["params"]
+    path, params = location(unit.arguments["path"]), unit.arguments["params"]
     check_unchanged(path, unit.arguments["file_state"])
     yield from _decoded_tables(store, unit, params, product.counts)
     check_unchanged(path, unit.arguments["file_state"])
@@ -143,7 +142,7 @@ def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counte
     follower = follow_faces(params.detector)
     start = first_of_group(first, params.detector.search_every_frames) if follower else first
     chunks = read_segment(
-        Path(unit.arguments["path"]),
+        location(unit.arguments["path"]),
         index,
         first_frame=start,
         frame_count=first + count - start,

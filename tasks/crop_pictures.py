@@ -10,7 +10,7 @@ import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from data_contracts.fingerprint import fingerprint, variant_name
-from data_contracts.layout import file_state
+from data_contracts.locations import file_state
 from data_contracts.manifest import UnitKey
 from data_contracts.pictures import Picture
 from data_contracts.schemas import PICTURES

@@ -2,16 +2,15 @@
 
 import errno
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from data_contracts.errors import InputError
 from data_contracts.fingerprint import fingerprint, variant_name
-from data_contracts.layout import is_utf8
+from data_contracts.layout import Crop, is_utf8
+from data_contracts.locations import read_many
 from data_contracts.manifest import UnitKey
 from data_contracts.schemas import FACES
 from data_contracts.store import Store
@@ -22,15 +21,13 @@ CODE_VERSION = 2
 _CHUNK_FRAMES = 256
 _MAX_CROP_BYTES = 1 << 25
 
-Crops = Sequence[tuple[int, Path]]
-
 
 def source_of(name: str) -> str:
     """Name of the faces variant: ``cropped`` or ``cropped_aligned`` plus the stage's version."""
     return variant_name(name, fingerprint(source=name, version=CODE_VERSION))
 
 
-def plan_import_crops(crops: Mapping[str, Crops], *, name: str, frame_counts: Mapping[str, int]) -> list[Unit]:
+def plan_import_crops(crops: Mapping[str, Sequence[Crop]], *, name: str, frame_counts: Mapping[str, int]) -> list[Unit]:
     """One unit per subject folder.
 
     ``frame_counts`` (video stem -> frames) says how many rows a subject has; where the video is unknown, or has fewer
@@ -39,10 +36,10 @@ def plan_import_crops(crops: Mapping[str, Crops], *, name: str, frame_counts: Ma
     source = source_of(name)
     units = []
     for subject, files in sorted(crops.items()):
-        last = max((frame for frame, _ in files), default=0)
+        last = max((crop.frame for crop in files), default=0)
         video = video_of_subject(subject)
         frame_count = max(last, frame_counts.get(video, 0))
-        stats = [(frame, *_size_and_time(path)) for frame, path in files]
+        stats = [(crop.frame, *crop.state) for crop in files]
         made_from = fingerprint(
             stage="import_crops", version=CODE_VERSION, subject=ascii(subject), frame_count=frame_count, files=stats
         )
@@ -50,19 +47,11 @@ def plan_import_crops(crops: Mapping[str, Crops], *, name: str, frame_counts: Ma
         arguments = {
             "subject": subject,
             "frame_count": frame_count,
-            "files": [(n, str(p)) for n, p in files],
+            "files": [(crop.frame, crop.path, crop.state[0]) for crop in files],
             "frames_known_from": "video" if video in frame_counts else "last crop",
         }
         units.append(Unit(key, made_from, arguments))
     return units
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
 
 
 def compute(store: Store, unit: Unit) -> Product:
@@ -82,10 +71,11 @@ def compute(store: Store, unit: Unit) -> Product:
     product.details["frames_known_from"] = unit.arguments["frames_known_from"]
 
     def tables() -> Iterator[pa.Table]:
-        files = dict(unit.arguments["files"])
+        files = {frame: (path, size) for frame, path, size in unit.arguments["files"]}
         for first in range(1, frame_count + 1, _CHUNK_FRAMES):
             frames = range(first, min(first + _CHUNK_FRAMES, frame_count + 1))
-            rows = [_row(frame, files, subject, product.problems) for frame in frames]
+            crops = _read_crops({frame: files[frame] for frame in frames if frame in files})
+            rows = [_row(frame, crops.get(frame), subject, product.problems) for frame in frames]
             for row in rows:
                 crop = row.get("crop_jpeg", row["status"].encode() if row["status"] == UNREADABLE_CROP else b"")
                 digest.update(f"{row['frame']}:".encode() + hashlib.sha256(crop).digest())
@@ -98,16 +88,21 @@ def compute(store: Store, unit: Unit) -> Product:
     return product
 
 
-def _row(frame: int, files: Mapping[int, str], subject: str, problems: list[str]) -> dict[str, Any]:
-    path = files.get(frame)
-    if path is None:
+def _read_crops(files: Mapping[int, tuple[str, int]]) -> dict[int, tuple[str, bytes | OSError]]:
+    """Frame -> path, and the file's bytes or why there are none; ``files``: frame -> path and size in bytes."""
+    small = {frame: path for frame, (path, size) in files.items() if size <= _MAX_CROP_BYTES}
+    read: dict[int, bytes | OSError] = dict(zip(small, read_many(list(small.values())), strict=True))
+    return {
+        frame: (path, read.get(frame, OSError(errno.EFBIG, f"{size:,} bytes"))) for frame, (path, size) in files.items()
+    }
+
+
+def _row(frame: int, crop: tuple[str, bytes | OSError] | None, subject: str, problems: list[str]) -> dict[str, Any]:
+    if crop is None:
         return {"frame": frame, "status": NO_FACE, "subject": subject}
-    try:
-        size = os.stat(path).st_size
-        if size > _MAX_CROP_BYTES:
-            raise OSError(errno.EFBIG, f"{size:,} bytes")
-        data = Path(path).read_bytes()
-    except OSError as error:
-        problems.append(f"{path}: expected a JPEG crop of a face, got: {error.strerror}; frame {frame} has no face")
+    path, data = crop
+    if isinstance(data, OSError):
+        cause = data.strerror or "no such file"
+        problems.append(f"{path}: expected a JPEG crop of a face, got: {cause}; frame {frame} has no face")
         return {"frame": frame, "status": UNREADABLE_CROP, "subject": subject}
     return {"frame": frame, "face": 0, "status": FACE_FOUND, "subject": subject, "crop_jpeg": data}

@@ -1,9 +1,8 @@
 """Stage ``import_labels``: the organisers' annotation files as one table per task and set."""
 
-from pathlib import Path
-
 from data_contracts.annotations import annotation_files, read_annotations
 from data_contracts.fingerprint import digest_of_file, fingerprint
+from data_contracts.locations import Location, location
 from data_contracts.manifest import UnitKey
 from data_contracts.schemas import LABELS
 from data_contracts.store import Store
@@ -18,7 +17,7 @@ def labels_key(task: TaskName, set_name: SetName) -> UnitKey:
     return UnitKey("labels", (("task", task), ("set", set_name)))
 
 
-def plan_import_labels(annotations: Path, *, task: TaskName, sets: tuple[SetName, ...]) -> list[Unit]:
+def plan_import_labels(annotations: Location, *, task: TaskName, sets: tuple[SetName, ...]) -> list[Unit]:
     """One unit per set; it depends on the names and bytes of the files, not on when they were copied.
 
     Raises:
@@ -41,7 +40,7 @@ def compute(store: Store, unit: Unit) -> Product:
         InputError: no file is left; the message names the first, and its line.
     """
     task, set_name = unit.arguments["task"], unit.arguments["set"]
-    found = read_annotations(Path(unit.arguments["annotations"]), task=task, set_name=set_name)
+    found = read_annotations(location(unit.arguments["annotations"]), task=task, set_name=set_name)
     product = Product(LABELS, [found.table])
     product.problems += found.faults
     product.counts["label lines"] = found.table.num_rows

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from data_contracts.errors import InputError
 from data_contracts.fingerprint import digest_of_file, fingerprint
-from data_contracts.layout import check_unchanged, file_state, is_utf8
+from data_contracts.layout import is_utf8
+from data_contracts.locations import Location, check_unchanged, file_state, is_remote, location
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import FRAMES, VIDEOS
 from data_contracts.store import Store
@@ -19,13 +19,13 @@ from tasks.units import Product, Unit, write_product
 CODE_VERSION = 2
 
 
-def plan_index_videos(videos: Mapping[str, Path]) -> list[Unit]:
+def plan_index_videos(videos: Mapping[str, Location]) -> list[Unit]:
     """One unit per video file (stem -> path). A file that cannot be read becomes a unit that will fail."""
     return [_unit(stem, path) for stem, path in sorted(videos.items())]
 
 
-def _unit(stem: str, path: Path) -> Unit:
-    size, mtime_ns = file_state(path)
+def _unit(stem: str, path: Location) -> Unit:
+    size, mtime_ns = file_state(path, as_listed=True)
     partitions = (("video", stem),)
     return Unit(
         UnitKey("videos", partitions),
@@ -38,25 +38,24 @@ def _unit(stem: str, path: Path) -> Unit:
 def compute(store: Store, unit: Unit) -> Product:
     """Index one video, as far as it can be read.
 
-    Later stages depend on the file's bytes, so a moved or touched file costs no recomputation.
+    Later stages depend on the file's bytes, so a moved or touched file costs no recomputation. Of a file on S3 they
+    depend on size and ETag, which change with the bytes: a digest would need them all once more.
 
     Raises:
         InputError: the file is not a readable video, or changes while it is read.
     """
-    started, path = time.monotonic(), Path(unit.arguments["path"])
+    started, path = time.monotonic(), location(unit.arguments["path"])
     if not is_utf8(path.name):
         raise InputError(f"{path}: expected a file name in UTF-8, got other bytes; rename the file")
     before = file_state(path)
     index = index_video(path)
-    try:
-        sha256 = digest_of_file(path)
-    except OSError as error:
-        raise InputError(f"{path}: expected a readable file, got {error.strerror}") from error
+    sha256 = None if is_remote(path) else _digest(path)
     check_unchanged(path, before)
     made_of = fingerprint(stage="index_videos", version=CODE_VERSION, video=sha256)
     frames = Product(FRAMES, [frames_table(index)], identity=made_of)
     write_product(store, unit.companions[0], frames, fingerprint=unit.fingerprint, started=started)
-    product = Product(VIDEOS, [_videos_table(path, sha256, index)], identity=sha256)
+    identity = sha256 or fingerprint(size=before[0], etag=before[1])
+    product = Product(VIDEOS, [_videos_table(path, before[0], sha256, index)], identity=identity)
     product.counts["frames"] = index.frame_count
     product.details = {
         "path": str(path),
@@ -67,6 +66,13 @@ def compute(store: Store, unit: Unit) -> Product:
     if index.problem:
         product.problems.append(f"{path}: {index.problem}; its {index.frame_count} frames are used, replace the file")
     return product
+
+
+def _digest(path: Location) -> str:
+    try:
+        return digest_of_file(path)
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable file, got {error.strerror}") from error
 
 
 def frames_table(index: VideoIndex) -> pa.Table:
@@ -81,10 +87,10 @@ def frames_table(index: VideoIndex) -> pa.Table:
     return pa.table(columns)
 
 
-def _videos_table(path: Path, sha256: str, index: VideoIndex) -> pa.Table:
+def _videos_table(path: Location, size_bytes: int, sha256: str | None, index: VideoIndex) -> pa.Table:
     row = {
         "path": str(path),
-        "size_bytes": path.stat().st_size,
+        "size_bytes": size_bytes,
         "sha256": sha256,
         "width_px": index.width_px,
         "height_px": index.height_px,
@@ -100,5 +106,5 @@ def _videos_table(path: Path, sha256: str, index: VideoIndex) -> pa.Table:
 
 
 def ready_videos(store: Store) -> dict[str, Manifest]:
-    """Videos that are indexed: stem -> manifest (identity: sha256; details: path, frame_count)."""
+    """Videos that are indexed: stem -> manifest (identity: of the file's bytes; details: path, frame_count)."""
     return {key.value("video"): manifest for key, manifest in store.manifests("videos").items()}

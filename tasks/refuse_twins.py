@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_contracts.errors import InputError
 from data_contracts.fingerprint import fingerprint
-from data_contracts.layout import file_state
+from data_contracts.locations import file_state
 from data_contracts.manifest import UnitKey
 from data_contracts.store import Store
 from tasks.units import Product, Unit

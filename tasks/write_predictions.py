@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +13,8 @@ import pyarrow.parquet as pq
 
 from data_contracts.bundles import Bundle, list_bundles
 from data_contracts.fingerprint import fingerprint
-from data_contracts.layout import file_state
-from data_contracts.local_files import UNFINISHED, read_if_there, replacing_file
+from data_contracts.local_files import UNFINISHED
+from data_contracts.locations import Location, file_state, list_many
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import OUTPUT_COLUMNS
 from data_contracts.sealed_json import from_sealed_json, to_sealed_json
@@ -48,20 +47,23 @@ class _HeadOutputs:
 
 
 def write_predictions(
-    store: Store, subjects: Sequence[str], *, heads: Sequence[tuple[Bundle, str]], out: Path
-) -> list[Path]:
+    store: Store, subjects: Sequence[str], *, heads: Sequence[tuple[Bundle, str]], out: Location
+) -> list[Location]:
     """Make ``<subject>.parquet`` and ``<subject>.csv`` exist for every subject that has outputs; returns their paths.
 
     Files that were made from the same outputs, and that nobody has touched since, stay as they are. ``heads`` come with
     the faces variant that their outputs are of. Columns: frame, time_seconds, has_face, and per head the decisions
     (expression by name, valence and arousal, action units 0 or 1) and smoothed probabilities. Frames without a face
     carry interpolated values.
+
+    Raises:
+        StoreError: ``out`` cannot be written to.
     """
     found = [_outputs_of(store, head, source) for head, source in heads]
     frames = store.manifests("frames")
-    out.mkdir(parents=True, exist_ok=True)
-    record = read_record(out)
-    before, paths = dict(record), []
+    target, record = Store(out), read_record(out)
+    before, there = dict(record), _states_in(out)
+    paths: list[Location] = []
     try:
         for subject in subjects:
             outputs = [(one, unit) for one in found if (unit := one.of(subject))]
@@ -69,9 +71,9 @@ def write_predictions(
                 continue
             files = prediction_files(out, subject)
             made_from = _made_from(outputs, frames.get(_frames_key(subject)))
-            if record.get(subject) != _entry(made_from, files):
-                _write_files(_table(store, subject, outputs, frames), files)
-                record[subject] = _entry(made_from, files)
+            if record.get(subject) != _entry(made_from, [there.get(file.name) for file in files]):
+                _write_files(_table(store, subject, outputs, frames), target, [file.name for file in files])
+                record[subject] = _entry(made_from, [file_state(file) for file in files])
             paths += files
     finally:
         if record != before:
@@ -79,20 +81,21 @@ def write_predictions(
     return paths
 
 
-def read_record(out: Path) -> dict[str, Any]:
+def read_record(out: Location) -> dict[str, Any]:
     """Subject -> from what its predictions in a folder were made, and states of the files; empty if nothing says so."""
-    return from_sealed_json(read_if_there(out / RECORD)) or {}
+    return from_sealed_json(Store(out).files.read_many([RECORD])[0]) or {}
 
 
-def write_record(out: Path, record: dict[str, Any]) -> None:
+def write_record(out: Location, record: dict[str, Any]) -> None:
     """Put the record beside the predictions that it is of."""
-    with _replacing(out / RECORD) as file:
-        file.write(to_sealed_json(record))
-    with contextlib.suppress(OSError):
-        os.rmdir(out / UNFINISHED)
+    target = Store(out)
+    target.write_bytes(RECORD, to_sealed_json(record))
+    if target.is_local:
+        with contextlib.suppress(OSError):
+            os.rmdir(target.locate(UNFINISHED))
 
 
-def prediction_files(out: Path, subject: str) -> list[Path]:
+def prediction_files(out: Location, subject: str) -> list[Location]:
     """Where the predictions of a subject lie."""
     return [out / f"{subject}{suffix}" for suffix in (".parquet", ".csv")]
 
@@ -118,19 +121,23 @@ def _made_from(outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]],
     )
 
 
-def _entry(made_from: str, files: Sequence[Path]) -> dict[str, Any]:
-    return {"made_from": made_from, "files": [file_state(path) for path in files]}
+def _states_in(out: Location) -> dict[str, list[Any]]:
+    """State of each file in a folder, by name; nothing if there is no such folder."""
+    try:
+        return {name: file.state for name, file in list_many([out])[0].items()}
+    except FileNotFoundError:
+        return {}
 
 
-def _write_files(table: pa.Table, files: Sequence[Path]) -> None:
-    with _replacing(files[0]) as file:
+def _entry(made_from: str, states: Sequence[list[Any] | None]) -> dict[str, Any]:
+    return {"made_from": made_from, "files": list(states)}
+
+
+def _write_files(table: pa.Table, target: Store, names: Sequence[str]) -> None:
+    with target.files.replacing(names[0]) as file:
         pq.write_table(table, file)
-    with _replacing(files[1]) as file:
+    with target.files.replacing(names[1]) as file:
         pa_csv.write_csv(table, file, pa_csv.WriteOptions(quoting_style="needed"))
-
-
-def _replacing(path: Path) -> Any:
-    return replacing_file(str(path), unfinished=str(path.parent / UNFINISHED))
 
 
 def _table(

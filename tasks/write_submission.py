@@ -5,7 +5,6 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from data_contracts.bundles import Bundle, read_file, require_bundle
 from data_contracts.editions import EditionName, check_edition, edition_of_list
 from data_contracts.errors import InputError
 from data_contracts.fingerprint import digest_of_file, fingerprint, variant_name
+from data_contracts.locations import Location, location
 from data_contracts.store import Store
 from data_contracts.submission_files import format_frames_file, format_rows, format_subject_file, zip_bytes
 from data_contracts.test_lists import read_test_list
@@ -55,7 +55,7 @@ def plan_write_submission(
     head: Bundle,
     postprocessing: Bundle,
     source: str,
-    test_list: Path,
+    test_list: Location,
     edition: EditionName | None = None,
 ) -> Job:
     """The job that writes one submission; the list tells the edition if none is named.
@@ -107,7 +107,7 @@ def make(store: Store, job: Job) -> Files:
     head = require_bundle(store, "heads", job.arguments["head"])
     chosen = require_bundle(store, "postprocessing", job.arguments["postprocessing"])
     rule, task, edition = load_postprocessing(store, chosen), head.details["task"], job.arguments["edition"]
-    wanted = read_test_list(Path(job.arguments["list"]))
+    wanted = read_test_list(location(job.arguments["list"]))
     texts: dict[str, bytes] = {}
     rows = np.empty(len(wanted.images), object)
     coverage = []

@@ -49,7 +49,7 @@ def test_crops_by_frame_and_the_rest_counted(tmp_path):
     put(tmp_path, "a/00002.jpg", "a/00010.JPG", "a/100000.jpeg", "a/Thumbs.db", "a/00000.jpg", "b/note.txt", "c.jpg")
     put(tmp_path, "a/999999999.jpg")
     found = list_crops([tmp_path])
-    assert [frame for frame, _ in found.subjects["a"]] == [2, 10, 100000]
+    assert [crop.frame for crop in found.subjects["a"]] == [2, 10, 100000]
     assert found.other_files == {"a": 3, "b": 1} and list(found.subjects) == ["a"]
     with pytest.raises(InputError, match="found no crop"):
         list_crops([tmp_path / "b"])

@@ -58,18 +58,18 @@ def test_files_that_are_up_to_date_stay_and_all_others_are_written_again(written
     assert all(stamp > third[path] for path, stamp in written().items())
 
 
-def test_what_was_written_before_an_end_in_the_middle_is_remembered(written, monkeypatch):
+def test_what_was_written_before_an_end_in_the_middle_is_remembered(written, tmp_path, monkeypatch):
     whole, files = write_predictions._write_files, []
 
-    def full_disk_at_the_second(table, paths):
-        files.extend(paths)
+    def full_disk_at_the_second(table, target, names):
+        files.extend(names)
         if len(files) > 2:
             raise OSError(28, os.strerror(28))
-        whole(table, paths)
+        whole(table, target, names)
 
     with monkeypatch.context() as patch:
         patch.setattr(write_predictions, "_write_files", full_disk_at_the_second)
         with pytest.raises(OSError, match="No space"):
             written()
-    stamps = {path: path.stat().st_mtime_ns for path in files[:2]}
+    stamps = {tmp_path / "out" / name: (tmp_path / "out" / name).stat().st_mtime_ns for name in files[:2]}
     assert written().items() >= stamps.items()
