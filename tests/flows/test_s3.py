@@ -1,0 +1,64 @@
+"""The whole way on S3: inputs, store and predictions, compared with the same on a disk."""
+
+import os
+from pathlib import Path
+
+import pytest
+from distributed import Client
+
+from data_contracts.editions import ABAW3_TEST_LISTS
+from data_contracts.locations import location
+from flows.extract import extract
+from flows.fit import fit
+from flows.status import print_status
+from flows.submit import submit
+from flows.verify import verify_named
+from tasks.generate_demo_data import DemoDataParams, generate_demo_data
+from tests.faults.interruption_matrix import data_bytes
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("s3") / "data"
+    generate_demo_data(folder, params=DemoDataParams(2, 2, 1, frames=24))
+    (folder / "videos" / "corrupt.mp4").unlink()
+    return folder
+
+
+def _set_variables(values):
+    os.environ.update(values)
+
+
+@pytest.fixture
+def s3_workers(s3_bucket, dask_address):
+    """Workers whose environment names the server too."""
+    names = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    with Client(dask_address) as client:
+        client.run(_set_variables, names)
+    return dask_address
+
+
+def put(folder: Path, url: str) -> None:
+    place = location(url)
+    place.fs.put(str(folder) + "/", place.path, recursive=True)
+
+
+def bytes_of(url: str) -> dict[str, bytes]:
+    """All results that readers see, as ``data_bytes`` of a local store."""
+    place = location(url)
+    place.fs.invalidate_cache()
+    found = place.fs.cat(place.fs.find(place.path))
+    names = {path.removeprefix(place.path.rstrip("/") + "/"): data for path, data in found.items()}
+    return {n: d for n, d in names.items() if "manifest" not in n and "/" in n and not n.startswith(".")}
+
+
+def test_the_whole_way_gives_the_bytes_of_a_local_store(data, tmp_path, s3_bucket, s3_workers, capsys):
+    wanted = data / "names_of_videos_in_each_test_set" / ABAW3_TEST_LISTS["va"]
+    stores = [str(tmp_path / "store"), f"{s3_bucket}/deep/store"]
+    for store in stores:
+        extract(data, store, dask_address=s3_workers)
+        fit("va", store, data, seeds=1, dask_address=s3_workers)
+        zip_path = submit("va", store, wanted, dask_address=s3_workers)
+        assert verify_named(zip_path, task=None, test_list=str(wanted), videos=str(data)) == 0
+        assert print_status(store) == 0
+    assert bytes_of(stores[1]) == data_bytes(Path(stores[0]))
