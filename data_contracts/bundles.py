@@ -37,18 +37,28 @@ def write_bundle(
         store.write_bytes(f"{folder}/{name}", data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     bundle = Bundle(folder, fingerprint, digests, details)
-    store.write_bytes(f"{folder}/{_MANIFEST}", to_sealed_json(asdict(bundle)))
+    write_manifest(store, bundle)
     return bundle
+
+
+def write_manifest(store: Store, bundle: Bundle) -> None:
+    """Write what makes some files a bundle, or take the place of what did."""
+    store.write_bytes(f"{bundle.folder}/{_MANIFEST}", to_sealed_json(asdict(bundle)))
+
+
+def read_manifest(store: Store, folder: str) -> Bundle | None:
+    """What the manifest in a folder says, whether its files are whole or not; None if there is none."""
+    try:
+        found = from_sealed_json(store.read_bytes(f"{folder}/{_MANIFEST}"))
+        return None if found is None else Bundle(folder, found["fingerprint"], found["files"], found["details"])
+    except (FileNotFoundError, NotADirectoryError, KeyError):
+        return None
 
 
 def find_bundle(store: Store, folder: str) -> Bundle | None:
     """The bundle in a folder, or None if there is none or it is not whole."""
-    try:
-        found = from_sealed_json(store.read_bytes(f"{folder}/{_MANIFEST}"))
-        if found is None:
-            return None
-        bundle = Bundle(folder, found["fingerprint"], found["files"], found["details"])
-    except (FileNotFoundError, NotADirectoryError, KeyError):
+    bundle = read_manifest(store, folder)
+    if bundle is None:
         return None
     try:
         whole = all(_digest(store, folder, name) == digest for name, digest in bundle.files.items())

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -152,6 +153,11 @@ class LocalFiles:
     def states(self, folder: str) -> dict[str, FileState]:
         """State of every file below a folder, by path."""
         return dict(local_states(self.root, folder))
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder with all that is in it; nothing happens if it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.locate(path))
 
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens if it is not there."""

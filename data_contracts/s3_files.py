@@ -123,6 +123,11 @@ class S3Files:
             for path, entry in found.items()
         }
 
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder with all that is in it; nothing happens if it is not there."""
+        with contextlib.suppress(FileNotFoundError), self._said("a store that can be written", path, True):
+            self._fs.rm(self._key(path), recursive=True)
+
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens if it is not there."""
         with contextlib.suppress(FileNotFoundError), self._said("a store that can be written", path, True):

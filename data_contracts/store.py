@@ -49,6 +49,11 @@ class Store:
         """What a person would type to find ``path`` (relative to the store)."""
         return self.files.locate(path)
 
+    @property
+    def place(self) -> str:
+        """The store's root, the same from wherever it is looked at: an absolute path or a URL."""
+        return self.locate("").rstrip("/")
+
     def check_reachable(self) -> None:
         """Say at once if the store's bucket does not answer, before any work.
 
@@ -79,6 +84,14 @@ class Store:
     def list_folder(self, path: str) -> list[str]:
         """Sorted names of what lies directly in a folder; empty if there is no such folder."""
         return sorted(self.files.list_folder(path))
+
+    def files_below(self, folder: str) -> dict[str, FileState]:
+        """State of every file below a folder; paths relative to the store, sorted."""
+        return dict(sorted(self.files.states(folder).items()))
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder with all that is in it; nothing happens if it is not there."""
+        self.files.remove_folder(path)
 
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens if it is not there."""

@@ -8,12 +8,16 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_contracts.errors import InputError
 from data_contracts.layout import VIDEO_SUFFIXES
-from data_contracts.locations import file_state
+from data_contracts.locations import Location, file_state, forget_listings, is_remote, reading_inputs
 from data_contracts.sealed_json import from_sealed_json, to_sealed_json
 from data_contracts.store import Store
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 SEEN_FOLDER = "_arriving"
 # A file that is not remembered waits until its own time is old enough.
@@ -30,48 +34,68 @@ class VideoListing:
         unreadable: folders that could not be listed, with the cause.
     """
 
-    videos: dict[str, Path] = field(default_factory=dict)
-    twins: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    videos: dict[str, Location] = field(default_factory=dict)
+    twins: dict[str, tuple[Location, ...]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
 
-def list_videos(paths: Sequence[Path], *, leave_out: Collection[Path] = ()) -> VideoListing:
+def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) -> VideoListing:
     """Video files, and those of all folders and their sub-folders, but for hidden ones and those in ``leave_out``.
 
-    A folder may be empty.
+    A folder may be empty. On S3, where there are no folders but only names that begin alike, a prefix under which
+    nothing lies counts as an empty one.
 
     Raises:
-        InputError: a path does not exist, is a folder that cannot be listed, or is a file that is no video.
+        InputError: a path does not exist, is a folder that cannot be listed, or is a file that is no video; or S3 does
+            not answer.
     """
-    found: dict[str, dict[str, Path]] = {}
+    found: dict[str, dict[str, Location]] = {}
     unreadable: list[str] = []
-    skipped = {os.path.realpath(path) for path in leave_out}
-    for path in paths:
-        for file in _videos_at(path, skipped, unreadable):
-            found.setdefault(file.stem, {})[os.path.realpath(file)] = file
+    for place in places:
+        with reading_inputs(place):
+            forget_listings(place)
+            for file in _videos_at(place, leave_out, unreadable):
+                found.setdefault(file.stem, {})[_identity(file)] = file
     alone = {stem: next(iter(files.values())) for stem, files in found.items() if len(files) == 1}
-    twins = {stem: tuple(sorted(files.values())) for stem, files in found.items() if len(files) > 1}
+    twins = {stem: tuple(sorted(files.values(), key=str)) for stem, files in found.items() if len(files) > 1}
     return VideoListing(dict(sorted(alone.items())), dict(sorted(twins.items())), unreadable)
 
 
-def _videos_at(path: Path, skipped: Collection[str], unreadable: list[str]) -> Iterator[Path]:
-    if path.is_dir():
+def _identity(file: Location) -> str:
+    return str(file) if is_remote(file) else os.path.realpath(str(file))
+
+
+def _videos_at(place: Location, leave_out: Collection[str], unreadable: list[str]) -> Iterator[Location]:
+    if isinstance(place, Path) and place.is_dir():
         try:
-            with os.scandir(path):
+            with os.scandir(place):
                 pass
         except OSError as error:
-            raise InputError(f"{path}: expected a folder that can be read, got: {error.strerror}") from error
-        yield from _videos_below(path, skipped, unreadable)
-    elif not path.exists():
-        raise InputError(f"{path}: expected a folder of videos or a video file, found nothing there")
-    elif path.suffix.lower() not in VIDEO_SUFFIXES:
-        kinds = ", ".join(sorted(VIDEO_SUFFIXES))
-        raise InputError(f"{path}: expected a folder of videos or a video file ({kinds}), got another file")
+            raise InputError(f"{place}: expected a folder that can be read, got: {error.strerror}") from error
+        yield from _videos_below(place, {os.path.realpath(path) for path in leave_out}, unreadable)
+    elif isinstance(place, Path) and not place.exists():
+        raise InputError(f"{place}: expected a folder of videos or a video file, found nothing there")
+    elif place.suffix.lower() in VIDEO_SUFFIXES and place.is_file():
+        yield place
+    elif not isinstance(place, Path):
+        yield from _videos_under(place, leave_out)
     else:
-        yield path
+        kinds = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise InputError(f"{place}: expected a folder of videos or a video file ({kinds}), got another file")
 
 
-def _videos_below(folder: Path, skipped: Collection[str], unreadable: list[str]) -> Iterator[Path]:
+def _videos_under(prefix: "UPath", leave_out: Collection[str]) -> Iterator[Location]:
+    """Videos of a whole prefix, listed in one go: a thousand names a request, however many folders they lie in."""
+    root = prefix.path.rstrip("/") + "/"
+    skipped = tuple(place.removeprefix("s3://").rstrip("/") + "/" for place in leave_out)
+    for name in prefix.fs.find(prefix.path):
+        relative = name.removeprefix(root)
+        is_hidden = any(part.startswith(".") for part in relative.split("/"))
+        if not (is_hidden or name.startswith(skipped)) and Path(name).suffix.lower() in VIDEO_SUFFIXES:
+            yield prefix / relative
+
+
+def _videos_below(folder: Path, skipped: Collection[str], unreadable: list[str]) -> Iterator[Location]:
     def note(error: OSError) -> None:
         unreadable.append(f"{error.filename}: {error.strerror}")
 
@@ -91,24 +115,26 @@ def _videos_below(folder: Path, skipped: Collection[str], unreadable: list[str])
 class Arrivals:
     """Videos (stem -> file) that have come to rest, and those that may still be written to, with what tells."""
 
-    settled: dict[str, Path]
-    waiting: dict[str, tuple[Path, str]]
+    settled: dict[str, Location]
+    waiting: dict[str, tuple[Location, str]]
 
 
 def split_settled(
-    store: Store, videos: Mapping[str, Path], *, roots: Sequence[Path], settle_seconds: float, now: float
+    store: Store, videos: Mapping[str, Location], *, roots: Sequence[Location], settle_seconds: float, now: float
 ) -> Arrivals:
     """Which files are at rest: last changed ``settle_seconds`` ago by their own time, or seen unchanged for as long.
 
     A file whose time lies ahead of ``now`` (s since 1970; clocks of two machines differ) can only show by the latter.
     What is too young to tell by its time is remembered in the store until the next call for the same roots. A file
-    that is gone counts as settled: whoever opens it says so.
+    that is gone counts as settled: whoever opens it says so. So do those on S3, where a file appears when it is whole.
     """
     place = _seen_path(roots)
     before = _read_seen(store, place)
     seen: dict[str, list[float]] = {}
-    waiting: dict[str, tuple[Path, str]] = {}
+    waiting: dict[str, tuple[Location, str]] = {}
     for stem, path in videos.items():
+        if is_remote(path):
+            continue
         size, mtime_ns = file_state(path)
         age_seconds = now - mtime_ns / 1e9
         if size < 0 or age_seconds >= settle_seconds:
@@ -129,16 +155,13 @@ def _what_tells(size: int, age_seconds: float) -> str:
     return f"{size:,} bytes, {ago}"
 
 
-def _seen_path(roots: Sequence[Path]) -> str:
-    name = "\n".join(sorted(ascii(os.path.abspath(path)) for path in roots))
+def _seen_path(roots: Sequence[Location]) -> str:
+    name = "\n".join(sorted(ascii(path if is_remote(path) else os.path.abspath(str(path))) for path in roots))
     return f"{SEEN_FOLDER}/{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
 
 
 def _read_seen(store: Store, place: str) -> dict[str, list[float]]:
-    try:
-        return dict((from_sealed_json(store.read_bytes(place)) or {}).get("seen", {}))
-    except FileNotFoundError:
-        return {}
+    return dict((from_sealed_json(store.files.read_many([place])[0]) or {}).get("seen", {}))
 
 
 def _write_seen(store: Store, place: str, seen: Mapping[str, list[float]]) -> None:
@@ -159,3 +182,9 @@ def forget_seen(store: Store, stem: str) -> int:
             gone += len(seen) - len(kept)
             _write_seen(store, place, kept)
     return gone
+
+
+def names_seen(store: Store) -> set[str]:
+    """Stems of all files that are remembered."""
+    places = [f"{SEEN_FOLDER}/{name}" for name in store.list_folder(SEEN_FOLDER)]
+    return {Path(path).stem for place in places for path in _read_seen(store, place)}

@@ -165,9 +165,9 @@ def score(
 
 @app.command()
 def rescore(
-    videos: Annotated[list[Path], typer.Argument(help="Folders of videos, sub-folders included, or video files.")],
+    videos: Annotated[list[str], typer.Argument(help="Folders of videos, sub-folders included, or video files.")],
     store: StoreOption,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the predictions.")],
+    out: Annotated[str, typer.Option("--out", help="Folder for the predictions.")],
     head: Annotated[list[str] | None, typer.Option("--head", help="Head to use; default: the one per task.")] = None,
     settle_seconds: Annotated[
         float, typer.Option("--settle-seconds", min=0, help="How long a file must have stayed as it is.")
@@ -253,6 +253,21 @@ def status(store: StoreOption) -> None:
     from flows.status import print_status
 
     raise typer.Exit(guarded(lambda: print_status(store)))
+
+
+@app.command()
+def forget(
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Names (without suffix) or video files.")],
+    store: StoreOption,
+    out: Annotated[
+        str | None, typer.Option("--out", help="A folder of predictions, if it was moved since they were written.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Remove all that was made of a video: rows, crops, features, predictions."""
+    from flows.forget import forget as forget_videos
+
+    raise typer.Exit(guarded(lambda: forget_videos(videos, store, out=out, dry_run=dry_run)))
 
 
 def _check_folder(folder: str, task: Task | None = None) -> None:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, validate_call
 
+from data_contracts.locations import Location, LocationParameter, location
+from data_contracts.store import Store
 from data_contracts.video_folders import Arrivals, VideoListing, list_videos, split_settled
 from flows.console import print_line
 from flows.run import Run
@@ -43,9 +45,11 @@ class Rescored:
 
 @validate_call
 def rescore(
-    videos: Annotated[list[Path], Field(description="folders of videos (with sub-folders), or files", min_length=1)],
+    videos: Annotated[
+        list[LocationParameter], Field(description="folders of videos (with sub-folders), or files", min_length=1)
+    ],
     store: Annotated[str, Field(description="where heads are and features go: a path, file:// or s3:// URL")],
-    out: Annotated[Path, Field(description="folder for the predictions")],
+    out: Annotated[LocationParameter, Field(description="folder for the predictions")],
     heads: Annotated[list[str] | None, Field(description="names of heads; none: the one of each task")] = None,
     settle_seconds: Annotated[
         float, Field(ge=0, description="a file must have stayed as it is for so long, in seconds")
@@ -55,25 +59,28 @@ def rescore(
 ) -> Rescored:
     """Predictions of all videos that have none, or stale ones; made to run on a schedule."""
     with Run(store, dask_address=dask_address, workers=workers, max_tries=MAX_TRIES) as run:
-        listing = list_videos([path.absolute() for path in videos], leave_out=_places_of_ours(run, out))
+        listing = list_videos(
+            [path.absolute() if isinstance(path, Path) else path for path in videos],
+            leave_out=_places_of_ours(run, out),
+        )
         arrivals = split_settled(
             run.store, listing.videos, roots=videos, settle_seconds=settle_seconds, now=time.time()
         )
-        before = read_record(out)
+        before = read_record(Store(out))
         if listing.twins:
             units = refuse_twins.plan_refuse_twins(listing.twins)
             run.stage("refuse_twins", units, refuse_twins.compute, cheap=True)
         if arrivals.settled:
             score_found(run, arrivals.settled, heads=choose_heads(run, heads), out=out)
-        rescored = _what_was_done(run, listing, arrivals, before, read_record(out))
+        rescored = _what_was_done(run, listing, arrivals, before, read_record(Store(out)))
         _print_rescored(run, listing, arrivals, rescored, out)
         run.raise_for_failures(known=False)
     return rescored
 
 
-def _places_of_ours(run: Run, out: Path) -> list[Path]:
+def _places_of_ours(run: Run, out: Location) -> list[str]:
     """Folders that need no search, should they lie among the videos: they hold very many files, and no video."""
-    return [out, Path(run.store.locate(""))] if run.store.is_local else [out]
+    return [run.store.place, Store(out).place]
 
 
 def _what_was_done(
@@ -102,10 +109,10 @@ def _without_video(run: Run, names: Collection[str]) -> list[str]:
     """Those of the names whose video is not where it was indexed either: it may lie in another folder."""
     known = ready_videos(run.store) if names else {}
     paths = {name: known[name].details["path"] for name in names if name in known}
-    return sorted(name for name in names if not (name in paths and Path(paths[name]).exists()))
+    return sorted(name for name in names if not (name in paths and location(paths[name]).exists()))
 
 
-def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescored: Rescored, out: Path) -> None:
+def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescored: Rescored, out: Location) -> None:
     if any(summary.done or summary.failures for summary in run.summaries):
         run.print_summary()
     else:
@@ -118,7 +125,8 @@ def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescore
     if rescored.without_video:
         names = ", ".join(rescored.without_video[:3]) + (", ..." if len(rescored.without_video) > 3 else "")
         print_line(
-            f"note: {len(rescored.without_video)} predictions in {out} have no video any more ({names}); they stay"
+            f"note: {len(rescored.without_video)} predictions in {out} have no video any more ({names}); to remove all "
+            f"that was made of one: affwild2 forget NAME --store {run.store.url} --out {out}"
         )
     counts = {
         "scored": rescored.scored,

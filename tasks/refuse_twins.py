@@ -1,11 +1,10 @@
 """Stage ``refuse_twins``: files that share a name, which only one of them can have. None of them is taken."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from data_contracts.errors import InputError
 from data_contracts.fingerprint import fingerprint
-from data_contracts.locations import file_state
+from data_contracts.locations import Location, file_state
 from data_contracts.manifest import UnitKey
 from data_contracts.store import Store
 from tasks.units import Product, Unit
@@ -13,7 +12,7 @@ from tasks.units import Product, Unit
 CODE_VERSION = 1
 
 
-def plan_refuse_twins(twins: Mapping[str, Sequence[Path]]) -> list[Unit]:
+def plan_refuse_twins(twins: Mapping[str, Sequence[Location]]) -> list[Unit]:
     """One unit per name (stem -> files), which fails until only one of the files is left."""
     units = []
     for stem, files in sorted(twins.items()):

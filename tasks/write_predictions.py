@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from models.postprocessing import PostProcessing
 
 CODE_VERSION = 1
+# In the store: folders that predictions were written to, so that those of a video can be found again.
+_FOLDERS = "_prediction_folders.json"
 # Beside the predictions: from what each was made, and size and time of its files when they were.
 RECORD = ".affwild2_predictions.json"
 
@@ -61,7 +63,9 @@ def write_predictions(
     """
     found = [_outputs_of(store, head, source) for head, source in heads]
     frames = store.manifests("frames")
-    target, record = Store(out), read_record(out)
+    target = Store(out)
+    note_folder(store, target)
+    record = read_record(target)
     before, there = dict(record), _states_in(out)
     paths: list[Location] = []
     try:
@@ -69,35 +73,53 @@ def write_predictions(
             outputs = [(one, unit) for one in found if (unit := one.of(subject))]
             if not outputs:
                 continue
-            files = prediction_files(out, subject)
+            names = prediction_files(subject)
             made_from = _made_from(outputs, frames.get(_frames_key(subject)))
-            if record.get(subject) != _entry(made_from, [there.get(file.name) for file in files]):
-                _write_files(_table(store, subject, outputs, frames), target, [file.name for file in files])
-                record[subject] = _entry(made_from, [file_state(file) for file in files])
-            paths += files
+            if record.get(subject) != _entry(made_from, [there.get(name) for name in names]):
+                _write_files(_table(store, subject, outputs, frames), target, names)
+                record[subject] = _entry(made_from, [file_state(out / name) for name in names])
+            paths += [out / name for name in names]
     finally:
         if record != before:
-            write_record(out, record)
+            write_record(target, record)
     return paths
 
 
-def read_record(out: Location) -> dict[str, Any]:
+def read_record(target: Store) -> dict[str, Any]:
     """Subject -> from what its predictions in a folder were made, and states of the files; empty if nothing says so."""
-    return from_sealed_json(Store(out).files.read_many([RECORD])[0]) or {}
+    return from_sealed_json(target.files.read_many([RECORD])[0]) or {}
 
 
-def write_record(out: Location, record: dict[str, Any]) -> None:
+def write_record(target: Store, record: dict[str, Any]) -> None:
     """Put the record beside the predictions that it is of."""
-    target = Store(out)
     target.write_bytes(RECORD, to_sealed_json(record))
     if target.is_local:
         with contextlib.suppress(OSError):
             os.rmdir(target.locate(UNFINISHED))
 
 
-def prediction_files(out: Location, subject: str) -> list[Location]:
-    """Where the predictions of a subject lie."""
-    return [out / f"{subject}{suffix}" for suffix in (".parquet", ".csv")]
+def note_folder(store: Store, target: Store) -> None:
+    """Let the store know that predictions are written to a folder."""
+    known = noted_folders(store)
+    if target.place not in known:
+        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [*known, target.place]}))
+
+
+def noted_folders(store: Store) -> list[str]:
+    """Every folder that predictions from this store were written to."""
+    return list((from_sealed_json(store.files.read_many([_FOLDERS])[0]) or {}).get("folders", []))
+
+
+def drop_folder(store: Store, target: Store) -> None:
+    """Let the store no longer know of a folder."""
+    known = noted_folders(store)
+    if target.place in known:
+        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [name for name in known if name != target.place]}))
+
+
+def prediction_files(subject: str) -> list[str]:
+    """Names of the files with the predictions of a subject."""
+    return [f"{subject}{suffix}" for suffix in (".parquet", ".csv")]
 
 
 def _outputs_of(store: Store, head: Bundle, source: str) -> _HeadOutputs:
