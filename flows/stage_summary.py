@@ -12,6 +12,8 @@ from data_contracts.store import Store
 from tasks.jobs import Job
 from tasks.units import Unit, UnitReport
 
+# Their exceptions are of networks; by name, so that nothing is imported for it.
+_LIBRARIES_OF_REQUESTS = ("botocore", "aiobotocore", "aiohttp")
 logger = logging.getLogger(__name__)
 
 Work = Unit | Job
@@ -81,7 +83,12 @@ def report_crash(store: Store, work: Work, error: BaseException | None) -> UnitR
     else:
         cause = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
     logger.debug("%s crashed", work.name, exc_info=error)
-    return report_failure(store, work, cause, is_a_try=not (error is None or isinstance(error, OSError)))
+    return report_failure(store, work, cause, is_a_try=not _is_of_the_machine(error))
+
+
+def _is_of_the_machine(error: BaseException | None) -> bool:
+    in_requests = type(error).__module__.split(".", 1)[0] in _LIBRARIES_OF_REQUESTS
+    return error is None or isinstance(error, OSError) or in_requests
 
 
 def report_failure(store: Store, work: Work, cause: str, *, is_a_try: bool = True) -> UnitReport:

@@ -176,7 +176,10 @@ def run_unit(store_url: str, compute: Compute, unit: Unit) -> UnitReport:
     except StoreError as error:
         return UnitReport(unit.name, cause=str(error), ends_the_run=True)
     except InputError as error:
-        unit.note_failure(store, str(error))
+        # Whoever may not read a file gets permission, or brings it back: the file is then the same as before.
+        unit.note_failure(
+            store, str(error), is_a_try=not isinstance(error.__cause__, PermissionError | FileNotFoundError)
+        )
         return UnitReport(unit.name, seconds=time.monotonic() - started, cause=str(error))
     problems = tuple(manifest.details.get("problems", ()))
     return UnitReport(unit.name, counts=manifest.counts, seconds=manifest.seconds, problems=problems)

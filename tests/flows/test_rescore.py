@@ -7,10 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
 from data_contracts.bundles import list_bundles, read_file, write_bundle
 from data_contracts.errors import InputError
+from data_contracts.locations import location
 from data_contracts.store import Store
+from flows.forget import forget
 from flows.rescore import rescore
 from flows.run import SomeFailedError
 from tests.flows.conftest import run_command
@@ -183,3 +186,38 @@ def test_wrong_requests_are_one_line(place):
     finished = run_command("rescore", place.videos, "--store", place.store, "--out", place.out)
     (line,) = finished.stderr.strip().splitlines()
     assert finished.returncode == 2 and line.startswith(f"affwild2: {place.videos}: expected a folder of videos")
+
+
+def _set_variables(values):
+    os.environ.update(values)
+
+
+def test_videos_store_and_predictions_on_s3(place, s3_bucket, dask_address, tmp_path, capsys):
+    with Client(dask_address) as client:
+        client.run(_set_variables, {name: value for name, value in os.environ.items() if name.startswith("AWS_")})
+    bucket = location(s3_bucket)
+    videos, out, store = bucket / "incoming", bucket / "incoming" / "out", f"{s3_bucket}/store"
+
+    def run():
+        return told(rescore([videos], store, out, dask_address=dask_address))
+
+    assert run() == {}, "nothing has come yet"
+    for name in ("a.mp4", "day 2/b.mp4", ".hidden/c.mp4", "out/d.mp4"):
+        bucket.fs.put(str(video_at(tmp_path / "local" / name)), f"{videos.path}/{name}")
+    assert run() == {"scored": ["a", "b"]}, "a file on S3 is whole as soon as it is there"
+    names = {path.removeprefix(f"{out.path}/") for path in bucket.fs.find(out.path)}
+    assert {"a.csv", "a.parquet", "b.csv", "b.parquet"} < names
+    before = {path: info["ETag"] for path, info in bucket.fs.find(out.path, detail=True).items()}
+    assert run() == {"up_to_date": ["a", "b"]}
+
+    bucket.fs.rm(f"{videos.path}/day 2/b.mp4")
+    assert run() == {"up_to_date": ["a"], "without_video": ["b"]}
+    capsys.readouterr()
+    assert forget(["b"], store) == 0
+    assert f"{out}" in capsys.readouterr().out, "the store knows where its predictions are"
+    bucket.fs.invalidate_cache()
+    left = {path: bucket.fs.cat(path) for path in bucket.fs.find(bucket.path)}
+    assert [path for path, data in left.items() if "=b/" in path or "/b." in path or b"b.mp4" in data] == []
+    after = {path: info["ETag"] for path, info in bucket.fs.find(out.path, detail=True).items()}
+    assert after[f"{out.path}/a.csv"] == before[f"{out.path}/a.csv"]
+    assert run() == {"up_to_date": ["a"]}

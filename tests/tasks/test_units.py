@@ -15,6 +15,8 @@ def unit(video, fingerprint="a" * 64, part="00000", frames=3):
 def compute(store, unit):
     if unit.arguments["frames"] is None:
         raise InputError("no frames; use another file")
+    if unit.arguments["frames"] == "forbidden":
+        raise InputError("no permission") from PermissionError(13, "no permission")
 
     def tables():
         for number in range(1, unit.arguments["frames"] + 1):
@@ -77,6 +79,9 @@ def test_what_is_not_the_units_fault_does_not_count(tmp_path):
         assert store.failure_of(one.key).tries == tries
     one.note_failure(store, "the network went away", is_a_try=False)
     assert store.failure_of(one.key).tries == 2
+    forbidden = unit("b", frames="forbidden")
+    run_unit(store.url, compute, forbidden)
+    assert store.failure_of(forbidden.key) == Failure(forbidden.fingerprint, "no permission", 0)
 
 
 def test_what_is_not_planned_any_more_goes(tmp_path):
