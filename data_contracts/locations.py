@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from data_contracts.errors import InputError
-from data_contracts.s3_requests import S3_PREFIX, check_reachable, s3_options, said_in_a_line
+from data_contracts.s3_requests import S3_PREFIX, cat_each, check_reachable, s3_options, said_in_a_line
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -158,8 +158,8 @@ def read_many(paths: Sequence[str]) -> list[bytes | OSError]:
     """
     remote = [path for path in paths if path.startswith(S3_PREFIX)]
     fs: Any = getattr(location(remote[0]), "fs", None) if remote else None
-    found = fs.cat(remote, on_error="return", max_concurrency=1) if remote else {}
-    return [_answer(found[path[len(S3_PREFIX) :]]) if path.startswith(S3_PREFIX) else _read(path) for path in paths]
+    found = dict(zip(remote, cat_each(fs, [path[len(S3_PREFIX) :] for path in remote]), strict=True))
+    return [_answer(found[path]) if path in found else _read(path) for path in paths]
 
 
 def _answer(found: bytes | Exception) -> bytes | OSError:

@@ -11,7 +11,7 @@ from typing import IO, NamedTuple
 
 from data_contracts.errors import StoreError
 from data_contracts.manifest_cache import FileState
-from data_contracts.s3_requests import check_reachable, error_code, s3_options, said_in_a_line
+from data_contracts.s3_requests import cat_each, check_reachable, error_code, s3_options, said_in_a_line
 
 # The file is not as the request wants it, or others write it at this moment.
 _OTHERWISE = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412")
@@ -78,11 +78,11 @@ class S3Files:
         """The bytes of each, read many at a time; none for one that is gone."""
         keys = [self._key(path) for path in paths]
         with self._said("a store that can be read", paths[0] if paths else ""):
-            found = self._fs.cat(keys, on_error="return", max_concurrency=1) if keys else {}
-            for answer in found.values():
+            found = cat_each(self._fs, keys)
+            for answer in found:
                 if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
                     raise answer
-        return [data if isinstance(data := found.get(key), bytes) else b"" for key in keys]
+        return [answer if isinstance(answer, bytes) else b"" for answer in found]
 
     @contextlib.contextmanager
     def opened(self, path: str, size_bytes: int) -> Iterator[IO[bytes]]:
@@ -126,7 +126,9 @@ class S3Files:
     def remove_folder(self, path: str) -> None:
         """Remove a folder with all that is in it; nothing happens if it is not there."""
         with contextlib.suppress(FileNotFoundError), self._said("a store that can be written", path, True):
-            self._fs.rm(self._key(path), recursive=True)
+            # One by one: whoever removes many at a time takes brackets in a name for a pattern, and hits others.
+            for key in self._fs.find(self._key(path)):
+                self._fs.rm_file(key)
 
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens if it is not there."""

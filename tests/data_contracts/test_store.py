@@ -142,3 +142,16 @@ def test_unknown_protocol_and_unwritable_place(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="expected a folder that can be written"):
         Store(tmp_path / "file" / "store").write_bytes("a/b", b"")
+
+
+@pytest.mark.parametrize("where", ["disk", "s3"])
+def test_names_that_look_like_patterns_are_names(where, tmp_path, s3_bucket):
+    store = Store(tmp_path if where == "disk" else f"{s3_bucket}/store")
+    keys = [UnitKey("videos", (("video", name),)) for name in ("clip [1]", "clip 1", "clip?", "clip*")]
+    for key in keys:
+        store.note_failure(key, Failure(FINGERPRINT, key.item))
+    assert {key: note.cause for key, note in store.failures("videos").items()} == {key: key.item for key in keys}
+    for key in (keys[0], keys[2], keys[3]):
+        store.remove_folder(key.folder)
+    store.remove_folder("videos/video=never there")
+    assert list(store.failures("videos")) == [keys[1]]
