@@ -75,7 +75,8 @@ def _connected(address: str) -> Iterator[Client]:
         # Certificates for tls:// and the like are taken from Dask's own settings.
         client = Client(address, timeout=_CONNECT_TIMEOUT)
     except (OSError, ValueError, TypeError) as error:
-        cause = " ".join(str(error).split()).replace(address, shown)
+        # What stands before an @ is a name and a password.
+        cause = " ".join(part for part in str(error).split() if "@" not in part)
         raise ClusterError(f"expected a Dask scheduler at {shown}, got no answer: {cause}") from error
     with client:
         if not client.scheduler_info(n_workers=-1)["workers"]:
