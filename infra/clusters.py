@@ -13,8 +13,9 @@ import distributed.utils
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 from distributed.system import MEMORY_LIMIT
 
-from infra.cluster_state import ClusterLostError, patience_seconds
+from infra.cluster_state import ClusterLostError
 from infra.machine import usable_cores, visible_gpus
+from infra.patience import patience_seconds
 from infra.worker_processes import start_forking
 
 logger = logging.getLogger(__name__)
