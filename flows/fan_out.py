@@ -124,7 +124,8 @@ class _Stage:
     def _submit(self, work: Work) -> Future | None:
         # Names may hold what a message between processes must not: half of a letter.
         key = f"{self._name}-{work.fingerprint[:16]}-{work.name!a}"
-        arguments = (self._store.url, self._compute, work)
+        # Workers are in another folder than the person who has named the store.
+        arguments = (self._store.locate("").rstrip("/"), self._compute, work)
         options = {"key": key, "pure": False, "retries": _RETRIES, "resources": self._resources}
         try:
             return self._client.submit(self._run, *arguments, **options)

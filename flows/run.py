@@ -20,6 +20,7 @@ from data_contracts.store_claim import check_code_version, claim_store
 from flows.console import print_error, print_line, print_table
 from flows.stage_summary import StageSummary, work_here
 from flows.workers import WORKER_MODULES
+from infra.patience import patience_seconds
 from models.devices import default_engine
 from tasks.jobs import Job, Make, run_job, split_pending_jobs
 from tasks.units import Compute, Unit, remove_unplanned, run_unit, split_pending
@@ -70,6 +71,7 @@ class Run:
     def __enter__(self) -> "Run":
         try:
             default_engine()
+            patience_seconds()
         except ValueError as error:
             raise InputError(str(error)) from error
         self._raise_if_lost = self._stack.enter_context(claim_store(self.store, on_wait=print_error))

@@ -37,7 +37,7 @@ def check_workers(client: Client, store: Store, todo: Sequence[Work]) -> None:
     store.write_bytes(probe, content.encode())
     try:
         here = facts_here()
-        found = facts_of_workers(client, store.url, probe, files)
+        found = facts_of_workers(client, store.locate("").rstrip("/"), probe, files)
     finally:
         store.remove(probe)
     _refuse(found, "python", here["python"], "Python")
@@ -46,7 +46,8 @@ def check_workers(client: Client, store: Store, todo: Sequence[Work]) -> None:
     )
     _refuse(found, "store", content, f"workers that see the store {store.url}", "mount it there under the same path")
     for file in files:
-        _refuse(found, file, "there", f"workers that see {file}", "mount it there under the same path")
+        advice = "mount it there under the same path" if os.path.isabs(file) else "name it by its absolute path"
+        _refuse(found, file, "there", f"workers that see {file}", advice)
     _refuse(found, "engine_error", None, "a setting that workers can follow", "start them with another one")
     _note_differences(here, found)
 

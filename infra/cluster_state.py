@@ -3,13 +3,12 @@
 Opening a cluster is in ``clusters``; what is submitted to it, in ``flows``.
 """
 
-import os
 import time
 
 from distributed import Client, KilledWorker
 
-_PATIENCE_VARIABLE = "AFFWILD2_PATIENCE_SECONDS"
-_PATIENCE_SECONDS = 300.0
+from infra.patience import patience_seconds
+
 _RESTARTED_FOR_MEMORY = "worker-restart-memory"
 # So few are always on the cluster, so that workers that come find something to do.
 _LEAST_IN_FLIGHT = 8
@@ -19,22 +18,6 @@ _UNSAID_SECONDS = 5.0
 
 class ClusterLostError(RuntimeError):
     """A cluster that was there has gone, or has no worker that would do the work. The run can be resumed."""
-
-
-def patience_seconds() -> float:
-    """How long a run waits for a scheduler or for workers that have gone: five minutes.
-
-    Raises:
-        ValueError: ``AFFWILD2_PATIENCE_SECONDS`` says it, but is no positive number.
-    """
-    said = os.environ.get(_PATIENCE_VARIABLE) or str(_PATIENCE_SECONDS)
-    try:
-        seconds = float(said)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"{_PATIENCE_VARIABLE}: expected a number of seconds above 0, got {said!r}")
-    return seconds
 
 
 def is_connected(client: Client) -> bool:

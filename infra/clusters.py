@@ -13,8 +13,9 @@ import distributed.utils
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 from distributed.system import MEMORY_LIMIT
 
-from infra.cluster_state import ClusterLostError, patience_seconds
+from infra.cluster_state import ClusterLostError
 from infra.machine import usable_cores, visible_gpus
+from infra.patience import patience_seconds
 from infra.worker_processes import start_forking
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,8 @@ def _connected(address: str) -> Iterator[Client]:
         # Certificates for tls:// and the like are taken from Dask's own settings.
         client = Client(address, timeout=_CONNECT_TIMEOUT)
     except (OSError, ValueError, TypeError) as error:
-        cause = " ".join(str(error).split()).replace(address, shown)
+        # What stands before an @ is a name and a password.
+        cause = " ".join(part for part in str(error).split() if "@" not in part)
         raise ClusterError(f"expected a Dask scheduler at {shown}, got no answer: {cause}") from error
     with client:
         if not client.scheduler_info(n_workers=-1)["workers"]:

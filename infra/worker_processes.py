@@ -36,8 +36,24 @@ def start_forking(modules: Sequence[str] = ()) -> None:
         return
     _started = True
     multiprocessing.get_context("forkserver").set_forkserver_preload([*_MODULES, *modules])
-    with _environment(WORKER_ENVIRONMENT):
-        multiprocessing.forkserver.ensure_running()
+    _keep_environment()
+    multiprocessing.forkserver.ensure_running()
+
+
+def _keep_environment() -> None:
+    """Let the process have the environment also where it was killed and is started again, by whoever wants a worker.
+
+    Workers of it would else compute with several threads, which adds numbers in another order.
+    """
+    server = multiprocessing.forkserver._forkserver
+    ensure_running = server.ensure_running
+
+    def ensure_running_as_it_was() -> None:
+        with _environment(WORKER_ENVIRONMENT):
+            ensure_running()
+
+    server.ensure_running = ensure_running_as_it_was  # type: ignore[method-assign]
+    multiprocessing.forkserver.ensure_running = ensure_running_as_it_was
 
 
 @contextlib.contextmanager

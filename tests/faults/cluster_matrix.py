@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,9 +134,9 @@ def _kill_worker(bench: Bench) -> None:
 def _kill_host(bench: Bench) -> None:
     process = bench.wait_for_worker_in_mid_segment()
     bench.fault_begins()
-    for worker in bench.cluster.workers:
+    for worker in list(bench.cluster.workers):
         if process in bench.cluster.worker_processes(worker):
-            end_session(worker)
+            bench.cluster.end_worker(worker)
     bench.end_run()
 
 
@@ -252,7 +252,7 @@ CELLS = (
         says="the same command goes on",
         environment=_SHORT_PATIENCE,
     ),
-    Cell("all workers gone, one comes", _kill_all_workers_another_comes, says="no worker is left"),
+    Cell("all workers gone, one comes", _kill_all_workers_another_comes),
     Cell("flow killed, run again at once", _kill_run, codes=(-signal.SIGKILL, 0)),
     Cell(
         "workers out of memory",
@@ -334,7 +334,7 @@ def try_cell(cell: Cell, data: Path, folder: Path, expected: dict[str, bytes], s
     ended = "same bytes" if not wrong else f"WRONG: {'; '.join(wrong)}"
     codes = ", then ".join(map(str, bench.codes))
     if wrong:
-        (folder / "errors.txt").write_text("\n".join(bench.errors))
+        ended += "\n    " + "\n    ".join(bench.errors[-20:])
     return not wrong, f"{cell.name:32} code {codes:10} longest pause {pause:5.1f} s, {extra:+6.1f} s in all, {ended}"
 
 
@@ -356,3 +356,19 @@ def _bench(cell: Cell, data: Path, folder: Path) -> Iterator[Bench]:
                 bench.pauses.longest()
             if bench.run:
                 end_session(bench.run)
+
+
+def print_matrix(root: Path, words: Sequence[str]) -> int:
+    """Print a line per cell whose name holds one of the words, or of all; how many are wrong."""
+    chosen = [cell for cell in CELLS if not words or any(word in cell.name for word in words)]
+    if not chosen:
+        return 0
+    data, wrong = root / "data", 0
+    make_data(data)
+    expected, seconds = undisturbed(data, root / "undisturbed")
+    print(f"undisturbed: {seconds:.1f} s", flush=True)
+    for number, cell in enumerate(chosen):
+        good, line = try_cell(cell, data, root / str(number), expected, seconds)
+        print(line, flush=True)
+        wrong += not good
+    return wrong

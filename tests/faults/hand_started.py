@@ -71,6 +71,11 @@ class HandStarted:
                 found += [process for process in family if _runs_units(process)]
         return found
 
+    def end_worker(self, worker: subprocess.Popen) -> None:
+        """Kill a worker with its nanny."""
+        end_session(worker)
+        self.workers.remove(worker)
+
     def end_workers(self) -> None:
         """Kill every worker with its nanny."""
         for worker in self.workers:

@@ -1,14 +1,13 @@
 """Every stage of ``extract`` and ``fit``, disturbed in every way, then resumed: are rows and values the same?
 
-By hand: ``python -m tests.faults.interruption_matrix [VICTIM ...]`` (about a minute per cell on two cores). A few of
-its cells are in the tests. Prints a line per cell; ends with code 1 if any cell is not as it should be.
+Part of ``python -m tests.faults``, on local clusters. A few of its cells are in the tests.
 """
 
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.generate_demo_data import DemoDataParams, generate_demo_data
@@ -48,42 +47,41 @@ def _run(arguments: list[str]) -> None:
     subprocess.run([program, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def main() -> int:
-    """Print the matrix; how many cells are wrong."""
-    chosen = [victim for victim in VICTIMS if victim in sys.argv[1:] or len(sys.argv) == 1]
-    wrong = 0
-    with tempfile.TemporaryDirectory(prefix="affwild2-faults-") as scratch:
-        root = Path(scratch)
-        data, before = root / "data", root / "empty"
-        generate_demo_data(data, params=DemoDataParams(2, 2, 0, frames=24))
-        (data / "videos" / "corrupt.mp4").unlink()
-        before.mkdir()
-        for flow, datasets in STAGES.items():
-            whole = Path(shutil.copytree(before, root / f"whole {flow}"))
-            _run(arguments_of(flow, data, whole))
-            expected = data_bytes(whole)
-            for dataset in datasets:
-                for victim in chosen:
-                    started = time.monotonic()
-                    store = Path(shutil.copytree(before, root / "store"))
-                    arguments = arguments_of(flow, data, store)
-                    ended = disturb(arguments, store, dataset=dataset, units=1, victim=victim)
-                    visible = data_bytes(store)
-                    halves = [name for name, found in visible.items() if found != expected.get(name, found)]
-                    _run(arguments)
-                    same = data_bytes(store) == expected
-                    good = same and not halves and not ended.orphans and ended.code in CODES[victim]
-                    wrong += not good
-                    print(
-                        f"{flow:8} {dataset:15} {victim:8} code {ended.code:4}, half-written {len(halves)}, orphans "
-                        f"{len(ended.orphans)}, resumed {'to the same bytes' if same else 'to OTHER bytes'}, "
-                        f"{time.monotonic() - started:.0f} s{'' if good else '  WRONG'}",
-                        flush=True,
-                    )
-                    shutil.rmtree(store)
-            before = whole
+def print_matrix(root: Path, words: Sequence[str]) -> int:
+    """Print a line per cell that has one of the words as flow, dataset or victim, or of all; how many are wrong."""
+    cells = [(flow, dataset, victim) for flow in STAGES for dataset in STAGES[flow] for victim in VICTIMS]
+    chosen = [cell for cell in cells if not words or set(words) & set(cell)]
+    if not chosen:
+        return 0
+    data, before, wrong = root / "data", root / "empty", 0
+    generate_demo_data(data, params=DemoDataParams(2, 2, 0, frames=24))
+    (data / "videos" / "corrupt.mp4").unlink()
+    before.mkdir()
+    for flow in STAGES:
+        whole = Path(shutil.copytree(before, root / f"whole {flow}"))
+        _run(arguments_of(flow, data, whole))
+        expected = data_bytes(whole)
+        for _, dataset, victim in (cell for cell in chosen if cell[0] == flow):
+            store = Path(shutil.copytree(before, root / "store"))
+            good, line = _try_cell(arguments_of(flow, data, store), store, expected, dataset, victim)
+            print(f"{flow:8} {dataset:15} {victim:8} {line}", flush=True)
+            wrong += not good
+            shutil.rmtree(store)
+        before = whole
     return wrong
 
 
-if __name__ == "__main__":
-    sys.exit(1 if main() else 0)
+def _try_cell(
+    arguments: list[str], store: Path, expected: dict[str, bytes], dataset: str, victim: Victim
+) -> tuple[bool, str]:
+    started = time.monotonic()
+    ended = disturb(arguments, store, dataset=dataset, units=1, victim=victim)
+    halves = [name for name, found in data_bytes(store).items() if found != expected.get(name, found)]
+    _run(arguments)
+    same = data_bytes(store) == expected
+    good = same and not halves and not ended.orphans and ended.code in CODES[victim]
+    return good, (
+        f"code {ended.code:4}, half-written {len(halves)}, orphans {len(ended.orphans)}, resumed "
+        f"{'to the same bytes' if same else 'to OTHER bytes'}, {time.monotonic() - started:.0f} s"
+        f"{'' if good else '  WRONG'}"
+    )

@@ -1,5 +1,6 @@
 """Workers of a local cluster: what they were forked from, and what they found in their environment."""
 
+import contextlib
 import os
 import signal
 import time
@@ -53,3 +54,20 @@ def test_workers_come_with_units_and_a_killed_one_is_replaced(client):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert other in after
+
+
+def test_what_was_killed_starts_again_with_the_same_environment(client):
+    """Its workers would else have other numbers of threads, and give other last digits."""
+    (before,) = {facts["parent"] for facts in client.run(facts).values()}
+    os.kill(before, signal.SIGKILL)
+    os.kill(min(client.run(os.getpid).values()), signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while before in (found := {f["parent"]: f for f in client.run(facts, on_error="ignore").values()}) or not found:
+        assert time.monotonic() < deadline
+        for pid in client.run(os.getpid, on_error="ignore").values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(1)
+    for facts_of_worker in found.values():
+        assert facts_of_worker["environment"]["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
+        assert facts_of_worker["environment"]["MALLOC_TRIM_THRESHOLD_"] == "4294967296"

@@ -1,0 +1,28 @@
+"""Work of a few lines for tests of how work reaches workers: it sleeps, or ends its worker. Workers import it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tasks.jobs import Job
+from tasks.units import UnitReport
+
+
+def run_made_up(store_url: str, compute: object, job: Job) -> UnitReport:
+    """Do what the job's arguments say, and append to the file ``log`` in its folder when it began and ended."""
+    began = time.time()
+    if job.arguments.get("ends_its_worker"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(job.arguments["seconds"])
+    with open(Path(job.arguments["folder"], "log"), "a") as log:
+        log.write(f"{job.name} {os.getpid()} {began} {time.time()}\n")
+    return UnitReport(job.name, counts={"units": 1})
+
+
+def made_up_jobs(folder: Path, count: int, *, seconds: float = 0.1, killer: int | None = None) -> list[Job]:
+    """So many jobs; number ``killer`` ends its worker."""
+    return [
+        Job(f"job{n}", f"{n:064x}", {"folder": str(folder), "seconds": seconds, "ends_its_worker": n == killer})
+        for n in range(count)
+    ]
