@@ -25,7 +25,7 @@ def test_layout_is_the_organisers(generated):
             table = read_annotations(layout.annotations_of(task), task=task, set_name=set_name).table
             assert set(table["subject"].to_pylist()) == set(summary.subjects[set_name])
     crops = list_crops(layout.crops["cropped"]).subjects["validation01"]
-    assert crops[-1][0] == 49 and 10 not in [frame for frame, _ in crops]
+    assert crops[-1].frame == 49 and 10 not in [crop.frame for crop in crops]
 
 
 def test_the_face_is_found_exactly_where_labels_say(generated):
