@@ -29,6 +29,10 @@ WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Loc
 DaskOption = Annotated[str | None, typer.Option("--dask-address", help="Dask scheduler to use instead, tcp://...")]
 BackboneOption = Annotated[str | None, typer.Option("--backbone", help="Features variant, if there are several.")]
 SourceOption = Annotated[str | None, typer.Option("--source", help="Faces variant, if there are several.")]
+PredictionsOption = Annotated[str, typer.Option("--out", help="Folder for the predictions.")]
+HeadsOption = Annotated[
+    list[str] | None, typer.Option("--head", help="Head to use; default: the one per task. Repeatable.")
+]
 Task = Literal["expr", "va", "au", "mtl"]
 Source = Literal["mtcnn", "cropped", "cropped_aligned"]
 Edition = Literal["abaw3", "abaw4", "abaw5", "abaw6", "abaw7", "abaw8"]
@@ -142,9 +146,9 @@ def submit(
 @app.command()
 def score(
     videos: Annotated[list[str], typer.Argument(help="Video files, or folders of them.")],
-    out: Annotated[str, typer.Option("--out", help="Folder for the predictions.")],
+    out: PredictionsOption,
     store: Annotated[str | None, typer.Option("--store", help="Where heads are and features go: OUT/store.")] = None,
-    head: Annotated[list[str] | None, typer.Option("--head", help="Head to use; default: the one per task.")] = None,
+    head: HeadsOption = None,
     workers: WorkersOption = None,
     dask_address: DaskOption = None,
 ) -> None:
@@ -167,8 +171,8 @@ def score(
 def rescore(
     videos: Annotated[list[str], typer.Argument(help="Folders of videos, sub-folders included, or video files.")],
     store: StoreOption,
-    out: Annotated[str, typer.Option("--out", help="Folder for the predictions.")],
-    head: Annotated[list[str] | None, typer.Option("--head", help="Head to use; default: the one per task.")] = None,
+    out: PredictionsOption,
+    head: HeadsOption = None,
     settle_seconds: Annotated[
         float, typer.Option("--settle-seconds", min=0, help="How long a file must have stayed as it is.")
     ] = 60.0,
@@ -264,7 +268,10 @@ def forget(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
-    """Remove all that was made of a video: rows, crops, features, predictions."""
+    """Remove all that was made of a video.
+
+    Rows, crops, features, predictions, in every dataset; what cannot be removed is listed.
+    """
     from flows.forget import forget as forget_videos
 
     raise typer.Exit(guarded(lambda: forget_videos(videos, store, out=out, dry_run=dry_run)))

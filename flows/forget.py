@@ -112,7 +112,9 @@ def _video_named(store: Store, given: str, folders: Sequence[Store]) -> str:
     stem = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
     if stem not in known:
         near = difflib.get_close_matches(stem, sorted(known), n=3)
-        there = f"did you mean {', '.join(near)}?" if near else f"{len(known)} videos are known there, none like it"
+        there = (
+            f"did you mean {', '.join(near)}?" if near else f"none of the names known there ({len(known)}) is like it"
+        )
         raise InputError(f"{given}: expected a video that {store.url} knows, found nothing of it; {there}")
     indexed = indexed_path(store, stem)
     if indexed and not _may_be_same(path, location(indexed)):

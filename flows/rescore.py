@@ -137,7 +137,7 @@ def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescore
     }
     told = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)
     total = len(listing.videos) + len(listing.twins)
-    print_line(f"{total} videos" + (f": {told}" if told else ""))
+    print_line(f"{total} video{'' if total == 1 else 's'}" + (f": {told}" if told else ""))
 
 
 def _print_some(lines: Sequence[str], what: str) -> None:

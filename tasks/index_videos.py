@@ -51,10 +51,10 @@ def compute(store: Store, unit: Unit) -> Product:
     index = index_video(path)
     sha256 = None if is_remote(path) else _digest(path)
     check_unchanged(path, before)
-    made_of = fingerprint(stage="index_videos", version=CODE_VERSION, video=sha256)
+    identity = sha256 or fingerprint(size=before[0], etag=before[1])
+    made_of = fingerprint(stage="index_videos", version=CODE_VERSION, video=identity)
     frames = Product(FRAMES, [frames_table(index)], identity=made_of)
     write_product(store, unit.companions[0], frames, fingerprint=unit.fingerprint, started=started)
-    identity = sha256 or fingerprint(size=before[0], etag=before[1])
     product = Product(VIDEOS, [_videos_table(path, before[0], sha256, index)], identity=identity)
     product.counts["frames"] = index.frame_count
     product.details = {
