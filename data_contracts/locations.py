@@ -159,13 +159,7 @@ def read_many(paths: Sequence[str]) -> list[bytes | OSError]:
     remote = [path for path in paths if path.startswith(S3_PREFIX)]
     fs: Any = getattr(location(remote[0]), "fs", None) if remote else None
     found = dict(zip(remote, cat_each(fs, [path[len(S3_PREFIX) :] for path in remote]), strict=True))
-    return [_answer(found[path]) if path in found else _read(path) for path in paths]
-
-
-def _answer(found: bytes | Exception) -> bytes | OSError:
-    if isinstance(found, Exception) and not isinstance(found, FileNotFoundError):
-        raise found
-    return found
+    return [found[path] if path in found else _read(path) for path in paths]
 
 
 def _read(path: str) -> bytes | OSError:

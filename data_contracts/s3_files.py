@@ -37,12 +37,13 @@ class S3Files:
     """
 
     def __init__(self, url: str) -> None:
-        import s3fs
+        options = s3_options()
+        from data_contracts.s3_patience import PatientS3FileSystem
 
         self.url = url.rstrip("/")
         self._root = self.url.removeprefix("s3://")
         # Others write there: what was listed a second ago may not be so any more.
-        self._fs = s3fs.S3FileSystem(use_listings_cache=False, **s3_options())
+        self._fs = PatientS3FileSystem(use_listings_cache=False, **options)
 
     def check_reachable(self) -> None:
         """That the bucket answers, asked before any work: less patiently than later."""
@@ -79,9 +80,6 @@ class S3Files:
         keys = [self._key(path) for path in paths]
         with self._said("a store that can be read", paths[0] if paths else ""):
             found = cat_each(self._fs, keys)
-            for answer in found:
-                if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
-                    raise answer
         return [answer if isinstance(answer, bytes) else b"" for answer in found]
 
     @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """How requests to S3 are made: retries and time limits, the same for every process, and what a failed one means.
 
-Which requests there are is the business of whoever reads or writes. Only who has something on S3 imports ``s3fs``,
-and only inside functions: it takes most of a second.
+Which requests there are is the business of whoever reads or writes. Only who has something on S3 imports ``s3fs``
+or ``s3_patience``, and only inside functions: it takes most of a second.
 """
 
 import asyncio
@@ -14,41 +14,25 @@ from typing import Any
 from data_contracts.errors import InputError
 
 S3_PREFIX = "s3://"
-# A request is tried so often, after waits that grow from 0.1 s to 15 s: a minute in all.
-_TRIES = 12
-# A wrong address, or a server that is gone, is told before any work starts: after two seconds of waits.
-_FIRST_TRIES = 5
+# Whether a server answers at all is asked before any work starts, and less patiently.
+_FIRST_PATIENCE_SECONDS = 30.0
 _CONNECT_SECONDS = 5
-_READ_SECONDS = 30
+# Longest time without a byte of the answer.
+_READ_SECONDS = 15
 # As many requests at a time per process.
 _CONNECTIONS = 32
-_PASSING = ("RequestTimeout", "Throttling", "TooManyRequests", "IncompleteBody", "BadDigest", "OperationAborted", "429")
-_NOT_IMPLEMENTED = 501
 _USER_IN_URL = re.compile(r"//[^/@\s]*@")
 
 
 def s3_options() -> dict[str, Any]:
-    """What ``s3fs.S3FileSystem`` is made with; address and credentials come from the environment (``AWS_...``)."""
-    import s3fs
-    from s3fs.core import set_custom_error_handler
+    """What a file system of S3 is made with; address and credentials come from the environment (``AWS_...``)."""
+    from data_contracts.s3_patience import use_patience
 
-    # One layer of retries, that of s3fs: it also covers answers that are cut off, of which botocore does not know.
-    s3fs.S3FileSystem.retries = _TRIES
-    set_custom_error_handler(_passes)
+    use_patience()
+    # One layer of retries: it also covers answers that are cut off, of which botocore does not know.
     retries = {"mode": "standard", "total_max_attempts": 1}
     limits = {"connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS, "max_pool_connections": _CONNECTIONS}
     return {"config_kwargs": {"retries": retries, **limits}}
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the same request may fare better a little later, beyond what s3fs knows of."""
-    from botocore.exceptions import ConnectionError as NoConnectionError
-
-    response = getattr(error, "response", None) or {}
-    code = str(response.get("Error", {}).get("Code"))
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    at_fault = status >= 500 and status != _NOT_IMPLEMENTED
-    return code in _PASSING or at_fault or isinstance(error, NoConnectionError | ConnectionError)
 
 
 def error_code(error: BaseException | None) -> str:
@@ -61,36 +45,66 @@ def error_code(error: BaseException | None) -> str:
     return ""
 
 
-def cat_each(fs: Any, keys: Sequence[str]) -> list[bytes | Exception]:
-    """The bytes of each file, or why it cannot be read; many at a time, each in one request.
+def cat_each(fs: Any, keys: Sequence[str]) -> list[bytes | FileNotFoundError]:
+    """The bytes of each file, or that it is not there; many at a time, each in one request.
 
-    ``fs.cat`` would take brackets in a name for a pattern, and read other files or none.
+    ``fs.cat`` would take brackets in a name for a pattern, and read other files or none; ``fs.cat_ranges`` would ask a
+    server that has gone for every single file.
+
+    Raises:
+        OSError, botocore.exceptions.BotoCoreError: the first request that failed for good; no others are made then.
     """
-    whole = [None] * len(keys)
-    return list(fs.cat_ranges(list(keys), whole, whole, on_error="return", max_concurrency=1)) if keys else []
+    from fsspec.asyn import sync
+
+    try:
+        return list(sync(fs.loop, _read_each, fs, keys)) if keys else []
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors.exceptions[0].__cause__
+
+
+async def _read_each(fs: Any, keys: Sequence[str]) -> list[bytes | FileNotFoundError]:
+    found: list[bytes | FileNotFoundError] = [b""] * len(keys)
+    numbers = iter(range(len(keys)))
+
+    async def read_some() -> None:
+        for number in numbers:
+            try:
+                # However large, without asking for its size first.
+                found[number] = await fs._cat_file(keys[number], max_concurrency=1)
+            except FileNotFoundError as error:
+                found[number] = error
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(_CONNECTIONS, len(keys))):
+            group.create_task(read_some())
+    return found
 
 
 def check_reachable(fs: Any, bucket: str, what: str, *, kind: type[InputError] = InputError) -> None:
     """That a bucket answers, asked less patiently than what comes later.
 
     Args:
-        fs: the ``s3fs.S3FileSystem``.
+        fs: the file system.
         what: what was expected, for the message.
 
     Raises:
         InputError: (or ``kind``) wrong bucket, credentials or address.
     """
-    fs.retries = _FIRST_TRIES
+    from data_contracts.s3_patience import patience_with_s3
+
+    fs.patience_seconds = min(_FIRST_PATIENCE_SECONDS, patience_with_s3())
     try:
         with said_in_a_line(what, kind=kind):
             fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
     finally:
-        del fs.retries
+        fs.patience_seconds = None
 
 
 def cause_of(error: BaseException) -> str | None:
     """Why a request failed, in a few words, if ``error`` is one of a failed request."""
     from botocore.exceptions import BotoCoreError, NoCredentialsError
+
+    from data_contracts.s3_patience import NoBucketError
 
     if isinstance(error, NoCredentialsError):
         return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
@@ -98,12 +112,18 @@ def cause_of(error: BaseException) -> str | None:
         return f"no permission ({_words(error)}); check the credentials (AWS_...) and the bucket's name"
     if isinstance(error, FileNotFoundError):
         return f"nothing there ({_words(error)}); check the bucket's name"
+    if isinstance(error, NoBucketError):
+        return f"{_words(error)} at {_address()}; check its name, create it first, or set AWS_ENDPOINT_URL_S3"
     is_address = isinstance(error, ValueError) and "Invalid endpoint" in str(error)
     if is_address or isinstance(error, BotoCoreError | OSError | asyncio.TimeoutError):
-        address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
-        cause = f"{_words(error) or type(error).__name__}; check AWS_ENDPOINT_URL_S3 ({address}), then run again"
+        cause = f"{_words(error) or type(error).__name__}; check AWS_ENDPOINT_URL_S3 ({_address()}), then run again"
         return _USER_IN_URL.sub("//", cause)
     return None
+
+
+def _address() -> str:
+    address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+    return _USER_IN_URL.sub("//", address)
 
 
 def _words(error: BaseException) -> str:

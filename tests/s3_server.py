@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import uuid
 from collections.abc import Iterator
 
@@ -35,6 +36,14 @@ def s3_environment(address: str) -> dict[str, str]:
         "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
+
+
+def use_s3(address: str) -> None:
+    """Let this process use the server at an address, whichever it used before; connections are kept by process."""
+    from data_contracts.s3_patience import PatientS3FileSystem
+
+    os.environ.update(s3_environment(address))
+    PatientS3FileSystem.clear_instance_cache()
 
 
 def new_bucket() -> str:

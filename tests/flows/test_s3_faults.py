@@ -1,0 +1,76 @@
+"""Commands on an S3 that answers with errors, cuts connections, is slow, or says nothing: the bytes are the same."""
+
+import pytest
+from distributed import Client
+
+from data_contracts.locations import location
+from flows.command_ends import guarded
+from flows.score import score
+from flows.status import print_status
+from tasks.generate_demo_data import DemoDataParams, generate_demo_data
+from tests.flaky_s3 import (
+    CUT_ANSWER,
+    CUT_BEFORE,
+    CUT_BODY,
+    CUT_UPLOAD,
+    DENIED,
+    ERROR_500,
+    SLOW_DOWN,
+    TRICKLE,
+    Fault,
+    flaky_s3,
+)
+from tests.s3_server import use_s3
+
+# Every tenth request or so fails, those that repeat one that did included.
+FAULTS = {
+    ERROR_500: ("GET|PUT|DELETE|HEAD", 41),
+    SLOW_DOWN: ("GET|PUT|DELETE|HEAD", 29),
+    CUT_BEFORE: ("GET|PUT|DELETE|HEAD", 37),
+    CUT_ANSWER: ("PUT|DELETE", 7),
+    CUT_UPLOAD: ("PUT", 5),
+    CUT_BODY: ("GET", 11),
+    TRICKLE: ("GET", 13),
+}
+
+
+@pytest.fixture
+def flaky(s3_bucket, s3_address, dask_address):
+    """A proxy without faults yet, that this process and the workers use."""
+    with flaky_s3(s3_address) as proxy, Client(dask_address) as client:
+        for address in (proxy.address, s3_address):
+            use_s3(address)
+            client.run(use_s3, address)
+            if address == proxy.address:
+                yield proxy
+
+
+def test_extract_and_score_give_the_same_bytes(flaky, s3_bucket, dask_address, tmp_path):
+    generate_demo_data(tmp_path / "data", params=DemoDataParams(1, 0, 0, frames=24))
+    (tmp_path / "data" / "videos" / "corrupt.mp4").unlink()
+    videos, out = location(f"{s3_bucket}/videos"), location(f"{s3_bucket}/out")
+    videos.fs.put(f"{tmp_path / 'data' / 'videos'}/", videos.path, recursive=True)
+    found = []
+    for faults in (), [Fault(kind, method, every=every) for kind, (method, every) in FAULTS.items()]:
+        flaky.spoil(*faults)
+        score([str(videos)], str(out), dask_address=dask_address)
+        spoiled = {request.spoiled for request in flaky.log}
+        flaky.spoil()
+        out.fs.invalidate_cache()
+        files = out.fs.cat(out.fs.find(out.path))
+        found.append({name: data for name, data in files.items() if "manifest" not in name})
+        out.fs.rm(out.path, recursive=True)
+    assert found[0] == found[1] and any(name.endswith(".csv") for name in found[0])
+    assert spoiled == {*FAULTS, None}
+
+
+def test_what_is_wrong_with_a_bucket_is_one_line(flaky, s3_bucket, capsys):
+    def said(store):
+        assert guarded(lambda: print_status(store)) == 2
+        (line,) = capsys.readouterr().err.strip().split("\n")
+        return line
+
+    assert "expected a store of affwild2, found none; run affwild2 extract first" in said(f"{s3_bucket}/store")
+    assert f"got: there is no bucket never-made at {flaky.address}; check its name" in said("s3://never-made/store")
+    flaky.spoil(Fault(DENIED))
+    assert "got: no permission (Access Denied); check the credentials" in said(f"{s3_bucket}/store")
