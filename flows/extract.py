@@ -117,7 +117,8 @@ def _embed(
     run: Run, source: str, backbone: embed_faces.BackboneChoice, names: Collection[str], videos: Mapping[str, Location]
 ) -> Extracted:
     """Features of all subjects in the videos (or of the subjects) that are named."""
-    faces = [f for f in embed_faces.subjects_of_source(run.store, source) if {f.subject, f.video} & set(names)]
+    wanted = set(names)
+    faces = [f for f in embed_faces.subjects_of_source(run.store, source) if f.subject in wanted or f.video in wanted]
     units = embed_faces.plan_embed_faces(faces, source=source, backbone=backbone)
     summary = run.stage("embed_faces", units, embed_faces.compute, remove_others=True)
     incomplete = {unit.key.value("subject") for unit in units if unit.name in summary.missing}

@@ -80,7 +80,7 @@ def plan_crop_faces(
     videos: Mapping[str, Manifest], *, params: CropParams, segment_frames: int = SEGMENT_FRAMES
 ) -> list[Unit]:
     """One unit per segment of each indexed video; segments are counted from frame 1."""
-    source, weights = source_of(params), detector_weights_digest()
+    source, weights, parameters = source_of(params), detector_weights_digest(), asdict(params)
     units = []
     for stem, manifest in sorted(videos.items()):
         frame_count = manifest.details["frame_count"]
@@ -92,7 +92,7 @@ def plan_crop_faces(
                 video=manifest.identity,
                 first_frame=first,
                 frame_count=count,
-                params=params,
+                params=parameters,
                 weights=weights,
             )
             key = UnitKey("faces", (("source", source), ("video", stem)), f"{number:05d}")
