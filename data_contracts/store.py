@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.errors import InputError
+from data_contracts.kept_manifests import KeptManifests
 from data_contracts.local_files import LocalFiles
 from data_contracts.locations import Location, location
 from data_contracts.manifest import Failure, Manifest, UnitKey, is_failure_path, key_of_manifest_path
@@ -37,7 +38,7 @@ class Store:
         place = location(url)
         self.is_local = isinstance(place, Path)
         self.files = LocalFiles(str(place)) if isinstance(place, Path) else S3Files(str(place))
-        self._read_before = ManifestCache()
+        self._read_before = ManifestCache(None if self.is_local else KeptManifests(str(place)))
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -156,17 +157,27 @@ class Store:
 
         A unit is whole if its part is there with the size that the manifest states.
         """
-        files = self._states(dataset, partitions)
+        folder = UnitKey(dataset, tuple(partitions.items())).folder
+        return self._manifests_in(folder, self.files_below(folder))
+
+    def failures(self, dataset: str, **partitions: str) -> dict[UnitKey, Failure]:
+        """Causes of all units of a dataset whose last try failed."""
+        return self._failures_in(self.files_below(UnitKey(dataset, tuple(partitions.items())).folder))
+
+    def contents(self, dataset: str) -> tuple[dict[UnitKey, Manifest], dict[UnitKey, Failure]]:
+        """Both of a whole dataset, which is listed once; datasets may be asked for from several threads."""
+        files = self.files_below(dataset)
+        return self._manifests_in(dataset, files), self._failures_in(files)
+
+    def _manifests_in(self, folder: str, files: dict[str, FileState]) -> dict[UnitKey, Manifest]:
         found = {}
-        for key, manifest in self._read_before.of_files(files, self.files.read_many):
+        for key, manifest in self._read_before.of_files(folder, files, self.files.read_many):
             part = files.get(f"{key.folder}/{manifest.part}")
             if part and part.size_bytes == manifest.part_bytes:
                 found[key] = manifest
         return dict(sorted(found.items(), key=lambda item: (item[0].partitions, item[0].part)))
 
-    def failures(self, dataset: str, **partitions: str) -> dict[UnitKey, Failure]:
-        """Causes of all units of a dataset whose last try failed."""
-        files = self._states(dataset, partitions)
+    def _failures_in(self, files: dict[str, FileState]) -> dict[UnitKey, Failure]:
         paths = [path for path in files if is_failure_path(path) and key_of_manifest_path(path)]
         notes = zip(paths, self.files.read_many(paths), strict=True)
         pairs = ((key_of_manifest_path(path), Failure.from_json(data)) for path, data in notes)
@@ -229,10 +240,6 @@ class Store:
             if error.errno is not None or type(error) is not OSError:
                 raise
             raise self.distrust_unit(key, f"{manifest.part}: {_one_line(error)}") from error
-
-    def _states(self, dataset: str, partitions: dict[str, str]) -> dict[str, FileState]:
-        """State of every file of a dataset whose leading partitions have the given values, by path, sorted."""
-        return dict(sorted(self.files.states(UnitKey(dataset, tuple(partitions.items())).folder).items()))
 
 
 def _batches_and_schema(

@@ -1,6 +1,7 @@
 """What a store holds: per stage and variant, what is ready and what failed."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from data_contracts.bundles import list_bundles
 from data_contracts.errors import InputError
@@ -24,8 +25,7 @@ def print_status(store_url: str) -> int:
     names = set(store.list_folder(""))
     if not names & {*_DATASETS, *_BUNDLES}:
         raise InputError(f"{store_url}: expected a store of affwild2, found none; run affwild2 extract first")
-    failures = {key: note for name in _DATASETS for key, note in store.failures(name).items()}
-    manifests = {key: m for name in _DATASETS for key, m in store.manifests(name).items()}
+    manifests, failures = _contents(store)
     print_table(
         f"Store {store_url}",
         ["dataset", "variant", "units", "rows", "MB", "failed"],
@@ -41,6 +41,17 @@ def print_status(store_url: str) -> int:
     for key, line in problems:
         print_line(f"in part: {key.dataset} {key}: {line}")
     return 1 if failures or problems else 0
+
+
+def _contents(store: Store) -> tuple[dict[UnitKey, Manifest], dict[UnitKey, Failure]]:
+    """Everything in all datasets; on S3, these are listed side by side."""
+    if store.is_local:
+        found = [store.contents(name) for name in _DATASETS]
+    else:
+        with ThreadPoolExecutor(len(_DATASETS)) as pool:
+            found = list(pool.map(store.contents, _DATASETS))
+    manifests = {key: manifest for both in found for key, manifest in both[0].items()}
+    return manifests, {key: note for both in found for key, note in both[1].items()}
 
 
 def _dataset_rows(

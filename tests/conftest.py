@@ -58,8 +58,9 @@ def s3_address():
 
 
 @pytest.fixture
-def s3_bucket(s3_address, monkeypatch):
-    """URL of an empty bucket there, with an environment that says where it is."""
+def s3_bucket(s3_address, monkeypatch, tmp_path_factory):
+    """URL of an empty bucket there, with an environment that says where it is, and what is kept of it elsewhere."""
+    monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path_factory.mktemp("cache")))
     for name, value in s3_environment(s3_address).items():
         monkeypatch.setenv(name, value)
     return new_bucket()

@@ -20,7 +20,7 @@ def test_a_file_is_read_once_as_long_as_it_is_the_same(mark, reads):
 
     files = {KEY.manifest_path: FileState(9, mark), KEY.failure_path: FileState(9, mark), "faces/x": FileState(1, mark)}
     for _ in range(3):
-        assert cache.of_files(files, read) == [(KEY, manifest(5))]
+        assert cache.of_files("faces", files, read) == [(KEY, manifest(5))]
     assert asked == [KEY.manifest_path] * reads
 
 
@@ -32,6 +32,6 @@ def test_a_file_that_changes_is_read_again_and_garbage_is_nothing():
         (FileState(9, (2, 7)), b"garbage", []),
         (FileState(9, (3, 7)), manifest(3).to_json(), [(KEY, manifest(3))]),
     ):
-        found = cache.of_files({KEY.manifest_path: state}, lambda paths, data=data: [data for _ in paths])
+        found = cache.of_files("faces", {KEY.manifest_path: state}, lambda paths, data=data: [data for _ in paths])
         assert found == expected
-    assert cache.of_files({}, lambda paths: []) == []
+    assert cache.of_files("faces", {}, lambda paths: []) == []
