@@ -5,6 +5,7 @@ run for hours. Here the time since the first try counts. Imported only inside fu
 """
 
 import asyncio
+import math
 import os
 import random
 import time
@@ -100,11 +101,12 @@ def passes(error: Exception) -> bool:
 
 
 def patience_with_s3() -> float:
-    """Two minutes, or what ``AFFWILD2_PATIENCE_SECONDS`` says (``infra.patience`` tells what is none)."""
+    """Two minutes, or what ``AFFWILD2_PATIENCE_SECONDS`` says; runs refuse what is no such number."""
     try:
-        return float(os.environ.get(_VARIABLE) or _PATIENCE_SECONDS)
+        said = float(os.environ.get(_VARIABLE) or _PATIENCE_SECONDS)
     except ValueError:
         return _PATIENCE_SECONDS
+    return said if 0 < said < math.inf else _PATIENCE_SECONDS
 
 
 def use_patience() -> None:
