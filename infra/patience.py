@@ -1,4 +1,4 @@
-"""How long a run waits for what has gone and may come back: a scheduler, workers. With S3 it is shorter (``s3_patience``)."""
+"""How long a run waits for what has gone and may come back: a scheduler, workers (for S3 see ``s3_patience``)."""
 
 import os
 
