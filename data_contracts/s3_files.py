@@ -11,7 +11,7 @@ from typing import IO, NamedTuple
 
 from data_contracts.errors import StoreError
 from data_contracts.manifest_cache import FileState
-from data_contracts.s3_requests import cat_each, check_reachable, error_code, s3_options, said_in_a_line
+from data_contracts.s3_requests import cat_each, check_reachable, error_code, less_patiently, s3_options, said_in_a_line
 
 # The file is not as the request wants it, or others write it at this moment.
 _OTHERWISE = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412")
@@ -49,6 +49,12 @@ class S3Files:
         """That the bucket answers, asked before any work: less patiently than later."""
         bucket = self._root.split("/", 1)[0]
         check_reachable(self._fs, bucket, f"{self.url}: expected a store in a bucket that answers", kind=StoreError)
+
+    @contextlib.contextmanager
+    def less_patiently(self) -> Iterator[None]:
+        """While the block runs, half a minute is enough to know that the server does not answer."""
+        with less_patiently(self._fs):
+            yield
 
     def locate(self, path: str) -> str:
         """What a person would type to find ``path``."""

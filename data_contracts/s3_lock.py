@@ -71,7 +71,7 @@ class S3Lock:
         if self._renewer.is_alive():
             self._renewer.join(_ASK_SECONDS)
         # If it cannot be taken away now, it will not be renewed.
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(StoreError), self._files.less_patiently():
             if self._is_ours(self._files.look(LOCK)):
                 self._files.remove(LOCK)
 

@@ -14,8 +14,8 @@ from typing import Any
 from data_contracts.errors import InputError
 
 S3_PREFIX = "s3://"
-# Whether a server answers at all is asked before any work starts, and less patiently.
-_FIRST_PATIENCE_SECONDS = 30.0
+# Before any work starts, and when all is over.
+_SHORT_PATIENCE_SECONDS = 30.0
 _CONNECT_SECONDS = 5
 # Longest time without a byte of the answer.
 _READ_SECONDS = 15
@@ -90,12 +90,18 @@ def check_reachable(fs: Any, bucket: str, what: str, *, kind: type[InputError] =
     Raises:
         InputError: (or ``kind``) wrong bucket, credentials or address.
     """
+    with said_in_a_line(what, kind=kind), less_patiently(fs):
+        fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+
+
+@contextlib.contextmanager
+def less_patiently(fs: Any) -> Iterator[None]:
+    """While the block runs, half a minute is enough to know that a server does not answer."""
     from data_contracts.s3_patience import patience_with_s3
 
-    fs.patience_seconds = min(_FIRST_PATIENCE_SECONDS, patience_with_s3())
+    fs.patience_seconds = min(_SHORT_PATIENCE_SECONDS, patience_with_s3())
     try:
-        with said_in_a_line(what, kind=kind):
-            fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+        yield
     finally:
         fs.patience_seconds = None
 
