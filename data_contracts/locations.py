@@ -99,6 +99,11 @@ def _state_of(found: dict[str, Any]) -> list[Any]:
     return [found["size"], str(found.get("ETag", "")).strip('"')]
 
 
+def is_file_or_lost_link(place: Location) -> bool:
+    """Whether a file is there, or a link that should lead to one and leads nowhere, or round and round."""
+    return place.is_file() or (isinstance(place, Path) and place.is_symlink() and not place.exists())
+
+
 def entries_of(folder: Location) -> list[Location]:
     """What lies directly in a folder, sorted by name."""
     found: list[Location] = list(folder.iterdir())

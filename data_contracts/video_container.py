@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
@@ -89,10 +90,12 @@ def check_claims(source: VideoSource) -> None:
 @contextmanager
 def _readable(source: VideoSource) -> Iterator[Any]:
     """The source, or a file that reads from S3; if it cannot, that is the cause of whatever else went wrong."""
+    name = name_of(source)
     if not is_remote(source):
+        if isinstance(source, str | PathLike):
+            _check_is_file(source, name)
         yield source
         return
-    name = name_of(source)
     try:
         file = open_ranged(location(source))
     except FileNotFoundError as error:
@@ -101,6 +104,19 @@ def _readable(source: VideoSource) -> Iterator[Any]:
         yield file
     finally:
         file.raise_if_failed()
+
+
+def _check_is_file(path: str | PathLike[str], name: str) -> None:
+    """That a link leads somewhere, and that opening will not wait for what never comes."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if os.path.islink(path):
+            got = f"a link to {os.readlink(path)}, where no file is"
+            raise InputError(f"{name}: expected a video file, got {got}; mend the link or remove it") from error
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"{name}: expected a video file, got a pipe or a device; leave it out")
 
 
 def _best_of(container: InputContainer, streams: list[VideoStream]) -> VideoStream:

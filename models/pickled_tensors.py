@@ -65,8 +65,9 @@ def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
 
 def _checked(file: IO[bytes]) -> IO[bytes]:
     end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-    if end and end[zipfile._ECD_SIZE] > _MAX_DIRECTORY_BYTES:  # type: ignore[attr-defined]
-        raise ValueError(f"expected an archive of a few files, got a list of them of {end[5]:,} bytes")
+    size = end[zipfile._ECD_SIZE] if end else 0  # type: ignore[attr-defined]
+    if size > _MAX_DIRECTORY_BYTES:
+        raise ValueError(f"expected an archive of a few files, got a list of them of {size:,} bytes")
     return file
 
 

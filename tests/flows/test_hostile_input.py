@@ -40,10 +40,11 @@ def test_every_bad_video_is_one_line_and_the_good_ones_are_complete(tmp_path, da
     odd_names = ["it's.mp4", 'a "quoted" name.mp4', "line\nfeed.mp4", "ünï-顔.mp4", "-dash.mp4", "a=b%2F&c.mp4"]
     for name in [*odd_names, "顔" * 80 + ".mp4"]:
         shutil.copy(data / "one frame.mp4", data / name)
+    (data / "lost.mp4").symlink_to(tmp_path / "nowhere.mp4")
     (data / os.fsdecode(b"bad\xff.mp4")).write_bytes((data / "one frame.mp4").read_bytes())
     before = {path for path in tmp_path.rglob("*") if store.url not in str(path)}
 
-    with pytest.raises(SomeFailedError, match="6 failed, 1 used in part, all else is complete"):
+    with pytest.raises(SomeFailedError, match="7 failed, 1 used in part, all else is complete"):
         extract(data, store.url, dask_address=dask_address)
 
     printed = capsys.readouterr().out
@@ -54,6 +55,7 @@ def test_every_bad_video_is_one_line_and_the_good_ones_are_complete(tmp_path, da
         ("sound.mp4", "expected a video stream, got audio"),
         ("bad\\udcff.mp4", "expected a file name in UTF-8"),
         ("huge.mov", "expected frames of at most 66,355,200 pixels, got 8200 x 8100"),
+        ("lost.mp4", "got a link to "),
         ("list.mp4", "expected a readable video file"),
     ):
         assert sum(name in line and cause in line for line in failed) == 1, (name, failed)
