@@ -7,11 +7,11 @@ and only inside functions: it takes most of a second.
 import asyncio
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data_contracts.errors import InputError
+from data_contracts.urls import without_own_secrets
 
 S3_PREFIX = "s3://"
 # A request is tried so often, after waits that grow from 0.1 s to 15 s: a minute in all.
@@ -24,7 +24,6 @@ _READ_SECONDS = 30
 _CONNECTIONS = 32
 _PASSING = ("RequestTimeout", "Throttling", "TooManyRequests", "IncompleteBody", "BadDigest", "OperationAborted", "429")
 _NOT_IMPLEMENTED = 501
-_USER_IN_URL = re.compile(r"//[^/@\s]*@")
 
 
 def s3_options() -> dict[str, Any]:
@@ -102,12 +101,13 @@ def cause_of(error: BaseException) -> str | None:
     if is_address or isinstance(error, BotoCoreError | OSError | asyncio.TimeoutError):
         address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
         cause = f"{_words(error) or type(error).__name__}; check AWS_ENDPOINT_URL_S3 ({address}), then run again"
-        return _USER_IN_URL.sub("//", cause)
+        return without_own_secrets(cause)
     return None
 
 
 def _words(error: BaseException) -> str:
-    return " ".join(str(error.args[-1] if error.args else error).split())[:200]
+    # Cut only what holds no secret any more: a part of one would not be known for one.
+    return without_own_secrets(" ".join(str(error.args[-1] if error.args else error).split()))[:200]
 
 
 @contextlib.contextmanager

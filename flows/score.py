@@ -17,6 +17,7 @@ from data_contracts.locations import (
     is_file_or_lost_link,
     reading_inputs,
 )
+from data_contracts.urls import StoreParameter
 from flows.console import print_line, print_table
 from flows.extract import DEFAULT_BACKBONE, Extracted, extract_videos
 from flows.run import Run
@@ -140,7 +141,9 @@ def _videos_in(folder: Location) -> list[Location]:
 def score(
     videos: Annotated[list[LocationParameter], Field(description="video files or folders of them", min_length=1)],
     out: Annotated[LocationParameter, Field(description="folder for the predictions")],
-    store: Annotated[str | None, Field(description="where heads are and features go; none: OUT/store")] = None,
+    store: Annotated[
+        StoreParameter | None, Field(description="where heads are and features go; none: OUT/store")
+    ] = None,
     heads: Annotated[list[str] | None, Field(description="names of heads; none: the one of each task")] = None,
     dask_address: str | None = None,
     workers: Annotated[int | None, Field(ge=1)] = None,
