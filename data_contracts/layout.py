@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 from data_contracts.annotations import MTL_FILES
 from data_contracts.editions import ABAW3_FOLDERS, challenge_of_folder, task_of_test_list
 from data_contracts.errors import InputError
-from data_contracts.locations import ListedFile, Location, entries_of, forget_listings, list_many, reading_inputs
+from data_contracts.locations import (
+    ListedFile,
+    Location,
+    entries_of,
+    forget_listings,
+    is_file_or_lost_link,
+    list_many,
+    reading_inputs,
+)
 from data_contracts.vocabulary import MAX_FRAME, SUBJECT_SIDES, TaskName, video_of_subject
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
@@ -134,7 +142,9 @@ def _find_videos(folders: list[Location]) -> dict[str, Location]:
     found: dict[str, Location] = {}
     for folder in folders:
         for path in entries_of(folder):
-            if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith(".") or not path.is_file():
+            if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith("."):
+                continue
+            if not is_file_or_lost_link(path):
                 continue
             if path.stem in found:
                 raise InputError(f"{path}: expected one video per name, found also {found[path.stem]}; rename one")

@@ -11,6 +11,7 @@ from typing import IO
 
 from data_contracts.errors import InputError, StoreError
 from data_contracts.manifest_cache import FileState
+from data_contracts.store_paths import within
 
 # Folder of a store in which files lie until they are whole.
 UNFINISHED = ".unfinished"
@@ -104,8 +105,12 @@ class LocalFiles:
         """Nothing: a folder that is not there is made."""
 
     def locate(self, path: str) -> str:
-        """What a person would type to find ``path``."""
-        return f"{self.root}/{path}"
+        """What a person would type to find ``path``.
+
+        Raises:
+            InputError: (here as in every method) it leads out of the folder.
+        """
+        return f"{self.root}/{within(path)}"
 
     @contextlib.contextmanager
     def replacing(self, path: str) -> Iterator[IO[bytes]]:
@@ -152,7 +157,7 @@ class LocalFiles:
 
     def states(self, folder: str) -> dict[str, FileState]:
         """State of every file below a folder, by path."""
-        return dict(local_states(self.root, folder))
+        return dict(local_states(self.root, within(folder)))
 
     def remove_folder(self, path: str) -> None:
         """Remove a folder with all that is in it; nothing happens if it is not there."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from data_contracts.errors import InputError
 from data_contracts.s3_requests import S3_PREFIX, cat_each, check_reachable, s3_options, said_in_a_line
+from data_contracts.urls import NoCredentials, check_no_credentials
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -39,13 +40,14 @@ def location(text: Any) -> Location:
     """The location that a text names; what is one already stays as it is.
 
     Raises:
-        InputError: another protocol than ``file://`` and ``s3://``, or a mistake in the URL.
+        InputError: another protocol than ``file://`` and ``s3://``, a mistake in the URL, or credentials in it.
     """
     if not isinstance(text, str):
         return text if isinstance(text, Path) or is_remote(text) else Path(text)
     found = _PROTOCOL.match(text)
     if not found:
         return Path(text)
+    check_no_credentials(text, what="location")
     if text.startswith("file:///"):
         return Path(text.removeprefix("file://"))
     bucket = text.removeprefix(S3_PREFIX).split("/", 1)[0]
@@ -97,6 +99,11 @@ def file_state(place: Location, *, as_listed: bool = False) -> list[Any]:
 
 def _state_of(found: dict[str, Any]) -> list[Any]:
     return [found["size"], str(found.get("ETag", "")).strip('"')]
+
+
+def is_file_or_lost_link(place: Location) -> bool:
+    """Whether a file is there, or a link that should lead to one and leads nowhere, or round and round."""
+    return place.is_file() or (isinstance(place, Path) and place.is_symlink() and not place.exists())
 
 
 def entries_of(folder: Location) -> list[Location]:
@@ -184,7 +191,7 @@ def reading_inputs(*places: Location) -> Iterator[None]:
         yield
 
 
-class _FromText:
+class _FromText(NoCredentials):
     """Tells pydantic, without importing it here, how a parameter becomes a location."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:

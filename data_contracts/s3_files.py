@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 from data_contracts.errors import StoreError
 from data_contracts.manifest_cache import FileState
 from data_contracts.s3_requests import cat_each, check_reachable, error_code, less_patiently, s3_options, said_in_a_line
+from data_contracts.store_paths import within
 
 # The file is not as the request wants it, or others write it at this moment.
 _OTHERWISE = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412")
@@ -33,7 +34,7 @@ class Look(NamedTuple):
 class S3Files:
     """Files below ``s3://BUCKET/PREFIX``; ``path`` is relative to it. ``local_files`` has the same for disks.
 
-    Every method raises ``StoreError`` where a request fails for good.
+    Every method raises ``StoreError`` where a request fails for good, and ``InputError`` of a path that leads out.
     """
 
     def __init__(self, url: str) -> None:
@@ -58,7 +59,7 @@ class S3Files:
 
     def locate(self, path: str) -> str:
         """What a person would type to find ``path``."""
-        return f"{self.url}/{path}"
+        return f"{self.url}/{within(path)}"
 
     @contextlib.contextmanager
     def replacing(self, path: str) -> Iterator[IO[bytes]]:
@@ -176,7 +177,7 @@ class S3Files:
         return Look(str(found["ETag"]), age, found.get("Metadata", {}).get(_NOTE, ""))
 
     def _key(self, path: str) -> str:
-        return f"{self._root}/{path}".rstrip("/")
+        return f"{self._root}/{within(path)}".rstrip("/")
 
     @contextlib.contextmanager
     def _said(self, expected: str, path: str, may_be_missing: bool = False) -> Iterator[None]:

@@ -7,11 +7,11 @@ or ``s3_patience``, and only inside functions: it takes most of a second.
 import asyncio
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data_contracts.errors import InputError
+from data_contracts.urls import without_own_secrets
 
 S3_PREFIX = "s3://"
 # Before any work starts, and when all is over.
@@ -21,7 +21,6 @@ _CONNECT_SECONDS = 5
 _READ_SECONDS = 15
 # As many requests at a time per process.
 _CONNECTIONS = 32
-_USER_IN_URL = re.compile(r"//[^/@\s]*@")
 
 
 def s3_options() -> dict[str, Any]:
@@ -123,17 +122,18 @@ def cause_of(error: BaseException) -> str | None:
     is_address = isinstance(error, ValueError) and "Invalid endpoint" in str(error)
     if is_address or isinstance(error, BotoCoreError | OSError | asyncio.TimeoutError):
         cause = f"{_words(error) or type(error).__name__}; check AWS_ENDPOINT_URL_S3 ({_address()}), then run again"
-        return _USER_IN_URL.sub("//", cause)
+        return without_own_secrets(cause)
     return None
 
 
 def _address() -> str:
     address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
-    return _USER_IN_URL.sub("//", address)
+    return without_own_secrets(address)
 
 
 def _words(error: BaseException) -> str:
-    return " ".join(str(error.args[-1] if error.args else error).split())[:200]
+    # Cut only what holds no secret any more: a part of one would not be known for one.
+    return without_own_secrets(" ".join(str(error.args[-1] if error.args else error).split()))[:200]
 
 
 @contextlib.contextmanager

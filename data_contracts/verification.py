@@ -18,6 +18,8 @@ from data_contracts.vocabulary import TASKS, TaskName, video_of_subject
 _FAULTS_PER_KIND = 5
 _MAX_ZIP_FILES = 10_000
 _MAX_ZIP_BYTES = 4 * MAX_TEXT_BYTES
+# Of the list of files, which zipfile reads at once and keeps as objects ten times as large.
+_MAX_ZIP_LIST_BYTES = 4 << 20
 _BOM = b"\xef\xbb\xbf"
 # What zipfile raises on archives that are damaged, encrypted, or packed in a way that it does not know.
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, ValueError, OverflowError)
@@ -111,6 +113,9 @@ def _read_zip(name: str, file: IO[bytes]) -> tuple[dict[str, bytes], list[Fault]
     files: dict[str, bytes] = {}
     faults: list[Fault] = []
     try:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+        if end and (size := end[zipfile._ECD_SIZE]) > _MAX_ZIP_LIST_BYTES:  # type: ignore[attr-defined]
+            return {}, [Fault(name, 0, f"expected a submission, got a zip with a list of files of {size:,} bytes")]
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             total = sum(entry.file_size for entry in entries)

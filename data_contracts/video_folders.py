@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from data_contracts.errors import InputError
 from data_contracts.layout import VIDEO_SUFFIXES
-from data_contracts.locations import Location, file_state, forget_listings, is_remote, reading_inputs
+from data_contracts.locations import (
+    Location,
+    file_state,
+    forget_listings,
+    is_file_or_lost_link,
+    is_remote,
+    reading_inputs,
+)
 from data_contracts.sealed_json import from_sealed_json, to_sealed_json
 from data_contracts.store import Store
 
@@ -42,8 +49,8 @@ class VideoListing:
 def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) -> VideoListing:
     """Video files, and those of all folders and their sub-folders, but for hidden ones and those in ``leave_out``.
 
-    A folder may be empty. On S3, where there are no folders but only names that begin alike, a prefix under which
-    nothing lies counts as an empty one.
+    A link that leads nowhere counts as a video: whoever opens it says so. A folder may be empty. On S3, where there are
+    no folders but only names that begin alike, a prefix under which nothing lies counts as an empty one.
 
     Raises:
         InputError: a path does not exist, is a folder that cannot be listed, or is a file that is no video; or S3 does
@@ -107,7 +114,7 @@ def _videos_below(folder: Path, skipped: Collection[str], unreadable: list[str])
         )
         for name in sorted(names):
             path = Path(where, name)
-            if path.suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".") and path.is_file():
+            if path.suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".") and is_file_or_lost_link(path):
                 yield path
 
 

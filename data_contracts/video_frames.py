@@ -33,6 +33,8 @@ ThreadType = Literal["NONE", "AUTO", "FRAME", "SLICE"]
 # More than this, and the time stamps of the index are not those of the decoder.
 _MAX_DROPPED_FRAMES = 4
 _MAX_DROPPED_SHARE = 0.1
+# 25 MB of RGB: a chunk of so many is let be, whatever its frames were expected to be like.
+_SMALL_CHUNK_PIXELS = 1 << 23
 
 FrameChunk = tuple[NDArray[np.int32], NDArray[np.uint8]]
 _Numbered = Iterator[tuple[int, VideoFrame]]
@@ -65,12 +67,12 @@ def read_segment(
     the whole segment, and their pixels, uint8 RGB ``[b, height, width, 3]``, upright. A number that is left
     out belongs to a frame that could not be decoded, or lies past the end; the numbers after it are right all
     the same. The exception is an index that is not ``seekable``: there frames are counted, and a loss shows
-    at the end of the video. A video that changes its picture size starts a new chunk there. Memory is one
-    chunk plus the decoder's own.
+    at the end of the video. A video that changes its picture size starts a new chunk there, of fewer frames
+    if they are larger. Memory is one chunk plus the decoder's own.
 
     Raises:
         ValueError: ``first_frame``, ``frame_count`` or ``chunk_frames`` below 1.
-        InputError: the file cannot be opened.
+        InputError: the file cannot be opened, or a frame is larger than ``video_limits`` allow.
         OSError: the disk or the network failed.
     """
     asked = {"first_frame": first_frame, "frame_count": frame_count, "chunk_frames": chunk_frames}
@@ -79,7 +81,8 @@ def read_segment(
             raise ValueError(f"{name_of(source)}: expected {name} >= 1, got {value}")
     last = min(first_frame + frame_count - 1, index.frame_count)
     pictures = _find_frames(source, index, first=first_frame, last=last, thread_type=thread_type)
-    return _collect_chunks(pictures, index.rotation_degrees, chunk_frames)
+    chunk_pixels = max(_SMALL_CHUNK_PIXELS, chunk_frames * index.width_px * index.height_px)
+    return _collect_chunks(pictures, index.rotation_degrees, chunk_frames, chunk_pixels)
 
 
 def _find_frames(
@@ -197,18 +200,20 @@ def _demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[An
 
 
 def _collect_chunks(
-    numbered: Iterable[tuple[int, VideoFrame]], degrees: int, chunk_frames: int
+    numbered: Iterable[tuple[int, VideoFrame]], degrees: int, chunk_frames: int, chunk_pixels: int
 ) -> Iterator[FrameChunk]:
     reformatter = VideoReformatter()
     numbers: list[int] = []
     pixels: NDArray[np.uint8] | None = None
     for number, frame in numbered:
         rgb = _upright_rgb(reformatter, frame, degrees)
-        if pixels is not None and (len(numbers) == chunk_frames or rgb.shape != pixels.shape[1:]):
+        if pixels is not None and (len(numbers) == len(pixels) or rgb.shape != pixels.shape[1:]):
             yield np.array(numbers, dtype=np.int32), pixels[: len(numbers)]
             numbers, pixels = [], None
         if pixels is None:
-            pixels = np.empty((chunk_frames, *rgb.shape), dtype=np.uint8)
+            # The index knows the size of the first frame only; others may be hundreds of times as large.
+            room = min(chunk_frames, max(1, chunk_pixels // (rgb.shape[0] * rgb.shape[1])))
+            pixels = np.empty((room, *rgb.shape), dtype=np.uint8)
         pixels[len(numbers)] = rgb
         numbers.append(number)
     if pixels is not None:

@@ -19,8 +19,16 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from data_contracts.errors import InputError
-from data_contracts.video_container import decode_packets, is_flush, name_of, open_video, raise_machine_error
+from data_contracts.video_container import (
+    check_claims,
+    decode_packets,
+    is_flush,
+    name_of,
+    open_video,
+    raise_machine_error,
+)
 from data_contracts.video_index import VideoIndex, VideoSource, even_times_seconds
+from data_contracts.video_limits import video_limits
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -65,12 +73,13 @@ def index_video(source: VideoSource) -> VideoIndex:
     early is indexed as far as it goes, and ``problem`` says so.
 
     Raises:
-        InputError: not a video, unreadable, or without a single frame.
+        InputError: not a video, unreadable, without a single frame, or larger than ``video_limits`` allow.
         OSError: the disk or the network failed while reading.
     """
     name = name_of(source)
+    check_claims(source)
     with open_video(source) as (container, stream):
-        packets = _read_packets(container, stream)
+        packets = _read_packets(container, stream, name)
         problem = "; ".join(_problems(container, stream, packets)) or None
         has_pts = _pts_are_presentation_times(container, stream, packets)
     with open_video(source) as (container, stream):
@@ -79,15 +88,17 @@ def index_video(source: VideoSource) -> VideoIndex:
             detail = f" ({problem})" if problem else ""
             raise InputError(f"{name}: expected a video with frames, got none{detail}; replace the file")
         index = _build_index(stream, packets, head, has_pts=has_pts, problem=problem)
+    video_limits().check_duration(name, index.duration_seconds)
     if problem:
         _LOGGER.warning("%s: %s", name, problem)
     return index
 
 
-def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
+def _read_packets(container: InputContainer, stream: VideoStream, name: str) -> _Packets:
     rows: list[tuple[int | None, int | None, bool]] = []
     end: int | None = None
     seen, damaged, stopped = 0, 0, None
+    limits = video_limits()
     try:
         for packet in container.demux(stream):
             if is_flush(packet):
@@ -99,6 +110,7 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
                 end = after if end is None else max(end, after)
             if packet.size and not packet.is_discard:
                 rows.append((packet.pts, packet.dts, packet.is_keyframe))
+                limits.check_frames(name, len(rows))
     except av.FFmpegError as error:
         raise_machine_error(error, container.name)
         stopped = str(error.strerror)

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from data_contracts.errors import InputError
+from data_contracts.urls import check_no_credentials
 from flows.workers import start_ahead
 from infra.imports import leave_out_pandas
 from infra.interruption import EXIT_INTERRUPTED, end_now, ending_at_once
@@ -23,6 +24,10 @@ def run_flow(name: str, check: Callable[[], None] | None = None, **parameters: A
     """Run a flow and turn its end into an exit code: here, or recorded on the server that ``PREFECT_API_URL`` names."""
 
     def run() -> int:
+        # A server would keep what it is told, also of a run that is then refused.
+        for what, value in parameters.items():
+            for text in value if isinstance(value, list | tuple) else (value,):
+                check_no_credentials(str(text), what=what)
         if check:
             check()
         leave_out_pandas()

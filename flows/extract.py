@@ -10,6 +10,7 @@ from data_contracts.errors import InputError
 from data_contracts.layout import DataLayout, find_data, list_crops, subjects_of_videos
 from data_contracts.locations import Location, LocationParameter, reading_inputs
 from data_contracts.manifest import Manifest
+from data_contracts.urls import StoreParameter
 from flows.console import print_line
 from flows.run import Run
 from models.precision import Precision
@@ -163,7 +164,7 @@ def extract(
         LocationParameter,
         Field(description="folder in the organisers' layout, or a folder of videos; a path or s3:// URL"),
     ],
-    store: Annotated[str, Field(description="where results go: a path, file:// or s3:// URL")],
+    store: Annotated[StoreParameter, Field(description="where results go: a path, file:// or s3:// URL")],
     source: Source | None = None,
     backbone: str = DEFAULT_BACKBONE,
     weights: str | None = None,

@@ -9,6 +9,7 @@ from pydantic import Field, validate_call
 from data_contracts.bundles import Bundle, find_bundle
 from data_contracts.layout import find_data
 from data_contracts.locations import Location, LocationParameter, reading_inputs
+from data_contracts.urls import StoreParameter
 from data_contracts.vocabulary import SetName, TaskName
 from flows.console import print_line, print_table
 from flows.run import Run
@@ -133,7 +134,7 @@ def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
 @validate_call
 def fit(
     task: TaskName,
-    store: Annotated[str, Field(description="where features are and results go")],
+    store: Annotated[StoreParameter, Field(description="where features are and results go")],
     annotations: Annotated[
         LocationParameter, Field(description="the organisers' annotation folder, or one that holds it")
     ],

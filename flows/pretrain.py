@@ -11,6 +11,7 @@ from data_contracts.errors import InputError
 from data_contracts.fingerprint import fingerprint, variant_name
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.pictures import read_pictures
+from data_contracts.urls import StoreParameter
 from flows.console import print_line, print_table
 from flows.run import Run
 from models.pretraining_recipes import Goal, PretrainingName, get_pretraining
@@ -88,7 +89,7 @@ def print_trained(run: Run, bundle: Bundle, choice: PretrainingChoice) -> None:
 def pretrain(
     goal: Annotated[Goal, Field(description="identity: who it is (step 1); emotion: expressions (step 2)")],
     data: Annotated[Path, Field(description="CSV file with labels, AffectNet's CSV, or a folder of people")],
-    store: Annotated[str, Field(description="where crops, checkpoints and the backbone go")],
+    store: Annotated[StoreParameter, Field(description="where crops, checkpoints and the backbone go")],
     backbone: Annotated[str, Field(description="name in the registry")] = "efficientnet_lite0",
     weights: Annotated[str | None, Field(description="safetensors file to start from")] = None,
     validation: Annotated[Path | None, Field(description="pictures to measure on; none holds out people")] = None,

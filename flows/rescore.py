@@ -10,6 +10,7 @@ from pydantic import Field, validate_call
 
 from data_contracts.locations import Location, LocationParameter, location
 from data_contracts.store import Store
+from data_contracts.urls import StoreParameter
 from data_contracts.video_folders import Arrivals, VideoListing, list_videos, split_settled
 from flows.console import print_line
 from flows.run import Run
@@ -48,7 +49,9 @@ def rescore(
     videos: Annotated[
         list[LocationParameter], Field(description="folders of videos (with sub-folders), or files", min_length=1)
     ],
-    store: Annotated[str, Field(description="where heads are and features go: a path, file:// or s3:// URL")],
+    store: Annotated[
+        StoreParameter, Field(description="where heads are and features go: a path, file:// or s3:// URL")
+    ],
     out: Annotated[LocationParameter, Field(description="folder for the predictions")],
     heads: Annotated[list[str] | None, Field(description="names of heads; none: the one of each task")] = None,
     settle_seconds: Annotated[

@@ -17,6 +17,7 @@ from data_contracts.errors import InputError, printable
 from data_contracts.manifest import Failure
 from data_contracts.store import Store
 from data_contracts.store_claim import check_code_version, claim_store
+from data_contracts.video_limits import video_limits
 from flows.console import print_error, print_line, print_table
 from flows.stage_summary import StageSummary, work_here
 from flows.workers import WORKER_MODULES
@@ -72,6 +73,7 @@ class Run:
         try:
             default_engine()
             patience_seconds()
+            video_limits()
         except ValueError as error:
             raise InputError(str(error)) from error
         self._raise_if_lost = self._stack.enter_context(claim_store(self.store, on_wait=print_error))

@@ -9,7 +9,15 @@ from pydantic import Field, validate_call
 from data_contracts.bundles import Bundle, list_bundles, require_bundle
 from data_contracts.errors import InputError
 from data_contracts.layout import VIDEO_SUFFIXES
-from data_contracts.locations import Location, LocationParameter, entries_of, forget_listings, reading_inputs
+from data_contracts.locations import (
+    Location,
+    LocationParameter,
+    entries_of,
+    forget_listings,
+    is_file_or_lost_link,
+    reading_inputs,
+)
+from data_contracts.urls import StoreParameter
 from flows.console import print_line, print_table
 from flows.extract import DEFAULT_BACKBONE, Extracted, extract_videos
 from flows.run import Run
@@ -126,14 +134,16 @@ def _find_videos(paths: Sequence[Location]) -> dict[str, Location]:
 
 def _videos_in(folder: Location) -> list[Location]:
     inside = (path for path in entries_of(folder) if path.suffix.lower() in VIDEO_SUFFIXES)
-    return [path for path in inside if path.is_file() and not path.name.startswith(".")]
+    return [path for path in inside if is_file_or_lost_link(path) and not path.name.startswith(".")]
 
 
 @validate_call
 def score(
     videos: Annotated[list[LocationParameter], Field(description="video files or folders of them", min_length=1)],
     out: Annotated[LocationParameter, Field(description="folder for the predictions")],
-    store: Annotated[str | None, Field(description="where heads are and features go; none: OUT/store")] = None,
+    store: Annotated[
+        StoreParameter | None, Field(description="where heads are and features go; none: OUT/store")
+    ] = None,
     heads: Annotated[list[str] | None, Field(description="names of heads; none: the one of each task")] = None,
     dask_address: str | None = None,
     workers: Annotated[int | None, Field(ge=1)] = None,

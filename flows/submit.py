@@ -9,6 +9,7 @@ from data_contracts.bundles import Bundle, find_bundle, list_bundles, require_bu
 from data_contracts.editions import EditionName, rows_by
 from data_contracts.errors import InputError
 from data_contracts.locations import Location, LocationParameter, forget_listings, reading_inputs
+from data_contracts.urls import StoreParameter
 from data_contracts.vocabulary import TaskName
 from flows.console import print_line, print_table
 from flows.run import Run
@@ -118,7 +119,7 @@ def print_submissions(run: Run, bundles: list[Bundle]) -> None:
 @validate_call
 def submit(
     task: TaskName,
-    store: Annotated[str, Field(description="where features and heads are, and results go")],
+    store: Annotated[StoreParameter, Field(description="where features and heads are, and results go")],
     test_list: Annotated[
         LocationParameter, Field(description="the organisers' list of test subjects, or of frames for mtl")
     ],

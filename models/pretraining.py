@@ -5,7 +5,6 @@ import io
 import logging
 import math
 import os
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -239,8 +238,9 @@ class BackboneTrainer:
             parameters = trained_layers(self._network, phase, frozen_stages=self.recipe.frozen_stages)
             optimizer = make_optimizer(parameters, phase, weight_decay=self.recipe.weight_decay)
             optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-            logger.warning("the checkpoint cannot be read, training starts anew: %s", str(error).splitlines()[0])
+        except Exception as error:
+            cause = " ".join(str(error).split())[:300] or type(error).__name__
+            logger.warning("the checkpoint cannot be read, training starts anew: %s", cause)
             for network, tensors in zip(networks, before, strict=True):
                 network.load_state_dict(tensors)
             return False

@@ -71,22 +71,33 @@ def _from_keras(path: Path, spec: BackboneSpec) -> tuple[dict[str, Tensor], Back
     try:
         with h5py.File(path, "r") as file:
             config = json.loads(file.attrs.get("model_config", "{}"))
-            arrays = _keras_arrays(file.get("model_weights", file))
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path}: expected a Keras HDF5 file with a MobileNet, got: {error}") from error
-    tensors: dict[str, Tensor] = {}
-    for layer, weights in arrays.items():
-        tensors |= _keras_layer(layer, weights)
-    layers = {entry["config"].get("name"): entry["config"] for entry in config.get("config", {}).get("layers", [])}
-    activation = layers.get("feats", {}).get("activation", spec.feature_activation)
-    return tensors, spec.with_metadata({"feature_activation": activation})
+            group = file.get("model_weights", file)
+            if group.file != file:
+                raise ValueError("expected weights within the file, got a link to another one")
+            arrays = _keras_arrays(group, path.stat().st_size)
+        tensors: dict[str, Tensor] = {}
+        for layer, weights in arrays.items():
+            tensors |= _keras_layer(layer, weights)
+        layers = {entry["config"].get("name"): entry["config"] for entry in config.get("config", {}).get("layers", [])}
+        activation = layers.get("feats", {}).get("activation", spec.feature_activation)
+        return tensors, spec.with_metadata({"feature_activation": activation})
+    except Exception as error:
+        # Bytes that somebody has chosen may fail in any way: all that matters is that they have.
+        message = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"{path}: expected a Keras HDF5 file with a MobileNet, got: {message}") from error
 
 
-def _keras_arrays(group: Any) -> dict[str, dict[str, np.ndarray]]:
+def _keras_arrays(group: Any, file_bytes: int) -> dict[str, dict[str, np.ndarray]]:
     found: dict[str, dict[str, np.ndarray]] = {}
+    left = file_bytes
 
     def visit(name: str, item: Any) -> None:
+        nonlocal left
         if isinstance(item, h5py.Dataset):
+            # One may claim to be of any size, be packed a thousandfold, or lie in another file of this machine.
+            left -= item.nbytes
+            if left < 0 or item.external or item.is_virtual:
+                raise ValueError(f"{name[:80]}: expected values within the file, got {item.nbytes:,} bytes or a link")
             layer, weight = name.split("/")[-2], name.split("/")[-1].split(":")[0]
             found.setdefault(layer, {})[weight] = np.asarray(item, np.float32)
 

@@ -6,6 +6,7 @@ import tempfile
 os.environ |= {
     "PREFECT_HOME": tempfile.mkdtemp(prefix="affwild2-prefect-"),
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_METRICS_ENABLED": "true",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "DO_NOT_TRACK": "1",

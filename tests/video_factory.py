@@ -99,6 +99,17 @@ def write_video(path: Path, spec: VideoSpec | None = None, *, first_number: int 
     return path
 
 
+def write_huge_picture(path: Path) -> Path:
+    """A grey picture of 8200 x 8100 pixels as a video of one frame, some 100 kB (``.mov``): above the usual limit."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 8200, 8100, "gray"
+        for packet in (*stream.encode(av.VideoFrame(8200, 8100, "gray")), *stream.encode(None)):
+            container.mux(packet)
+    return path
+
+
 def decode_all(path: Path) -> list[tuple[int | None, NDArray[np.uint8]]]:
     """Every frame that a plain decode from the beginning gives out: time stamp and upright RGB picture. The judge."""
     frames: list[tuple[int | None, NDArray[np.uint8]]] = []

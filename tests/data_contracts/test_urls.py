@@ -1,10 +1,18 @@
+import re
+
 import pytest
+from pydantic import TypeAdapter
 
 from data_contracts.errors import InputError
+from data_contracts.locations import LocationParameter
 from data_contracts.store import Store
-from data_contracts.urls import check_no_credentials, without_credentials
+from data_contracts.urls import StoreParameter, check_no_credentials, without_credentials, without_own_secrets
 
 SECRET = "wJalrXUtnFEMI"
+
+
+def form_pattern(annotation) -> str:
+    return TypeAdapter(annotation).json_schema()["pattern"]
 
 
 @pytest.mark.parametrize(
@@ -14,6 +22,7 @@ SECRET = "wJalrXUtnFEMI"
         f"s3://{SECRET}@bucket",
         f"https://user:{SECRET}@host:9000/bucket",
         f"s3://AKIA:a@b{SECRET}@bucket/store",
+        f"s3://AKIA:a/b{SECRET}/c@bucket/store",
         f"s3://bucket/store?X-Amz-Signature={SECRET}&X-Amz-Credential={SECRET}",
         f"s3://bucket/store?aws_secret_access_key={SECRET}",
         f"https://host/store?sv=1&sig={SECRET}",
@@ -25,6 +34,7 @@ def test_credentials_in_a_url_are_refused_without_being_shown(url: str) -> None:
         with pytest.raises(InputError, match="expected a URL without credentials") as caught:
             refuse(url)
         assert SECRET not in str(caught.value) and "***" in str(caught.value)
+    assert not re.search(form_pattern(StoreParameter), url) and not re.search(form_pattern(LocationParameter), url)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +51,13 @@ def test_credentials_in_a_url_are_refused_without_being_shown(url: str) -> None:
 def test_other_urls_pass(url: str) -> None:
     check_no_credentials(url, what="store")
     assert without_credentials(url) == url
+    assert re.search(form_pattern(StoreParameter), url) and re.search(form_pattern(LocationParameter), url)
+
+
+def test_what_servers_echo_of_our_credentials_is_left_out(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    assert (
+        without_own_secrets(f"key {SECRET} is not known at http://u:p@host/x")
+        == "key *** is not known at http://***@host/x"
+    )

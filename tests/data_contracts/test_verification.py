@@ -107,6 +107,15 @@ def test_what_a_zip_must_not_hold(tmp_path, name, cause):
     assert [cause in fault.cause for fault in faults] == [True]
 
 
+def test_a_zip_of_very_many_files_is_refused_before_its_list_is_read(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(20_000):
+            archive.writestr(f"{number:0200}", b"")
+    (fault,) = verify(tmp_path, {}, "expr", raw=buffer.getvalue())
+    assert "expected a submission, got a zip with a list of files of 4,9" in fault.cause
+
+
 def test_a_subject_twice_in_the_zip(tmp_path):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):

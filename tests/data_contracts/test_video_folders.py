@@ -3,8 +3,11 @@ import os
 import pytest
 
 from data_contracts.errors import InputError
+from data_contracts.layout import find_data
 from data_contracts.store import Store
+from data_contracts.video import index_video
 from data_contracts.video_folders import SEEN_FOLDER, forget_seen, list_videos, split_settled
+from flows.score import find_videos
 
 NOW = 1_800_000_000.0
 
@@ -28,6 +31,28 @@ def test_videos_of_all_sub_folders_but_nothing_hidden_and_nothing_of_ours(tmp_pa
     assert found.twins == {} and found.unreadable == []
     (tmp_path / "empty").mkdir()
     assert list_videos([tmp_path / "empty"]).videos == {}
+
+
+def test_links_that_lead_nowhere_count_as_videos(tmp_path):
+    videos = tmp_path / "videos"
+    file_at(tmp_path / "elsewhere" / "real.mp4")
+    videos.mkdir()
+    (videos / "link.mp4").symlink_to(tmp_path / "elsewhere" / "real.mp4")
+    (videos / "lost.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    (videos / "round.mp4").symlink_to("round.mp4")
+    (videos / "folder.mp4").symlink_to(tmp_path / "elsewhere")
+    (videos / "elsewhere").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(videos / "pipe.mp4")
+    wanted = {name: videos / f"{name}.mp4" for name in ("link", "lost", "round")}
+    assert list_videos([videos]).videos == wanted == find_data(videos).videos == find_videos([videos])
+    causes = []
+    for path in (wanted["lost"], wanted["round"], videos / "pipe.mp4"):
+        with pytest.raises(InputError) as caught:
+            index_video(path)
+        causes.append(str(caught.value).removeprefix(f"{path}: expected a video file, got "))
+    mend = "where no file is; mend the link or remove it"
+    assert causes[:2] == [f"a link to {tmp_path / 'nowhere.mp4'}, {mend}", f"a link to round.mp4, {mend}"]
+    assert causes[2] == "a pipe or a device; leave it out"
 
 
 def test_files_that_share_a_name_are_told_and_not_taken(tmp_path):

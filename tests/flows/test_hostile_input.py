@@ -16,7 +16,7 @@ from flows.fit import fit
 from flows.run import Run, SomeFailedError
 from tasks import crop_faces, import_labels, index_videos
 from tasks.generate_demo_data import DemoDataParams, generate_demo_data
-from tests.video_factory import VideoSpec, write_video
+from tests.video_factory import VideoSpec, write_huge_picture, write_video
 
 
 def lines_of(printed, start):
@@ -32,16 +32,19 @@ def test_every_bad_video_is_one_line_and_the_good_ones_are_complete(tmp_path, da
     with wave.open(str(data / "sound.mp4"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(16000))
+    write_huge_picture(data / "huge.mov")
+    (data / "list.mp4").write_text("ffconcat version 1.0\nfile whole.mkv\n")
     whole = write_video(data / "whole.mkv", VideoSpec(frame_count=60))
     (data / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     write_video(data / "one frame.mp4", VideoSpec(frame_count=1))
     odd_names = ["it's.mp4", 'a "quoted" name.mp4', "line\nfeed.mp4", "ünï-顔.mp4", "-dash.mp4", "a=b%2F&c.mp4"]
     for name in [*odd_names, "顔" * 80 + ".mp4"]:
         shutil.copy(data / "one frame.mp4", data / name)
+    (data / "lost.mp4").symlink_to(tmp_path / "nowhere.mp4")
     (data / os.fsdecode(b"bad\xff.mp4")).write_bytes((data / "one frame.mp4").read_bytes())
     before = {path for path in tmp_path.rglob("*") if store.url not in str(path)}
 
-    with pytest.raises(SomeFailedError, match="4 failed, 1 used in part, all else is complete"):
+    with pytest.raises(SomeFailedError, match="7 failed, 1 used in part, all else is complete"):
         extract(data, store.url, dask_address=dask_address)
 
     printed = capsys.readouterr().out
@@ -51,6 +54,9 @@ def test_every_bad_video_is_one_line_and_the_good_ones_are_complete(tmp_path, da
         ("text.mp4", "expected a readable video file"),
         ("sound.mp4", "expected a video stream, got audio"),
         ("bad\\udcff.mp4", "expected a file name in UTF-8"),
+        ("huge.mov", "expected frames of at most 66,355,200 pixels, got 8200 x 8100"),
+        ("lost.mp4", "got a link to "),
+        ("list.mp4", "expected a readable video file"),
     ):
         assert sum(name in line and cause in line for line in failed) == 1, (name, failed)
     (cut,) = lines_of(printed, "in part: ")

@@ -29,6 +29,7 @@ from data_contracts.vocabulary import TaskName
 from models.backbones import load_backbone
 from models.crops import decode_jpeg, encode_jpeg
 from models.heads import BranchConfig, Head, HeadConfig, head_from_bytes, head_to_bytes
+from models.pickled_tensors import read_pickled_tensors
 from models.postprocessing import untuned_postprocessing
 from tasks.units import Product, write_product
 from tasks.write_submission import load_postprocessing
@@ -176,6 +177,21 @@ def _model_readers() -> Iterator[Reader]:
         rule = load_postprocessing(Store(path.parent.parent), Bundle(path.parent.name, "f" * 64))
         rule.apply({"va": np.zeros((9, 2), np.float32)}, np.ones(9, bool))
 
+    saved = io.BytesIO()
+    torch.save(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)), saved)
+    with zipfile.ZipFile(saved) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    (inner,) = (name for name in parts if name.endswith("data.pkl"))
+
+    def read_pickle(path: Path) -> None:
+        # Most of the file is checked by its archive; what is mutated here is what a hostile one would say.
+        with zipfile.ZipFile(path.with_suffix(".pt"), "w") as file:
+            for name, data in (parts | {inner: path.read_bytes()}).items():
+                file.writestr(name, data)
+        read_pickled_tensors(path.with_suffix(".pt"))
+
+    yield Reader("PyTorch file", (saved.getvalue(),), read_pickled_tensors, ".pt", 0.5)
+    yield Reader("PyTorch pickle", (parts[inner],), read_pickle, ".pkl", 2)
     yield Reader("backbone weights", (tensors,), read_backbone, ".safetensors", 0.3)
     yield Reader("head weights", (head["head.safetensors"],), read_head("head.safetensors"), ".safetensors")
     yield Reader("head config", (head["head.json"],), read_head("head.json"), ".json")

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -109,3 +110,28 @@ def running(
 def read_yaml(path: Path) -> list[dict]:
     """All documents of a YAML file."""
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def samples_used(rules: Path) -> set[tuple[str, frozenset[str]]]:
+    """(metric, values that are asked of its labels) of every selector in the rules of an alert file."""
+    found = set()
+    for rule in (rule for group in read_yaml(rules)[0]["groups"] for rule in group["rules"]):
+        for name, labels in re.findall(r"\b([a-z]+_[a-z_]+|up)\b(?:\{([^}]*)\})?", rule["expr"]):
+            wanted = re.findall(r'\w+=~?"([^"]*)"', labels)
+            found.add((name, frozenset(value for text in wanted for value in text.split("|"))))
+    return found
+
+
+def not_served(url: str, used: Iterable[tuple[str, frozenset[str]]]) -> set[str]:
+    """Metrics, or values of their labels, that a page of metrics does not have."""
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        text = answer.read().decode()
+    known = set(re.findall(r"^# TYPE (\w+) ", text, re.M))
+    lines = {name: [line for line in text.splitlines() if line.startswith(name)] for name, _ in used}
+    faults = {name for name, _ in used if name not in known}
+    return faults | {
+        f"{name} {value}"
+        for name, values in used
+        for value in values
+        if not any(f'"{value}"' in line for line in lines[name])
+    }

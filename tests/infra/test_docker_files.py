@@ -18,11 +18,22 @@ from distributed import Client
 
 from infra.cluster_state import unit_resources
 from infra.worker_processes import WORKER_ENVIRONMENT
-from tests.infra.operated import FILES, ROOT, free_port, lint, program, running, unknown_variables
+from tests.infra.operated import (
+    FILES,
+    ROOT,
+    free_port,
+    lint,
+    not_served,
+    program,
+    running,
+    samples_used,
+    unknown_variables,
+)
 from tests.video_factory import VideoSpec, write_video
 
 DOCKER = FILES / "docker"
 DOCKERFILE = DOCKER / "Dockerfile"
+ALERTS = FILES / "monitoring" / "alerts.yml"
 OURS = ("prefect", "deploy", "flow-worker", "flow-worker-gpu", "scheduler", "worker", "worker-gpu", "bucket")
 
 
@@ -62,7 +73,7 @@ def filled(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def services(filled):
-    rendered = compose_config(filled, "cpu", "gpu")
+    rendered = compose_config(filled, "cpu", "gpu", "monitoring")
     assert rendered.returncode == 0 and not rendered.stderr, rendered.stderr
     return json.loads(rendered.stdout)["services"]
 
@@ -100,12 +111,13 @@ def test_compose_has_no_password_of_its_own(filled, tmp_path, name):
 
 
 def test_services_are_confined_and_only_the_loopback_is_published(services):
-    assert set(OURS) | {"postgres", "s3"} == set(services)
+    assert set(OURS) | {"postgres", "s3", "prometheus"} == set(services)
     for name, service in services.items():
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", []))
         assert "privileged" not in service and service.get("network_mode") is None
-        if name in OURS:
+        if name in (*OURS, "prometheus"):
             assert service["read_only"] and service["cap_drop"] == ["ALL"]
+        if name in OURS:
             written = {volume["target"] for volume in service["volumes"] if not volume.get("read_only")}
             assert written <= {"/home/affwild2", "/scratch"}
     assert {name for name, service in services.items() if "devices" in json.dumps(service.get("deploy", {}))} == {
@@ -193,6 +205,10 @@ def test_a_cpu_worker_joins_and_is_healthy(cluster):
         assert (worker["nthreads"], worker["resources"], worker["memory_limit"]) == (1, {}, 4 << 30)
         (threads,) = client.run(lambda: os.environ["NUMBA_NUM_THREADS"]).values()
         assert threads == "1"
+        pages = {"scheduler": client.scheduler_info()["services"], "worker": worker["services"]}
+        for part, services in pages.items():
+            used = {sample for sample in samples_used(ALERTS) if sample[0].startswith(f"dask_{part}_")}
+            assert used and not_served(f"http://127.0.0.1:{services['dashboard']}/metrics", used) == set()
 
 
 def test_a_video_is_extracted_on_a_worker_for_each_gpu(cluster, tmp_path):

@@ -121,6 +121,87 @@ def test_compressed_bombs_are_refused(tmp_path):
         read_pickled_tensors(path)
 
 
+def short(text):
+    return b"\x8c" + bytes([len(text)]) + text.encode()
+
+
+def doubled(depth):
+    """A tuple of twice the same tuple, and so on: few bytes, more elements than atoms."""
+    return b"\x80\x04)" + b"".join(b"q" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(depth))
+
+
+LAYER = b"ctorch.nn.modules.container\nSequential\n)\x81"
+TREE = b"\x80\x04" + LAYER + b"q\x00}" + short("_modules") + b"}sb" + b"".join(
+    LAYER + b"q" + bytes([n + 1]) + b"}" + short("_modules") + b"}" + short("a") + b"h" + bytes([n]) + b"s"
+    + short("b") + b"h" + bytes([n]) + b"ssb" for n in range(50))  # fmt: skip
+BOMBS = {
+    "a memo of billions": (b"\x80\x04}r\xff\xff\xff\xff.", "found no tensors"),
+    "bytes of exabytes": (b"\x80\x04\x8e" + b"\xff" * 7 + b"\x0f.", "expected 1152921504606846975 bytes"),
+    "a key that cannot be hashed in time": (
+        doubled(60)[:2] + b"}" + doubled(60)[2:] + b"K\x01s.",
+        "for keys, got tuple",
+    ),
+    "a number that cannot be written in time": (b"\x80\x04I" + b"9" * 500_000 + b"\n.", "integer string conversion"),
+    "modules without end": (TREE + b".", "expected a module at "),
+    "itself": (b"\x80\x04}q\x00" + short("model") + b"h\x00s.", "RecursionError"),
+    "an operation for other things": (b"\x80\x04K\x012.", "found the operation DUP"),
+    "a name for nothing": (b"\x80\x04K\x01K\x02\x93.", "TypeError"),
+    "a stack that is empty": (b"\x80\x040.", "found the operation POP"),
+    "no end": (b"\x80\x04}", "pickle exhausted before seeing STOP"),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", BOMBS)
+def test_pickles_that_ask_for_too_much_are_one_line(tmp_path, name):
+    data, message = BOMBS[name]
+    path = archive(tmp_path / "x.pt", data)
+    with pytest.raises(ValueError, match=r"x\.pt: expected ") as caught:
+        read_pickled_tensors(path)
+    text = str(caught.value)
+    assert message in text and "\n" not in text and len(text) < 400 + len(str(path))
+
+
+def with_size(value, size, stride):
+    """A saved vector of four values that says it has another size."""
+    buffer = io.BytesIO()
+    torch.save({"a": value}, buffer)
+    with zipfile.ZipFile(buffer) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    key = next(name for name in parts if name.endswith("data.pkl"))
+    assert parts[key].count(b"K\x04\x85") == 1 and parts[key].count(b"K\x01\x85") == 1
+    sizes = b"J" + size.to_bytes(4, "little") + b"\x85"
+    parts[key] = parts[key].replace(b"K\x04\x85", sizes).replace(b"K\x01\x85", b"K" + bytes([stride]) + b"\x85")
+    return parts
+
+
+def test_a_tensor_that_repeats_a_value_billions_of_times_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as file:
+        for name, data in with_size(torch.zeros(4), 2_000_000_000, 0).items():
+            file.writestr(name, data)
+    with pytest.raises(ValueError, match="expected a tensor within its storage of 4"):
+        read_pickled_tensors(tmp_path / "x.pt")
+
+
+def test_an_archive_of_very_many_files_is_refused_before_its_list_is_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as file:
+        for number in range(20_000):
+            file.writestr(f"{number:0200}", b"")
+    with pytest.raises(ValueError, match="expected an archive of a few files, got a list of them of 4,9"):
+        read_pickled_tensors(tmp_path / "x.pt")
+
+
+def test_a_pickle_that_is_cut_anywhere_is_one_line(tmp_path):
+    buffer = io.BytesIO()
+    torch.save(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), buffer)
+    with zipfile.ZipFile(buffer) as file:
+        (key,) = (name for name in file.namelist() if name.endswith("data.pkl"))
+        data = file.read(key)
+    for end in range(0, len(data), 7):
+        with pytest.raises(ValueError, match=r"x\.pt: expected a PyTorch file with weights, got: "):
+            read_pickled_tensors(archive(tmp_path / "x.pt", data[:end]))
+
+
 def test_damaged_files_are_one_line_each(tmp_path):
     buffer = io.BytesIO()
     torch.save(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), buffer)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import safetensors
@@ -129,3 +130,38 @@ def test_a_cut_file_is_one_line(tmp_path):
     path.write_bytes(buffer.getvalue()[:400])
     with pytest.raises(ValueError, match=r"cut\.pt: expected a PyTorch file.*cut short"):
         convert_weights(path, CATALOGUE["enet_b2_8"], verified=False)
+
+
+def hdf5_with(path, kind):
+    with h5py.File(path, "w") as file:
+        if kind == "a link to another file":
+            with h5py.File(path.with_name("other.h5"), "w") as other:
+                other["feats/kernel"] = np.ones((2, 2))
+            file["model_weights"] = h5py.ExternalLink("other.h5", "/")
+        elif kind == "values of another file":
+            path.with_name("secret").write_bytes(bytes(4096))
+            outside = [(str(path.with_name("secret")), 0, 4096)]
+            file.create_dataset("feats/kernel", (1024,), "f4", external=outside)
+        elif kind == "terabytes of nothing":
+            file.create_dataset("feats/kernel", (1 << 40,), "f4", chunks=(1 << 20,))
+        elif kind == "no layers":
+            file["kernel"] = np.ones(2)
+        else:
+            file.attrs["model_config"] = "[1]"
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["a link to another file", "values of another file", "terabytes of nothing", "no layers", "no configuration"],
+)
+def test_hostile_hdf5_files_are_one_line(tmp_path, kind):
+    path = hdf5_with(tmp_path / "x.h5", kind)
+    with pytest.raises(ValueError, match=r"x\.h5: expected a Keras HDF5 file with a MobileNet, got: ") as caught:
+        convert_weights(path, CATALOGUE["mobilenet_7"], verified=False)
+    assert "\n" not in str(caught.value)
+    assert (
+        kind in ("no layers", "no configuration")
+        or "expected values within" in str(caught.value)
+        or ("expected weights within" in str(caught.value))
+    )

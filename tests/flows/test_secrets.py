@@ -1,0 +1,120 @@
+"""Keys that a run was given are nowhere afterwards: not in what it printed, stored, or told a Prefect server."""
+
+import asyncio
+import http.server
+import threading
+from pathlib import Path
+
+import pytest
+
+from data_contracts.locations import location
+from tests.flows.conftest import run_command
+from tests.s3_server import s3_environment
+from tests.video_factory import VideoSpec, write_video
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "AKIAQJ7XMPLE3ZT5W2VU",
+    "AWS_SECRET_ACCESS_KEY": "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",
+    "AWS_SESSION_TOKEN": "FwoGZXIvYXdzEJr9fake7SessionToken3Zq8Lm",
+}
+PASSWORD = "pw-9Xk2fQz7"
+
+
+class _Telltale(http.server.BaseHTTPRequestHandler):
+    """An S3 that says what it was asked with, as some do, and refuses."""
+
+    def do_GET(self):
+        said = f"denied: {SECRETS['AWS_SECRET_ACCESS_KEY']} {self.headers['Authorization']}"
+        said += f" {self.headers['x-amz-security-token']}"
+        body = f"<Error><Code>AccessDenied</Code><Message>{said}</Message></Error>".encode()
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_PUT(self):
+        self.do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def telltale():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Telltale)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def database_bytes():
+    """All that the Prefect server has stored, as it lies on the disk."""
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
+
+    path = Path(PREFECT_API_DATABASE_CONNECTION_URL.value().split("///", 1)[1])
+    return b"".join(part.read_bytes() for part in path.parent.glob(f"{path.name}*"))
+
+
+def everything_below(url):
+    place = location(url)
+    place.fs.invalidate_cache()
+    found = place.fs.cat(place.fs.find(place.path))
+    return b"".join(name.encode() + data + repr(place.fs.info(name)).encode() for name, data in found.items())
+
+
+def test_no_key_is_left_anywhere(tmp_path, s3_address, s3_bucket, telltale):
+    from prefect.settings import PREFECT_API_URL
+
+    (tmp_path / "data").mkdir()
+    video = write_video(tmp_path / "data" / "clip.mp4", VideoSpec(frame_count=2))
+    recorded = {"PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_LOGGING_LEVEL": "DEBUG"}
+    recorded["PREFECT_LOGGING_TO_API_ENABLED"] = "true"
+    plainly, environment = {"PREFECT_API_URL": ""}, s3_environment(s3_address) | SECRETS | recorded
+    store, out, printed = f"{s3_bucket}/store", f"{s3_bucket}/out", []
+
+    def run(*arguments, code, **changes):
+        finished = run_command(*arguments, "--workers", "1", environment=environment | changes)
+        assert finished.returncode == code, finished.stderr
+        printed.append(finished.stdout + finished.stderr)
+        return finished.stderr
+
+    run("extract", video.parent, "--store", store, code=0)
+    refused = run("extract", video.parent, "--store", store, code=2, AWS_ENDPOINT_URL_S3=telltale)
+    assert "no permission (denied: *** " in refused
+    run("score", video, "--store", store, "--out", out, code=0, **plainly)
+    with_user = plainly | {"AWS_ENDPOINT_URL_S3": f"http://lab:{PASSWORD}@127.0.0.1:9"}
+    assert "***@127.0.0.1:9" in run("score", video, "--store", store, "--out", out, code=2, **with_user)
+    key, secret = SECRETS["AWS_ACCESS_KEY_ID"], SECRETS["AWS_SECRET_ACCESS_KEY"]
+    url = f"s3://{key}:{secret}@bucket/store"
+    for arguments in (("extract", url, "--store", store), ("score", video, "--out", url)):
+        assert "expected a URL without credentials, got 's3://***@bucket/store'" in run(*arguments, code=2)
+    _refused_by_the_server(url, store)
+
+    stored = database_bytes()
+    assert str(video.parent).encode() in stored and store.encode() in stored, "the runs are in there"
+    local = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    places = {"store": everything_below(s3_bucket), "database": stored, "files": local}
+    places["printed"] = "".join(printed).encode()
+    assert b"predict_outputs" in places["printed"] and b"clip.parquet" in places["store"]
+    for name in (*SECRETS.values(), PASSWORD):
+        assert [place for place, data in places.items() if name.encode() in data] == [], name
+
+
+def _refused_by_the_server(url, store):
+    """A run of a deployment with a key in a URL: the form's pattern is looked at before anything is stored."""
+    from prefect import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    from flows import deployments
+
+    identity = deployments.extract.to_deployment("secrets", entrypoint_type="module_path").apply()
+
+    async def ask(**parameters):
+        async with get_client() as client:
+            await client.create_flow_run_from_deployment(identity, parameters=parameters)
+
+    for parameters in ({"data": url, "store": store}, {"data": "/data", "store": url}):
+        with pytest.raises(PrefectHTTPStatusError, match="409"):
+            asyncio.run(ask(**parameters))

@@ -1,0 +1,64 @@
+"""What Prometheus asks and what it warns of, against pages of metrics that real servers serve.
+
+Those of Dask are looked at in ``test_docker_files``, where a scheduler and a worker run anyway.
+"""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+from tests.infra.operated import FILES, ROOT, not_served, read_yaml, samples_used
+
+MONITORING = FILES / "monitoring"
+ALERTS = MONITORING / "alerts.yml"
+
+
+def test_every_rule_says_what_is_wrong_and_how_bad_it_is():
+    (rules,) = read_yaml(ALERTS)
+    found = [rule for group in rules["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in found}) == len(found) > 5
+    for rule in found:
+        assert set(rule) - {"for"} == {"alert", "expr", "labels", "annotations"}
+        assert rule["labels"]["severity"] in ("page", "warn") and rule["annotations"]["summary"].endswith(".")
+        assert rule["expr"].count("(") == rule["expr"].count(")") and re.fullmatch(r"\d+[sm]", rule.get("for", "1m"))
+
+
+def test_prometheus_asks_the_services_where_they_answer():
+    (settings,) = read_yaml(MONITORING / "prometheus.yml")
+    (compose,) = read_yaml(FILES / "docker" / "compose.yaml")
+    assert settings["rule_files"] == [ALERTS.name]
+    for job in settings["scrape_configs"]:
+        named = {(host, int(port)) for one in job.get("static_configs", ()) for host, port in
+                 (target.split(":") for target in one["targets"])}  # fmt: skip
+        named |= {(host, one["port"]) for one in job.get("dns_sd_configs", ()) for host in one["names"]}
+        for host, port in named:
+            service = compose["services"][host]
+            text = str(service["command"]) + str(service.get("environment")) + str(service.get("healthcheck"))
+            assert str(port) in text or host == "worker-gpu"
+    jobs = {value for name, values in samples_used(ALERTS) for value in values if name == "up"}
+    assert jobs < {job["job_name"] for job in settings["scrape_configs"]}
+
+
+def test_the_password_of_prefect_reaches_prometheus_as_it_is(tmp_path):
+    (compose,) = read_yaml(FILES / "docker" / "compose.yaml")
+    (script,) = compose["services"]["prometheus"]["command"]
+    script = script.replace("$$", "$").replace("/run/affwild2", str(tmp_path)).replace("exec prometheus", "echo")
+    environment = os.environ | {"PREFECT_API_AUTH_STRING": "lab:a:b%s$c"}
+    finished = subprocess.run(["sh", "-euc", script], env=environment, capture_output=True, text=True, check=True)
+    assert "--config.file=/etc/affwild2/prometheus.yml" in finished.stdout and "a:b" not in finished.stdout
+    assert ((tmp_path / "user").read_text(), (tmp_path / "password").read_text()) == ("lab", "a:b%s$c")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_prefect_server_has_what_the_alerts_ask_of_it():
+    from prefect.settings import PREFECT_API_URL
+
+    used = {(name, values) for name, values in samples_used(ALERTS) if name.startswith("prefect_")}
+    assert used and not_served(f"{PREFECT_API_URL.value()}/metrics", used) == set()
+    assert not_served(f"{PREFECT_API_URL.value()}/metrics", {("prefect_runs_total", frozenset())})
+
+
+def test_operators_find_the_files():
+    assert "infra/monitoring/" in (ROOT / "docs" / "operations.md").read_text()
