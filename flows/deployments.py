@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 from prefect import Flow, flow, task
 from prefect.cache_policies import NO_CACHE
 
+from data_contracts.errors import InputError
 from flows.demo import demo as demo_plainly
 from flows.extract import extract as extract_plainly
 from flows.fit import fit as fit_plainly
@@ -24,7 +25,23 @@ R = TypeVar("R")
 
 
 def _run_as_task(name: str, stage: Callable[[int], str], units: int) -> str:
-    return task(name=name, task_run_name=name, cache_policy=NO_CACHE, retries=0)(stage)(units)
+    return task(name=name, task_run_name=name, cache_policy=NO_CACHE, retries=0)(_without_causes(stage))(units)
+
+
+def _without_causes(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, whose errors of one line bring no others along: Prefect keeps these with all they say.
+
+    What a server of S3 answers may hold our keys; the line does not.
+    """
+
+    @functools.wraps(function)
+    def told_in_a_line(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except InputError as error:
+            raise error from None
+
+    return told_in_a_line
 
 
 def _as_flow(function: Callable[P, R], *, run_name: str) -> Flow[P, R]:
@@ -33,7 +50,7 @@ def _as_flow(function: Callable[P, R], *, run_name: str) -> Flow[P, R]:
     @functools.wraps(function)
     def with_stages_as_tasks(*args: P.args, **kwargs: P.kwargs) -> R:
         with stages_run_by(_run_as_task):
-            return function(*args, **kwargs)
+            return _without_causes(function)(*args, **kwargs)
 
     return flow(name=function.__name__, flow_run_name=run_name)(with_stages_as_tasks)
 
