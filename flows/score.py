@@ -9,9 +9,10 @@ from pydantic import Field, validate_call
 from data_contracts.bundles import Bundle, list_bundles, require_bundle
 from data_contracts.errors import InputError
 from data_contracts.layout import VIDEO_SUFFIXES
-from data_contracts.locations import Location, LocationParameter, entries_of, forget_listings, reading_inputs
+from data_contracts.locations import Location, entries_of, forget_listings, reading_inputs
 from flows.console import print_line, print_table
 from flows.extract import DEFAULT_BACKBONE, Extracted, extract_videos
+from flows.parameters import DaskAddress, Heads, PredictionsFolder, Videos, Workers
 from flows.run import Run
 from tasks import predict_outputs
 from tasks.crop_faces import crop_params_of
@@ -131,12 +132,12 @@ def _videos_in(folder: Location) -> list[Location]:
 
 @validate_call
 def score(
-    videos: Annotated[list[LocationParameter], Field(description="video files or folders of them", min_length=1)],
-    out: Annotated[LocationParameter, Field(description="folder for the predictions")],
-    store: Annotated[str | None, Field(description="where heads are and features go; none: OUT/store")] = None,
-    heads: Annotated[list[str] | None, Field(description="names of heads; none: the one of each task")] = None,
-    dask_address: str | None = None,
-    workers: Annotated[int | None, Field(ge=1)] = None,
+    videos: Videos,
+    out: PredictionsFolder,
+    store: Annotated[str | None, Field(description="Where heads are and features go; none: OUT/store")] = None,
+    heads: Heads = None,
+    dask_address: DaskAddress = None,
+    workers: Workers = None,
 ) -> list[str]:
     """Per-frame predictions for any video, as Parquet and CSV with time in seconds."""
     with Run(store or str(out / "store"), dask_address=dask_address, workers=workers) as run:
