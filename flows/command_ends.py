@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from data_contracts.errors import InputError
+from data_contracts.vocabulary import TaskName
 from flows.causes import GO_ON, cause_in_a_line
 from flows.workers import start_ahead
 from infra.imports import leave_out_pandas
@@ -72,3 +73,13 @@ def guarded(action: Callable[[], int]) -> int:
             name = type(error).__name__
             end_now(f"affwild2: the Prefect server stopped answering ({name}); what is finished is kept, run again")
         raise
+
+
+def check_folder(folder: str, task: TaskName | None = None) -> None:
+    """Say what is wrong with a folder before anything is started for it."""
+    from data_contracts.layout import find_data
+    from data_contracts.locations import location
+
+    layout = find_data(location(folder))
+    if task:
+        layout.annotations_of(task)

@@ -84,7 +84,7 @@ def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectService]:
 
     It has gone when the block ends, with every process that it has started.
     """
-    port = _free_port()
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment |= STAYS_HERE | {
         "PREFECT_HOME": str(folder / "home"),
@@ -113,7 +113,7 @@ def _running(arguments: list[str], environment: dict[str, str], log: Path) -> It
             stderr=subprocess.STDOUT,
             # A shell's background job would ignore SIGINT, which is what both turn SIGTERM into.
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
     try:
         yield process
@@ -127,7 +127,7 @@ def _running(arguments: list[str], environment: dict[str, str], log: Path) -> It
         process.wait()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Also where this process is killed and can end nobody: what is started gets SIGTERM, and ends its own."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
@@ -146,6 +146,6 @@ def _program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
