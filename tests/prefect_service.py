@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
-from infra.prefect_runtime import STAYS_HERE
+from infra.prefect_runtime import SERVER_STAYS_HERE, STAYS_HERE
 
 ROOT = Path(__file__).parents[1]
 _START_SECONDS = 180
@@ -39,8 +39,19 @@ class PrefectService:
 
     def start_run(self, deployment: str, **parameters: Any) -> str:
         """Id of a new run of a deployment, as a form of the web page makes it."""
-        found = self.deployment(deployment)
-        return str(self._ask("POST", f"deployments/{found['id']}/create_flow_run", parameters=parameters)["id"])
+        answer = self._start_run(deployment, parameters)
+        assert answer.is_success, answer.text
+        return str(answer.json()["id"])
+
+    def refusal_of(self, deployment: str, **parameters: Any) -> str:
+        """What the server says of parameters that it does not take."""
+        answer = self._start_run(deployment, parameters)
+        assert answer.status_code == 409, answer.text
+        return str(answer.json()["detail"])
+
+    def _start_run(self, deployment: str, parameters: dict[str, Any]) -> httpx.Response:
+        url = f"{self.url}/deployments/{self.deployment(deployment)['id']}/create_flow_run"
+        return httpx.post(url, json={"parameters": parameters}, timeout=60)
 
     def end_of(self, run: str) -> dict[str, Any]:
         """A run, when it has come to its end: ``name``, ``state`` (``name``, ``message``), ..."""
@@ -73,6 +84,10 @@ class PrefectService:
         with _running(["worker", "start", "--pool", pool], self.environment, self.folder / "worker.log"):
             yield
 
+    def connections(self) -> set[str]:
+        """Hosts and addresses that any process of server, worker, commands and runs has asked for or connected to."""
+        return {line.split(maxsplit=2)[1] for line in (self.folder / "connections").read_text().splitlines()}
+
     def worker_log(self) -> str:
         """What the worker and the runs that it has started have said so far."""
         return (self.folder / "worker.log").read_text()
@@ -93,10 +108,12 @@ def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectService]:
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PWD": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests/connections_told"), os.environ.get("PYTHONPATH", "")]),
+        "AFFWILD2_CONNECTIONS": str(folder / "connections"),
         **settings,
     }
     service = PrefectService(folder, environment["PREFECT_API_URL"], environment)
-    with _running(["server", "start"], environment, folder / "server.log") as server:
+    with _running(["server", "start"], environment | SERVER_STAYS_HERE, folder / "server.log") as server:
         _wait_for(service.url, server, folder / "server.log")
         yield service
 
@@ -118,7 +135,9 @@ def _running(arguments: list[str], environment: dict[str, str], log: Path) -> It
     try:
         yield process
     finally:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        family = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         process.terminate()
         _, alive = psutil.wait_procs(family, timeout=10)
         for one in alive:

@@ -1,10 +1,16 @@
-"""A real Prefect server and a real worker, started and used by the documented commands."""
+"""A real Prefect server on a real PostgreSQL and a real worker, started and used by the documented commands.
 
+What the server does on SQLite, as it does by default, ``test_deployments`` looks at.
+"""
+
+import asyncio
 import re
 
+import asyncpg
 import pytest
 
 from data_contracts.store import Store
+from tests.postgres_server import serving_postgres
 from tests.prefect_service import serving_prefect
 from tests.video_factory import VideoSpec, write_video
 
@@ -28,13 +34,17 @@ def lab(folder):
         "AFFWILD2_STORE": str(folder / "store"),
         "AFFWILD2_OUT": str(folder / "out"),
     }
-    with serving_prefect(folder) as service:
+    with serving_postgres() as address, serving_prefect(folder, **database_at(address)) as service:
         created = service.prefect("work-pool", "create", "affwild2", "--type", "process")
         assert created.returncode == 0, created.stderr
         with service.working("affwild2"):
             deployed = service.prefect("--no-prompt", "deploy", "--all", environment=defaults)
             assert deployed.returncode == 0, deployed.stdout + deployed.stderr
             yield service
+
+
+def database_at(address):
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://prefect@{address}/prefect"}
 
 
 def run_id(finished):
@@ -44,6 +54,16 @@ def run_id(finished):
 
 def features_of(store):
     return [key.item for key in Store(str(store)).manifests("features")]
+
+
+async def names_of_runs(database):
+    """What PostgreSQL itself knows of runs that have ended well."""
+    connection = await asyncpg.connect(database.replace("+asyncpg", ""))
+    try:
+        found = await connection.fetch("select name from flow_run where state_type = 'COMPLETED'")
+        return [row["name"] for row in found]
+    finally:
+        await connection.close()
 
 
 def test_bare_and_with_parameters_and_wrong_ones(lab, folder):
@@ -71,16 +91,16 @@ def test_bare_and_with_parameters_and_wrong_ones(lab, folder):
     assert "Traceback" not in log and log.count("ERROR") == 2
     # What the stages did is told in the run's log.
     assert log.count("embed_faces") == 4
+    assert not (folder / "home/prefect.db").exists()
+    names = asyncio.run(names_of_runs(lab.environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"]))
+    assert names == 2 * ["extract lab0/videos with emotion_lite0"]
 
 
 def test_what_a_form_would_not_take_is_refused_before_there_is_a_run(lab):
-    for wrong, cause in (
-        ("backbone=nonsense", "'nonsense' is not one of"),
-        ("min_face_px=3", "3 is less than the minimum of 20"),
-        ("minimal_face=3", "minimal_face"),
-    ):
-        refused = lab.prefect("deployment", "run", "extract/affwild2", "--param", wrong)
-        assert refused.returncode == 1 and cause in refused.stdout + refused.stderr
+    refused = lab.prefect("deployment", "run", "extract/affwild2", "--param", "minimal_face=3")
+    assert refused.returncode == 1 and "minimal_face" in refused.stdout + refused.stderr
+    assert "'nonsense' is not one of" in lab.refusal_of("extract/affwild2", backbone="nonsense")
+    assert "3 is less than the minimum of 20" in lab.refusal_of("extract/affwild2", min_face_px=3)
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -93,3 +113,8 @@ def test_every_parameter_of_a_form_says_what_it_is(lab, name):
     if name == "extract":
         assert "emotion_lite0" in schema["properties"]["backbone"]["enum"]
         assert schema["properties"]["min_face_px"]["minimum"] == 20
+
+
+def test_nothing_but_this_machine_was_asked_for_or_connected_to(lab):
+    assert "127.0.0.1" in lab.connections()
+    assert lab.connections() <= {"127.0.0.1", "localhost", "::1", "None", "file"}
