@@ -6,6 +6,7 @@ itself; a cause that is the user's ends a run as Failed with one line, in the st
 
 import contextlib
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -18,15 +19,8 @@ from prefect.states import Completed, Failed
 
 from flows.causes import cause_in_a_line
 from flows.console import told_to
-from flows.demo import demo as demo_plainly
-from flows.extract import extract as extract_plainly
-from flows.fit import fit as fit_plainly
 from flows.parameters import described
-from flows.pretrain import pretrain as pretrain_plainly
-from flows.rescore import rescore as rescore_plainly
 from flows.run import stages_run_by
-from flows.score import score as score_plainly
-from flows.submit import submit as submit_plainly
 from infra.prefect_runtime import tell_causes_in_a_line
 
 P = ParamSpec("P")
@@ -95,13 +89,22 @@ def _of_model(parameters: Mapping[str, Any]) -> str:
     return f" with {', '.join(map(str, heads))}" if heads else ""
 
 
+_RUN_NAMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "demo": lambda p: f"demo in {_short(p.get('out'))}",
+    "extract": lambda p: f"extract {_short(p.get('data'))} with {p.get('backbone')}",
+    "fit": lambda p: f"fit {p.get('task')} {p.get('recipe')} in {_short(p.get('store'))}",
+    "pretrain": lambda p: f"pretrain {p.get('goal')} {p.get('backbone')} on {_short(p.get('data'))}",
+    "rescore": lambda p: f"rescore {_short(p.get('videos'))}{_of_model(p)}",
+    "score": lambda p: f"score {_short(p.get('videos'))}{_of_model(p)}",
+    "submit": lambda p: f"submit {p.get('task')} {p.get('head') or 'of the only head'}",
+}
 tell_causes_in_a_line(lambda error: cause_in_a_line(error) is not None)
-demo = _as_flow(demo_plainly, run_name=lambda p: f"demo in {_short(p.get('out'))}")
-extract = _as_flow(extract_plainly, run_name=lambda p: f"extract {_short(p.get('data'))} with {p.get('backbone')}")
-fit = _as_flow(fit_plainly, run_name=lambda p: f"fit {p.get('task')} {p.get('recipe')} in {_short(p.get('store'))}")
-pretrain = _as_flow(
-    pretrain_plainly, run_name=lambda p: f"pretrain {p.get('goal')} {p.get('backbone')} on {_short(p.get('data'))}"
-)
-rescore = _as_flow(rescore_plainly, run_name=lambda p: f"rescore {_short(p.get('videos'))}{_of_model(p)}")
-score = _as_flow(score_plainly, run_name=lambda p: f"score {_short(p.get('videos'))}{_of_model(p)}")
-submit = _as_flow(submit_plainly, run_name=lambda p: f"submit {p.get('task')} {p.get('head') or 'of the only head'}")
+
+
+def __getattr__(name: str) -> Any:
+    """The flow of that name, made when it is asked for: some import much that the others' runs can do without."""
+    if name not in _RUN_NAMES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    function = getattr(importlib.import_module(f"flows.{name}"), name)
+    globals()[name] = made = _as_flow(function, run_name=_RUN_NAMES[name])
+    return made

@@ -69,7 +69,7 @@ async def names_of_runs(database):
 def test_bare_and_with_parameters_and_wrong_ones(lab, folder):
     bare = run_id(lab.prefect("deployment", "run", "extract/affwild2"))
     missing = lab.start_run("score/affwild2", videos=[str(folder / "nowhere")], out=str(folder / "out"))
-    unset = lab.start_run("fit/affwild2", task="expr", store=str(folder / "store"), annotations="")
+    unset = lab.start_run("score/affwild2", videos=[""], out=str(folder / "out"))
     assert lab.end_of(bare)["state"]["name"] == "Completed"
     assert features_of(folder / "store") == ["clip"]
     assert lab.stages_of(bare) == [(name, "Completed", "0 ready, 1 done, 0 failed") for name in STAGES]
@@ -81,7 +81,7 @@ def test_bare_and_with_parameters_and_wrong_ones(lab, folder):
 
     for run, cause in (
         (missing, f"{folder / 'nowhere'}: expected a video file or a folder of videos, found nothing there"),
-        (unset, "annotations: expected a path or URL, got nothing"),
+        (unset, "videos.0: expected a path or URL, got nothing"),
     ):
         ended = lab.end_of(run)
         assert ended["state"]["name"] == "Failed" and ended["state"]["message"].startswith(cause)
