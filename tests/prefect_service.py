@@ -19,8 +19,8 @@ import psutil
 from infra.prefect_runtime import SERVER_STAYS_HERE, STAYS_HERE
 
 ROOT = Path(__file__).parents[1]
-_START_SECONDS = 180
-_END_SECONDS = 300
+_START_SECONDS = 300
+_END_SECONDS = 600
 
 
 @dataclass
@@ -35,7 +35,7 @@ class PrefectService:
         """``prefect ARGUMENTS``, as a person types it in the project's folder."""
         env = self.environment | (environment or {})
         command = [_program("prefect"), *arguments]
-        return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=_END_SECONDS, check=False)
 
     def start_run(self, deployment: str, **parameters: Any) -> str:
         """Id of a new run of a deployment, as a form of the web page makes it."""

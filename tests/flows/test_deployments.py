@@ -5,6 +5,7 @@ import asyncio
 import pytest
 import yaml
 
+from data_contracts.errors import InputError
 from data_contracts.store import Store
 from tests.faults.interruption_matrix import data_bytes
 from tests.flows.conftest import run_command
@@ -73,6 +74,9 @@ def test_a_flow_takes_the_parameters_of_the_plain_function_and_checks_them(data,
     assert extract.parameters.required == ["data", "store"]
     with pytest.raises(ValidationError, match="greater than or equal to 20"):
         extract(data, str(tmp_path / "store"), min_face_px=3)
+    with pytest.raises(InputError, match="nowhere: expected"):
+        extract(tmp_path / "nowhere", str(tmp_path / "store"))
+    assert recorded()[0][:2] == (f"extract {tmp_path.name}/nowhere with emotion_lite0", "Failed")
     extracted = extract(data=str(data), store=str(tmp_path / "store"), dask_address=dask_address)
     assert extracted.videos == ("clip",) and len(Store(tmp_path / "store").manifests("features")) == 1
 
