@@ -35,7 +35,9 @@ class PrefectService:
         """``prefect ARGUMENTS``, as a person types it in the project's folder."""
         env = self.environment | (environment or {})
         command = [_program("prefect"), *arguments]
-        return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=_END_SECONDS, check=False)
+        return subprocess.run(
+            command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=_END_SECONDS, check=False
+        )
 
     def start_run(self, deployment: str, **parameters: Any) -> str:
         """Id of a new run of a deployment, as a form of the web page makes it."""
@@ -148,7 +150,8 @@ def _running(arguments: list[str], environment: dict[str, str], log: Path) -> It
 
 def end_with_parent() -> None:
     """Also where this process is killed and can end nobody: what is started gets SIGTERM, and ends its own."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
