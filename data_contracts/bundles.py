@@ -55,6 +55,11 @@ def read_manifest(store: Store, folder: str) -> Bundle | None:
         return None
 
 
+def written_at(store: Store, bundle: Bundle) -> float:
+    """When a bundle was finished, in seconds since 1970, as the store's files tell."""
+    return store.written_at(f"{bundle.folder}/{_MANIFEST}")
+
+
 def find_bundle(store: Store, folder: str) -> Bundle | None:
     """The bundle in a folder, or None if there is none or it is not whole."""
     bundle = read_manifest(store, folder)

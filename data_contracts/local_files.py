@@ -148,6 +148,13 @@ class LocalFiles:
         """Whether a file or folder is there."""
         return os.path.exists(self.locate(path))
 
+    def written_at(self, path: str) -> float:
+        """When a file was last written, in seconds since 1970; 0 if it is not there."""
+        try:
+            return os.path.getmtime(self.locate(path))
+        except FileNotFoundError:
+            return 0.0
+
     def list_folder(self, path: str) -> list[str]:
         """Names of what lies directly in a folder, in any order; none if there is no such folder."""
         try:

@@ -110,6 +110,14 @@ class S3Files:
         with self._said("a store that can be read", path):
             return bool(self._fs.exists(self._key(path)))
 
+    def written_at(self, path: str) -> float:
+        """When a file was last written, in seconds since 1970 by the server's clock; 0 if it is not there."""
+        with self._said("a store that can be read", path):
+            try:
+                return float(self._fs.info(self._key(path))["LastModified"].timestamp())
+            except FileNotFoundError:
+                return 0.0
+
     def list_folder(self, path: str) -> list[str]:
         """Names of what lies directly in a folder, in any order; none if there is no such folder."""
         with self._said("a store that can be listed", path):

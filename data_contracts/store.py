@@ -82,6 +82,10 @@ class Store:
         """Whether a file or folder is there."""
         return self.files.exists(path)
 
+    def written_at(self, path: str) -> float:
+        """When a file was last written, in seconds since 1970 (whole ones on S3); 0 if it is not there."""
+        return self.files.written_at(path)
+
     def list_folder(self, path: str) -> list[str]:
         """Sorted names of what lies directly in a folder; empty if there is no such folder."""
         return sorted(self.files.list_folder(path))

@@ -9,6 +9,8 @@ import typer
 
 from data_contracts.errors import InputError
 from data_contracts.urls import check_no_credentials
+from data_contracts.vocabulary import TaskName
+from flows.causes import GO_ON, cause_in_a_line
 from flows.workers import start_ahead
 from infra.imports import leave_out_pandas
 from infra.interruption import EXIT_INTERRUPTED, end_now, ending_at_once
@@ -16,8 +18,6 @@ from infra.prefect_runtime import quiet_prefect, server_is_named
 
 # What Prefect's client raises when its server is gone; by name, so that nothing is imported for it.
 _SERVER_LOST = ("ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout", "ReadTimeout")
-EXIT_SOME_FAILED = 1
-EXIT_WRONG_REQUEST = 2
 
 
 def run_flow(name: str, check: Callable[[], None] | None = None, **parameters: Any) -> None:
@@ -66,39 +66,25 @@ def guarded(action: Callable[[], int]) -> int:
 
     try:
         return action()
-    except InputError as error:
-        print_error(f"affwild2: {error}")
-        return EXIT_WRONG_REQUEST
     except KeyboardInterrupt:
-        print_error("affwild2: interrupted; what is finished is kept, the same command goes on from there")
+        print_error(f"affwild2: interrupted; {GO_ON}")
         return EXIT_INTERRUPTED
     except Exception as error:
-        name = type(error).__name__
-        if name == "SomeFailedError":
-            print_error(f"affwild2: {error}")
-            return EXIT_SOME_FAILED
-        if name in ("ValidationError", "ParameterTypeError"):
-            print_error(f"affwild2: {_first_fault(error)}")
-            return EXIT_WRONG_REQUEST
-        if name == "ClusterError":
-            print_error(f"affwild2: {error}")
-            return EXIT_WRONG_REQUEST
-        if name == "ClusterLostError":
-            print_error(f"affwild2: {error}; what is finished is kept, the same command goes on from there")
-            return EXIT_INTERRUPTED
-        if name in _SERVER_LOST:
+        if told := cause_in_a_line(error):
+            print_error(f"affwild2: {told[0]}")
+            return told[1]
+        if type(error).__name__ in _SERVER_LOST:
             # Prefect's client would go on for a minute to tell its server what has happened.
+            name = type(error).__name__
             end_now(f"affwild2: the Prefect server stopped answering ({name}); what is finished is kept, run again")
         raise
 
 
-def _first_fault(error: Exception) -> str:
-    """What pydantic found wrong with a parameter, in a line; Prefect tells the same as text."""
-    faults: list[dict[str, Any]] = getattr(error, "errors", list)()
-    if not faults:
-        return " ".join(str(error).split())
-    name = ".".join(str(part) for part in faults[0]["loc"])
-    cause = faults[0].get("ctx", {}).get("error")
-    if isinstance(cause, InputError):
-        return f"{name}: {cause}"
-    return f"{name}: {faults[0]['msg']}, got {faults[0]['input']!r}"
+def check_folder(folder: str, task: TaskName | None = None) -> None:
+    """Say what is wrong with a folder before anything is started for it."""
+    from data_contracts.layout import find_data
+    from data_contracts.locations import location
+
+    layout = find_data(location(folder))
+    if task:
+        layout.annotations_of(task)

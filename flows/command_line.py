@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.command_ends import guarded, run_flow
+from flows.command_ends import check_folder, guarded, run_flow
+from flows.download_commands import download_app
 from flows.model_commands import models_app
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 
 app.add_typer(models_app, name="models")
+app.add_typer(download_app, name="download")
 
 StoreOption = Annotated[str, typer.Option("--store", help="Where results lie: a path, file:// or s3:// URL.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Local worker processes; one per core.")]
@@ -66,7 +68,7 @@ def extract(
     """Videos or official crops to features."""
     run_flow(
         "extract",
-        check=lambda: _check_folder(data),
+        check=lambda: check_folder(data),
         data=data,
         store=store,
         source=source,
@@ -100,7 +102,7 @@ def fit(
     """Features and labels to a head with tuned post-processing."""
     run_flow(
         "fit",
-        check=lambda: _check_folder(annotations, task),
+        check=lambda: check_folder(annotations, task),
         task=task,
         store=store,
         annotations=annotations,
@@ -275,16 +277,6 @@ def forget(
     from flows.forget import forget as forget_videos
 
     raise typer.Exit(guarded(lambda: forget_videos(videos, store, out=out, dry_run=dry_run)))
-
-
-def _check_folder(folder: str, task: Task | None = None) -> None:
-    """Say what is wrong with a folder before anything is started for it."""
-    from data_contracts.layout import find_data
-    from data_contracts.locations import location
-
-    layout = find_data(location(folder))
-    if task:
-        layout.annotations_of(task)
 
 
 def main() -> None:

@@ -1,9 +1,14 @@
-"""What a person sees: progress, tables, lines of failures. A bar on a terminal, plain lines elsewhere."""
+"""What a person sees: progress, tables, lines of failures. A bar on a terminal, plain lines elsewhere.
+
+Within ``told_to`` all of it goes to a log instead.
+"""
 
 import contextlib
+import io
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,17 +18,31 @@ from rich.table import Table
 from data_contracts.errors import printable
 
 _PLAIN_LINE_SECONDS = 10.0
+# A stage of many hours says how far it is in at most so many lines.
+_PLAIN_LINES = 10
+_WIDTH = 160
+_log: ContextVar[Callable[[str], None] | None] = ContextVar("log", default=None)
+
+
+@contextlib.contextmanager
+def told_to(log: Callable[[str], None]) -> Iterator[None]:
+    """While the block runs, lines and whole tables go to ``log`` and nothing to the standard output."""
+    token = _log.set(log)
+    try:
+        yield
+    finally:
+        _log.reset(token)
 
 
 def console() -> Console:
     """Standard output, with colours and width of the terminal; wide and plain where there is none."""
-    return Console() if sys.stdout.isatty() else Console(width=160, highlight=False)
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH, highlight=False)
 
 
 @contextlib.contextmanager
 def progress_of(name: str, total: int) -> Iterator[Callable[[int], None]]:
     """A function to call once per finished unit, with the number of failures so far."""
-    if not sys.stderr.isatty():
+    if _log.get() or not sys.stderr.isatty():
         yield _plain_progress(name, total)
         return
     columns = (
@@ -40,14 +59,16 @@ def progress_of(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _plain_progress(name: str, total: int) -> Callable[[int], None]:
-    done, said = 0, time.monotonic()
+    done, said, said_at = 0, 0, time.monotonic()
+    log = _log.get()
 
     def advance(failed: int) -> None:
-        nonlocal done, said
+        nonlocal done, said, said_at
         done += 1
-        if time.monotonic() - said >= _PLAIN_LINE_SECONDS:
-            said = time.monotonic()
-            print(f"{name}: {done} of {total} done, {failed} failed", file=sys.stderr, flush=True)
+        if time.monotonic() - said_at >= _PLAIN_LINE_SECONDS and (done - said) * _PLAIN_LINES >= total:
+            said, said_at = done, time.monotonic()
+            line = f"{name}: {done} of {total} done, {failed} failed"
+            log(line) if log else print(line, file=sys.stderr, flush=True)
 
     return advance
 
@@ -61,7 +82,13 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[objec
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    console().print(table)
+    log = _log.get()
+    if log is None:
+        console().print(table)
+        return
+    text = io.StringIO()
+    Console(file=text, width=_WIDTH, highlight=False, color_system=None).print(table)
+    log("\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines()))
 
 
 def _cell(value: object) -> str:
@@ -74,9 +101,15 @@ def _cell(value: object) -> str:
 
 def print_line(text: str) -> None:
     """One line, as it is: no markup, no wrapping."""
+    if log := _log.get():
+        log(printable(text))
+        return
     console().print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_error(text: str) -> None:
     """One line on standard error."""
+    if log := _log.get():
+        log(printable(text))
+        return
     Console(stderr=True).print(printable(text), markup=False, highlight=False, soft_wrap=True)

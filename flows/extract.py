@@ -8,10 +8,10 @@ from pydantic import Field, validate_call
 
 from data_contracts.errors import InputError
 from data_contracts.layout import DataLayout, find_data, list_crops, subjects_of_videos
-from data_contracts.locations import Location, LocationParameter, reading_inputs
+from data_contracts.locations import Location, reading_inputs
 from data_contracts.manifest import Manifest
-from data_contracts.urls import StoreParameter
 from flows.console import print_line
+from flows.parameters import BackboneName, DaskAddress, DataFolder, Limit, StoreUrl, WeightsFile, Workers
 from flows.run import Run
 from models.precision import Precision
 from models.tracking import TrackingParams
@@ -160,20 +160,21 @@ def _limited(items: Mapping[str, T], limit: int | None) -> dict[str, T]:
 
 @validate_call
 def extract(
-    data: Annotated[
-        LocationParameter,
-        Field(description="folder in the organisers' layout, or a folder of videos; a path or s3:// URL"),
-    ],
-    store: Annotated[StoreParameter, Field(description="where results go: a path, file:// or s3:// URL")],
-    source: Source | None = None,
-    backbone: str = DEFAULT_BACKBONE,
-    weights: str | None = None,
-    min_face_px: Annotated[int, Field(ge=20, description="smallest face looked for, in pixels")] = 40,
-    exact: Annotated[bool, Field(description="search every frame, backbone in float32: for publishing")] = False,
-    segment_frames: Annotated[int, Field(ge=1, description="frames per unit of work")] = crop_faces.SEGMENT_FRAMES,
-    limit: Annotated[int | None, Field(ge=1, description="take only so many videos or subjects")] = None,
-    dask_address: Annotated[str | None, Field(description="address of a Dask scheduler; none: a local one")] = None,
-    workers: Annotated[int | None, Field(ge=1, description="local worker processes; none: one per core")] = None,
+    data: DataFolder,
+    store: StoreUrl,
+    source: Annotated[
+        Source | None, Field(description="Where face crops come from; none: mtcnn where there are videos")
+    ] = None,
+    backbone: BackboneName = DEFAULT_BACKBONE,
+    weights: WeightsFile = None,
+    min_face_px: Annotated[int, Field(ge=20, le=4096, description="Smallest face looked for, in pixels")] = 40,
+    exact: Annotated[
+        bool, Field(description="Search every frame, backbone in float32: for publishing, half as fast")
+    ] = False,
+    segment_frames: Annotated[int, Field(ge=1, description="Frames per unit of work")] = crop_faces.SEGMENT_FRAMES,
+    limit: Limit = None,
+    dask_address: DaskAddress = None,
+    workers: Workers = None,
 ) -> Extracted:
     """From face videos (or the organisers' crops) to features, resumable at every unit."""
     request = ExtractRequest(data, source, backbone, weights, min_face_px, exact, segment_frames, limit)

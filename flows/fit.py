@@ -8,10 +8,10 @@ from pydantic import Field, validate_call
 
 from data_contracts.bundles import Bundle, find_bundle
 from data_contracts.layout import find_data
-from data_contracts.locations import Location, LocationParameter, reading_inputs
-from data_contracts.urls import StoreParameter
+from data_contracts.locations import Location, reading_inputs
 from data_contracts.vocabulary import SetName, TaskName
 from flows.console import print_line, print_table
+from flows.parameters import Annotations, DaskAddress, StoreUrl, Workers
 from flows.run import Run
 from tasks import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.subject_features import FeaturesVariant, find_features
@@ -133,20 +133,26 @@ def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
 
 @validate_call
 def fit(
-    task: TaskName,
-    store: Annotated[StoreParameter, Field(description="where features are and results go")],
-    annotations: Annotated[
-        LocationParameter, Field(description="the organisers' annotation folder, or one that holds it")
+    task: Annotated[
+        TaskName, Field(description="Expressions, valence and arousal, action units, or all of them with one head")
     ],
-    recipe: RecipeName = "default",
-    features: FeatureKind | None = None,
-    hidden_units: Annotated[int | None, Field(ge=0, description="0 is a linear head")] = None,
-    seeds: Annotated[int | None, Field(ge=1, description="how many seeds are averaged")] = None,
-    train_on_validation: Annotated[bool, Field(description="train on train + validation")] = False,
-    backbone: Annotated[str | None, Field(description="features variant, if the store has several")] = None,
-    source: Annotated[str | None, Field(description="faces variant, if the store has several")] = None,
-    dask_address: str | None = None,
-    workers: Annotated[int | None, Field(ge=1)] = None,
+    store: StoreUrl,
+    annotations: Annotations,
+    recipe: Annotated[
+        RecipeName, Field(description="Named setting of everything from features to decisions")
+    ] = "default",
+    features: Annotated[FeatureKind | None, Field(description="Instead of the recipe's features")] = None,
+    hidden_units: Annotated[
+        int | None, Field(ge=0, le=65536, description="Instead of the recipe's hidden layer; 0 is a linear head")
+    ] = None,
+    seeds: Annotated[
+        int | None, Field(ge=1, le=100, description="How many seeds are averaged, instead of the recipe's")
+    ] = None,
+    train_on_validation: Annotated[bool, Field(description="Train once more on train + validation")] = False,
+    backbone: Annotated[str | None, Field(description="Features variant, if the store has several")] = None,
+    source: Annotated[str | None, Field(description="Faces variant, if the store has several")] = None,
+    dask_address: DaskAddress = None,
+    workers: Workers = None,
 ) -> str:
     """Fit a head for one task and tune its post-processing; returns the head's name."""
     request = FitRequest(

@@ -11,8 +11,8 @@ from data_contracts.errors import InputError
 from data_contracts.fingerprint import fingerprint, variant_name
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.pictures import read_pictures
-from data_contracts.urls import StoreParameter
 from flows.console import print_line, print_table
+from flows.parameters import BackboneName, DaskAddress, Limit, StoreUrl, Workers
 from flows.run import Run
 from models.pretraining_recipes import Goal, PretrainingName, get_pretraining
 from tasks import crop_pictures, pretrain_backbone
@@ -87,23 +87,25 @@ def print_trained(run: Run, bundle: Bundle, choice: PretrainingChoice) -> None:
 
 @validate_call
 def pretrain(
-    goal: Annotated[Goal, Field(description="identity: who it is (step 1); emotion: expressions (step 2)")],
+    goal: Annotated[Goal, Field(description="Identity: who it is (step 1); emotion: expressions (step 2)")],
     data: Annotated[Path, Field(description="CSV file with labels, AffectNet's CSV, or a folder of people")],
-    store: Annotated[StoreParameter, Field(description="where crops, checkpoints and the backbone go")],
-    backbone: Annotated[str, Field(description="name in the registry")] = "efficientnet_lite0",
-    weights: Annotated[str | None, Field(description="safetensors file to start from")] = None,
-    validation: Annotated[Path | None, Field(description="pictures to measure on; none holds out people")] = None,
-    images: Annotated[Path | None, Field(description="folder of the pictures that a CSV names")] = None,
-    recipe: PretrainingName = "default",
-    input_px: Annotated[int | None, Field(ge=32, description="input size; none: the backbone's own")] = None,
-    valence_arousal: Annotated[bool, Field(description="train valence and arousal outputs as well")] = False,
-    untrained: Annotated[
-        list[str] | None, Field(description="people to learn no emotions from; still measured")
+    store: StoreUrl,
+    backbone: BackboneName = "efficientnet_lite0",
+    weights: Annotated[str | None, Field(description="Safetensors file to start from")] = None,
+    validation: Annotated[Path | None, Field(description="Pictures to measure on; none holds out people")] = None,
+    images: Annotated[Path | None, Field(description="Folder of the pictures that a CSV names")] = None,
+    recipe: Annotated[PretrainingName, Field(description="Named setting of the training")] = "default",
+    input_px: Annotated[
+        int | None, Field(ge=32, le=1024, description="Input size in pixels; none: the backbone's own")
     ] = None,
-    seed: int = 0,
-    limit: Annotated[int | None, Field(ge=1, description="take only so many pictures")] = None,
-    dask_address: str | None = None,
-    workers: Annotated[int | None, Field(ge=1)] = None,
+    valence_arousal: Annotated[bool, Field(description="Train valence and arousal outputs as well")] = False,
+    untrained: Annotated[
+        list[str] | None, Field(description="People to learn no emotions from; still measured")
+    ] = None,
+    seed: Annotated[int, Field(description="Of the split, the order and the variations")] = 0,
+    limit: Limit = None,
+    dask_address: DaskAddress = None,
+    workers: Workers = None,
 ) -> str | None:
     """Train a backbone; interrupted at any moment, the same call goes on from the last checkpoint."""
     if untrained and goal == "identity":

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, validate_call
 
-from data_contracts.locations import Location, LocationParameter, location
+from data_contracts.locations import Location, location
 from data_contracts.store import Store
-from data_contracts.urls import StoreParameter
 from data_contracts.video_folders import Arrivals, VideoListing, list_videos, split_settled
 from flows.console import print_line
+from flows.parameters import DaskAddress, Heads, PredictionsFolder, StoreUrl, Videos, Workers
 from flows.run import Run
 from flows.score import choose_heads, score_found
 from tasks import refuse_twins
@@ -46,19 +46,15 @@ class Rescored:
 
 @validate_call
 def rescore(
-    videos: Annotated[
-        list[LocationParameter], Field(description="folders of videos (with sub-folders), or files", min_length=1)
-    ],
-    store: Annotated[
-        StoreParameter, Field(description="where heads are and features go: a path, file:// or s3:// URL")
-    ],
-    out: Annotated[LocationParameter, Field(description="folder for the predictions")],
-    heads: Annotated[list[str] | None, Field(description="names of heads; none: the one of each task")] = None,
+    videos: Videos,
+    store: StoreUrl,
+    out: PredictionsFolder,
+    heads: Heads = None,
     settle_seconds: Annotated[
-        float, Field(ge=0, description="a file must have stayed as it is for so long, in seconds")
+        float, Field(ge=0, description="A file must have stayed as it is for so long, in seconds")
     ] = 60.0,
-    dask_address: Annotated[str | None, Field(description="address of a Dask scheduler; none: a local one")] = None,
-    workers: Annotated[int | None, Field(ge=1, description="local worker processes; none: one per core")] = None,
+    dask_address: DaskAddress = None,
+    workers: Workers = None,
 ) -> Rescored:
     """Predictions of all videos that have none, or stale ones; made to run on a schedule."""
     with Run(store, dask_address=dask_address, workers=workers, max_tries=MAX_TRIES) as run:

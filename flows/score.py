@@ -11,7 +11,6 @@ from data_contracts.errors import InputError
 from data_contracts.layout import VIDEO_SUFFIXES
 from data_contracts.locations import (
     Location,
-    LocationParameter,
     entries_of,
     forget_listings,
     is_file_or_lost_link,
@@ -20,6 +19,7 @@ from data_contracts.locations import (
 from data_contracts.urls import StoreParameter
 from flows.console import print_line, print_table
 from flows.extract import DEFAULT_BACKBONE, Extracted, extract_videos
+from flows.parameters import DaskAddress, Heads, PredictionsFolder, Videos, Workers
 from flows.run import Run
 from tasks import predict_outputs
 from tasks.crop_faces import crop_params_of
@@ -139,14 +139,14 @@ def _videos_in(folder: Location) -> list[Location]:
 
 @validate_call
 def score(
-    videos: Annotated[list[LocationParameter], Field(description="video files or folders of them", min_length=1)],
-    out: Annotated[LocationParameter, Field(description="folder for the predictions")],
+    videos: Videos,
+    out: PredictionsFolder,
     store: Annotated[
-        StoreParameter | None, Field(description="where heads are and features go; none: OUT/store")
+        StoreParameter | None, Field(description="Where heads are and features go; none: OUT/store")
     ] = None,
-    heads: Annotated[list[str] | None, Field(description="names of heads; none: the one of each task")] = None,
-    dask_address: str | None = None,
-    workers: Annotated[int | None, Field(ge=1)] = None,
+    heads: Heads = None,
+    dask_address: DaskAddress = None,
+    workers: Workers = None,
 ) -> list[str]:
     """Per-frame predictions for any video, as Parquet and CSV with time in seconds."""
     with Run(store or str(out / "store"), dask_address=dask_address, workers=workers) as run:

@@ -8,10 +8,10 @@ from pydantic import Field, validate_call
 from data_contracts.bundles import Bundle, find_bundle, list_bundles, require_bundle
 from data_contracts.editions import EditionName, rows_by
 from data_contracts.errors import InputError
-from data_contracts.locations import Location, LocationParameter, forget_listings, reading_inputs
-from data_contracts.urls import StoreParameter
+from data_contracts.locations import Location, forget_listings, reading_inputs
 from data_contracts.vocabulary import TaskName
 from flows.console import print_line, print_table
+from flows.parameters import DaskAddress, StoreUrl, TestList, Workers
 from flows.run import Run
 from tasks import predict_outputs, write_submission
 from tasks.subject_features import find_features
@@ -118,16 +118,16 @@ def print_submissions(run: Run, bundles: list[Bundle]) -> None:
 
 @validate_call
 def submit(
-    task: TaskName,
-    store: Annotated[StoreParameter, Field(description="where features and heads are, and results go")],
-    test_list: Annotated[
-        LocationParameter, Field(description="the organisers' list of test subjects, or of frames for mtl")
-    ],
-    head: Annotated[str | None, Field(description="name of the head, or its beginning")] = None,
-    postprocessing: Annotated[str | None, Field(description="name of the post-processing, or its beginning")] = None,
-    edition: Annotated[EditionName | None, Field(description="whose file formats; none: the list tells")] = None,
-    dask_address: str | None = None,
-    workers: Annotated[int | None, Field(ge=1)] = None,
+    task: Annotated[TaskName, Field(description="Whose submission: expressions, valence and arousal, units, or all")],
+    store: StoreUrl,
+    test_list: TestList,
+    head: Annotated[str | None, Field(description="Name of the head, or its beginning; none: the only one")] = None,
+    postprocessing: Annotated[
+        str | None, Field(description="Name of the post-processing, or its beginning; none: the one of the head")
+    ] = None,
+    edition: Annotated[EditionName | None, Field(description="Whose file formats; none: the list tells")] = None,
+    dask_address: DaskAddress = None,
+    workers: Workers = None,
 ) -> str:
     """Write the submission of one task; returns where its zip lies."""
     with Run(store, dask_address=dask_address, workers=workers) as run:

