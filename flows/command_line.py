@@ -260,6 +260,14 @@ def status(store: StoreOption) -> None:
 
 
 @app.command()
+def report(store: StoreOption) -> None:
+    """Write a page about a store: coverage, figures, submissions, failures."""
+    from flows.report import write_named
+
+    raise typer.Exit(guarded(lambda: write_named(store)))
+
+
+@app.command()
 def forget(
     videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Names (without suffix) or video files.")],
     store: StoreOption,

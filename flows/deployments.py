@@ -1,6 +1,7 @@
 """The flows as Prefect records, schedules and deploys them. Only what is run with a Prefect server imports this.
 
-Each is the plain function of the same name, and each of its stages a task run.
+Each is the plain function of the same name, and each of its stages a task run. What a run leaves on the server is
+in ``artifacts``.
 """
 
 import functools
@@ -10,6 +11,7 @@ from typing import ParamSpec, TypeVar
 from prefect import Flow, flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.artifacts import leave_artifacts
 from flows.demo import demo as demo_plainly
 from flows.extract import extract as extract_plainly
 from flows.fit import fit as fit_plainly
@@ -32,7 +34,7 @@ def _as_flow(function: Callable[P, R], *, run_name: str) -> Flow[P, R]:
 
     @functools.wraps(function)
     def with_stages_as_tasks(*args: P.args, **kwargs: P.kwargs) -> R:
-        with stages_run_by(_run_as_task):
+        with stages_run_by(_run_as_task, at_end=leave_artifacts):
             return function(*args, **kwargs)
 
     return flow(name=function.__name__, flow_run_name=run_name)(with_stages_as_tasks)

@@ -25,17 +25,6 @@ from tasks.subject_features import FeaturesVariant
 from tasks.training_rows import LabelCoverage, gather_rows
 
 CODE_VERSION = 3
-COVERAGE_COLUMNS = (
-    "set_name",
-    "subjects",
-    "subjects_without_features",
-    "labelled",
-    "used",
-    "labelled_without_face",
-    "labelled_beyond_video",
-    "unlabelled",
-    "faces_without_label",
-)
 # The figure by which each task is ranked in the challenge.
 FIGURE_OF_TASK: dict[TaskName, str] = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1", "mtl": "p_mtl"}
 
