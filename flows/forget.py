@@ -18,6 +18,7 @@ from tasks.forget_results import (
     find_mentions,
     find_predictions,
     find_results,
+    is_report,
     names_in_results,
     remove_from_result,
     remove_predictions,
@@ -75,6 +76,8 @@ def forget(videos: Sequence[str], store_url: str, *, out: str | None = None, dry
         for name in names:
             traces = _find_traces(store, name, folders)
             print_traces(traces, "would be removed")
+            for path in filter(is_report, find_mentions(store, traces.subjects)):
+                print_line(f"would be removed: {store.locate(path)}")
             _print_what_stays(traces)
         return 0
     with claim_store(store, on_wait=print_error):
@@ -84,7 +87,11 @@ def forget(videos: Sequence[str], store_url: str, *, out: str | None = None, dry
             print_traces(traces, "removed")
             _print_what_stays(traces)
             for path in find_mentions(store, traces.subjects):
-                print_line(f"stays: {store.locate(path)} may name it: look, and delete it")
+                if is_report(path):
+                    store.remove(path)
+                    print_line(f"removed: {store.locate(path)}")
+                else:
+                    print_line(f"stays: {store.locate(path)} may name it: look, and delete it")
         for folder in folders:
             if not read_record(folder):
                 drop_folder(store, folder)

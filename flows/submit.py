@@ -56,8 +56,9 @@ def write_submissions(run: Run, requests: list[SubmitRequest]) -> list[Bundle]:
             )
         )
     run.jobs("write_submission", jobs, write_submission.make)
-    run.submissions += [bundle for job in jobs if (bundle := find_bundle(run.store, job.folder))]
-    return run.submissions
+    written = [bundle for job in jobs if (bundle := find_bundle(run.store, job.folder))]
+    run.submissions += written
+    return written
 
 
 def _check_list(path: Location) -> None:

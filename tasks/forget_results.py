@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import hashlib
+import html
 import io
 import re
 from collections.abc import Collection, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from data_contracts.bundles import Bundle, read_manifest, write_manifest
+from data_contracts.errors import printable
 from data_contracts.fingerprint import fingerprint
 from data_contracts.local_files import UNFINISHED
 from data_contracts.locations import file_state, location
@@ -50,7 +52,8 @@ def names_in_results(store: Store) -> set[str]:
 
 def find_mentions(store: Store, subjects: Collection[str]) -> list[str]:
     """Small files outside of the datasets (reports, notes) that name one of the subjects, as far as text tells."""
-    name = "|".join(re.escape(subject) for subject in sorted(subjects, key=len, reverse=True))
+    written = {form for subject in subjects for form in (subject, html.escape(printable(subject)))}
+    name = "|".join(re.escape(form) for form in sorted(written, key=len, reverse=True))
     mention = re.compile(rf"""(?:^|["'/\\=,>\s])(?:{name})(?=["'/.,:<\s]|$)""".encode(errors="surrogateescape"), re.M)
     found = []
     for top in store.list_folder(""):
@@ -62,6 +65,11 @@ def find_mentions(store: Store, subjects: Collection[str]) -> list[str]:
                     if mention.search(path.encode(errors="surrogateescape")) or mention.search(store.read_bytes(path)):
                         found.append(path)
     return found
+
+
+def is_report(path: str) -> bool:
+    """Whether a file of the store is a page that ``write_report`` wrote: it can be written again, without a name."""
+    return re.fullmatch(r"reports/[^/]+/index\.html", path) is not None
 
 
 def _without(details: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
