@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _COLUMNS = ("stage", "units", "ready", "done", "failed", "quarantined", "rows", "seconds")
 _CAUSES_SHOWN = 20
 _SUBJECTS_SHOWN = 1_000
-_OF_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~])")
+_OF_MARKDOWN = re.compile(r"([\\`*_\[\]#|~])")
 
 
 def leave_artifacts(run: Run, error: BaseException | None) -> None:
