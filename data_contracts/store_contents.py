@@ -12,6 +12,8 @@ from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED, UNREADAB
 
 DATASETS = ("videos", "frames", "faces", "subjects", "features", "labels", "outputs", "pictures")
 BUNDLES = ("heads", "postprocessing", "submissions")
+# Pages of reports are reports/NAME/index.html.
+REPORT_PAGE = "index.html"
 _VARIANT_KEYS = ("source", "backbone", "head", "task")
 
 

@@ -17,8 +17,8 @@ from tasks.forget_results import (
     Predictions,
     find_mentions,
     find_predictions,
+    find_reports,
     find_results,
-    is_report,
     names_in_results,
     remove_from_result,
     remove_predictions,
@@ -55,6 +55,7 @@ class Traces:
     labels: list[LabelSet]
     results: list[Bundle]
     predictions: list[Predictions]
+    reports: list[str]
     heads: list[str]
 
 
@@ -76,8 +77,6 @@ def forget(videos: Sequence[str], store_url: str, *, out: str | None = None, dry
         for name in names:
             traces = _find_traces(store, name, folders)
             print_traces(traces, "would be removed")
-            for path in filter(is_report, find_mentions(store, traces.subjects)):
-                print_line(f"would be removed: {store.locate(path)}")
             _print_what_stays(traces)
         return 0
     with claim_store(store, on_wait=print_error):
@@ -87,11 +86,7 @@ def forget(videos: Sequence[str], store_url: str, *, out: str | None = None, dry
             print_traces(traces, "removed")
             _print_what_stays(traces)
             for path in find_mentions(store, traces.subjects):
-                if is_report(path):
-                    store.remove(path)
-                    print_line(f"removed: {store.locate(path)}")
-                else:
-                    print_line(f"stays: {store.locate(path)} may name it: look, and delete it")
+                print_line(f"stays: {store.locate(path)} may name it: look, and delete it")
         for folder in folders:
             if not read_record(folder):
                 drop_folder(store, folder)
@@ -146,6 +141,7 @@ def _find_traces(store: Store, video: str, folders: Sequence[Store]) -> Traces:
         labels=labels,
         results=find_results(store, subjects),
         predictions=[find_predictions(folder, subjects) for folder in folders],
+        reports=find_reports(store, subjects),
         heads=_heads_fitted_on(store, units, labels),
     )
 
@@ -166,6 +162,8 @@ def remove_traces(store: Store, traces: Traces) -> None:
     try:
         for found in traces.predictions:
             remove_predictions(found)
+        for path in traces.reports:
+            store.remove(path)
         for bundle in traces.results:
             remove_from_result(store, bundle, traces.subjects)
         remove_labels(store, traces.labels, traces.subjects)
@@ -187,6 +185,7 @@ def print_traces(traces: Traces, what: str) -> None:
         for found in traces.predictions
         if found.files or found.recorded
     ]
+    rows += [["reports", path.split("/")[1], 1, None, None] for path in traces.reports]
     print_table(f"{traces.video}: {what}", ["what", "variant", "files", "rows", "MB"], rows)
 
 

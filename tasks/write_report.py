@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from data_contracts.errors import printable
 from data_contracts.store import Store
-from data_contracts.store_contents import read_contents
+from data_contracts.store_contents import REPORT_PAGE, read_contents
 from data_contracts.urls import without_credentials
 from tasks.report_tables import Code, Link, RunRecord, Share, State, Tenths, head_figures, sections_of
 
@@ -37,7 +37,7 @@ def write_report(store: Store, *, name: str, written: datetime, run: RunRecord |
         figures=head_figures(contents),
         sections=sections_of(store, contents, run),
     )
-    path = f"reports/{name}/index.html"
+    path = f"reports/{name}/{REPORT_PAGE}"
     store.write_bytes(path, page.encode())
     return path
 
