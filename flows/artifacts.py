@@ -101,8 +101,8 @@ def _leave_link(run: Run, record: RunRecord, path: str) -> None:
     create_link_artifact(
         key=_key(record.flow, "report"),
         link=link,
-        link_text=f"Report of {_shown(record.name)}",
-        description=f"Browsers do not follow links from a server to a disk or to S3: open `{_shown(place)}`.",
+        link_text=f"Report of {_markdown(record.name)}",
+        description=f"`{_shown(place)}` (browsers do not follow links from a server to a disk or to S3)",
     )
 
 

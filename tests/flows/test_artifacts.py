@@ -26,7 +26,7 @@ def artifacts_of_last_run():
         run = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
         chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
         found = client.read_artifacts(artifact_filter=chosen)
-        return {artifact.key: artifact for artifact in found}, run.name
+        return {artifact.key: artifact for artifact in found if artifact.key}, run.name
 
 
 def test_a_submission_its_checks_and_the_report_of_the_run(demo, store_copy, dask_address):
