@@ -62,7 +62,8 @@ def _record_of(run: Run, error: BaseException | None, context: FlowRunContext) -
         flow=context.flow.name if context.flow else "",
         started=datetime.fromtimestamp(started.timestamp(), UTC),
         seconds=time.time() - started.timestamp(),
-        end="all done" if error is None else str(error),
+        # Causes have a list of their own.
+        end="all done" if error is None else str(error).split("; first: ")[0],
         parameters=context.parameters or {},
         stage_columns=_COLUMNS,
         stages=[_row(summary) for summary in run.summaries],

@@ -135,8 +135,9 @@ def _failures(contents: StoreContents, unreadable: Sequence[tuple[str, str]]) ->
 def _did(run: RunRecord) -> list[Table]:
     asked = [[Code(name), _parameter(value)] for name, value in run.parameters.items() if value is not None]
     causes = [[State(what, False), *rest] for what, *rest in run.causes]
+    stages = [[Tenths(cell) if isinstance(cell, float) else cell for cell in row] for row in run.stages]
     return [
-        Table("Stages", run.stage_columns, run.stages, empty="The run ended before its first stage."),
+        Table("Stages", run.stage_columns, stages, empty="The run ended before its first stage."),
         Table("Failures and losses of this run", ["what", "stage", "unit", "cause"], causes),
         Table("Parameters", ["parameter", "value"], asked),
     ]
