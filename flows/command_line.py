@@ -10,6 +10,7 @@ import typer
 
 from flows.command_ends import guarded, run_flow
 from flows.model_commands import models_app
+from flows.report_command import report
 
 app = typer.Typer(
     name="affwild2",
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 
 app.add_typer(models_app, name="models")
+app.command()(report)
 
 StoreOption = Annotated[str, typer.Option("--store", help="Where results lie: a path, file:// or s3:// URL.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Local worker processes; one per core.")]
@@ -257,14 +259,6 @@ def status(store: StoreOption) -> None:
     from flows.status import print_status
 
     raise typer.Exit(guarded(lambda: print_status(store)))
-
-
-@app.command()
-def report(store: StoreOption) -> None:
-    """Write a page about a store: coverage, figures, submissions, failures."""
-    from flows.report import write_named
-
-    raise typer.Exit(guarded(lambda: write_named(store)))
 
 
 @app.command()
