@@ -11,6 +11,7 @@ import typer
 from flows.command_ends import check_folder, guarded, run_flow
 from flows.download_commands import download_app
 from flows.model_commands import models_app
+from flows.report_command import report
 
 app = typer.Typer(
     name="affwild2",
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 app.add_typer(models_app, name="models")
 app.add_typer(download_app, name="download")
+app.command()(report)
 
 StoreOption = Annotated[str, typer.Option("--store", help="Where results lie: a path, file:// or s3:// URL.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Local worker processes; one per core.")]

@@ -1,13 +1,13 @@
 """Flow ``demo``: everything on a small generated data set, from video files to submissions."""
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, validate_call
 
 from data_contracts.layout import find_data
-from data_contracts.verification import verify_submission
 from data_contracts.vocabulary import TASKS
 from flows.console import print_line
 from flows.extract import ExtractRequest, extract_features
@@ -15,7 +15,7 @@ from flows.fit import FitRequest, fit_heads, print_fitted
 from flows.run import Run
 from flows.submit import SubmitRequest, print_submissions, write_submissions
 from tasks.generate_demo_data import DemoDataParams, generate_demo_data
-from tasks.index_videos import ready_videos
+from tasks.write_report import REPORT_OF_STORE, write_report
 
 
 @validate_call
@@ -42,12 +42,8 @@ def demo(
         run.print_summary()
         print_fitted(run, fitted)
         print_submissions(run, bundles)
-        rows = {stem: m.details["frame_count"] for stem, m in ready_videos(run.store).items()}
-        for bundle in bundles:
-            path = Path(run.store.locate(f"{bundle.folder}/{bundle.details['zip']}"))
-            task = bundle.details["task"]
-            faults = verify_submission(path, task=task, test_list=layout.test_lists[task][0], expected_rows=rows)
-            print_line(f"verified {task}: {'no fault' if not faults else f'{len(faults)} faults, first: {faults[0]}'}")
+        report = write_report(run.store, name=REPORT_OF_STORE, written=datetime.now(UTC))
+        print_line(f"report: {run.store.locate(report)}")
         print_line(f"all of it in {time.monotonic() - started:.0f} s; store: {run.store.url}")
         unexpected = [f for f in (*run.failures, *run.problems) if summary.corrupt_file.stem not in f[1]]
         if unexpected:

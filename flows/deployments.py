@@ -1,7 +1,8 @@
 """The flows as Prefect records, schedules and deploys them. Only what is run with a Prefect server imports this.
 
 Each is the plain function of the same name, and each of its stages a task run. Parameters are checked by the function
-itself; a cause that is the user's ends a run as Failed with one line, in the state and in the log.
+itself; a cause that is the user's ends a run as Failed with one line, in the state and in the log. What a run leaves on
+the server is in ``artifacts``.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from data_contracts.errors import InputError
+from flows.artifacts import leave_artifacts
 from flows.causes import cause_in_a_line
 from flows.console import told_to
 from flows.parameters import described
@@ -58,7 +60,7 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
     def with_stages_as_tasks(*args: P.args, **kwargs: P.kwargs) -> R:
         # Prefect passes them by position, and a fault would be told by a number.
         by_name = inspect.signature(function).bind(*args, **kwargs).arguments
-        with stages_run_by(_run_as_task), _telling():
+        with stages_run_by(_run_as_task, at_end=leave_artifacts), _telling():
             try:
                 with _causes_dropped():
                     return function(**by_name)  # type: ignore[call-arg]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, validate_call
 
+from data_contracts.annotations import LABEL_COVERAGE_COLUMNS
 from data_contracts.bundles import Bundle, find_bundle
 from data_contracts.layout import find_data
 from data_contracts.locations import Location, reading_inputs
@@ -113,11 +114,11 @@ def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
     """Label coverage, and the figures of every head: untuned, tuned, and held out."""
     done = [(f.head, f.postprocessing) for f in fitted if f.head]
     rows = [
-        [head.details["task"], *(c[name] for name in fit_head.COVERAGE_COLUMNS)]
+        [head.details["task"], *(c[name] for name in LABEL_COVERAGE_COLUMNS)]
         for head, _ in done
         for c in head.details["coverage"]
     ]
-    print_table("Labels", ["task", *(name.replace("_", " ") for name in fit_head.COVERAGE_COLUMNS)], rows)
+    print_table("Labels", ["task", *(name.replace("_", " ") for name in LABEL_COVERAGE_COLUMNS)], rows)
     rows = []
     for head, rule in done:
         figures = rule.details["figures"] if rule else {}

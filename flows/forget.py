@@ -17,6 +17,7 @@ from tasks.forget_results import (
     Predictions,
     find_mentions,
     find_predictions,
+    find_reports,
     find_results,
     names_in_results,
     remove_from_result,
@@ -54,6 +55,7 @@ class Traces:
     labels: list[LabelSet]
     results: list[Bundle]
     predictions: list[Predictions]
+    reports: list[str]
     heads: list[str]
 
 
@@ -139,6 +141,7 @@ def _find_traces(store: Store, video: str, folders: Sequence[Store]) -> Traces:
         labels=labels,
         results=find_results(store, subjects),
         predictions=[find_predictions(folder, subjects) for folder in folders],
+        reports=find_reports(store, subjects),
         heads=_heads_fitted_on(store, units, labels),
     )
 
@@ -159,6 +162,8 @@ def remove_traces(store: Store, traces: Traces) -> None:
     try:
         for found in traces.predictions:
             remove_predictions(found)
+        for path in traces.reports:
+            store.remove(path)
         for bundle in traces.results:
             remove_from_result(store, bundle, traces.subjects)
         remove_labels(store, traces.labels, traces.subjects)
@@ -180,6 +185,7 @@ def print_traces(traces: Traces, what: str) -> None:
         for found in traces.predictions
         if found.files or found.recorded
     ]
+    rows += [["reports", path.split("/")[1], 1, None, None] for path in traces.reports]
     print_table(f"{traces.video}: {what}", ["what", "variant", "files", "rows", "MB"], rows)
 
 

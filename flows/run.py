@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from data_contracts.bundles import Bundle
 from data_contracts.errors import InputError, printable
 from data_contracts.manifest import Failure
 from data_contracts.store import Store
@@ -40,14 +41,23 @@ StageRunner = Callable[[str, Callable[[int], str], int], str]
 _stage_runner: ContextVar[StageRunner] = ContextVar("stage_runner", default=lambda name, stage, units: stage(units))
 
 
+# Takes a run that is over, its store still claimed, and what ended it before its time; must not raise.
+AtEnd = Callable[["Run", BaseException | None], None]
+_at_end: ContextVar[AtEnd] = ContextVar("at_end", default=lambda run, error: None)
+
+
 @contextlib.contextmanager
-def stages_run_by(runner: StageRunner) -> Iterator[None]:
-    """While the block runs, every stage is handed to ``runner`` instead of being called as it is."""
-    token = _stage_runner.set(runner)
+def stages_run_by(runner: StageRunner, *, at_end: AtEnd) -> Iterator[None]:
+    """While the block runs, every stage is handed to ``runner`` instead of being called as it is.
+
+    ``at_end`` is told of every run that is over.
+    """
+    tokens = _stage_runner.set(runner), _at_end.set(at_end)
     try:
         yield
     finally:
-        _stage_runner.reset(token)
+        _stage_runner.reset(tokens[0])
+        _at_end.reset(tokens[1])
 
 
 class SomeFailedError(RuntimeError):
@@ -63,6 +73,7 @@ class Run:
         """``max_tries``: units that so many runs have failed to make of the same input are not tried any more."""
         self.store = Store(store)
         self.summaries: list[StageSummary] = []
+        self.submissions: list[Bundle] = []
         self._dask_address, self._workers, self._max_tries = dask_address, workers, max_tries
         self._tried: set[tuple[str, str]] = set()
         self._stack, self._cluster = contextlib.ExitStack(), contextlib.ExitStack()
@@ -83,7 +94,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._stack, self._cluster:
-            pass
+            _at_end.get()(self, error)
 
     def _client_for(self, units: int) -> "Client":
         """Client of the cluster, which starts with the first units, and grows with more of them."""

@@ -57,7 +57,9 @@ def write_submissions(run: Run, requests: list[SubmitRequest]) -> list[Bundle]:
             )
         )
     run.jobs("write_submission", jobs, write_submission.make)
-    return [bundle for job in jobs if (bundle := find_bundle(run.store, job.folder))]
+    written = [bundle for job in jobs if (bundle := find_bundle(run.store, job.folder))]
+    run.submissions += written
+    return written
 
 
 def _check_list(path: Location) -> None:
@@ -86,25 +88,14 @@ def _postprocessing(run: Run, request: SubmitRequest, head: Bundle) -> Bundle:
     return rules[0]
 
 
-_COVERAGE_SHOWN = (
-    "rows",
-    "with_face",
-    "interpolated",
-    "before_first_face",
-    "after_last_face",
-    "without_any_face",
-    "beyond_video",
-)
-
-
 def print_submissions(run: Run, bundles: list[Bundle]) -> None:
     """Coverage per task, and where each zip lies."""
     rows = []
     for bundle in bundles:
         coverage = bundle.details["coverage"]
-        totals = [sum(c[name] for c in coverage) for name in _COVERAGE_SHOWN]
+        totals = [sum(c[name] for c in coverage) for name in write_submission.COVERAGE_COUNTS]
         rows.append([bundle.details["edition"], bundle.details["task"], len(coverage), *totals])
-    shown = [name.replace("_", " ") for name in _COVERAGE_SHOWN]
+    shown = [name.replace("_", " ") for name in write_submission.COVERAGE_COUNTS]
     print_table("Submissions", ["edition", "task", "subjects", *shown], rows)
     for bundle in bundles:
         uncounted = [c["subject"] for c in bundle.details["coverage"] if c["frames_known_from"] != "video"]
@@ -114,6 +105,7 @@ def print_submissions(run: Run, bundles: list[Bundle]) -> None:
                 f"({', '.join(uncounted[:3])}, ...); theirs end at the last crop"
             )
         print_line(f"submission: {run.store.locate(bundle.folder + '/' + bundle.details['zip'])}")
+        print_line(f"verified {bundle.details['task']}: {write_submission.told_checks(bundle)}")
 
 
 @validate_call

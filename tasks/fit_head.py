@@ -24,18 +24,7 @@ from tasks.jobs import Files, Job
 from tasks.subject_features import FeaturesVariant
 from tasks.training_rows import LabelCoverage, gather_rows
 
-CODE_VERSION = 3
-COVERAGE_COLUMNS = (
-    "set_name",
-    "subjects",
-    "subjects_without_features",
-    "labelled",
-    "used",
-    "labelled_without_face",
-    "labelled_beyond_video",
-    "unlabelled",
-    "faces_without_label",
-)
+CODE_VERSION = 4
 # The figure by which each task is ranked in the challenge.
 FIGURE_OF_TASK: dict[TaskName, str] = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1", "mtl": "p_mtl"}
 
@@ -131,7 +120,8 @@ def make(store: Store, job: Job) -> Files:
     files = head_to_bytes(fitted.head)
     files["metrics.json"] = json.dumps(metrics, indent=1, sort_keys=True).encode() + b"\n"
     details = _details(choice, variant, coverage, fitted.figures, fitted.seed_figures)
-    details |= {"best_epochs": fitted.best_epochs, "trained_on": list(fitted_on), "precision": precision}
+    # "precision", of the features' origin, is the backbone's.
+    details |= {"best_epochs": fitted.best_epochs, "trained_on": list(fitted_on), "fitted_in": precision}
     return Files(files, details)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import hashlib
+import html
 import io
 import re
 from collections.abc import Collection, Sequence
@@ -10,11 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from data_contracts.bundles import Bundle, read_manifest, write_manifest
+from data_contracts.errors import printable
 from data_contracts.fingerprint import fingerprint
 from data_contracts.local_files import UNFINISHED
 from data_contracts.locations import file_state, location
 from data_contracts.manifest_cache import FileState
 from data_contracts.store import Store
+from data_contracts.store_contents import REPORT_PAGE
 from data_contracts.submission_files import zip_bytes
 from data_contracts.vocabulary import video_of_subject
 from tasks.write_predictions import prediction_files, read_record, write_record
@@ -48,10 +51,16 @@ def names_in_results(store: Store) -> set[str]:
     return {video_of_subject(name) for name in named}
 
 
+def find_reports(store: Store, subjects: Collection[str]) -> list[str]:
+    """Pages of ``write_report`` that show one of the subjects; without them, they can be written again."""
+    mention = _mention_of(subjects)
+    paths = [f"reports/{name}/{REPORT_PAGE}" for name in store.list_folder("reports")]
+    return [path for path in paths if store.exists(path) and mention.search(store.read_bytes(path))]
+
+
 def find_mentions(store: Store, subjects: Collection[str]) -> list[str]:
-    """Small files outside of the datasets (reports, notes) that name one of the subjects, as far as text tells."""
-    name = "|".join(re.escape(subject) for subject in sorted(subjects, key=len, reverse=True))
-    mention = re.compile(rf"""(?:^|["'/\\=,>\s])(?:{name})(?=["'/.,:<\s]|$)""".encode(errors="surrogateescape"), re.M)
+    """Small files outside of the datasets (notes, lists) that name one of the subjects, as far as text tells."""
+    mention = _mention_of(subjects)
     found = []
     for top in store.list_folder(""):
         if top in _DATASETS or top.startswith("."):
@@ -64,12 +73,22 @@ def find_mentions(store: Store, subjects: Collection[str]) -> list[str]:
     return found
 
 
+def _mention_of(subjects: Collection[str]) -> re.Pattern[bytes]:
+    """A name that stands alone, as it is or as pages show it."""
+    forms = {form for subject in subjects for form in (subject, html.escape(printable(subject)))}
+    name = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+    return re.compile(rf"""(?:^|["'/\\=,>\s])(?:{name})(?=["'/.,:<\s]|$)""".encode(errors="surrogateescape"), re.M)
+
+
 def _without(details: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
     changed = dict(details)
     if "subjects" in details:
         changed["subjects"] = [name for name in details["subjects"] if name not in names]
     if "coverage" in details:
         changed["coverage"] = [row for row in details["coverage"] if row["subject"] not in names]
+    if changed != details:
+        # What was checked had these rows; lines of faults may name them.
+        changed.pop("checks", None)
     return changed
 
 

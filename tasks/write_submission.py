@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,13 +18,26 @@ from data_contracts.fingerprint import digest_of_file, fingerprint, variant_name
 from data_contracts.locations import Location, location
 from data_contracts.store import Store
 from data_contracts.submission_files import format_frames_file, format_rows, format_subject_file, zip_bytes
-from data_contracts.test_lists import read_test_list
-from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
+from data_contracts.test_lists import TestList, read_test_list
+from data_contracts.verification import verify_submission
+from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName, video_of_subject
 from models.postprocessing import PostProcessing
+from tasks.index_videos import ready_videos
 from tasks.jobs import Files, Job
 from tasks.predict_outputs import read_outputs
 
 CODE_VERSION = 2
+# Rows of a subject, and the parts that they are the sum of.
+COVERAGE_COUNTS = (
+    "rows",
+    "with_face",
+    "interpolated",
+    "before_first_face",
+    "after_last_face",
+    "without_any_face",
+    "beyond_video",
+)
+_FAULTS_KEPT = 20
 Decisions = Mapping[BranchName, np.ndarray]
 
 
@@ -137,8 +153,40 @@ def make(store: Store, job: Job) -> Files:
         "coverage": [asdict(c) for c in coverage],
         "zip": f"{edition}_{task}.zip",
     }
+    packed = zip_bytes(texts)
+    details["checks"] = _checks(store, packed, details, wanted)
     files = {f"predictions/{name}": text for name, text in texts.items()}
-    return Files(files | {details["zip"]: zip_bytes(texts), "coverage.csv": _coverage_csv(coverage)}, details)
+    return Files(files | {details["zip"]: packed, "coverage.csv": _coverage_csv(coverage)}, details)
+
+
+def _checks(store: Store, packed: bytes, details: dict[str, Any], wanted: TestList) -> dict[str, Any]:
+    """What ``affwild2 verify`` finds in the zip, for its manifest."""
+    rows = {stem: manifest.details["frame_count"] for stem, manifest in ready_videos(store).items()}
+    with tempfile.TemporaryDirectory(prefix="affwild2-checks-") as folder:
+        path = Path(folder, details["zip"])
+        path.write_bytes(packed)
+        faults = verify_submission(path, task=details["task"], test_list=wanted.path, expected_rows=rows)
+    against = f"test list of {len(wanted.images):,} frames"
+    if wanted.rows_by == "subject":
+        counted = sum(video_of_subject(subject) in rows for subject in wanted.subjects)
+        against = f"test list of {len(wanted.subjects):,} subjects, videos of {counted:,} counted"
+    return {"fault_count": len(faults), "faults": [str(f) for f in faults[:_FAULTS_KEPT]], "against": against}
+
+
+def told_checks(bundle: Bundle) -> str:
+    """What came of the checks of a submission, in a line."""
+    checks = bundle.details.get("checks")
+    if checks is None:
+        return "not checked: rows were removed, or an earlier version wrote it"
+    count = checks["fault_count"]
+    found = f"{count} fault{'s' if count > 1 else ''}, first: {checks['faults'][0]}" if count else "no fault"
+    return f"{found} ({checks['against']})"
+
+
+def has_no_fault(bundle: Bundle) -> bool:
+    """Whether a submission was checked, and nothing was found."""
+    checks = bundle.details.get("checks")
+    return checks is not None and checks["fault_count"] == 0
 
 
 def _coverage(subject: str, present: np.ndarray, frame: np.ndarray, known_from: str) -> SubjectCoverage:

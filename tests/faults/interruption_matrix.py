@@ -28,8 +28,9 @@ CODES: dict[Victim, tuple[int, ...]] = {
 
 
 def data_bytes(store: Path) -> dict[str, bytes]:
-    """All results that readers see: parts and files of bundles, without manifests, which hold seconds."""
+    """All results that readers see: parts and files of bundles; manifests and reports hold seconds."""
     folders = [folder for folder in store.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    folders = [folder for folder in folders if folder.name != "reports"]
     paths = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(store)): path.read_bytes() for path in paths if "manifest" not in path.name}
 

@@ -14,6 +14,7 @@ from tests.flows.conftest import run_command  # isort: skip
         (["extract", "{tmp}", "--stor", "x"], 2, "No such option"),
         (["extract", "{tmp}", "--store", "{tmp}/s", "--limit", "0"], 2, "--limit"),
         (["status", "--store", "{tmp}"], 2, "expected a store of affwild2"),
+        (["report", "--store", "{tmp}"], 2, "expected a store of affwild2"),
         (["verify", "{tmp}/typo.zip"], 2, "expected a submission"),
         (["extract", "{tmp}", "--store", "{tmp}/s"], 2, "expected videos"),
     ],

@@ -13,6 +13,7 @@ from data_contracts.store import Store
 from data_contracts.verification import verify_submission
 from flows import forget as forget_module
 from flows.forget import forget
+from flows.report import write_named
 from flows.rescore import rescore
 from tasks.embed_faces import BackboneChoice
 from tests.benchmarks.generated_store import fill_store, make_videos
@@ -127,6 +128,7 @@ def test_cut_short_anywhere_it_can_be_done_again(generated, tmp_path, monkeypatc
 
 def test_dry_run_only_says_it(generated, capsys):
     store, _ = generated
+    write_named(str(store))
     before = content(store)
     assert forget(["clip"], str(store), dry_run=True) == 0
     assert "clip: would be removed" in capsys.readouterr().out and content(store) == before
@@ -134,12 +136,13 @@ def test_dry_run_only_says_it(generated, capsys):
 
 def test_what_cannot_be_told_from_other_text_is_named(generated, capsys):
     store, _ = generated
-    (store / "reports").mkdir()
+    write_named(str(store))
     (store / "reports" / "night.html").write_text("<td>clip</td>")
     (store / "reports" / "other.html").write_text("<td>clips, clip_left, a clipping</td>")
     forget(["clip"], str(store))
     stays = [line for line in capsys.readouterr().out.splitlines() if "may name it" in line]
     assert stays == [f"stays: {store}/reports/night.html may name it: look, and delete it"]
+    assert not (store / "reports" / "store" / "index.html").exists()
 
 
 def test_predictions_are_found_where_they_were_written(generated, tmp_path, dask_address):

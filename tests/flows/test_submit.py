@@ -1,13 +1,18 @@
 import csv
 import io
+import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_contracts.bundles import list_bundles
 from data_contracts.editions import ABAW3_TEST_LISTS
 from data_contracts.errors import InputError
+from data_contracts.manifest import UnitKey
+from data_contracts.store import Store
 from data_contracts.verification import verify_submission
 from flows.submit import submit
 
@@ -23,6 +28,21 @@ def test_same_request_same_zip_and_faults_of_the_list_are_said(demo, store_copy,
         submit("expr", str(store_copy), tmp_path / "list.txt", dask_address=dask_address)
     with pytest.raises(InputError, match="expected one for va, got one for expr"):
         submit("va", str(store_copy), lists / ABAW3_TEST_LISTS["va"], head="expr", dask_address=dask_address)
+
+
+def test_faults_of_what_was_written_are_told_and_kept(demo, store_copy, dask_address, capsys):
+    store = Store(store_copy)
+    key = UnitKey("videos", (("video", "test01"),))
+    counted = store.manifests("videos")[key]
+    more = replace(counted, details=counted.details | {"frame_count": counted.details["frame_count"] + 1})
+    store.write_bytes(key.manifest_path, more.to_json())
+    shutil.rmtree(store_copy / "submissions")
+    lists = demo.data / "names_of_videos_in_each_test_set"
+    submit("va", str(store_copy), lists / ABAW3_TEST_LISTS["va"], dask_address=dask_address)
+    fault = "test01.txt: expected 49 rows, one per frame of the video, got 48"
+    assert f"verified va: 1 fault, first: {fault} (test list of 4 subjects" in capsys.readouterr().out
+    (bundle,) = list_bundles(store, "submissions")
+    assert bundle.details["checks"]["faults"] == [fault]
 
 
 def rows_of_zip(path):

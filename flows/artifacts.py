@@ -1,0 +1,163 @@
+"""What a run leaves on the Prefect server that records it: what was done, where its report is, its submissions.
+
+A server is for many eyes: names are shown as they are in the store, secrets are not.
+"""
+
+import html
+import logging
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.context import FlowRunContext
+
+from data_contracts.bundles import Bundle
+from data_contracts.errors import printable
+from data_contracts.urls import without_credentials
+from flows.run import Run
+from tasks.report_tables import RunRecord
+from tasks.write_report import write_report
+from tasks.write_submission import COVERAGE_COUNTS, told_checks
+
+logger = logging.getLogger(__name__)
+_COLUMNS = ("stage", "units", "ready", "done", "failed", "quarantined", "rows", "seconds")
+_CAUSES_SHOWN = 20
+_SUBJECTS_SHOWN = 1_000
+_OF_MARKDOWN = re.compile(r"([\\`*_\[\]#|~])")
+
+
+def leave_artifacts(run: Run, error: BaseException | None) -> None:
+    """Write the run's report into its store, and a table, a link and its submissions to the server.
+
+    Whatever goes wrong here is a line in the log: the run has ended as it did.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or not _is_worth_telling(error):
+        return
+    try:
+        record = _record_of(run, error, context)
+        _leave_stages(record)
+        for bundle in run.submissions:
+            _leave_submission(run, bundle)
+        name = f"{record.flow}-{record.started:%Y%m%dT%H%M%SZ}-{str(context.flow_run.id)[:8]}"
+        path = write_report(run.store, name=name, written=datetime.now(UTC), run=record)
+        _leave_link(run, record, path)
+    except Exception as problem:
+        logger.warning("artifacts of this run are not complete: %s: %s", type(problem).__name__, problem)
+
+
+def _is_worth_telling(error: BaseException | None) -> bool:
+    """Not if the run is to be over at once, and not if it is the server that is gone."""
+    return error is None or (isinstance(error, Exception) and not isinstance(error, httpx.TransportError))
+
+
+def _record_of(run: Run, error: BaseException | None, context: FlowRunContext) -> RunRecord:
+    started = context.start_time.astimezone(UTC)
+    return RunRecord(
+        name=context.flow_run.name if context.flow_run else "",
+        flow=context.flow.name if context.flow else "",
+        started=datetime.fromtimestamp(started.timestamp(), UTC),
+        seconds=time.time() - started.timestamp(),
+        # Causes have a list of their own.
+        end="all done" if error is None else str(error).split("; first: ")[0],
+        parameters=context.parameters or {},
+        stage_columns=_COLUMNS,
+        stages=[_row(summary) for summary in run.summaries],
+        causes=[
+            *(("failed", *failure) for failure in run.failures),
+            *(("used in part", *problem) for problem in run.problems),
+            *(("quarantined", stage, name, note.cause) for stage, name, note in run.quarantined),
+        ],
+    )
+
+
+def _row(summary: Any) -> list[object]:
+    counts = ", ".join(f"{count:,} {status}" for status, count in sorted(summary.counts.items()))
+    done = [summary.units, summary.ready, summary.done, len(summary.failures), len(summary.quarantined)]
+    return [summary.stage, *done, counts, round(summary.seconds, 1)]
+
+
+def _leave_stages(record: RunRecord) -> None:
+    causes = [": ".join(parts) for parts in record.causes]
+    more = [f"... and {len(causes) - _CAUSES_SHOWN} more"] if len(causes) > _CAUSES_SHOWN else []
+    lines = [f"- {_markdown(line)}" for line in (*causes[:_CAUSES_SHOWN], *more)]
+    create_table_artifact(
+        key=_key(record.flow, "stages"),
+        table=[dict(zip(_COLUMNS, _plain(row), strict=True)) for row in record.stages],
+        description="\n".join([f"{_markdown(record.end)}, {record.seconds:.1f} s", "", *lines]),
+    )
+
+
+def _plain(row: Any) -> list[object]:
+    return [_shown(value) if isinstance(value, str) else value for value in row]
+
+
+def _leave_link(run: Run, record: RunRecord, path: str) -> None:
+    place = run.store.locate(path)
+    link = Path(place).as_uri() if run.store.is_local else place
+    create_link_artifact(
+        key=_key(record.flow, "report"),
+        link=link,
+        link_text=f"Report of {_markdown(record.name)}",
+        description=f"`{_shown(place)}` (browsers do not follow links from a server to a disk or to S3)",
+    )
+
+
+def _leave_submission(run: Run, bundle: Bundle) -> None:
+    details = bundle.details
+    create_markdown_artifact(
+        key=_key("submission", details["edition"], details["task"]),
+        markdown=_submission_in_markdown(run.store.locate(f"{bundle.folder}/{details['zip']}"), bundle),
+        description=_markdown(f"{bundle.name}: {told_checks(bundle)}"),
+    )
+
+
+def _submission_in_markdown(place: str, bundle: Bundle) -> str:
+    details = bundle.details
+    columns = ("subject", *COVERAGE_COUNTS, "frames_known_from")
+    faults = [f"- {_markdown(fault)}" for fault in (details.get("checks") or {}).get("faults", ())]
+    shown = details["coverage"][:_SUBJECTS_SHOWN]
+    more = len(details["coverage"]) - len(shown)
+    return "\n".join(
+        [
+            f"# {_markdown(bundle.name)}",
+            "",
+            f"- zip: `{_shown(place)}`",
+            f"- sha256: `{bundle.files[details['zip']]}`",
+            f"- head: `{details['head']}`, post-processing: `{details['postprocessing']}`",
+            "",
+            "## Checks",
+            "",
+            _markdown(told_checks(bundle)),
+            "",
+            *faults,
+            "",
+            "## Coverage",
+            "",
+            _line(name.replace("_", " ") for name in columns),
+            _line("---" if name in ("subject", "frames_known_from") else "---:" for name in columns),
+            *(_line(_markdown(str(row[name])) for name in columns) for row in shown),
+            *([f"\n{more:,} more subjects are in coverage.csv."] if more else []),
+        ]
+    )
+
+
+def _line(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _key(*words: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
+
+
+def _shown(text: str) -> str:
+    return printable(without_credentials(text))
+
+
+def _markdown(text: str) -> str:
+    """The text as it is, whatever it holds: names of files could be links or tags."""
+    return _OF_MARKDOWN.sub(r"\\\1", html.escape(_shown(text), quote=False))
