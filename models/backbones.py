@@ -4,6 +4,7 @@ The registry is in ``backbone_specs``, weights are found by ``backbone_weights``
 made from these networks, is in ``backbones_cpu``.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,13 +103,17 @@ def normalise(pixels: Tensor, spec: BackboneSpec) -> Tensor:
     Luminance is that of ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B.
     """
     x = pixels.permute(0, 3, 1, 2).float()
+    mean, std, luminance = _channel_constants(spec, x.device)
     if spec.channel_order == "grey":
-        weights = torch.tensor(_LUMINANCE, device=x.device).view(1, 3, 1, 1)
-        x = (x * weights).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-    mean, std = (
-        torch.tensor(values, device=x.device).view(1, 3, 1, 1) * spec.scale for values in (spec.mean, spec.std)
-    )
+        x = (x * luminance).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     return (x - mean) / std
+
+
+@functools.cache
+def _channel_constants(spec: BackboneSpec, device: torch.device) -> list[Tensor]:
+    """Mean and deviation in pixel values, and weights of luminance, each [1, 3, 1, 1]."""
+    values = [torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (spec.mean, spec.std, _LUMINANCE)]
+    return [values[0] * spec.scale, values[1] * spec.scale, values[2]]
 
 
 class Backbone:

@@ -19,6 +19,7 @@ from models.precision import Precision
 if TYPE_CHECKING:
     from models.backbones import Backbone
     from models.backbones_cpu import CpuBackbone
+    from models.backbones_gpu import GpuBackbone
     from models.mtcnn import FaceDetector
     from models.mtcnn_cpu import CpuFaceDetector
 
@@ -45,16 +46,22 @@ def _detector(params: DetectorParams, one_size: bool, owner: int) -> "FaceDetect
 
 
 @functools.cache
-def _backbone(name: str, weights: str | None, precision: Precision, owner: int) -> "Backbone | CpuBackbone":
+def _backbone(
+    name: str, weights: str | None, precision: Precision, owner: int
+) -> "Backbone | CpuBackbone | GpuBackbone":
     path, engine = Path(weights) if weights else None, default_engine()
     logger.info("backbone %s: %s on %s", name, engine, default_device())
     if engine == "openvino":
         from models.backbones_cpu import CpuBackbone
 
         return CpuBackbone(name, weights=path, precision=precision)
+    if default_device() == "cuda":
+        from models.backbones_gpu import GpuBackbone
+
+        return GpuBackbone(name, weights=path, precision=precision)
     from models.backbones import load_backbone
 
-    return load_backbone(name, weights=path, device=default_device(), precision=precision)
+    return load_backbone(name, weights=path, precision=precision)
 
 
 def get_detector(params: DetectorParams, *, one_size: bool = True) -> "FaceDetector | CpuFaceDetector":
@@ -74,7 +81,7 @@ def follow_faces(params: DetectorParams) -> FaceFollower | None:
     return None
 
 
-def get_backbone(name: str, weights: str | None, precision: Precision) -> "Backbone | CpuBackbone":
+def get_backbone(name: str, weights: str | None, precision: Precision) -> "Backbone | CpuBackbone | GpuBackbone":
     """The backbone with these weights, for this thread."""
     with _lock:
         return _backbone(name, weights, precision, _owner())
