@@ -29,6 +29,8 @@ from data_contracts.video_index import VideoIndex, VideoSource
 
 _LOGGER = logging.getLogger(__name__)
 
+# Of the conversion to RGB, where decoding has threads too.
+_THREADS = 4
 ThreadType = Literal["NONE", "AUTO", "FRAME", "SLICE"]
 # More than this, and the time stamps of the index are not those of the decoder.
 _MAX_DROPPED_FRAMES = 4
@@ -79,7 +81,7 @@ def read_segment(
             raise ValueError(f"{name_of(source)}: expected {name} >= 1, got {value}")
     last = min(first_frame + frame_count - 1, index.frame_count)
     pictures = _find_frames(source, index, first=first_frame, last=last, thread_type=thread_type)
-    return _collect_chunks(pictures, index.rotation_degrees, chunk_frames)
+    return _collect_chunks(pictures, index.rotation_degrees, chunk_frames, 1 if thread_type == "NONE" else _THREADS)
 
 
 def _find_frames(
@@ -197,13 +199,13 @@ def _demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[An
 
 
 def _collect_chunks(
-    numbered: Iterable[tuple[int, VideoFrame]], degrees: int, chunk_frames: int
+    numbered: Iterable[tuple[int, VideoFrame]], degrees: int, chunk_frames: int, threads: int
 ) -> Iterator[FrameChunk]:
     reformatter = VideoReformatter()
     numbers: list[int] = []
     pixels: NDArray[np.uint8] | None = None
     for number, frame in numbered:
-        rgb = _upright_rgb(reformatter, frame, degrees)
+        rgb = _upright_rgb(reformatter, frame, degrees, threads)
         if pixels is not None and (len(numbers) == chunk_frames or rgb.shape != pixels.shape[1:]):
             yield np.array(numbers, dtype=np.int32), pixels[: len(numbers)]
             numbers, pixels = [], None
@@ -215,14 +217,14 @@ def _collect_chunks(
         yield np.array(numbers, dtype=np.int32), pixels[: len(numbers)]
 
 
-def _upright_rgb(reformatter: VideoReformatter, frame: VideoFrame, degrees: int) -> NDArray[np.uint8]:
+def _upright_rgb(reformatter: VideoReformatter, frame: VideoFrame, degrees: int, threads: int) -> NDArray[np.uint8]:
     """View of a frame as uint8 ``[height, width, 3]``, turned clockwise by ``degrees``; the caller copies it.
 
     The reformatter is kept because PyAV's own ``to_ndarray`` sets up a scaler for every frame. Its settings
     give the same pixels as that for every pixel format; "fast" bilinear would not for 4:4:4, 10 bit and odd
     sizes.
     """
-    converted = reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", threads=1)
+    converted = reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", threads=threads)
     plane = converted.planes[0]
     rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(converted.height, plane.line_size)
     rgb = rows[:, : converted.width * 3].reshape(converted.height, converted.width, 3)

@@ -4,7 +4,6 @@ The registry is in ``backbone_specs``, weights are found by ``backbone_weights``
 made from these networks, is in ``backbones_cpu``.
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,18 +101,24 @@ def normalise(pixels: Tensor, spec: BackboneSpec) -> Tensor:
 
     Luminance is that of ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B.
     """
+    return normalise_by(pixels, channel_constants(spec, pixels.device), grey=spec.channel_order == "grey")
+
+
+def channel_constants(spec: BackboneSpec, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and deviation in pixel values, and the weights of luminance, each [1, 3, 1, 1]."""
+    mean, std, luminance = (
+        torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (spec.mean, spec.std, _LUMINANCE)
+    )
+    return mean * spec.scale, std * spec.scale, luminance
+
+
+def normalise_by(pixels: Tensor, constants: tuple[Tensor, Tensor, Tensor], *, grey: bool) -> Tensor:
+    """``normalise`` with constants that are on the device already."""
+    mean, std, luminance = constants
     x = pixels.permute(0, 3, 1, 2).float()
-    mean, std, luminance = _channel_constants(spec, x.device)
-    if spec.channel_order == "grey":
+    if grey:
         x = (x * luminance).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     return (x - mean) / std
-
-
-@functools.cache
-def _channel_constants(spec: BackboneSpec, device: torch.device) -> list[Tensor]:
-    """Mean and deviation in pixel values, and weights of luminance, each [1, 3, 1, 1]."""
-    values = [torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (spec.mean, spec.std, _LUMINANCE)]
-    return [values[0] * spec.scale, values[1] * spec.scale, values[2]]
 
 
 class Backbone:

@@ -52,26 +52,26 @@ class DeviceResize:
         self._first = torch.from_numpy(first).to(device)
         self._coefficients = torch.from_numpy(coefficients).to(device)
 
-    def pack(self, images: Sequence[np.ndarray], memory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Puts pictures [h, w, 3] one after the other into ``memory``, uint8 [at least n * LARGEST_PX ** 2 * 3].
+    def pack(self, images: Sequence[np.ndarray], places: np.ndarray) -> np.ndarray:
+        """Puts pictures [h, w, 3] into ``places``, uint8 [n, LARGEST_PX, LARGEST_PX, 3], whose rest is left as it is.
 
         Returns:
-            What ``resize`` wants: a view of the memory, uint8 [n, H, W, 3], with each picture in the upper left corner
-            of its place; and int64 [n, 3], the sides of each, and 1 where it lies turned over its diagonal.
+            What ``resize`` wants to know, int64 [n, 3]: the sides of what lies in each place (1 x 1 where nothing was
+            put), and 1 where it lies turned over its diagonal.
         """
-        sides = np.array([image.shape[:2] for image in images], np.int64)
-        # Here Pillow's first pass is the vertical one, as was found by trying every size.
-        turned = (sides[:, 0] > self.size_px) & (2 * sides[:, 1] < sides[:, 0] + self.size_px)
-        sides[turned] = sides[turned, ::-1]
-        shape = (len(images), *sides.max(axis=0), 3)
-        places = memory[: math.prod(shape)].reshape(shape)
-        for place, image, turn in zip(places, images, turned, strict=True):
-            lying = image.transpose(1, 0, 2) if turn else image
-            place[: lying.shape[0], : lying.shape[1]] = lying
-        return places, np.column_stack([sides, turned])
+        layout = np.tile(np.array([1, 1, 0]), (len(places), 1))
+        for place, described, image in zip(places, layout, images, strict=False):
+            height, width = image.shape[:2]
+            # Here Pillow's first pass is the vertical one, as was found by trying every size.
+            if height > self.size_px and 2 * width < height + self.size_px:
+                image = image.transpose(1, 0, 2)
+                described[2] = 1
+            described[:2] = image.shape[:2]
+            place[: image.shape[0], : image.shape[1]] = image
+        return layout
 
     def resize(self, places: Tensor, layout: Tensor) -> Tensor:
-        """Squares uint8 [n, size_px, size_px, 3] of what ``pack`` gave, moved to the device."""
+        """Squares uint8 [n, size_px, size_px, 3] of what ``pack`` put into places and said of them, on the device."""
         across = self._pass(places.transpose(1, 2), layout[:, 1])
         squares = self._pass(across.transpose(1, 2), layout[:, 0])
         turned = layout[:, 2].bool()[:, None, None, None]

@@ -49,30 +49,44 @@ class FaceDetector:
         self._pnet, self._rnet, self._onet = (
             copy.deepcopy(network).to(self.device) for network in build_networks().values()
         )
+        self._copying = torch.cuda.Stream() if self.device.type == "cuda" else None
 
     @torch.inference_mode()
-    def detect(self, frames: np.ndarray | Sequence[np.ndarray]) -> list[Detections]:
-        """Faces of each frame; ``frames`` is RGB uint8 [B, H, W, 3] or a sequence of [H, W, 3] of one size.
+    def moved(self, frames: np.ndarray) -> Tensor:
+        """Frames uint8 [B, H, W, 3] on the device, for ``detect``.
+
+        In another thread, this overlaps with the search of the frames before them.
+        """
+        if self._copying is None:
+            return torch.from_numpy(frames)
+        with torch.cuda.stream(self._copying):
+            pixels = torch.from_numpy(frames).to(self.device)
+        # Whose memory it is when it is freed: of the stream that searches it.
+        pixels.record_stream(torch.cuda.default_stream())
+        return pixels
+
+    @torch.inference_mode()
+    def detect(self, frames: np.ndarray | Sequence[np.ndarray] | Tensor) -> list[Detections]:
+        """Faces of each frame; ``frames`` is RGB uint8 [B, H, W, 3], ``moved`` or not, or a sequence of [H, W, 3].
 
         Raises:
-            ValueError: the frames are not of that shape and type.
+            ValueError: the frames are not of that shape and type, or not of one size.
         """
-        batch = frames_array(frames)
+        batch = frames if isinstance(frames, Tensor) else self.moved(frames_array(frames))
         return [
             found
             for _, block in self._together.blocks(len(batch), lambda block: self._cascade(batch[block]))
             for found in block
         ]
 
-    def _cascade(self, frames: np.ndarray) -> list[Detections]:
+    def _cascade(self, frames: Tensor) -> list[Detections]:
         # TF32, which a GPU would take for convolutions, has 10 bits: too few to find the same boxes.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self._cascade_exactly(frames)
 
-    def _cascade_exactly(self, frames: np.ndarray) -> list[Detections]:
-        pixels = torch.from_numpy(frames).to(self.device)
-        boxes, owner = self._propose(pixels.permute(0, 3, 1, 2).contiguous().float())
-        pooling = AreaPooling(pixels)
+    def _cascade_exactly(self, frames: Tensor) -> list[Detections]:
+        boxes, owner = self._propose(frames.permute(0, 3, 1, 2).contiguous().float())
+        pooling = AreaPooling(frames)
         boxes, owner = self._refine(pooling, frames.shape, boxes, owner)
         box, points, score, found = self._finish(pooling, frames.shape, boxes, owner)
         return [

@@ -17,7 +17,7 @@ from models.devices import default_device
 
 _PIECES_AHEAD = 2
 _POLL_SECONDS = 0.05
-_MOST_THREADS = 8
+_MOST_THREADS = 16
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -1,5 +1,6 @@
 """Stage ``crop_faces``: decode a segment, detect every face, keep box, landmarks, probability and crop."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -150,17 +151,19 @@ def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counte
         first_frame=start,
         frame_count=first + count - start,
         chunk_frames=chunk_frames_of(index.width_px, index.height_px),
+        thread_type="AUTO" if is_worth_it() else "NONE",
     )
+    detector = get_detector(params.detector)
     expected = first
-    with read_ahead(chunks) as decoded:
-        for numbers, frames in decoded:
+    with read_ahead(_moved(chunks, detector)) as decoded:
+        for numbers, frames, moved in decoded:
             rows: list[dict[str, object]] = []
             if follower:
                 detections = [
                     follower.detect(number, frame) for number, frame in zip(numbers.tolist(), frames, strict=True)
                 ]
             else:
-                detections = get_detector(params.detector).detect(frames)
+                detections = detector.detect(moved)
             wanted = [found for found in zip(numbers.tolist(), frames, detections, strict=True) if found[0] >= first]
             for faces in spread(lambda found: _face_rows(*found, params), wanted):
                 number = int(str(faces[0]["frame"]))
@@ -172,6 +175,15 @@ def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counte
     undelivered = [_status_row(number, NOT_DECODED) for number in range(expected, first + count)]
     counts.update(str(row["status"]) for row in undelivered)
     yield pa.Table.from_pylist(undelivered, schema=FACES.schema)
+
+
+def _moved(
+    chunks: Iterator[tuple[np.ndarray, np.ndarray]], detector: Any
+) -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+    """Frame numbers, frames, and the same frames where the detector wants them."""
+    with contextlib.closing(chunks):  # type: ignore[type-var]
+        for numbers, frames in chunks:
+            yield numbers, frames, detector.moved(frames)
 
 
 def _face_rows(number: int, frame: np.ndarray, found: Detections, params: CropParams) -> list[dict[str, object]]:

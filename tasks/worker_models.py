@@ -8,9 +8,13 @@ without torch.
 import functools
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from models.crops import decode_jpeg
 from models.detection import DetectorParams
 from models.devices import default_device, default_engine
 from models.following import FaceFollower, SearchingDetector
@@ -68,6 +72,15 @@ def get_detector(params: DetectorParams, *, one_size: bool = True) -> "FaceDetec
     """The detector with these parameters, for this thread; ``one_size``: many frames of each size will come."""
     with _lock:
         return _detector(params, one_size, _owner())
+
+
+def jpeg_decoder() -> Callable[[bytes], np.ndarray]:
+    """What makes RGB uint8 [h, w, 3] of JPEG bytes, or raises ValueError; beside a GPU one for many threads."""
+    if default_device() == "cuda":
+        from models.threaded_jpeg import decode_jpeg as decode_in_threads
+
+        return decode_in_threads
+    return decode_jpeg
 
 
 def follow_faces(params: DetectorParams) -> FaceFollower | None:
