@@ -29,6 +29,8 @@ from data_contracts.video_index import VideoIndex, VideoSource
 
 _LOGGER = logging.getLogger(__name__)
 
+# Of the conversion to RGB, where decoding has threads too.
+_THREADS = 4
 ThreadType = Literal["NONE", "AUTO", "FRAME", "SLICE"]
 # More than this, and the time stamps of the index are not those of the decoder.
 _MAX_DROPPED_FRAMES = 4
@@ -82,7 +84,8 @@ def read_segment(
     last = min(first_frame + frame_count - 1, index.frame_count)
     pictures = _find_frames(source, index, first=first_frame, last=last, thread_type=thread_type)
     chunk_pixels = max(_SMALL_CHUNK_PIXELS, chunk_frames * index.width_px * index.height_px)
-    return _collect_chunks(pictures, index.rotation_degrees, chunk_frames, chunk_pixels)
+    converter = _Converter(index.rotation_degrees, threads=1 if thread_type == "NONE" else _THREADS)
+    return _collect_chunks(pictures, converter, chunk_frames, chunk_pixels)
 
 
 def _find_frames(
@@ -200,13 +203,12 @@ def _demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[An
 
 
 def _collect_chunks(
-    numbered: Iterable[tuple[int, VideoFrame]], degrees: int, chunk_frames: int, chunk_pixels: int
+    numbered: Iterable[tuple[int, VideoFrame]], converter: _Converter, chunk_frames: int, chunk_pixels: int
 ) -> Iterator[FrameChunk]:
-    reformatter = VideoReformatter()
     numbers: list[int] = []
     pixels: NDArray[np.uint8] | None = None
     for number, frame in numbered:
-        rgb = _upright_rgb(reformatter, frame, degrees)
+        rgb = converter.upright_rgb(frame)
         if pixels is not None and (len(numbers) == len(pixels) or rgb.shape != pixels.shape[1:]):
             yield np.array(numbers, dtype=np.int32), pixels[: len(numbers)]
             numbers, pixels = [], None
@@ -220,15 +222,20 @@ def _collect_chunks(
         yield np.array(numbers, dtype=np.int32), pixels[: len(numbers)]
 
 
-def _upright_rgb(reformatter: VideoReformatter, frame: VideoFrame, degrees: int) -> NDArray[np.uint8]:
-    """View of a frame as uint8 ``[height, width, 3]``, turned clockwise by ``degrees``; the caller copies it.
+class _Converter:
+    """Frames to upright RGB. PyAV's own ``to_ndarray`` sets up a scaler for every frame; here one is kept.
 
-    The reformatter is kept because PyAV's own ``to_ndarray`` sets up a scaler for every frame. Its settings
-    give the same pixels as that for every pixel format; "fast" bilinear would not for 4:4:4, 10 bit and odd
-    sizes.
+    Its settings give the same pixels as that for every pixel format; "fast" bilinear would not for 4:4:4, 10 bit and
+    odd sizes.
     """
-    converted = reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", threads=1)
-    plane = converted.planes[0]
-    rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(converted.height, plane.line_size)
-    rgb = rows[:, : converted.width * 3].reshape(converted.height, converted.width, 3)
-    return np.rot90(rgb, k=-(degrees // 90))
+
+    def __init__(self, degrees: int, *, threads: int) -> None:
+        self._reformatter, self._turns, self._threads = VideoReformatter(), degrees // 90, threads
+
+    def upright_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """View of a frame as uint8 ``[height, width, 3]``, turned clockwise; the caller copies it."""
+        converted = self._reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", threads=self._threads)
+        plane = converted.planes[0]
+        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(converted.height, plane.line_size)
+        rgb = rows[:, : converted.width * 3].reshape(converted.height, converted.width, 3)
+        return np.rot90(rgb, k=-self._turns)

@@ -9,16 +9,15 @@ from torch import Tensor
 class AreaPooling:
     """Crops of any size pooled to small squares, exactly as ``adaptive_avg_pool2d`` pools them."""
 
-    def __init__(self, frames: np.ndarray, *, device: torch.device) -> None:
+    def __init__(self, frames: Tensor) -> None:
         """``frames`` is uint8 [B, H, W, 3]. int32 sums may wrap around; their differences are right all the same."""
-        if device.type == "cpu":
+        if frames.device.type == "cpu":
             sums = np.zeros((len(frames), frames.shape[1] + 1, frames.shape[2] + 1, 3), np.int32)
-            for frame, target in zip(frames, sums, strict=True):
+            for frame, target in zip(frames.numpy(), sums, strict=True):
                 _integrate(frame, target)
             self._sums = torch.from_numpy(sums)
             return
-        pictures = torch.from_numpy(frames).to(device).int()
-        summed = pictures.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
+        summed = frames.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
         self._sums = torch.nn.functional.pad(summed, (0, 0, 1, 0, 1, 0))
 
     def pool(self, box_px: Tensor, owner: Tensor, *, size_px: int) -> Tensor:

@@ -101,13 +101,23 @@ def normalise(pixels: Tensor, spec: BackboneSpec) -> Tensor:
 
     Luminance is that of ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B.
     """
-    x = pixels.permute(0, 3, 1, 2).float()
-    if spec.channel_order == "grey":
-        weights = torch.tensor(_LUMINANCE, device=x.device).view(1, 3, 1, 1)
-        x = (x * weights).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-    mean, std = (
-        torch.tensor(values, device=x.device).view(1, 3, 1, 1) * spec.scale for values in (spec.mean, spec.std)
+    return normalise_by(pixels, channel_constants(spec, pixels.device), grey=spec.channel_order == "grey")
+
+
+def channel_constants(spec: BackboneSpec, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and deviation in pixel values, and the weights of luminance, each [1, 3, 1, 1]."""
+    mean, std, luminance = (
+        torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (spec.mean, spec.std, _LUMINANCE)
     )
+    return mean * spec.scale, std * spec.scale, luminance
+
+
+def normalise_by(pixels: Tensor, constants: tuple[Tensor, Tensor, Tensor], *, grey: bool) -> Tensor:
+    """``normalise`` with constants that are on the device already."""
+    mean, std, luminance = constants
+    x = pixels.permute(0, 3, 1, 2).float()
+    if grey:
+        x = (x * luminance).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     return (x - mean) / std
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from models.area_pooling import AreaPooling
 from models.batch_size import BatchSize
@@ -28,8 +27,9 @@ from models.detection import (
     frames_array,
     level_size,
 )
+from models.grouped_nms import grouped_nms
 
-_CROPS_AT_ONCE = 512
+_CROPS_CPU, _CROPS_GPU = 512, 4096
 
 
 @functools.cache
@@ -49,25 +49,44 @@ class FaceDetector:
         self._pnet, self._rnet, self._onet = (
             copy.deepcopy(network).to(self.device) for network in build_networks().values()
         )
+        self._copying = torch.cuda.Stream() if self.device.type == "cuda" else None
 
     @torch.inference_mode()
-    def detect(self, frames: np.ndarray | Sequence[np.ndarray]) -> list[Detections]:
-        """Faces of each frame; ``frames`` is RGB uint8 [B, H, W, 3] or a sequence of [H, W, 3] of one size.
+    def moved(self, frames: np.ndarray) -> Tensor:
+        """Frames uint8 [B, H, W, 3] on the device, for ``detect``.
+
+        In another thread, this overlaps with the search of the frames before them.
+        """
+        if self._copying is None:
+            return torch.from_numpy(frames)
+        with torch.cuda.stream(self._copying):
+            pixels = torch.from_numpy(frames).to(self.device)
+        # Whose memory it is when it is freed: of the stream that searches it.
+        pixels.record_stream(torch.cuda.default_stream())
+        return pixels
+
+    @torch.inference_mode()
+    def detect(self, frames: np.ndarray | Sequence[np.ndarray] | Tensor) -> list[Detections]:
+        """Faces of each frame; ``frames`` is RGB uint8 [B, H, W, 3], ``moved`` or not, or a sequence of [H, W, 3].
 
         Raises:
-            ValueError: the frames are not of that shape and type.
+            ValueError: the frames are not of that shape and type, or not of one size.
         """
-        batch = frames_array(frames)
+        batch = frames if isinstance(frames, Tensor) else self.moved(frames_array(frames))
         return [
             found
             for _, block in self._together.blocks(len(batch), lambda block: self._cascade(batch[block]))
             for found in block
         ]
 
-    def _cascade(self, frames: np.ndarray) -> list[Detections]:
-        pictures = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2).contiguous().float()
-        boxes, owner = self._propose(pictures)
-        pooling = AreaPooling(frames, device=self.device)
+    def _cascade(self, frames: Tensor) -> list[Detections]:
+        # TF32, which a GPU would take for convolutions, has 10 bits: too few to find the same boxes.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return self._cascade_exactly(frames)
+
+    def _cascade_exactly(self, frames: Tensor) -> list[Detections]:
+        boxes, owner = self._propose(frames.permute(0, 3, 1, 2).contiguous().float())
+        pooling = AreaPooling(frames)
         boxes, owner = self._refine(pooling, frames.shape, boxes, owner)
         box, points, score, found = self._finish(pooling, frames.shape, boxes, owner)
         return [
@@ -77,24 +96,39 @@ class FaceDetector:
     def _propose(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Candidates of all pyramid levels: boxes [n, 5] with scores, squared; the frame each belongs to [n]."""
         height, width = pictures.shape[2:]
-        found, owners = [], []
-        for scale in self.params.scales(height, width):
-            size = level_size(height, width, scale)
-            level = _normalise(torch.nn.functional.interpolate(pictures, size=size, mode="area"))
-            shift, probability = self._pnet(level.contiguous(memory_format=torch.channels_last))
-            candidates, owner = _candidates(shift, probability[:, 1], scale, self.params.pnet_threshold)
-            kept = batched_nms(candidates[:, :4], candidates[:, 4], owner, LEVEL_NMS_IOU)
-            found.append(candidates[kept])
-            owners.append(owner[kept])
-        if not found:
-            empty = torch.zeros((0, 5), device=self.device)
-            return empty, torch.zeros(0, dtype=torch.long, device=self.device)
-        boxes, owner = torch.cat(found), torch.cat(owners)
-        kept = batched_nms(boxes[:, :4], boxes[:, 4], owner, MERGED_NMS_IOU)
+        scales = self.params.scales(height, width)
+        if not scales:
+            return torch.zeros((0, 5), device=self.device), torch.zeros(0, dtype=torch.long, device=self.device)
+        # All levels are looked at before anything waits for the device to say how many cells passed.
+        levels = [self._look_at_level(pictures, scale) for scale in scales]
+        level = torch.repeat_interleave(
+            torch.arange(len(scales), device=self.device),
+            torch.tensor([cells.shape[1] for cells in levels], device=self.device),
+        )
+        boxes, owner, at = _candidates(torch.cat(levels, dim=1), self.params.pnet_threshold)
+        kept = grouped_nms(boxes[:, :4], boxes[:, 4], owner * len(scales) + level[at], LEVEL_NMS_IOU)
+        boxes, owner = boxes[kept], owner[kept]
+        kept = grouped_nms(boxes[:, :4], boxes[:, 4], owner, MERGED_NMS_IOU)
         boxes, owner = boxes[kept], owner[kept]
         sides = (boxes[:, 2:4] - boxes[:, 0:2]).repeat(1, 2)
         refined = boxes[:, :4] + boxes[:, 5:9] * sides
         return _squared(torch.cat([refined, boxes[:, 4:5]], dim=1)), owner
+
+    def _look_at_level(self, pictures: Tensor, scale: float) -> Tensor:
+        """P-Net's answer for each cell of a level, [B, cells, 9]: box in frame pixels, probability, four shifts."""
+        height, width = pictures.shape[2:]
+        size = level_size(height, width, scale)
+        pixels = _normalise(torch.nn.functional.interpolate(pictures, size=size, mode="area"))
+        shift, probability = self._pnet(pixels.contiguous(memory_format=torch.channels_last))
+        rows, columns = shift.shape[2:]
+        y, x = torch.meshgrid(
+            torch.arange(rows, device=self.device), torch.arange(columns, device=self.device), indexing="ij"
+        )
+        cell = torch.stack([x, y], dim=2).reshape(-1, 2).to(shift.dtype)
+        start = ((STRIDE_PX * cell + 1) / scale).floor()
+        end = ((STRIDE_PX * cell + CELL_PX - 1 + 1) / scale).floor()
+        box = torch.cat([start, end], dim=1).expand(len(pictures), -1, -1)
+        return torch.cat([box, probability[:, 1].reshape(len(pictures), -1, 1), shift.flatten(2).mT], dim=2)
 
     def _refine(
         self, pooling: AreaPooling, shape: tuple[int, ...], boxes: Tensor, owner: Tensor
@@ -107,7 +141,7 @@ class FaceDetector:
         passed = score > self.params.rnet_threshold
         boxes = torch.cat([boxes[passed, :4], score[passed, None]], dim=1)
         owner, shift = owner[passed], shift[passed]
-        kept = batched_nms(boxes[:, :4], boxes[:, 4], owner, MERGED_NMS_IOU)
+        kept = grouped_nms(boxes[:, :4], boxes[:, 4], owner, MERGED_NMS_IOU)
         return _squared(_regressed(boxes[kept], shift[kept])), owner[kept]
 
     def _finish(
@@ -139,14 +173,10 @@ def _normalise(pictures: Tensor) -> Tensor:
     return (pictures - 127.5) * 0.0078125
 
 
-def _candidates(shift: Tensor, probability: Tensor, scale: float, threshold: float) -> tuple[Tensor, Tensor]:
-    """Cells of a level that pass: [n, 9] box in frame pixels, score, four shifts; and their frames [n]."""
-    owner, row, column = torch.nonzero(probability >= threshold, as_tuple=True)
-    score = probability[owner, row, column]
-    cell = torch.stack([column, row], dim=1).to(shift.dtype)
-    start = ((STRIDE_PX * cell + 1) / scale).floor()
-    end = ((STRIDE_PX * cell + CELL_PX - 1 + 1) / scale).floor()
-    return torch.cat([start, end, score[:, None], shift[owner, :, row, column]], dim=1), owner
+def _candidates(cells: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Cells [B, cells, 9] that pass: what is known of each [n, 9], its frame [n], its number there [n]."""
+    owner, at = torch.nonzero(cells[:, :, 4] >= threshold, as_tuple=True)
+    return cells[owner, at], owner, at
 
 
 def _regressed(boxes: Tensor, shift: Tensor) -> Tensor:
@@ -176,7 +206,7 @@ def _pooled(
 
 
 def _in_blocks(network: torch.nn.Module, crops: Tensor) -> tuple[Tensor, ...]:
-    parts = [network(block) for block in crops.split(_CROPS_AT_ONCE)]
+    parts = [network(block) for block in crops.split(_CROPS_CPU if crops.device.type == "cpu" else _CROPS_GPU)]
     return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
 
 

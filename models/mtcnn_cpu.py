@@ -83,6 +83,10 @@ class CpuFaceDetector:
         )
         self._sums = np.zeros((1, 1), np.int32)
 
+    def moved(self, frames: np.ndarray) -> np.ndarray:
+        """The frames as they are: there is no other memory that ``detect`` would rather have them in."""
+        return frames
+
     def detect(self, frames: np.ndarray | Sequence[np.ndarray]) -> list[Detections]:
         """Faces of each frame; ``frames`` is RGB uint8 [B, H, W, 3] or a sequence of [H, W, 3] of one size.
 

@@ -1,5 +1,6 @@
 """Stage ``crop_faces``: decode a segment, detect every face, keep box, landmarks, probability and crop."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,7 @@ from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED
 from models.crops import crop_face, encode_jpeg, shrink_to
 from models.detection import Detections, DetectorParams, detector_weights_digest
 from models.following import first_of_group
-from tasks.read_ahead import read_ahead
+from tasks.beside_device import is_worth_it, read_ahead, spread
 from tasks.units import Product, Unit
 from tasks.video_index_rows import read_video_index
 from tasks.worker_models import follow_faces, get_detector
@@ -28,6 +29,8 @@ SEGMENT_FRAMES = 512
 _CHUNK_FRAMES = 8
 # 25 MB of RGB: four frames of 1080p, one of 4K. glibc maps what is above 32 MB anew each time, page by page.
 _CHUNK_PIXELS = 4 * 1920 * 1088
+# A GPU is given more at a time: so much work that it seldom waits for Python.
+_CHUNK_FRAMES_GPU, _CHUNK_PIXELS_GPU = 64, 32 * 1920 * 1088
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class CroppedVideo:
 
 def chunk_frames_of(width_px: int, height_px: int) -> int:
     """How many frames of that size are decoded at a time."""
-    return max(1, min(_CHUNK_FRAMES, _CHUNK_PIXELS // (width_px * height_px)))
+    frames, pixels = (_CHUNK_FRAMES_GPU, _CHUNK_PIXELS_GPU) if is_worth_it() else (_CHUNK_FRAMES, _CHUNK_PIXELS)
+    return max(1, min(frames, pixels // (width_px * height_px)))
 
 
 def crop_params(*, min_face_px: int, exact: bool) -> CropParams:
@@ -147,28 +151,39 @@ def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counte
         first_frame=start,
         frame_count=first + count - start,
         chunk_frames=chunk_frames_of(index.width_px, index.height_px),
+        thread_type="AUTO" if is_worth_it() else "NONE",
     )
+    detector = get_detector(params.detector)
     expected = first
-    with read_ahead(chunks) as decoded:
-        for numbers, frames in decoded:
+    with read_ahead(_moved(chunks, detector)) as decoded:
+        for numbers, frames, moved in decoded:
             rows: list[dict[str, object]] = []
             if follower:
                 detections = [
                     follower.detect(number, frame) for number, frame in zip(numbers.tolist(), frames, strict=True)
                 ]
             else:
-                detections = get_detector(params.detector).detect(frames)
-            for number, frame, found in zip(numbers.tolist(), frames, detections, strict=True):
-                if number < first:
-                    continue
+                detections = detector.detect(moved)
+            wanted = [found for found in zip(numbers.tolist(), frames, detections, strict=True) if found[0] >= first]
+            for faces in spread(lambda found: _face_rows(*found, params), wanted):
+                number = int(str(faces[0]["frame"]))
                 rows.extend(_status_row(missing, NOT_DECODED) for missing in range(expected, number))
-                rows.extend(_face_rows(number, frame, found, params))
+                rows.extend(faces)
                 expected = number + 1
             counts.update(str(row["status"]) for row in rows)
             yield pa.Table.from_pylist(rows, schema=FACES.schema)
     undelivered = [_status_row(number, NOT_DECODED) for number in range(expected, first + count)]
     counts.update(str(row["status"]) for row in undelivered)
     yield pa.Table.from_pylist(undelivered, schema=FACES.schema)
+
+
+def _moved(
+    chunks: Iterator[tuple[np.ndarray, np.ndarray]], detector: Any
+) -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+    """Frame numbers, frames, and the same frames where the detector wants them."""
+    with contextlib.closing(chunks):  # type: ignore[type-var]
+        for numbers, frames in chunks:
+            yield numbers, frames, detector.moved(frames)
 
 
 def _face_rows(number: int, frame: np.ndarray, found: Detections, params: CropParams) -> list[dict[str, object]]:

@@ -15,15 +15,14 @@ from data_contracts.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
 from models.backbone_specs import get_spec
 from models.backbone_weights import weights_digest
-from models.crops import decode_jpeg
 from models.precision import Precision
+from tasks.beside_device import is_worth_it, read_ahead, spread
 from tasks.fetch_weights import find_weights
-from tasks.read_ahead import read_ahead
 from tasks.units import Product, Unit
-from tasks.worker_models import get_backbone
+from tasks.worker_models import get_backbone, jpeg_decoder
 
 CODE_VERSION = 3
-_BATCH_FRAMES = 64
+_BATCH_FRAMES, _BATCH_FRAMES_GPU = 64, 256
 
 
 @dataclass(frozen=True)
@@ -151,23 +150,25 @@ def _tables(store: Store, unit: Unit, dataset: Dataset, product: Product) -> Ite
 
 def _pictures(store: Store, unit: Unit, product: Product) -> Iterator[tuple[list[int], list[np.ndarray | None]]]:
     """Batches of (frame numbers, RGB uint8 [h, w, 3] or None); what is missing or broken is counted in the product."""
+    decode_jpeg = jpeg_decoder()
+
+    def decode(crop: bytes | None) -> np.ndarray | ValueError | None:
+        try:
+            return None if crop is None else decode_jpeg(crop)
+        except ValueError as error:
+            return error
+
     for numbers, crops in _frames(store, unit):
-        images = [
-            None if crop is None else _decode(crop, unit.key.value("subject"), number, product)
-            for number, crop in zip(numbers, crops, strict=True)
-        ]
+        decoded = spread(decode, crops)
+        images = [image if isinstance(image, np.ndarray) else None for image in decoded]
+        for number, image in zip(numbers, decoded, strict=True):
+            if isinstance(image, ValueError):
+                product.counts[UNREADABLE_CROP] += 1
+                where = f"crop {unit.key.value('subject')}/{number:05d}.jpg"
+                product.problems.append(f"{where}: {image}; the frame counts as one without a face")
         product.counts[FACE_FOUND] += sum(image is not None for image in images)
         product.counts[NO_FACE] += sum(crop is None for crop in crops)
         yield numbers, images
-
-
-def _decode(crop: bytes, subject: str, frame: int, product: Product) -> np.ndarray | None:
-    try:
-        return decode_jpeg(crop)
-    except ValueError as error:
-        product.counts[UNREADABLE_CROP] += 1
-        product.problems.append(f"crop {subject}/{frame:05d}.jpg: {error}; the frame counts as one without a face")
-        return None
 
 
 def _features_table(
@@ -197,7 +198,7 @@ def _frames(store: Store, unit: Unit) -> Iterator[tuple[list[int], list[bytes | 
     first, count = manifest.details["first_frame"], manifest.details["frame_count"]
     numbers: list[int] = []
     crops: list[bytes | None] = []
-    expected = first
+    expected, most = first, _BATCH_FRAMES_GPU if is_worth_it() else _BATCH_FRAMES
     for batch in store.iter_unit(key, manifest, columns=["frame", "face", "status", "crop_jpeg"]):
         for frame, face, status, crop in zip(*(batch.column(i) for i in range(4)), strict=True):
             number = frame.as_py()
@@ -208,7 +209,7 @@ def _frames(store: Store, unit: Unit) -> Iterator[tuple[list[int], list[bytes | 
                 expected += 1
             if is_subjects:
                 crops[-1] = crop.as_py()
-            if len(numbers) > _BATCH_FRAMES:
+            if len(numbers) > most:
                 yield numbers[:-1], crops[:-1]
                 numbers, crops = numbers[-1:], crops[-1:]
     if expected != first + count:

@@ -8,9 +8,13 @@ without torch.
 import functools
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from models.crops import decode_jpeg
 from models.detection import DetectorParams
 from models.devices import default_device, default_engine
 from models.following import FaceFollower, SearchingDetector
@@ -19,6 +23,7 @@ from models.precision import Precision
 if TYPE_CHECKING:
     from models.backbones import Backbone
     from models.backbones_cpu import CpuBackbone
+    from models.backbones_gpu import GpuBackbone
     from models.mtcnn import FaceDetector
     from models.mtcnn_cpu import CpuFaceDetector
 
@@ -45,22 +50,37 @@ def _detector(params: DetectorParams, one_size: bool, owner: int) -> "FaceDetect
 
 
 @functools.cache
-def _backbone(name: str, weights: str | None, precision: Precision, owner: int) -> "Backbone | CpuBackbone":
+def _backbone(
+    name: str, weights: str | None, precision: Precision, owner: int
+) -> "Backbone | CpuBackbone | GpuBackbone":
     path, engine = Path(weights) if weights else None, default_engine()
     logger.info("backbone %s: %s on %s", name, engine, default_device())
     if engine == "openvino":
         from models.backbones_cpu import CpuBackbone
 
         return CpuBackbone(name, weights=path, precision=precision)
+    if default_device() == "cuda":
+        from models.backbones_gpu import GpuBackbone
+
+        return GpuBackbone(name, weights=path, precision=precision)
     from models.backbones import load_backbone
 
-    return load_backbone(name, weights=path, device=default_device(), precision=precision)
+    return load_backbone(name, weights=path, precision=precision)
 
 
 def get_detector(params: DetectorParams, *, one_size: bool = True) -> "FaceDetector | CpuFaceDetector":
     """The detector with these parameters, for this thread; ``one_size``: many frames of each size will come."""
     with _lock:
         return _detector(params, one_size, _owner())
+
+
+def jpeg_decoder() -> Callable[[bytes], np.ndarray]:
+    """What makes RGB uint8 [h, w, 3] of JPEG bytes, or raises ValueError; beside a GPU one for many threads."""
+    if default_device() == "cuda":
+        from models.threaded_jpeg import decode_jpeg as decode_in_threads
+
+        return decode_in_threads
+    return decode_jpeg
 
 
 def follow_faces(params: DetectorParams) -> FaceFollower | None:
@@ -74,7 +94,7 @@ def follow_faces(params: DetectorParams) -> FaceFollower | None:
     return None
 
 
-def get_backbone(name: str, weights: str | None, precision: Precision) -> "Backbone | CpuBackbone":
+def get_backbone(name: str, weights: str | None, precision: Precision) -> "Backbone | CpuBackbone | GpuBackbone":
     """The backbone with these weights, for this thread."""
     with _lock:
         return _backbone(name, weights, precision, _owner())

@@ -1,0 +1,259 @@
+"""What a GPU does: features, faces and both together, in frames per second, beside the published recipe on it.
+
+    python tests/benchmarks/measure_gpu.py VIDEO... --crops FOLDER [--json FILE]
+
+Needs neither Prefect nor Dask. Floors are what the card's own rates, measured in
+the same run, allow for the bytes and operations that the network cannot do without.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import safetensors.torch
+import torch
+from facenet_pytorch import MTCNN
+from PIL import Image
+from torch import nn
+
+from data_contracts.store import Store
+from data_contracts.video import index_video, read_segment
+from models.backbone_specs import get_spec
+from models.backbone_weights import resize_to_square
+from models.backbones import build_network, load_backbone, normalise, run_early_layers, run_late_layers
+from models.backbones_gpu import GpuBackbone, folded
+from models.detection import DetectorParams
+from models.mtcnn import FaceDetector
+from models.precision import Precision
+from models.tracking import TrackingParams, iou
+from tasks import assign_subjects, crop_faces, embed_faces, index_videos
+from tasks.units import run_unit
+from tasks.worker_models import get_backbone
+
+_NETWORKS = ("tf_efficientnet_b0", "tf_efficientnet_b2", "emotion_lite0")
+_THREADS = 16
+
+
+def device_seconds(call: Callable[[], Any], *, rounds: int = 10) -> float:
+    """Median seconds on the device of a call, after two that are not counted."""
+    call(), call()
+    found = []
+    for _ in range(rounds):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        found.append(start.elapsed_time(end) / 1000)
+    return statistics.median(found)
+
+
+def wall_seconds(call: Callable[[], Any], *, rounds: int = 5) -> float:
+    """Median seconds of a call that waits for its result, after one that is not counted."""
+    call()
+    found = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def card_rates() -> dict[str, float]:
+    """Bytes a second of a copy on the device (read and written), and float16 operations a second of a product."""
+    one = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    other = torch.empty_like(one)
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
+    return {
+        "bytes": 2 * one.numel() / device_seconds(lambda: other.copy_(one)),
+        "operations": 2 * 8192**3 / device_seconds(lambda: a @ a),
+    }
+
+
+def floor_seconds(network: nn.Module, pixels: torch.Tensor, rates: dict[str, float]) -> float:
+    """Least seconds for a batch in float16: each convolution reads, multiplies and writes, and nothing else costs."""
+    total = 0.0
+
+    def count(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal total
+        moved = 2 * (inputs[0].numel() + output.numel() + layer.weight.numel())
+        multiplied = 2 * output.numel() * layer.weight[0].numel()
+        total += max(moved / rates["bytes"], multiplied / rates["operations"])
+
+    hooks = [
+        layer.register_forward_hook(count) for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    run_late_layers(network, run_early_layers(network, pixels))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def network_with_life(name: str, crops: list[np.ndarray]) -> tuple[nn.Module, Any]:
+    """The network with its bundled weights, or with random ones whose normalisations have seen the crops."""
+    spec = get_spec(name)
+    if spec.bundled:
+        return load_backbone(name, device="cuda").network, spec
+    torch.manual_seed(0)
+    network = build_network(spec).cuda().train()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.3
+    with torch.no_grad():
+        for first in range(0, 256, 32):
+            network(normalise(squares(crops[first : first + 32], spec.input_px), spec))
+    return network.eval(), spec
+
+
+def squares(crops: list[np.ndarray], size_px: int) -> torch.Tensor:
+    """Crops resized by Pillow, uint8 on the device."""
+    return torch.from_numpy(np.stack([resize_to_square(crop, size_px) for crop in crops])).cuda()
+
+
+@torch.inference_mode()
+def measure_features(name: str, crops: list[np.ndarray], rates: dict[str, float], folder: Path) -> dict[str, Any]:
+    """One network: the recipe's float32 in batches of 96, and ours."""
+    network, spec = network_with_life(name, crops)
+    plain = network.to(memory_format=torch.contiguous_format)
+    batch = normalise(squares(crops[:96], spec.input_px), spec)
+    recipe = device_seconds(lambda: run_late_layers(plain, run_early_layers(plain, batch)), rounds=5)
+    images = crops[:256]
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        pixels = normalise(squares(images, spec.input_px), spec)
+        exact = torch.cat([run_late_layers(plain, run_early_layers(plain, part))[0] for part in pixels.split(64)])
+    found: dict[str, Any] = {"name": name, "recipe_per_s": 96 / recipe}
+    weights = folder / f"{name}.safetensors"
+    safetensors.torch.save_file({key: value.contiguous() for key, value in network.state_dict().items()}, weights)
+    for precision in get_args(Precision):
+        ours = GpuBackbone(name, weights=weights, precision=precision)
+        start = time.perf_counter()
+        got = torch.from_numpy(ours.extract(images)[0]).cuda()
+        ready = time.perf_counter() - start
+        assert ours._graph is not None
+        graph = ours._graph[1]
+        cosine = nn.functional.cosine_similarity(got.double(), exact.double())
+        found[ours.engine] = {
+            "first_batch_s": ready,
+            "graph_per_s": len(images) / device_seconds(graph._graph.replay),  # type: ignore[union-attr]
+            "extract_per_s": len(images) / wall_seconds(lambda ours=ours: ours.extract(images)),
+            "cosine_p5": float(cosine.quantile(0.05)),
+        }
+    found["floor_per_s"] = len(images) / floor_seconds(folded(network), pixels, rates)
+    found["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    return found
+
+
+def measure_faces(path: Path) -> dict[str, Any]:
+    """facenet-pytorch frame by frame on the device, and ours; overlap with the same on a processor."""
+    index = index_video(path)
+    count = crop_faces.chunk_frames_of(index.width_px, index.height_px)
+    _, frames = next(read_segment(path, index, first_frame=1, frame_count=count, chunk_frames=count))
+    recipe = MTCNN(keep_all=True, min_face_size=40, post_process=False, device="cuda")
+    few = frames[:16]
+    detector = FaceDetector(DetectorParams(), device="cuda")
+    expected = FaceDetector(DetectorParams()).detect(few)
+    ours = [found.box_xyxy_px for found in detector.detect(few)]
+    by_recipe = [recipe.detect(frame)[0] for frame in few]
+    moved = detector.moved(frames)
+    return {
+        "name": path.name,
+        "size": f"{frames.shape[2]} x {frames.shape[1]}",
+        "faces_per_frame": float(np.mean([len(found) for found in detector.detect(frames)])),
+        "recipe_per_s": len(few) / wall_seconds(lambda: [recipe.detect(frame) for frame in few], rounds=2),
+        "detect_per_s": len(frames) / wall_seconds(lambda: detector.detect(frames)),
+        "detect_moved_per_s": len(frames) / wall_seconds(lambda: detector.detect(moved)),
+        "beside_our_processor_path": agreement([found.box_xyxy_px for found in expected], ours),
+        "beside_the_recipe": agreement([np.zeros((0, 4)) if boxes is None else boxes for boxes in by_recipe], ours),
+    }
+
+
+def agreement(expected: list[np.ndarray], got: list[np.ndarray]) -> dict[str, float]:
+    """Overlap of each expected box with the best of ours, and in how many frames there is another number of faces."""
+    pairs = list(zip(expected, got, strict=True))
+    overlaps = np.concatenate([iou(a.astype(np.float64), b).max(axis=1) for a, b in pairs if len(a) and len(b)])
+    other = sum(len(a) != len(b) for a, b in pairs)
+    return {"median": float(np.median(overlaps)), "p5": float(np.percentile(overlaps, 5)), "other_count": other}
+
+
+def measure_whole(path: Path, folder: Path, *, copies: int) -> dict[str, Any]:
+    """Video files to features in Parquet through the stages, one unit after the other, as one GPU worker has them."""
+    videos = {f"{path.stem}_{number}": path for number in range(copies)}
+    store = Store(str(folder / f"store_{path.stem}"))
+    params, backbone = crop_faces.CropParams(), embed_faces.BackboneChoice.find("emotion_lite0", None)
+    source = crop_faces.source_of(params)
+    get_backbone("emotion_lite0", None, backbone.precision).extract([np.zeros((64, 64, 3), np.uint8)])
+    seconds: dict[str, float] = {}
+    frames = 0
+
+    def run(module: Any, units: list[Any]) -> None:
+        nonlocal frames
+        start = time.perf_counter()
+        for unit in units:
+            report = run_unit(store.url, module.compute, unit)
+            assert report.cause is None, report
+        seconds[module.__name__.removeprefix("tasks.")] = time.perf_counter() - start
+
+    run(index_videos, index_videos.plan_index_videos(videos))
+    known = index_videos.ready_videos(store)
+    frames = sum(manifest.details["frame_count"] for manifest in known.values())
+    crops = crop_faces.plan_crop_faces(known, params=params)
+    run(crop_faces, crops)
+    cropped = crop_faces.cropped_videos(store, crops)
+    tracks = assign_subjects.plan_assign_subjects(cropped, source=source, subjects={}, params=TrackingParams())
+    run(assign_subjects, tracks)
+    faces = embed_faces.subjects_of_source(store, source)
+    run(embed_faces, embed_faces.plan_embed_faces(faces, source=source, backbone=backbone))
+    index = index_video(path)
+    start = time.perf_counter()
+    for _ in read_segment(path, index, first_frame=1, frame_count=index.frame_count, thread_type="AUTO"):
+        pass
+    return {
+        "name": path.name,
+        "frames": frames,
+        "subjects": len(faces),
+        "seconds": seconds,
+        "decode_per_s": index.frame_count / (time.perf_counter() - start),
+        "crop_per_s": frames / seconds["crop_faces"],
+        "embed_per_s": len(faces) * index.frame_count / seconds["embed_faces"],
+        "frames_per_s": frames / sum(seconds.values()),
+    }
+
+
+def main() -> None:
+    """Measure all of it and print a line for each part."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("videos", nargs="+", type=Path)
+    parser.add_argument("--crops", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        files = sorted(arguments.crops.iterdir())[:512]
+        crops = list(pool.map(lambda file: np.asarray(Image.open(file).convert("RGB")), files))
+    folder, rates = Path(tempfile.mkdtemp()), card_rates()
+    found: dict[str, Any] = {"card": torch.cuda.get_device_name(), "torch": torch.__version__, "rates": rates}
+    parts: list[tuple[str, Callable[[], dict[str, Any]]]] = [
+        *((f"features {name}", lambda name=name: measure_features(name, crops, rates, folder)) for name in _NETWORKS),
+        *((f"faces {path.name}", lambda path=path: measure_faces(path)) for path in arguments.videos),
+        *((f"whole {path.name}", lambda path=path: measure_whole(path, folder, copies=4)) for path in arguments.videos),
+    ]
+    for name, part in parts:
+        try:
+            found[name] = part()
+        except Exception as error:
+            found[name] = {"failed": repr(error)}
+            print(f"{name}: {error!r}", file=sys.stderr)
+        print(name, json.dumps(found[name]), flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
