@@ -19,7 +19,8 @@ import torch
 
 from tests.s3_server import new_bucket, s3_environment, serving_s3
 
-torch.set_num_threads(2)
+# Processes of tests share the cores.
+torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 
 @pytest.fixture(scope="session")
