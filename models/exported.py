@@ -51,7 +51,7 @@ def open_exported(path: Path, *, threads: int = 1) -> Run:
     onnxruntime = need_package("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Without VNNI, x86 adds two products in 16 bits, where 8-bit weights saturate. What devices do is compared, not that.
+    # Without VNNI, x86 adds two products in 16 bits, where 8-bit weights saturate; devices do not.
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda pixels: tuple(session.run(["embeddings", "logits"], {"pixels": pixels}))
