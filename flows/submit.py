@@ -7,12 +7,12 @@ from pydantic import Field, validate_call
 
 from data_contracts.bundles import Bundle, find_bundle, list_bundles, require_bundle
 from data_contracts.editions import EditionName, rows_by
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, printable
 from data_contracts.locations import Location, forget_listings, reading_inputs
 from data_contracts.vocabulary import TaskName
 from flows.console import print_line, print_table
 from flows.parameters import DaskAddress, StoreUrl, TestList, Workers
-from flows.run import Run
+from flows.run import Run, SomeFailedError
 from tasks import predict_outputs, write_submission
 from tasks.subject_features import find_features
 
@@ -108,6 +108,17 @@ def print_submissions(run: Run, bundles: list[Bundle]) -> None:
         print_line(f"verified {bundle.details['task']}: {write_submission.told_checks(bundle)}")
 
 
+def raise_for_faults(bundles: list[Bundle]) -> None:
+    """End the run as failed if the checks of a submission found something; it is there, to be looked at.
+
+    Raises:
+        SomeFailedError: naming the first fault of the first one.
+    """
+    for bundle in bundles:
+        if (bundle.details.get("checks") or {}).get("fault_count"):
+            raise SomeFailedError(printable(f"{bundle.name}: {write_submission.told_checks(bundle)}"))
+
+
 @validate_call
 def submit(
     task: Annotated[TaskName, Field(description="Whose submission: expressions, valence and arousal, units, or all")],
@@ -127,4 +138,5 @@ def submit(
         run.print_summary()
         print_submissions(run, bundles)
         run.raise_for_failures()
+        raise_for_faults(bundles)
         return run.store.locate(f"{bundles[0].folder}/{bundles[0].details['zip']}")

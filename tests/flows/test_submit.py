@@ -14,6 +14,7 @@ from data_contracts.errors import InputError
 from data_contracts.manifest import UnitKey
 from data_contracts.store import Store
 from data_contracts.verification import verify_submission
+from flows.run import SomeFailedError
 from flows.submit import submit
 
 
@@ -38,8 +39,9 @@ def test_faults_of_what_was_written_are_told_and_kept(demo, store_copy, dask_add
     store.write_bytes(key.manifest_path, more.to_json())
     shutil.rmtree(store_copy / "submissions")
     lists = demo.data / "names_of_videos_in_each_test_set"
-    submit("va", str(store_copy), lists / ABAW3_TEST_LISTS["va"], dask_address=dask_address)
     fault = "test01.txt: expected 49 rows, one per frame of the video, got 48"
+    with pytest.raises(SomeFailedError, match=f"abaw3-va-.*: 1 fault, first: {fault}"):
+        submit("va", str(store_copy), lists / ABAW3_TEST_LISTS["va"], dask_address=dask_address)
     assert f"verified va: 1 fault, first: {fault} (test list of 4 subjects" in capsys.readouterr().out
     (bundle,) = list_bundles(store, "submissions")
     assert bundle.details["checks"]["faults"] == [fault]
