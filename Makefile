@@ -40,7 +40,7 @@ demo: $(STAMP)
 	$(BIN)/affwild2 demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q --durations=10 --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q --durations=10 --numprocesses logical --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
