@@ -26,7 +26,6 @@ app = typer.Typer(
 
 app.add_typer(models_app, name="models")
 app.add_typer(download_app, name="download")
-app.command()(report)
 
 StoreOption = Annotated[str, typer.Option("--store", help="Where results lie: a path, file:// or s3:// URL.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Local worker processes; one per core.")]
@@ -48,7 +47,7 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the generated data set.")] = 0,
     workers: WorkersOption = None,
 ) -> None:
-    """Everything on a small generated data set: half a minute."""
+    """Everything on a small generated data set: about a minute."""
     run_flow("demo", out=out, seed=seed, workers=workers)
 
 
@@ -261,6 +260,9 @@ def status(store: StoreOption) -> None:
     from flows.status import print_status
 
     raise typer.Exit(guarded(lambda: print_status(store)))
+
+
+app.command()(report)
 
 
 @app.command()

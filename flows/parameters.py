@@ -32,19 +32,18 @@ def _refuse_unknown_backbone(name: str) -> str:
     return name
 
 
+_Place = Annotated[LocationParameter, BeforeValidator(_refuse_nothing)]
 DataFolder = Annotated[
-    LocationParameter,
-    BeforeValidator(_refuse_nothing),
+    _Place,
     Field(description="Folder in the organisers' layout, or a folder of videos: a path or s3:// URL"),
 ]
 Videos = Annotated[
-    list[Annotated[LocationParameter, BeforeValidator(_refuse_nothing)]],
+    list[_Place],
     BeforeValidator(_refuse_nothing),
     Field(description="Video files, or folders of them: paths or s3:// URLs"),
 ]
 PredictionsFolder = Annotated[
-    LocationParameter,
-    BeforeValidator(_refuse_nothing),
+    _Place,
     Field(description="Folder for the predictions: a path or s3:// URL"),
 ]
 StoreUrl = Annotated[
@@ -53,13 +52,11 @@ StoreUrl = Annotated[
     Field(description="Store of features, heads and results: a path, file:// or s3:// URL"),
 ]
 Annotations = Annotated[
-    LocationParameter,
-    BeforeValidator(_refuse_nothing),
+    _Place,
     Field(description="The organisers' annotation folder, or one that holds it: a path or s3:// URL"),
 ]
 TestList = Annotated[
-    LocationParameter,
-    BeforeValidator(_refuse_nothing),
+    _Place,
     Field(description="The organisers' list of test subjects, or of frames for mtl: a path or s3:// URL"),
 ]
 BackboneName = Annotated[

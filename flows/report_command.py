@@ -10,7 +10,7 @@ from flows.command_ends import guarded
 def report(
     store: Annotated[str, typer.Option("--store", help="The store, and where the page is written.")],
 ) -> None:
-    """Write a page about a store: coverage, figures, submissions, failures."""
+    """The same and all figures, as a page of HTML."""
     from flows.report import write_named
 
     raise typer.Exit(guarded(lambda: write_named(store)))

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.s3_server import new_bucket, s3_environment, serving_s3
+from tests.flaky_s3 import flaky_s3
+from tests.s3_server import new_bucket, s3_environment, serving_s3, use_s3
 
 # Processes of tests share the cores.
 torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
@@ -66,3 +67,12 @@ def s3_bucket(s3_address, monkeypatch, tmp_path_factory):
     for name, value in s3_environment(s3_address).items():
         monkeypatch.setenv(name, value)
     return new_bucket()
+
+
+@pytest.fixture
+def flaky(s3_bucket, s3_address):
+    """The server of S3 behind a proxy that does it harm on request."""
+    with flaky_s3(s3_address) as proxy:
+        use_s3(proxy.address)
+        yield proxy
+        use_s3(s3_address)

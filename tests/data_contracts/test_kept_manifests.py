@@ -6,8 +6,6 @@ import pytest
 
 from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.store import Store
-from tests.flaky_s3 import flaky_s3
-from tests.s3_server import use_s3
 
 KEYS = [UnitKey("videos", (("video", name),)) for name in ("a", "b", "c")]
 
@@ -15,14 +13,6 @@ KEYS = [UnitKey("videos", (("video", name),)) for name in ("a", "b", "c")]
 @pytest.fixture
 def cache(s3_bucket):
     return Path(os.environ["AFFWILD2_CACHE"])
-
-
-@pytest.fixture
-def flaky(s3_bucket, s3_address):
-    with flaky_s3(s3_address) as proxy:
-        use_s3(proxy.address)
-        yield proxy
-        use_s3(s3_address)
 
 
 def manifest(rows):

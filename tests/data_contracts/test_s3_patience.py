@@ -16,19 +16,9 @@ from tests.flaky_s3 import (
     SLOW_DOWN,
     TRICKLE,
     Fault,
-    flaky_s3,
 )
-from tests.s3_server import use_s3
 
 OLD, NEW = b"old" * 30_000, b"new" * 40_000
-
-
-@pytest.fixture
-def flaky(s3_bucket, s3_address):
-    with flaky_s3(s3_address) as proxy:
-        use_s3(proxy.address)
-        yield proxy
-        use_s3(s3_address)
 
 
 @pytest.fixture
