@@ -1,15 +1,12 @@
-"""What the processor does while a GPU works: it reads the next pieces of input, and does small things in many threads.
+"""What the processor does while a GPU works: it reads the next pieces of input.
 
-What is read and done is the business of stages. On a worker without a GPU nothing here starts a thread.
+What is read is the business of stages. On a worker without a GPU nothing here starts a thread.
 """
 
 import contextlib
-import functools
-import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,9 +14,7 @@ from models.devices import default_device
 
 _PIECES_AHEAD = 2
 _POLL_SECONDS = 0.05
-_MOST_THREADS = 16
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -34,19 +29,6 @@ class _End:
 def is_worth_it() -> bool:
     """Whether there is a device that works by itself. On a worker's one core a thread would gain nothing."""
     return default_device() == "cuda"
-
-
-def spread(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """``function`` of each item, in order; in several threads where a device waits for it."""
-    if not is_worth_it():
-        return [function(item) for item in items]
-    return list(_threads().map(function, items))
-
-
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    count = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
-    return ThreadPoolExecutor(count, thread_name_prefix="beside-device")
 
 
 @contextlib.contextmanager

@@ -15,11 +15,12 @@ from data_contracts.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
 from models.backbone_specs import get_spec
 from models.backbone_weights import weights_digest
+from models.crops import decode_jpeg
 from models.precision import Precision
-from tasks.beside_device import is_worth_it, read_ahead, spread
+from tasks.beside_device import is_worth_it, read_ahead
 from tasks.fetch_weights import find_weights
 from tasks.units import Product, Unit
-from tasks.worker_models import get_backbone, jpeg_decoder
+from tasks.worker_models import get_backbone
 
 CODE_VERSION = 3
 _BATCH_FRAMES, _BATCH_FRAMES_GPU = 64, 256
@@ -150,16 +151,8 @@ def _tables(store: Store, unit: Unit, dataset: Dataset, product: Product) -> Ite
 
 def _pictures(store: Store, unit: Unit, product: Product) -> Iterator[tuple[list[int], list[np.ndarray | None]]]:
     """Batches of (frame numbers, RGB uint8 [h, w, 3] or None); what is missing or broken is counted in the product."""
-    decode_jpeg = jpeg_decoder()
-
-    def decode(crop: bytes | None) -> np.ndarray | ValueError | None:
-        try:
-            return None if crop is None else decode_jpeg(crop)
-        except ValueError as error:
-            return error
-
     for numbers, crops in _frames(store, unit):
-        decoded = spread(decode, crops)
+        decoded = [_decoded(crop) for crop in crops]
         images = [image if isinstance(image, np.ndarray) else None for image in decoded]
         for number, image in zip(numbers, decoded, strict=True):
             if isinstance(image, ValueError):
@@ -169,6 +162,13 @@ def _pictures(store: Store, unit: Unit, product: Product) -> Iterator[tuple[list
         product.counts[FACE_FOUND] += sum(image is not None for image in images)
         product.counts[NO_FACE] += sum(crop is None for crop in crops)
         yield numbers, images
+
+
+def _decoded(crop: bytes | None) -> np.ndarray | ValueError | None:
+    try:
+        return None if crop is None else decode_jpeg(crop)
+    except ValueError as error:
+        return error
 
 
 def _features_table(

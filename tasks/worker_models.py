@@ -8,13 +8,11 @@ without torch.
 import functools
 import logging
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from models.crops import decode_jpeg
+from data_contracts.video import VideoIndex
+from data_contracts.video_pictures import HostPictures, Pictures
 from models.detection import DetectorParams
 from models.devices import default_device, default_engine
 from models.following import FaceFollower, SearchingDetector
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from models.mtcnn_cpu import CpuFaceDetector
 
 logger = logging.getLogger(__name__)
+# Of what a GPU's decoder takes, the samples that it gives in the layout that ``models.device_pictures`` knows.
+_DECODED_BY_GPU = ("yuv420p", "yuvj420p")
 _lock = threading.Lock()
 
 
@@ -74,13 +74,16 @@ def get_detector(params: DetectorParams, *, one_size: bool = True) -> "FaceDetec
         return _detector(params, one_size, _owner())
 
 
-def jpeg_decoder() -> Callable[[bytes], np.ndarray]:
-    """What makes RGB uint8 [h, w, 3] of JPEG bytes, or raises ValueError; beside a GPU one for many threads."""
-    if default_device() == "cuda":
-        from models.threaded_jpeg import decode_jpeg as decode_in_threads
+def get_pictures(index: VideoIndex) -> Pictures:
+    """Who makes pictures of that video's frames, where the detector wants them."""
+    host = HostPictures(index.rotation_degrees)
+    if default_device() != "cuda":
+        return host
+    from models.device_pictures import DevicePictures
 
-        return decode_in_threads
-    return decode_jpeg
+    even = index.width_px % 2 == index.height_px % 2 == 0
+    on_device = even and index.pixel_format in _DECODED_BY_GPU
+    return DevicePictures(index.rotation_degrees, on_device=on_device, by_processor=host.upright_rgb)
 
 
 def follow_faces(params: DetectorParams) -> FaceFollower | None:

@@ -174,3 +174,16 @@ def test_upright(degrees: int, tmp_path: Path) -> None:
     (one,) = read_segment(lying, index_video(lying), first_frame=1, frame_count=3)
     (other,) = read_segment(turned, index_video(turned), first_frame=1, frame_count=3)
     np.testing.assert_array_equal(other[1], np.rot90(one[1], degrees // 90, axes=(1, 2)))
+
+
+@pytest.mark.parametrize("matrix", ["YCgCo", "bt2020c", "ICtCp"])
+def test_colours_that_ffmpeg_does_not_convert_count_as_usual_ones(matrix: str, tmp_path: Path) -> None:
+    usual, rare = (
+        write_video(tmp_path / f"{name}.mp4", VideoSpec(frame_count=6, codec_options={"x264-params": params}))
+        for name, params in (("usual", "threads=1"), ("rare", f"threads=1:colormatrix={matrix}"))
+    )
+    with av.open(str(rare)) as container:
+        assert next(container.decode(video=0)).colorspace in (8, 10, 14)
+    ((_, expected),) = read_segment(usual, index_video(usual), first_frame=1, frame_count=6)
+    ((_, got),) = read_segment(rare, index_video(rare), first_frame=1, frame_count=6)
+    np.testing.assert_array_equal(got, expected)
