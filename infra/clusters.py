@@ -1,6 +1,7 @@
-"""Dask clusters: one that exists, by address, or a local one with a process per GPU or per core."""
+"""Dask clusters: one that exists, by address, or a local one with a process per core, or some for each GPU."""
 
 import contextlib
+import itertools
 import logging
 import tempfile
 import time
@@ -14,7 +15,7 @@ from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 from distributed.system import MEMORY_LIMIT
 
 from infra.cluster_state import ClusterLostError
-from infra.machine import usable_cores, visible_gpus
+from infra.machine import Gpu, usable_cores, visible_gpus
 from infra.patience import patience_seconds
 from infra.worker_processes import start_forking
 
@@ -23,6 +24,8 @@ _CONNECT_TIMEOUT = "5s"
 _HOST = "127.0.0.1"
 _NO_DASHBOARD = "127.0.0.1:0"
 _RETRY_SECONDS = 1.0
+# Context, networks, a batch of crops and a chunk of frames, at most; beyond eight processes a GPU does no more.
+_GPU_GB_OF_A_WORKER, _MOST_ON_A_GPU = 6.0, 8
 _FORKED_WORKERS = {
     "distributed.worker.multiprocessing-method": "forkserver",
     # It would set variables in this process, not in workers, which have theirs from infra.worker_processes.
@@ -48,8 +51,8 @@ def open_cluster(
 ) -> Iterator[Client]:
     """A client of the cluster at ``address``, or of a local one that ends with the block.
 
-    A local cluster has one process per GPU where there are GPUs (each sees only its own), else up to ``workers``
-    processes of one thread, one per core if not given: as many as there are ``units`` to begin with, more with
+    A local cluster has processes of one thread, up to ``workers``: if not given, one per core, or some for each GPU
+    where there are GPUs (each sees only its own). As many as there are ``units`` to begin with, more with
     ``add_workers``. They are forked from a process that has imported ``modules``.
 
     Raises:
@@ -63,7 +66,7 @@ def open_cluster(
     with (
         tempfile.TemporaryDirectory(prefix="affwild2-dask-") as scratch,
         dask.config.set({"temporary-directory": scratch, **_FORKED_WORKERS}),
-        _local_cluster(workers or usable_cores(), units) as cluster,
+        _local_cluster(workers, units) as cluster,
         Client(cluster) as client,
     ):
         yield client
@@ -107,11 +110,13 @@ def wait_for_cluster(connect: Callable[[], T]) -> T:
             time.sleep(_RETRY_SECONDS)
 
 
-def _local_cluster(workers: int, units: int | None) -> Any:
+def _local_cluster(workers: int | None, units: int | None) -> Any:
     gpus = visible_gpus()
+    most = _most_workers(workers, gpus)
+    count = most if units is None else max(1, min(most, units))
     if gpus:
-        return gpu_cluster(gpus)
-    count = workers if units is None else max(1, min(workers, units))
+        logger.info("local cluster: %d worker processes for %d GPUs", count, len(gpus))
+        return GpuCluster(gpus, count=count, most=most)
     logger.info("local cluster: %d worker processes", count)
     return LocalCluster(
         n_workers=count,
@@ -119,36 +124,59 @@ def _local_cluster(workers: int, units: int | None) -> Any:
         processes=True,
         host=_HOST,
         dashboard_address=_NO_DASHBOARD,
-        memory_limit=_memory_limit(workers),
+        memory_limit=_memory_limit(most),
     )
 
 
+def _most_workers(workers: int | None, gpus: Sequence[Gpu]) -> int:
+    """As many as were asked for; else one per core, or for each GPU what its memory and its share of the cores allow.
+
+    One process keeps no GPU busy: it decodes, cuts and writes, and the GPU waits. Several take turns on it.
+    """
+    if workers is not None:
+        return workers
+    cores = usable_cores()
+    if not gpus:
+        return cores
+    memory_gb = min(gpu.memory_gb or _GPU_GB_OF_A_WORKER for gpu in gpus)
+    return len(gpus) * max(1, min(_MOST_ON_A_GPU, cores // len(gpus), int(memory_gb / _GPU_GB_OF_A_WORKER)))
+
+
 def add_workers(client: Client, *, workers: int | None, units: int) -> None:
-    """Let a local cluster of CPU workers have as many as there are units, up to ``workers``; leave others alone."""
+    """Let a local cluster have as many workers as there are units, up to ``workers``; leave others alone."""
     cluster = client.cluster
-    count = min(workers or usable_cores(), units)
-    if isinstance(cluster, LocalCluster) and len(cluster.worker_spec) < count:
-        cluster.scale(count)
+    if isinstance(cluster, LocalCluster | GpuCluster):
+        most = cluster.most if isinstance(cluster, GpuCluster) else _most_workers(workers, [])
+        count = min(most, units)
+        if len(cluster.worker_spec) < count:
+            cluster.scale(count)
 
 
-def gpu_cluster(devices: list[str]) -> SpecCluster:
-    """One worker process of one thread per device, which offers the resource ``GPU``."""
-    workers = {
-        f"gpu{device}": {
-            "cls": Nanny,
-            "options": {
-                "nthreads": 1,
-                "host": _HOST,
-                "dashboard": False,
-                "memory_limit": _memory_limit(len(devices)),
-                "resources": {"GPU": 1},
-                "env": {"CUDA_VISIBLE_DEVICES": device},
-            },
+class GpuCluster(SpecCluster):
+    """Worker processes of one thread which offer the resource ``GPU``, given out to the GPUs in turn."""
+
+    def __init__(self, gpus: Sequence[Gpu], *, count: int, most: int) -> None:
+        self.most, self._gpus, self._memory_limit = most, gpus, _memory_limit(most)
+        options = {"host": _HOST, "port": 0, "dashboard_address": _NO_DASHBOARD}
+        workers = dict(self._spec(number) for number in range(count))
+        super().__init__(scheduler={"cls": Scheduler, "options": options}, workers=workers)
+
+    def new_worker_spec(self) -> dict[str, Any]:
+        """What the next worker is, by its name."""
+        number = next(number for number in itertools.count() if self._spec(number)[0] not in self.worker_spec)
+        return dict([self._spec(number)])
+
+    def _spec(self, number: int) -> tuple[str, dict[str, Any]]:
+        gpu = self._gpus[number % len(self._gpus)]
+        options = {
+            "nthreads": 1,
+            "host": _HOST,
+            "dashboard": False,
+            "memory_limit": self._memory_limit,
+            "resources": {"GPU": 1},
+            "env": {"CUDA_VISIBLE_DEVICES": gpu.id},
         }
-        for device in devices
-    }
-    options = {"host": _HOST, "port": 0, "dashboard_address": _NO_DASHBOARD}
-    return SpecCluster(scheduler={"cls": Scheduler, "options": options}, workers=workers)
+        return f"gpu{gpu.id}-{number // len(self._gpus)}", {"cls": Nanny, "options": options}
 
 
 def _memory_limit(workers: int) -> int:

@@ -5,14 +5,18 @@ normalisation is folded into the convolutions before it, the layout is channels-
 is one captured graph. Batches are of one size, so a picture's features do not depend on the others with it.
 """
 
+import contextlib
 import copy
 import logging
-from collections.abc import Callable, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -107,7 +111,8 @@ def compiled(function: Callable[..., tuple[Tensor, ...]], *examples: Tensor) -> 
         return function
     fused = torch.compile(function, dynamic=False)
     try:
-        fused(*examples)
+        with _one_of_many_compiles():
+            fused(*examples)
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:
@@ -115,6 +120,21 @@ def compiled(function: Callable[..., tuple[Tensor, ...]], *examples: Tensor) -> 
         logger.warning("the network runs uncompiled, at a third of the speed (is a C compiler installed?): %s", cause)
         return function
     return fused
+
+
+@contextlib.contextmanager
+def _one_of_many_compiles() -> Iterator[None]:
+    """Of the processes that begin at once, one compiles; the others wait, and find what it kept."""
+    lock = FileLock(Path(tempfile.gettempdir(), f"affwild2-compiles-{os.getuid()}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        lock.acquire()
+        lock.release()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def folded(network: nn.Module) -> Any:

@@ -10,6 +10,8 @@ from models.openvino_networks import has_openvino
 Engine = Literal["openvino", "torch"]
 _ENGINE_VARIABLE = "AFFWILD2_ENGINE"
 _CUDA_LIBRARY = "libcuda.so.1"
+# CU_CTX_SCHED_BLOCKING_SYNC
+_WAIT_ASLEEP = 4
 
 
 def has_gpu_driver() -> bool:
@@ -33,6 +35,16 @@ def default_device() -> str:
     count = ctypes.c_int(0)
     there = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
     return "cuda" if there and count.value else "cpu"
+
+
+def wait_asleep() -> None:
+    """Let threads of this process sleep while they wait for its GPU; by default they would spin, each on a core.
+
+    To be called before torch uses the GPU. FFmpeg's decoders share torch's context only if it is so.
+    """
+    driver = _driver()
+    if driver is not None and default_device() == "cuda":
+        driver.cuDevicePrimaryCtxSetFlags_v2(0, _WAIT_ASLEEP)
 
 
 def default_engine() -> Engine:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from data_contracts.video import VideoIndex
 from data_contracts.video_pictures import HostPictures, Pictures
 from models.detection import DetectorParams
-from models.devices import default_device, default_engine
+from models.devices import default_device, default_engine, wait_asleep
 from models.following import FaceFollower, SearchingDetector
 from models.precision import Precision
 
@@ -46,6 +46,7 @@ def _detector(params: DetectorParams, one_size: bool, owner: int) -> "FaceDetect
         return CpuFaceDetector(params, one_size=one_size)
     from models.mtcnn import FaceDetector
 
+    wait_asleep()
     return FaceDetector(params, device=default_device())
 
 
@@ -62,6 +63,7 @@ def _backbone(
     if default_device() == "cuda":
         from models.backbones_gpu import GpuBackbone
 
+        wait_asleep()
         return GpuBackbone(name, weights=path, precision=precision)
     from models.backbones import load_backbone
 

@@ -2,12 +2,13 @@ import os
 
 import dask
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 from distributed.security import Security
 
 from infra import clusters
 from infra.cluster_state import unit_resources
-from infra.clusters import ClusterError, gpu_cluster, open_cluster
+from infra.clusters import ClusterError, GpuCluster, add_workers, open_cluster
+from infra.machine import Gpu
 
 
 def test_by_address(dask_address):
@@ -54,16 +55,27 @@ def test_a_password_in_an_address_is_not_shown():
     assert "secret" not in str(raised.value) and "tcp://127.0.0.1:9" in str(raised.value)
 
 
-def test_one_process_per_gpu_each_with_its_own():
-    from distributed import Client
-
-    with gpu_cluster(["0", "3"]) as cluster, Client(cluster) as client:
-        client.wait_for_workers(2, timeout=60)
-        resources = unit_resources(client)
-        assert resources == {"GPU": 1}
+def test_processes_take_gpus_in_turn_and_each_sees_one():
+    with GpuCluster([Gpu("0"), Gpu("3")], count=1, most=3) as cluster, Client(cluster) as client:
+        client.wait_for_workers(1, timeout=60)
+        assert unit_resources(client) == {"GPU": 1}
+        add_workers(client, workers=None, units=50)
+        client.wait_for_workers(3, timeout=60)
         seen = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
-        assert sorted(seen.values()) == ["0", "3"]
-        assert client.submit(sum, [1, 2], resources=resources).result(timeout=30) == 3
+        assert sorted(seen.values()) == ["0", "0", "3"]
+        assert client.submit(sum, [1, 2], resources=unit_resources(client)).result(timeout=30) == 3
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory_gb", "most"),
+    [(16, 80.0, 8), (4, 80.0, 4), (64, 16.0, 2), (2, 4.0, 1), (16, None, 1)],
+)
+def test_a_gpu_has_as_many_processes_as_its_memory_and_its_cores_allow(cores, memory_gb, most, monkeypatch):
+    monkeypatch.setattr(clusters, "usable_cores", lambda: cores)
+    assert clusters._most_workers(None, [Gpu("0", memory_gb)]) == most
+    assert clusters._most_workers(3, [Gpu("0", memory_gb)]) == 3
+    monkeypatch.setattr(clusters, "usable_cores", lambda: 2 * cores)
+    assert clusters._most_workers(None, [Gpu("0", memory_gb), Gpu("1", memory_gb)]) == 2 * most
 
 
 @pytest.mark.parametrize("memory", [1e9, 64e9])

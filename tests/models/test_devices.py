@@ -4,11 +4,16 @@ import sys
 import pytest
 import torch
 
-from models.devices import default_device, default_engine
+from models.devices import default_device, default_engine, wait_asleep
 
 
 def test_the_device_is_the_one_that_torch_sees():
     assert default_device() == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert torch.ones(2, device=default_device()).sum().item() == 2
+
+
+def test_waiting_asleep_leaves_the_device_usable():
+    wait_asleep()
     assert torch.ones(2, device=default_device()).sum().item() == 2
 
 

@@ -8,7 +8,7 @@ from data_contracts.store import Store
 from flows.extract import extract
 from flows.run import Run
 from tasks import beside_device as module
-from tasks.beside_device import read_ahead, spread
+from tasks.beside_device import read_ahead
 from tasks.generate_demo_data import DemoDataParams, generate_demo_data
 from tests.faults.interruption_matrix import data_bytes
 
@@ -76,20 +76,7 @@ def test_an_error_of_the_user_ends_the_thread_and_closes_the_file(apart):
     assert closed == ["read-ahead"] and threads() == []
 
 
-def test_small_things_are_done_in_threads_and_in_order(apart):
-    def slow_at_first(number):
-        time.sleep(0.02 if number == 0 else 0)
-        return number, threading.current_thread().name
-
-    done = spread(slow_at_first, range(20))
-    assert [number for number, _ in done] == list(range(20))
-    assert all(name.startswith("beside-device") for _, name in done)
-    with pytest.raises(ZeroDivisionError):
-        spread(lambda number: 1 // number, [1, 0, 2])
-
-
 def test_processors_use_no_thread():
-    assert spread(lambda _: threading.current_thread() is threading.main_thread(), [1, 2]) == [True, True]
     pieces = iter([1, 2])
     with read_ahead(pieces) as same:
         assert same is pieces
