@@ -225,12 +225,24 @@ def _open_container(
         with _refusing_large_pictures(name, limits):
             # Of a relative path, FFmpeg takes what stands before a colon for a protocol.
             file = os.path.abspath(source) if isinstance(source, str | PathLike) else source
-            return av.open(file, mode="r", options=options, hwaccel=hwaccel)
+            return _open_with(hwaccel, file, options)
     except (av.FFmpegError, OSError) as error:
         if not isinstance(error, _OF_THE_USER):
             raise_machine_error(error, name)
         message = f"{name}: expected a readable video file, got: {error.strerror or error}"
         raise InputError(f"{message}; check the path and that the copy is complete") from error
+
+
+def _open_with(hwaccel: HWAccel | None, file: Any, options: dict[str, str]) -> InputContainer:
+    if hwaccel is not None:
+        try:
+            return av.open(file, mode="r", options=options, hwaccel=hwaccel)
+        except av.FFmpegError as error:
+            # It may be the file as well: then the processor says so.
+            _LOGGER.info("%s: decoded by the processor, not by the GPU: %s", name_of(file), error.strerror)
+            if not isinstance(file, str):
+                file.seek(0)
+    return av.open(file, mode="r", options=options)
 
 
 def _size_bytes(source: str | PathLike[str] | IO[bytes]) -> int:

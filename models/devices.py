@@ -9,7 +9,7 @@ from models.openvino_networks import has_openvino
 
 Engine = Literal["openvino", "torch"]
 _ENGINE_VARIABLE = "AFFWILD2_ENGINE"
-_CUDA_LIBRARY = "libcuda.so.1"
+_CUDA_LIBRARY, _DECODER_LIBRARY = "libcuda.so.1", "libnvcuvid.so.1"
 # CU_CTX_SCHED_BLOCKING_SYNC
 _WAIT_ASLEEP = 4
 
@@ -20,10 +20,20 @@ def has_gpu_driver() -> bool:
 
 
 def _driver() -> ctypes.CDLL | None:
+    return _library(_CUDA_LIBRARY)
+
+
+@functools.cache
+def _library(name: str) -> ctypes.CDLL | None:
     try:
-        return ctypes.CDLL(_CUDA_LIBRARY)
+        return ctypes.CDLL(name)
     except OSError:
         return None
+
+
+def gpu_decodes_video() -> bool:
+    """Whether this process sees a GPU and its driver's decoder, which containers are given on request only."""
+    return default_device() == "cuda" and _library(_DECODER_LIBRARY) is not None
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from data_contracts.video import VideoIndex
 from data_contracts.video_pictures import HostPictures, Pictures
 from models.detection import DetectorParams
-from models.devices import default_device, default_engine, wait_asleep
+from models.devices import default_device, default_engine, gpu_decodes_video, wait_asleep
 from models.following import FaceFollower, SearchingDetector
 from models.precision import Precision
 
@@ -84,7 +84,7 @@ def get_pictures(index: VideoIndex) -> Pictures:
     from models.device_pictures import DevicePictures
 
     even = index.width_px % 2 == index.height_px % 2 == 0
-    on_device = even and index.pixel_format in _DECODED_BY_GPU
+    on_device = gpu_decodes_video() and even and index.pixel_format in _DECODED_BY_GPU
     return DevicePictures(index.rotation_degrees, on_device=on_device, by_processor=host.upright_rgb)
 
 

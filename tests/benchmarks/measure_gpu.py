@@ -1,9 +1,9 @@
-"""What a GPU does: features, faces and both together, in frames per second, beside the published recipe on it.
+"""What a GPU does: features and faces in memory, a second, beside the published recipe on it.
 
     python tests/benchmarks/measure_gpu.py VIDEO... --crops FOLDER [--json FILE]
 
-Needs neither Prefect nor Dask. Floors are what the card's own rates, measured in
-the same run, allow for the bytes and operations that the network cannot do without.
+Needs neither Prefect nor Dask; ``measure_gpu_stages.py`` has whole extractions. Floors are what the card's own rates,
+measured in the same run, allow for the bytes and operations that the network cannot do without.
 """
 
 import argparse
@@ -24,7 +24,6 @@ from facenet_pytorch import MTCNN
 from PIL import Image
 from torch import nn
 
-from data_contracts.store import Store
 from data_contracts.video import index_video, read_segment
 from models.backbone_specs import get_spec
 from models.backbone_weights import resize_to_square
@@ -33,10 +32,8 @@ from models.backbones_gpu import GpuBackbone, folded
 from models.detection import DetectorParams
 from models.mtcnn import FaceDetector
 from models.precision import Precision
-from models.tracking import TrackingParams, iou
-from tasks import assign_subjects, crop_faces, embed_faces, index_videos
-from tasks.units import run_unit
-from tasks.worker_models import get_backbone
+from models.tracking import iou
+from tasks import crop_faces
 
 _NETWORKS = ("tf_efficientnet_b0", "tf_efficientnet_b2", "emotion_lite0")
 _THREADS = 16
@@ -162,7 +159,7 @@ def measure_faces(path: Path) -> dict[str, Any]:
     expected = FaceDetector(DetectorParams()).detect(few)
     ours = [found.box_xyxy_px for found in detector.detect(few)]
     by_recipe = [recipe.detect(frame)[0] for frame in few]
-    moved = detector.moved(frames)
+    moved = torch.from_numpy(frames).cuda()
     return {
         "name": path.name,
         "size": f"{frames.shape[2]} x {frames.shape[1]}",
@@ -183,50 +180,6 @@ def agreement(expected: list[np.ndarray], got: list[np.ndarray]) -> dict[str, fl
     return {"median": float(np.median(overlaps)), "p5": float(np.percentile(overlaps, 5)), "other_count": other}
 
 
-def measure_whole(path: Path, folder: Path, *, copies: int) -> dict[str, Any]:
-    """Video files to features in Parquet through the stages, one unit after the other, as one GPU worker has them."""
-    videos = {f"{path.stem}_{number}": path for number in range(copies)}
-    store = Store(str(folder / f"store_{path.stem}"))
-    params, backbone = crop_faces.CropParams(), embed_faces.BackboneChoice.find("emotion_lite0", None)
-    source = crop_faces.source_of(params)
-    get_backbone("emotion_lite0", None, backbone.precision).extract([np.zeros((64, 64, 3), np.uint8)])
-    seconds: dict[str, float] = {}
-    frames = 0
-
-    def run(module: Any, units: list[Any]) -> None:
-        nonlocal frames
-        start = time.perf_counter()
-        for unit in units:
-            report = run_unit(store.url, module.compute, unit)
-            assert report.cause is None, report
-        seconds[module.__name__.removeprefix("tasks.")] = time.perf_counter() - start
-
-    run(index_videos, index_videos.plan_index_videos(videos))
-    known = index_videos.ready_videos(store)
-    frames = sum(manifest.details["frame_count"] for manifest in known.values())
-    crops = crop_faces.plan_crop_faces(known, params=params)
-    run(crop_faces, crops)
-    cropped = crop_faces.cropped_videos(store, crops)
-    tracks = assign_subjects.plan_assign_subjects(cropped, source=source, subjects={}, params=TrackingParams())
-    run(assign_subjects, tracks)
-    faces = embed_faces.subjects_of_source(store, source)
-    run(embed_faces, embed_faces.plan_embed_faces(faces, source=source, backbone=backbone))
-    index = index_video(path)
-    start = time.perf_counter()
-    for _ in read_segment(path, index, first_frame=1, frame_count=index.frame_count, thread_type="AUTO"):
-        pass
-    return {
-        "name": path.name,
-        "frames": frames,
-        "subjects": len(faces),
-        "seconds": seconds,
-        "decode_per_s": index.frame_count / (time.perf_counter() - start),
-        "crop_per_s": frames / seconds["crop_faces"],
-        "embed_per_s": len(faces) * index.frame_count / seconds["embed_faces"],
-        "frames_per_s": frames / sum(seconds.values()),
-    }
-
-
 def main() -> None:
     """Measure all of it and print a line for each part."""
     parser = argparse.ArgumentParser()
@@ -242,7 +195,6 @@ def main() -> None:
     parts: list[tuple[str, Callable[[], dict[str, Any]]]] = [
         *((f"features {name}", lambda name=name: measure_features(name, crops, rates, folder)) for name in _NETWORKS),
         *((f"faces {path.name}", lambda path=path: measure_faces(path)) for path in arguments.videos),
-        *((f"whole {path.name}", lambda path=path: measure_whole(path, folder, copies=4)) for path in arguments.videos),
     ]
     for name, part in parts:
         try:
