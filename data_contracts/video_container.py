@@ -12,7 +12,6 @@ from os import PathLike
 from typing import IO, Any
 
 import av
-from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
@@ -46,16 +45,16 @@ _OF_THE_USER = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirec
 
 
 @contextmanager
-def open_video(source: VideoSource, *, hwaccel: HWAccel | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The opened file and its best video stream; cover pictures do not count. A file object is read from its
-    start. ``hwaccel``: what decodes instead of the processor, where it can.
+    start.
 
     Raises:
         InputError: no such file, not a video, no codec for it, or larger than ``video_limits`` allow.
         OSError: the disk or the network failed.
     """
     name, limits = name_of(source), video_limits()
-    with _readable(source) as file, _open_container(file, limits, hwaccel) as container:
+    with _readable(source) as file, _open_container(file, limits) as container:
         if isinstance(file, RangedFile):
             file.keep_what_was_read()
         if container.format.name == _TEXT_FORMAT:
@@ -215,9 +214,7 @@ def _can_be_read(name: str) -> bool:
     return True
 
 
-def _open_container(
-    source: str | PathLike[str] | IO[bytes], limits: VideoLimits, hwaccel: HWAccel | None
-) -> InputContainer:
+def _open_container(source: str | PathLike[str] | IO[bytes], limits: VideoLimits) -> InputContainer:
     name = name_of(source)
     options = {"max_pixels": f"{limits.pixels:.0f}", "format_whitelist": ",".join(_FORMATS)}
     try:
@@ -225,24 +222,12 @@ def _open_container(
         with _refusing_large_pictures(name, limits):
             # Of a relative path, FFmpeg takes what stands before a colon for a protocol.
             file = os.path.abspath(source) if isinstance(source, str | PathLike) else source
-            return _open_with(hwaccel, file, options)
+            return av.open(file, mode="r", options=options)
     except (av.FFmpegError, OSError) as error:
         if not isinstance(error, _OF_THE_USER):
             raise_machine_error(error, name)
         message = f"{name}: expected a readable video file, got: {error.strerror or error}"
         raise InputError(f"{message}; check the path and that the copy is complete") from error
-
-
-def _open_with(hwaccel: HWAccel | None, file: Any, options: dict[str, str]) -> InputContainer:
-    if hwaccel is not None:
-        try:
-            return av.open(file, mode="r", options=options, hwaccel=hwaccel)
-        except av.FFmpegError as error:
-            # It may be the file as well: then the processor says so.
-            _LOGGER.info("%s: decoded by the processor, not by the GPU: %s", name_of(file), error.strerror)
-            if not isinstance(file, str):
-                file.seek(0)
-    return av.open(file, mode="r", options=options)
 
 
 def _size_bytes(source: str | PathLike[str] | IO[bytes]) -> int:

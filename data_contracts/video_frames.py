@@ -20,17 +20,19 @@ from av.codec.context import ThreadType as ThreadTypes
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from data_contracts.video_container import decode_packets, is_flush, name_of, open_video, raise_machine_error
 from data_contracts.video_index import VideoIndex, VideoSource
-from data_contracts.video_pictures import HostPictures, Pictures
 
 _LOGGER = logging.getLogger(__name__)
 
 # Of the conversion to RGB, where decoding has threads too.
 _THREADS = 4
+# Of a frame's matrix of colours (``AVColorSpace``).
+_UNSPECIFIED = 2
 ThreadType = Literal["NONE", "AUTO", "FRAME", "SLICE"]
 # More than this, and the time stamps of the index are not those of the decoder.
 _MAX_DROPPED_FRAMES = 4
@@ -38,8 +40,7 @@ _MAX_DROPPED_SHARE = 0.1
 # 25 MB of RGB: a chunk of so many is let be, whatever its frames were expected to be like.
 _SMALL_CHUNK_PIXELS = 1 << 23
 
-# The pictures are what ``Pictures`` make: an array, or something else of that shape.
-FrameChunk = tuple[NDArray[np.int32], Any]
+FrameChunk = tuple[NDArray[np.int32], NDArray[np.uint8]]
 _Numbered = Iterator[tuple[int, VideoFrame]]
 
 
@@ -49,15 +50,6 @@ class _Start:
 
     seek_frame: int | None = None
     by_count: bool = False
-
-
-@dataclass(frozen=True)
-class _Opening:
-    """A file, and what decodes it."""
-
-    source: VideoSource
-    thread_type: ThreadType
-    pictures: Pictures
 
 
 class _MismatchError(Exception):
@@ -72,7 +64,6 @@ def read_segment(
     frame_count: int,
     chunk_frames: int = 16,
     thread_type: ThreadType = "NONE",
-    pictures: Pictures | None = None,
 ) -> Iterator[FrameChunk]:
     """Frames ``first_frame`` .. ``first_frame + frame_count - 1`` of the video that ``index`` describes.
 
@@ -81,7 +72,7 @@ def read_segment(
     out belongs to a frame that could not be decoded, or lies past the end; the numbers after it are right all
     the same. The exception is an index that is not ``seekable``: there frames are counted, and a loss shows
     at the end of the video. A video that changes its picture size starts a new chunk there, of fewer frames
-    if they are larger. Memory is one chunk plus the decoder's own. ``pictures``: who makes them, if not numpy.
+    if they are larger. Memory is one chunk plus the decoder's own.
 
     Raises:
         ValueError: ``first_frame``, ``frame_count`` or ``chunk_frames`` below 1.
@@ -93,20 +84,20 @@ def read_segment(
         if value < 1:
             raise ValueError(f"{name_of(source)}: expected {name} >= 1, got {value}")
     last = min(first_frame + frame_count - 1, index.frame_count)
-    threads = 1 if thread_type == "NONE" else _THREADS
-    pictures = pictures or HostPictures(index.rotation_degrees, threads=threads)
-    opening = _Opening(source, thread_type, pictures)
+    pictures = _find_frames(source, index, first=first_frame, last=last, thread_type=thread_type)
     chunk_pixels = max(_SMALL_CHUNK_PIXELS, chunk_frames * index.width_px * index.height_px)
-    frames = _find_frames(opening, index, first=first_frame, last=last)
-    return _collect_chunks(frames, pictures, chunk_frames, chunk_pixels)
+    converter = _Converter(index.rotation_degrees, threads=1 if thread_type == "NONE" else _THREADS)
+    return _collect_chunks(pictures, converter, chunk_frames, chunk_pixels)
 
 
-def _find_frames(opening: _Opening, index: VideoIndex, *, first: int, last: int) -> _Numbered:
+def _find_frames(
+    source: VideoSource, index: VideoIndex, *, first: int, last: int, thread_type: ThreadType
+) -> _Numbered:
     """Numbered frames of the segment, in order, each once at most, from a start that fits the index."""
     wanted = first
     for start in _starts(index, first) if first <= last else ():
         try:
-            for number, frame in _decode_from(opening, index, start):
+            for number, frame in _decode_from(source, index, start, thread_type):
                 if number < wanted:
                     continue
                 if number > wanted == first and start.seek_frame is not None:
@@ -120,7 +111,7 @@ def _find_frames(opening: _Opening, index: VideoIndex, *, first: int, last: int)
             if wanted > first or start.seek_frame is None:
                 return
         except _MismatchError as error:
-            _LOGGER.debug("%s: decoding from %s: %s; trying further back", name_of(opening.source), start, error)
+            _LOGGER.debug("%s: decoding from %s: %s; trying further back", name_of(source), start, error)
 
 
 def _starts(index: VideoIndex, first: int) -> list[_Start]:
@@ -138,10 +129,10 @@ def _starts(index: VideoIndex, first: int) -> list[_Start]:
     return [*starts, _Start(), _Start(by_count=True)]
 
 
-def _decode_from(opening: _Opening, index: VideoIndex, start: _Start) -> _Numbered:
+def _decode_from(source: VideoSource, index: VideoIndex, start: _Start, thread_type: ThreadType) -> _Numbered:
     """Numbered frames from where ``start`` says to the end of the file."""
-    with open_video(opening.source, hwaccel=opening.pictures.hwaccel) as (container, stream):
-        stream.thread_type = ThreadTypes[opening.thread_type]
+    with open_video(source) as (container, stream):
+        stream.thread_type = ThreadTypes[thread_type]
         if start.by_count:
             yield from enumerate(decode_packets(_demux(container, stream)), start=1)
         elif start.seek_frame is None:
@@ -214,20 +205,49 @@ def _demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[An
 
 
 def _collect_chunks(
-    numbered: Iterable[tuple[int, VideoFrame]], pictures: Pictures, chunk_frames: int, chunk_pixels: int
+    numbered: Iterable[tuple[int, VideoFrame]], converter: _Converter, chunk_frames: int, chunk_pixels: int
 ) -> Iterator[FrameChunk]:
     numbers: list[int] = []
-    pixels = None
+    pixels: NDArray[np.uint8] | None = None
     for number, frame in numbered:
-        rgb = pictures.upright_rgb(frame)
+        rgb = converter.upright_rgb(frame)
         if pixels is not None and (len(numbers) == len(pixels) or rgb.shape != pixels.shape[1:]):
             yield np.array(numbers, dtype=np.int32), pixels[: len(numbers)]
             numbers, pixels = [], None
         if pixels is None:
             # The index knows the size of the first frame only; others may be hundreds of times as large.
             room = min(chunk_frames, max(1, chunk_pixels // (rgb.shape[0] * rgb.shape[1])))
-            pixels = pictures.room(room, rgb.shape)
+            pixels = np.empty((room, *rgb.shape), dtype=np.uint8)
         pixels[len(numbers)] = rgb
         numbers.append(number)
     if pixels is not None:
         yield np.array(numbers, dtype=np.int32), pixels[: len(numbers)]
+
+
+class _Converter:
+    """Frames to upright RGB. PyAV's own ``to_ndarray`` sets up a scaler for every frame; here one is kept.
+
+    Its settings give the same pixels as that for every pixel format; "fast" bilinear would not for 4:4:4, 10 bit and
+    odd sizes.
+    """
+
+    def __init__(self, degrees: int, *, threads: int) -> None:
+        self._reformatter, self._turns, self._threads = VideoReformatter(), degrees // 90, threads
+
+    def upright_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """View of a frame as uint8 ``[height, width, 3]``, turned clockwise; the caller copies it."""
+        try:
+            converted = self._rgb(frame)
+        except av.FFmpegError:
+            # FFmpeg converts nothing that says it has YCgCo, ICtCp or another rare matrix. Most of it is mislabelled.
+            if frame.colorspace == _UNSPECIFIED:
+                raise
+            frame.colorspace = _UNSPECIFIED
+            converted = self._rgb(frame)
+        plane = converted.planes[0]
+        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(converted.height, plane.line_size)
+        rgb = rows[:, : converted.width * 3].reshape(converted.height, converted.width, 3)
+        return np.rot90(rgb, k=-self._turns)
+
+    def _rgb(self, frame: VideoFrame) -> VideoFrame:
+        return self._reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", threads=self._threads)

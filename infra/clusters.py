@@ -25,7 +25,7 @@ _HOST = "127.0.0.1"
 _NO_DASHBOARD = "127.0.0.1:0"
 _RETRY_SECONDS = 1.0
 # Context, networks, a batch of crops and a chunk of frames, at most; beyond eight processes a GPU does no more.
-_GPU_GB_OF_A_WORKER, _MOST_ON_A_GPU = 6.0, 8
+_GPU_GB_OF_A_WORKER, _MOST_ON_A_GPU = 8.0, 8
 _FORKED_WORKERS = {
     "distributed.worker.multiprocessing-method": "forkserver",
     # It would set variables in this process, not in workers, which have theirs from infra.worker_processes.

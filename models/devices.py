@@ -9,7 +9,7 @@ from models.openvino_networks import has_openvino
 
 Engine = Literal["openvino", "torch"]
 _ENGINE_VARIABLE = "AFFWILD2_ENGINE"
-_CUDA_LIBRARY, _DECODER_LIBRARY = "libcuda.so.1", "libnvcuvid.so.1"
+_CUDA_LIBRARY = "libcuda.so.1"
 # CU_CTX_SCHED_BLOCKING_SYNC
 _WAIT_ASLEEP = 4
 
@@ -20,20 +20,10 @@ def has_gpu_driver() -> bool:
 
 
 def _driver() -> ctypes.CDLL | None:
-    return _library(_CUDA_LIBRARY)
-
-
-@functools.cache
-def _library(name: str) -> ctypes.CDLL | None:
     try:
-        return ctypes.CDLL(name)
+        return ctypes.CDLL(_CUDA_LIBRARY)
     except OSError:
         return None
-
-
-def gpu_decodes_video() -> bool:
-    """Whether this process sees a GPU and its driver's decoder, which containers are given on request only."""
-    return default_device() == "cuda" and _library(_DECODER_LIBRARY) is not None
 
 
 @functools.cache
@@ -50,7 +40,7 @@ def default_device() -> str:
 def wait_asleep() -> None:
     """Let threads of this process sleep while they wait for its GPU; by default they would spin, each on a core.
 
-    To be called before torch uses the GPU. FFmpeg's decoders share torch's context only if it is so.
+    To be called before torch uses the GPU.
     """
     driver = _driver()
     if driver is not None and default_device() == "cuda":

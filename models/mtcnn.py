@@ -49,27 +49,30 @@ class FaceDetector:
         self._pnet, self._rnet, self._onet = (
             copy.deepcopy(network).to(self.device) for network in build_networks().values()
         )
-        # Its own, so that it does not wait for frames that are decoded meanwhile.
-        self._stream = torch.cuda.Stream() if self.device.type == "cuda" else None
+        self._copying = torch.cuda.Stream() if self.device.type == "cuda" else None
+
+    @torch.inference_mode()
+    def moved(self, frames: np.ndarray) -> Tensor:
+        """Frames uint8 [B, H, W, 3] on the device, for ``detect``.
+
+        In another thread, this overlaps with the search of the frames before them.
+        """
+        if self._copying is None:
+            return torch.from_numpy(frames)
+        with torch.cuda.stream(self._copying):
+            pixels = torch.from_numpy(frames).to(self.device)
+        # Whose memory it is when it is freed: of the stream that searches it.
+        pixels.record_stream(torch.cuda.default_stream())
+        return pixels
 
     @torch.inference_mode()
     def detect(self, frames: np.ndarray | Sequence[np.ndarray] | Tensor) -> list[Detections]:
-        """Faces of each frame; ``frames`` is RGB uint8 [B, H, W, 3], an array or a tensor on the device, or a sequence.
+        """Faces of each frame; ``frames`` is RGB uint8 [B, H, W, 3], ``moved`` or not, or a sequence of [H, W, 3].
 
         Raises:
             ValueError: the frames are not of that shape and type, or not of one size.
         """
-        batch = frames if isinstance(frames, Tensor) else torch.from_numpy(frames_array(frames)).to(self.device)
-        if self._stream is None:
-            return self._detect(batch)
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            found = self._detect(batch)
-        # Whose memory it is when it is freed: of the stream that searched it.
-        batch.record_stream(self._stream)
-        return found
-
-    def _detect(self, batch: Tensor) -> list[Detections]:
+        batch = frames if isinstance(frames, Tensor) else self.moved(frames_array(frames))
         return [
             found
             for _, block in self._together.blocks(len(batch), lambda block: self._cascade(batch[block]))

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,7 +15,6 @@ from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import FACES
 from data_contracts.store import Store
 from data_contracts.video import read_segment
-from data_contracts.video_pictures import Pictures
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED
 from models.crops import crop_face, encode_jpeg, shrink_to
 from models.detection import Detections, DetectorParams, detector_weights_digest
@@ -23,7 +22,7 @@ from models.following import first_of_group
 from tasks.beside_device import is_worth_it, read_ahead
 from tasks.units import Product, Unit
 from tasks.video_index_rows import read_video_index
-from tasks.worker_models import follow_faces, get_detector, get_pictures
+from tasks.worker_models import follow_faces, get_detector
 
 CODE_VERSION = 2
 SEGMENT_FRAMES = 512
@@ -31,7 +30,7 @@ _CHUNK_FRAMES = 8
 # 25 MB of RGB: four frames of 1080p, one of 4K. glibc maps what is above 32 MB anew each time, page by page.
 _CHUNK_PIXELS = 4 * 1920 * 1088
 # A GPU is given more at a time: so much work that it seldom waits for Python.
-_CHUNK_FRAMES_GPU, _CHUNK_PIXELS_GPU = 64, 16 * 1920 * 1088
+_CHUNK_FRAMES_GPU, _CHUNK_PIXELS_GPU = 64, 32 * 1920 * 1088
 
 
 @dataclass(frozen=True)
@@ -146,32 +145,28 @@ def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counte
     index = read_video_index(store, unit.key.value("video"))
     follower = follow_faces(params.detector)
     start = first_of_group(first, params.detector.search_every_frames) if follower else first
-    pictures = get_pictures(index)
     chunks = read_segment(
         location(unit.arguments["path"]),
         index,
         first_frame=start,
         frame_count=first + count - start,
         chunk_frames=chunk_frames_of(index.width_px, index.height_px),
-        pictures=pictures,
     )
     detector = get_detector(params.detector)
     expected = first
-    with contextlib.closing(chunks), read_ahead(chunks) as decoded:  # type: ignore[type-var]
-        for numbers, frames in decoded:
+    with read_ahead(_moved(chunks, detector)) as decoded:
+        for numbers, frames, moved in decoded:
+            rows: list[dict[str, object]] = []
             if follower:
                 detections = [
                     follower.detect(number, frame) for number, frame in zip(numbers.tolist(), frames, strict=True)
                 ]
             else:
-                detections = detector.detect(frames)
-            wanted = [
-                of_frame for of_frame in zip(numbers.tolist(), frames, detections, strict=True) if of_frame[0] >= first
-            ]
-            rows: list[dict[str, object]] = []
-            for number, faces in _cut_out(wanted, params, pictures):
+                detections = detector.detect(moved)
+            wanted = [found for found in zip(numbers.tolist(), frames, detections, strict=True) if found[0] >= first]
+            for number, frame, found in wanted:
                 rows.extend(_status_row(missing, NOT_DECODED) for missing in range(expected, number))
-                rows.extend(faces)
+                rows.extend(_face_rows(number, frame, found, params))
                 expected = number + 1
             counts.update(str(row["status"]) for row in rows)
             yield pa.Table.from_pylist(rows, schema=FACES.schema)
@@ -180,25 +175,19 @@ def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counte
     yield pa.Table.from_pylist(undelivered, schema=FACES.schema)
 
 
-def _cut_out(
-    of_frames: Sequence[tuple[int, Any, Detections]], params: CropParams, pictures: Pictures
-) -> Iterator[tuple[int, list[dict[str, object]]]]:
-    """The rows of each frame. All crops of a chunk come from where its pictures lie at once."""
-    crops = [
-        [crop_face(frame, box, margin_fraction=params.margin_fraction) for box in found.box_xyxy_px]
-        for _, frame, found in of_frames
-    ]
-    arrays = iter(pictures.on_host([crop for of_frame in crops for crop in of_frame if crop is not None]))
-    for (number, _, found), of_frame in zip(of_frames, crops, strict=True):
-        yield number, _face_rows(number, [None if crop is None else next(arrays) for crop in of_frame], found, params)
+def _moved(
+    chunks: Iterator[tuple[np.ndarray, np.ndarray]], detector: Any
+) -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+    """Frame numbers, frames, and the same frames where the detector wants them."""
+    with contextlib.closing(chunks):  # type: ignore[type-var]
+        for numbers, frames in chunks:
+            yield numbers, frames, detector.moved(frames)
 
 
-def _face_rows(
-    number: int, crops: Sequence[np.ndarray | None], found: Detections, params: CropParams
-) -> list[dict[str, object]]:
+def _face_rows(number: int, frame: np.ndarray, found: Detections, params: CropParams) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    faces = zip(crops, found.box_xyxy_px, found.landmarks_xy_px, found.probability, strict=True)
-    for crop, box, landmarks, probability in faces:
+    for box, landmarks, probability in zip(found.box_xyxy_px, found.landmarks_xy_px, found.probability, strict=True):
+        crop = crop_face(frame, box, margin_fraction=params.margin_fraction)
         if crop is None:
             continue
         small = shrink_to(crop, max_side_px=params.max_side_px)

@@ -11,10 +11,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_contracts.video import VideoIndex
-from data_contracts.video_pictures import HostPictures, Pictures
 from models.detection import DetectorParams
-from models.devices import default_device, default_engine, gpu_decodes_video, wait_asleep
+from models.devices import default_device, default_engine, wait_asleep
 from models.following import FaceFollower, SearchingDetector
 from models.precision import Precision
 
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from models.mtcnn_cpu import CpuFaceDetector
 
 logger = logging.getLogger(__name__)
-# Of what a GPU's decoder takes, the samples that it gives in the layout that ``models.device_pictures`` knows.
-_DECODED_BY_GPU = ("yuv420p", "yuvj420p")
 _lock = threading.Lock()
 
 
@@ -74,18 +70,6 @@ def get_detector(params: DetectorParams, *, one_size: bool = True) -> "FaceDetec
     """The detector with these parameters, for this thread; ``one_size``: many frames of each size will come."""
     with _lock:
         return _detector(params, one_size, _owner())
-
-
-def get_pictures(index: VideoIndex) -> Pictures:
-    """Who makes pictures of that video's frames, where the detector wants them."""
-    host = HostPictures(index.rotation_degrees)
-    if default_device() != "cuda":
-        return host
-    from models.device_pictures import DevicePictures
-
-    even = index.width_px % 2 == index.height_px % 2 == 0
-    on_device = gpu_decodes_video() and even and index.pixel_format in _DECODED_BY_GPU
-    return DevicePictures(index.rotation_degrees, on_device=on_device, by_processor=host.upright_rgb)
 
 
 def follow_faces(params: DetectorParams) -> FaceFollower | None:

@@ -159,7 +159,7 @@ def measure_faces(path: Path) -> dict[str, Any]:
     expected = FaceDetector(DetectorParams()).detect(few)
     ours = [found.box_xyxy_px for found in detector.detect(few)]
     by_recipe = [recipe.detect(frame)[0] for frame in few]
-    moved = torch.from_numpy(frames).cuda()
+    moved = detector.moved(frames)
     return {
         "name": path.name,
         "size": f"{frames.shape[2]} x {frames.shape[1]}",

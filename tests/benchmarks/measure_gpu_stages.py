@@ -1,4 +1,4 @@
-"""Video files to features in Parquet on a GPU: the stages in one process and in several, and what decodes.
+"""Video files to features in Parquet on a GPU: the stages in one process, and in several that take turns on it.
 
     python tests/benchmarks/measure_gpu_stages.py VIDEO... [--processes 1 8] [--copies 4] [--json FILE]
 
@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import queue
 import resource
-import shutil
 import sys
 import tempfile
 import time
@@ -24,37 +23,28 @@ import numpy as np
 import torch
 
 from data_contracts.store import Store
-from data_contracts.video import index_video, read_segment
+from data_contracts.video import index_video
 from models.tracking import TrackingParams
 from tasks import assign_subjects, crop_faces, embed_faces, index_videos, worker_models
 from tasks.units import run_unit
 
 _BACKBONE = "emotion_lite0"
 _LONGEST_SECONDS = 120
-_DECODERS = ("gpu", "processor")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What each process does; ``decoder`` is one of ``gpu`` and ``processor``."""
+    """What each process does."""
 
     video: Path
     folder: Path
     copies: int
-    decoder: str
-
-
-def decode_with(decoder: str) -> None:
-    """Let this process decode so, whatever a video is."""
-    if decoder == "processor":
-        worker_models._DECODED_BY_GPU = ()  # type: ignore[assignment]
 
 
 def run_stages(job: Job, rank: int, barrier: "Barrier", found: "queue.Queue[dict[str, Any]]") -> None:
     """All stages of one process; the first puts what it saw into ``found``."""
-    decode_with(job.decoder)
     torch.set_num_threads(1)
-    store = Store(str(job.folder / f"{job.decoder}_{rank}"))
+    store = Store(str(job.folder / f"store_{rank}"))
     videos = {f"{job.video.stem}_{number}": job.video for number in range(job.copies + 1)}
     params, backbone = crop_faces.CropParams(), embed_faces.BackboneChoice.find(_BACKBONE, None)
     source = crop_faces.source_of(params)
@@ -115,41 +105,11 @@ def measure(job: Job, processes: int) -> dict[str, Any]:
     processor_ms = {stage: 1000 * seconds / own_frames for stage, seconds in seen["processor_seconds"].items()}
     return {
         "processes": processes,
-        "decoder": job.decoder,
         "frames_per_s": whole,
         "stage_frames_per_s": per_second,
         "processor_ms_a_frame": processor_ms,
         "torch_gb_a_process": seen["torch_gb"],
     }
-
-
-def measure_decoding(path: Path) -> dict[str, Any]:
-    """Frames a second of each decoder, pictures on the GPU in both, and in how many frames a pixel is another."""
-    index = index_video(path)
-    pictures: dict[str, list[torch.Tensor]] = {}
-    found: dict[str, Any] = {}
-    for decoder in (*_DECODERS, *_DECODERS):
-        decode_with(decoder)
-        start = time.perf_counter()
-        chunks = read_segment(
-            path, index, first_frame=1, frame_count=index.frame_count, pictures=worker_models.get_pictures(index)
-        )
-        pictures[decoder] = [picture for _, chunk in chunks for picture in chunk]
-        torch.cuda.synchronize()
-        found[f"{decoder}_per_s"] = index.frame_count / (time.perf_counter() - start)
-        worker_models._DECODED_BY_GPU = ("yuv420p", "yuvj420p")
-    both = list(zip(*(pictures[decoder] for decoder in _DECODERS), strict=True))
-    return found | {"frames": len(both), "other_frames": sum(not torch.equal(one, other) for one, other in both)}
-
-
-def same_faces(one: Path, other: Path) -> bool:
-    """Whether two stores of one video hold the same boxes and the same crops."""
-    tables = []
-    for folder in (one, other):
-        store = Store(str(folder))
-        units = sorted(store.manifests("faces").items(), key=lambda item: str(item[0]))
-        tables.append([store.read_unit(key, manifest) for key, manifest in units])
-    return all(a.equals(b) for a, b in zip(*tables, strict=True))
 
 
 def main() -> None:
@@ -160,24 +120,16 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=4)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    worker_models.wait_asleep()
     found: dict[str, Any] = {"card": torch.cuda.get_device_name(), "torch": torch.__version__}
     for path in arguments.videos:
-        found[f"decoding {path.name}"] = measure_decoding(path)
-        print(path.name, json.dumps(found[f"decoding {path.name}"]), flush=True)
         for processes in arguments.processes:
-            folder = Path(tempfile.mkdtemp())
-            for decoder in _DECODERS:
-                name = f"whole {path.name}, {processes} processes, {decoder}"
+            name = f"whole {path.name}, {processes} processes"
+            with tempfile.TemporaryDirectory() as folder:
                 try:
-                    found[name] = measure(Job(path, folder, arguments.copies, decoder), processes)
+                    found[name] = measure(Job(path, Path(folder), arguments.copies), processes)
                 except Exception as error:
                     found[name] = {"failed": repr(error)}
-                print(name, json.dumps(found[name]), flush=True)
-            name = f"whole {path.name}, {processes} processes, same faces by both"
-            found[name] = same_faces(*(folder / f"{decoder}_0" for decoder in _DECODERS))
-            print(name, found[name], flush=True)
-            shutil.rmtree(folder)
+            print(name, json.dumps(found[name]), flush=True)
             if arguments.json:
                 arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
