@@ -1,5 +1,6 @@
 #!/bin/sh
-# One Dask worker for each GPU of this machine, each of which sees only its own and takes one unit at a time.
+# Some Dask workers for each GPU of this machine, which take turns on it: each sees only that one and takes one unit at a
+# time. AFFWILD2_WORKERS_PER_GPU says how many (4).
 # Ends, with all of them, when one ends for good: what started it starts it again. Usage: gpu_workers.sh tcp://HOST:8786
 set -eu
 scheduler=${1:?usage: gpu_workers.sh tcp://HOST:8786}
@@ -10,10 +11,12 @@ trap 'kill -TERM $pids 2>/dev/null || true; wait' EXIT
 trap 'exit 143' TERM
 trap 'exit 130' INT
 for gpu in $(printf %s "$gpus" | tr ',' ' '); do
-  CUDA_VISIBLE_DEVICES=$gpu dask worker "$scheduler" --nworkers 1 --nthreads 1 --resources GPU=1 \
-    --memory-limit "${AFFWILD2_WORKER_MEMORY:-8GiB}" --dashboard-address ":$port" &
-  pids="$pids $!"
-  port=$((port + 1))
+  for _ in $(seq "${AFFWILD2_WORKERS_PER_GPU:-4}"); do
+    CUDA_VISIBLE_DEVICES=$gpu dask worker "$scheduler" --nworkers 1 --nthreads 1 --resources GPU=1 \
+      --memory-limit "${AFFWILD2_WORKER_MEMORY:-8GiB}" --dashboard-address ":$port" &
+    pids="$pids $!"
+    port=$((port + 1))
+  done
 done
 [ -n "$pids" ] || { echo "gpu_workers.sh: expected a GPU, nvidia-smi names none" >&2; exit 2; }
 # shellcheck disable=SC2086 # a list of numbers

@@ -180,6 +180,7 @@ def cluster(services, tmp_path):
         environment = {name: value for name, value in image_environment().items() if "/home/" not in value}
         environment["PATH"] = f"{tmp_path}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
         environment |= {"TMPDIR": str(tmp_path), "DASK_TEMPORARY_DIRECTORY": str(tmp_path)}
+        environment |= {"AFFWILD2_WORKERS_PER_GPU": "2"}
         (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nprintf '0\\n1\\n'\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
         with contextlib.ExitStack() as stack:
@@ -211,7 +212,7 @@ def test_a_cpu_worker_joins_and_is_healthy(cluster):
             assert used and not_served(f"http://127.0.0.1:{services['dashboard']}/metrics", used) == set()
 
 
-def test_a_video_is_extracted_on_a_worker_for_each_gpu(cluster, tmp_path):
+def test_a_video_is_extracted_on_workers_for_each_gpu(cluster, tmp_path):
 
     from flows.extract import extract
 
@@ -219,9 +220,9 @@ def test_a_video_is_extracted_on_a_worker_for_each_gpu(cluster, tmp_path):
     write_video(tmp_path / "data" / "clip.mp4", VideoSpec(frame_count=4))
     with cluster("worker-gpu") as (address, process):
         with Client(address) as client:
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(4, timeout=60)
             assert unit_resources(client) == {"GPU": 1}
-            assert sorted(client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"]).values()) == ["0", "1"]
+            assert sorted(client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"]).values()) == ["0", "0", "1", "1"]
         extracted = extract(str(tmp_path / "data"), str(tmp_path / "store"), dask_address=address)
         assert extracted.videos == ("clip",)
         process.terminate()

@@ -30,17 +30,17 @@ def exported(script: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["gpu", "cpu"])
-def test_a_job_asks_for_one_device_and_starts_one_worker(start_cluster, kind):
+def test_a_job_asks_for_one_device_and_starts_workers_of_one_thread(start_cluster, kind):
     with start_cluster.make_cluster(kind, host="127.0.0.1") as cluster:
         script = cluster.job_script()
         address = cluster.scheduler_address
     assert WORKER_ENVIRONMENT.items() <= exported(script).items()
     assert ("#SBATCH --gres=gpu:1" in script) == (kind == "gpu")
     (worker,) = [line for line in script.splitlines() if "distributed.cli.dask_worker" in line]
-    assert f" {address} " in worker and "--nthreads 1 " in worker and "--nworkers" not in worker
+    assert f" {address} " in worker and "--nthreads 1 " in worker and ("--nworkers 4 " in worker) == (kind == "gpu")
     assert (" --resources GPU=1 " in f"{worker} ") == (kind == "gpu")
     limit, job = re.search(r"--memory-limit (\d+)\.00GiB", worker), re.search(r"#SBATCH --mem=(\d+)G", script)
-    assert int(limit[1]) < int(job[1])
+    assert int(limit[1]) * (4 if kind == "gpu" else 1) < int(job[1])
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 
@@ -57,6 +57,7 @@ def test_the_job_script_runs_the_command_on_its_workers_and_leaves_nothing(tmp_p
     environment = os.environ | {
         "PATH": f"{tmp_path}:{BIN}:{os.environ['PATH']}",
         "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_CPUS_PER_TASK": "2",
         "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "info",
     }
     command = ["bash", SBATCH, "extract", tmp_path / "data", "--store", tmp_path / "store"]
