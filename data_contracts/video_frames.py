@@ -12,11 +12,11 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import av
 import numpy as np
-from av.codec.context import ThreadType as ThreadTypes
+from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -29,11 +29,8 @@ from data_contracts.video_index import VideoIndex, VideoSource
 
 _LOGGER = logging.getLogger(__name__)
 
-# Of the conversion to RGB, where decoding has threads too.
-_THREADS = 4
 # Of a frame's matrix of colours (``AVColorSpace``).
 _UNSPECIFIED = 2
-ThreadType = Literal["NONE", "AUTO", "FRAME", "SLICE"]
 # More than this, and the time stamps of the index are not those of the decoder.
 _MAX_DROPPED_FRAMES = 4
 _MAX_DROPPED_SHARE = 0.1
@@ -63,7 +60,6 @@ def read_segment(
     first_frame: int,
     frame_count: int,
     chunk_frames: int = 16,
-    thread_type: ThreadType = "NONE",
 ) -> Iterator[FrameChunk]:
     """Frames ``first_frame`` .. ``first_frame + frame_count - 1`` of the video that ``index`` describes.
 
@@ -84,20 +80,18 @@ def read_segment(
         if value < 1:
             raise ValueError(f"{name_of(source)}: expected {name} >= 1, got {value}")
     last = min(first_frame + frame_count - 1, index.frame_count)
-    pictures = _find_frames(source, index, first=first_frame, last=last, thread_type=thread_type)
+    pictures = _find_frames(source, index, first=first_frame, last=last)
     chunk_pixels = max(_SMALL_CHUNK_PIXELS, chunk_frames * index.width_px * index.height_px)
-    converter = _Converter(index.rotation_degrees, threads=1 if thread_type == "NONE" else _THREADS)
+    converter = _Converter(index.rotation_degrees)
     return _collect_chunks(pictures, converter, chunk_frames, chunk_pixels)
 
 
-def _find_frames(
-    source: VideoSource, index: VideoIndex, *, first: int, last: int, thread_type: ThreadType
-) -> _Numbered:
+def _find_frames(source: VideoSource, index: VideoIndex, *, first: int, last: int) -> _Numbered:
     """Numbered frames of the segment, in order, each once at most, from a start that fits the index."""
     wanted = first
     for start in _starts(index, first) if first <= last else ():
         try:
-            for number, frame in _decode_from(source, index, start, thread_type):
+            for number, frame in _decode_from(source, index, start):
                 if number < wanted:
                     continue
                 if number > wanted == first and start.seek_frame is not None:
@@ -129,10 +123,11 @@ def _starts(index: VideoIndex, first: int) -> list[_Start]:
     return [*starts, _Start(), _Start(by_count=True)]
 
 
-def _decode_from(source: VideoSource, index: VideoIndex, start: _Start, thread_type: ThreadType) -> _Numbered:
+def _decode_from(source: VideoSource, index: VideoIndex, start: _Start) -> _Numbered:
     """Numbered frames from where ``start`` says to the end of the file."""
     with open_video(source) as (container, stream):
-        stream.thread_type = ThreadTypes[thread_type]
+        # Work is shared out by segments: threads of one decoder cost a tenth to a half more of the processor.
+        stream.thread_type = ThreadType.NONE
         if start.by_count:
             yield from enumerate(decode_packets(_demux(container, stream)), start=1)
         elif start.seek_frame is None:
@@ -231,8 +226,8 @@ class _Converter:
     odd sizes.
     """
 
-    def __init__(self, degrees: int, *, threads: int) -> None:
-        self._reformatter, self._turns, self._threads = VideoReformatter(), degrees // 90, threads
+    def __init__(self, degrees: int) -> None:
+        self._reformatter, self._turns = VideoReformatter(), degrees // 90
 
     def upright_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """View of a frame as uint8 ``[height, width, 3]``, turned clockwise; the caller copies it."""
@@ -250,4 +245,4 @@ class _Converter:
         return np.rot90(rgb, k=-self._turns)
 
     def _rgb(self, frame: VideoFrame) -> VideoFrame:
-        return self._reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", threads=self._threads)
+        return self._reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", threads=1)

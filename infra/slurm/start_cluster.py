@@ -30,7 +30,9 @@ def make_cluster(kind: str, *, host: str | None = None) -> SLURMCluster:
 def main() -> None:
     """Start a cluster as the arguments say and wait for SIGTERM or SIGINT."""
     arguments = argparse.ArgumentParser(description="A Dask cluster whose workers are Slurm jobs.")
-    arguments.add_argument("kind", choices=["gpu", "cpu"], help="what a job has: one GPU and workers for it, or one core")
+    arguments.add_argument(
+        "kind", choices=["gpu", "cpu"], help="what a job has: one GPU and workers for it, or one core"
+    )
     arguments.add_argument("--jobs", type=int, required=True, help="number of Slurm jobs")
     arguments.add_argument("--host", help="address to listen on, where this machine has several")
     chosen = arguments.parse_args()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
 import numpy as np
 import recipe
 import safetensors.torch
@@ -104,26 +105,39 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
 
 
 def decoding_pairs(quick: bool) -> Iterator[Pair]:
-    """PyAV's defaults against ours, with both cores."""
+    """PyAV's defaults, which use threads, against segments that two threads of ours share as two workers do.
+
+    And, for what is to be had at all, against decoding alone, without making pictures.
+    """
     with open_clips(frames=60 if quick else 250, small_only=quick) as clips:
         for name, path in clips.items():
             if "several" in name:
                 continue
             index = index_video(path)
+            half = index.frame_count // 2
 
             def plain(path: Path = path) -> list[int]:
                 return [int(frame[::16, ::16].astype(int).sum()) for frame in recipe.decoded(path)]
 
-            def ours(path: Path = path, index: VideoIndex = index) -> list[int]:
+            def segment(first: int, count: int, path: Path = path, index: VideoIndex = index) -> list[int]:
                 chunks = read_segment(
                     path,
                     index,
-                    first_frame=1,
-                    frame_count=index.frame_count,
+                    first_frame=first,
+                    frame_count=count,
                     chunk_frames=chunk_frames_of(index.width_px, index.height_px),
-                    thread_type="AUTO",
                 )
                 return [int(frame[::16, ::16].astype(int).sum()) for _, block in chunks for frame in block]
+
+            def ours(segment=segment, half: int = half, rest: int = index.frame_count - half) -> list[int]:
+                with ThreadPoolExecutor(_THREADS) as pool:
+                    parts = pool.map(segment, (1, half + 1), (half, rest))
+                return [total for part in parts for total in part]
+
+            def without_pictures(path: Path = path) -> int:
+                with av.open(str(path)) as container:
+                    container.streams.video[0].thread_type = "AUTO"
+                    return sum(1 for _ in container.decode(video=0))
 
             def same(expected: list[int], got: list[int]) -> str:
                 assert expected == got, "pixels differ"
@@ -138,6 +152,15 @@ def decoding_pairs(quick: bool) -> Iterator[Pair]:
                 work=index.frame_count,
                 unit="frames",
             )
+            if not quick:
+                yield Pair(
+                    f"decoding, {name.split(', ')[1]}, PyAV's defaults against no pictures at all",
+                    plain,
+                    without_pictures,
+                    lambda expected, got: f"{len(expected)} and {got} frames",
+                    work=index.frame_count,
+                    unit="frames",
+                )
 
 
 if __name__ == "__main__":

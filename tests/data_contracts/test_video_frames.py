@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from data_contracts.video_frames import ThreadType, read_segment
+from data_contracts.video_frames import read_segment
 from data_contracts.video_index import VideoIndex
 from data_contracts.video_packets import index_video
 from tests.video_factory import VideoSpec, decode_all, read_number, write_video
@@ -39,12 +39,10 @@ def test_a_chunk_stays_as_it_was_when_the_next_one_is_read(tmp_path: Path) -> No
     np.testing.assert_array_equal(rgb, before)
 
 
-@pytest.mark.parametrize("thread_type", ["NONE", "AUTO", "FRAME", "SLICE"])
-def test_threads_change_nothing(thread_type: ThreadType, tmp_path: Path) -> None:
+def test_the_pixels_of_a_plain_decoder(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4")
     frames = decode_all(path)
-    index = index_video(path)
-    (chunk,) = read_segment(path, index, first_frame=9, frame_count=9, thread_type=thread_type)
+    (chunk,) = read_segment(path, index_video(path), first_frame=9, frame_count=9)
     np.testing.assert_array_equal(chunk[1], np.stack([picture for _, picture in frames[8:17]]))
 
 
