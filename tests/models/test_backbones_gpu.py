@@ -1,5 +1,8 @@
 """What of the way for GPUs runs on a processor too: all but the compiler and the capture of graphs."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -69,3 +72,23 @@ def test_infinite_features_are_an_error(tmp_path, portraits):
     safetensors.torch.save_file(tensors | {"conv_stem.weight": tensors["conv_stem.weight"] * float("nan")}, path)
     with pytest.raises(FloatingPointError, match="finite"):
         GpuBackbone("tf_efficientnet_b0", weights=path, device="cpu", precision="float32").extract([portraits[0]])
+
+
+def test_one_compiles_and_the_others_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(tmp_path))
+    finished, seen = threading.Event(), []
+
+    def compile_later():
+        with module._one_of_many_compiles():
+            seen.append(finished.is_set())
+
+    others = [threading.Thread(target=compile_later) for _ in range(3)]
+    with module._one_of_many_compiles():
+        for other in others:
+            other.start()
+        time.sleep(0.3)
+        assert seen == []
+        finished.set()
+    for other in others:
+        other.join(30)
+    assert seen == [True, True, True]
