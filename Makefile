@@ -40,7 +40,8 @@ demo: $(STAMP)
 	$(BIN)/affwild2 demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q --durations=10 --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q --durations=10 --numprocesses logical --maxprocesses 4 \
+	  --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

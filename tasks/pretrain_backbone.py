@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.torch
 
 from data_contracts.errors import InputError
 from data_contracts.fingerprint import fingerprint, variant_name
@@ -21,14 +20,13 @@ from data_contracts.pictures import PICTURE_EXPRESSIONS
 from data_contracts.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbone_weights import weights_digest
-from models.backbones import load_backbone
 from models.devices import default_device
-from models.picture_batches import PictureFile, PictureSet
-from models.pretraining import BackboneTrainer
-from models.pretraining_progress import TrainedBackbone
 from models.pretraining_recipes import PretrainingRecipe
 from tasks.jobs import Files, Job
-from tasks.training_curves import draw_curves
+
+if TYPE_CHECKING:
+    from models.picture_batches import PictureSet
+    from models.pretraining_progress import TrainedBackbone
 
 CODE_VERSION = 2
 WEIGHTS_FILE = "backbone.safetensors"
@@ -88,6 +86,10 @@ def make(store: Store, job: Job) -> Files:
     Raises:
         InputError: too few labelled faces, starting weights that do not fit, or a loss that is not finite.
     """
+    # To import these takes longer than all else that is done where jobs are only planned.
+    from models.backbones import load_backbone
+    from models.pretraining import BackboneTrainer
+
     choice: PretrainingChoice = job.arguments["choice"]
     start = load_backbone(choice.backbone, weights=Path(choice.weights) if choice.weights else None)
     spec = start.spec.with_metadata(
@@ -122,7 +124,9 @@ def make(store: Store, job: Job) -> Files:
 
 def _gather(
     store: Store, job: Job, scratch: Path
-) -> tuple[tuple[str, ...], PictureSet, PictureSet | None, dict[str, Any]]:
+) -> tuple[tuple[str, ...], "PictureSet", "PictureSet | None", dict[str, Any]]:
+    from models.picture_batches import PictureFile
+
     choice: PretrainingChoice = job.arguments["choice"]
     given = job.arguments["validation"]
     files = {name: PictureFile(_folder(scratch, name)) for name in ("train", "validation")}
@@ -192,7 +196,11 @@ def _targets(rows: _Rows, names: tuple[str, ...], person_power: float) -> tuple[
     return classes, np.array(rows.affect, np.float32).reshape(-1, 2), weights
 
 
-def _files(choice: PretrainingChoice, trained: TrainedBackbone, coverage: dict[str, Any]) -> dict[str, bytes]:
+def _files(choice: PretrainingChoice, trained: "TrainedBackbone", coverage: dict[str, Any]) -> dict[str, bytes]:
+    import safetensors.torch
+
+    from tasks.training_curves import draw_curves
+
     spec = asdict(trained.spec)
     described = {name: spec[name] for name in _DESCRIBED}
     metrics = {

@@ -1,27 +1,29 @@
 """Shared parts of the tests: quiet environment, portraits, a Dask cluster, a Prefect server. All of it real."""
 
 import os
-import tempfile
 
-os.environ |= {
-    "PREFECT_HOME": tempfile.mkdtemp(prefix="affwild2-prefect-"),
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_METRICS_ENABLED": "true",
-    "PREFECT_LOGGING_TO_API_ENABLED": "false",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
-    "DO_NOT_TRACK": "1",
-    "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical",
-}
+import tests.surroundings  # noqa: F401
 
+# isort: split
 import numpy as np
+import platformdirs
 import pytest
 import torch
 
 from tests.flaky_s3 import flaky_s3
+from tests.order import FilesOfAServerTogether, longest_first
 from tests.s3_server import new_bucket, s3_environment, serving_s3, use_s3
 
 # Processes of tests share the cores.
 torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+
+
+def pytest_collection_modifyitems(items):
+    items[:] = longest_first(items)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return FilesOfAServerTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +65,11 @@ def s3_address():
 @pytest.fixture
 def s3_bucket(s3_address, monkeypatch, tmp_path_factory):
     """URL of an empty bucket there, with an environment that says where it is, and what is kept of it elsewhere."""
-    monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path_factory.mktemp("cache")))
+    cache, networks = tmp_path_factory.mktemp("cache"), platformdirs.user_cache_path("affwild2") / "networks"
+    # Converted networks are the ones of all tests: they have nothing to do with S3, and take seconds to make.
+    networks.mkdir(parents=True, exist_ok=True)
+    (cache / "networks").symlink_to(networks)
+    monkeypatch.setenv("AFFWILD2_CACHE", str(cache))
     for name, value in s3_environment(s3_address).items():
         monkeypatch.setenv(name, value)
     return new_bucket()

@@ -10,12 +10,12 @@ from tests.flows.conftest import run_command
 
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory, portraits):
-    """Two people, twenty-four pictures each: parts of their portraits."""
+    """Two people, sixteen pictures each: parts of their portraits."""
     tmp_path = tmp_path_factory.mktemp("labelled")
     lines = ["image,identity,expression"]
     for name, portrait, expression in zip("ab", portraits, ("neutral", "happiness"), strict=True):
         height, width = portrait.shape[:2]
-        for shift in range(24):
+        for shift in range(16):
             part = portrait[shift : height - shift, shift : width - shift]
             Image.fromarray(part).resize((160, 180)).save(tmp_path / f"{name}{shift}.jpg")  # small: quick to search
             lines.append(f"{name}{shift}.jpg,{name}{shift},{expression}")

@@ -116,14 +116,14 @@ def rows(count):
 recipe = get_recipe("default", task="expr").replace(seeds=1, epochs=1, batch_size=2048)
 fit_seeds(rows(4096), rows(4096), task="expr", recipe=recipe)
 before = anonymous_mb()
-fit_seeds(rows(150_000), rows(150_000), task="expr", recipe=recipe)
+fit_seeds(rows(50_000), rows(50_000), task="expr", recipe=recipe)
 print(anonymous_mb() - before)
 """
 
 
 def test_memory_stays_bounded_when_features_do_not_fit(tmp_path):
     path = tmp_path / "embeddings.npy"
-    np.save(path, np.random.default_rng(0).normal(size=(150_000, 640)).astype("f2"))
+    np.save(path, np.random.default_rng(0).normal(size=(50_000, 640)).astype("f2"))
     size_mb = path.stat().st_size / 1e6
     grown = subprocess.run([sys.executable, "-c", _MEMORY, str(path)], capture_output=True, text=True, check=True)
     assert float(grown.stdout) < size_mb / 2

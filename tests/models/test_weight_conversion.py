@@ -1,3 +1,4 @@
+import functools
 import io
 import json
 import os
@@ -21,13 +22,13 @@ KERAS_PROGRAM = """
 import sys
 import keras, numpy as np
 keras.utils.set_random_seed(0)
-base = keras.applications.MobileNet(input_shape=(224, 224, 3), include_top=False, weights=None, pooling="avg")
+base = keras.applications.MobileNet(input_shape=(96, 96, 3), include_top=False, weights=None, pooling="avg")
 random = np.random.default_rng(0)
 for layer in base.layers:
     if isinstance(layer, keras.layers.BatchNormalization):
         size = layer.gamma.shape
         layer.set_weights([random.uniform(0.8, 1.2, size), random.normal(0, 0.1, size), random.normal(0, 0.1, size), random.uniform(0.5, 1.5, size)])
-pixels = random.uniform(-120, 150, (2, 224, 224, 3)).astype(np.float32)
+pixels = random.uniform(-120, 150, (2, 96, 96, 3)).astype(np.float32)
 for activation in ("relu", "linear"):
     x = keras.layers.Dense(256, activation=activation, name="feats")(base.output)
     model = keras.Model(base.input, keras.layers.Dense(7, activation="softmax", name="emotion_preds")(x))
@@ -51,22 +52,37 @@ def outputs_of(backbone, pixels):
     return pooled, network.classifier(pooled)
 
 
-@pytest.mark.parametrize(
-    ("release", "architecture", "form", "name", "classes"),
-    [
-        ("0.4.5", "tf_efficientnet_b0_ns", "sequential", "enet_b0_8_best_vgaf", 8),
-        ("0.9.16", "tf_efficientnet_b0_ns", "linear", "enet_b0_8_va_mtl", 10),
-        ("0.9.16", "tf_efficientnet_b2_ns", "sequential", "enet_b2_7", 7),
-        ("0.4.5", "tf_efficientnet_b2_ns", "parallel", "enet_b2_8", 8),
-    ],
-)
-def test_whole_modules_of_old_releases(tmp_path, release, architecture, form, name, classes):
-    command = [sys.executable, HERE / "old_timm" / "save_module.py", architecture, classes, form, 96, tmp_path]
-    environment = os.environ | {"PYTHONPATH": str(OLD_TIMM / release)}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, check=False)
-    assert done.stdout.strip() == release, done.stderr[-2000:]
-    path, backbone = converted(tmp_path, tmp_path / "module.pt", name)
-    expected = torch.load(tmp_path / "outputs.pt", weights_only=True)
+MODULES = [
+    ("0.4.5", "tf_efficientnet_b0_ns", "sequential", "enet_b0_8_best_vgaf", 8),
+    ("0.9.16", "tf_efficientnet_b0_ns", "linear", "enet_b0_8_va_mtl", 10),
+    ("0.9.16", "tf_efficientnet_b2_ns", "sequential", "enet_b2_7", 7),
+    ("0.4.5", "tf_efficientnet_b2_ns", "parallel", "enet_b2_8", 8),
+]
+
+
+@pytest.fixture(scope="module")
+def saved_by(tmp_path_factory):
+    """Release -> folder with a folder for each of its modules, all made by one process: to start it takes seconds."""
+
+    @functools.cache
+    def save(release):
+        folder = tmp_path_factory.mktemp("saved")
+        command = [sys.executable, HERE / "old_timm" / "save_modules.py", 96, folder]
+        for of, architecture, form, name, classes in MODULES:
+            command += [f"{architecture}:{classes}:{form}:{name}"] if of == release else []
+        environment = os.environ | {"PYTHONPATH": str(OLD_TIMM / release)}
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, check=False)
+        assert done.stdout.strip() == release, done.stderr[-2000:]
+        return folder
+
+    return save
+
+
+@pytest.mark.parametrize(("release", "architecture", "form", "name", "classes"), MODULES)
+def test_whole_modules_of_old_releases(tmp_path, saved_by, release, architecture, form, name, classes):
+    folder = saved_by(release) / name
+    path, backbone = converted(tmp_path, folder / "module.pt", name)
+    expected = torch.load(folder / "outputs.pt", weights_only=True)
     embeddings, logits = outputs_of(backbone, expected["pixels"])
     assert logits.shape == (2, classes)
     for ours, theirs in ((embeddings, expected["embeddings"]), (logits, expected["logits"])):
