@@ -123,10 +123,56 @@ def pool_boxes(sums: np.ndarray, origin_px: tuple[int, int], boxes: np.ndarray, 
         _pool(sums, top, bottom, left, right, out[number])
 
 
+# Values are finite, and sums may be reordered.
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "nnan", "ninf"})
+def first_layer(
+    level: np.ndarray, weight: np.ndarray, bias: np.ndarray, slope: np.ndarray, out: np.ndarray, at: tuple[int, int]
+) -> None:
+    """P-Net's first layer: 3x3 convolution of a level float32 [3, h, w], PReLU, the larger of each 2x2, rounded up.
+
+    ``weight`` [c, 3, 3, 3], ``bias`` and ``slope`` [c], c even; maps go into ``out`` [c, rows, columns] from ``at`` on.
+    """
+    rows, columns = level.shape[1] - 2, level.shape[2] - 2
+    lines, best = np.empty((2, columns), np.float32), np.empty((2, columns), np.float32)
+    zero = np.float32(0)
+    for i in range((rows + 1) // 2):
+        # Two maps at a time: each number of the level is read once for both.
+        for channel in range(0, len(weight), 2):
+            first, second = lines[0], lines[1]
+            for y in range(2 * i, min(2 * i + 2, rows)):
+                first[:], second[:] = bias[channel], bias[channel + 1]
+                for colour in range(_COLOURS):
+                    a, b, c = level[colour, y], level[colour, y + 1], level[colour, y + 2]
+                    k, m = weight[channel, colour], weight[channel + 1, colour]
+                    k0, k1, k2, k3, k4, k5 = k[0, 0], k[0, 1], k[0, 2], k[1, 0], k[1, 1], k[1, 2]
+                    m0, m1, m2, m3, m4, m5 = m[0, 0], m[0, 1], m[0, 2], m[1, 0], m[1, 1], m[1, 2]
+                    k6, k7, k8, m6, m7, m8 = k[2, 0], k[2, 1], k[2, 2], m[2, 0], m[2, 1], m[2, 2]
+                    for x in range(columns):
+                        a0, a1, a2, b0, b1, b2 = a[x], a[x + 1], a[x + 2], b[x], b[x + 1], b[x + 2]
+                        c0, c1, c2 = c[x], c[x + 1], c[x + 2]
+                        first[x] += a0 * k0 + a1 * k1 + a2 * k2 + b0 * k3 + b1 * k4 + b2 * k5
+                        first[x] += c0 * k6 + c1 * k7 + c2 * k8
+                        second[x] += a0 * m0 + a1 * m1 + a2 * m2 + b0 * m3 + b1 * m4 + b2 * m5
+                        second[x] += c0 * m6 + c1 * m7 + c2 * m8
+                for which in range(2):
+                    line, highest, below = lines[which], best[which], slope[channel + which]
+                    for x in range(columns):
+                        value = max(line[x], zero) + below * min(line[x], zero)
+                        highest[x] = value if y == 2 * i else max(highest[x], value)
+            for which in range(2):
+                highest = best[which]
+                target = out[channel + which, at[0] + i, at[1] : at[1] + (columns + 1) // 2]
+                for j in range(columns // 2):
+                    target[j] = max(highest[2 * j], highest[2 * j + 1])
+                if columns % 2:
+                    target[columns // 2] = highest[columns - 1]
+
+
 @numba.njit(cache=True, nogil=True)
 def find_candidates(
     probability: np.ndarray,
     shift: np.ndarray,
+    at: tuple[int, int],
     first_px: tuple[int, int],
     cells: tuple[int, int],
     scale: float,
@@ -134,30 +180,31 @@ def find_candidates(
 ) -> np.ndarray:
     """Cells that pass, float32 [n, 9]: box in frame pixels, score, four shifts.
 
-    ``probability`` [h, w] and ``shift`` [4, h, w] of a level, or of its part from pixel ``first_px`` (row, column) on;
-    ``cells`` (rows, columns) of the whole level: what lies beyond is no cell.
+    ``probability`` [h, w] and ``shift`` [4, h, w]; from ``at`` (row, column) on they are of a level, or of its part
+    from pixel ``first_px`` on. ``cells`` (rows, columns) of the whole level: what lies beyond is no cell.
     """
-    rows = min(probability.shape[0], cells[0] - first_px[0] // 2)
-    columns = min(probability.shape[1], cells[1] - first_px[1] // 2)
+    top, left = at
+    rows = min(probability.shape[0] - top, cells[0] - first_px[0] // 2)
+    columns = min(probability.shape[1] - left, cells[1] - first_px[1] // 2)
     from_row, from_column = max(0, -first_px[0] // 2), max(0, -first_px[1] // 2)
     count = 0
     for i in range(from_row, rows):
         for j in range(from_column, columns):
-            count += probability[i, j] >= threshold
+            count += probability[top + i, left + j] >= threshold
     found = np.empty((count, 9), np.float32)
     count = 0
     by = np.float32(scale)
     for i in range(from_row, rows):
         for j in range(from_column, columns):
-            if probability[i, j] >= threshold:
+            if probability[top + i, left + j] >= threshold:
                 x, y = 2 * j + first_px[1], 2 * i + first_px[0]
                 found[count, 0] = np.floor(np.float32(x + 1) / by)
                 found[count, 1] = np.floor(np.float32(y + 1) / by)
                 found[count, 2] = np.floor(np.float32(x + 12) / by)
                 found[count, 3] = np.floor(np.float32(y + 12) / by)
-                found[count, 4] = probability[i, j]
+                found[count, 4] = probability[top + i, left + j]
                 for k in range(4):
-                    found[count, 5 + k] = shift[k, i, j]
+                    found[count, 5 + k] = shift[k, top + i, left + j]
                 count += 1
     return found
 

@@ -4,22 +4,25 @@ The loss is 1 minus the mean CCC over all labelled rows, plus the penalty; Adam 
 """
 
 import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from torch import Tensor
+from threadpoolctl import threadpool_limits
 
-from models.feature_rows import BLOCK_ROWS, RowReader, TrainingRows, moments
-from models.metrics import score_branch
+from models.ccc_sums import WideInputs
+from models.feature_rows import RowReader, TrainingRows, moments
 from models.recipes import HeadRecipe
+
+if TYPE_CHECKING:
+    from models.ccc_few_inputs import FewInputs
 
 logger = logging.getLogger(__name__)
 _TINY = 1e-7  # as in ``losses.ccc_loss``
-# Up to here products are in float64 throughout: they cost less than reading the rows.
-_FEW_INPUTS = 64
-# Of few inputs many rows at a time: else calls cost more than what they compute.
-_BLOCK_NUMBERS = 1 << 19
+# Up to here inputs are kept in memory: 170 MB at most for as many rows as Aff-Wild2 has.
+_FEW_INPUTS = 32
 
 
 class CccFit:
@@ -38,15 +41,13 @@ class CccFit:
         self._mean, self._deviation = moments(train, self._rows, recipe.features)
         if not recipe.standardize:
             self._mean, self._deviation = torch.zeros(self._width), torch.ones(self._width)
-        self._kind = torch.float64 if self._width <= _FEW_INPUTS else torch.float32
-        self._reader = self._read(train)
-        target = torch.from_numpy(train.labels["va"][self._rows]).double()
-        self._target_sums = torch.stack([target.sum(0), target.square().sum(0)])
+        self._sums, self._target_sums = self._collect(train, self._rows)
         self._best = np.zeros((2, self._width + 1))
 
     def run(self, validation: TrainingRows | None) -> tuple[list[dict[str, float]], int]:
         """History of all iterations (at most ``epochs`` of the recipe), and the one whose weights are kept."""
         recipe, history = self._recipe, list[dict[str, float]]()
+        validated = None if validation is None else self._validate(validation)
         best, best_iteration = -np.inf, 0
 
         def keep_best(intermediate_result) -> None:  # type: ignore[no-untyped-def]
@@ -54,8 +55,8 @@ class CccFit:
             weights, entry = intermediate_result.x.reshape(2, -1), {"epoch": float(len(history) + 1)}
             entry["train_loss"] = float(intermediate_result.fun)
             value = entry["epoch"]
-            if validation is not None:
-                entry[recipe.checkpoint], value = self._checkpoint(weights, validation)
+            if validated:
+                entry[recipe.checkpoint], value = validated(weights)
             history.append(entry)
             if value > best:
                 best, best_iteration, self._best = value, len(history), weights.copy()
@@ -63,14 +64,16 @@ class CccFit:
                 raise StopIteration
 
         options = {"maxiter": recipe.epochs, "ftol": 1e-9, "gtol": 1e-6}
-        minimize(
-            self._loss_and_gradient,
-            self._best.ravel(),
-            jac=True,
-            method="L-BFGS-B",
-            callback=keep_best,
-            options=options,
-        )
+        # SciPy's steps are products of a few numbers; with a thread per core for them, each takes milliseconds.
+        with threadpool_limits(1, user_api="blas"):
+            minimize(
+                self._loss_and_gradient,
+                self._best.ravel(),
+                jac=True,
+                method="L-BFGS-B",
+                callback=keep_best,
+                options=options,
+            )
         if not best_iteration:
             raise ValueError("va: expected a loss that can be lessened, found none; are all labels equal?")
         logger.debug("va: kept iteration %d of %d", best_iteration, len(history))
@@ -82,52 +85,49 @@ class CccFit:
         bias = self._best[:, -1] - weight @ self._mean.double().numpy()
         return {"va.0.weight": weight.astype(np.float32), "va.0.bias": bias.astype(np.float32)}
 
-    def _read(self, rows: TrainingRows) -> RowReader:
-        mean, deviation = (self._mean, self._deviation) if self._recipe.standardize else (None, None)
-        block_rows = max(BLOCK_ROWS, _BLOCK_NUMBERS // self._width)
-        return RowReader(rows, self._recipe.features, batch_rows=block_rows, mean=mean, deviation=deviation)
-
     def _loss_and_gradient(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
         """One pass over the rows: the gradient of a CCC is a sum of three sums whose factors are known at the end."""
-        weights = torch.from_numpy(flat.reshape(2, -1))
-        sums = torch.zeros(3, 2, dtype=torch.float64)  # of v, v^2 and v y
-        slopes = torch.zeros(6, self._width + 1, dtype=torch.float64)  # of (1, v, y) dv/d(weights and bias)
-        targets = self._train.labels["va"]
-        for index, inputs in self._reader.blocks(self._rows):
-            value, inputs = self._values(weights, inputs)
-            target = torch.from_numpy(targets[index]).double()
-            sums += torch.stack([value.sum(0), value.square().sum(0), (value * target).sum(0)])
-            slope = 1 - value.square()
-            columns = torch.cat([slope, slope * value, slope * target], dim=1)
-            slopes[:, :-1] += torch.mm(columns.t().to(self._kind), inputs).double()
-            slopes[:, -1] += columns.sum(0)
-        loss, factors = _ccc_and_factors(sums, self._target_sums, len(self._rows))
+        weights = flat.reshape(2, -1)
+        sums, slopes = self._sums.sums(weights)
+        loss, factors = _ccc_and_factors(sums, self._target_sums, len(self._sums))
         gradient = (factors[:, :, None] * slopes.reshape(3, 2, -1)).sum(0)
         gradient[:, :-1] += 2 * self._recipe.l2 * weights[:, :-1]
-        penalty = self._recipe.l2 * weights[:, :-1].square().sum()
-        return float(loss + penalty), gradient.numpy().ravel()
+        return loss + self._penalty(weights), gradient.ravel()
 
-    def _values(self, weights: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """tanh of the outputs float64 [n, 2], and the inputs in the kind of number that is multiplied."""
-        inputs = inputs.to(self._kind)
-        return torch.tanh(torch.mm(inputs, weights[:, :-1].t().to(self._kind)).double() + weights[:, -1]), inputs
+    def _penalty(self, weights: np.ndarray) -> float:
+        return float(self._recipe.l2 * np.square(weights[:, :-1]).sum())
 
-    def _checkpoint(self, flat: np.ndarray, validation: TrainingRows) -> tuple[float, float]:
-        """The checkpoint's value on the validation rows, and the same as something to be made large."""
-        recipe, weights = self._recipe, torch.from_numpy(flat)
-        known = validation.labelled(recipe.branches)
+    def _validate(self, validation: TrainingRows) -> Callable[[np.ndarray], tuple[float, float]]:
+        """From weights to the checkpoint's value on the validation rows, and the same as something to be made large."""
+        known = validation.labelled(self._recipe.branches)
         if not len(known):
             raise ValueError("va: expected labelled validation rows, found none")
-        parts = [self._values(weights, inputs)[0] for _, inputs in self._read(validation).blocks(known)]
-        labels, outputs = validation.labels["va"][known], torch.cat(parts).float().numpy()
-        ccc = score_branch("va", labels, outputs)["mean_ccc"]
-        if recipe.checkpoint == "loss":
-            loss = 1 - ccc + recipe.l2 * float(weights[:, :-1].square().sum())
-            return loss, -loss
-        return ccc, ccc
+        rows, target_sums = self._collect(validation, known)
+
+        def value(weights: np.ndarray) -> tuple[float, float]:
+            loss, _ = _ccc_and_factors(rows.sums(weights, slopes=False)[0], target_sums, len(known))
+            if self._recipe.checkpoint == "loss":
+                return loss + self._penalty(weights), -loss - self._penalty(weights)
+            return 1 - loss, 1 - loss
+
+        return value
+
+    def _collect(self, rows: TrainingRows, index: np.ndarray) -> tuple["WideInputs | FewInputs", np.ndarray]:
+        """The rows as something that sums over them, and the sums of their labels and of the squares, [2, 2]."""
+        mean, deviation = (self._mean, self._deviation) if self._recipe.standardize else (None, None)
+        reader = RowReader(rows, self._recipe.features, mean=mean, deviation=deviation)
+        labels = rows.labels["va"]
+        target = labels[index].astype(np.float64)
+        target_sums = np.stack([target.sum(0), np.square(target).sum(0)])
+        if self._width > _FEW_INPUTS:
+            return WideInputs(reader, index, labels), target_sums
+        # Compiled loops take a compiler along, 60 MB of it: only where they are used.
+        from models.ccc_few_inputs import FewInputs
+
+        return FewInputs(reader, index, labels), target_sums
 
 
-def _ccc_and_factors(sums: Tensor, target_sums: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _ccc_and_factors(sums: np.ndarray, target_sums: np.ndarray, count: int) -> tuple[float, np.ndarray]:
     """1 - mean CCC, and by how much each row's 1, v and y enter into its derivative after v, [3, 2].
 
     ``sums`` [3, 2] of v, v^2 and v y; ``target_sums`` [2, 2] of y and y^2.
@@ -139,5 +139,5 @@ def _ccc_and_factors(sums: Tensor, target_sums: Tensor, count: int) -> tuple[Ten
     spread = square_v + square_y - 2 * mean_v * mean_y + _TINY
     ccc = 2 * covariance / spread
     constant = -2 * mean_y / spread + 2 * ccc * mean_y / spread
-    factors = torch.stack([constant, -2 * ccc / spread, 2 / spread]) / (-2 * count)
-    return 1 - ccc.mean(), factors
+    factors = np.stack([constant, -2 * ccc / spread, 2 / spread]) / (-2 * count)
+    return float(1 - ccc.mean()), factors

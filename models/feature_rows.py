@@ -100,6 +100,11 @@ class RowReader:
         self._mean, self._factor = mean, None if deviation is None else 1 / deviation
         self._device = torch.device(device)
 
+    @property
+    def width(self) -> int:
+        """Number of inputs of a row."""
+        return self._inputs.shape[1]
+
     def read(self, index: np.ndarray) -> Tensor:
         """float32 [len(index), width] of the rows; valid until the next call.
 

@@ -79,9 +79,8 @@ class Head:
         outputs = {b: np.empty((len(embeddings), len(OUTPUT_NAMES[b])), np.float32) for b in self.config.branches}
         for first in range(0, len(embeddings), _BLOCK_ROWS):
             block = slice(first, first + _BLOCK_ROWS)
-            inputs = tuple(np.asarray(part[block], np.float32) for part in (embeddings, logits))
             for branch, settings in self.config.branches.items():
-                x = _chosen(inputs, settings.features)
+                x = _chosen(embeddings[block], logits[block], settings.features)
                 seeds = [self._run(x, branch, seed) for seed in range(self.config.seeds)]
                 outputs[branch][block] = np.mean(seeds, axis=0)
         return outputs
@@ -96,10 +95,10 @@ class Head:
         return _activate(x, branch)
 
 
-def _chosen(inputs: tuple[np.ndarray, ...], features: Features) -> np.ndarray:
+def _chosen(embeddings: np.ndarray, logits: np.ndarray, features: Features) -> np.ndarray:
     if features == "both":
-        return np.concatenate(inputs, axis=1)
-    return inputs[0] if features == "embeddings" else inputs[1]
+        return np.concatenate([embeddings, logits], axis=1, dtype=np.float32)
+    return np.asarray(embeddings if features == "embeddings" else logits, np.float32)
 
 
 def _activate(x: np.ndarray, branch: Branch) -> np.ndarray:

@@ -3,84 +3,69 @@
 Boxes, landmarks and probabilities are those of ``mtcnn`` and of facenet-pytorch, up to rounding.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from models.cascade_boxes import merge_levels, pooled, regressed, squared
-from models.cascade_kernels import find_candidates, integrate, pool_level, pool_level_part, suppress
+from models.cascade_canvas import pooled_side, side_by_side
+from models.cascade_kernels import find_candidates, first_layer, integrate, pool_level, pool_level_part, suppress
+from models.cascade_networks import FIRST_CHANNELS, first_layer_weights, proposing_network, refining_network
 from models.detection import (
-    CELL_PX,
     FINAL_NMS_IOMIN,
     LEVEL_NMS_IOU,
     MERGED_NMS_IOU,
     Detections,
     DetectorParams,
-    detector_weights_digest,
     frames_array,
     level_cells,
     level_size,
 )
-from models.openvino_networks import compile_network, converted_network, run_network
+from models.openvino_networks import run_network
 from models.tracking import iou
 
 _CROPS_AT_ONCE = 64
 # Levels that are looked at around a known face: from the one where it measures this much on.
 _NEAR_LEVELS, _NEAR_FACE_PX, _NEAR_WINDOW_PX = 4, 26, 48
 _MIN_IOU_TO_FOLLOW = 0.4
-# A few sizes of videos, seven to thirteen levels each.
-_LEVELS_KEPT = 64
-
-
-def _convert(network: str) -> Any:
-    import openvino
-    import torch
-
-    from models.mtcnn import build_networks
-
-    size = {"pnet": CELL_PX, "rnet": 24, "onet": 48}[network]
-    return openvino.convert_model(build_networks()[network], example_input=torch.zeros(2, 3, size, size))
-
-
-@functools.cache
-def _model(network: str) -> Any:
-    return converted_network(f"mtcnn-{network}", detector_weights_digest(), lambda: _convert(network))
+# Sizes of videos: a network and up to a few ten MB each.
+_SIZES_KEPT = 8
 
 
 def load_kernels() -> None:
     """Have the compiled loops in memory, from the cache or compiled now."""
     frame, boxes = np.zeros((48, 48, 3), np.uint8), np.array([[1, 1, 20, 20, 0.9, 0, 0, 0, 0]], np.float32)
     sums, level = np.zeros((49, 147), np.int32), np.zeros((1, 3, 24, 24), np.float32)
+    weight, bias = np.zeros((FIRST_CHANNELS, 3, 3, 3), np.float32), np.zeros(FIRST_CHANNELS, np.float32)
+    maps = np.zeros((FIRST_CHANNELS, 11, 11), np.float32)
     integrate(frame, sums)
     integrate(frame[4:, 4:], sums)
     pool_level(sums, 48, 48, level[0])
     pool_level_part(sums, (0, 0), (48, 48), (24, 24), (0, 0), level[0])
     merge_levels([boxes[suppress(boxes, LEVEL_NMS_IOU, False)]])
     pooled(sums, (0, 0, 48, 48), boxes[:, :5], 24)
-    find_candidates(np.zeros((7, 7), np.float32), np.zeros((4, 7, 7), np.float32), (0, 0), (7, 7), 0.5, 0.6)
+    first_layer(level[0], weight, bias, bias, maps, (0, 0))
+    find_candidates(np.zeros((7, 7), np.float32), np.zeros((4, 7, 7), np.float32), (0, 0), (0, 0), (7, 7), 0.5, 0.6)
 
 
 class CpuFaceDetector:
     """Finds every face in frames; keeps buffers, so that an object serves one thread at a time.
 
     Results depend on the frame alone. ``one_size``: the networks are compiled for each size of frames that comes, which
-    is right for videos; without it, for any size, which is a quarter slower.
+    is right for videos; without it, for any size.
     """
 
     def __init__(self, params: DetectorParams | None = None, *, one_size: bool = True) -> None:
         self.params = params or DetectorParams()
         self._one_size = one_size
-        self._levels: dict[tuple[int, int], Any] = {}
-        self._any_level: Any = None
-        self._near = compile_network(
-            _model("pnet"), shape=[_NEAR_LEVELS, 3, _NEAR_WINDOW_PX, _NEAR_WINDOW_PX], precision="float32"
-        )
-        self._rnet, self._onet = (
-            compile_network(_model(name), shape=[-1, 3, size, size], precision="float32")
-            for name, size in (("rnet", 24), ("onet", 48))
-        )
+        self._canvases: dict[tuple[int, int], tuple[np.ndarray, Any]] = {}
+        self._any_size: Any = None
+        self._first = first_layer_weights()
+        side = pooled_side(_NEAR_WINDOW_PX)
+        self._near = proposing_network([_NEAR_LEVELS, FIRST_CHANNELS, side, side])
+        self._near_maps = np.zeros((_NEAR_LEVELS, FIRST_CHANNELS, side, side), np.float32)
+        self._rnet, self._onet = refining_network("rnet"), refining_network("onet")
         self._sums = np.zeros((1, 1), np.int32)
 
     def moved(self, frames: np.ndarray) -> np.ndarray:
@@ -107,15 +92,16 @@ class CpuFaceDetector:
         part = _part_of_frame(windows, box_xyxy_px, height, width)
         frame_part = frame[part[1] : part[3], part[0] : part[2]]
         sums, origin = self._integral(frame_part), (part[1], part[0])
-        levels = np.zeros((_NEAR_LEVELS, 3, _NEAR_WINDOW_PX, _NEAR_WINDOW_PX), np.float32)
+        level = np.empty((3, _NEAR_WINDOW_PX, _NEAR_WINDOW_PX), np.float32)
         for place, (scale, first) in enumerate(windows):
             size = level_size(height, width, scale)
-            pool_level_part(sums, origin, (height, width), size, first, levels[place])
-        shift, probability = run_network(self._near, levels)
+            pool_level_part(sums, origin, (height, width), size, first, level)
+            first_layer(level, *self._first, self._near_maps[place], (0, 0))
+        shift, probability = run_network(self._near, self._near_maps)
         found = []
         for place, (scale, first) in enumerate(windows):
             cells = level_cells(*level_size(height, width, scale))
-            found.append(self._candidates(probability[place, 1], shift[place], first, cells, scale))
+            found.append(self._candidates(probability[place, 1], shift[place], (0, 0), first, cells, scale))
         faces = self._refine_and_finish(sums, part, merge_levels(found))
         overlap = iou(faces.box_xyxy_px, box_xyxy_px[None])[:, 0]
         best = int(overlap.argmax()) if len(faces) else 0
@@ -123,27 +109,37 @@ class CpuFaceDetector:
 
     def _search(self, frame: np.ndarray) -> Detections:
         height, width = frame.shape[:2]
-        sums, found = self._integral(frame), []
-        for scale in self.params.scales(height, width):
-            rows, columns = level_size(height, width, scale)
-            level = np.empty((1, 3, rows, columns), np.float32)
-            pool_level(sums, height, width, level[0])
-            shift, probability = run_network(self._level_network(rows, columns), level)
-            found.append(self._candidates(probability[0, 1], shift[0], (0, 0), level_cells(rows, columns), scale))
+        scales = self.params.scales(height, width)
+        if not scales:
+            return Detections.none()
+        sums, sizes = self._integral(frame), [level_size(height, width, scale) for scale in scales]
+        places, canvas_size = side_by_side([(pooled_side(rows), pooled_side(columns)) for rows, columns in sizes])
+        canvas, network = self._canvas(canvas_size)
+        room = np.empty(3 * sizes[0][0] * sizes[0][1], np.float32)
+        for size, place in zip(sizes, places, strict=True):
+            level = room[: 3 * size[0] * size[1]].reshape(3, *size)
+            pool_level(sums, height, width, level)
+            first_layer(level, *self._first, canvas[0], place)
+        shift, probability = run_network(network, canvas)
+        found = [
+            self._candidates(probability[0, 1], shift[0], place, (0, 0), level_cells(*size), scale)
+            for scale, size, place in zip(scales, sizes, places, strict=True)
+        ]
         return self._refine_and_finish(sums, (0, 0, width, height), merge_levels(found))
 
-    def _level_network(self, rows: int, columns: int) -> Any:
+    def _canvas(self, size: tuple[int, int]) -> tuple[np.ndarray, Any]:
+        """Room for the maps of all levels, float32 [1, 10, h, w], and the network that looks at it."""
         if not self._one_size:
-            if self._any_level is None:
-                self._any_level = compile_network(_model("pnet"), shape=[1, 3, -1, -1], precision="float32")
-            return self._any_level
-        request = self._levels.pop((rows, columns), None)
-        if request is None:
-            request = compile_network(_model("pnet"), shape=[1, 3, rows, columns], precision="float32")
-        self._levels[rows, columns] = request
-        if len(self._levels) > _LEVELS_KEPT:
-            del self._levels[next(iter(self._levels))]
-        return request
+            self._any_size = self._any_size or proposing_network([1, FIRST_CHANNELS, -1, -1])
+            return np.zeros((1, FIRST_CHANNELS, *size), np.float32), self._any_size
+        kept = self._canvases.pop(size, None)
+        if kept is None:
+            shape = [1, FIRST_CHANNELS, *size]
+            kept = np.zeros(shape, np.float32), proposing_network(shape)
+        self._canvases[size] = kept
+        if len(self._canvases) > _SIZES_KEPT:
+            del self._canvases[next(iter(self._canvases))]
+        return kept
 
     def _integral(self, picture: np.ndarray) -> np.ndarray:
         height, width = picture.shape[:2]
@@ -157,11 +153,12 @@ class CpuFaceDetector:
         self,
         probability: np.ndarray,
         shift: np.ndarray,
+        at: tuple[int, int],
         first: tuple[int, int],
         cells: tuple[int, int],
         scale: float,
     ) -> np.ndarray:
-        found = find_candidates(probability, shift, first, cells, scale, self.params.pnet_threshold)
+        found = find_candidates(probability, shift, at, first, cells, scale, self.params.pnet_threshold)
         return found[suppress(found, LEVEL_NMS_IOU, False)]
 
     def _near_windows(self, box: np.ndarray, height: int, width: int) -> list[tuple[float, tuple[int, int]]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from models.adam_fit import AdamFit, decide
 from models.ccc_fit import CccFit
-from models.feature_rows import RowReader, TrainingRows
+from models.feature_rows import BLOCK_ROWS, RowReader, TrainingRows
 from models.heads import BranchConfig, Head, HeadConfig
 from models.metrics import score_branches
 from models.precision import Precision
@@ -67,12 +67,14 @@ def fit_seeds(
             best.append(epoch)
         all_histories.append(histories)
         best_epochs.append(best)
-        if validation is not None:
+        if validation is not None and recipe.seeds > 1:
             alone = {name.replace(f"seed{seed}.", "seed0."): v for name, v in tensors.items() if f"seed{seed}." in name}
             one_seed = Head(_config(task, recipe, train, seeds=1), alone)
             seed_figures.append(evaluate_head(one_seed, validation))
     head = Head(_config(task, recipe, train, seeds=recipe.seeds), tensors)
     figures = evaluate_head(head, validation) if validation is not None else {}
+    if validation is not None and recipe.seeds == 1:
+        seed_figures = [figures]
     return FittedHead(head, figures, seed_figures, all_histories, best_epochs)
 
 
@@ -92,10 +94,13 @@ def _config(task: str, recipe: TaskRecipe, rows: TrainingRows, *, seeds: int) ->
 def evaluate_head(head: Head, rows: TrainingRows) -> dict[str, float]:
     """Challenge figures of a head on labelled rows: class of the largest probability, units from 0.5 on."""
     decided: dict[Branch, list[np.ndarray]] = {branch: [] for branch in head.config.branches}
-    logits = RowReader(rows, "scores")
-    for block, embeddings in RowReader(rows, "embeddings").blocks(np.arange(len(rows))):
-        found = head.predict(embeddings.numpy(), logits.read(block).numpy())
-        for branch, values in found.items():
+    # Embeddings that no branch takes are not read.
+    takes_embeddings = any(branch.features != "scores" for branch in head.config.branches.values())
+    embeddings = RowReader(rows, "embeddings") if takes_embeddings else None
+    for first in range(0, len(rows), BLOCK_ROWS):
+        block = np.arange(first, min(first + BLOCK_ROWS, len(rows)))
+        inputs = embeddings.read(block).numpy() if embeddings else rows.embeddings[first : first + BLOCK_ROWS]
+        for branch, values in head.predict(inputs, rows.logits[first : first + BLOCK_ROWS]).items():
             decided[branch].append(decide(branch, values))
     decisions = {branch: np.concatenate(parts) for branch, parts in decided.items()}
     return score_branches(rows.labels, decisions)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import platformdirs
 
 from data_contracts.errors import InputError
@@ -22,7 +21,7 @@ from models.catalogue import (
 
 _BASE_URL = f"https://raw.githubusercontent.com/{ORIGIN}/{BRANCH}"
 _URL_VARIABLE, _CACHE_VARIABLE = "AFFWILD2_WEIGHTS_URL", "AFFWILD2_CACHE"
-_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+_ANSWER_S, _CONNECTION_S = 30.0, 10.0
 _TRIES = 3
 Advance = Callable[[int, int], None]
 
@@ -141,6 +140,8 @@ def _place(source: Path, published: PublishedWeights, target: Path, *, verified:
 
 
 def _download(published: PublishedWeights, partial: Path, advance: Advance) -> None:
+    import httpx  # a sixth of what commands import, most of which download nothing
+
     url, error = url_of(published), ""
     for _ in range(_TRIES):
         try:
@@ -158,9 +159,12 @@ def _download(published: PublishedWeights, partial: Path, advance: Advance) -> N
 
 
 def _download_rest(url: str, partial: Path, advance: Advance) -> None:
+    import httpx
+
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
-    with httpx.stream("GET", url, headers=headers, timeout=_TIMEOUT, follow_redirects=True) as answer:
+    timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECTION_S)
+    with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer:
         if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # all of it is there
         answer.raise_for_status()
