@@ -29,8 +29,6 @@ _CROPS_AT_ONCE = 64
 # Levels that are looked at around a known face: from the one where it measures this much on.
 _NEAR_LEVELS, _NEAR_FACE_PX, _NEAR_WINDOW_PX = 4, 26, 48
 _MIN_IOU_TO_FOLLOW = 0.4
-# Sizes of videos: a network and up to a few ten MB each.
-_SIZES_KEPT = 8
 
 
 def load_kernels() -> None:
@@ -52,15 +50,13 @@ def load_kernels() -> None:
 class CpuFaceDetector:
     """Finds every face in frames; keeps buffers, so that an object serves one thread at a time.
 
-    Results depend on the frame alone. ``one_size``: the networks are compiled for each size of frames that comes, which
-    is right for videos; without it, for any size.
+    Results depend on the frame alone.
     """
 
-    def __init__(self, params: DetectorParams | None = None, *, one_size: bool = True) -> None:
+    def __init__(self, params: DetectorParams | None = None) -> None:
         self.params = params or DetectorParams()
-        self._one_size = one_size
-        self._canvases: dict[tuple[int, int], tuple[np.ndarray, Any]] = {}
-        self._any_size: Any = None
+        self._pnet = proposing_network([1, FIRST_CHANNELS, -1, -1])
+        self._canvas = np.zeros((1, FIRST_CHANNELS, 0, 0), np.float32)
         self._first = first_layer_weights()
         side = pooled_side(_NEAR_WINDOW_PX)
         self._near = proposing_network([_NEAR_LEVELS, FIRST_CHANNELS, side, side])
@@ -114,32 +110,24 @@ class CpuFaceDetector:
             return Detections.none()
         sums, sizes = self._integral(frame), [level_size(height, width, scale) for scale in scales]
         places, canvas_size = side_by_side([(pooled_side(rows), pooled_side(columns)) for rows, columns in sizes])
-        canvas, network = self._canvas(canvas_size)
+        canvas = self._canvas_of(canvas_size)
         room = np.empty(3 * sizes[0][0] * sizes[0][1], np.float32)
         for size, place in zip(sizes, places, strict=True):
             level = room[: 3 * size[0] * size[1]].reshape(3, *size)
             pool_level(sums, height, width, level)
             first_layer(level, *self._first, canvas[0], place)
-        shift, probability = run_network(network, canvas)
+        shift, probability = run_network(self._pnet, canvas)
         found = [
             self._candidates(probability[0, 1], shift[0], place, (0, 0), level_cells(*size), scale)
             for scale, size, place in zip(scales, sizes, places, strict=True)
         ]
         return self._refine_and_finish(sums, (0, 0, width, height), merge_levels(found))
 
-    def _canvas(self, size: tuple[int, int]) -> tuple[np.ndarray, Any]:
-        """Room for the maps of all levels, float32 [1, 10, h, w], and the network that looks at it."""
-        if not self._one_size:
-            self._any_size = self._any_size or proposing_network([1, FIRST_CHANNELS, -1, -1])
-            return np.zeros((1, FIRST_CHANNELS, *size), np.float32), self._any_size
-        kept = self._canvases.pop(size, None)
-        if kept is None:
-            shape = [1, FIRST_CHANNELS, *size]
-            kept = np.zeros(shape, np.float32), proposing_network(shape)
-        self._canvases[size] = kept
-        if len(self._canvases) > _SIZES_KEPT:
-            del self._canvases[next(iter(self._canvases))]
-        return kept
+    def _canvas_of(self, size: tuple[int, int]) -> np.ndarray:
+        """Room for the maps of all levels, float32 [1, 10, h, w]; between them it is 0."""
+        if self._canvas.shape[2:] != size:
+            self._canvas = np.zeros((1, FIRST_CHANNELS, *size), np.float32)
+        return self._canvas
 
     def _integral(self, picture: np.ndarray) -> np.ndarray:
         height, width = picture.shape[:2]

@@ -86,7 +86,7 @@ def _row(picture: Picture, params: CropParams, problems: list[str]) -> dict[str,
     if picture.box_xyxy_px is not None:
         box = np.array(picture.box_xyxy_px, np.float32)
     else:
-        found = get_detector(params.detector, one_size=False).detect(image[None])[0]
+        found = get_detector(params.detector).detect(image[None])[0]
         chosen = main_face(found, width_px=image.shape[1], height_px=image.shape[0])
         if chosen is None:
             return {"status": NO_FACE}

@@ -33,13 +33,13 @@ def _owner() -> int:
 
 
 @functools.cache
-def _detector(params: DetectorParams, one_size: bool, owner: int) -> "FaceDetector | CpuFaceDetector":
+def _detector(params: DetectorParams, owner: int) -> "FaceDetector | CpuFaceDetector":
     engine = default_engine()
     logger.info("detector: %s on %s", engine, default_device())
     if engine == "openvino":
         from models.mtcnn_cpu import CpuFaceDetector
 
-        return CpuFaceDetector(params, one_size=one_size)
+        return CpuFaceDetector(params)
     from models.mtcnn import FaceDetector
 
     wait_asleep()
@@ -66,10 +66,10 @@ def _backbone(
     return load_backbone(name, weights=path, precision=precision)
 
 
-def get_detector(params: DetectorParams, *, one_size: bool = True) -> "FaceDetector | CpuFaceDetector":
-    """The detector with these parameters, for this thread; ``one_size``: many frames of each size will come."""
+def get_detector(params: DetectorParams) -> "FaceDetector | CpuFaceDetector":
+    """The detector with these parameters, for this thread."""
     with _lock:
-        return _detector(params, one_size, _owner())
+        return _detector(params, _owner())
 
 
 def follow_faces(params: DetectorParams) -> FaceFollower | None:
