@@ -80,30 +80,40 @@ def fallen_ratios(now: Iterable[Measured], stored: Iterable[Measured]) -> list[s
     ]
 
 
-def render_table(folder: Path) -> str:
-    """Markdown of the newest results of every script, and the machines they were measured on."""
-    newest: dict[str, tuple[str, list[Measured]]] = {}
+def render_tables(folder: Path) -> str:
+    """Markdown of the newest results of every script, a table for each kind of machine, the newest first."""
+    newest: dict[str, dict[str, tuple[str, list[Measured]]]] = {}
     machines: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("????-??-??.json")):
+    for path in sorted(folder.glob("????-??-??*.json")):
         content, rows = json.loads(path.read_text()), load_results(path)
-        machines[content["date"]] = content["machine"]
+        machine = machines[content["date"]] = content["machine"]
+        kind = f"{machine['cores']} cores of {machine['processor']} ({', '.join(machine['flags'])})"
+        found = newest.pop(kind, {})
         for script in {m.script for m in rows}:
-            newest[script] = content["date"], [m for m in rows if m.script == script]
+            found[script] = content["date"], [m for m in rows if m.script == script]
+        newest[kind] = found
+    tables = [_table(kind, scripts, machines) for kind, scripts in reversed(newest.items())]
+    return "\n\n".join(tables)
+
+
+def _table(kind: str, scripts: dict[str, tuple[str, list[Measured]]], machines: dict[str, dict[str, Any]]) -> str:
     lines = [
+        f"### {kind}",
+        "",
         "| path | reference | ours | ratio | goal | agreement | ours, absolute | peak MB, reference | peak MB, ours |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for _, rows in sorted(newest.values(), key=lambda entry: entry[1][0].script):
+    for _, rows in sorted(scripts.values(), key=lambda entry: entry[1][0].script):
         lines += [_table_row(m) for m in rows]
     lines.append("")
-    for date in sorted({date for date, _ in newest.values()}):
-        scripts = ", ".join(sorted(script for script, (day, _) in newest.items() if day == date))
-        lines.append(f"{_describe_day(date, machines[date])} Scripts: {scripts}.")
+    for date in sorted({date for date, _ in scripts.values()}):
+        of_day = ", ".join(sorted(script for script, (day, _) in scripts.items() if day == date))
+        lines.append(f"{_describe_day(date, machines[date])} Scripts: {of_day}.")
     return "\n".join(lines)
 
 
 def write_page(folder: Path = FOLDER, page: Path = PAGE) -> None:
-    """Replace what stands between the markers of the page by the table.
+    """Replace what stands between the markers of the page by the tables.
 
     Raises:
         ValueError: the page has not both markers.
@@ -112,7 +122,7 @@ def write_page(folder: Path = FOLDER, page: Path = PAGE) -> None:
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"{page.name}: expected the lines {BEGIN} and {END} once each")
     before, rest = text.split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{render_table(folder)}\n{END}{rest.split(END)[1]}")
+    page.write_text(f"{before}{BEGIN}\n{render_tables(folder)}\n{END}{rest.split(END)[1]}")
 
 
 def _table_row(m: Measured) -> str:
@@ -140,7 +150,4 @@ def _duration(seconds: float) -> str:
 
 def _describe_day(date: str, machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return (
-        f"{date}: {machine['cores']} cores of {machine['processor']} ({', '.join(machine['flags'])}), "
-        f"{machine['memory_gb']} GB, Python {machine['python']}, {versions}."
-    )
+    return f"{date}: {machine['memory_gb']} GB, Python {machine['python']}, {versions}."

@@ -10,7 +10,7 @@ import pytest
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER))  # the scripts are run from there, and import each other by bare names
 from pairs import Measured, Pair, describe, goal_is_met, measure  # noqa: E402
-from result_files import BEGIN, END, fallen_ratios, load_results, render_table, store_results, write_page  # noqa: E402
+from result_files import BEGIN, END, fallen_ratios, load_results, render_tables, store_results, write_page  # noqa: E402
 from run_benchmarks import constant_of, find_scripts, run_script  # noqa: E402
 
 
@@ -116,7 +116,7 @@ def test_results_of_a_day_are_merged_and_the_newest_are_shown(tmp_path):
     store_results(tmp_path / "2026-01-02.json", [first], date="2026-01-02")
     assert load_results(tmp_path / "2026-01-01.json") == [first, second]
     assert load_results(tmp_path / "2026-01-02.json") == [first]
-    table = render_table(tmp_path)
+    table = render_tables(tmp_path)
     assert table.count("| first |") == 1 and "2026-01-01" in table and "2026-01-02" in table
     page = tmp_path / "page.md"
     page.write_text(f"# Page\n\n{BEGIN}\nold\n{END}\nafter\n")
@@ -125,6 +125,19 @@ def test_results_of_a_day_are_merged_and_the_newest_are_shown(tmp_path):
     page.write_text("no markers")
     with pytest.raises(ValueError, match="once each"):
         write_page(tmp_path, page)
+
+
+def test_each_kind_of_machine_has_a_table(tmp_path):
+    measured = measure(pair(rounds=1), script="naps")
+    for date, processor in (("2026-01-01", "Old"), ("2026-01-02", "New"), ("2026-01-03", "Old")):
+        path = tmp_path / f"{date}.json"
+        store_results(path, [measured], date=date)
+        content = json.loads(path.read_text())
+        content["machine"]["processor"] = processor
+        path.write_text(json.dumps(content))
+    tables = render_tables(tmp_path)
+    assert tables.index("of Old") < tables.index("of New") and tables.count("| naps |") == 2
+    assert "2026-01-03" in tables and "2026-01-01" not in tables
 
 
 def test_stored_results_name_no_machine(tmp_path):
