@@ -71,7 +71,7 @@ def video_pairs(folder: Path, clips: dict[str, Path]) -> Iterator[Pair]:
         ("several faces, 1080p", "tf_efficientnet_b0", True): 6.0,
     }
     for (name, backbone, exact), goal in goals.items():
-        copies = 8 if "360p" in name else 2
+        copies = 8 if "360p" in name else 4
         videos = folder / f"{name}{copies}"
         videos.mkdir(exist_ok=True)
         for number in range(copies):
@@ -131,7 +131,7 @@ def crop_pairs(folder: Path, *, count: int) -> Iterator[Pair]:
         ours,
         cosines(0.999),
         goal=10.0,
-        rounds=2,
+        rounds=1,
         reference_rounds=1,
         reference_scale=subjects,
         work=count,

@@ -28,7 +28,8 @@ class Pair:
         parity: gets what both returned and says in a few words how far apart they are, with numbers; raises
             AssertionError if that is too far.
         goal: by how much ours should be faster; None where nothing was promised.
-        rounds: how often each is timed, in turns, after an untimed call of each.
+        rounds: how often each is timed, in turns, after an untimed call of each; with one, ours is timed while its
+            memory is watched.
         reference_rounds: fewer for a slow reference, whose first call then counts as well.
         reference_scale: the reference does only 1 / this of the work, and its seconds are multiplied by it.
         work, unit: how much one call of ours does (472, "frames"), to show speed in absolute terms.
@@ -108,7 +109,7 @@ class Measured:
 def measure(pair: Pair, *, script: str = "", allocator: str = "default") -> Measured:
     """Run a pair: memory of each side first, one after the other, then both in turns."""
     pair.ours()  # compiles what is compiled at the first call
-    got, ours_memory, _ = _with_memory(pair.ours)
+    got, ours_memory, ours_first_seconds = _with_memory(pair.ours)
     expected, reference_memory, first_seconds = _with_memory(pair.reference)
     try:
         parity, holds = pair.parity(expected, got), True
@@ -117,11 +118,12 @@ def measure(pair: Pair, *, script: str = "", allocator: str = "default") -> Meas
     del expected, got
     reference_seconds = [] if pair.reference_rounds is None else [first_seconds]
     wanted = pair.reference_rounds or pair.rounds
-    ours_seconds = []
+    ours_seconds = [ours_first_seconds] if pair.rounds == 1 else []
     for _ in range(pair.rounds):
         if len(reference_seconds) < wanted:
             reference_seconds.append(_seconds(pair.reference))
-        ours_seconds.append(_seconds(pair.ours))
+        if len(ours_seconds) < pair.rounds:
+            ours_seconds.append(_seconds(pair.ours))
     scaled = [seconds * pair.reference_scale for seconds in reference_seconds]
     return Measured(
         script,
