@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbones import Backbone, normalise, run_early_layers, run_late_layers
+from models.backbones import Backbone, channel_constants, normalise_by, run_early_layers, run_late_layers
 
 
 def _plain_copy(backbone: Backbone) -> Any:
@@ -18,16 +18,28 @@ def _plain_copy(backbone: Backbone) -> Any:
     return copy.deepcopy(backbone.network).to(memory_format=torch.contiguous_format)
 
 
+class _Input(nn.Module):
+    """``normalise`` for one backbone, its constants made before anything is traced."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self._constants = channel_constants(backbone.spec, torch.device("cpu"))
+        self._grey = backbone.spec.channel_order == "grey"
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return normalise_by(pixels, self._constants, grey=self._grey)
+
+
 class WholeNetwork(nn.Module):
     """uint8 pictures [n, px, px, 3] to embeddings [n, D] and logits [n, C]."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.network, self.spec = _plain_copy(backbone), backbone.spec
+        self.network, self.input = _plain_copy(backbone), _Input(backbone)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings and logits."""
-        features = self.network.forward_features(normalise(pixels, self.spec))
+        features = self.network.forward_features(self.input(pixels))
         embeddings = self.network.forward_head(features, pre_logits=True)
         return embeddings, self.network.classifier(embeddings)
 
@@ -37,11 +49,11 @@ class EarlyPart(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.network, self.spec = _plain_copy(backbone), backbone.spec
+        self.network, self.input = _plain_copy(backbone), _Input(backbone)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Activations [n, c, h, w]."""
-        return run_early_layers(self.network, normalise(pixels, self.spec))
+        return run_early_layers(self.network, self.input(pixels))
 
 
 class LatePart(nn.Module):

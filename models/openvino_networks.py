@@ -4,13 +4,14 @@ A converted network is found again by the digest of what it was made from, so th
 torch. Where results of one network must not depend on others, each has one thread; work is shared out by processes.
 """
 
+import contextlib
 import functools
 import importlib.util
 import logging
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def supported_precision(wanted: Precision) -> Precision:
 def converted_network(name: str, digest: str, convert: Callable[[], Any]) -> Any:
     """The network as OpenVINO's model: from its file if it has been converted before, else by ``convert``.
 
-    ``digest`` (64 hex digits) is of all that the conversion depends on. A cache that cannot be written to is no error.
+    ``digest`` (64 hex digits) is of all that the conversion depends on. Of processes that want it at once, one converts
+    and the others wait for its file. A cache that cannot be written to is no error.
     """
     import openvino
     import platformdirs
@@ -56,17 +58,46 @@ def converted_network(name: str, digest: str, convert: Callable[[], Any]) -> Any
     folder = Path(os.environ.get(_CACHE_VARIABLE) or platformdirs.user_cache_path("affwild2")) / "networks"
     version = openvino.__version__.split("-")[0]
     path = folder / f"{name}-{digest[:16]}-{_CONVERSION}-{version}-{platform.machine()}.xml"
-    if path.with_suffix(".bin").exists() and path.exists():
+    found = _kept(path)
+    if found is not None:
+        return found
+    with _alone_at(path):
+        found = _kept(path)
+        if found is not None:
+            return found
+        model = convert()
         try:
-            return _core().read_model(str(path))
-        except RuntimeError as error:
-            logger.warning("%s: expected a converted network, got: %s; converting anew", path, str(error).strip())
-    model = convert()
+            _keep(model, path)
+        except OSError as error:
+            logger.info("%s: the converted network is not kept: %s", path, error.strerror)
+        return model
+
+
+def _kept(path: Path) -> Any:
+    if not (path.with_suffix(".bin").exists() and path.exists()):
+        return None
     try:
-        _keep(model, path)
-    except OSError as error:
-        logger.info("%s: the converted network is not kept: %s", path, error.strerror)
-    return model
+        return _core().read_model(str(path))
+    except RuntimeError as error:
+        logger.warning("%s: expected a converted network, got: %s; converting anew", path, str(error).strip())
+        return None
+
+
+@contextlib.contextmanager
+def _alone_at(path: Path) -> Iterator[None]:
+    """Of the processes that make this file, one at a time; as many as like where there can be no lock."""
+    from filelock import FileLock
+
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        logger.debug("%s: no lock: %s", path, error)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _keep(model: Any, path: Path) -> None:

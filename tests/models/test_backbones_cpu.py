@@ -1,3 +1,6 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -7,6 +10,7 @@ from models.backbone_specs import get_spec
 from models.backbones import build_network, load_backbone
 from models.backbones_cpu import CpuBackbone
 from models.openvino_networks import converted_network
+from tests.models.test_backbones import random_weights
 
 
 def faces(portraits):
@@ -72,6 +76,30 @@ def test_a_converted_network_is_kept_and_a_damaged_one_made_anew(tmp_path, monke
     converted_network("small", "0" * 64, convert)
     assert len(made) == 2
     assert not list(tmp_path.rglob(".unfinished*"))
+
+
+def test_of_many_at_once_one_converts(tmp_path, monkeypatch):
+    import openvino
+
+    monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
+    made = []
+
+    def convert():
+        made.append(1)
+        time.sleep(0.3)
+        return openvino.convert_model(torch.nn.Linear(2, 2), example_input=torch.zeros(1, 2))
+
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda _: converted_network("small", "0" * 64, convert), range(4)))
+    assert len(made) == 1 and all(len(model.outputs) == 1 for model in models)
+
+
+def test_nothing_is_said_of_the_conversion(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
+    path = tmp_path / "w.safetensors"
+    random_weights(path, "mobilenet_v1")
+    CpuBackbone("mobilenet_v1", weights=path)
+    assert [str(warning.message) for warning in recwarn if "Tracer" in warning.category.__name__] == []
 
 
 def test_no_place_to_keep_it_is_no_error(tmp_path, monkeypatch):
