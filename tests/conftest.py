@@ -29,6 +29,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    # Some libraries complain at the end of what was not collected.
+    gc.unfreeze()
+
+
 def pytest_xdist_make_scheduler(config, log):
     return FilesOfAServerTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
