@@ -9,14 +9,10 @@ import tests.surroundings  # noqa: F401
 import numpy as np
 import platformdirs
 import pytest
-import torch
 
 from tests.flaky_s3 import flaky_s3
 from tests.order import FilesOfAServerTogether, longest_first
 from tests.s3_server import new_bucket, s3_environment, serving_s3, use_s3
-
-# Processes of tests share the cores.
-torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 
 def pytest_collection_modifyitems(items):
@@ -24,9 +20,20 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
+    """Only where tests run: a process that hands them out to others has no use for torch."""
+    import torch
+
+    # Processes of tests share the cores.
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
     # What is imported by now stays. To look through all of it takes half a second each time that garbage is collected.
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure():
+    # Some libraries complain at the end of what was not collected.
+    gc.unfreeze()
 
 
 def pytest_xdist_make_scheduler(config, log):
