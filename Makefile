@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 UV := $(VENV)/uv/bin/uv
 AUDIT := $(VENV)/audit/bin/pip-audit
 
+# Where this is set, each process would compile all modules anew: seconds of each command, minutes of the tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test check audit bench bench-quick lock clean
 
 help:

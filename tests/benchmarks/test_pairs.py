@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER))  # the scripts are run from there, and import each other by bare names
+import pairs  # noqa: E402
 from pairs import Measured, Pair, describe, goal_is_met, measure  # noqa: E402
 from result_files import BEGIN, END, fallen_ratios, load_results, render_tables, store_results, write_page  # noqa: E402
 from run_benchmarks import constant_of, find_scripts, run_script  # noqa: E402
@@ -19,29 +19,44 @@ def equal(expected, got):
     return "equal"
 
 
-def sleep(seconds, result=1):
-    time.sleep(seconds)
-    return result
+class Clock:
+    """A clock that goes on when somebody naps, and stands still otherwise."""
+
+    now = 0.0
+
+    def nap(self, seconds, result=1):
+        self.now += seconds
+        return result
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    monkeypatch.setattr(pairs.time, "perf_counter", lambda: CLOCK.now)
 
 
 def pair(**changes):
-    fields = {"name": "naps", "reference": lambda: sleep(0.02), "ours": lambda: sleep(0.005), "parity": equal}
+    fields = {"name": "naps", "reference": lambda: CLOCK.nap(0.02), "ours": lambda: CLOCK.nap(0.005), "parity": equal}
     return Pair(**fields | changes)
 
 
-def test_ratio_is_of_medians_and_rounds_are_kept():
-    measured = measure(pair(rounds=3, goal=2, work=10, unit="naps"), script="naps")
-    assert len(measured.reference.seconds) == len(measured.ours.seconds) == 3
-    assert 2 < measured.ratio < 6 and goal_is_met(measured)
-    assert "(goal 2x)" in describe(measured) and "naps/s" in describe(measured)
+def test_ratio_is_of_medians_and_rounds_are_kept(clock):
+    naps = iter([9.0, 9.0, 0.004, 0.005, 7.0])
+    measured = measure(pair(ours=lambda: CLOCK.nap(next(naps)), rounds=3, goal=2, work=10, unit="naps"), script="naps")
+    assert measured.reference.seconds == pytest.approx([0.02] * 3)
+    assert measured.ours.seconds == pytest.approx([0.004, 0.005, 7.0])
+    assert measured.ratio == pytest.approx(4) and goal_is_met(measured)
+    assert "(goal 2x)" in describe(measured) and "2,000 naps/s" in describe(measured)
 
 
-def test_slow_reference_is_called_once_and_scaled():
+def test_slow_reference_is_called_once_and_scaled(clock):
     calls = []
     measure(pair(reference=lambda: calls.append(1), ours=lambda: None, reference_rounds=1))
     assert len(calls) == 1
     twice = measure(pair(reference_rounds=1, reference_scale=10, rounds=1))
-    assert twice.reference.median_seconds > 0.2
+    assert twice.reference.median_seconds == pytest.approx(0.2)
 
 
 def test_memory_is_that_of_each_side():
@@ -147,7 +162,7 @@ def test_stored_results_name_no_machine(tmp_path):
     assert set(json.loads(text)["machine"]) == {"processor", "flags", "cores", "memory_gb", "python", "versions"}
 
 
-def test_a_fallen_ratio_is_a_line():
+def test_a_fallen_ratio_is_a_line(clock):
     before = measure(pair(rounds=1), script="naps")
     slower = Measured.from_dict(before.to_dict() | {"ours": before.to_dict()["reference"]})
     assert fallen_ratios([before], [before]) == [] and fallen_ratios([slower], []) == []
