@@ -6,18 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.precision import Precision
-
-
-def native_precision(device: str = "cpu") -> Precision:
-    """``bfloat16`` if the processor multiplies it itself (twice as fast as float32 then, many times slower if not).
-
-    Other devices than a processor count as ``float32``.
-    """
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    native = any(getattr(torch.cpu, name, lambda: False)() for name in checks)
-    return "bfloat16" if native and torch.device(device).type == "cpu" else "float32"
-
 
 class RoundedLinear(nn.Linear):
     """A linear layer whose two large products, with the inputs and with the gradient, take factors in bfloat16.

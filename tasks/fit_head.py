@@ -4,7 +4,7 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
@@ -14,15 +14,15 @@ from data_contracts.manifest import Manifest
 from data_contracts.store import Store
 from data_contracts.vocabulary import SetName, TaskName
 from models.devices import default_device
-from models.head_layers import native_precision
 from models.heads import head_to_bytes
-from models.precision import Precision
+from models.precision import Precision, native_precision
 from models.recipes import TaskRecipe, get_recipe
-from models.training import fit_seeds
 from tasks.import_labels import labels_key
 from tasks.jobs import Files, Job
 from tasks.subject_features import FeaturesVariant
-from tasks.training_rows import LabelCoverage, gather_rows
+
+if TYPE_CHECKING:
+    from tasks.training_rows import LabelCoverage
 
 CODE_VERSION = 4
 # The figure by which each task is ranked in the challenge.
@@ -88,6 +88,10 @@ def make(store: Store, job: Job) -> Files:
     Raises:
         InputError: no labelled row with a face is left, or a class has none to learn from.
     """
+    # Only whoever fits needs torch.
+    from models.training import fit_seeds
+    from tasks.training_rows import gather_rows
+
     choice: HeadChoice = job.arguments["choice"]
     variant: FeaturesVariant = job.arguments["variant"]
     labels: dict[SetName, Manifest] = job.arguments["labels"]
@@ -134,7 +138,7 @@ def _new(scratch: str, name: str) -> Path:
 def _details(
     choice: HeadChoice,
     variant: FeaturesVariant,
-    coverage: list[LabelCoverage],
+    coverage: "list[LabelCoverage]",
     figures: dict[str, float],
     seed_figures: list[dict[str, float]],
 ) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from made_up_rows import WIDTH, make_rows
 from pairs import Pair, run_script
 
 from models.feature_rows import TrainingRows
-from models.head_layers import native_precision
 from models.metrics import score_branch
+from models.precision import native_precision
 from models.recipes import get_recipe
 from models.training import fit_seeds
 

@@ -18,7 +18,7 @@ from made_up_rows import WIDTH, make_rows
 from numpy.lib.format import open_memmap
 
 from models.feature_rows import TrainingRows
-from models.head_layers import native_precision
+from models.precision import native_precision
 from models.recipes import get_recipe
 from models.training import fit_seeds
 

@@ -21,3 +21,14 @@ else:
 
 def test_pyarrow_and_torch_do_without_pandas():
     subprocess.run([sys.executable, "-c", CODE], check=True)
+
+PLANNING = """
+import sys
+import flows.deployments, flows.extract, flows.fit, flows.pretrain, flows.rescore, flows.score, flows.submit
+slow = {"torch", "timm", "facenet_pytorch", "torchvision", "openvino"} & set(sys.modules)
+sys.exit(f"imported {slow}" if slow else 0)
+"""
+
+
+def test_what_plans_work_needs_none_of_what_does_it():
+    subprocess.run([sys.executable, "-c", PLANNING], check=True)

@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.head_layers import RoundedLinear, SeededDropout, native_precision
+from models.head_layers import RoundedLinear, SeededDropout
+from models.precision import native_precision
 
 
 def pair_of_layers(width=64, outputs=16):
@@ -35,7 +36,9 @@ def test_batches_of_changing_size_do_not_disturb_each_other():
 
 
 def test_precision_of_devices():
-    assert native_precision() in ("float32", "bfloat16")
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    native = any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+    assert native_precision() == ("bfloat16" if native else "float32")
     assert native_precision("cuda") == "float32"
 
 
