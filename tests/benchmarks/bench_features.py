@@ -113,7 +113,7 @@ def decoding_pairs(quick: bool) -> Iterator[Pair]:
 
     And, for what is to be had at all, against decoding alone, without making pictures.
     """
-    with open_clips(frames=60 if quick else 250, small_only=quick) as clips:
+    with open_clips(frames=60 if quick else 250, small_only=quick, keyframe_every=50) as clips:
         for name, path in clips.items():
             if "several" in name:
                 continue

@@ -18,28 +18,30 @@ from tasks.generate_demo_data import load_portraits
 
 _VARIABLE = "AFFWILD2_BENCH_VIDEOS"
 _FPS = 25
-# A keyframe every two seconds.
-_X264 = {"crf": "23", "preset": "veryfast", "g": "50"}
+_X264 = {"crf": "23", "preset": "veryfast"}
 
 
 @contextlib.contextmanager
-def open_clips(*, frames: int, small_only: bool = False) -> Iterator[dict[str, Path]]:
+def open_clips(*, frames: int, small_only: bool = False, keyframe_every: int = 250) -> Iterator[dict[str, Path]]:
     """Files by name: ``one face, 360p``, ``one face, 1080p`` (the same, enlarged), ``several faces, 1080p``.
 
     At most so many frames each. ``small_only``: those of 360p.
     """
+    options = _X264 | {"g": str(keyframe_every)}
     given = Path(os.environ.get(_VARIABLE, "/nonexistent"))
     with tempfile.TemporaryDirectory(prefix="affwild2-clips-") as folder:
         one, several = Path(folder, "one_360p.mp4"), Path(folder, "several_1080p.mp4")
         real_one, real_several = given / "one_face_360p.mp4", given / "several_faces_1080p.mp4"
-        write_clip(one, pictures_of(real_one) if real_one.exists() else moving_portraits(1), count=frames)
+        write_clip(
+            one, pictures_of(real_one) if real_one.exists() else moving_portraits(1), count=frames, options=options
+        )
         if small_only:
             yield {"one face, 360p": one}
             return
         large = Path(folder, "one_1080p.mp4")
-        write_clip(large, pictures_of(one), count=frames, size=(1920, 1080))
+        write_clip(large, pictures_of(one), count=frames, size=(1920, 1080), options=options)
         crowd = pictures_of(real_several) if real_several.exists() else moving_portraits(5)
-        write_clip(several, crowd, count=frames, size=(1920, 1080))
+        write_clip(several, crowd, count=frames, size=(1920, 1080), options=options)
         yield {"one face, 360p": one, "one face, 1080p": large, "several faces, 1080p": several}
 
 
@@ -69,7 +71,14 @@ def moving_portraits(faces: int, *, width: int = 640, height: int = 360) -> Iter
         yield np.asarray(picture)
 
 
-def write_clip(path: Path, pictures: Iterator[np.ndarray], *, count: int, size: tuple[int, int] | None = None) -> None:
+def write_clip(
+    path: Path,
+    pictures: Iterator[np.ndarray],
+    *,
+    count: int,
+    size: tuple[int, int] | None = None,
+    options: dict[str, str] = _X264,
+) -> None:
     """H.264 of the first pictures, at their own size or (width, height)."""
     with av.open(str(path), "w") as container:
         stream = None
@@ -77,7 +86,7 @@ def write_clip(path: Path, pictures: Iterator[np.ndarray], *, count: int, size: 
             if size and picture.shape[1::-1] != size:
                 picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
             if stream is None:
-                stream = container.add_stream("libx264", rate=_FPS, options=_X264)
+                stream = container.add_stream("libx264", rate=_FPS, options=options)
                 stream.width, stream.height, stream.pix_fmt = picture.shape[1], picture.shape[0], "yuv420p"
                 stream.time_base = Fraction(1, _FPS)
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
