@@ -22,6 +22,7 @@ else:
 def test_pyarrow_and_torch_do_without_pandas():
     subprocess.run([sys.executable, "-c", CODE], check=True)
 
+
 PLANNING = """
 import sys
 import flows.deployments, flows.extract, flows.fit, flows.pretrain, flows.rescore, flows.score, flows.submit
