@@ -146,7 +146,7 @@ def add_workers(client: Client, *, workers: int | None, units: int) -> None:
     """Let a local cluster have as many workers as there are units, up to ``workers``; leave others alone."""
     cluster = client.cluster
     if isinstance(cluster, LocalCluster | GpuCluster):
-        most = cluster.most if isinstance(cluster, GpuCluster) else _most_workers(workers, [])
+        most = cluster.most if isinstance(cluster, GpuCluster) else workers or usable_cores()
         count = min(most, units)
         if len(cluster.worker_spec) < count:
             cluster.scale(count)

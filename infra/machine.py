@@ -17,23 +17,23 @@ class Gpu:
 def visible_gpus() -> list[Gpu]:
     """The GPUs that this process may use, without importing a framework."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    known = _gpus_of_machine() if named is None or named.strip() not in ("", "-1") else []
     if named is None:
-        return known
-    by_id = {gpu.id: gpu for gpu in known}
+        return [gpu for gpu, _ in _gpus_of_machine()]
     ids = [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
-    return [by_id.get(name, Gpu(name)) for name in ids]
+    memory = {name: gpu.memory_gb for gpu, uuid in (_gpus_of_machine() if ids else []) for name in (gpu.id, uuid)}
+    return [Gpu(name, memory.get(name)) for name in ids]
 
 
-def _gpus_of_machine() -> list[Gpu]:
+def _gpus_of_machine() -> list[tuple[Gpu, str]]:
+    """Each GPU by its number, and its other name, which starts with ``GPU-``."""
     if not shutil.which("nvidia-smi"):
         return []
-    command = ["nvidia-smi", "--query-gpu=index,memory.total", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     lines = answer.stdout.splitlines() if answer.returncode == 0 else []
-    found = (line.partition(",")[::2] for line in lines)
+    found = ([word.strip() for word in line.split(",")] for line in lines)
     # Of memory that a GPU shares with the processor, nvidia-smi says that it is not available.
-    return [Gpu(name.strip(), float(mib) * 2**20 / 1e9 if mib.strip().isdigit() else None) for name, mib in found]
+    return [(Gpu(number, float(mib) * 2**20 / 1e9 if mib.isdigit() else None), uuid) for number, uuid, mib in found]
 
 
 def usable_cores() -> int:

@@ -93,6 +93,7 @@ def _alone_at(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except (OSError, NotImplementedError) as error:
+        # A folder that cannot be written to, or a drive without locks: all convert at once then, and agree.
         logger.debug("%s: no lock: %s", path, error)
     try:
         yield

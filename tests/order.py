@@ -14,7 +14,7 @@ _ONE_SERVER = (
     "flows/test_artifacts.py",
 )
 # The longest first: if one of them came last, the other processes would have nothing left to do.
-_LONGEST = (
+LONGEST = (
     *_ONE_SERVER,
     "flows/test_demo.py",
     "flows/test_deployed_runs.py",
@@ -46,7 +46,7 @@ _LONGEST = (
 def longest_first(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """The same tests; those of a file stay together, in their order."""
     tests = Path(__file__).parent
-    place = {tests / name: number for number, name in enumerate(_LONGEST)}
+    place = {tests / name: number for number, name in enumerate(LONGEST)}
     return sorted(items, key=lambda item: place.get(item.path, len(place)))
 
 

@@ -11,12 +11,11 @@ import json
 import multiprocessing
 import queue
 import resource
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from tasks import assign_subjects, crop_faces, embed_faces, index_videos, worker
 from tasks.units import run_unit
 
 _BACKBONE = "emotion_lite0"
-_LONGEST_SECONDS = 120
+_LONGEST_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Job:
     copies: int
 
 
-def run_stages(job: Job, rank: int, barrier: "Barrier", found: "queue.Queue[dict[str, Any]]") -> None:
+def run_stages(job: Job, rank: int, barrier: Barrier, found: "queue.Queue[dict[str, Any]]") -> None:
     """All stages of one process; the first puts what it saw into ``found``."""
     torch.set_num_threads(1)
     store = Store(str(job.folder / f"store_{rank}"))
@@ -135,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,7 +7,7 @@ from infra.machine import Gpu, usable_cores, visible_gpus
 def machine_of_two(tmp_path, monkeypatch):
     """nvidia-smi as it answers for two GPUs of 80 GB, and one that has no memory of its own."""
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\nprintf '0, 81559\\n1, 81559\\n2, [N/A]\\n'\n")
+    program.write_text("#!/bin/sh\nprintf '0, GPU-a0, 81559\\n1, GPU-b1, 81559\\n2, GPU-c2, [N/A]\\n'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -22,9 +22,10 @@ def test_gpus_of_the_machine(machine_of_two):
 
 
 def test_gpus_are_those_that_the_process_may_see(machine_of_two, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1, GPU-5af")
-    (known, by_name) = visible_gpus()
-    assert (known.id, by_name) == ("1", Gpu("GPU-5af")) and known.memory_gb
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1, GPU-a0, GPU-5af")
+    by_number, by_name, unknown = visible_gpus()
+    assert (by_number.id, by_name.id, unknown) == ("1", "GPU-a0", Gpu("GPU-5af"))
+    assert by_number.memory_gb == by_name.memory_gb == pytest.approx(85.5, abs=0.1)
     for none in ("", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
         assert visible_gpus() == []

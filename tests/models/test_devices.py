@@ -25,7 +25,7 @@ def test_the_engine_can_be_chosen(monkeypatch):
         default_engine()
 
 
-@pytest.mark.skipif(default_device() == "cuda", reason="a GPU is torch's")
+@pytest.mark.skipif(default_device() == "cuda", reason="on a GPU torch runs the networks, so workers import it")
 def test_what_workers_run_needs_no_torch():
     code = """
 import sys

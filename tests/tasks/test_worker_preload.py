@@ -16,6 +16,8 @@ sys.exit(f"imported {unwanted}" if unwanted else 0)
 """
 
 
-@pytest.mark.skipif(has_gpu_driver(), reason="workers of a GPU run torch")
+@pytest.mark.skipif(
+    has_gpu_driver(), reason="workers of a GPU run torch, which nothing loads ahead: its driver does not outlive a fork"
+)
 def test_loops_are_compiled_and_no_engine_is_there():
     subprocess.run([sys.executable, "-c", CODE], check=True)
