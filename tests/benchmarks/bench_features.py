@@ -80,7 +80,7 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
     """Decoding; EfficientNet-B0 and the bundled network, both precisions."""
     yield from decoding_pairs(quick)
     names = ["emotion_lite0"] if quick else ["tf_efficientnet_b0", "emotion_lite0"]
-    images = faces(96 if quick else 192)
+    images = faces(48 if quick else 192)
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             weights = None if get_spec(name).bundled else random_weights(name, Path(folder))
@@ -113,7 +113,8 @@ def decoding_pairs(quick: bool) -> Iterator[Pair]:
 
     And, for what is to be had at all, against decoding alone, without making pictures.
     """
-    with open_clips(frames=60 if quick else 250, small_only=quick, keyframe_every=50) as clips:
+    frames = 60 if quick else 250
+    with open_clips(frames=frames, small_only=quick, keyframe_every=frames // 5) as clips:
         for name, path in clips.items():
             if "several" in name:
                 continue
