@@ -27,13 +27,13 @@ $(UV): requirements-uv.lock
 	$(VENV)/uv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	@touch $@
 
-$(STAMP): $(UV) requirements.lock pyproject.toml $(wildcard tests/models/old_timm/*.txt) tests/infra/dask_kubernetes/requirements.txt
+$(STAMP): $(UV) requirements.lock pyproject.toml $(wildcard tests/models/weight_files/old_timm/*.txt) tests/infra/dask_kubernetes/requirements.txt
 	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@for release in 0.4.5 0.9.16; do \
 	  $(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes --target $(VENV)/old-timm/$$release \
-	    -r tests/models/old_timm/requirements-$$release.txt || exit 1; \
+	    -r tests/models/weight_files/old_timm/requirements-$$release.txt || exit 1; \
 	done
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes --target $(VENV)/dask-kubernetes \
 	  -r tests/infra/dask_kubernetes/requirements.txt

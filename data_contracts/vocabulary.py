@@ -34,6 +34,7 @@ SETS: tuple[SetName, ...] = get_args(SetName)
 # Frame numbers of crops above this are not believed: it is 55 hours at 25 frames a second, and every frame is a row.
 MAX_FRAME = 5_000_000
 
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 SUBJECT_SIDES = ("_left", "_right")
 
 

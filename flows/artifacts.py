@@ -15,13 +15,13 @@ import httpx
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 
-from data_contracts.bundles import Bundle
 from data_contracts.errors import printable
-from data_contracts.urls import without_credentials
-from flows.run import Run
-from tasks.report_tables import RunRecord
-from tasks.write_report import write_report
-from tasks.write_submission import COVERAGE_COUNTS, told_checks
+from data_contracts.files.urls import without_credentials
+from data_contracts.store.bundles import Bundle
+from flows.engine.run import Run
+from tasks.results.report_tables import RunRecord
+from tasks.results.write_report import write_report
+from tasks.results.write_submission import COVERAGE_COUNTS, told_checks
 
 logger = logging.getLogger(__name__)
 _COLUMNS = ("stage", "units", "ready", "done", "failed", "quarantined", "rows", "seconds")

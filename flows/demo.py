@@ -7,15 +7,15 @@ from typing import Annotated
 
 from pydantic import Field, validate_call
 
-from data_contracts.layout import find_data
+from data_contracts.challenge.layout import find_data
 from data_contracts.vocabulary import TASKS
-from flows.console import print_line
+from flows.engine.console import print_line
+from flows.engine.run import Run
 from flows.extract import ExtractRequest, extract_features
 from flows.fit import FitRequest, fit_heads, print_fitted
-from flows.run import Run
 from flows.submit import SubmitRequest, print_submissions, write_submissions
-from tasks.generate_demo_data import DemoDataParams, generate_demo_data
-from tasks.write_report import REPORT_OF_STORE, write_report
+from tasks.demo.generate import DemoDataParams, generate_demo_data
+from tasks.results.write_report import REPORT_OF_STORE, write_report
 
 
 @validate_call

@@ -20,10 +20,10 @@ from prefect.states import Completed, Failed
 
 from data_contracts.errors import InputError
 from flows.artifacts import leave_artifacts
-from flows.causes import cause_in_a_line
-from flows.console import told_to
+from flows.engine.causes import cause_in_a_line
+from flows.engine.console import told_to
+from flows.engine.run import stages_run_by
 from flows.parameters import described
-from flows.run import stages_run_by
 from infra.prefect_runtime import tell_causes_in_a_line
 
 P = ParamSpec("P")

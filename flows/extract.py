@@ -6,16 +6,16 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, validate_call
 
+from data_contracts.challenge.layout import DataLayout, find_data, list_crops, subjects_of_videos
 from data_contracts.errors import InputError
-from data_contracts.layout import DataLayout, find_data, list_crops, subjects_of_videos
-from data_contracts.locations import Location, reading_inputs
-from data_contracts.manifest import Manifest
-from flows.console import print_line
+from data_contracts.files.locations import Location, reading_inputs
+from data_contracts.store.manifest import Manifest
+from flows.engine.console import print_line
+from flows.engine.run import Run
 from flows.parameters import BackboneName, DaskAddress, DataFolder, Limit, StoreUrl, WeightsFile, Workers
-from flows.run import Run
-from models.precision import Precision
-from models.tracking import TrackingParams
-from tasks import assign_subjects, crop_faces, embed_faces, import_crops, index_videos
+from models.engines.precision import Precision
+from models.faces.tracking import TrackingParams
+from tasks.extract import assign_subjects, crop_faces, embed_faces, import_crops, index_videos
 from tasks.units import Unit
 
 Source = Literal["mtcnn", "cropped", "cropped_aligned"]

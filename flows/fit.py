@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, validate_call
 
-from data_contracts.annotations import LABEL_COVERAGE_COLUMNS
-from data_contracts.bundles import Bundle, find_bundle
-from data_contracts.layout import find_data
-from data_contracts.locations import Location, reading_inputs
+from data_contracts.challenge.annotations import LABEL_COVERAGE_COLUMNS
+from data_contracts.challenge.layout import find_data
+from data_contracts.files.locations import Location, reading_inputs
+from data_contracts.store.bundles import Bundle, find_bundle
 from data_contracts.vocabulary import SetName, TaskName
-from flows.console import print_line, print_table
+from flows.engine.console import print_line, print_table
+from flows.engine.run import Run
 from flows.parameters import Annotations, DaskAddress, StoreUrl, Workers
-from flows.run import Run
-from tasks import fit_head, import_labels, predict_outputs, tune_postprocessing
-from tasks.subject_features import FeaturesVariant, find_features
+from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
+from tasks.fit.subject_features import FeaturesVariant, find_features
 
 RecipeName = Literal["paper", "default"]
 FeatureKind = Literal["embeddings", "scores", "both"]

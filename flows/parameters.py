@@ -12,9 +12,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from data_contracts.errors import InputError
-from data_contracts.locations import LocationParameter
-from data_contracts.urls import StoreParameter
-from models.backbone_specs import REGISTRY, get_spec
+from data_contracts.files.locations import LocationParameter
+from data_contracts.files.urls import StoreParameter
+from models.backbones.registry import REGISTRY, get_spec
 
 
 def _refuse_nothing(value: Any) -> Any:

@@ -6,18 +6,18 @@ from typing import Annotated
 
 from pydantic import Field, validate_call
 
-from data_contracts.bundles import Bundle, find_bundle
+from data_contracts.challenge.pictures import read_pictures
 from data_contracts.errors import InputError
-from data_contracts.fingerprint import fingerprint, variant_name
-from data_contracts.manifest import Manifest, UnitKey
-from data_contracts.pictures import read_pictures
-from flows.console import print_line, print_table
+from data_contracts.store.bundles import Bundle, find_bundle
+from data_contracts.store.fingerprint import fingerprint, variant_name
+from data_contracts.store.manifest import Manifest, UnitKey
+from flows.engine.console import print_line, print_table
+from flows.engine.run import Run
 from flows.parameters import BackboneName, DaskAddress, Limit, StoreUrl, Workers
-from flows.run import Run
-from models.pretraining_recipes import Goal, PretrainingName, get_pretraining
-from tasks import crop_pictures, pretrain_backbone
-from tasks.embed_faces import BackboneChoice
-from tasks.pretrain_backbone import WEIGHTS_FILE, PretrainingChoice
+from models.pretraining.recipes import Goal, PretrainingName, get_pretraining
+from tasks.extract.embed_faces import BackboneChoice
+from tasks.pretrain import crop_pictures, pretrain_backbone
+from tasks.pretrain.pretrain_backbone import WEIGHTS_FILE, PretrainingChoice
 
 PictureUnits = list[tuple[UnitKey, Manifest]]
 

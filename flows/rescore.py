@@ -8,17 +8,17 @@ from typing import Annotated, Any
 
 from pydantic import Field, validate_call
 
-from data_contracts.locations import Location, location
-from data_contracts.store import Store
-from data_contracts.video_folders import Arrivals, VideoListing, list_videos, split_settled
-from flows.console import print_line
+from data_contracts.files.locations import Location, location
+from data_contracts.store.arrivals import Arrivals, VideoListing, list_videos, split_settled
+from data_contracts.store.store import Store
+from flows.engine.console import print_line
+from flows.engine.run import Run
 from flows.parameters import DaskAddress, Heads, PredictionsFolder, StoreUrl, Videos, Workers
-from flows.run import Run
 from flows.score import choose_heads, score_found
-from tasks import refuse_twins
-from tasks.index_videos import ready_videos
+from tasks.extract import refuse_twins
+from tasks.extract.index_videos import ready_videos
+from tasks.results.write_predictions import read_record
 from tasks.units import MAX_TRIES, Unit
-from tasks.write_predictions import read_record
 
 _LINES_SHOWN = 20
 

@@ -6,27 +6,27 @@ from typing import Annotated
 
 from pydantic import Field, validate_call
 
-from data_contracts.bundles import Bundle, list_bundles, require_bundle
 from data_contracts.errors import InputError
-from data_contracts.layout import VIDEO_SUFFIXES
-from data_contracts.locations import (
+from data_contracts.files.locations import (
     Location,
     entries_of,
     forget_listings,
     is_file_or_lost_link,
     reading_inputs,
 )
-from data_contracts.urls import StoreParameter
-from flows.console import print_line, print_table
+from data_contracts.files.urls import StoreParameter
+from data_contracts.store.bundles import Bundle, list_bundles, require_bundle
+from data_contracts.vocabulary import VIDEO_SUFFIXES
+from flows.engine.console import print_line, print_table
+from flows.engine.run import Run
 from flows.extract import DEFAULT_BACKBONE, Extracted, extract_videos
 from flows.parameters import DaskAddress, Heads, PredictionsFolder, Videos, Workers
-from flows.run import Run
-from tasks import predict_outputs
-from tasks.crop_faces import crop_params_of
-from tasks.embed_faces import BackboneChoice
-from tasks.subject_features import find_features
-from tasks.write_predictions import write_predictions
-from tasks.zero_shot_head import provide_zero_shot_head
+from tasks.extract.crop_faces import crop_params_of
+from tasks.extract.embed_faces import BackboneChoice
+from tasks.fit import predict_outputs
+from tasks.fit.subject_features import find_features
+from tasks.fit.zero_shot_head import provide_zero_shot_head
+from tasks.results.write_predictions import write_predictions
 
 
 @dataclass(frozen=True)

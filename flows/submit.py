@@ -5,16 +5,17 @@ from typing import Annotated
 
 from pydantic import Field, validate_call
 
-from data_contracts.bundles import Bundle, find_bundle, list_bundles, require_bundle
-from data_contracts.editions import EditionName, rows_by
+from data_contracts.challenge.editions import EditionName, rows_by
 from data_contracts.errors import InputError, printable
-from data_contracts.locations import Location, forget_listings, reading_inputs
+from data_contracts.files.locations import Location, forget_listings, reading_inputs
+from data_contracts.store.bundles import Bundle, find_bundle, list_bundles, require_bundle
 from data_contracts.vocabulary import TaskName
-from flows.console import print_line, print_table
+from flows.engine.console import print_line, print_table
+from flows.engine.run import Run, SomeFailedError
 from flows.parameters import DaskAddress, StoreUrl, TestList, Workers
-from flows.run import Run, SomeFailedError
-from tasks import predict_outputs, write_submission
-from tasks.subject_features import find_features
+from tasks.fit import predict_outputs
+from tasks.fit.subject_features import find_features
+from tasks.results import write_submission
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import platformdirs
 
 from data_contracts.errors import InputError
-from models.catalogue import (
+from models.weight_files.catalogue import (
     BRANCH,
     ORIGIN,
     PublishedWeights,
@@ -126,7 +126,7 @@ def _place(source: Path, published: PublishedWeights, target: Path, *, verified:
     """Write the usable form under a temporary name, then rename it."""
     try:
         # Needs torch, which a worker that only looks for weights should not import.
-        from models.weight_conversion import convert_weights
+        from models.weight_files.conversion import convert_weights
 
         data = convert_weights(source, published, verified=verified) if published.convertible else source.read_bytes()
     except ValueError as error:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_contracts.bundles import Bundle, find_bundle, write_bundle
 from data_contracts.errors import InputError, StoreError
-from data_contracts.store import Store
+from data_contracts.store.bundles import Bundle, find_bundle, write_bundle
+from data_contracts.store.store import Store
 from tasks.units import Pending, UnitReport
 
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from data_contracts.errors import InputError, StoreError
-from data_contracts.manifest import Failure, Manifest, UnitKey
 from data_contracts.schemas import Dataset
-from data_contracts.store import Store
+from data_contracts.store.manifest import Failure, Manifest, UnitKey
+from data_contracts.store.store import Store
 
 # After so many tries, a unit is left alone by runs that nobody watches.
 MAX_TRIES = 3

@@ -11,17 +11,17 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.detection import DetectorParams
-from models.devices import default_device, default_engine, wait_asleep
-from models.following import FaceFollower, SearchingDetector
-from models.precision import Precision
+from models.engines.devices import default_device, default_engine, wait_asleep
+from models.engines.precision import Precision
+from models.faces.detection import DetectorParams
+from models.faces.following import FaceFollower, SearchingDetector
 
 if TYPE_CHECKING:
-    from models.backbones import Backbone
-    from models.backbones_cpu import CpuBackbone
-    from models.backbones_gpu import GpuBackbone
-    from models.mtcnn import FaceDetector
-    from models.mtcnn_cpu import CpuFaceDetector
+    from models.backbones.cpu import CpuBackbone
+    from models.backbones.gpu import GpuBackbone
+    from models.backbones.network import Backbone
+    from models.faces.mtcnn import FaceDetector
+    from models.faces.mtcnn_cpu import CpuFaceDetector
 
 logger = logging.getLogger(__name__)
 _lock = threading.Lock()
@@ -37,10 +37,10 @@ def _detector(params: DetectorParams, owner: int) -> "FaceDetector | CpuFaceDete
     engine = default_engine()
     logger.info("detector: %s on %s", engine, default_device())
     if engine == "openvino":
-        from models.mtcnn_cpu import CpuFaceDetector
+        from models.faces.mtcnn_cpu import CpuFaceDetector
 
         return CpuFaceDetector(params)
-    from models.mtcnn import FaceDetector
+    from models.faces.mtcnn import FaceDetector
 
     wait_asleep()
     return FaceDetector(params, device=default_device())
@@ -53,15 +53,15 @@ def _backbone(
     path, engine = Path(weights) if weights else None, default_engine()
     logger.info("backbone %s: %s on %s", name, engine, default_device())
     if engine == "openvino":
-        from models.backbones_cpu import CpuBackbone
+        from models.backbones.cpu import CpuBackbone
 
         return CpuBackbone(name, weights=path, precision=precision)
     if default_device() == "cuda":
-        from models.backbones_gpu import GpuBackbone
+        from models.backbones.gpu import GpuBackbone
 
         wait_asleep()
         return GpuBackbone(name, weights=path, precision=precision)
-    from models.backbones import load_backbone
+    from models.backbones.network import load_backbone
 
     return load_backbone(name, weights=path, precision=precision)
 

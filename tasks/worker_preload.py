@@ -6,15 +6,15 @@ threads is not one to fork.
 
 import importlib
 
-from models.devices import has_gpu_driver
-from models.openvino_networks import has_openvino
+from models.engines.devices import has_gpu_driver
+from models.engines.openvino import has_openvino
 
 _STAGES = ("index_videos", "crop_faces", "assign_subjects", "embed_faces")
 
 for _stage in _STAGES:
-    importlib.import_module(f"tasks.{_stage}")
+    importlib.import_module(f"tasks.extract.{_stage}")
 # To ask for GPUs would start the driver, which does not outlive a fork.
 if not has_gpu_driver() and has_openvino():
-    from models.mtcnn_cpu import load_kernels
+    from models.faces.mtcnn_cpu import load_kernels
 
     load_kernels()

@@ -42,7 +42,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session")
 def portraits() -> list[np.ndarray]:
-    from tasks.generate_demo_data import load_portraits
+    from tasks.demo.generate import load_portraits
 
     return load_portraits()
 

@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator
 
-from data_contracts.locations import location
+from data_contracts.files.locations import location
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def s3_environment(address: str) -> dict[str, str]:
 
 def use_s3(address: str) -> None:
     """Let this process use the server at an address, whichever it used before; connections are kept by process."""
-    from data_contracts.s3_patience import PatientS3FileSystem
+    from data_contracts.files.s3_patience import PatientS3FileSystem
 
     os.environ.update(s3_environment(address))
     PatientS3FileSystem.clear_instance_cache()

@@ -8,11 +8,11 @@ One process does every OF-th video from PART on; so many processes side by side 
 import sys
 from pathlib import Path
 
-from data_contracts.layout import DataLayout, find_data, subjects_of_videos
-from data_contracts.store import Store
+from data_contracts.challenge.layout import DataLayout, find_data, subjects_of_videos
+from data_contracts.store.store import Store
 from flows.extract import DEFAULT_BACKBONE
-from models.tracking import TrackingParams
-from tasks import assign_subjects, crop_faces, embed_faces, index_videos
+from models.faces.tracking import TrackingParams
+from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
 from tasks.units import run_unit
 
 

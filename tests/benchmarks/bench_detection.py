@@ -12,10 +12,10 @@ import recipe
 from clips import open_clips
 from pairs import Pair, run_script
 
-from models.detection import Detections, DetectorParams
-from models.following import FaceFollower
-from models.mtcnn_cpu import CpuFaceDetector
-from models.tracking import iou
+from models.faces.detection import Detections, DetectorParams
+from models.faces.following import FaceFollower
+from models.faces.mtcnn_cpu import CpuFaceDetector
+from models.faces.tracking import iou
 
 _THREADS = 2
 _GROUP = DetectorParams().search_every_frames

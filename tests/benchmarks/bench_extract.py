@@ -18,11 +18,11 @@ from clips import open_clips
 from pairs import Pair, run_script
 from PIL import Image
 
-from data_contracts.store import Store
+from data_contracts.store.store import Store
 from flows.extract import extract
-from models.backbone_specs import get_spec
-from models.backbones import load_backbone
-from tasks.subject_features import find_features, read_features
+from models.backbones.network import load_backbone
+from models.backbones.registry import get_spec
+from tasks.fit.subject_features import find_features, read_features
 
 QUICK = False
 _WORKERS = 2

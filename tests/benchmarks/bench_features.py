@@ -15,13 +15,15 @@ from clips import moving_portraits, open_clips
 from pairs import Pair, run_script
 from PIL import Image
 
-from data_contracts.video import VideoIndex, index_video, read_segment
-from models.backbone_specs import get_spec
-from models.backbones import build_network, load_backbone
-from models.backbones_cpu import CpuBackbone
-from models.openvino_networks import supported_precision
-from models.precision import Precision
-from tasks.crop_faces import chunk_frames_of
+from data_contracts.video.frames import read_segment
+from data_contracts.video.index import VideoIndex
+from data_contracts.video.packets import index_video
+from models.backbones.cpu import CpuBackbone
+from models.backbones.network import build_network, load_backbone
+from models.backbones.registry import get_spec
+from models.engines.openvino import supported_precision
+from models.engines.precision import Precision
+from tasks.extract.crop_faces import chunk_frames_of
 
 ALLOCATORS = ("default", "tuned")
 _THREADS = 2

@@ -18,11 +18,11 @@ import numpy as np
 from made_up_rows import WIDTH, make_rows
 from pairs import Pair, run_script
 
-from models.feature_rows import TrainingRows
-from models.metrics import score_branch
-from models.precision import native_precision
-from models.recipes import get_recipe
-from models.training import fit_seeds
+from models.engines.precision import native_precision
+from models.heads.feature_rows import TrainingRows
+from models.heads.fitting import fit_seeds
+from models.heads.metrics import score_branch
+from models.heads.recipes import get_recipe
 
 ROWS, EPOCHS = 135_686, 20
 

@@ -19,15 +19,15 @@ from pathlib import Path
 from generated_store import fill_store, make_videos
 from pairs import Pair, run_script
 
-from data_contracts.store import Store
+from data_contracts.store.store import Store
 from flows.extract import DEFAULT_BACKBONE
 from infra.worker_processes import WORKER_ENVIRONMENT
-from tasks import predict_outputs
-from tasks.embed_faces import BackboneChoice
-from tasks.generate_demo_data import DemoDataParams, generate_demo_data
-from tasks.subject_features import find_features
+from tasks.demo.generate import DemoDataParams, generate_demo_data
+from tasks.extract.embed_faces import BackboneChoice
+from tasks.fit import predict_outputs
+from tasks.fit.subject_features import find_features
+from tasks.fit.zero_shot_head import provide_zero_shot_head
 from tasks.units import run_unit
-from tasks.zero_shot_head import provide_zero_shot_head
 
 WORKERS, VIDEOS, SUBJECTS = 2, 8, 600
 QUICK = False

@@ -6,8 +6,8 @@ import numpy as np
 from pairs import Pair, run_script
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-from models.smoothing import Method, interpolate_missing, smooth
-from models.thresholds import GRID, grid_thresholds, optimal_thresholds
+from models.decisions.smoothing import Method, interpolate_missing, smooth
+from models.decisions.thresholds import GRID, grid_thresholds, optimal_thresholds
 
 UNITS = 12
 # Rows of the AU validation set; frames and videos of the AU and expression validation videos together.

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from pairs import Pair, run_script
 
-from data_contracts.manifest import Manifest, UnitKey
 from data_contracts.schemas import features_dataset
-from data_contracts.store import Store
-from tasks.embed_faces import _features_table
-from tasks.subject_features import FeaturesVariant, read_features
+from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
+from tasks.extract.embed_faces import _features_table
+from tasks.fit.subject_features import FeaturesVariant, read_features
 
 ROWS, WIDTH, CLASSES, SUBJECT_ROWS = 100_000, 1280, tuple("abcdefgh"), 1000
 BATCH = 64  # frames that ``embed_faces`` hands over at a time

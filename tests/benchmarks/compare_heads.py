@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data_contracts.annotations import read_annotations
-from data_contracts.store import Store
+from data_contracts.challenge.annotations import read_annotations
+from data_contracts.store.store import Store
 from data_contracts.vocabulary import EXPRESSIONS
-from models.crops import decode_jpeg
-from models.feature_rows import TrainingRows
-from models.metrics import score_branch
-from models.recipes import get_recipe
-from models.training import fit_seeds
-from tasks.embed_faces import subjects_of_source
-from tasks.subject_features import find_features
-from tasks.training_rows import gather_rows
+from models.faces.crops import decode_jpeg
+from models.heads.feature_rows import TrainingRows
+from models.heads.fitting import fit_seeds
+from models.heads.metrics import score_branch
+from models.heads.recipes import get_recipe
+from tasks.extract.embed_faces import subjects_of_source
+from tasks.fit.subject_features import find_features
+from tasks.fit.training_rows import gather_rows
 
 PIXELS = 16
 

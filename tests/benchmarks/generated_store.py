@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.schemas import FACES, FRAMES, SUBJECTS, VIDEOS, Dataset, features_dataset
-from data_contracts.store import Store
-from models.backbone_specs import get_spec
-from models.tracking import TrackingParams
-from tasks import assign_subjects, crop_faces, embed_faces, index_videos
-from tasks.embed_faces import BackboneChoice
+from data_contracts.store.store import Store
+from models.backbones.registry import get_spec
+from models.faces.tracking import TrackingParams
+from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
+from tasks.extract.embed_faces import BackboneChoice
 from tasks.units import Product, Unit, write_product
 
 FRAMES_PER_VIDEO = 4

@@ -17,12 +17,12 @@ from typing import Any
 
 from generated_store import make_videos
 
-from data_contracts.manifest import Manifest, UnitKey
-from data_contracts.store import Store
+from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
 from flows.extract import DEFAULT_BACKBONE
-from models.tracking import TrackingParams
-from tasks import assign_subjects, crop_faces, embed_faces, index_videos
-from tasks.embed_faces import BackboneChoice
+from models.faces.tracking import TrackingParams
+from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
+from tasks.extract.embed_faces import BackboneChoice
 from tasks.units import Unit
 
 PROGRAM = str(Path(sys.executable).with_name("affwild2"))

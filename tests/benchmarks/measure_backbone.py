@@ -16,15 +16,15 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from data_contracts.bundles import require_bundle
-from data_contracts.store import Store
+from data_contracts.store.bundles import require_bundle
+from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
-from models.allocator import keep_freed_memory
-from models.backbones import load_backbone
-from models.crops import decode_jpeg
-from models.metrics import confusion_matrix
-from models.pretraining_recipes import get_pretraining
-from tasks.pretrain_backbone import WEIGHTS_FILE, PretrainingChoice, split_of
+from models.backbones.network import load_backbone
+from models.engines.allocator import keep_freed_memory
+from models.faces.crops import decode_jpeg
+from models.heads.metrics import confusion_matrix
+from models.pretraining.recipes import get_pretraining
+from tasks.pretrain.pretrain_backbone import WEIGHTS_FILE, PretrainingChoice, split_of
 
 FIVE = ("Neutral", "Happiness", "Surprise", "Sadness", "Anger")
 OTHERS = {"Disgust", "Fear"}

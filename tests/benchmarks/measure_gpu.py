@@ -24,16 +24,17 @@ from facenet_pytorch import MTCNN
 from PIL import Image
 from torch import nn
 
-from data_contracts.video import index_video, read_segment
-from models.backbone_specs import get_spec
-from models.backbone_weights import resize_to_square
-from models.backbones import build_network, load_backbone, normalise, run_early_layers, run_late_layers
-from models.backbones_gpu import GpuBackbone, folded
-from models.detection import DetectorParams
-from models.mtcnn import FaceDetector
-from models.precision import Precision
-from models.tracking import iou
-from tasks import crop_faces
+from data_contracts.video.frames import read_segment
+from data_contracts.video.packets import index_video
+from models.backbones.gpu import GpuBackbone, folded
+from models.backbones.network import build_network, load_backbone, normalise, run_early_layers, run_late_layers
+from models.backbones.registry import get_spec
+from models.backbones.weights import resize_to_square
+from models.engines.precision import Precision
+from models.faces.detection import DetectorParams
+from models.faces.mtcnn import FaceDetector
+from models.faces.tracking import iou
+from tasks.extract import crop_faces
 
 _NETWORKS = ("tf_efficientnet_b0", "tf_efficientnet_b2", "emotion_lite0")
 _THREADS = 16

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_contracts.store import Store
-from data_contracts.video import index_video
-from models.tracking import TrackingParams
-from tasks import assign_subjects, crop_faces, embed_faces, index_videos, worker_models
+from data_contracts.store.store import Store
+from data_contracts.video.packets import index_video
+from models.faces.tracking import TrackingParams
+from tasks import worker_models
+from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
 from tasks.units import run_unit
 
 _BACKBONE = "emotion_lite0"

@@ -17,14 +17,14 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from data_contracts.store import Store
-from data_contracts.video import read_segment
-from models.tracking import assign_subjects, track_faces
-from tasks import assign_subjects as assign_stage
-from tasks import crop_faces, embed_faces, index_videos
-from tasks.generate_demo_data import load_portraits
+from data_contracts.store.store import Store
+from data_contracts.video.frames import read_segment
+from models.faces.tracking import assign_subjects, track_faces
+from tasks.demo.generate import load_portraits
+from tasks.extract import assign_subjects as assign_stage
+from tasks.extract import crop_faces, embed_faces, index_videos
+from tasks.extract.video_index_rows import read_video_index
 from tasks.units import run_unit
-from tasks.video_index_rows import read_video_index
 
 _FPS, _SECONDS, _WIDTH, _HEIGHT = 25, 10, 1920, 1080
 _SEGMENT_FRAMES = 128

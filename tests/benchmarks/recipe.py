@@ -14,8 +14,8 @@ from facenet_pytorch import MTCNN
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from models.backbone_specs import BackboneSpec
-from models.backbones import Backbone
+from models.backbones.network import Backbone
+from models.backbones.registry import BackboneSpec
 
 BATCH = 96
 

@@ -17,10 +17,10 @@ import numpy as np
 from made_up_rows import WIDTH, make_rows
 from numpy.lib.format import open_memmap
 
-from models.feature_rows import TrainingRows
-from models.precision import native_precision
-from models.recipes import get_recipe
-from models.training import fit_seeds
+from models.engines.precision import native_precision
+from models.heads.feature_rows import TrainingRows
+from models.heads.fitting import fit_seeds
+from models.heads.recipes import get_recipe
 
 PART = 65_536
 

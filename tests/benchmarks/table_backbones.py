@@ -11,10 +11,10 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from models.backbone_specs import get_spec
-from models.backbones import build_network, load_backbone
-from models.export import export_backbone
-from models.exported import compare_export
+from models.backbones.network import build_network, load_backbone
+from models.backbones.registry import get_spec
+from models.weight_files.export import export_backbone
+from models.weight_files.exported import compare_export
 
 NAMES = ("mobilenet_v1", "tf_efficientnet_b0", "tf_efficientnet_b2", "efficientnet_lite0", "emotion_lite0")
 

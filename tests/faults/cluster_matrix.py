@@ -20,7 +20,7 @@ import av
 import numpy as np
 import psutil
 
-from tasks.generate_demo_data import DemoDataParams, generate_demo_data
+from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tests.faults.disturbances import finished_units
 from tests.faults.hand_started import ROOT, HandStarted, hand_started, writes_in
 from tests.faults.hosts import THIS_MACHINE, Host, Switched, end_session, reason_for_no_namespaces, switched_hosts

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.generate_demo_data import DemoDataParams, generate_demo_data
+from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tests.faults.disturbances import VICTIMS, Victim, disturb
 
 STAGES = {

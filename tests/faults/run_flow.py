@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from flows.command_ends import run_flow
+from flows.commands.ends import run_flow
 
 if __name__ == "__main__":
     try:

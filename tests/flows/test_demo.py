@@ -2,8 +2,8 @@ import csv
 import json
 import re
 
-from data_contracts.store import Store
-from models.detection import DetectorParams
+from data_contracts.store.store import Store
+from models.faces.detection import DetectorParams
 
 
 def test_every_stage_ran_and_only_the_corrupt_file_failed(demo):

@@ -9,7 +9,7 @@ import re
 import asyncpg
 import pytest
 
-from data_contracts.store import Store
+from data_contracts.store.store import Store
 from tests.postgres_server import serving_postgres
 from tests.prefect_service import serving_prefect
 from tests.video_factory import VideoSpec, write_video

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from data_contracts.errors import InputError
-from data_contracts.store import Store
+from data_contracts.store.store import Store
 from tests.faults.interruption_matrix import data_bytes
 from tests.flows.conftest import run_command
 from tests.video_factory import VideoSpec, write_video

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import InputError
-from data_contracts.store import Store
+from data_contracts.store.store import Store
+from flows.engine.run import SomeFailedError
 from flows.extract import extract
-from flows.run import SomeFailedError
-from tasks import crop_faces
-from tasks.generate_demo_data import DemoDataParams, generate_demo_data
+from tasks.demo.generate import DemoDataParams, generate_demo_data
+from tasks.extract import crop_faces
 
 DATASETS = ("videos", "frames", "faces", "subjects", "features")
 

@@ -1,11 +1,11 @@
 import json
 import shutil
 
-from data_contracts.bundles import list_bundles, read_file
-from data_contracts.store import Store
+from data_contracts.store.bundles import list_bundles, read_file
+from data_contracts.store.store import Store
 from flows.fit import fit
-from models.detection import DetectorParams
-from tasks.predict_outputs import load_head
+from models.faces.detection import DetectorParams
+from tasks.fit.predict_outputs import load_head
 
 
 def details(store, name):

@@ -7,15 +7,16 @@ import wave
 
 import pytest
 
-from data_contracts.bundles import require_bundle
-from data_contracts.editions import HEADERS
+from data_contracts.challenge.editions import HEADERS
 from data_contracts.errors import InputError
-from data_contracts.store import Store
+from data_contracts.store.bundles import require_bundle
+from data_contracts.store.store import Store
+from flows.engine.run import Run, SomeFailedError
 from flows.extract import extract
 from flows.fit import fit
-from flows.run import Run, SomeFailedError
-from tasks import crop_faces, import_labels, index_videos
-from tasks.generate_demo_data import DemoDataParams, generate_demo_data
+from tasks.demo.generate import DemoDataParams, generate_demo_data
+from tasks.extract import crop_faces, index_videos
+from tasks.fit import import_labels
 from tests.video_factory import VideoSpec, write_huge_picture, write_video
 
 

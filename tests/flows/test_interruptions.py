@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
-from data_contracts.store import Store
-from data_contracts.store_claim import claim_store
+from data_contracts.store.lock import claim_store
+from data_contracts.store.store import Store
 from flows.extract import extract
-from tasks.generate_demo_data import DemoDataParams, generate_demo_data
+from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tests.faults.disturbances import disturb, finished_units
 from tests.faults.interruption_matrix import CODES, arguments_of, data_bytes
 

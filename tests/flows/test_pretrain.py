@@ -2,7 +2,7 @@ import pytest
 from PIL import Image
 
 from data_contracts.errors import InputError
-from data_contracts.store import Store
+from data_contracts.store.store import Store
 from flows.pretrain import pretrain
 from tests.faults.disturbances import disturb
 from tests.flows.conftest import run_command

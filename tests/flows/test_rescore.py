@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
-from data_contracts.bundles import list_bundles, read_file, write_bundle
 from data_contracts.errors import InputError
-from data_contracts.locations import location
-from data_contracts.store import Store
-from flows.forget import forget
+from data_contracts.files.locations import location
+from data_contracts.store.bundles import list_bundles, read_file, write_bundle
+from data_contracts.store.store import Store
+from flows.commands.forget import forget
+from flows.engine.run import SomeFailedError
 from flows.rescore import rescore
-from flows.run import SomeFailedError
 from tests.flows.conftest import run_command
 from tests.video_factory import VideoSpec, cut_file, write_video
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
-from data_contracts.editions import ABAW3_TEST_LISTS
-from data_contracts.locations import location
+from data_contracts.challenge.editions import ABAW3_TEST_LISTS
+from data_contracts.files.locations import location
+from flows.commands.status import print_status
+from flows.commands.verify import verify_named
 from flows.extract import extract
 from flows.fit import fit
-from flows.status import print_status
 from flows.submit import submit
-from flows.verify import verify_named
-from tasks.generate_demo_data import DemoDataParams, generate_demo_data
+from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tests.faults.interruption_matrix import data_bytes
 
 

@@ -3,11 +3,11 @@
 import pytest
 from distributed import Client
 
-from data_contracts.locations import location
-from flows.command_ends import guarded
+from data_contracts.files.locations import location
+from flows.commands.ends import guarded
+from flows.commands.status import print_status
 from flows.score import score
-from flows.status import print_status
-from tasks.generate_demo_data import DemoDataParams, generate_demo_data
+from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tests.flaky_s3 import (
     CUT_ANSWER,
     CUT_BEFORE,

@@ -7,7 +7,7 @@ import pytest
 
 from data_contracts.errors import InputError
 from flows.score import find_videos, score
-from models.detection import DetectorParams
+from models.faces.detection import DetectorParams
 
 
 def test_any_video_to_parquet_and_csv(demo, store_copy, tmp_path, dask_address):

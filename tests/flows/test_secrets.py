@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.locations import location
+from data_contracts.files.locations import location
 from tests.flows.conftest import run_command
 from tests.s3_server import s3_environment
 from tests.video_factory import VideoSpec, write_video

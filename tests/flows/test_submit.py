@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_contracts.bundles import list_bundles
-from data_contracts.editions import ABAW3_TEST_LISTS
+from data_contracts.challenge.editions import ABAW3_TEST_LISTS
+from data_contracts.challenge.verification import verify_submission
 from data_contracts.errors import InputError
-from data_contracts.manifest import UnitKey
-from data_contracts.store import Store
-from data_contracts.verification import verify_submission
-from flows.run import SomeFailedError
+from data_contracts.store.bundles import list_bundles
+from data_contracts.store.manifest import UnitKey
+from data_contracts.store.store import Store
+from flows.engine.run import SomeFailedError
 from flows.submit import submit
 
 

@@ -15,24 +15,25 @@ import pyarrow as pa
 import torch
 from safetensors.torch import save
 
-from data_contracts.annotations import read_annotations
-from data_contracts.bundles import Bundle
-from data_contracts.editions import HEADERS, submission_header
-from data_contracts.layout import find_data, list_crops, subjects_of_videos
-from data_contracts.manifest import Failure, Manifest, UnitKey
+from data_contracts.challenge.annotations import read_annotations
+from data_contracts.challenge.editions import HEADERS, submission_header
+from data_contracts.challenge.layout import find_data, list_crops, subjects_of_videos
+from data_contracts.challenge.test_lists import read_test_list
+from data_contracts.challenge.verification import verify_submission
 from data_contracts.schemas import FRAMES
-from data_contracts.store import Store
-from data_contracts.test_lists import read_test_list
-from data_contracts.verification import verify_submission
-from data_contracts.video import index_video, read_segment
+from data_contracts.store.bundles import Bundle
+from data_contracts.store.manifest import Failure, Manifest, UnitKey
+from data_contracts.store.store import Store
+from data_contracts.video.frames import read_segment
+from data_contracts.video.packets import index_video
 from data_contracts.vocabulary import TaskName
-from models.backbones import load_backbone
-from models.crops import decode_jpeg, encode_jpeg
-from models.heads import BranchConfig, Head, HeadConfig, head_from_bytes, head_to_bytes
-from models.pickled_tensors import read_pickled_tensors
-from models.postprocessing import untuned_postprocessing
+from models.backbones.network import load_backbone
+from models.decisions.postprocessing import untuned_postprocessing
+from models.faces.crops import decode_jpeg, encode_jpeg
+from models.heads.head import BranchConfig, Head, HeadConfig, head_from_bytes, head_to_bytes
+from models.weight_files.pickled_tensors import read_pickled_tensors
+from tasks.results.write_submission import load_postprocessing
 from tasks.units import Product, write_product
-from tasks.write_submission import load_postprocessing
 from tests.video_factory import VideoSpec, write_video
 
 

@@ -7,13 +7,13 @@ import threading
 import pytest
 import torch
 
-import models.catalogue
+import models.weight_files.catalogue
 import tasks.fetch_weights
 from data_contracts.errors import InputError
-from models.backbone_specs import get_spec
-from models.backbones import build_network, load_backbone
-from models.catalogue import CATALOGUE, git_blob_id
-from tasks.embed_faces import BackboneChoice
+from models.backbones.network import build_network, load_backbone
+from models.backbones.registry import get_spec
+from models.weight_files.catalogue import CATALOGUE, git_blob_id
+from tasks.extract.embed_faces import BackboneChoice
 from tasks.fetch_weights import convert_file, fetch_weights, installed_path
 
 NAME = "enet_b0_8_best_vgaf"
@@ -50,8 +50,8 @@ def server(tmp_path, monkeypatch):
     torch.save(build_network(get_spec(NAME)), source)
     published = dataclasses.replace(CATALOGUE[NAME], blob_id=git_blob_id(source))
     monkeypatch.setitem(CATALOGUE, NAME, published)
-    monkeypatch.setattr(models.catalogue, "_ENTRIES", (published,))
-    monkeypatch.setitem(models.catalogue._BY_BACKBONE, NAME, published)
+    monkeypatch.setattr(models.weight_files.catalogue, "_ENTRIES", (published,))
+    monkeypatch.setitem(models.weight_files.catalogue._BY_BACKBONE, NAME, published)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         running.content, running.status, running.cuts, running.ranges = source.read_bytes(), 200, 0, []
         threading.Thread(target=running.serve_forever, daemon=True).start()

@@ -2,9 +2,9 @@ import pyarrow as pa
 import pytest
 
 from data_contracts.errors import InputError
-from data_contracts.manifest import Failure, UnitKey
 from data_contracts.schemas import FRAMES
-from data_contracts.store import Store
+from data_contracts.store.manifest import Failure, UnitKey
+from data_contracts.store.store import Store
 from tasks.units import Product, Unit, remove_unplanned, run_unit, split_pending
 
 

@@ -3,8 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from models.detection import DetectorParams
-from models.devices import default_device
+from models.engines.devices import default_device
+from models.faces.detection import DetectorParams
 from tasks import worker_models
 from tasks.worker_models import follow_faces, get_backbone, get_detector
 

@@ -3,13 +3,13 @@ import sys
 
 import pytest
 
-from models.devices import has_gpu_driver
+from models.engines.devices import has_gpu_driver
 
 CODE = """
 import sys
 import infra.worker_imports
 import tasks.worker_preload
-from models.cascade_kernels import integrate, pool_boxes, suppress
+from models.faces.cascade_kernels import integrate, pool_boxes, suppress
 assert integrate.signatures and pool_boxes.signatures and suppress.signatures
 unwanted = {"torch", "openvino", "prefect", "pandas", "scipy.optimize"} & set(sys.modules)
 sys.exit(f"imported {unwanted}" if unwanted else 0)

@@ -1,0 +1,1 @@
+"""The organisers' layout and files: editions, annotations, test lists, submissions, verification."""

@@ -1,0 +1,109 @@
+"""Editions of the challenge: their tasks, the headers of their files, and the names of their folders and lists.
+
+ABAW3 wants one file per subject for a single task; since ABAW5 there is one file, whose rows are those of a sample file
+that the organisers hand out. Multi-task learning has had one file with listed rows from the start.
+"""
+
+import re
+from typing import Literal, get_args
+
+from data_contracts.errors import InputError
+from data_contracts.files.locations import Location
+from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, TaskName
+
+EditionName = Literal["abaw3", "abaw4", "abaw5", "abaw6", "abaw7", "abaw8"]
+RowsBy = Literal["subject", "frame"]
+EDITIONS: tuple[EditionName, ...] = get_args(EditionName)
+
+TASKS_OF_EDITION: dict[EditionName, tuple[TaskName, ...]] = {
+    "abaw3": ("expr", "va", "au", "mtl"),
+    "abaw4": ("mtl",),
+    "abaw5": ("expr", "va", "au"),
+    "abaw6": ("expr", "va", "au"),
+    "abaw7": ("mtl",),
+    "abaw8": ("expr", "va", "au"),
+}
+# First lines of annotation files, and of ABAW3's submission files.
+HEADERS: dict[TaskName, str] = {
+    "expr": ",".join(EXPRESSIONS),
+    "va": "valence,arousal",
+    "au": ",".join(ACTION_UNITS),
+    "mtl": "image,valence,arousal,expression,aus",
+}
+VALUE_COLUMNS: dict[TaskName, int] = {"expr": 1, "va": 2, "au": 12, "mtl": 15}
+
+# Names as ABAW3 has them; how later editions call the same things, the patterns below know.
+ABAW3_FOLDERS: dict[TaskName, str] = {
+    "expr": "EXPR_Classification_Challenge",
+    "va": "VA_Estimation_Challenge",
+    "au": "AU_Detection_Challenge",
+    "mtl": "MTL_Challenge",
+}
+ABAW3_TEST_LISTS: dict[TaskName, str] = {
+    "expr": "Expression_Classification_Challenge_test_set_release.txt",
+    "va": "Valence_Arousal_Estimation_Challenge_test_set_release.txt",
+    "au": "Action_Unit_Detection_Challenge_test_set_release.txt",
+    "mtl": "Multi_Task_Learning_Challenge_test_set_release.txt",
+}
+_CHALLENGE_FOLDERS: dict[TaskName, re.Pattern[str]] = {
+    "expr": re.compile(r"expr(ession)?_(classification|recognition)_challenge", re.IGNORECASE),
+    "va": re.compile(r"(va|valence_arousal)_estimation_challenge", re.IGNORECASE),
+    "au": re.compile(r"(au|action_unit)_detection_challenge", re.IGNORECASE),
+    "mtl": re.compile(r"(mtl|multi_task_learning)_challenge", re.IGNORECASE),
+}
+_RELEASES: tuple[tuple[TaskName, str], ...] = (
+    ("expr", r"expression_(classification|recognition)_challenge_test_set_release\.txt"),
+    ("va", r"valence_arousal_estimation_challenge_test_set_release\.txt"),
+    ("au", r"action_unit_detection_challenge_test_set_release\.txt"),
+    ("mtl", r"(multi_task_learning|mtl)_challenge_test_set_release\.txt|mtl\.txt"),
+)
+_SAMPLE = r"cvpr_\d+th_abaw_{}_test_set_(sample|example)\.txt"
+_TEST_LISTS: dict[TaskName, re.Pattern[str]] = {
+    task: re.compile(rf"{release}|{_SAMPLE.format(task)}", re.IGNORECASE) for task, release in _RELEASES
+}
+_EDITION_IN_NAME = re.compile(r"cvpr_(\d+)th_abaw", re.IGNORECASE)
+
+
+def challenge_of_folder(name: str) -> TaskName | None:
+    """The task whose annotations a folder of that name holds, in any edition."""
+    return next((task for task, pattern in _CHALLENGE_FOLDERS.items() if pattern.fullmatch(name)), None)
+
+
+def task_of_test_list(name: str) -> TaskName | None:
+    """The task whose test list or sample file has that name, in any edition."""
+    return next((task for task, pattern in _TEST_LISTS.items() if pattern.fullmatch(name)), None)
+
+
+def rows_by(edition: EditionName, task: TaskName) -> RowsBy:
+    """Whether a submission has a file per subject, or one file with a row per listed frame."""
+    return "subject" if edition == "abaw3" and task != "mtl" else "frame"
+
+
+def submission_header(task: TaskName, by: RowsBy) -> str:
+    """First line of a submission file."""
+    return HEADERS[task] if by == "subject" or task == "mtl" else f"image_location,{HEADERS[task]}"
+
+
+def edition_of_list(path: Location, task: TaskName, by: RowsBy) -> EditionName:
+    """The edition that a test list is of, by its name; where that does not tell, the latest that it can be."""
+    if by == "subject":
+        return "abaw3"
+    if task == "mtl":
+        prefixes: dict[str, EditionName] = {"multi_task_": "abaw3", "mtl_challenge_": "abaw4"}
+        return next((e for prefix, e in prefixes.items() if path.name.lower().startswith(prefix)), "abaw7")
+    found = _EDITION_IN_NAME.match(path.name)
+    fitting = [e for e in EDITIONS if task in TASKS_OF_EDITION[e] and rows_by(e, task) == by]
+    return next((e for e in fitting if found and e == f"abaw{found[1]}"), fitting[-1])
+
+
+def check_edition(edition: EditionName, task: TaskName, by: RowsBy, path: Location) -> None:
+    """That an edition has the task, and that the list at ``path`` is of its kind.
+
+    Raises:
+        InputError: it has not, or is not.
+    """
+    if task not in TASKS_OF_EDITION[edition]:
+        raise InputError(f"{edition}: expected one of its tasks ({', '.join(TASKS_OF_EDITION[edition])}), got {task}")
+    if rows_by(edition, task) != by:
+        kinds = {"subject": "a list of subjects", "frame": "a list of frames (the organisers' sample file)"}
+        raise InputError(f"{path}: expected {kinds[rows_by(edition, task)]} for {edition} {task}, got {kinds[by]}")

@@ -1,0 +1,256 @@
+"""What lies where: the organisers' folders as the editions distribute them, or just a folder of videos."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from data_contracts.challenge.annotations import MTL_FILES
+from data_contracts.challenge.editions import ABAW3_FOLDERS, challenge_of_folder, task_of_test_list
+from data_contracts.errors import InputError
+from data_contracts.files.locations import (
+    ListedFile,
+    Location,
+    entries_of,
+    forget_listings,
+    is_file_or_lost_link,
+    list_many,
+    reading_inputs,
+)
+from data_contracts.vocabulary import MAX_FRAME, SUBJECT_SIDES, VIDEO_SUFFIXES, TaskName, video_of_subject
+
+# The organisers hand out videos and crops in batches; releases since ABAW5 add those of fifty more videos.
+_BATCH = r"batch_?\d+|new_?vid(?:eo)?s|(?:cropped_(?:aligned_)?)?new_50_vids"
+_VIDEO_FOLDER = re.compile(rf"videos|{_BATCH}", re.IGNORECASE)
+_BATCH_FOLDER = re.compile(_BATCH, re.IGNORECASE)
+_CROP_FOLDERS = {
+    "cropped": "cropped",
+    "faces": "cropped",
+    "cropped_new_50_vids": "cropped",
+    "cropped_aligned": "cropped_aligned",
+    "cropped_aligned_new_50_vids": "cropped_aligned",
+}
+_CROP_NAME = re.compile(r"(\d{5,9})\.jpe?g", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class DataLayout:
+    """What was found below a root, of whatever edition.
+
+    Attributes:
+        videos: stem -> file.
+        crops: source name -> folders of subject folders.
+        annotations: task -> the challenge's folder.
+        test_lists: task -> lists of subjects or frames, by name.
+    """
+
+    root: Location
+    videos: dict[str, Location] = field(default_factory=dict)
+    crops: dict[str, tuple[Location, ...]] = field(default_factory=dict)
+    annotations: dict[TaskName, Location] = field(default_factory=dict)
+    test_lists: dict[TaskName, tuple[Location, ...]] = field(default_factory=dict)
+
+    def annotations_of(self, task: TaskName) -> Location:
+        """The challenge's folder of a task.
+
+        Raises:
+            InputError: there is none.
+        """
+        if task not in self.annotations:
+            found = ", ".join(sorted(self.annotations)) or "none"
+            raise InputError(
+                f"{self.root}: expected annotations of {task} (a folder such as {ABAW3_FOLDERS[task]}) here or one "
+                f"level down, found: {found}"
+            )
+        return self.annotations[task]
+
+
+class Crop(NamedTuple):
+    """A file that shows a subject in a frame: where it lies, and its state as in ``locations.file_state``."""
+
+    frame: int
+    path: str
+    state: list[Any]
+
+
+@dataclass(frozen=True)
+class CropFolder:
+    """Crops of all subjects, by subject, ascending; and how many files are not crops, by subject."""
+
+    subjects: dict[str, list[Crop]]
+    other_files: dict[str, int]
+
+
+def find_data(root: Location) -> DataLayout:
+    """Look for videos, crops, annotations and test lists below a folder.
+
+    Raises:
+        InputError: no such folder, nothing of use in it, two videos with one stem, or S3 does not answer.
+    """
+    with reading_inputs(root):
+        forget_listings(root)
+        return _find_data(root)
+
+
+def _find_data(root: Location) -> DataLayout:
+    if not root.is_dir():
+        problem = "a file" if root.exists() else "nothing"
+        raise InputError(f"{root}: expected a folder with videos, crops or annotations, found {problem} there")
+    inside = [root, *_folders_of(root)]
+    layout = DataLayout(
+        root,
+        _find_videos(_video_folders(root)) or _find_videos([root]),
+        _find_crops(root),
+        _find_annotations(inside),
+        _find_test_lists(inside),
+    )
+    if not (layout.videos or layout.crops or layout.annotations):
+        kinds = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise InputError(
+            f"{root}: expected videos ({kinds}) here or in videos/, or crops in cropped/, or annotations; found none"
+        )
+    return layout
+
+
+def _folders_in(folder: Location) -> list[Location]:
+    try:
+        return [path for path in entries_of(folder) if path.is_dir() and not path.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder that can be read, got: {error.strerror}") from error
+
+
+def _video_folders(root: Location) -> list[Location]:
+    folders = [path for path in _folders_in(root) if _VIDEO_FOLDER.fullmatch(path.name) and not _is_crops(path)]
+    return folders + [path for folder in folders for path in _folders_in(folder) if _BATCH_FOLDER.fullmatch(path.name)]
+
+
+def _is_crops(folder: Location) -> bool:
+    return folder.name.lower() in _CROP_FOLDERS
+
+
+def _find_crops(root: Location) -> dict[str, tuple[Location, ...]]:
+    found: dict[str, tuple[Location, ...]] = {}
+    for folder in filter(_is_crops, _folders_in(root)):
+        batches = [path for path in _folders_in(folder) if _BATCH_FOLDER.fullmatch(path.name)]
+        source = _CROP_FOLDERS[folder.name.lower()]
+        found[source] = (*found.get(source, ()), folder, *batches)
+    return found
+
+
+def _find_videos(folders: list[Location]) -> dict[str, Location]:
+    found: dict[str, Location] = {}
+    for folder in folders:
+        for path in entries_of(folder):
+            if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith("."):
+                continue
+            if not is_file_or_lost_link(path):
+                continue
+            if path.stem in found:
+                raise InputError(f"{path}: expected one video per name, found also {found[path.stem]}; rename one")
+            found[path.stem] = path
+    return found
+
+
+def _find_annotations(folders: list[Location]) -> dict[TaskName, Location]:
+    found: dict[TaskName, Location] = {}
+    for folder in folders:
+        task = challenge_of_folder(folder.name)
+        if task is None and any((folder / name).is_file() for names in MTL_FILES.values() for name in names):
+            task = "mtl"
+        if task:
+            found.setdefault(task, folder)
+    return found
+
+
+def _find_test_lists(folders: list[Location]) -> dict[TaskName, tuple[Location, ...]]:
+    found: dict[TaskName, tuple[Location, ...]] = {}
+    for folder in folders:
+        for path in entries_of(folder):
+            task = task_of_test_list(path.name)
+            if task and path.is_file():
+                found[task] = (*found.get(task, ()), path)
+    return found
+
+
+def _folders_of(root: Location) -> list[Location]:
+    """Folders one and two levels down, but for those of videos and crops: these hold very many files."""
+    folders = [path for path in _folders_in(root) if not (_is_crops(path) or _VIDEO_FOLDER.fullmatch(path.name))]
+    return folders + [deeper for folder in folders for deeper in _folders_in(folder)]
+
+
+def list_crops(folders: Sequence[Location]) -> CropFolder:
+    """All crops ``<subject>/<frame>.jpg`` below some folders.
+
+    Raises:
+        InputError: there is no subject folder with a crop, or a subject's crops lie in two folders.
+    """
+    subjects: dict[str, list[Crop]] = {}
+    others: dict[str, int] = {}
+    with reading_inputs(folders[0]):
+        found = _subject_folders(folders)
+        listed = list_many(found.values())
+    for name, files in zip(found, listed, strict=True):
+        crops, other = _crops_among(files)
+        if crops:
+            subjects[name] = sorted(crops)
+        if other:
+            others[name] = other
+    if not subjects:
+        raise InputError(f"{folders[0]}: expected folders <subject>/00001.jpg, found no crop")
+    return CropFolder(subjects, others)
+
+
+def _subject_folders(folders: Sequence[Location]) -> dict[str, Location]:
+    found: dict[str, Location] = {}
+    for folder in folders:
+        for entry in _folders_in(folder):
+            if entry in folders:
+                continue
+            if entry.name in found:
+                raise InputError(
+                    f"{entry}: expected the crops of a subject in one folder, found also {found[entry.name]}"
+                )
+            found[entry.name] = entry
+    return dict(sorted(found.items()))
+
+
+def _crops_among(files: Mapping[str, ListedFile]) -> tuple[list[Crop], int]:
+    crops, other = [], 0
+    for name, file in files.items():
+        match = _CROP_NAME.fullmatch(name)
+        if match and 1 <= int(match[1]) <= MAX_FRAME:
+            crops.append(Crop(int(match[1]), file.path, file.state))
+        else:
+            other += 1
+    return crops, other
+
+
+def subjects_of_videos(layout: DataLayout) -> Mapping[str, tuple[str, ...]]:
+    """Videos with two subjects, left first: those of which annotations, test lists or crops name either side."""
+    with reading_inputs(layout.root):
+        return _subjects_of_videos(layout)
+
+
+def _subjects_of_videos(layout: DataLayout) -> Mapping[str, tuple[str, ...]]:
+    names = {name for folders in layout.crops.values() for name in _subject_folders(folders)}
+    for task, folder in layout.annotations.items():
+        pattern = "*.txt" if task == "mtl" else "*/*.txt"
+        names |= {path.stem for path in folder.glob(pattern)}
+    lists = [path for paths in layout.test_lists.values() for path in paths]
+    if "mtl" in layout.annotations:
+        lists += layout.annotations["mtl"].glob("*.txt")
+    for path in lists:
+        names |= _names_in(path)
+    sided = {video_of_subject(name) for name in names if name.endswith(SUBJECT_SIDES)}
+    return {video: tuple(video + side for side in SUBJECT_SIDES) for video in sorted(sided)}
+
+
+def _names_in(path: Location) -> set[str]:
+    """Subjects that the lines of a list name: ``subject`` or ``subject/00001.jpg,...``."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return {line.split(",", 1)[0].split("/", 1)[0].strip() for line in lines}
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file's name is text; on disk it may be any bytes."""
+    return not any("\udc80" <= c <= "\udcff" for c in name)

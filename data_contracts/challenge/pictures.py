@@ -1,0 +1,112 @@
+"""Labelled pictures of faces: a table of labels, AffectNet's CSV, or a folder with one folder per person."""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_contracts.challenge.text_files import read_lines
+from data_contracts.errors import InputError
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+PICTURE_EXPRESSIONS = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
+# AffectNet's ids (Mollahosseini et al. 2017, section 3.2); 8 to 10 are "none", "uncertain" and "no face".
+_AFFECTNET_IDS = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt")
+_AFFECTNET_PATH = "subDirectory_filePath"
+_AFFECTNET_BOX = ("face_x", "face_y", "face_width", "face_height")
+_NAMES = {name.lower(): name for name in PICTURE_EXPRESSIONS}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture and what is known of it; None where nothing is.
+
+    Attributes:
+        path: of the file.
+        identity: who it shows.
+        expression: one of ``PICTURE_EXPRESSIONS``.
+        valence_arousal: two values in -1..1.
+        box_xyxy_px: the face, where somebody has drawn it.
+    """
+
+    path: Path
+    identity: str | None = None
+    expression: str | None = None
+    valence_arousal: tuple[float, float] | None = None
+    box_xyxy_px: tuple[float, float, float, float] | None = None
+
+
+def read_pictures(data: Path, *, images: Path | None = None) -> list[Picture]:
+    """Pictures of a labels file (``image[,identity][,expression][,valence,arousal]``), AffectNet's CSV, or a folder.
+
+    ``images``: folder to which the names in a file are relative; the file's own folder if not given. In a folder, each
+    inner folder is a person, named after it.
+
+    Raises:
+        InputError: nothing of the kind is there, or a line cannot be read; it says which line.
+    """
+    if data.is_dir():
+        return _from_folder(data)
+    if not data.is_file():
+        raise InputError(f"{data}: expected a CSV file with labels or a folder of people, found nothing there")
+    rows = csv.DictReader(read_lines(data, "a CSV file with labels"))
+    header = set(rows.fieldnames or ())
+    if not header & {"image", _AFFECTNET_PATH}:
+        got = ", ".join(rows.fieldnames or ("nothing",))[:80]
+        raise InputError(f"{data}: expected a column image (or AffectNet's {_AFFECTNET_PATH}) in line 1, got {got}")
+    parse = _from_affectnet if _AFFECTNET_PATH in header else _from_labels
+    folder, pictures = images or data.parent, []
+    for number, row in enumerate(rows, start=2):
+        try:
+            pictures.append(parse(folder, row))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{data}, line {number}: {error}") from error
+    if not pictures:
+        raise InputError(f"{data}: expected a line per picture, found only the header")
+    return pictures
+
+
+def _from_folder(root: Path) -> list[Picture]:
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [
+        Picture(path, identity=folder.name)
+        for folder in folders
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+    ]
+    if not found:
+        kinds = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise InputError(f"{root}: expected one folder per person with pictures ({kinds}) inside, found none")
+    return found
+
+
+def _from_labels(folder: Path, row: dict[str, str]) -> Picture:
+    if not row["image"]:
+        raise ValueError("expected the name of a picture, got nothing")
+    name = row.get("expression") or None
+    if name is not None and name.strip().lower() not in _NAMES:
+        raise ValueError(f"expected one of {', '.join(_NAMES)}, got {name!r}")
+    return Picture(
+        folder / row["image"],
+        row.get("identity") or None,
+        _NAMES[name.strip().lower()] if name else None,
+        _pair(row),
+    )
+
+
+def _from_affectnet(folder: Path, row: dict[str, str]) -> Picture:
+    x, y, width, height = (float(row[name]) for name in _AFFECTNET_BOX)
+    number = int(row["expression"])
+    if not 0 <= number <= 10:
+        raise ValueError(f"expected an expression from 0 to 10, got {number}")
+    expression = _AFFECTNET_IDS[number] if number < len(_AFFECTNET_IDS) else None
+    return Picture(folder / row[_AFFECTNET_PATH], None, expression, _pair(row), (x, y, x + width, y + height))
+
+
+def _pair(row: dict[str, str]) -> tuple[float, float] | None:
+    """Valence and arousal; None where a value is missing or outside -1..1 (AffectNet writes -2)."""
+    if not row.get("valence") or not row.get("arousal"):
+        return None
+    valence, arousal = float(row["valence"]), float(row["arousal"])
+    known = all(math.isfinite(value) and -1 <= value <= 1 for value in (valence, arousal))
+    return (valence, arousal) if known else None

@@ -1,0 +1,117 @@
+"""What is to be predicted: the organisers' lists of subjects, or of frames (sample files, multi-task lists)."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_contracts.challenge.editions import RowsBy
+from data_contracts.challenge.text_files import read_lines
+from data_contracts.errors import InputError
+from data_contracts.files.locations import Location
+
+_IMAGE = re.compile(r"([^/\\]+)/(\d{1,9})\.(?:jpe?g|png)", re.IGNORECASE)
+_HEADERS = ("image", "image_location")
+
+
+@dataclass(frozen=True, eq=False)
+class TestList:
+    """Subjects in the order of the list and, if it lists frames, its rows.
+
+    Attributes:
+        subjects: each once, in the order in which they first appear.
+        images: the rows' names as the list writes them (``subject/00001.jpg``), in its order; names may repeat, so
+            that only the position is a key. Empty for a list of subjects.
+        subject_of_row: int ``[n]``, position in ``subjects``.
+        frame_of_row: int ``[n]``, 1-based.
+    """
+
+    __test__ = False
+
+    path: Location
+    subjects: tuple[str, ...]
+    images: tuple[str, ...] = field(default=(), repr=False)
+    subject_of_row: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32), repr=False)
+    frame_of_row: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32), repr=False)
+
+    @property
+    def rows_by(self) -> RowsBy:
+        """``frame`` if rows are listed, ``subject`` if names are."""
+        return "frame" if self.images else "subject"
+
+
+def read_test_list(path: Location) -> TestList:
+    """A list of any edition; which kind it is, its first line tells.
+
+    Of a row of a sample file only the name counts: ABAW5 leaves the values empty, ABAW6 fills in dummies.
+
+    Raises:
+        InputError: not a text file, nothing in it, a line that is neither a subject nor ``subject/00001.jpg``, a name
+            that could lead out of a folder, or a subject twice in a list of subjects.
+    """
+    lines = _lines(path)
+    first = next(lines, None)
+    if first is None:
+        raise InputError(f"{path}: expected one subject or frame a line, found none")
+    if first[1] in _HEADERS:
+        return _frames(path, lines)
+    if "/" in first[1]:
+        return _frames(path, _chained(first, lines))
+    return _subjects(path, _chained(first, lines))
+
+
+def _chained(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    yield first
+    yield from rest
+
+
+def _lines(path: Location) -> Iterator[tuple[int, str]]:
+    """(line number, text before the first comma) of lines that are not blank."""
+    for number, line in enumerate(read_lines(path, "a test list"), start=1):
+        if name := line.split(",", 1)[0].strip():
+            yield number, name
+        elif line.strip():
+            raise InputError(f"{path}: line {number}: expected a name first, got {line.strip()[:80]!r}")
+
+
+def _subjects(path: Location, lines: Iterator[tuple[int, str]]) -> TestList:
+    line_of: dict[str, int] = {}
+    for number, name in lines:
+        if not is_plain_name(name):
+            raise InputError(f"{path}: line {number}: expected the name of a subject, got {name[:80]!r}")
+        if name in line_of:
+            raise InputError(
+                f"{path}: line {number}: expected each subject once, got {name!r} also in line {line_of[name]}"
+            )
+        line_of[name] = number
+    return TestList(path, tuple(line_of))
+
+
+def _frames(path: Location, lines: Iterator[tuple[int, str]]) -> TestList:
+    images: list[str] = []
+    subjects: dict[str, int] = {}
+    subject_of_row: list[int] = []
+    frame_of_row: list[int] = []
+    for number, name in lines:
+        match = _IMAGE.fullmatch(name)
+        if not match or int(match[2]) < 1 or not (match[1] in subjects or is_plain_name(match[1])):
+            raise InputError(f"{path}: line {number}: expected subject/00001.jpg, got {name[:80]!r}")
+        images.append(name)
+        subject_of_row.append(subjects.setdefault(match[1], len(subjects)))
+        frame_of_row.append(int(match[2]))
+    if not images:
+        raise InputError(f"{path}: expected rows subject/00001.jpg, found none")
+    rows = np.array(subject_of_row, np.int32), np.array(frame_of_row, np.int32)
+    return TestList(path, tuple(subjects), tuple(images), *rows)
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a subject's name can be a file name and nothing more: no separator, no climbing, nothing hidden."""
+    return (
+        0 < len(name.encode("utf-8", "surrogateescape")) <= 200
+        and name[0] not in ".-"
+        and name == name.strip()
+        and not any(c in "/\\\0" or not c.isprintable() for c in name)
+    )

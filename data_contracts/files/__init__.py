@@ -1,0 +1,1 @@
+"""One file layer for local disks and S3."""

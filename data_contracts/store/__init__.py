@@ -1,0 +1,1 @@
+"""The store: datasets, manifests, fingerprints, bundles, lock."""

@@ -1,0 +1,197 @@
+"""Folders into which videos arrive: what lies in them now, and which files have come to rest.
+
+What is scored of them, and when, is the business of ``flows``.
+"""
+
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_contracts.errors import InputError
+from data_contracts.files.locations import (
+    Location,
+    file_state,
+    forget_listings,
+    is_file_or_lost_link,
+    is_remote,
+    reading_inputs,
+)
+from data_contracts.store.sealed_json import from_sealed_json, to_sealed_json
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import VIDEO_SUFFIXES
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+SEEN_FOLDER = "_arriving"
+# A file that is not remembered waits until its own time is old enough.
+_MOST_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True)
+class VideoListing:
+    """Videos below some folders.
+
+    Attributes:
+        videos: stem -> file.
+        twins: stem -> files that share it, of which none is in ``videos``.
+        unreadable: folders that could not be listed, with the cause.
+    """
+
+    videos: dict[str, Location] = field(default_factory=dict)
+    twins: dict[str, tuple[Location, ...]] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) -> VideoListing:
+    """Video files, and those of all folders and their sub-folders, but for hidden ones and those in ``leave_out``.
+
+    A link that leads nowhere counts as a video: whoever opens it says so. A folder may be empty. On S3, where there are
+    no folders but only names that begin alike, a prefix under which nothing lies counts as an empty one.
+
+    Raises:
+        InputError: a path does not exist, is a folder that cannot be listed, or is a file that is no video; or S3 does
+            not answer.
+    """
+    found: dict[str, dict[str, Location]] = {}
+    unreadable: list[str] = []
+    for place in places:
+        with reading_inputs(place):
+            forget_listings(place)
+            for file in _videos_at(place, leave_out, unreadable):
+                found.setdefault(file.stem, {})[_identity(file)] = file
+    alone = {stem: next(iter(files.values())) for stem, files in found.items() if len(files) == 1}
+    twins = {stem: tuple(sorted(files.values(), key=str)) for stem, files in found.items() if len(files) > 1}
+    return VideoListing(dict(sorted(alone.items())), dict(sorted(twins.items())), unreadable)
+
+
+def _identity(file: Location) -> str:
+    return str(file) if is_remote(file) else os.path.realpath(str(file))
+
+
+def _videos_at(place: Location, leave_out: Collection[str], unreadable: list[str]) -> Iterator[Location]:
+    if isinstance(place, Path) and place.is_dir():
+        try:
+            with os.scandir(place):
+                pass
+        except OSError as error:
+            raise InputError(f"{place}: expected a folder that can be read, got: {error.strerror}") from error
+        yield from _videos_below(place, {os.path.realpath(path) for path in leave_out}, unreadable)
+    elif isinstance(place, Path) and not place.exists():
+        raise InputError(f"{place}: expected a folder of videos or a video file, found nothing there")
+    elif place.suffix.lower() in VIDEO_SUFFIXES and place.is_file():
+        yield place
+    elif not isinstance(place, Path):
+        yield from _videos_under(place, leave_out)
+    else:
+        kinds = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise InputError(f"{place}: expected a folder of videos or a video file ({kinds}), got another file")
+
+
+def _videos_under(prefix: "UPath", leave_out: Collection[str]) -> Iterator[Location]:
+    """Videos of a whole prefix, listed in one go: a thousand names a request, however many folders they lie in."""
+    root = prefix.path.rstrip("/") + "/"
+    skipped = tuple(place.removeprefix("s3://").rstrip("/") + "/" for place in leave_out)
+    for name in prefix.fs.find(prefix.path):
+        relative = name.removeprefix(root)
+        is_hidden = any(part.startswith(".") for part in relative.split("/"))
+        if not (is_hidden or name.startswith(skipped)) and Path(name).suffix.lower() in VIDEO_SUFFIXES:
+            yield prefix / relative
+
+
+def _videos_below(folder: Path, skipped: Collection[str], unreadable: list[str]) -> Iterator[Location]:
+    def note(error: OSError) -> None:
+        unreadable.append(f"{error.filename}: {error.strerror}")
+
+    for where, folders, names in os.walk(folder, onerror=note):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(where, name)) not in skipped
+        )
+        for name in sorted(names):
+            path = Path(where, name)
+            if path.suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".") and is_file_or_lost_link(path):
+                yield path
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Videos (stem -> file) that have come to rest, and those that may still be written to, with what tells."""
+
+    settled: dict[str, Location]
+    waiting: dict[str, tuple[Location, str]]
+
+
+def split_settled(
+    store: Store, videos: Mapping[str, Location], *, roots: Sequence[Location], settle_seconds: float, now: float
+) -> Arrivals:
+    """Which files are at rest: last changed ``settle_seconds`` ago by their own time, or seen unchanged for as long.
+
+    A file whose time lies ahead of ``now`` (s since 1970; clocks of two machines differ) can only show by the latter.
+    What is too young to tell by its time is remembered in the store until the next call for the same roots. A file
+    that is gone counts as settled: whoever opens it says so. So do those on S3, where a file appears when it is whole.
+    """
+    place = _seen_path(roots)
+    before = _read_seen(store, place)
+    seen: dict[str, list[float]] = {}
+    waiting: dict[str, tuple[Location, str]] = {}
+    for stem, path in videos.items():
+        if is_remote(path):
+            continue
+        size, mtime_ns = file_state(path)
+        age_seconds = now - mtime_ns / 1e9
+        if size < 0 or age_seconds >= settle_seconds:
+            continue
+        *state, first_seen = before.get(str(path), [-1, -1, now])
+        if state != [size, mtime_ns] or first_seen > now:
+            first_seen = now
+        seen[str(path)] = [size, mtime_ns, first_seen]
+        if now - first_seen < settle_seconds or first_seen == now:
+            waiting[stem] = path, _what_tells(size, age_seconds)
+    if seen != before:
+        _write_seen(store, place, seen)
+    return Arrivals({stem: path for stem, path in videos.items() if stem not in waiting}, waiting)
+
+
+def _what_tells(size: int, age_seconds: float) -> str:
+    ago = f"changed {age_seconds:.0f} s ago" if age_seconds >= 0 else f"changed {-age_seconds:.0f} s in the future"
+    return f"{size:,} bytes, {ago}"
+
+
+def _seen_path(roots: Sequence[Location]) -> str:
+    name = "\n".join(sorted(ascii(path if is_remote(path) else os.path.abspath(str(path))) for path in roots))
+    return f"{SEEN_FOLDER}/{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
+
+
+def _read_seen(store: Store, place: str) -> dict[str, list[float]]:
+    return dict((from_sealed_json(store.files.read_many([place])[0]) or {}).get("seen", {}))
+
+
+def _write_seen(store: Store, place: str, seen: Mapping[str, list[float]]) -> None:
+    if seen:
+        store.write_bytes(place, to_sealed_json({"seen": dict(list(seen.items())[-_MOST_REMEMBERED:])}))
+    else:
+        store.remove(place)
+
+
+def forget_seen(store: Store, stem: str) -> int:
+    """Remove all that is remembered of files of that stem; how many there were."""
+    gone = 0
+    for name in store.list_folder(SEEN_FOLDER):
+        place = f"{SEEN_FOLDER}/{name}"
+        seen = _read_seen(store, place)
+        kept = {path: state for path, state in seen.items() if Path(path).stem != stem}
+        if kept != seen:
+            gone += len(seen) - len(kept)
+            _write_seen(store, place, kept)
+    return gone
+
+
+def names_seen(store: Store) -> set[str]:
+    """Stems of all files that are remembered."""
+    places = [f"{SEEN_FOLDER}/{name}" for name in store.list_folder(SEEN_FOLDER)]
+    return {Path(path).stem for place in places for path in _read_seen(store, place)}

@@ -1,0 +1,102 @@
+"""Small results that are a handful of files: heads, post-processing, submissions. The manifest is written last.
+
+Tables in partitions are units (``store``); a bundle is one folder whose files only make sense together.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from data_contracts.errors import InputError
+from data_contracts.store.sealed_json import from_sealed_json, to_sealed_json
+from data_contracts.store.store import Store
+
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A finished folder: fingerprint of what it was made from, digests of its files, and facts about it."""
+
+    folder: str
+    fingerprint: str
+    files: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name: the id by which people call it."""
+        return self.folder.rsplit("/", 1)[-1]
+
+
+def write_bundle(
+    store: Store, folder: str, files: dict[str, bytes], *, fingerprint: str, details: dict[str, Any]
+) -> Bundle:
+    """Write the files, then the manifest that makes them a bundle."""
+    for name, data in files.items():
+        store.write_bytes(f"{folder}/{name}", data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    bundle = Bundle(folder, fingerprint, digests, details)
+    write_manifest(store, bundle)
+    return bundle
+
+
+def write_manifest(store: Store, bundle: Bundle) -> None:
+    """Write what makes some files a bundle, or take the place of what did."""
+    store.write_bytes(f"{bundle.folder}/{_MANIFEST}", to_sealed_json(asdict(bundle)))
+
+
+def read_manifest(store: Store, folder: str) -> Bundle | None:
+    """What the manifest in a folder says, whether its files are whole or not; None if there is none."""
+    try:
+        found = from_sealed_json(store.read_bytes(f"{folder}/{_MANIFEST}"))
+        return None if found is None else Bundle(folder, found["fingerprint"], found["files"], found["details"])
+    except (FileNotFoundError, NotADirectoryError, KeyError):
+        return None
+
+
+def written_at(store: Store, bundle: Bundle) -> float:
+    """When a bundle was finished, in seconds since 1970, as the store's files tell."""
+    return store.written_at(f"{bundle.folder}/{_MANIFEST}")
+
+
+def find_bundle(store: Store, folder: str) -> Bundle | None:
+    """The bundle in a folder, or None if there is none or it is not whole."""
+    bundle = read_manifest(store, folder)
+    if bundle is None:
+        return None
+    try:
+        whole = all(_digest(store, folder, name) == digest for name, digest in bundle.files.items())
+    except FileNotFoundError:
+        return None
+    return bundle if whole else None
+
+
+def list_bundles(store: Store, kind: str) -> list[Bundle]:
+    """All whole bundles of one kind (``heads``, ``postprocessing``, ``submissions``), by name."""
+    found = (find_bundle(store, f"{kind}/{name}") for name in store.list_folder(kind))
+    return [bundle for bundle in found if bundle]
+
+
+def require_bundle(store: Store, kind: str, name: str) -> Bundle:
+    """The bundle of that name, or the only one whose name starts with it.
+
+    Raises:
+        InputError: there is none, or several.
+    """
+    bundles = list_bundles(store, kind)
+    matches = [b for b in bundles if b.name == name] or [b for b in bundles if name and b.name.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    names = ", ".join(b.name for b in (matches or bundles)) or "none"
+    problem = "several match" if matches else "not found"
+    raise InputError(f"{kind}: expected the name of one in {store.url}, got {name!r}: {problem}; there: {names}")
+
+
+def read_file(store: Store, bundle: Bundle, name: str) -> bytes:
+    """One file of a bundle."""
+    return store.read_bytes(f"{bundle.folder}/{name}")
+
+
+def _digest(store: Store, folder: str, name: str) -> str:
+    return hashlib.sha256(store.read_bytes(f"{folder}/{name}")).hexdigest()

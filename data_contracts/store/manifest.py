@@ -1,0 +1,159 @@
+"""What is known of one unit of work: where it lies, from what it was made, and whether it is whole."""
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from data_contracts.store.sealed_json import from_sealed_json, to_sealed_json
+
+# What a path, a Hive reader or a URL would take for something else. Letters of all scripts stay as they are: escaped,
+# they would soon be longer than a file name may be. A leading dot or underscore hides a file from Hive readers; "." and
+# ".." would climb.
+_SPECIAL = re.compile(r"""[^\w\-.+@()\[\],~]|^[._]""")
+_PREFIX = "_manifest-"
+_FAILURE_PREFIX = "_failed-"
+_SUFFIX = ".json"
+
+
+@dataclass(frozen=True, order=True)
+class UnitKey:
+    """Where one unit lies: dataset, Hive partitions in order, and the part within them.
+
+    Names may hold any character; in paths they are percent-encoded, which Hive readers undo.
+    """
+
+    dataset: str
+    partitions: tuple[tuple[str, str], ...] = ()
+    part: str = "00000"
+
+    @property
+    def folder(self) -> str:
+        """Folder relative to the store, without a trailing slash."""
+        return "/".join([self.dataset, *(f"{key}={_encode(value)}" for key, value in self.partitions)])
+
+    @property
+    def manifest_path(self) -> str:
+        """The manifest's path relative to the store."""
+        return f"{self.folder}/{_PREFIX}{_encode(self.part)}{_SUFFIX}"
+
+    @property
+    def failure_path(self) -> str:
+        """Where the cause lies if the unit's last try failed."""
+        return f"{self.folder}/{_FAILURE_PREFIX}{_encode(self.part)}{_SUFFIX}"
+
+    def part_path(self, fingerprint: str) -> str:
+        """The data file's path relative to the store: two fingerprints never share a name."""
+        return f"{self.folder}/part-{_encode(self.part)}-{fingerprint[:8]}.parquet"
+
+    def value(self, partition: str) -> str:
+        """Value of one partition key.
+
+        Raises:
+            KeyError: the unit has no such partition.
+        """
+        return dict(self.partitions)[partition]
+
+    @property
+    def item(self) -> str:
+        """The video or subject that the unit is of; the dataset's name if it is of neither."""
+        places = dict(self.partitions)
+        return places.get("video") or places.get("subject") or self.dataset
+
+    def __str__(self) -> str:
+        """For people: ``video1 segment 00002``."""
+        names = [value for key, value in self.partitions if key not in ("source", "backbone", "head")]
+        return " ".join(names or [self.dataset]) + ("" if self.part == "00000" else f" part {self.part}")
+
+
+def key_of_manifest_path(path: str) -> UnitKey | None:
+    """The unit whose manifest or failure note lies at ``path`` (relative to the store), or None."""
+    *folders, name = path.split("/")
+    prefix = next((p for p in (_PREFIX, _FAILURE_PREFIX) if name.startswith(p)), None)
+    if prefix is None or not name.endswith(_SUFFIX) or not folders:
+        return None
+    if any("=" not in folder for folder in folders[1:]):
+        return None
+    pairs = tuple((key, _decode(value)) for key, value in (folder.split("=", 1) for folder in folders[1:]))
+    return UnitKey(folders[0], pairs, _decode(name[len(prefix) : -len(_SUFFIX)]))
+
+
+def is_failure_path(path: str) -> bool:
+    """Whether the file notes a failure rather than a finished unit."""
+    return path.rsplit("/", 1)[-1].startswith(_FAILURE_PREFIX)
+
+
+def _encode(name: str) -> str:
+    return _SPECIAL.sub(lambda found: "".join(f"%{byte:02X}" for byte in _bytes_of(found[0])), name)
+
+
+def _bytes_of(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _decode(name: str) -> str:
+    return unquote(name, errors="surrogateescape")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Written last, beside the data: the unit exists if and only if its manifest does and matches.
+
+    Attributes:
+        fingerprint: of everything that the bytes depend on.
+        identity: what later stages depend on; the fingerprint unless a stage knows better (a video's own digest).
+        part: file name of the data, in the manifest's folder.
+        part_bytes: its size in bytes.
+        rows: rows in it.
+        counts: rows or items per status.
+        seconds: wall time that the unit took.
+        details: small facts that later planning needs (frame count, last frame, ...).
+    """
+
+    fingerprint: str
+    identity: str
+    part: str
+    part_bytes: int
+    rows: int
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """UTF-8 JSON, one field a line, sealed."""
+        return to_sealed_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Manifest | None":
+        """The manifest, or None if the bytes are not one, or not as it was written: such a unit counts as not done."""
+        values = from_sealed_json(data)
+        try:
+            return None if values is None else cls(**values)
+        except TypeError:
+            return None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a unit's last try failed, kept beside the place where its data would lie.
+
+    ``tries``: how many runs have tried it with this fingerprint and failed for a cause of its own. Notes of versions
+    that did not count say nothing of it: one.
+    """
+
+    fingerprint: str
+    cause: str
+    tries: int = 1
+
+    def to_json(self) -> bytes:
+        """UTF-8 JSON, sealed."""
+        return to_sealed_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Failure | None":
+        """The note, or None if the bytes are not one."""
+        values = from_sealed_json(data)
+        try:
+            return None if values is None else cls(**values)
+        except TypeError:
+            return None

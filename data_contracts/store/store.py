@@ -1,0 +1,263 @@
+"""The store: one URL under which every dataset lies in Hive-style partitions of Parquet.
+
+Here is how files become visible whole or not at all, and how units are found again. What is in them is the business
+of ``schemas``; which units there should be, of the stages.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_contracts.errors import InputError
+from data_contracts.files.local import LocalFiles
+from data_contracts.files.locations import FileState, Location, location
+from data_contracts.files.s3 import S3Files
+from data_contracts.files.urls import check_no_credentials
+from data_contracts.schemas import Dataset, check_schema
+from data_contracts.store.kept_manifests import KeptManifests
+from data_contracts.store.manifest import Failure, Manifest, UnitKey, is_failure_path, key_of_manifest_path
+from data_contracts.store.manifest_index import ManifestCache
+from data_contracts.store.row_groups import ROW_GROUP_ROWS, in_row_groups, read_row_group
+
+
+class Store:
+    """All data under one URL: a plain path, ``file://`` or ``s3://``.
+
+    Raises:
+        InputError: the URL is none of these, or it holds credentials.
+        StoreError: (from every method) a request to S3 failed for good.
+    """
+
+    def __init__(self, url: str | Location) -> None:
+        self.url = str(url)
+        check_no_credentials(self.url, what="store")
+        place = location(url)
+        self.is_local = isinstance(place, Path)
+        self.files = LocalFiles(str(place)) if isinstance(place, Path) else S3Files(str(place))
+        self._read_before = ManifestCache(None if self.is_local else KeptManifests(str(place)))
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        return Store, (self.url,)
+
+    def locate(self, path: str) -> str:
+        """What a person would type to find ``path`` (relative to the store)."""
+        return self.files.locate(path)
+
+    @property
+    def place(self) -> str:
+        """The store's root, the same from wherever it is looked at: an absolute path or a URL."""
+        return self.locate("").rstrip("/")
+
+    def check_reachable(self) -> None:
+        """Say at once if the store's bucket does not answer, before any work.
+
+        Raises:
+            StoreError: wrong bucket, credentials or address.
+        """
+        self.files.check_reachable()
+
+    # -- whole files -------------------------------------------------------------------------------------------------
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Put a file in its place at once: a reader sees the old one or the new one, never a part."""
+        with self.files.replacing(path) as file:
+            file.write(data)
+
+    def read_bytes(self, path: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        return self.files.read(path)
+
+    def exists(self, path: str) -> bool:
+        """Whether a file or folder is there."""
+        return self.files.exists(path)
+
+    def written_at(self, path: str) -> float:
+        """When a file was last written, in seconds since 1970 (whole ones on S3); 0 if it is not there."""
+        return self.files.written_at(path)
+
+    def list_folder(self, path: str) -> list[str]:
+        """Sorted names of what lies directly in a folder; empty if there is no such folder."""
+        return sorted(self.files.list_folder(path))
+
+    def files_below(self, folder: str) -> dict[str, FileState]:
+        """State of every file below a folder; paths relative to the store, sorted."""
+        return dict(sorted(self.files.states(folder).items()))
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder with all that is in it; nothing happens if it is not there."""
+        self.files.remove_folder(path)
+
+    def remove(self, path: str) -> None:
+        """Remove a file; nothing happens if it is not there."""
+        self.files.remove(path)
+
+    # -- units -------------------------------------------------------------------------------------------------------
+
+    def write_unit(
+        self,
+        key: UnitKey,
+        dataset: Dataset,
+        tables: Iterable[pa.Table],
+        *,
+        fingerprint: str,
+    ) -> tuple[str, int, int]:
+        """Write a unit's data, table by table, without making it exist: ``finish_unit`` does that.
+
+        Returns:
+            (part's file name, its bytes, its rows), for the manifest.
+
+        Raises:
+            ValueError: a table does not have the dataset's schema.
+        """
+        path = key.part_path(fingerprint)
+        rows = 0
+        with self.files.replacing(path) as file:
+            with pq.ParquetWriter(
+                file,
+                dataset.schema,
+                compression="none",
+                use_dictionary=[c.name for c in dataset.columns if pa.types.is_string(c.type)],
+                write_statistics=list(dataset.statistics),
+                write_page_checksum=True,
+            ) as writer:
+                for table in in_row_groups(check_schema(table, dataset) for table in tables):
+                    writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                    rows += table.num_rows
+            size = file.tell()
+        return path.rsplit("/", 1)[-1], size, rows
+
+    def finish_unit(self, key: UnitKey, manifest: Manifest) -> None:
+        """Make a unit exist: its manifest is written last; parts and failure notes of earlier tries go."""
+        self.write_bytes(key.manifest_path, manifest.to_json())
+        self.remove(key.failure_path)
+        stem = key.part_path(manifest.fingerprint).rsplit("/", 1)[-1].removesuffix(".parquet")[:-8]
+        for name in self.list_folder(key.folder):
+            is_old = name.startswith(stem) and len(name) == len(stem) + len("12345678.parquet")
+            if is_old and name != manifest.part:
+                self.remove(f"{key.folder}/{name}")
+
+    def remove_unit(self, key: UnitKey, manifest: Manifest) -> None:
+        """Make a unit not exist: first its manifest goes, then its data."""
+        self.remove(key.manifest_path)
+        self.remove(f"{key.folder}/{manifest.part}")
+
+    def note_failure(self, key: UnitKey, failure: Failure) -> None:
+        """Keep the cause of a failed try beside the place where the data would lie."""
+        self.write_bytes(key.failure_path, failure.to_json())
+
+    def manifests(self, dataset: str, **partitions: str) -> dict[UnitKey, Manifest]:
+        """Manifests of all whole units of a dataset whose leading partitions have the given values.
+
+        A unit is whole if its part is there with the size that the manifest states.
+        """
+        folder = UnitKey(dataset, tuple(partitions.items())).folder
+        return self._manifests_in(folder, self.files_below(folder))
+
+    def failures(self, dataset: str, **partitions: str) -> dict[UnitKey, Failure]:
+        """Causes of all units of a dataset whose last try failed."""
+        return self._failures_in(self.files_below(UnitKey(dataset, tuple(partitions.items())).folder))
+
+    def contents(self, dataset: str) -> tuple[dict[UnitKey, Manifest], dict[UnitKey, Failure]]:
+        """Both of a whole dataset, which is listed once; datasets may be asked for from several threads."""
+        files = self.files_below(dataset)
+        return self._manifests_in(dataset, files), self._failures_in(files)
+
+    def _manifests_in(self, folder: str, files: dict[str, FileState]) -> dict[UnitKey, Manifest]:
+        found = {}
+        for key, manifest in self._read_before.of_files(folder, files, self.files.read_many):
+            part = files.get(f"{key.folder}/{manifest.part}")
+            if part and part.size_bytes == manifest.part_bytes:
+                found[key] = manifest
+        return dict(sorted(found.items(), key=lambda item: (item[0].partitions, item[0].part)))
+
+    def _failures_in(self, files: dict[str, FileState]) -> dict[UnitKey, Failure]:
+        paths = [path for path in files if is_failure_path(path) and key_of_manifest_path(path)]
+        notes = zip(paths, self.files.read_many(paths), strict=True)
+        pairs = ((key_of_manifest_path(path), Failure.from_json(data)) for path, data in notes)
+        return dict(sorted((key, failure) for key, failure in pairs if key and failure))
+
+    def failure_of(self, key: UnitKey) -> Failure | None:
+        """Cause of one unit if its last try failed."""
+        (data,) = self.files.read_many([key.failure_path])
+        return Failure.from_json(data)
+
+    def read_unit(self, key: UnitKey, manifest: Manifest, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """A unit's rows, or some columns of them."""
+        return pa.Table.from_batches(*_batches_and_schema(self, key, manifest, columns))
+
+    def iter_unit(
+        self, key: UnitKey, manifest: Manifest, *, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """A unit's rows in batches of at most ``ROW_GROUP_ROWS``, in order, in bounded memory.
+
+        Raises:
+            InputError: the file is gone, damaged, or not what its manifest says. The unit then no longer exists, so
+                that the next run makes it again.
+        """
+        with self._reading(key, manifest) as (file, parquet):
+            missing = set(columns or ()) - set(parquet.schema_arrow.names)
+            if missing or parquet.metadata.num_rows != manifest.rows:
+                what = f"no column {', '.join(sorted(missing))}" if missing else f"{parquet.metadata.num_rows} rows"
+                raise _DamagedError(f"expected {manifest.rows} rows as its manifest says, got {what}")
+            for group in range(parquet.num_row_groups):
+                yield from read_row_group(file, parquet, group, columns)
+
+    def schema_of(self, key: UnitKey, manifest: Manifest) -> pa.Schema:
+        """Schema of a unit's file, metadata included.
+
+        Raises:
+            InputError: as ``iter_unit``.
+        """
+        with self._reading(key, manifest) as (_, parquet):
+            return parquet.schema_arrow
+
+    def distrust_unit(self, key: UnitKey, cause: str) -> InputError:
+        """Make a unit whose data are not what they should be not exist; returns what to raise."""
+        with contextlib.suppress(OSError):
+            self.remove(key.manifest_path)
+        where = self.locate(key.folder)
+        return InputError(f"{where}: {cause}; run the same command again: it will be made anew")
+
+    @contextlib.contextmanager
+    def _reading(self, key: UnitKey, manifest: Manifest) -> Iterator[tuple[IO[bytes], pq.ParquetFile]]:
+        try:
+            with (
+                self.files.opened(f"{key.folder}/{manifest.part}", manifest.part_bytes) as file,
+                pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+            ):
+                yield file, parquet
+        except (_DamagedError, FileNotFoundError, pa.ArrowException) as error:
+            raise self.distrust_unit(key, f"{manifest.part}: {_one_line(error)}") from error
+        except OSError as error:
+            # Arrow reports a checksum that does not fit as an error of input, without a number.
+            if error.errno is not None or type(error) is not OSError:
+                raise
+            raise self.distrust_unit(key, f"{manifest.part}: {_one_line(error)}") from error
+
+
+def _batches_and_schema(
+    store: Store, key: UnitKey, manifest: Manifest, columns: Sequence[str] | None
+) -> tuple[list[pa.RecordBatch], pa.Schema]:
+    schema = store.schema_of(key, manifest)
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
+    return [batch.select(schema.names) for batch in store.iter_unit(key, manifest, columns=columns)], schema
+
+
+class _DamagedError(Exception):
+    """A unit's file is not what its manifest says."""
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

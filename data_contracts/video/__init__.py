@@ -1,0 +1,1 @@
+"""Video files: frame index, decoding, limits, folders."""

@@ -1,0 +1,250 @@
+"""Index a video from its packets: exact frame numbers, time stamps and keyframes without decoding the file.
+
+The packets say which frames the decoder will give out, with two exceptions that the first pictures settle:
+frames before the first one that can be decoded never come out, and the display rotation is told with a
+decoded frame only. So the head of the file is decoded, usually one picture. Decoding a segment is the
+business of ``video_frames``.
+"""
+
+import logging
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from data_contracts.errors import InputError
+from data_contracts.video.container import (
+    check_claims,
+    decode_packets,
+    is_flush,
+    name_of,
+    open_video,
+    raise_machine_error,
+)
+from data_contracts.video.index import VideoIndex, VideoSource, even_times_seconds
+from data_contracts.video.limits import video_limits
+
+_LOGGER = logging.getLogger(__name__)
+
+# A decoder holds back at most 16 pictures (H.264 annex A.3, HEVC annex A.4). Time stamps that are further out
+# of order than this, with room for two fields a picture, jump for another reason: recordings joined without
+# mending them.
+_MAX_REORDER_FRAMES = 32
+_MAX_HEAD_PICTURES = 300
+_MP4, _AVI = "mov,mp4", "avi"
+# These hold frames in decoding order and no presentation time; what the demuxer gives as pts is a guess.
+_WITHOUT_PRESENTATION_TIME = (_AVI, "h264", "hevc")
+_REORDERING_CODECS = ("h264", "hevc")
+_MISSING_TAIL_SECONDS = 0.5
+_AV_TIME_BASE = 1_000_000
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """What the demuxer said of the packets that carry frames, in decoding order; times in the time base."""
+
+    pts: NDArray[np.int64] | None
+    dts: NDArray[np.int64] | None
+    keyframe: NDArray[np.bool_]
+    end: int | None
+    seen: int
+    damaged: int
+    stopped: str | None
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The first pictures that come out of the decoder: their time stamps, and the very first of them."""
+
+    pts: list[int]
+    picture: VideoFrame
+
+
+def index_video(source: VideoSource) -> VideoIndex:
+    """Index of the frames that a decoder gives out for a video file (path, or file opened for reading bytes).
+
+    Frames that an edit list hides and frames before the first decodable one are not counted. A file that ends
+    early is indexed as far as it goes, and ``problem`` says so.
+
+    Raises:
+        InputError: not a video, unreadable, without a single frame, or larger than ``video_limits`` allow.
+        OSError: the disk or the network failed while reading.
+    """
+    name = name_of(source)
+    check_claims(source)
+    with open_video(source) as (container, stream):
+        packets = _read_packets(container, stream, name)
+        problem = "; ".join(_problems(container, stream, packets)) or None
+        has_pts = _pts_are_presentation_times(container, stream, packets)
+    with open_video(source) as (container, stream):
+        head = _decode_head(container, stream, packets if has_pts else None)
+        if head is None:
+            detail = f" ({problem})" if problem else ""
+            raise InputError(f"{name}: expected a video with frames, got none{detail}; replace the file")
+        index = _build_index(stream, packets, head, has_pts=has_pts, problem=problem)
+    video_limits().check_duration(name, index.duration_seconds)
+    if problem:
+        _LOGGER.warning("%s: %s", name, problem)
+    return index
+
+
+def _read_packets(container: InputContainer, stream: VideoStream, name: str) -> _Packets:
+    rows: list[tuple[int | None, int | None, bool]] = []
+    end: int | None = None
+    seen, damaged, stopped = 0, 0, None
+    limits = video_limits()
+    try:
+        for packet in container.demux(stream):
+            if is_flush(packet):
+                continue
+            seen += 1
+            damaged += packet.is_corrupt
+            if packet.pts is not None:
+                after = packet.pts + (packet.duration or 0)
+                end = after if end is None else max(end, after)
+            if packet.size and not packet.is_discard:
+                rows.append((packet.pts, packet.dts, packet.is_keyframe))
+                limits.check_frames(name, len(rows))
+    except av.FFmpegError as error:
+        raise_machine_error(error, container.name)
+        stopped = str(error.strerror)
+    keyframe = np.array([row[2] for row in rows], dtype=bool)
+    pts, dts = _complete([row[0] for row in rows]), _complete([row[1] for row in rows])
+    return _Packets(pts, dts, keyframe, end, seen, damaged, stopped)
+
+
+def _complete(values: list[int | None]) -> NDArray[np.int64] | None:
+    return None if any(value is None for value in values) else np.array(values, dtype=np.int64)
+
+
+def _problems(container: InputContainer, stream: VideoStream, packets: _Packets) -> list[str]:
+    problems = []
+    if packets.stopped:
+        problems.append(f"reading stopped after {packets.seen} packets: {packets.stopped}")
+    if packets.damaged:
+        problems.append(f"{packets.damaged} damaged packets")
+    # Frame counts of headers are no promise: MP4 counts what an edit list cuts away, AVI counts places without a
+    # picture. The table of packets of MP4 is exact.
+    promised_packets = len(stream.index_entries) if container.format.name.startswith(_MP4) else 0
+    promised_seconds = _promised_seconds(container, stream)
+    found_seconds = 0.0
+    if packets.end is not None and stream.time_base:
+        found_seconds = float((packets.end - (stream.start_time or 0)) * stream.time_base)
+    if packets.seen < promised_packets:
+        problems.append(f"cut off? {promised_packets} packets promised by the container, {packets.seen} found")
+    elif promised_seconds - found_seconds > _MISSING_TAIL_SECONDS and packets.end is not None:
+        problems.append(f"cut off? {promised_seconds:.1f} s promised by the container, {found_seconds:.1f} s found")
+    return problems
+
+
+def _promised_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """Length of the video by the container's header, 0 if unknown; that of the file if it has no sound."""
+    if container.format.name == _AVI and stream.time_base:
+        # It counts ticks, with or without a picture. The duration is recomputed where the table is cut off.
+        return float(stream.frames * stream.time_base)
+    if stream.duration is not None and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    parts = stream.metadata.get("DURATION", "").split(":")  # Matroska: 00:01:23.450000000
+    if len(parts) == 3 and all(part.replace(".", "", 1).isdigit() for part in parts):
+        hours, minutes, seconds = map(float, parts)
+        return hours * 3600 + minutes * 60 + seconds
+    if len(container.streams) == 1 and container.duration is not None:
+        return container.duration / _AV_TIME_BASE
+    return 0.0
+
+
+def _pts_are_presentation_times(container: InputContainer, stream: VideoStream, packets: _Packets) -> bool:
+    """Whether sorting the packets by pts gives the order in which the decoder gives out frames."""
+    if packets.pts is None or not packets.pts.size:
+        return False
+    order = np.argsort(packets.pts, kind="stable")
+    if np.any(np.diff(packets.pts[order]) == 0) or np.max(np.abs(order - np.arange(order.size))) > _MAX_REORDER_FRAMES:
+        return False
+    name, codec = container.format.name, stream.codec_context
+    if name.startswith(_MP4) or np.any(np.diff(order) < 0):
+        return True
+    # Here the pts never go back: either no frame was reordered, or these are decoding times in disguise.
+    guessed = name in _WITHOUT_PRESENTATION_TIME and codec.name in _REORDERING_CODECS
+    return not guessed and codec.reorder_depth == 0
+
+
+def _decode_head(container: InputContainer, stream: VideoStream, packets: _Packets | None) -> _Head | None:
+    """Decode to the first picture not before the first keyframe (without ``packets``: the first of all).
+
+    None if nothing in the whole file can be decoded.
+    """
+    start: int | None = None
+    if packets is not None and packets.pts is not None and packets.keyframe.any():
+        start = int(packets.pts[packets.keyframe][0])
+    seen: list[int] = []
+    picture: VideoFrame | None = None
+    for frame in decode_packets(container.demux(stream)):
+        picture = picture or frame
+        if frame.pts is not None:
+            seen.append(frame.pts)
+        if start is None or frame.pts is None or frame.pts >= start or len(seen) > _MAX_HEAD_PICTURES:
+            break
+    return None if picture is None else _Head(seen, picture)
+
+
+def _build_index(
+    stream: VideoStream, packets: _Packets, head: _Head, *, has_pts: bool, problem: str | None
+) -> VideoIndex:
+    keep = _kept_packets(packets, head, has_pts=has_pts)
+    average_rate = float(stream.average_rate) if stream.average_rate else None
+    pts = packets.pts[keep] if has_pts and packets.pts is not None else np.zeros(keep.size, dtype=np.int64)
+    times = pts if has_pts else _increasing(packets.dts, keep)
+    # A rational of PyAV is false where it is unknown, be it None or 0/0.
+    time_base = Fraction(stream.time_base) if stream.time_base else None
+    if times is None or time_base is None:
+        pts_seconds = even_times_seconds(keep.size, average_rate)
+    else:
+        pts_seconds = (times - times[0]) * float(time_base)
+    span_seconds = float(pts_seconds[-1])
+    rotation_degrees = round(-head.picture.rotation / 90) * 90 % 360
+    sides_px = (head.picture.width, head.picture.height)
+    width_px, height_px = sides_px if rotation_degrees % 180 == 0 else sides_px[::-1]
+    return VideoIndex(
+        pts=pts,
+        pts_seconds=pts_seconds,
+        keyframe=packets.keyframe[keep],
+        has_pts=has_pts,
+        width_px=width_px,
+        height_px=height_px,
+        rotation_degrees=rotation_degrees,
+        codec=stream.codec_context.codec.canonical_name,
+        claimed_frame_count=stream.frames,
+        average_fps=(keep.size - 1) / span_seconds if span_seconds > 0 else average_rate,
+        problem=problem,
+        pixel_format=head.picture.format.name,
+        time_base=time_base,
+    )
+
+
+def _increasing(dts: NDArray[np.int64] | None, keep: NDArray[np.intp]) -> NDArray[np.int64] | None:
+    """Decoding times of the kept packets if they can stand in for presentation times, else None."""
+    if dts is None or bool(np.any(np.diff(dts) < 0)):
+        return None
+    return dts[keep]
+
+
+def _kept_packets(packets: _Packets, head: _Head, *, has_pts: bool) -> NDArray[np.intp]:
+    """Positions of the packets whose frames come out, in the order in which they do."""
+    if not has_pts or packets.pts is None:
+        # Without presentation times the safe guess is that nothing comes out before the first keyframe.
+        keyframes = np.flatnonzero(packets.keyframe)
+        return np.arange(keyframes[0] if keyframes.size else 0, packets.keyframe.size)
+    order = np.argsort(packets.pts, kind="stable")
+    if not head.pts:
+        return order
+    # Pictures made of nothing, as MPEG-4 gives them out before its first keyframe, bear random time stamps.
+    in_order = all(before < after for before, after in pairwise(head.pts))
+    pts = packets.pts[order]
+    kept = order[(pts >= head.pts[-1]) | (np.isin(pts, head.pts) & in_order)]
+    return kept if kept.size else order

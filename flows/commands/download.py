@@ -1,0 +1,103 @@
+"""Command ``download``: a submission from a store, local or on S3, to this machine, as its manifest says it is."""
+
+import contextlib
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+from data_contracts.errors import InputError, StoreError
+from data_contracts.files.local import UNFINISHED, replacing_file
+from data_contracts.store.bundles import Bundle, read_file, read_manifest, written_at
+from data_contracts.store.store import Store
+from flows.engine.console import print_line
+
+_KIND = "submissions"
+LATEST = "latest"
+
+
+def download_submission(store_url: str, *, run: str = LATEST, to: str = ".") -> str:
+    """Put the zip of one submission into a folder as ``NAME.zip``, whole or not at all; returns where it lies.
+
+    Args:
+        run: name of a submission or its beginning, or ``latest``: the one that was written last.
+
+    Raises:
+        InputError: there is no such submission, its zip is not the one that its manifest was written for, or the folder
+            cannot be written to.
+    """
+    if "://" in to:
+        raise InputError(f"--to: expected a folder of this machine, got {to!r}")
+    store, folder = Store(store_url), Path(to).expanduser().absolute()
+    store.check_reachable()
+    bundle = _find(store, run)
+    zip_name = bundle.details.get("zip", "")
+    data, digest = _read_verified(store, bundle, zip_name), bundle.files[zip_name]
+    place = folder / f"{bundle.name}.zip"
+    told = f"{place}: {len(data):,} bytes, sha256 {digest}"
+    if not place.exists():
+        _write(place, data)
+        print_line(told)
+    elif place.is_file() and place.read_bytes() == data:
+        print_line(f"{told}; was there already")
+    else:
+        _write(place, data)
+        print_line(f"{told}; took the place of a file that was not it")
+    return str(place)
+
+
+def _write(place: Path, data: bytes) -> None:
+    unfinished = place.parent / UNFINISHED
+    try:
+        with replacing_file(str(place), unfinished=str(unfinished)) as file:
+            file.write(data)
+    except OSError as error:
+        raise _no_folder(place, error) from error
+    except StoreError as error:
+        raise _no_folder(place, error.__cause__) from error
+    finally:
+        # Others may be writing there, too.
+        with contextlib.suppress(OSError):
+            unfinished.rmdir()
+
+
+def _no_folder(place: Path, cause: BaseException | None) -> InputError:
+    what = getattr(cause, "strerror", None) or str(cause)
+    return InputError(f"--to: expected a folder with room that can be written to, got {place.parent}: {what}")
+
+
+def _find(store: Store, run: str) -> Bundle:
+    found = {name: read_manifest(store, f"{_KIND}/{name}") for name in store.list_folder(_KIND)}
+    bundles = {name: bundle for name, bundle in found.items() if bundle}
+    if not bundles:
+        raise InputError(f"{store.url}: expected a store with submissions, found none; run affwild2 submit first")
+    if run == LATEST:
+        return max(bundles.values(), key=lambda bundle: (written_at(store, bundle), bundle.name))
+    matches = [run] if run in bundles else [name for name in bundles if run and name.startswith(run)]
+    if len(matches) != 1:
+        problem = "several begin so" if matches else "there is none"
+        raise InputError(
+            f"{store.url}: expected the name of a submission or its beginning, got {run!r}: {problem}; there: "
+            f"{', '.join(matches or bundles)}"
+        )
+    return bundles[matches[0]]
+
+
+def _read_verified(store: Store, bundle: Bundle, name: str) -> bytes:
+    where = store.locate(f"{bundle.folder}/{name}")
+    if name not in bundle.files:
+        raise InputError(f"{store.locate(bundle.folder)}: expected a manifest that names its zip; run submit again")
+    try:
+        data = read_file(store, bundle, name)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{where}: expected the zip of submission {bundle.name}, found none; run submit again"
+        ) from error
+    got = hashlib.sha256(data).hexdigest()
+    if got != bundle.files[name]:
+        cut = "" if zipfile.is_zipfile(io.BytesIO(data)) else ", without the end of a zip: it was cut off"
+        raise InputError(
+            f"{where}: expected sha256 {bundle.files[name]}, as its manifest says, got {got} "
+            f"({len(data):,} bytes{cut}); run submit again"
+        )
+    return data

@@ -1,0 +1,90 @@
+"""How a command runs a flow, and how it ends: exit codes, and one line for every cause that is the user's."""
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from data_contracts.errors import InputError
+from data_contracts.files.urls import check_no_credentials
+from data_contracts.vocabulary import TaskName
+from flows.engine.causes import GO_ON, cause_in_a_line
+from flows.engine.workers import start_ahead
+from infra.imports import leave_out_pandas
+from infra.interruption import EXIT_INTERRUPTED, end_now, ending_at_once
+from infra.prefect_runtime import quiet_prefect, server_is_named
+
+# What Prefect's client raises when its server is gone; by name, so that nothing is imported for it.
+_SERVER_LOST = ("ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout", "ReadTimeout")
+
+
+def run_flow(name: str, check: Callable[[], None] | None = None, **parameters: Any) -> None:
+    """Run a flow and turn its end into an exit code: here, or recorded on the server that ``PREFECT_API_URL`` names."""
+
+    def run() -> int:
+        # A server would keep what it is told, also of a run that is then refused.
+        for what, value in parameters.items():
+            for text in value if isinstance(value, list | tuple) else (value,):
+                check_no_credentials(str(text), what=what)
+        if check:
+            check()
+        leave_out_pandas()
+        with ending_at_once():
+            if server_is_named():
+                _run_recorded(name, parameters)
+            else:
+                start_ahead(
+                    store=parameters.get("store"),
+                    out=parameters.get("out"),
+                    dask_address=parameters.get("dask_address"),
+                )
+                getattr(importlib.import_module(f"flows.{name}"), name)(**parameters)
+        return 0
+
+    raise typer.Exit(guarded(run))
+
+
+def _run_recorded(name: str, parameters: dict[str, Any]) -> None:
+    with quiet_prefect():
+        flow = getattr(importlib.import_module("flows.deployments"), name)
+        try:
+            flow(**parameters)
+        except RuntimeError as error:
+            if "Failed to reach API" not in str(error):
+                raise
+            raise InputError(
+                f"PREFECT_API_URL: expected a Prefect server at {os.environ['PREFECT_API_URL']}, got no answer; start "
+                "one, or unset the variable to run without"
+            ) from error
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Exit code of an action; a cause that is the user's is one line, never a traceback."""
+    from flows.engine.console import print_error
+
+    try:
+        return action()
+    except KeyboardInterrupt:
+        print_error(f"affwild2: interrupted; {GO_ON}")
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if told := cause_in_a_line(error):
+            print_error(f"affwild2: {told[0]}")
+            return told[1]
+        if type(error).__name__ in _SERVER_LOST:
+            # Prefect's client would go on for a minute to tell its server what has happened.
+            name = type(error).__name__
+            end_now(f"affwild2: the Prefect server stopped answering ({name}); what is finished is kept, run again")
+        raise
+
+
+def check_folder(folder: str, task: TaskName | None = None) -> None:
+    """Say what is wrong with a folder before anything is started for it."""
+    from data_contracts.challenge.layout import find_data
+    from data_contracts.files.locations import location
+
+    layout = find_data(location(folder))
+    if task:
+        layout.annotations_of(task)

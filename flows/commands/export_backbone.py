@@ -1,0 +1,76 @@
+"""``affwild2 models export``: a backbone as files for devices, with a table of size, speed and agreement."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_contracts.challenge.pictures import PICTURE_SUFFIXES
+from data_contracts.errors import InputError
+from flows.engine.console import print_line, print_table
+from models.backbones.network import Backbone, load_backbone
+from models.weight_files.export import FORMATS, ExportFormat, export_backbone
+from models.weight_files.exported import compare_export
+from tasks.demo.generate import load_portraits
+from tasks.extract.embed_faces import BackboneChoice
+from tasks.pretrain.crop_pictures import read_picture
+
+_MOST_PICTURES = 256
+
+
+def export_models(
+    name: str, *, formats: Sequence[str], out: Path, weights: Path | None = None, pictures: Path | None = None
+) -> int:
+    """Write each format and print how it compares with the original on some pictures of faces."""
+    choice = BackboneChoice.find(name, str(weights) if weights else None)
+    faces, of_what = _faces(pictures)
+    try:
+        backbone = load_backbone(name, weights=Path(choice.weights) if choice.weights else None)
+        rows = [_row(backbone, _checked(wanted), out, faces) for wanted in formats or FORMATS]
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    header = ["format", "file", "MB", "ms per face", "times torch", "cosine min", "cosine median", "same class"]
+    print_table(f"{name}, one thread, compared on half of {of_what}, calibrated on the other", header, rows)
+    print_line("how to feed them stands in the .preprocessing.json beside each file")
+    return 0
+
+
+def _checked(name: str) -> ExportFormat:
+    for known in FORMATS:
+        if name == known:
+            return known
+    raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {name!r}")
+
+
+def _row(backbone: Backbone, wanted: ExportFormat, out: Path, faces: list[np.ndarray]) -> list[object]:
+    # Every other picture is for calibration, the rest for comparison; a single one is for both.
+    path = export_backbone(backbone, wanted, out, calibration=faces[::2])
+    found = compare_export(backbone, path, faces[1::2] or faces)
+    return [
+        wanted,
+        str(path),
+        round(found.megabytes, 1),
+        round(found.milliseconds, 1),
+        f"{found.original_milliseconds / found.milliseconds:.1f}x",
+        f"{found.cosine_min:.4f}",
+        f"{found.cosine_median:.4f}",
+        f"{found.same_class:.0%}",
+    ]
+
+
+def _faces(folder: Path | None) -> tuple[list[np.ndarray], str]:
+    """Pictures of faces, and what they are."""
+    if folder is None:
+        portraits = load_portraits()
+        # Shifted and mirrored, so that there is more than a picture of each.
+        found = [p[s : p.shape[0] - s, s : p.shape[1] - s] for p in portraits for s in range(0, 40, 5)]
+        return [*found, *(np.ascontiguousarray(p[:, ::-1]) for p in found)], "32 views of two portraits"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder with pictures of faces, found none")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)[:_MOST_PICTURES]
+    if not files:
+        raise InputError(f"{folder}: expected pictures of faces ({', '.join(sorted(PICTURE_SUFFIXES))}), found none")
+    try:
+        return [read_picture(path) for path in files], f"{len(files)} pictures of {folder}"
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: expected pictures of faces, got: {error}") from error

@@ -1,0 +1,202 @@
+"""Command ``forget``: a store without what was made of a video. Faces are personal data."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_contracts.errors import InputError, StoreError
+from data_contracts.files.locations import Location, location
+from data_contracts.store.arrivals import forget_seen, names_seen
+from data_contracts.store.bundles import Bundle, list_bundles
+from data_contracts.store.lock import claim_store
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import VIDEO_SUFFIXES
+from flows.engine.console import print_error, print_line, print_table
+from tasks.forget.results import (
+    Predictions,
+    find_mentions,
+    find_predictions,
+    find_reports,
+    find_results,
+    names_in_results,
+    remove_from_result,
+    remove_predictions,
+)
+from tasks.forget.units import (
+    LabelSet,
+    UnitFolder,
+    find_labels,
+    find_unit_folders,
+    indexed_path,
+    names_of_videos,
+    remove_labels,
+    remove_unit_folders,
+    subjects_of_video,
+)
+from tasks.results.write_predictions import drop_folder, noted_folders, read_record
+
+
+@dataclass(frozen=True)
+class Traces:
+    """All that there is of one video, and what was made with it that stays.
+
+    Attributes:
+        video: stem of its file.
+        subjects: people in it.
+        path: where it was indexed, if that is known.
+        heads: names of heads that were fitted on it, as far as labels and features tell.
+    """
+
+    video: str
+    subjects: list[str]
+    path: str | None
+    units: list[UnitFolder]
+    labels: list[LabelSet]
+    results: list[Bundle]
+    predictions: list[Predictions]
+    reports: list[str]
+    heads: list[str]
+
+
+def forget(videos: Sequence[str], store_url: str, *, out: str | None = None, dry_run: bool = False) -> int:
+    """Remove all that was made of videos (stems or file paths) from a store and from folders of predictions.
+
+    ``out``: a folder of predictions that the store does not know of. ``dry_run``: only say what would be removed.
+
+    Raises:
+        InputError: there is no store, or nothing of a video is known; nothing is removed then.
+        StoreError: something cannot be written or removed.
+    """
+    store = Store(store_url)
+    if not set(store.list_folder("")) & {"videos", "faces", "heads", "labels", "_code_versions.json"}:
+        raise InputError(f"{store_url}: expected a store of affwild2, found none; check --store")
+    folders = _prediction_folders(store, out)
+    names = [_video_named(store, given, folders) for given in dict.fromkeys(videos)]
+    if dry_run:
+        for name in names:
+            traces = _find_traces(store, name, folders)
+            print_traces(traces, "would be removed")
+            _print_what_stays(traces)
+        return 0
+    with claim_store(store, on_wait=print_error):
+        for name in names:
+            traces = _find_traces(store, name, folders)
+            remove_traces(store, traces)
+            print_traces(traces, "removed")
+            _print_what_stays(traces)
+            for path in find_mentions(store, traces.subjects):
+                print_line(f"stays: {store.locate(path)} may name it: look, and delete it")
+        for folder in folders:
+            if not read_record(folder):
+                drop_folder(store, folder)
+    return 0
+
+
+def _prediction_folders(store: Store, out: str | None) -> list[Store]:
+    """Where predictions lie: what the store has noted, the folder around a store of ``score``'s, and ``out``."""
+    if out is not None and not read_record(Store(out)):
+        raise InputError(f"{out}: expected a folder of predictions, found none; check --out")
+    around = store.place.rsplit("/", 1)[0]
+    places = [*noted_folders(store), *([Store(out).place] if out else [])]
+    if around not in ("", "s3:/") and read_record(Store(around)):
+        places.append(around)
+    return [Store(place) for place in dict.fromkeys(places)]
+
+
+def _video_named(store: Store, given: str, folders: Sequence[Store]) -> str:
+    """Stem of the video that a person means."""
+    known = names_of_videos(store) | names_in_results(store) | names_seen(store)
+    known = known.union(*(read_record(folder) for folder in folders))
+    if given in known:
+        return given
+    path = location(given)
+    stem = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+    if stem not in known:
+        near = difflib.get_close_matches(stem, sorted(known), n=3)
+        there = (
+            f"did you mean {', '.join(near)}?" if near else f"none of the names known there ({len(known)}) is like it"
+        )
+        raise InputError(f"{given}: expected a video that {store.url} knows, found nothing of it; {there}")
+    indexed = indexed_path(store, stem)
+    if indexed and not _may_be_same(path, location(indexed)):
+        raise InputError(f"{given}: expected the file that is known as {stem}, got another one; it is {indexed}")
+    return stem
+
+
+def _may_be_same(given: Location, indexed: Location) -> bool:
+    if isinstance(given, Path) and isinstance(indexed, Path):
+        return not (given.exists() and indexed.exists()) or given.samefile(indexed)
+    return str(given) == str(indexed) or (isinstance(given, Path) and not given.exists())
+
+
+def _find_traces(store: Store, video: str, folders: Sequence[Store]) -> Traces:
+    subjects = subjects_of_video(store, video, videos=names_of_videos(store))
+    units, labels = find_unit_folders(store, video, subjects), find_labels(store, subjects)
+    return Traces(
+        video=video,
+        subjects=subjects,
+        path=indexed_path(store, video),
+        units=units,
+        labels=labels,
+        results=find_results(store, subjects),
+        predictions=[find_predictions(folder, subjects) for folder in folders],
+        reports=find_reports(store, subjects),
+        heads=_heads_fitted_on(store, units, labels),
+    )
+
+
+def _heads_fitted_on(store: Store, units: Sequence[UnitFolder], labels: Sequence[LabelSet]) -> list[str]:
+    features = {unit.variant for unit in units if unit.dataset == "features"}
+    sets = {(one.key.value("task"), one.key.value("set")) for one in labels}
+    return [
+        head.folder
+        for head in list_bundles(store, "heads")
+        if f"{head.details['backbone']} {head.details['source']}" in features
+        and any((head.details["task"], name) in sets for name in head.details.get("trained_on", ()))
+    ]
+
+
+def remove_traces(store: Store, traces: Traces) -> None:
+    """Remove what was found: results first, the video's own rows last, so that a call that is cut short can go on."""
+    try:
+        for found in traces.predictions:
+            remove_predictions(found)
+        for path in traces.reports:
+            store.remove(path)
+        for bundle in traces.results:
+            remove_from_result(store, bundle, traces.subjects)
+        remove_labels(store, traces.labels, traces.subjects)
+        forget_seen(store, traces.video)
+        remove_unit_folders(store, traces.units)
+    except PermissionError as error:
+        raise StoreError(f"{error.filename}: expected a file that can be removed, got: {error.strerror}") from error
+
+
+def print_traces(traces: Traces, what: str) -> None:
+    """What was found, by dataset and variant."""
+    rows: list[list[object]] = [
+        [unit.dataset, unit.variant, unit.files, unit.rows, round(unit.size_bytes / 1e6, 3)] for unit in traces.units
+    ]
+    rows += [["labels", str(one.key), 1, one.lines, None] for one in traces.labels]
+    rows += [[*bundle.folder.split("/"), None, None, None] for bundle in traces.results]
+    rows += [
+        ["predictions", found.target.place, len(found.files), None, round(found.size_bytes / 1e6, 3)]
+        for found in traces.predictions
+        if found.files or found.recorded
+    ]
+    rows += [["reports", path.split("/")[1], 1, None, None] for path in traces.reports]
+    print_table(f"{traces.video}: {what}", ["what", "variant", "files", "rows", "MB"], rows)
+
+
+def _print_what_stays(traces: Traces) -> None:
+    for head in traces.heads:
+        print_line(f"stays: {head}: fitted on it among others; for one without it, fit again and delete this one")
+    if traces.labels or any(bundle.folder.startswith("submissions/") for bundle in traces.results):
+        print_line(
+            "stays: annotation files and test lists outside of the store: the next fit or submit reads them again"
+        )
+    if traces.path and location(traces.path).exists():
+        print_line(
+            f"stays: the video itself, {traces.path}: the next run on its folder makes it all again; move or delete it"
+        )

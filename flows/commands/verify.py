@@ -1,0 +1,52 @@
+"""``affwild2 verify``: a submission against the test list and the videos."""
+
+from data_contracts.challenge.layout import find_data
+from data_contracts.challenge.verification import verify_submission
+from data_contracts.errors import InputError
+from data_contracts.files.locations import Location, forget_listings, location
+from data_contracts.video.packets import index_video
+from data_contracts.vocabulary import TaskName
+from flows.engine.console import print_line
+
+_FAULTS_SHOWN = 50
+
+
+def verify_named(path: str, *, task: TaskName | None, test_list: str | None, videos: str | None) -> int:
+    """``verify_path`` of paths and URLs as a person writes them.
+
+    Raises:
+        InputError: one is neither, or there is nothing.
+    """
+    return verify_path(
+        location(path),
+        task=task,
+        test_list=location(test_list) if test_list else None,
+        videos=location(videos) if videos else None,
+    )
+
+
+def verify_path(path: Location, *, task: TaskName | None, test_list: Location | None, videos: Location | None) -> int:
+    """Print every fault with file, line and cause; 0 if there is none, else 1."""
+    for place in (path, test_list):
+        if place is not None:
+            forget_listings(place)
+    rows = _rows_of_videos(videos) if videos else None
+    faults = verify_submission(path, task=task, test_list=test_list, expected_rows=rows)
+    for fault in faults[:_FAULTS_SHOWN]:
+        print_line(str(fault))
+    if len(faults) > _FAULTS_SHOWN:
+        print_line(f"... and {len(faults) - _FAULTS_SHOWN} more")
+    checked = [name for name, given in (("test list", test_list), ("videos", videos)) if given]
+    against = f" against {' and '.join(checked)}" if checked else " (format only: no --test-list, no --videos)"
+    print_line(f"{path}: {'no fault' if not faults else f'{len(faults)} faults'}{against}")
+    return 1 if faults else 0
+
+
+def _rows_of_videos(folder: Location) -> dict[str, int]:
+    rows = {}
+    for stem, video in find_data(folder).videos.items():
+        try:
+            rows[stem] = index_video(video).frame_count
+        except InputError as error:
+            print_line(f"not counted: {error}")
+    return rows

@@ -1,0 +1,1 @@
+"""How a flow runs: stages, fan-out to Dask, console, summary, worker checks."""

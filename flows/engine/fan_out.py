@@ -1,0 +1,165 @@
+"""One stage, many pieces of work: submit what is missing to Dask, count as results arrive, lose nothing.
+
+Imported only where a cluster is opened: distributed takes a second to import.
+"""
+
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from typing import Any
+
+from distributed import Client, Future, KilledWorker
+from distributed.client import ClosedClientError
+
+from data_contracts.store.store import Store
+from flows.engine.console import print_error, progress_of
+from flows.engine.stage_summary import RunWork, StageSummary, Work, report_crash, report_failure
+from flows.engine.worker_check import check_workers, explains
+from infra.cluster_state import ClusterState, cause_of_death, is_connected, unit_resources
+from tasks.units import UnitReport
+
+logger = logging.getLogger(__name__)
+_RETRIES = 1
+# How often the cluster is looked at.
+_LOOK_SECONDS = 2.0
+
+
+def fan_out(
+    client: Client,
+    store: Store,
+    todo: Sequence[Work],
+    *,
+    run: RunWork,
+    compute: Any,
+    summary: StageSummary,
+    reconnect: Callable[[], Client],
+) -> None:
+    """Run every piece of work on the cluster; one that fails is noted with its cause and stops nobody else.
+
+    ``reconnect`` opens the cluster again where the client has lost its scheduler; what was not answered is submitted
+    anew. Work that ended its worker too often is tried again at the end, alone: it may have been beside the culprit.
+
+    Raises:
+        StoreError: the store cannot be written to; what is not done yet is given up.
+        ClusterError: a worker cannot do this work (another version, no access to store or videos).
+        ClusterLostError: scheduler or workers went and did not come back in time.
+    """
+    with progress_of(summary.stage, len(todo)) as advance:
+
+        def answer(report: UnitReport) -> None:
+            summary.add(report)
+            advance(len(summary.failures))
+
+        stage = _Stage(client, store, run, compute, reconnect, summary.stage, answer)
+        for work in stage.complete(todo, at_once=None):
+            for killer in stage.complete([work], at_once=1):
+                answer(report_failure(store, killer, stage.causes[killer.name]))
+
+
+class _Stage:
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        run: RunWork,
+        compute: Any,
+        reconnect: Callable[[], Client],
+        name: str,
+        answer: Callable[[UnitReport], None],
+    ) -> None:
+        self._client, self._store, self._run, self._compute = client, store, run, compute
+        self._reconnect, self._name, self._answer = reconnect, name, answer
+        self._resources: dict[str, float] = {}
+        self._state: ClusterState | None = None
+        self._looked = 0.0
+        self.causes: dict[str, str] = {}
+
+    def complete(self, todo: Sequence[Work], *, at_once: int | None) -> list[Work]:
+        """Answer every piece of work but those, returned, whose workers ended too often."""
+        waiting, killed = deque(todo), []
+        in_flight: dict[Any, tuple[Work, Future]] = {}
+        arrived: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        while waiting or in_flight:
+            if not self._state or not is_connected(self._client):
+                # With the connection, all that was submitted is lost.
+                waiting.extendleft(work for work, _ in in_flight.values())
+                in_flight, arrived = {}, queue.SimpleQueue()
+                self._find_cluster(waiting[0])
+            while waiting and len(in_flight) < (at_once or self._look()):
+                work, future = waiting[0], self._submit(waiting[0])
+                if future is None:
+                    break
+                in_flight[future.key] = waiting.popleft(), future
+                future.add_done_callback(arrived.put)
+            try:
+                future = arrived.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                self._look()
+                continue
+            work, _ = in_flight.pop(future.key)
+            if future.status == "cancelled":
+                waiting.appendleft(work)
+                continue
+            if self._state:
+                self._state.progressed()
+            try:
+                error = None if future.status == "finished" else future.exception()
+                result = None if error else future.result()
+            except (OSError, CancelledError):
+                # What a unit itself raises is returned: here, the connection was lost on the way.
+                future.release()
+                waiting.appendleft(work)
+                continue
+            future.release()
+            if isinstance(error, KilledWorker):
+                self.causes[work.name] = cause_of_death(self._client, error)
+                killed.append(work)
+            else:
+                self._answer(result or self._report_crash(work, error))
+        return killed
+
+    def _submit(self, work: Work) -> Future | None:
+        # Names may hold what a message between processes must not: half of a letter.
+        key = f"{self._name}-{work.fingerprint[:16]}-{work.name!a}"
+        # Workers are in another folder than the person who has named the store.
+        arguments = (self._store.locate("").rstrip("/"), self._compute, work)
+        options = {"key": key, "pure": False, "retries": _RETRIES, "resources": self._resources}
+        try:
+            return self._client.submit(self._run, *arguments, **options)
+        except ClosedClientError:
+            return None
+
+    def _report_crash(self, work: Work, error: BaseException | None) -> UnitReport:
+        if error and explains(error):
+            # A worker that came later may be the cause: then this ends the run.
+            check_workers(self._client, self._store, [work])
+        return report_crash(self._store, work, error)
+
+    def _look(self) -> int:
+        """How many units may be in flight; the cluster is looked at now and then."""
+        assert self._state
+        if time.monotonic() - self._looked > _LOOK_SECONDS and is_connected(self._client):
+            self._looked = time.monotonic()
+            news = self._state.look()
+            if news:
+                print_error(f"{self._name}: {news}")
+        return self._state.in_flight
+
+    def _find_cluster(self, work: Work) -> None:
+        while True:
+            try:
+                # For a moment, the client itself looks for it.
+                while self._client.status == "connecting":
+                    time.sleep(0.1)
+                if not is_connected(self._client):
+                    print_error(f"{self._name}: the Dask scheduler is gone; looking for it")
+                    self._client = self._reconnect()
+                check_workers(self._client, self._store, [work])
+                self._resources = unit_resources(self._client)
+                self._state, self._looked = ClusterState(self._client, self._resources), 0.0
+                return
+            except (OSError, ClosedClientError) as error:
+                logger.debug("lost while it was looked at", exc_info=error)

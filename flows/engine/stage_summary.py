@@ -1,0 +1,97 @@
+"""What a stage did, and how its work is done in this process, without workers."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from data_contracts.errors import StoreError, printable
+from data_contracts.store.manifest import Failure
+from data_contracts.store.store import Store
+from tasks.jobs import Job
+from tasks.units import Unit, UnitReport
+
+# Their exceptions are of networks; by name, so that nothing is imported for it.
+_LIBRARIES_OF_REQUESTS = ("botocore", "aiobotocore", "aiohttp")
+logger = logging.getLogger(__name__)
+
+Work = Unit | Job
+RunWork = Callable[[str, Any, Any], UnitReport]
+
+
+@dataclass
+class StageSummary:
+    """What a stage did: one row of the table that every run prints.
+
+    ``known_problems`` are those of units that were ready, ``quarantined`` what was not tried any more, and why,
+    ``missing`` (by name) all that is not there as planned.
+    """
+
+    stage: str
+    units: int = 0
+    ready: int = 0
+    done: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    known_problems: list[tuple[str, str]] = field(default_factory=list)
+    quarantined: list[tuple[str, Failure]] = field(default_factory=list)
+    missing: dict[str, Work] = field(default_factory=dict)
+
+    def add(self, report: UnitReport) -> None:
+        """Count what came of one piece of work.
+
+        Raises:
+            StoreError: the store cannot be written to; no other piece would fare better.
+        """
+        if report.ends_the_run:
+            raise StoreError(report.cause or report.name)
+        if report.cause is None:
+            self.done += 1
+            self.missing.pop(report.name, None)
+            self.counts.update(report.counts)
+            self.problems += [(report.name, problem) for problem in report.problems]
+        else:
+            self.failures[report.name] = report.cause
+            logger.warning("%s failed: %s: %s", self.stage, printable(report.name), report.cause)
+
+
+def work_here(store: Store, todo: Sequence[Work], *, run: RunWork, compute: Any, summary: StageSummary) -> None:
+    """Do every piece of work in this process; one that fails is noted with its cause and stops nobody else.
+
+    Raises:
+        StoreError: the store cannot be written to; what is not done yet is given up.
+    """
+    for work in todo:
+        try:
+            report = run(store.url, compute, work)
+        except Exception as error:
+            report = report_crash(store, work, error)
+        summary.add(report)
+
+
+def report_crash(store: Store, work: Work, error: BaseException | None) -> UnitReport:
+    """A cause that is not the input's: one line for the table, the traceback for the debug log.
+
+    What ends a worker or raises in our own code counts as a try of the unit: it may do so every time. Lost clusters,
+    networks and disks do not: they would soon have every good video quarantined.
+    """
+    if error is None:
+        cause = "the Dask cluster gave the work up (no worker left, or no connection); run the same command again"
+    else:
+        cause = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
+    logger.debug("%s crashed", work.name, exc_info=error)
+    return report_failure(store, work, cause, is_a_try=not _is_of_the_machine(error))
+
+
+def _is_of_the_machine(error: BaseException | None) -> bool:
+    in_requests = type(error).__module__.split(".", 1)[0] in _LIBRARIES_OF_REQUESTS
+    return error is None or isinstance(error, OSError) or in_requests
+
+
+def report_failure(store: Store, work: Work, cause: str, *, is_a_try: bool = True) -> UnitReport:
+    """A cause in a line, which is kept beside the place where the data would lie."""
+    work.note_failure(store, cause, is_a_try=is_a_try)
+    return UnitReport(work.name, cause=cause)

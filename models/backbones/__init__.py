@@ -1,0 +1,1 @@
+"""Feature networks: registry, weights, CPU and GPU engines."""

@@ -1,0 +1,1 @@
+"""From outputs to decisions: smoothing, thresholds, post-processing, tuning."""

@@ -1,0 +1,98 @@
+"""From outputs to decisions: interpolation, smoothing, class bias, thresholds. How they are tuned: ``tuning``."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from models.decisions.smoothing import Direction, Method, interpolate_missing, smooth
+from models.heads.recipes import BRANCHES, Branch
+
+_TINY = 1e-7
+
+
+@dataclass(frozen=True)
+class BranchRule:
+    """What is done to one branch after interpolation.
+
+    Attributes:
+        method, half_width_frames: smoothing.
+        class_bias: eight values added to log-probabilities of expressions before the largest is taken.
+        thresholds: twelve values; an action unit is decided for from its threshold on.
+    """
+
+    method: Method = "none"
+    half_width_frames: int = 0
+    class_bias: tuple[float, ...] = (0.0,) * 8
+    thresholds: tuple[float, ...] = (0.5,) * 12
+
+    def __post_init__(self) -> None:
+        if len(self.class_bias) != 8 or len(self.thresholds) != 12 or self.half_width_frames < 0:
+            raise ValueError(f"expected 8 biases, 12 thresholds and a half width of at least 0, got {self}")
+
+    def decide(self, branch: Branch, smoothed: np.ndarray) -> np.ndarray:
+        """Class index int64 [T], values float32 [T, 2] within -1..1, or zeros and ones uint8 [T, 12].
+
+        Rows that are NaN (a subject without any face) become Neutral, 0 and 0: the rows are demanded all the same.
+        """
+        if branch == "expr":
+            biased = np.log(np.maximum(np.nan_to_num(smoothed), _TINY)) + np.asarray(self.class_bias)
+            return biased.argmax(axis=1)
+        if branch == "va":
+            return np.clip(np.nan_to_num(smoothed), -1, 1)
+        return (smoothed.astype(np.float64) >= np.asarray(self.thresholds)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class PostProcessing:
+    """The whole way from outputs to decisions for one task."""
+
+    task: str
+    direction: Direction = "linear"
+    rules: dict[Branch, BranchRule] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.task not in BRANCHES or set(self.rules) != set(BRANCHES[self.task]):
+            raise ValueError(f"expected a rule for each branch of {self.task}, got {sorted(self.rules)}")
+
+    def smooth(self, outputs: dict[Branch, np.ndarray], present: np.ndarray) -> dict[Branch, np.ndarray]:
+        """Outputs [T, K] of one subject with every frame filled and smoothed, float32."""
+        return {
+            branch: smooth(
+                interpolate_missing(outputs[branch], present, direction=self.direction),
+                method=rule.method,
+                half_width_frames=rule.half_width_frames,
+            )
+            for branch, rule in self.rules.items()
+        }
+
+    def apply(self, outputs: dict[Branch, np.ndarray], present: np.ndarray) -> dict[Branch, np.ndarray]:
+        """Decisions of one subject for each branch: see ``BranchRule.decide``."""
+        return {branch: self.rules[branch].decide(branch, x) for branch, x in self.smooth(outputs, present).items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "PostProcessing":
+        """The value that ``to_dict`` gave.
+
+        Raises:
+            ValueError: fields are missing, too many, or of the wrong size.
+        """
+        try:
+            rules = {branch: _rule(fields) for branch, fields in values["rules"].items()}
+            return cls(values["task"], values["direction"], rules)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"expected the fields of a post-processing, got {values!r}: {error!r}") from error
+
+
+def _rule(fields: dict[str, Any]) -> BranchRule:
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+    return BranchRule(**values)
+
+
+def untuned_postprocessing(task: str) -> PostProcessing:
+    """Linear interpolation, no smoothing, thresholds of 0.5."""
+    return PostProcessing(task, rules={branch: BranchRule() for branch in BRANCHES[task]})

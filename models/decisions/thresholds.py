@@ -1,0 +1,109 @@
+"""Thresholds of action units that maximise F1: on the published grid, and the exact optimum."""
+
+import numba
+import numpy as np
+
+from models.decisions.radix_sort import bits_of_key, rising_key, sort_keys
+
+# float64 as numpy.arange gives it (0.30000000000000004): the published grid (Savchenko 2022, section 3.2) as it ran.
+GRID = np.arange(0.1, 1.0, 0.1)
+WITHOUT_POSITIVES = 0.5
+_BLOCK_ROWS = 512
+
+
+def grid_thresholds(labels: np.ndarray, probabilities: np.ndarray, *, grid: np.ndarray = GRID) -> np.ndarray:
+    """Per unit, the first threshold of the grid with the best F1, float64 [k].
+
+    ``labels`` int [n, k] with -1 where unlabelled; ``probabilities`` float32 [n, k]; a unit is decided for where its
+    probability >= the threshold, never where it is NaN. ``grid`` ascends. A unit without a positive label gets 0.5.
+    """
+    # A float32 is >= a float64 threshold if and only if it is >= the next float32 that is.
+    rounded = grid.astype(np.float32)
+    rounded = np.where(rounded.astype(np.float64) < grid, np.nextafter(rounded, np.float32(np.inf)), rounded)
+    counts = _count_between(*_arrays(labels, probabilities), rounded)
+    accepted = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+    positives = counts[:, :, 1].sum(axis=1)
+    f1 = 2.0 * accepted[:, :, 1] / np.maximum(accepted.sum(axis=2) + positives[:, None], 1)
+    return np.where(positives > 0, grid[f1.argmax(axis=1)], WITHOUT_POSITIVES)
+
+
+def optimal_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Per unit, the threshold with the best F1 of all, float64 [k]; arguments as ``grid_thresholds``.
+
+    The threshold lies halfway between the last accepted and the first rejected probability, so that it does not hang
+    on one row's rounding; of equal optima the highest. It is the optimum on these rows: optimistic for any others.
+    """
+    labels, probabilities = _arrays(labels, probabilities)
+    # Adding 0 makes -0.0 the same value as 0.0 in its bits too.
+    found, cuts = _best_cuts(labels, (probabilities + np.float32(0)).view(np.uint32), np.isnan(probabilities))
+    accepted, rejected = cuts.view(np.float32).astype(np.float64).T
+    return np.where(found, (accepted + rejected) / 2, WITHOUT_POSITIVES)
+
+
+def _arrays(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same as int8 and float32, so that what is compiled is compiled for one kind only."""
+    return np.ascontiguousarray(labels, np.int8), np.ascontiguousarray(probabilities, np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_between(labels: np.ndarray, probabilities: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Negatives and positives between neighbouring thresholds, int64 [k, len(grid) + 1, 2]; one pass over the rows."""
+    rows, units = labels.shape
+    width = 3 * (len(grid) + 1)
+    counts = np.zeros((units, width), np.int64)
+    flat_labels, flat = labels.ravel(), probabilities.ravel()
+    # In blocks, so that comparisons are done on many values at once and what they give stays in the cache.
+    place = np.empty(_BLOCK_ROWS * units, np.int32)
+    for first in range(0, rows, _BLOCK_ROWS):
+        size = min(_BLOCK_ROWS, rows - first) * units
+        block, known = flat[first * units : first * units + size], flat_labels[first * units : first * units + size]
+        for at in range(size):
+            place[at] = np.int32(known[at] >= 0) + np.int32(known[at] == 1)
+        for threshold in grid:
+            for at in range(size):
+                place[at] += np.int32(3) if block[at] >= threshold else np.int32(0)
+        for row in range(0, size, units):
+            for unit in range(units):
+                counts[unit, place[row + unit]] += 1
+    return counts.reshape(units, len(grid) + 1, 3)[:, :, 1:]
+
+
+@numba.njit(cache=True, nogil=True)
+def _best_cuts(labels: np.ndarray, bits: np.ndarray, absent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per unit whether there is a positive, bool [k], and the bits of the last accepted and the first rejected value.
+
+    With the label as the last bit of the key, one sort orders probability and label together.
+    """
+    count, units = labels.shape
+    found, cuts = np.zeros(units, np.bool_), np.zeros((units, 2), np.uint32)
+    keys, other = np.empty(count, np.uint64), np.empty(count, np.uint64)
+    for unit in range(units):
+        size, positives = 0, 0
+        for row in range(count):
+            if labels[row, unit] >= 0:
+                positive = labels[row, unit] == 1
+                positives += positive
+                if not absent[row, unit]:
+                    keys[size] = np.uint64(rising_key(bits[row, unit])) << np.uint64(1) | np.uint64(positive)
+                    size += 1
+        if positives == 0 or size == 0:
+            continue
+        found[unit] = True
+        accepted, rejected = _best_of_sorted(sort_keys(keys[:size], other[:size], 0), positives)
+        cuts[unit, 0], cuts[unit, 1] = bits_of_key(np.uint32(accepted)), bits_of_key(np.uint32(rejected))
+    return found, cuts
+
+
+@numba.njit(cache=True, nogil=True)
+def _best_of_sorted(keys: np.ndarray, positives: int) -> tuple[np.uint64, np.uint64]:
+    """The values on both sides of the best cut; a cut only lies where the value changes."""
+    best, accepted, rejected, hits = -1.0, np.uint64(0), np.uint64(0), 0
+    for place in range(len(keys) - 1, -1, -1):
+        value = keys[place] >> np.uint64(1)
+        hits += keys[place] & np.uint64(1)
+        below = keys[place - 1] >> np.uint64(1) if place else value
+        if place == 0 or below != value:
+            f1 = 2.0 * hits / (len(keys) - place + positives)
+            if f1 > best:
+                best, accepted, rejected = f1, value, below
+    return accepted, rejected

@@ -1,0 +1,191 @@
+"""Tuning of post-processing on validation subjects, with a figure from subjects that were not used for it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from models.decisions.postprocessing import BranchRule, PostProcessing, untuned_postprocessing
+from models.decisions.smoothing import Direction, Method, interpolate_missing, smooth
+from models.decisions.thresholds import grid_thresholds, optimal_thresholds
+from models.heads.metrics import MAIN_FIGURE, macro_f1, score_branch, score_branches
+from models.heads.recipes import BRANCHES, Branch
+
+Setting = Literal["paper", "default"]
+Smoothing = tuple[Method, int]
+
+_SEARCH: tuple[Smoothing, ...] = (
+    ("none", 0),
+    *(("mean", half_width) for half_width in (2, 5, 7, 15, 25, 50, 100)),
+    *(("median", half_width) for half_width in (2, 7, 15)),
+    *(("gaussian", half_width) for half_width in (7, 15, 50)),
+)
+# The best of the published validation results (Savchenko 2022, table 5); the multi-task entry is not smoothed.
+_PAPER_SMOOTHING: dict[Branch, Smoothing] = {"expr": ("mean", 7), "va": ("mean", 7), "au": ("median", 7)}
+_BIAS_STEPS = np.arange(-1.0, 1.01, 0.25)
+_BIAS_ROUNDS = 2
+_LEAST_GAIN = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class SubjectOutputs:
+    """One subject's outputs and labels.
+
+    Attributes:
+        outputs: branch -> float32 [T, K], NaN where no face is.
+        present: bool [T], whether the frame shows the face.
+        labelled_frame: int [n], 0-based index into the T frames for each row of the labels.
+        labels: branch -> labels of n rows: -1 or NaN where unlabelled.
+    """
+
+    name: str
+    outputs: dict[Branch, np.ndarray]
+    present: np.ndarray
+    labelled_frame: np.ndarray
+    labels: dict[Branch, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The tuned rule, and what to expect of it.
+
+    Attributes:
+        untuned: no smoothing, thresholds of 0.5.
+        tuned: on the very subjects it was tuned on: optimistic.
+        held_out: each subject decided by a rule tuned on the other folds, all rows scored together: honest. None if
+            there are fewer than two subjects.
+    """
+
+    postprocessing: PostProcessing
+    untuned: dict[str, float]
+    tuned: dict[str, float]
+    held_out: dict[str, float] | None
+
+    def figures(self) -> dict[str, dict[str, float] | None]:
+        """The three figures by name."""
+        return {"untuned": self.untuned, "tuned": self.tuned, "held_out": self.held_out}
+
+
+def tune_postprocessing(subjects: Sequence[SubjectOutputs], *, task: str, setting: Setting, folds: int = 5) -> Tuned:
+    """Choose smoothing, thresholds and class bias for every branch of the task.
+
+    ``paper``: fixed windows; thresholds on the 0.1 grid, tuned on unsmoothed outputs and then used on smoothed ones.
+    ``default``: windows, exact thresholds and class bias are all searched for. Rows without a face are scored too, by
+    their interpolated values.
+
+    Raises:
+        ValueError: no subject has a label.
+    """
+    labelled = [s for s in sorted(subjects, key=lambda s: s.name) if len(s.labelled_frame)]
+    if not labelled:
+        raise ValueError(f"{task}: expected subjects with outputs and labels to tune on, found none")
+    names = [s.name for s in labelled]
+    tables = {branch: _Candidates(labelled, task, branch, setting) for branch in BRANCHES[task]}
+    everybody = np.arange(len(labelled))
+    rules = {branch: table.best_rule(everybody) for branch, table in tables.items()}
+    untuned = untuned_postprocessing(task)
+    held_out = _held_out(tables, len(names), folds) if len(names) > 1 else None
+    return Tuned(
+        PostProcessing(task, "linear", rules),
+        _scored(tables, {b: (table.decide(everybody, untuned.rules[b]), everybody) for b, table in tables.items()}),
+        _scored(tables, {b: (table.decide(everybody, rules[b]), everybody) for b, table in tables.items()}),
+        held_out,
+    )
+
+
+def _held_out(tables: dict[Branch, "_Candidates"], count: int, folds: int) -> dict[str, float]:
+    fold_of = np.arange(count) % min(folds, count)
+    decided: dict[Branch, tuple[np.ndarray, np.ndarray]] = {}
+    for branch, table in tables.items():
+        parts, order = [], []
+        for fold in range(fold_of.max() + 1):
+            inside, outside = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
+            parts.append(table.decide(inside, table.best_rule(outside)))
+            order.append(inside)
+        decided[branch] = np.concatenate(parts), np.concatenate(order)
+    return _scored(tables, decided)
+
+
+def _scored(
+    tables: dict[Branch, "_Candidates"], decided: dict[Branch, tuple[np.ndarray, np.ndarray]]
+) -> dict[str, float]:
+    labels = {branch: tables[branch].labels(order) for branch, (_, order) in decided.items()}
+    return score_branches(labels, {branch: decisions for branch, (decisions, _) in decided.items()})
+
+
+class _Candidates:
+    """One branch of all subjects under every smoothing, kept at labelled rows only."""
+
+    def __init__(self, subjects: Sequence[SubjectOutputs], task: str, branch: Branch, setting: Setting) -> None:
+        self._branch, self._setting = branch, setting
+        published: Smoothing = ("none", 0) if task == "mtl" else _PAPER_SMOOTHING[branch]
+        self._search = _SEARCH if setting == "default" else (published,)
+        self._labels = [s.labels[branch] for s in subjects]
+        wanted = dict.fromkeys((("none", 0), *self._search))
+        self._smoothed: dict[Smoothing, list[np.ndarray]] = {choice: [] for choice in wanted}
+        for subject in subjects:
+            self._add(subject, "linear")
+
+    def _add(self, subject: SubjectOutputs, direction: Direction) -> None:
+        filled = interpolate_missing(subject.outputs[self._branch], subject.present, direction=direction)
+        for (method, half_width), parts in self._smoothed.items():
+            parts.append(smooth(filled, method=method, half_width_frames=half_width)[subject.labelled_frame])
+
+    def labels(self, subjects: Iterable[int]) -> np.ndarray:
+        """Labels of the subjects, one after the other."""
+        return np.concatenate([self._labels[s] for s in subjects])
+
+    def _values(self, subjects: Iterable[int], smoothing: Smoothing) -> np.ndarray:
+        return np.concatenate([self._smoothed[smoothing][s] for s in subjects])
+
+    def decide(self, subjects: np.ndarray, rule: BranchRule) -> np.ndarray:
+        """Decisions for the subjects' labelled rows."""
+        return rule.decide(self._branch, self._values(subjects, (rule.method, rule.half_width_frames)))
+
+    def best_rule(self, subjects: np.ndarray) -> BranchRule:
+        """The rule that is best on these subjects; the first of equals."""
+        labels = self.labels(subjects)
+        best, best_figure = BranchRule(), -np.inf
+        for choice in self._search:
+            rule = self._rule(subjects, choice, labels)
+            figure = self._figure(labels, self.decide(subjects, rule))
+            if figure > best_figure + _LEAST_GAIN:
+                best, best_figure = rule, figure
+        if self._branch == "expr" and self._setting == "default":
+            return self._with_bias(best, labels, self._values(subjects, (best.method, best.half_width_frames)))
+        return best
+
+    def _rule(self, subjects: np.ndarray, choice: Smoothing, labels: np.ndarray) -> BranchRule:
+        rule = BranchRule(*choice)
+        if self._branch != "au":
+            return rule
+        if self._setting == "paper":
+            thresholds = grid_thresholds(labels, self._values(subjects, ("none", 0)))
+        else:
+            thresholds = optimal_thresholds(labels, self._values(subjects, choice))
+        return replace(rule, thresholds=tuple(float(value) for value in thresholds))
+
+    def _figure(self, labels: np.ndarray, decisions: np.ndarray) -> float:
+        known = (labels >= 0) if labels.ndim == 1 else ~np.isnan(labels.astype(np.float32)).any(axis=1)
+        if not known.any():
+            return 0.0
+        return score_branch(self._branch, labels, decisions)[MAIN_FIGURE[self._branch]]
+
+    def _with_bias(self, rule: BranchRule, labels: np.ndarray, values: np.ndarray) -> BranchRule:
+        """Coordinate ascent over the eight biases, on a grid."""
+        known = labels >= 0
+        if not known.any():
+            return rule
+        labels, logarithm = labels[known], np.log(np.maximum(np.nan_to_num(values[known]), 1e-7))
+        bias = np.zeros(8)
+        best = macro_f1(labels, logarithm.argmax(axis=1))
+        for _ in range(_BIAS_ROUNDS):
+            for position in range(8):
+                for step in _BIAS_STEPS:
+                    trial = bias.copy()
+                    trial[position] = step
+                    figure = macro_f1(labels, (logarithm + trial).argmax(axis=1))
+                    if figure > best + _LEAST_GAIN:
+                        bias, best = trial, figure
+        return replace(rule, class_bias=tuple(bias.tolist()))

@@ -1,0 +1,1 @@
+"""Devices, numeric precision, batch sizes and the OpenVINO wrapper."""

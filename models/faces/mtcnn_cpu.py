@@ -1,0 +1,219 @@
+"""The cascade for processors: integral images and suppression in compiled loops, networks in OpenVINO, one thread.
+
+Boxes, landmarks and probabilities are those of ``mtcnn`` and of facenet-pytorch, up to rounding.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from models.engines.openvino import run_network
+from models.faces.cascade_boxes import merge_levels, pooled, regressed, squared
+from models.faces.cascade_canvas import pooled_side, side_by_side
+from models.faces.cascade_kernels import find_candidates, first_layer, integrate, pool_level, pool_level_part, suppress
+from models.faces.cascade_networks import FIRST_CHANNELS, first_layer_weights, proposing_network, refining_network
+from models.faces.detection import (
+    FINAL_NMS_IOMIN,
+    LEVEL_NMS_IOU,
+    MERGED_NMS_IOU,
+    Detections,
+    DetectorParams,
+    frames_array,
+    level_cells,
+    level_size,
+)
+from models.faces.tracking import iou
+
+_CROPS_AT_ONCE = 64
+# Levels that are looked at around a known face: from the one where it measures this much on.
+_NEAR_LEVELS, _NEAR_FACE_PX, _NEAR_WINDOW_PX = 4, 26, 48
+_MIN_IOU_TO_FOLLOW = 0.4
+
+
+def load_kernels() -> None:
+    """Have the compiled loops in memory, from the cache or compiled now."""
+    frame, boxes = np.zeros((48, 48, 3), np.uint8), np.array([[1, 1, 20, 20, 0.9, 0, 0, 0, 0]], np.float32)
+    sums, level = np.zeros((49, 147), np.int32), np.zeros((1, 3, 24, 24), np.float32)
+    weight, bias = np.zeros((FIRST_CHANNELS, 3, 3, 3), np.float32), np.zeros(FIRST_CHANNELS, np.float32)
+    maps = np.zeros((FIRST_CHANNELS, 11, 11), np.float32)
+    integrate(frame, sums)
+    integrate(frame[4:, 4:], sums)
+    pool_level(sums, 48, 48, level[0])
+    pool_level_part(sums, (0, 0), (48, 48), (24, 24), (0, 0), level[0])
+    merge_levels([boxes[suppress(boxes, LEVEL_NMS_IOU, False)]])
+    pooled(sums, (0, 0, 48, 48), boxes[:, :5], 24)
+    first_layer(level[0], weight, bias, bias, maps, (0, 0))
+    find_candidates(np.zeros((7, 7), np.float32), np.zeros((4, 7, 7), np.float32), (0, 0), (0, 0), (7, 7), 0.5, 0.6)
+
+
+class CpuFaceDetector:
+    """Finds every face in frames; keeps buffers, so that an object serves one thread at a time.
+
+    Results depend on the frame alone.
+    """
+
+    def __init__(self, params: DetectorParams | None = None) -> None:
+        self.params = params or DetectorParams()
+        self._pnet = proposing_network([1, FIRST_CHANNELS, -1, -1])
+        self._canvas = np.zeros((1, FIRST_CHANNELS, 0, 0), np.float32)
+        self._first = first_layer_weights()
+        side = pooled_side(_NEAR_WINDOW_PX)
+        self._near = proposing_network([_NEAR_LEVELS, FIRST_CHANNELS, side, side])
+        self._near_maps = np.zeros((_NEAR_LEVELS, FIRST_CHANNELS, side, side), np.float32)
+        self._rnet, self._onet = refining_network("rnet"), refining_network("onet")
+        self._sums = np.zeros((1, 1), np.int32)
+
+    def moved(self, frames: np.ndarray) -> np.ndarray:
+        """The frames as they are: there is no other memory that ``detect`` would rather have them in."""
+        return frames
+
+    def detect(self, frames: np.ndarray | Sequence[np.ndarray]) -> list[Detections]:
+        """Faces of each frame; ``frames`` is RGB uint8 [B, H, W, 3] or a sequence of [H, W, 3] of one size.
+
+        Raises:
+            ValueError: the frames are not of that shape and type.
+        """
+        return [self._search(frame) for frame in frames_array(frames)]
+
+    def detect_near(self, frame: np.ndarray, box_xyxy_px: np.ndarray) -> Detections:
+        """The face [H, W, 3] that overlaps most with a known box float32 [4]; none if none overlaps enough.
+
+        Only the neighbourhood is searched, at the sizes that a face has which grew or shrank a little.
+        """
+        height, width = frame.shape[:2]
+        windows = self._near_windows(box_xyxy_px, height, width)
+        if not windows:
+            return Detections.none()
+        part = _part_of_frame(windows, box_xyxy_px, height, width)
+        frame_part = frame[part[1] : part[3], part[0] : part[2]]
+        sums, origin = self._integral(frame_part), (part[1], part[0])
+        level = np.empty((3, _NEAR_WINDOW_PX, _NEAR_WINDOW_PX), np.float32)
+        for place, (scale, first) in enumerate(windows):
+            size = level_size(height, width, scale)
+            pool_level_part(sums, origin, (height, width), size, first, level)
+            first_layer(level, *self._first, self._near_maps[place], (0, 0))
+        shift, probability = run_network(self._near, self._near_maps)
+        found = []
+        for place, (scale, first) in enumerate(windows):
+            cells = level_cells(*level_size(height, width, scale))
+            found.append(self._candidates(probability[place, 1], shift[place], (0, 0), first, cells, scale))
+        faces = self._refine_and_finish(sums, part, merge_levels(found))
+        overlap = iou(faces.box_xyxy_px, box_xyxy_px[None])[:, 0]
+        best = int(overlap.argmax()) if len(faces) else 0
+        return faces.only(best) if len(faces) and overlap[best] > _MIN_IOU_TO_FOLLOW else Detections.none()
+
+    def _search(self, frame: np.ndarray) -> Detections:
+        height, width = frame.shape[:2]
+        scales = self.params.scales(height, width)
+        if not scales:
+            return Detections.none()
+        sums, sizes = self._integral(frame), [level_size(height, width, scale) for scale in scales]
+        places, canvas_size = side_by_side([(pooled_side(rows), pooled_side(columns)) for rows, columns in sizes])
+        canvas = self._canvas_of(canvas_size)
+        room = np.empty(3 * sizes[0][0] * sizes[0][1], np.float32)
+        for size, place in zip(sizes, places, strict=True):
+            level = room[: 3 * size[0] * size[1]].reshape(3, *size)
+            pool_level(sums, height, width, level)
+            first_layer(level, *self._first, canvas[0], place)
+        shift, probability = run_network(self._pnet, canvas)
+        found = [
+            self._candidates(probability[0, 1], shift[0], place, (0, 0), level_cells(*size), scale)
+            for scale, size, place in zip(scales, sizes, places, strict=True)
+        ]
+        return self._refine_and_finish(sums, (0, 0, width, height), merge_levels(found))
+
+    def _canvas_of(self, size: tuple[int, int]) -> np.ndarray:
+        """Room for the maps of all levels, float32 [1, 10, h, w]; between them it is 0."""
+        if self._canvas.shape[2:] != size:
+            self._canvas = np.zeros((1, FIRST_CHANNELS, *size), np.float32)
+        return self._canvas
+
+    def _integral(self, picture: np.ndarray) -> np.ndarray:
+        height, width = picture.shape[:2]
+        wanted = height + 1, (width + 1) * 3
+        if self._sums.shape[0] < wanted[0] or self._sums.shape[1] < wanted[1]:
+            self._sums = np.zeros((max(self._sums.shape[0], wanted[0]), max(self._sums.shape[1], wanted[1])), np.int32)
+        integrate(picture, self._sums)
+        return self._sums
+
+    def _candidates(
+        self,
+        probability: np.ndarray,
+        shift: np.ndarray,
+        at: tuple[int, int],
+        first: tuple[int, int],
+        cells: tuple[int, int],
+        scale: float,
+    ) -> np.ndarray:
+        found = find_candidates(probability, shift, at, first, cells, scale, self.params.pnet_threshold)
+        return found[suppress(found, LEVEL_NMS_IOU, False)]
+
+    def _near_windows(self, box: np.ndarray, height: int, width: int) -> list[tuple[float, tuple[int, int]]]:
+        """(scale, first row and column) of the windows; rows and columns are even, as P-Net's stride is 2."""
+        side = float(max(box[2] - box[0], box[3] - box[1]))
+        scales = self.params.scales(height, width)
+        first = next((n for n, scale in enumerate(scales) if side * scale <= _NEAR_FACE_PX), len(scales))
+        x, y = float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
+
+        def corner(centre: float, scale: float) -> int:
+            return int(centre * scale - _NEAR_WINDOW_PX / 2) // 2 * 2
+
+        near = scales[first : first + _NEAR_LEVELS]
+        return [(scale, (corner(y, scale), corner(x, scale))) for scale in near]
+
+    def _refine_and_finish(self, sums: np.ndarray, part: tuple[int, int, int, int], boxes: np.ndarray) -> Detections:
+        crops, boxes = pooled(sums, part, boxes, 24)
+        if not len(boxes):
+            return Detections.none()
+        shift, probability = _in_blocks(self._rnet, crops)
+        score = probability[:, 1]
+        passed = score > self.params.rnet_threshold
+        boxes = np.concatenate([boxes[passed, :4], score[passed, None]], axis=1)
+        kept = suppress(boxes, MERGED_NMS_IOU, False)
+        boxes = squared(regressed(boxes[kept], shift[passed][kept]))
+        crops, boxes = pooled(sums, part, boxes, 48)
+        if not len(boxes):
+            return Detections.none()
+        shift, relative, probability = _in_blocks(self._onet, crops)
+        score = probability[:, 1]
+        passed = score > self.params.onet_threshold
+        boxes, relative = np.concatenate([boxes[passed, :4], score[passed, None]], axis=1), relative[passed]
+        side = boxes[:, 2:4] - boxes[:, 0:2] + np.float32(1)
+        points = np.stack(
+            [
+                side[:, 0:1] * relative[:, :5] + boxes[:, 0:1] - np.float32(1),
+                side[:, 1:2] * relative[:, 5:] + boxes[:, 1:2] - np.float32(1),
+            ],
+            axis=2,
+        )
+        boxes = regressed(boxes, shift[passed])
+        kept = suppress(boxes, FINAL_NMS_IOMIN, True)
+        return Detections.largest_first(boxes[kept, :4], points[kept], boxes[kept, 4])
+
+
+def _part_of_frame(
+    windows: list[tuple[float, tuple[int, int]]], box: np.ndarray, height: int, width: int
+) -> tuple[int, int, int, int]:
+    """x1, y1, x2, y2 of what the windows see, and of a square around the box twice its size."""
+    side = float(max(box[2] - box[0], box[3] - box[1]))
+    x, y = float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
+    left, right, top, bottom = [x - side], [x + side], [y - side], [y + side]
+    for scale, (row, column) in windows:
+        rows, columns = level_size(height, width, scale)
+        left.append(column * width / columns)
+        right.append((column + _NEAR_WINDOW_PX) * width / columns + 1)
+        top.append(row * height / rows)
+        bottom.append((row + _NEAR_WINDOW_PX) * height / rows + 1)
+    return (
+        max(0, int(min(left))),
+        max(0, int(min(top))),
+        min(width, int(max(right)) + 1),
+        min(height, int(max(bottom)) + 1),
+    )
+
+
+def _in_blocks(request: Any, crops: np.ndarray) -> list[np.ndarray]:
+    blocks = [crops[first : first + _CROPS_AT_ONCE] for first in range(0, len(crops), _CROPS_AT_ONCE)]
+    outputs = [[values.copy() for values in run_network(request, block)] for block in blocks]
+    return [np.concatenate(columns) for columns in zip(*outputs, strict=True)]

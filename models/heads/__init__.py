@@ -1,0 +1,1 @@
+"""Heads: layers, losses, metrics, fitting and recipes."""

@@ -1,0 +1,160 @@
+"""Labelled rows that heads are fitted on: features that may lie in a memory-mapped file, and labels in memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.heads.recipes import Branch, Features
+
+# Blocks that stay in a processor's cache while they are converted and multiplied.
+BLOCK_ROWS = 1024
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainingRows:
+    """Features and labels of n rows.
+
+    Attributes:
+        embeddings: float16 or float32 [n, D]; may be a read-only memory map, and is never loaded whole.
+        logits: float32 [n, C]; likewise.
+        labels: ``expr`` int8 [n], -1 unlabelled; ``va`` float32 [n, 2], NaN unlabelled; ``au`` int8 [n, 12], -1
+            unlabelled.
+    """
+
+    embeddings: np.ndarray
+    logits: np.ndarray
+    labels: dict[Branch, np.ndarray]
+
+    def __post_init__(self) -> None:
+        counts = {len(self.embeddings), len(self.logits), *(len(values) for values in self.labels.values())}
+        if len(counts) != 1 or 0 in counts:
+            raise ValueError(f"expected features and labels of one length of at least 1, got {sorted(counts)} rows")
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def __repr__(self) -> str:
+        return f"TrainingRows({len(self)} rows, embeddings {self.embeddings.shape}, logits {self.logits.shape})"
+
+    def width(self, features: Features) -> int:
+        """Number of inputs of a head."""
+        sizes = {"embeddings": self.embeddings.shape[1], "scores": self.logits.shape[1]}
+        return sizes[features] if features != "both" else sum(sizes.values())
+
+    def labelled(self, branches: tuple[Branch, ...], *, drop_partial_units: bool = False) -> np.ndarray:
+        """Indices of rows with a label of at least one branch, ascending."""
+        known = np.zeros(len(self), bool)
+        for branch in branches:
+            labels = self.labels[branch]
+            if branch == "expr":
+                known |= labels >= 0
+            elif branch == "va":
+                known |= ~np.isnan(labels).any(axis=1)
+            else:
+                # Unit by unit: one array for all of them would be as large as the labels.
+                count = np.zeros(len(self), np.int8)
+                for unit in labels.T:
+                    count += unit >= 0
+                known |= count >= (labels.shape[1] if drop_partial_units else 1)
+        return np.flatnonzero(known)
+
+    def inputs(self, rows: np.ndarray, features: Features) -> Tensor:
+        """float32 [len(rows), width] of the rows, gathered from wherever they lie: the plain way of ``RowReader``."""
+        parts = []
+        if features != "scores":
+            # float16 to float32 by torch's copy: numpy's conversion is many times slower.
+            parts.append(torch.from_numpy(np.take(self.embeddings, rows, axis=0)).float())
+        if features != "embeddings":
+            parts.append(torch.from_numpy(np.take(self.logits, rows, axis=0)).float())
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+    def targets(self, rows: np.ndarray, branch: Branch) -> Tensor:
+        """Labels of the rows: int64 [m] for ``expr``, float32 for the others."""
+        values = torch.from_numpy(self.labels[branch][rows])
+        return values.long() if branch == "expr" else values.float()
+
+
+class RowReader:
+    """Inputs of a head in batches, gathered and converted in buffers that are used again and again.
+
+    Fresh memory for every batch would cost more than the batch's products.
+    """
+
+    def __init__(
+        self,
+        rows: TrainingRows,
+        features: Features,
+        *,
+        batch_rows: int = BLOCK_ROWS,
+        mean: Tensor | None = None,
+        deviation: Tensor | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """Batches of at most ``batch_rows``, (x - mean) / deviation if float32 [width] are given."""
+        self._parts = [array for array, name in _arrays(rows) if features in (name, "both")]
+        self._gathered = [np.empty((batch_rows, array.shape[1]), array.dtype) for array in self._parts]
+        self._inputs = torch.empty(batch_rows, rows.width(features))
+        self._mean, self._factor = mean, None if deviation is None else 1 / deviation
+        self._device = torch.device(device)
+
+    @property
+    def width(self) -> int:
+        """Number of inputs of a row."""
+        return self._inputs.shape[1]
+
+    def read(self, index: np.ndarray) -> Tensor:
+        """float32 [len(index), width] of the rows; valid until the next call.
+
+        Raises:
+            IndexError: more rows than a batch holds.
+        """
+        count = len(index)
+        if count > len(self._inputs):
+            raise IndexError(f"expected at most {len(self._inputs)} rows, got {count}")
+        inputs, column = self._inputs[:count], 0
+        for array, buffer in zip(self._parts, self._gathered, strict=True):
+            # Without mode "clip", which changes nothing for rows that exist, numpy would gather into a copy.
+            np.take(array, index, axis=0, out=buffer[:count], mode="clip")
+            # float16 to float32 by torch's copy: numpy's conversion is many times slower.
+            inputs[:, column : column + buffer.shape[1]].copy_(torch.from_numpy(buffer[:count]))
+            column += buffer.shape[1]
+        inputs = inputs.to(self._device)
+        if self._mean is not None:
+            inputs.sub_(self._mean)
+        if self._factor is not None:
+            inputs.mul_(self._factor)
+        return inputs
+
+    def blocks(self, index: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """(rows, their inputs), batch by batch in the order of the index."""
+        for first in range(0, len(index), len(self._inputs)):
+            block = index[first : first + len(self._inputs)]
+            yield block, self.read(block)
+
+
+def _arrays(rows: TrainingRows) -> list[tuple[np.ndarray, str]]:
+    return [(rows.embeddings, "embeddings"), (rows.logits, "scores")]
+
+
+def moments(rows: TrainingRows, index: np.ndarray, features: Features) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation float32 [width] of the inputs; 1 where an input is constant.
+
+    Raises:
+        ValueError: an input is not finite.
+    """
+    reader = RowReader(rows, features)
+    # Around a value from among them, small sums in float32 lose nothing.
+    pivot = reader.read(index[:BLOCK_ROWS]).mean(0)
+    total, squares = (torch.zeros(len(pivot), dtype=torch.float64) for _ in range(2))
+    for _, inputs in reader.blocks(index):
+        inputs.sub_(pivot)
+        total += inputs.sum(0)
+        squares += torch.einsum("nw,nw->w", inputs, inputs)
+    mean = total / len(index)
+    deviation = (squares / len(index) - mean.square()).clamp(min=0).sqrt()
+    if not torch.isfinite(deviation).all():
+        raise ValueError("expected finite features, got NaN or infinity")
+    return (mean + pivot).float(), torch.where(deviation > 1e-6, deviation, 1.0).float()

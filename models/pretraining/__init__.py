@@ -1,0 +1,1 @@
+"""Training a backbone on labelled photos."""

@@ -1,0 +1,1 @@
+"""Published weight files: catalogue, conversion, safe reading, export."""

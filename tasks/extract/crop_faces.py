@@ -1,0 +1,232 @@
+"""Stage ``crop_faces``: decode a segment, detect every face, keep box, landmarks, probability and crop."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_contracts.files.locations import check_unchanged, location
+from data_contracts.schemas import FACES
+from data_contracts.store.fingerprint import fingerprint, variant_name
+from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
+from data_contracts.video.frames import read_segment
+from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED
+from models.faces.crops import crop_face, encode_jpeg, shrink_to
+from models.faces.detection import Detections, DetectorParams, detector_weights_digest
+from models.faces.following import first_of_group
+from tasks.extract.video_index_rows import read_video_index
+from tasks.read_ahead import is_worth_it, read_ahead
+from tasks.units import Product, Unit
+from tasks.worker_models import follow_faces, get_detector
+
+CODE_VERSION = 2
+SEGMENT_FRAMES = 512
+_CHUNK_FRAMES = 8
+# 25 MB of RGB: four frames of 1080p, one of 4K. glibc maps what is above 32 MB anew each time, page by page.
+_CHUNK_PIXELS = 4 * 1920 * 1088
+# A GPU is given more at a time: so much work that it seldom waits for Python.
+_CHUNK_FRAMES_GPU, _CHUNK_PIXELS_GPU = 64, 32 * 1920 * 1088
+
+
+@dataclass(frozen=True)
+class CropParams:
+    """How faces are found and kept. Crops are cut at the box itself, as the published features were."""
+
+    detector: DetectorParams = field(default_factory=DetectorParams)
+    margin_fraction: float = 0.0
+    max_side_px: int = 320
+    jpeg_quality: int = 95
+
+
+@dataclass(frozen=True)
+class CroppedVideo:
+    """A video whose segments all exist, in order."""
+
+    stem: str
+    frame_count: int
+    width_px: int
+    segments: list[tuple[UnitKey, Manifest]]
+
+
+def chunk_frames_of(width_px: int, height_px: int) -> int:
+    """How many frames of that size are decoded at a time."""
+    frames, pixels = (_CHUNK_FRAMES_GPU, _CHUNK_PIXELS_GPU) if is_worth_it() else (_CHUNK_FRAMES, _CHUNK_PIXELS)
+    return max(1, min(frames, pixels // (width_px * height_px)))
+
+
+def crop_params(*, min_face_px: int, exact: bool) -> CropParams:
+    """The usual parameters; ``exact``: every frame is searched, instead of following a single face."""
+    every = 1 if exact else DetectorParams().search_every_frames
+    return CropParams(DetectorParams(min_face_px=min_face_px, search_every_frames=every))
+
+
+def crop_params_of(values: dict[str, Any] | None) -> CropParams:
+    """The parameters that a manifest states; the defaults if it states none."""
+    if values is None:
+        return CropParams()
+    # Before faces were followed, every frame was searched.
+    detector = DetectorParams(**({"search_every_frames": 1} | values["detector"]))
+    return CropParams(**(values | {"detector": detector}))
+
+
+def source_of(params: CropParams) -> str:
+    """Name of the faces variant that these parameters and the detector's weights make."""
+    made_from = fingerprint(params=params, weights=detector_weights_digest(), version=CODE_VERSION)
+    return variant_name("mtcnn", made_from)
+
+
+def plan_crop_faces(
+    videos: Mapping[str, Manifest], *, params: CropParams, segment_frames: int = SEGMENT_FRAMES
+) -> list[Unit]:
+    """One unit per segment of each indexed video; segments are counted from frame 1."""
+    source, weights, parameters = source_of(params), detector_weights_digest(), asdict(params)
+    units = []
+    for stem, manifest in sorted(videos.items()):
+        frame_count = manifest.details["frame_count"]
+        for number, first in enumerate(range(1, frame_count + 1, segment_frames)):
+            count = min(segment_frames, frame_count - first + 1)
+            made_from = fingerprint(
+                stage="crop_faces",
+                version=CODE_VERSION,
+                video=manifest.identity,
+                first_frame=first,
+                frame_count=count,
+                params=parameters,
+                weights=weights,
+            )
+            key = UnitKey("faces", (("source", source), ("video", stem)), f"{number:05d}")
+            arguments = {
+                "path": manifest.details["path"],
+                "file_state": manifest.details["file_state"],
+                "first": first,
+                "count": count,
+                "params": params,
+                "width_px": manifest.details["width_px"],
+            }
+            units.append(Unit(key, made_from, arguments))
+    return units
+
+
+def compute(store: Store, unit: Unit) -> Product:
+    """Faces of one segment, streamed: a few frames are in memory at a time.
+
+    Raises:
+        InputError: the video has gone or cannot be opened.
+    """
+    product = Product(FACES, [])
+    product.details = {
+        "first_frame": unit.arguments["first"],
+        "frame_count": unit.arguments["count"],
+        "crop_params": asdict(unit.arguments["params"]),
+    }
+    product.tables = _tables(store, unit, product)
+    return product
+
+
+def _tables(store: Store, unit: Unit, product: Product) -> Iterator[pa.Table]:
+    path, params = location(unit.arguments["path"]), unit.arguments["params"]
+    check_unchanged(path, unit.arguments["file_state"])
+    yield from _decoded_tables(store, unit, params, product.counts)
+    check_unchanged(path, unit.arguments["file_state"])
+    lost = product.counts[NOT_DECODED]
+    if lost:
+        first = unit.arguments["first"]
+        last = first + unit.arguments["count"] - 1
+        product.problems.append(f"{path}: {lost} of the frames {first}..{last} cannot be decoded; replace the file")
+
+
+def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counter[str]) -> Iterator[pa.Table]:
+    first, count = unit.arguments["first"], unit.arguments["count"]
+    index = read_video_index(store, unit.key.value("video"))
+    follower = follow_faces(params.detector)
+    start = first_of_group(first, params.detector.search_every_frames) if follower else first
+    chunks = read_segment(
+        location(unit.arguments["path"]),
+        index,
+        first_frame=start,
+        frame_count=first + count - start,
+        chunk_frames=chunk_frames_of(index.width_px, index.height_px),
+    )
+    detector = get_detector(params.detector)
+    expected = first
+    with read_ahead(_moved(chunks, detector)) as decoded:
+        for numbers, frames, moved in decoded:
+            rows: list[dict[str, object]] = []
+            if follower:
+                detections = [
+                    follower.detect(number, frame) for number, frame in zip(numbers.tolist(), frames, strict=True)
+                ]
+            else:
+                detections = detector.detect(moved)
+            wanted = [found for found in zip(numbers.tolist(), frames, detections, strict=True) if found[0] >= first]
+            for number, frame, found in wanted:
+                rows.extend(_status_row(missing, NOT_DECODED) for missing in range(expected, number))
+                rows.extend(_face_rows(number, frame, found, params))
+                expected = number + 1
+            counts.update(str(row["status"]) for row in rows)
+            yield pa.Table.from_pylist(rows, schema=FACES.schema)
+    undelivered = [_status_row(number, NOT_DECODED) for number in range(expected, first + count)]
+    counts.update(str(row["status"]) for row in undelivered)
+    yield pa.Table.from_pylist(undelivered, schema=FACES.schema)
+
+
+def _moved(
+    chunks: Iterator[tuple[np.ndarray, np.ndarray]], detector: Any
+) -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+    """Frame numbers, frames, and the same frames where the detector wants them."""
+    with contextlib.closing(chunks):  # type: ignore[type-var]
+        for numbers, frames in chunks:
+            yield numbers, frames, detector.moved(frames)
+
+
+def _face_rows(number: int, frame: np.ndarray, found: Detections, params: CropParams) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for box, landmarks, probability in zip(found.box_xyxy_px, found.landmarks_xy_px, found.probability, strict=True):
+        crop = crop_face(frame, box, margin_fraction=params.margin_fraction)
+        if crop is None:
+            continue
+        small = shrink_to(crop, max_side_px=params.max_side_px)
+        rows.append(
+            {
+                **_status_row(number, FACE_FOUND),
+                "face": len(rows),
+                **dict(zip(("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px"), box.tolist(), strict=True)),
+                "landmarks_xy_px": landmarks.reshape(-1).tolist(),
+                "probability": float(probability),
+                "crop_jpeg": encode_jpeg(small, quality=params.jpeg_quality),
+            }
+        )
+    return rows or [_status_row(number, NO_FACE)]
+
+
+def _status_row(number: int, status: str) -> dict[str, object]:
+    return {"frame": number, "status": status}
+
+
+def cropped_videos(store: Store, units: list[Unit]) -> list[CroppedVideo]:
+    """Videos of which every planned segment exists as planned."""
+    if not units:
+        return []
+    known = store.manifests("faces", source=units[0].key.value("source"))
+    by_video: dict[str, list[Unit]] = {}
+    for unit in units:
+        by_video.setdefault(unit.key.value("video"), []).append(unit)
+    found = []
+    for stem, segments in by_video.items():
+        manifests = [(u.key, known[u.key]) for u in segments if _matches(known.get(u.key), u)]
+        if len(manifests) == len(segments):
+            found.append(
+                CroppedVideo(
+                    stem, sum(u.arguments["count"] for u in segments), segments[0].arguments["width_px"], manifests
+                )
+            )
+    return found
+
+
+def _matches(manifest: Manifest | None, unit: Unit) -> bool:
+    return manifest is not None and manifest.fingerprint == unit.fingerprint

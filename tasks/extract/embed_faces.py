@@ -1,0 +1,228 @@
+"""Stage ``embed_faces``: embeddings and logits of one backbone for one subject, frame by frame."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.errors import InputError
+from data_contracts.schemas import Dataset, features_dataset
+from data_contracts.store.fingerprint import fingerprint, variant_name
+from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
+from models.backbones.registry import get_spec
+from models.backbones.weights import weights_digest
+from models.engines.precision import Precision
+from models.faces.crops import decode_jpeg
+from tasks.fetch_weights import find_weights
+from tasks.read_ahead import is_worth_it, read_ahead
+from tasks.units import Product, Unit
+from tasks.worker_models import get_backbone
+
+CODE_VERSION = 3
+_BATCH_FRAMES, _BATCH_FRAMES_GPU = 64, 256
+
+
+@dataclass(frozen=True)
+class BackboneChoice:
+    """A backbone of the registry, a file with its weights if they are not the bundled ones, and its precision.
+
+    Where a processor has no bfloat16, float32 takes its place.
+    """
+
+    name: str
+    weights: str | None = None
+    precision: Precision = "bfloat16"
+
+    @classmethod
+    def find(cls, name: str, weights: str | None, precision: Precision = "bfloat16") -> "BackboneChoice":
+        """The choice with the file of installed weights filled in.
+
+        Raises:
+            InputError: no such backbone, or its weights are not here; one line says how to get them.
+        """
+        file = find_weights(name, weights)
+        try:
+            weights_digest(name, file)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return cls(name, file, precision)
+
+    def made_from(self) -> str:
+        """Fingerprint of preprocessing, architecture and weights."""
+        digest = weights_digest(self.name, self.weights)
+        return fingerprint(spec=get_spec(self.name), weights=digest, precision=self.precision, version=CODE_VERSION)
+
+    @property
+    def variant(self) -> str:
+        """Name of the features variant."""
+        return variant_name(self.name, self.made_from())
+
+
+@dataclass(frozen=True)
+class SubjectFaces:
+    """Where the faces of one subject are: segments in order, and the table that picks its faces from them.
+
+    ``chosen_by`` is None where the faces' own ``subject`` column says it (the organisers' crops).
+    """
+
+    subject: str
+    segments: Sequence[tuple[UnitKey, Manifest]]
+    chosen_by: tuple[UnitKey, Manifest] | None
+
+    @property
+    def video(self) -> str:
+        """Stem of the video that the subject is in."""
+        return self.segments[0][0].value("video")
+
+
+def subjects_of_source(store: Store, source: str) -> list[SubjectFaces]:
+    """All subjects of a faces variant whose faces are there, and given to subjects where that is needed."""
+    segments: dict[str, list[tuple[UnitKey, Manifest]]] = {}
+    found = []
+    for key, manifest in store.manifests("faces", source=source).items():
+        if "subject" in manifest.details:
+            found.append(SubjectFaces(manifest.details["subject"], [(key, manifest)], None))
+        else:
+            segments.setdefault(key.value("video"), []).append((key, manifest))
+    for key, manifest in store.manifests("subjects", source=source).items():
+        parts = segments.get(key.value("video"), [])
+        if len(parts) != manifest.details.get("segments", len(parts)):
+            continue
+        found += [SubjectFaces(name, parts, (key, manifest)) for name in manifest.details["subjects"]]
+    return sorted(found, key=lambda faces: faces.subject)
+
+
+def plan_embed_faces(subjects: Sequence[SubjectFaces], *, source: str, backbone: BackboneChoice) -> list[Unit]:
+    """One unit per subject and segment."""
+    made_from, variant = backbone.made_from(), backbone.variant
+    units = []
+    for faces in subjects:
+        chosen = faces.chosen_by[1].identity if faces.chosen_by else None
+        for key, manifest in faces.segments:
+            part = "00000" if faces.chosen_by is None else key.part
+            print_ = fingerprint(
+                stage="embed_faces",
+                version=CODE_VERSION,
+                faces=manifest.identity,
+                subject=faces.subject,
+                chosen=chosen,
+                backbone=made_from,
+            )
+            place = (("backbone", variant), ("source", source), ("subject", faces.subject))
+            arguments = {"faces": (key, manifest), "chosen_by": faces.chosen_by, "backbone": backbone}
+            units.append(Unit(UnitKey("features", place, part), print_, arguments))
+    return units
+
+
+def compute(store: Store, unit: Unit) -> Product:
+    """Features of one subject in one segment, in batches; a crop that is not a picture is counted, not fatal."""
+    choice: BackboneChoice = unit.arguments["backbone"]
+    backbone = get_backbone(choice.name, choice.weights, choice.precision)
+    dataset = features_dataset(backbone.spec.embedding_size, tuple(backbone.spec.class_names))
+    manifest: Manifest = unit.arguments["faces"][1]
+    product = Product(dataset, [])
+    product.details = manifest.details | {
+        "backbone_name": choice.name,
+        "weights": choice.weights,
+        "precision": choice.precision,
+        "engine": backbone.engine,
+    }
+    product.tables = _tables(store, unit, dataset, product)
+    return product
+
+
+def _tables(store: Store, unit: Unit, dataset: Dataset, product: Product) -> Iterator[pa.Table]:
+    choice: BackboneChoice = unit.arguments["backbone"]
+    backbone = get_backbone(choice.name, choice.weights, choice.precision)
+    with read_ahead(_pictures(store, unit, product)) as batches:
+        for numbers, images in batches:
+            has_face = np.array([image is not None for image in images])
+            shown = [image for image in images if image is not None]
+            embeddings = np.zeros((len(images), backbone.spec.embedding_size), np.float16)
+            logits = np.zeros((len(images), len(backbone.spec.class_names)), np.float32)
+            if shown:
+                embeddings[has_face], logits[has_face] = backbone.extract(shown)
+            yield _features_table(dataset, np.asarray(numbers), has_face, embeddings, logits)
+
+
+def _pictures(store: Store, unit: Unit, product: Product) -> Iterator[tuple[list[int], list[np.ndarray | None]]]:
+    """Batches of (frame numbers, RGB uint8 [h, w, 3] or None); what is missing or broken is counted in the product."""
+    for numbers, crops in _frames(store, unit):
+        decoded = [_decoded(crop) for crop in crops]
+        images = [image if isinstance(image, np.ndarray) else None for image in decoded]
+        for number, image in zip(numbers, decoded, strict=True):
+            if isinstance(image, ValueError):
+                product.counts[UNREADABLE_CROP] += 1
+                where = f"crop {unit.key.value('subject')}/{number:05d}.jpg"
+                product.problems.append(f"{where}: {image}; the frame counts as one without a face")
+        product.counts[FACE_FOUND] += sum(image is not None for image in images)
+        product.counts[NO_FACE] += sum(crop is None for crop in crops)
+        yield numbers, images
+
+
+def _decoded(crop: bytes | None) -> np.ndarray | ValueError | None:
+    try:
+        return None if crop is None else decode_jpeg(crop)
+    except ValueError as error:
+        return error
+
+
+def _features_table(
+    dataset: Dataset, numbers: np.ndarray, has_face: np.ndarray, embeddings: np.ndarray, logits: np.ndarray
+) -> pa.Table:
+    schema = dataset.schema
+    missing = pa.array(~has_face)
+
+    def vectors(name: str, values: np.ndarray) -> pa.Array:
+        field = schema.field(name)
+        flat = pa.array(values.reshape(-1), type=field.type.value_type)
+        return pa.FixedSizeListArray.from_arrays(flat, type=field.type, mask=missing)
+
+    columns = [
+        pa.array(numbers.astype(np.int32)),
+        pa.array(has_face),
+        vectors("embedding", embeddings),
+        vectors("logits", logits),
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _frames(store: Store, unit: Unit) -> Iterator[tuple[list[int], list[bytes | None]]]:
+    """Batches of (frame numbers, JPEG bytes or None) covering every frame of the segment once, in order."""
+    key, manifest = unit.arguments["faces"]
+    chosen = _chosen_faces(store, unit)
+    first, count = manifest.details["first_frame"], manifest.details["frame_count"]
+    numbers: list[int] = []
+    crops: list[bytes | None] = []
+    expected, most = first, _BATCH_FRAMES_GPU if is_worth_it() else _BATCH_FRAMES
+    for batch in store.iter_unit(key, manifest, columns=["frame", "face", "status", "crop_jpeg"]):
+        for frame, face, status, crop in zip(*(batch.column(i) for i in range(4)), strict=True):
+            number = frame.as_py()
+            is_subjects = status.as_py() == FACE_FOUND and (chosen is None or chosen.get(number) == face.as_py())
+            if number == expected:
+                numbers.append(number)
+                crops.append(None)
+                expected += 1
+            if is_subjects:
+                crops[-1] = crop.as_py()
+            if len(numbers) > most:
+                yield numbers[:-1], crops[:-1]
+                numbers, crops = numbers[-1:], crops[-1:]
+    if expected != first + count:
+        raise store.distrust_unit(key, f"expected rows of frames {first}..{first + count - 1}, got to {expected - 1}")
+    if numbers:
+        yield numbers, crops
+
+
+def _chosen_faces(store: Store, unit: Unit) -> Mapping[int, int] | None:
+    """Which face of each frame is the subject's: frame -> rank; None where every face of the rows is."""
+    if unit.arguments["chosen_by"] is None:
+        return None
+    key, manifest = unit.arguments["chosen_by"]
+    table = store.read_unit(key, manifest, columns=["frame", "face", "subject"])
+    mine = table.filter(pc.equal(table["subject"], unit.key.value("subject")))
+    return dict(zip(mine["frame"].to_pylist(), mine["face"].to_pylist(), strict=True))

@@ -1,0 +1,158 @@
+"""Stage ``fit_head``: labelled features to a head, with the figures of every seed."""
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from data_contracts.errors import InputError
+from data_contracts.store.fingerprint import fingerprint, variant_name
+from data_contracts.store.manifest import Manifest
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import SetName, TaskName
+from models.engines.devices import default_device
+from models.engines.precision import Precision, native_precision
+from models.heads.head import head_to_bytes
+from models.heads.recipes import TaskRecipe, get_recipe
+from tasks.fit.import_labels import labels_key
+from tasks.fit.subject_features import FeaturesVariant
+from tasks.jobs import Files, Job
+
+if TYPE_CHECKING:
+    from tasks.fit.training_rows import LabelCoverage
+
+CODE_VERSION = 4
+# The figure by which each task is ranked in the challenge.
+FIGURE_OF_TASK: dict[TaskName, str] = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1", "mtl": "p_mtl"}
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """A task, a recipe, and what overrides the recipe (None: nothing)."""
+
+    task: TaskName
+    recipe: Literal["paper", "default"] = "default"
+    features: Literal["embeddings", "scores", "both"] | None = None
+    hidden_units: int | None = None
+    seeds: int | None = None
+
+    def head_recipe(self) -> TaskRecipe:
+        """The complete setting."""
+        changes = {"features": self.features, "hidden_units": self.hidden_units, "seeds": self.seeds}
+        given = {name: value for name, value in changes.items() if value is not None}
+        return get_recipe(self.recipe, task=self.task).replace(**given)
+
+
+def plan_fit_head(
+    store: Store, variant: FeaturesVariant, choice: HeadChoice, *, epochs: list[list[int]] | None = None
+) -> Job:
+    """The job that fits one head; it depends on features and labels of exactly the subjects that are labelled.
+
+    With ``epochs`` (per seed and part) the head is fitted on train + validation for as long as was best for the head
+    that was fitted on train alone.
+
+    Raises:
+        InputError: the labels of a set are not in the store.
+    """
+    labels: dict[SetName, Manifest] = {}
+    known = store.manifests("labels", task=choice.task)
+    for name in ("train", "validation"):
+        key = labels_key(choice.task, name)
+        if key not in known:
+            raise InputError(f"{store.url}: expected labels of {choice.task} {name}, found none; import_labels failed")
+        labels[name] = known[key]
+    subjects = sorted({s for m in labels.values() for s in m.details["subjects"] if s in variant.subjects})
+    precision = native_precision(default_device())
+    made_from = fingerprint(
+        stage="fit_head",
+        version=CODE_VERSION,
+        recipe=choice.head_recipe(),
+        precision=precision,
+        epochs=epochs,
+        labels=[(name, manifest.identity) for name, manifest in labels.items()],
+        features=[(subject, variant.identity(subject)) for subject in subjects],
+        backbone=variant.backbone,
+    )
+    used = FeaturesVariant(variant.backbone, variant.source, {s: variant.subjects[s] for s in subjects})
+    name = variant_name(f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}", made_from)
+    arguments = {"choice": choice, "variant": used, "labels": labels, "epochs": epochs, "precision": precision}
+    return Job(f"heads/{name}", made_from, arguments)
+
+
+def make(store: Store, job: Job) -> Files:
+    """Fit one head; features lie in memory-mapped files meanwhile.
+
+    Raises:
+        InputError: no labelled row with a face is left, or a class has none to learn from.
+    """
+    # Only whoever fits needs torch.
+    from models.heads.fitting import fit_seeds
+    from tasks.fit.training_rows import gather_rows
+
+    choice: HeadChoice = job.arguments["choice"]
+    variant: FeaturesVariant = job.arguments["variant"]
+    labels: dict[SetName, Manifest] = job.arguments["labels"]
+    tables: dict[str, pa.Table] = {
+        name: store.read_unit(labels_key(choice.task, name), m) for name, m in labels.items()
+    }
+    epochs: list[list[int]] | None = job.arguments["epochs"]
+    precision: Precision = job.arguments["precision"]
+    fitted_on = {name: table for name, table in tables.items() if epochs or name == "train"}
+    with tempfile.TemporaryDirectory(prefix="affwild2-rows-") as scratch:
+        train, coverage = gather_rows(store, variant, fitted_on, task=choice.task, folder=_new(scratch, "train"))
+        validation = None
+        if not epochs:
+            scored_on, folder = {"validation": tables["validation"]}, _new(scratch, "validation")
+            validation, more = gather_rows(store, variant, scored_on, task=choice.task, folder=folder)
+            coverage += more
+        try:
+            fitted = fit_seeds(
+                train,
+                validation,
+                task=choice.task,
+                recipe=choice.head_recipe(),
+                epochs=epochs,
+                precision=precision,
+                device=default_device(),
+            )
+        except ValueError as error:
+            raise InputError(f"{job.name}: {error}") from error
+    metrics = {"figures": fitted.figures, "seeds": fitted.seed_figures, "history": fitted.histories}
+    files = head_to_bytes(fitted.head)
+    files["metrics.json"] = json.dumps(metrics, indent=1, sort_keys=True).encode() + b"\n"
+    details = _details(choice, variant, coverage, fitted.figures, fitted.seed_figures)
+    # "precision", of the features' origin, is the backbone's.
+    details |= {"best_epochs": fitted.best_epochs, "trained_on": list(fitted_on), "fitted_in": precision}
+    return Files(files, details)
+
+
+def _new(scratch: str, name: str) -> Path:
+    folder = Path(scratch, name)
+    folder.mkdir()
+    return folder
+
+
+def _details(
+    choice: HeadChoice,
+    variant: FeaturesVariant,
+    coverage: "list[LabelCoverage]",
+    figures: dict[str, float],
+    seed_figures: list[dict[str, float]],
+) -> dict[str, Any]:
+    figure = FIGURE_OF_TASK[choice.task]
+    rows = [asdict(row) | {"subjects_without_features": len(row.subjects_without_features)} for row in coverage]
+    return {
+        "task": choice.task,
+        "recipe": choice.recipe,
+        "settings": asdict(choice.head_recipe()),
+        "backbone": variant.backbone,
+        "source": variant.source,
+        **variant.origin,
+        "coverage": rows,
+        "figure": figure,
+        "figures": figures,
+        "seed_figures": [seed[figure] for seed in seed_figures],
+    }

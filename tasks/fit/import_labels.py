@@ -1,0 +1,48 @@
+"""Stage ``import_labels``: the organisers' annotation files as one table per task and set."""
+
+from data_contracts.challenge.annotations import annotation_files, read_annotations
+from data_contracts.files.locations import Location, location
+from data_contracts.schemas import LABELS
+from data_contracts.store.fingerprint import digest_of_file, fingerprint
+from data_contracts.store.manifest import UnitKey
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import SetName, TaskName
+from tasks.units import Product, Unit
+
+CODE_VERSION = 2
+
+
+def labels_key(task: TaskName, set_name: SetName) -> UnitKey:
+    """Where the labels of a set for a task lie."""
+    return UnitKey("labels", (("task", task), ("set", set_name)))
+
+
+def plan_import_labels(annotations: Location, *, task: TaskName, sets: tuple[SetName, ...]) -> list[Unit]:
+    """One unit per set; it depends on the names and bytes of the files, not on when they were copied.
+
+    Raises:
+        InputError: the folder has no annotation files of that task and set.
+    """
+    units = []
+    for set_name in sets:
+        files = annotation_files(annotations, task=task, set_name=set_name)
+        digests = [(path.name, digest_of_file(path)) for path in files]
+        made_from = fingerprint(stage="import_labels", version=CODE_VERSION, task=task, set=set_name, files=digests)
+        arguments = {"annotations": str(annotations), "task": task, "set": set_name}
+        units.append(Unit(labels_key(task, set_name), made_from, arguments))
+    return units
+
+
+def compute(store: Store, unit: Unit) -> Product:
+    """Read one set, without the files that are not as the organisers write them: these are problems of the unit.
+
+    Raises:
+        InputError: no file is left; the message names the first, and its line.
+    """
+    task, set_name = unit.arguments["task"], unit.arguments["set"]
+    found = read_annotations(location(unit.arguments["annotations"]), task=task, set_name=set_name)
+    product = Product(LABELS, [found.table])
+    product.problems += found.faults
+    product.counts["label lines"] = found.table.num_rows
+    product.details = {"subjects": sorted(set(found.table["subject"].to_pylist()))}
+    return product

@@ -1,0 +1,110 @@
+"""Stage ``predict_outputs``: a head's probabilities or values for every frame of a subject."""
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from data_contracts.errors import InputError
+from data_contracts.schemas import OUTPUT_COLUMNS, Dataset, outputs_dataset
+from data_contracts.store.bundles import Bundle, read_file, require_bundle
+from data_contracts.store.fingerprint import fingerprint
+from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName, TaskName
+from models.heads.head import Head, head_from_bytes
+from tasks.fit.subject_features import FeaturesVariant, read_features
+from tasks.units import Product, Unit
+
+CODE_VERSION = 1
+
+
+def load_head(store: Store, bundle: Bundle) -> Head:
+    """The head of a bundle."""
+    return head_from_bytes({name: read_file(store, bundle, name) for name in ("head.safetensors", "head.json")})
+
+
+def plan_predict_outputs(variant: FeaturesVariant, *, head: Bundle, subjects: list[str] | None = None) -> list[Unit]:
+    """One unit per subject that has features (of ``subjects`` if given).
+
+    Raises:
+        InputError: the head was fitted on features of another backbone.
+    """
+    if head.details["backbone"] != variant.backbone:
+        raise InputError(
+            f"head {head.name}: fitted on features of {head.details['backbone']}, got those of {variant.backbone}; "
+            "extract with the head's backbone and weights"
+        )
+    units = []
+    for subject in variant.subjects if subjects is None else subjects:
+        if subject not in variant.subjects:
+            continue
+        made_from = fingerprint(
+            stage="predict_outputs",
+            version=CODE_VERSION,
+            head=head.fingerprint,
+            features=variant.identity(subject),
+        )
+        place = (("head", head.name), ("source", variant.source), ("subject", subject))
+        arguments = {
+            "head": head.name,
+            "head_made_from": head.fingerprint,
+            "variant": FeaturesVariant(variant.backbone, variant.source, {subject: variant.subjects[subject]}),
+        }
+        units.append(Unit(UnitKey("outputs", place), made_from, arguments))
+    return units
+
+
+@functools.lru_cache(maxsize=8)
+def _cached_head(store_url: str, name: str, made_from: str) -> tuple[Head, TaskName]:
+    store = Store(store_url)
+    bundle = require_bundle(store, "heads", name)
+    if bundle.fingerprint != made_from:
+        raise InputError(f"head {name}: expected the one that the run began with, got another; run again")
+    return load_head(store, bundle), bundle.details["task"]
+
+
+def compute(store: Store, unit: Unit) -> Product:
+    """Outputs of one subject; frames without a face have none (interpolation belongs to post-processing)."""
+    head, task = _cached_head(store.url, unit.arguments["head"], unit.arguments["head_made_from"])
+    branches = BRANCHES_OF_TASK[task]
+    dataset = outputs_dataset(branches)
+    variant: FeaturesVariant = unit.arguments["variant"]
+    product = Product(dataset, [])
+    product.details["frames_known_from"] = variant.frames_known_from(unit.key.value("subject"))
+    product.tables = _tables(store, unit, head, dataset, product)
+    return product
+
+
+def _tables(store: Store, unit: Unit, head: Head, dataset: Dataset, product: Product) -> Iterator[pa.Table]:
+    variant: FeaturesVariant = unit.arguments["variant"]
+    branches: list[BranchName] = [b for b in BRANCHES if OUTPUT_COLUMNS[b][0] in dataset.columns]
+    for frame, has_face, embeddings, logits in read_features(store, variant, unit.key.value("subject")):
+        product.counts[FACE_FOUND] += int(has_face.sum())
+        product.counts[NO_FACE] += int((~has_face).sum())
+        predicted = head.predict(embeddings[has_face], logits[has_face]) if has_face.any() else {}
+        columns = {"frame": pa.array(frame), "has_face": pa.array(has_face)}
+        for branch in branches:
+            for position, column in enumerate(OUTPUT_COLUMNS[branch]):
+                values = np.zeros(len(frame), np.float32)
+                if branch in predicted:
+                    values[has_face] = predicted[branch][:, position]
+                columns[column.name] = pa.array(values, mask=~has_face)
+        yield pa.table(columns)
+        product.details["frame_count"] = int(frame[-1])
+
+
+def read_outputs(
+    store: Store, key: UnitKey, manifest: Manifest, branches: tuple[BranchName, ...]
+) -> tuple[np.ndarray, dict[BranchName, np.ndarray]]:
+    """(present bool [T], branch -> float32 [T,K]) of a subject, frame 1 first; values without a face are NaN."""
+    table = store.read_unit(key, manifest)
+    present = table["has_face"].to_numpy()
+    outputs = {
+        branch: np.stack(
+            [table[c.name].fill_null(float("nan")).to_numpy() for c in OUTPUT_COLUMNS[branch]], axis=1
+        ).astype(np.float32)
+        for branch in branches
+    }
+    return present, outputs

@@ -1,0 +1,131 @@
+"""Features and labels of subjects as arrays: what heads are fitted on and predict from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_contracts.errors import InputError
+from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import ACTION_UNITS, BranchName
+
+
+@dataclass(frozen=True)
+class FeaturesVariant:
+    """One backbone's features of one source, as far as they are there: subject -> parts in order."""
+
+    backbone: str
+    source: str
+    subjects: dict[str, list[tuple[UnitKey, Manifest]]]
+
+    def identity(self, subject: str) -> list[str]:
+        """What results made from this subject's features depend on."""
+        return [manifest.identity for _, manifest in self.subjects[subject]]
+
+    def last_frame(self, subject: str) -> int:
+        """Number of the last frame that the subject's features cover."""
+        return sum(manifest.rows for _, manifest in self.subjects[subject])
+
+    def frames_known_from(self, subject: str) -> str:
+        """What told how many frames the subject's video has: ``video``, or ``last crop`` for lack of a video."""
+        return str(self.subjects[subject][-1][1].details.get("frames_known_from", "video"))
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """How the features came to be: ``backbone_name``, ``weights``, ``crop_params`` (None for official crops)."""
+        details = next(iter(self.subjects.values()))[0][1].details
+        return {name: details.get(name) for name in ("backbone_name", "weights", "precision", "crop_params")}
+
+
+def find_features(store: Store, *, backbone: str | None = None, source: str | None = None) -> FeaturesVariant:
+    """The features variant whose names start as asked; the only one if nothing is asked.
+
+    Raises:
+        InputError: none matches, or several do.
+    """
+    found: dict[tuple[str, str], dict[str, list[tuple[UnitKey, Manifest]]]] = {}
+    for key, manifest in store.manifests("features").items():
+        variant = key.value("backbone"), key.value("source")
+        found.setdefault(variant, {}).setdefault(key.value("subject"), []).append((key, manifest))
+    wanted = (backbone or "", source or "")
+    exact = {v for v in found if all(w in ("", n) or n.rsplit("-", 1)[0] == w for n, w in zip(v, wanted, strict=True))}
+    if len(exact) == 1:
+        variant = exact.pop()
+        return FeaturesVariant(*variant, dict(sorted(found[variant].items())))
+    there = "; ".join(f"--backbone {b} --source {s}" for b, s in sorted(exact or found)) or "none"
+    problem = "several match" if exact else "none matches"
+    raise InputError(
+        f"features in {store.url}: {problem} backbone {backbone or 'any'}, source {source or 'any'}; there: {there}"
+    )
+
+
+def read_features(
+    store: Store, variant: FeaturesVariant, subject: str
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Blocks of (frame int32 [n], has_face bool [n], embeddings float16 [n,D], logits float32 [n,C]).
+
+    Raises:
+        InputError: the features are not those that were written: frames that do not follow one another, or values of
+            faces that are not finite. They are then made anew by the next run.
+    """
+    expected = 1
+    for key, manifest in variant.subjects[subject]:
+        for batch in store.iter_unit(key, manifest):
+            frame = batch.column("frame").to_numpy()
+            has_face = batch.column("has_face").to_numpy(zero_copy_only=False)
+            embeddings, logits = _vectors(batch.column("embedding")), _vectors(batch.column("logits"))
+            if not np.array_equal(frame, np.arange(expected, expected + len(frame))):
+                raise store.distrust_unit(key, f"expected frames from {expected} on, one a row, got others")
+            if not (_all_finite(embeddings, has_face) and _all_finite(logits, has_face)):
+                raise store.distrust_unit(key, "expected finite features, got NaN or infinity")
+            expected += len(frame)
+            yield frame, has_face, embeddings, logits
+
+
+def _vectors(column: pa.FixedSizeListArray) -> np.ndarray:
+    """[n, D] view of a fixed-size list column; rows that are null hold anything."""
+    size = column.type.list_size
+    values = column.values.slice(column.offset * size, len(column) * size)
+    return values.to_numpy(zero_copy_only=False).reshape(len(column), size)
+
+
+def _all_finite(values: np.ndarray, rows: np.ndarray) -> bool:
+    if values.dtype != np.float16:
+        return bool(np.isfinite(values[rows]).all())
+    # An exponent of ones is infinity or NaN; numpy's test of float16 takes ten times as long.
+    largest = np.bitwise_and(values.view(np.uint16), np.uint16(0x7C00)).max(axis=1, initial=0)
+    return bool((largest[rows] < 0x7C00).all())
+
+
+def read_faces_seen(store: Store, variant: FeaturesVariant, subject: str) -> np.ndarray:
+    """Frame numbers at which the subject's face is seen, ascending, int32."""
+    parts = []
+    for key, manifest in variant.subjects[subject]:
+        table = store.read_unit(key, manifest, columns=["frame", "has_face"])
+        parts.append(table["frame"].to_numpy()[table["has_face"].to_numpy()])
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+
+def label_arrays(table: pa.Table) -> dict[BranchName, np.ndarray]:
+    """Labels as heads take them: expr int8 [n] and au int8 [n,12], -1 unlabelled; va float32 [n,2], NaN unlabelled."""
+    expr = table["expression"].fill_null(-1).to_numpy().astype(np.int8)
+    va = np.stack([_floats(table[name]) for name in ("valence", "arousal")], axis=1)
+    au = np.stack([table[name].fill_null(-1).to_numpy().astype(np.int8) for name in ACTION_UNITS], axis=1)
+    return {"expr": expr, "va": va, "au": au}
+
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray:
+    return column.fill_null(float("nan")).to_numpy().astype(np.float32)
+
+
+def is_labelled(labels: dict[BranchName, np.ndarray], branches: tuple[BranchName, ...]) -> np.ndarray:
+    """Rows that carry at least one label of the branches, bool [n]."""
+    masks = {
+        "expr": labels["expr"] >= 0,
+        "va": ~np.isnan(labels["va"]).any(axis=1),
+        "au": (labels["au"] >= 0).any(axis=1),
+    }
+    return np.logical_or.reduce([masks[branch] for branch in branches])

@@ -1,0 +1,122 @@
+"""Labelled rows of a set, gathered once into memory-mapped files so that memory stays bounded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.lib.format import open_memmap
+
+from data_contracts.errors import InputError
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, BranchName, TaskName
+from models.heads.feature_rows import TrainingRows
+from tasks.fit.subject_features import FeaturesVariant, is_labelled, label_arrays, read_faces_seen, read_features
+
+
+@dataclass(frozen=True)
+class LabelCoverage:
+    """What became of the label lines of one set: the table that users see."""
+
+    set_name: str
+    subjects: int
+    subjects_without_features: tuple[str, ...]
+    labelled: int
+    used: int
+    labelled_without_face: int
+    labelled_beyond_video: int
+    unlabelled: int
+    faces_without_label: int
+
+
+@dataclass(frozen=True)
+class _SubjectRows:
+    frames: np.ndarray
+    labels: dict[BranchName, np.ndarray]
+
+
+def gather_rows(
+    store: Store, variant: FeaturesVariant, tables: Mapping[str, pa.Table], *, task: TaskName, folder: Path
+) -> tuple[TrainingRows, list[LabelCoverage]]:
+    """Rows with a label and a face, of one or several sets, in the order of subjects and frames.
+
+    Raises:
+        InputError: no row is left.
+    """
+    chosen: list[tuple[str, _SubjectRows]] = []
+    coverage = []
+    for set_name, table in tables.items():
+        rows, counts = _choose_rows(store, variant, table, task=task, set_name=set_name)
+        chosen += rows
+        coverage.append(counts)
+    total = sum(len(rows.frames) for _, rows in chosen)
+    if not total:
+        missing = ", ".join(coverage[0].subjects_without_features[:3]) if coverage else "no set"
+        raise InputError(
+            f"{task} {'+'.join(tables)}: expected rows with a label and a face, found none "
+            f"(no features for: {missing or 'nobody'}); run extract on the labelled videos first"
+        )
+    return _unpack(store, variant, chosen, total=total, folder=folder), coverage
+
+
+def _choose_rows(
+    store: Store, variant: FeaturesVariant, table: pa.Table, *, task: TaskName, set_name: str
+) -> tuple[list[tuple[str, _SubjectRows]], LabelCoverage]:
+    labels = label_arrays(table)
+    labelled = is_labelled(labels, BRANCHES_OF_TASK[task])
+    subjects, starts = np.unique(table["subject"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+    frame = table["frame"].to_numpy()
+    rows, absent, faces_without_label, beyond = [], [], 0, 0
+    for number, subject in enumerate(subjects.tolist()):
+        here = np.flatnonzero((starts == number) & labelled)
+        if subject not in variant.subjects:
+            absent.append(subject)
+            continue
+        seen = read_faces_seen(store, variant, subject)
+        beyond += int((frame[here] > variant.last_frame(subject)).sum())
+        faces_without_label += int((~np.isin(seen, frame[here])).sum())
+        used = here[np.isin(frame[here], seen)]
+        used = used[np.argsort(frame[used], kind="stable")]
+        if len(used):
+            rows.append((subject, _SubjectRows(frame[used], {b: values[used] for b, values in labels.items()})))
+    used_count = sum(len(r.frames) for _, r in rows)
+    return rows, LabelCoverage(
+        set_name=set_name,
+        subjects=len(subjects),
+        subjects_without_features=tuple(absent),
+        labelled=int(labelled.sum()),
+        used=used_count,
+        labelled_without_face=int(labelled.sum()) - used_count - beyond,
+        labelled_beyond_video=beyond,
+        unlabelled=int((~labelled).sum()),
+        faces_without_label=faces_without_label,
+    )
+
+
+def _unpack(
+    store: Store,
+    variant: FeaturesVariant,
+    chosen: list[tuple[str, _SubjectRows]],
+    *,
+    total: int,
+    folder: Path,
+) -> TrainingRows:
+    embeddings = logits = None
+    start = 0
+    for subject, rows in chosen:
+        position = 0
+        for frame, _, block, block_logits in read_features(store, variant, subject):
+            if embeddings is None or logits is None:
+                embeddings = open_memmap(folder / "embeddings.npy", "w+", np.float16, (total, block.shape[1]))
+                logits = open_memmap(folder / "logits.npy", "w+", np.float32, (total, block_logits.shape[1]))
+            # Label lists may name a frame twice: search, rather than intersect.
+            end = int(np.searchsorted(rows.frames, frame[-1], side="right"))
+            at = np.searchsorted(frame, rows.frames[position:end])
+            embeddings[start + position : start + end] = block[at]
+            logits[start + position : start + end] = block_logits[at]
+            position = end
+        start += len(rows.frames)
+    assert embeddings is not None and logits is not None
+    labels = {b: np.concatenate([rows.labels[b] for _, rows in chosen]) for b in BRANCHES}
+    return TrainingRows(embeddings=embeddings, logits=logits, labels=labels)

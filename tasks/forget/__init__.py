@@ -1,0 +1,1 @@
+"""Removal of everything derived from a video."""

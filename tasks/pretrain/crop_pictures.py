@@ -1,0 +1,126 @@
+"""Stage ``crop_pictures``: the face in each of some labelled pictures, kept for training backbones."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image, UnidentifiedImageError
+
+from data_contracts.challenge.pictures import Picture
+from data_contracts.files.locations import file_state
+from data_contracts.schemas import PICTURES
+from data_contracts.store.fingerprint import fingerprint, variant_name
+from data_contracts.store.manifest import UnitKey
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
+from models.faces.crops import crop_face, encode_jpeg, shrink_to
+from models.faces.detection import Detections, DetectorParams, detector_weights_digest
+from tasks.extract.crop_faces import CropParams
+from tasks.units import Product, Unit
+from tasks.worker_models import get_detector
+
+CODE_VERSION = 2
+_PICTURES_PER_UNIT = 500
+_MAX_PIXELS = 64_000_000
+# Smallest share of the largest face's area that a face nearer to the middle needs to be the one that is meant.
+_RIVAL_AREA = 0.25
+
+
+@dataclass(frozen=True)
+class PictureCropParams:
+    """How the face of a picture is found: as in videos, but down to smaller faces."""
+
+    crop: CropParams = field(default_factory=lambda: CropParams(DetectorParams(min_face_px=20)))
+
+
+def plan_crop_pictures(
+    pictures: Sequence[Picture], *, collection: str, params: PictureCropParams | None = None
+) -> list[Unit]:
+    """Units of five hundred pictures each, in the order of the list; ``collection`` names the list."""
+    params = params or PictureCropParams()
+    weights = detector_weights_digest()
+    source = variant_name("pictures", fingerprint(params=params, weights=weights, version=CODE_VERSION))
+    units = []
+    for number, first in enumerate(range(0, len(pictures), _PICTURES_PER_UNIT)):
+        block = pictures[first : first + _PICTURES_PER_UNIT]
+        states = [(asdict(p) | {"path": p.path.name, "file": file_state(p.path)}) for p in block]
+        made_from = fingerprint(
+            stage="crop_pictures", version=CODE_VERSION, pictures=states, params=params, weights=weights, first=first
+        )
+        key = UnitKey("pictures", (("source", source), ("collection", collection)), f"{number:05d}")
+        units.append(Unit(key, made_from, {"pictures": block, "params": params.crop, "first": first}))
+    return units
+
+
+def compute(store: Store, unit: Unit) -> Product:
+    """One row per picture; a file that cannot be read, or shows no face, is a row that says so."""
+    product = Product(PICTURES, [])
+    product.tables = _tables(unit, product)
+    return product
+
+
+def _tables(unit: Unit, product: Product) -> Iterator[pa.Table]:
+    first, params = unit.arguments["first"], unit.arguments["params"]
+    for at, picture in enumerate(unit.arguments["pictures"]):
+        row = _row(picture, params, product.problems) | {
+            "row": first + at,
+            "picture": str(picture.path),
+            "identity": picture.identity,
+            "expression": picture.expression,
+            **dict(zip(("valence", "arousal"), picture.valence_arousal or (None, None), strict=True)),
+        }
+        product.counts[str(row["status"])] += 1
+        yield pa.Table.from_pylist([row], schema=PICTURES.schema)
+
+
+def _row(picture: Picture, params: CropParams, problems: list[str]) -> dict[str, Any]:
+    try:
+        image = read_picture(picture.path)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        problems.append(f"{picture.path}: expected a JPEG or PNG picture, got: {error}; left out")
+        return {"status": UNREADABLE_CROP}
+    probability = None
+    if picture.box_xyxy_px is not None:
+        box = np.array(picture.box_xyxy_px, np.float32)
+    else:
+        found = get_detector(params.detector).detect(image[None])[0]
+        chosen = main_face(found, width_px=image.shape[1], height_px=image.shape[0])
+        if chosen is None:
+            return {"status": NO_FACE}
+        box, probability = found.box_xyxy_px[chosen], float(found.probability[chosen])
+    crop = crop_face(image, box, margin_fraction=params.margin_fraction)
+    if crop is None:
+        return {"status": NO_FACE}
+    jpeg = encode_jpeg(shrink_to(crop, max_side_px=params.max_side_px), quality=params.jpeg_quality)
+    corners = dict(zip(("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px"), box.tolist(), strict=True))
+    return {"status": FACE_FOUND, "probability": probability, "crop_jpeg": jpeg, **corners}
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """RGB uint8 [h, w, 3] of a JPEG or PNG file.
+
+    Raises:
+        OSError, ValueError: it cannot be read, is something else, or is enormous.
+    """
+    try:
+        with Image.open(path, formats=["JPEG", "PNG"]) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {_MAX_PIXELS:,}")
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, SyntaxError) as error:
+        raise ValueError("something else") from error
+
+
+def main_face(found: Detections, *, width_px: int, height_px: int) -> int | None:
+    """Rank of the face that a picture is of: nearest to its middle among the large ones; None without faces."""
+    if not len(found.probability):
+        return None
+    boxes = found.box_xyxy_px.astype(np.float64)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    distances = np.hypot(*(centres - [width_px / 2, height_px / 2]).T)
+    distances[areas < _RIVAL_AREA * areas.max()] = np.inf
+    return int(distances.argmin())

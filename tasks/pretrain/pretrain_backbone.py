@@ -1,0 +1,226 @@
+"""Stage ``pretrain_backbone``: labelled faces to a backbone of one's own, with figures, curves and a model card."""
+
+import contextlib
+import hashlib
+import io
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_contracts.challenge.pictures import PICTURE_EXPRESSIONS
+from data_contracts.errors import InputError
+from data_contracts.store.fingerprint import fingerprint, variant_name
+from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import FACE_FOUND
+from models.backbones.weights import weights_digest
+from models.engines.devices import default_device
+from models.pretraining.recipes import PretrainingRecipe
+from tasks.jobs import Files, Job
+
+if TYPE_CHECKING:
+    from models.pretraining.pictures import PictureSet
+    from models.pretraining.progress import TrainedBackbone
+
+CODE_VERSION = 2
+WEIGHTS_FILE = "backbone.safetensors"
+_COLUMNS = ("row", "picture", "status", "identity", "expression", "valence", "arousal", "crop_jpeg")
+_DESCRIBED = ("class_names", "input_px", "mean", "std", "scale", "channel_order", "feature_layer")
+# A class with fewer training pictures cannot be learnt.
+_FEWEST_TRAINING_PICTURES = 10
+
+Units = Sequence[tuple[UnitKey, Manifest]]
+
+
+@dataclass(frozen=True)
+class PretrainingChoice:
+    """What is trained, from where, and on which share of the people it is measured.
+
+    ``validation_share``: of people (``emotion``) or of each person's pictures (``identity``), if no validation
+    pictures are given. ``untrained``: people to learn no emotions from, because their labels are doubted; those among
+    the validation people are measured all the same. ``input_px`` None keeps the backbone's own input size.
+    """
+
+    backbone: str
+    recipe: PretrainingRecipe
+    weights: str | None = None
+    input_px: int | None = None
+    validation_share: float = 0.25
+    untrained: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass
+class _Rows:
+    """Labels of the crops that are used, in the order of the pictures' file."""
+
+    names: list[str] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    affect: list[tuple[float, float]] = field(default_factory=list)
+    people: list[str] = field(default_factory=list)
+
+
+def plan_pretrain_backbone(units: Units, validation: Units | None, choice: PretrainingChoice) -> Job:
+    """The job that trains one backbone on the pictures of some units."""
+    made_from = fingerprint(
+        stage="pretrain_backbone",
+        version=CODE_VERSION,
+        pictures=[manifest.identity for _, manifest in units],
+        validation=[manifest.identity for _, manifest in validation] if validation else None,
+        choice={**asdict(choice), "weights": None},
+        start=weights_digest(choice.backbone, choice.weights),
+    )
+    name = variant_name(f"{choice.backbone}-{choice.recipe.goal}", made_from)
+    return Job(f"backbones/{name}", made_from, {"units": units, "validation": validation, "choice": choice})
+
+
+def make(store: Store, job: Job) -> Files:
+    """Train; goes on from the last checkpoint of the same job, which is removed in the end.
+
+    Raises:
+        InputError: too few labelled faces, starting weights that do not fit, or a loss that is not finite.
+    """
+    # To import these takes longer than all else that is done where jobs are only planned.
+    from models.backbones.network import load_backbone
+    from models.pretraining.training import BackboneTrainer
+
+    choice: PretrainingChoice = job.arguments["choice"]
+    start = load_backbone(choice.backbone, weights=Path(choice.weights) if choice.weights else None)
+    spec = start.spec.with_metadata(
+        {
+            "input_px": choice.input_px or start.spec.input_px,
+            "channel_order": "grey" if choice.recipe.grey else start.spec.channel_order,
+        }
+    )
+    checkpoint = f"{job.folder}/_checkpoint.pt"
+    with tempfile.TemporaryDirectory(prefix="affwild2-pictures-") as scratch:
+        names, train, validation, coverage = _gather(store, job, Path(scratch))
+        with contextlib.suppress(FileNotFoundError):
+            job.arguments["resume"] = store.read_bytes(checkpoint)
+        try:
+            trainer = BackboneTrainer(
+                spec, start.tensors, choice.recipe, class_names=names, seed=choice.seed, device=default_device()
+            )
+            trained = trainer.run(
+                train,
+                validation,
+                save=lambda data: store.write_bytes(checkpoint, data),
+                resume=job.arguments.get("resume"),
+                report=job.arguments.get("report", lambda line: None),
+            )
+        except (ValueError, FloatingPointError) as error:
+            raise InputError(f"{job.name}: {error}") from error
+    files = _files(choice, trained, coverage)
+    with contextlib.suppress(FileNotFoundError):
+        store.remove(checkpoint)
+    return Files(files, {"coverage": coverage, "figures": trained.figures, "kept_epoch": trained.kept_epoch})
+
+
+def _gather(
+    store: Store, job: Job, scratch: Path
+) -> tuple[tuple[str, ...], "PictureSet", "PictureSet | None", dict[str, Any]]:
+    from models.pretraining.pictures import PictureFile
+
+    choice: PretrainingChoice = job.arguments["choice"]
+    given = job.arguments["validation"]
+    files = {name: PictureFile(_folder(scratch, name)) for name in ("train", "validation")}
+    rows = {name: _Rows() for name in files}
+    statuses: Counter[str] = Counter()
+    untrained = 0
+    for units, fixed in ((job.arguments["units"], "train" if given else None), (given or (), "validation")):
+        for key, manifest in units:
+            for row in store.read_unit(key, manifest, columns=_COLUMNS).to_pylist():
+                statuses[row["status"]] += 1
+                label = row["identity"] if choice.recipe.goal == "identity" else row["expression"]
+                rated = choice.recipe.valence_arousal and row["valence"] is not None
+                if row["status"] != FACE_FOUND or not (label or rated):
+                    continue
+                name = fixed or split_of(row, choice)
+                if name == "train" and row["identity"] in choice.untrained:
+                    untrained += 1
+                    continue
+                files[name].add(row["crop_jpeg"])
+                affect = (row["valence"], row["arousal"]) if row["valence"] is not None else (np.nan, np.nan)
+                rows[name].names.append(row["picture"])
+                rows[name].labels.append(label)
+                rows[name].affect.append(affect)
+                rows[name].people.append(row["identity"] or row["picture"])
+    names, dropped = _class_names(rows["train"], choice.recipe.goal)
+    sets = {name: files[name].finish(*_targets(rows[name], names, choice.recipe.person_power)) for name in files}
+    coverage = {
+        "status": dict(statuses),
+        "untrained_pictures": untrained,
+        "train": {"pictures": len(rows["train"].names), "people": len(set(rows["train"].people))},
+        "validation": {"pictures": len(rows["validation"].names), "people": len(set(rows["validation"].people))},
+        "train_pictures_per_class": dict(Counter(rows["train"].labels)) if len(names) <= 16 else {},
+        "too_rare": dropped,
+    }
+    has_validation = bool(len(sets["validation"])) and (sets["validation"].classes >= 0).any()
+    return names, sets["train"], sets["validation"] if has_validation else None, coverage
+
+
+def split_of(row: dict[str, Any], choice: PretrainingChoice) -> str:
+    """``train`` or ``validation``: by the person for emotions, by the picture for identities; no chance, no order."""
+    who = row["picture"].rsplit("/", 1)[-1] if choice.recipe.goal == "identity" else row["identity"] or row["picture"]
+    share = int.from_bytes(hashlib.sha256(f"{choice.seed}:{who}".encode()).digest()[:4], "big") / 2**32
+    return "validation" if share < choice.validation_share else "train"
+
+
+def _class_names(rows: _Rows, goal: str) -> tuple[tuple[str, ...], dict[str, int]]:
+    counts = Counter(label for label in rows.labels if label)
+    if goal == "identity":
+        names, dropped = tuple(sorted(counts)), {}
+    else:
+        names = tuple(name for name in PICTURE_EXPRESSIONS if counts[name] >= _FEWEST_TRAINING_PICTURES)
+        dropped = {name: count for name, count in counts.items() if name not in names}
+    if len(names) < 2:
+        found = ", ".join(f"{count} {name}" for name, count in counts.most_common(8)) or "none"
+        raise InputError(
+            f"{goal}: expected faces of at least two classes with {_FEWEST_TRAINING_PICTURES} pictures, got {found}"
+        )
+    return names, dropped
+
+
+def _targets(rows: _Rows, names: tuple[str, ...], person_power: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    index = {name: at for at, name in enumerate(names)}
+    classes = np.array([index.get(label or "", -1) for label in rows.labels], np.int64)
+    pairs = list(zip(rows.people, rows.labels, strict=True))
+    counts = Counter(pairs)
+    weights = np.array([counts[pair] ** -person_power for pair in pairs], np.float32)
+    return classes, np.array(rows.affect, np.float32).reshape(-1, 2), weights
+
+
+def _files(choice: PretrainingChoice, trained: "TrainedBackbone", coverage: dict[str, Any]) -> dict[str, bytes]:
+    import safetensors.torch
+
+    from tasks.pretrain.training_curves import draw_curves
+
+    spec = asdict(trained.spec)
+    described = {name: spec[name] for name in _DESCRIBED}
+    metrics = {
+        "figures": trained.figures,
+        "kept_epoch": trained.kept_epoch,
+        "training_seconds": round(trained.seconds, 1),
+        "coverage": coverage,
+        "recipe": asdict(choice.recipe),
+        "history": trained.history,
+    }
+    curves = io.BytesIO()
+    draw_curves(trained.history, curves)
+    return {
+        WEIGHTS_FILE: safetensors.torch.save(trained.tensors, {"affwild2": json.dumps(described)}),
+        "metrics.json": json.dumps(metrics, indent=1).encode() + b"\n",
+        "curves.png": curves.getvalue(),
+    }
+
+
+def _folder(scratch: Path, name: str) -> Path:
+    folder = scratch / name
+    folder.mkdir()
+    return folder

@@ -1,0 +1,266 @@
+"""The tables of a report: which cells stand in them. How they look is in ``report.html.jinja``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+from urllib.parse import quote
+
+from data_contracts.challenge.annotations import LABEL_COVERAGE_COLUMNS
+from data_contracts.errors import InputError
+from data_contracts.store.bundles import Bundle
+from data_contracts.store.contents import StoreContents
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS
+from models.decisions.postprocessing import PostProcessing
+from tasks.results.write_submission import COVERAGE_COUNTS, has_no_fault, load_postprocessing, told_checks
+from tasks.units import MAX_TRIES
+
+# A browser shows so many rows at once; the datasets themselves hold all.
+_MOST_ROWS = 2_000
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run was asked for and what it did.
+
+    Attributes:
+        end: what ended it, in a line.
+        stages: a row of cells per stage, under ``stage_columns``.
+        causes: (what, stage, unit, cause) of all that failed, was used in part, or was not tried any more.
+    """
+
+    name: str
+    flow: str
+    started: datetime
+    seconds: float
+    end: str
+    parameters: Mapping[str, object]
+    stage_columns: Sequence[str]
+    stages: Sequence[Sequence[object]]
+    causes: Sequence[tuple[str, str, str, str]]
+
+
+class Share(NamedTuple):
+    """A cell that shows a part of a whole, 0..1, as a bar too; None: there is no whole."""
+
+    value: float | None
+
+
+class Tenths(NamedTuple):
+    """A cell with a number of which one digit behind the point matters."""
+
+    value: float
+
+
+class Code(NamedTuple):
+    """A cell whose text is a name or a digest."""
+
+    text: str
+
+
+class Link(NamedTuple):
+    """A cell that leads to a file of the store."""
+
+    text: str
+    target: str
+
+
+class State(NamedTuple):
+    """A cell that says whether all is well."""
+
+    text: str
+    good: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page; ``folded``: a reader opens it."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    empty: str = ""
+    folded: bool = False
+    shown: int = field(init=False, default=_MOST_ROWS)
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Of each column, whether it holds numbers."""
+        columns = zip(*self.rows, strict=True)
+        return [any(isinstance(cell, int | float | Share | Tenths) for cell in column) for column in columns]
+
+
+def head_figures(contents: StoreContents) -> list[tuple[str, int]]:
+    """What stands at the top of the page."""
+    faces, features = contents.faces(), contents.features()
+    return [
+        ("videos", sum(key.dataset == "videos" for key in contents.manifests)),
+        ("frames", sum(m.details["frame_count"] for k, m in contents.manifests.items() if k.dataset == "videos")),
+        ("faces found", sum(one.faces for one in faces)),
+        ("subjects", len({one.subject for one in features})),
+        ("heads", len(contents.bundles["heads"])),
+        ("submissions", len(contents.bundles["submissions"])),
+        ("failed", len(contents.failures)),
+        ("used in part", len(contents.problems)),
+    ]
+
+
+def sections_of(store: Store, contents: StoreContents, run: RunRecord | None) -> list[tuple[str, list[Table]]]:
+    """Headings and their tables; sections that have none are left out."""
+    heads = contents.bundles["heads"]
+    rules, unreadable = _rules(store, contents.bundles["postprocessing"])
+    sections = [
+        ("What the run did", _did(run) if run else []),
+        ("What is wrong in the store", [_failures(contents, unreadable)]),
+        ("What the store holds", [_variants(contents)]),
+        ("Heads", [_validation(heads, contents.bundles["postprocessing"]), _labels(heads), *_decisions(rules)]),
+        ("Backbones trained here", _backbones(contents.backbones)),
+        ("Submissions", _submissions(contents.bundles["submissions"])),
+        ("Coverage", [_faces(contents), _features(contents)]),
+    ]
+    return [(title, tables) for title, tables in sections if tables]
+
+
+def _failures(contents: StoreContents, unreadable: Sequence[tuple[str, str]]) -> Table:
+    rows: list[list[object]] = []
+    for key, note in contents.failures.items():
+        what = "failed" if note.tries < MAX_TRIES else f"quarantined after {note.tries} tries"
+        rows.append([State(what, False), key.dataset, str(key), note.cause])
+    rows += [[State("unreadable", False), "postprocessing", name, cause] for name, cause in unreadable]
+    rows += [[State("used in part", False), key.dataset, str(key), line] for key, line in contents.problems]
+    return Table("Failures and losses", ["what", "dataset", "unit", "cause"], rows, empty="Nothing.")
+
+
+def _did(run: RunRecord) -> list[Table]:
+    asked = [[Code(name), _parameter(value)] for name, value in run.parameters.items() if value is not None]
+    causes = [[State(what, False), *rest] for what, *rest in run.causes]
+    stages = [[Tenths(cell) if isinstance(cell, float) else cell for cell in row] for row in run.stages]
+    return [
+        Table("Stages", run.stage_columns, stages, empty="The run ended before its first stage."),
+        Table("Failures and losses of this run", ["what", "stage", "unit", "cause"], causes),
+        Table("Parameters", ["parameter", "value"], asked),
+    ]
+
+
+def _parameter(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _variants(contents: StoreContents) -> Table:
+    rows = [
+        [v.dataset, Code(v.variant), v.units, v.rows, Tenths(v.size_bytes / 1e6), Tenths(v.seconds), v.failed]
+        for v in contents.variants()
+    ]
+    header = ["dataset", "variant", "units", "rows", "MB", "seconds of work", "failed"]
+    return Table("Datasets", header, rows, empty="No unit is done yet.")
+
+
+def _faces(contents: StoreContents) -> Table:
+    failed = {key.item for key in contents.failures}
+    rows = []
+    for one in contents.faces():
+        state = State("failed", False) if one.name in failed else State("ok", True)
+        with_face = None if not one.frames else max(0.0, 1 - (one.frames_without_face + one.unusable) / one.frames)
+        share = Share(with_face if one.source else None)
+        rows.append(
+            [one.name, Code(one.source), one.frames, one.faces, one.frames_without_face, share, one.unusable, state]
+        )
+    header = ["video", "source", "frames", "faces", "no face", "with a face", "unusable", "state"]
+    return Table("Videos and crops", header, rows, empty="No video was looked at yet.")
+
+
+def _features(contents: StoreContents) -> Table:
+    rows = [
+        [f.subject, Code(f.source), Code(f.backbone), f.frames, f.with_face, _share(f.with_face, f.frames), f.heads]
+        for f in contents.features()
+    ]
+    header = ["subject", "source", "backbone", "frames", "with a face", "share", "heads that predicted it"]
+    return Table("Subjects", header, rows, empty="No subject has features yet.")
+
+
+def _share(part: int, whole: int) -> Share:
+    return Share(part / whole if whole else None)
+
+
+def _validation(heads: Sequence[Bundle], rules: Sequence[Bundle]) -> Table:
+    tuned = {rule.details["head"]: rule.details["figures"] for rule in rules}
+    rows: list[list[object]] = []
+    for head in heads:
+        details, name = head.details, head.details["figure"]
+        seeds = details["seed_figures"]
+        spread = f"{min(seeds):.3f} to {max(seeds):.3f}" if seeds else None
+        found = tuned.get(head.name) or {}
+        kinds = [(found.get(kind) or {}).get(name) for kind in ("untuned", "tuned", "held_out")]
+        rows.append([Code(head.name), details["task"], details["recipe"], name, spread, *kinds])
+    header = ["head", "task", "recipe", "figure", "seeds", "untuned", "tuned (optimistic)", "held out (honest)"]
+    return Table("Figures on the validation set", header, rows, empty="No head is fitted yet.")
+
+
+def _labels(heads: Sequence[Bundle]) -> Table:
+    rows = [
+        [h.details["task"], *(c[name] for name in LABEL_COVERAGE_COLUMNS)] for h in heads for c in h.details["coverage"]
+    ]
+    return Table(
+        "Labels that heads were fitted on", ["task", *(_words(n) for n in LABEL_COVERAGE_COLUMNS)], rows, folded=True
+    )
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _rules(store: Store, bundles: Sequence[Bundle]) -> tuple[list[tuple[str, PostProcessing]], list[tuple[str, str]]]:
+    rules, unreadable = [], []
+    for bundle in bundles:
+        try:
+            rules.append((bundle.details["head"], load_postprocessing(store, bundle)))
+        except InputError as error:
+            unreadable.append((bundle.name, str(error)))
+    return rules, unreadable
+
+
+def _decisions(rules: Sequence[tuple[str, PostProcessing]]) -> list[Table]:
+    """Smoothing, class bias and thresholds of every post-processing."""
+    branches = [(head, branch, rule) for head, whole in rules for branch, rule in whole.rules.items()]
+    smoothing = [[Code(h), b, r.method, 2 * r.half_width_frames + 1] for h, b, r in branches]
+    biases = [[Code(h), *map(float, r.class_bias)] for h, b, r in branches if b == "expr"]
+    thresholds = [[Code(h), *map(float, r.thresholds)] for h, b, r in branches if b == "au"]
+    tables = [
+        Table("Smoothing", ["head", "outputs", "method", "window, frames"], smoothing),
+        Table("Bias of each expression (added to log-probabilities)", ["head", *EXPRESSIONS], biases),
+        Table("Thresholds of action units", ["head", *ACTION_UNITS], thresholds),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _backbones(bundles: Sequence[Bundle]) -> list[Table]:
+    names = ("accuracy", "balanced_accuracy", "mean_ccc")
+    rows = [[Code(b.name), *(b.details.get("figures", {}).get(name) for name in names)] for b in bundles]
+    return [Table("Figures on held-out pictures", ["backbone", *map(_words, names)], rows)] if rows else []
+
+
+def _submissions(bundles: Sequence[Bundle]) -> list[Table]:
+    rows: list[list[object]] = []
+    for bundle in bundles:
+        details = bundle.details
+        total = sum(row["rows"] for row in details["coverage"])
+        seen = sum(row["with_face"] for row in details["coverage"])
+        zip_name = details["zip"]
+        link = Link(zip_name, quote(f"../../{bundle.folder}/{zip_name}"))
+        what = [details["edition"], details["task"], link, State(told_checks(bundle), has_no_fault(bundle))]
+        names = [Code(details["head"]), Code(bundle.files[zip_name])]
+        rows.append([*what, len(details["coverage"]), total, _share(seen, total), *names])
+    header = ["edition", "task", "zip", "checks", "subjects", "rows", "with a face", "head", "sha256 of the zip"]
+    summary = Table("Zips", header, rows, empty="No submission is written yet.")
+    return [summary, *map(_coverage, bundles)]
+
+
+def _coverage(bundle: Bundle) -> Table:
+    details = bundle.details
+    rows = [
+        [row["subject"], *(row[name] for name in COVERAGE_COUNTS), row["frames_known_from"]]
+        for row in details["coverage"]
+    ]
+    header = ["subject", *map(_words, COVERAGE_COUNTS), "frames known from"]
+    return Table(f"Coverage: {details['edition']} {details['task']}, {bundle.name}", header, rows, folded=True)

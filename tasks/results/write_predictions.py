@@ -1,0 +1,217 @@
+"""Per-frame predictions of videos for people: decisions and probabilities of every head, with time in seconds."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from data_contracts.files.local import UNFINISHED
+from data_contracts.files.locations import Location, file_state, list_many
+from data_contracts.schemas import OUTPUT_COLUMNS
+from data_contracts.store.bundles import Bundle, list_bundles
+from data_contracts.store.fingerprint import fingerprint
+from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.sealed_json import from_sealed_json, to_sealed_json
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import ACTION_UNITS, BRANCHES_OF_TASK, DIMENSIONS, EXPRESSIONS, BranchName
+from tasks.fit.predict_outputs import read_outputs
+
+if TYPE_CHECKING:
+    from models.decisions.postprocessing import PostProcessing
+
+CODE_VERSION = 1
+# In the store: folders that predictions were written to, so that those of a video can be found again.
+_FOLDERS = "_prediction_folders.json"
+# Beside the predictions: from what each was made, and size and time of its files when they were.
+RECORD = ".affwild2_predictions.json"
+
+Units = dict[UnitKey, Manifest]
+
+
+@dataclass(frozen=True)
+class _HeadOutputs:
+    """One head's outputs of all subjects, and the post-processing that makes decisions of them."""
+
+    head: Bundle
+    source: str
+    tuned: Bundle | None
+    units: Units
+
+    def of(self, subject: str) -> tuple[UnitKey, Manifest] | None:
+        key = UnitKey("outputs", (("head", self.head.name), ("source", self.source), ("subject", subject)))
+        return (key, self.units[key]) if key in self.units else None
+
+
+def write_predictions(
+    store: Store, subjects: Sequence[str], *, heads: Sequence[tuple[Bundle, str]], out: Location
+) -> list[Location]:
+    """Make ``<subject>.parquet`` and ``<subject>.csv`` exist for every subject that has outputs; returns their paths.
+
+    Files that were made from the same outputs, and that nobody has touched since, stay as they are. ``heads`` come with
+    the faces variant that their outputs are of. Columns: frame, time_seconds, has_face, and per head the decisions
+    (expression by name, valence and arousal, action units 0 or 1) and smoothed probabilities. Frames without a face
+    carry interpolated values.
+
+    Raises:
+        StoreError: ``out`` cannot be written to.
+    """
+    found = [_outputs_of(store, head, source) for head, source in heads]
+    frames = store.manifests("frames")
+    target = Store(out)
+    note_folder(store, target)
+    record = read_record(target)
+    before, there = dict(record), _states_in(out)
+    paths: list[Location] = []
+    try:
+        for subject in subjects:
+            outputs = [(one, unit) for one in found if (unit := one.of(subject))]
+            if not outputs:
+                continue
+            names = prediction_files(subject)
+            made_from = _made_from(outputs, frames.get(_frames_key(subject)))
+            if record.get(subject) != _entry(made_from, [there.get(name) for name in names]):
+                _write_files(_table(store, subject, outputs, frames), target, names)
+                record[subject] = _entry(made_from, [file_state(out / name) for name in names])
+            paths += [out / name for name in names]
+    finally:
+        if record != before:
+            write_record(target, record)
+    return paths
+
+
+def read_record(target: Store) -> dict[str, Any]:
+    """Subject -> from what its predictions in a folder were made, and states of the files; empty if nothing says so."""
+    return from_sealed_json(target.files.read_many([RECORD])[0]) or {}
+
+
+def write_record(target: Store, record: dict[str, Any]) -> None:
+    """Put the record beside the predictions that it is of."""
+    target.write_bytes(RECORD, to_sealed_json(record))
+    if target.is_local:
+        with contextlib.suppress(OSError):
+            os.rmdir(target.locate(UNFINISHED))
+
+
+def note_folder(store: Store, target: Store) -> None:
+    """Let the store know that predictions are written to a folder."""
+    known = noted_folders(store)
+    if target.place not in known:
+        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [*known, target.place]}))
+
+
+def noted_folders(store: Store) -> list[str]:
+    """Every folder that predictions from this store were written to."""
+    return list((from_sealed_json(store.files.read_many([_FOLDERS])[0]) or {}).get("folders", []))
+
+
+def drop_folder(store: Store, target: Store) -> None:
+    """Let the store no longer know of a folder."""
+    known = noted_folders(store)
+    if target.place in known:
+        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [name for name in known if name != target.place]}))
+
+
+def prediction_files(subject: str) -> list[str]:
+    """Names of the files with the predictions of a subject."""
+    return [f"{subject}{suffix}" for suffix in (".parquet", ".csv")]
+
+
+def _outputs_of(store: Store, head: Bundle, source: str) -> _HeadOutputs:
+    tuned = [b for b in list_bundles(store, "postprocessing") if b.details["head"] == head.name]
+    units = store.manifests("outputs", head=head.name, source=source)
+    return _HeadOutputs(head, source, tuned[-1] if tuned else None, units)
+
+
+def _frames_key(subject: str) -> UnitKey:
+    return UnitKey("frames", (("video", subject),))
+
+
+def _made_from(outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]], frames: Manifest | None) -> str:
+    return fingerprint(
+        version=CODE_VERSION,
+        frames=frames.identity if frames else None,
+        outputs=[
+            [one.head.fingerprint, one.tuned.fingerprint if one.tuned else None, manifest.fingerprint]
+            for one, (_, manifest) in outputs
+        ],
+    )
+
+
+def _states_in(out: Location) -> dict[str, list[Any]]:
+    """State of each file in a folder, by name; nothing if there is no such folder."""
+    try:
+        return {name: file.state for name, file in list_many([out])[0].items()}
+    except FileNotFoundError:
+        return {}
+
+
+def _entry(made_from: str, states: Sequence[list[Any] | None]) -> dict[str, Any]:
+    return {"made_from": made_from, "files": list(states)}
+
+
+def _write_files(table: pa.Table, target: Store, names: Sequence[str]) -> None:
+    with target.files.replacing(names[0]) as file:
+        pq.write_table(table, file)
+    with target.files.replacing(names[1]) as file:
+        pa_csv.write_csv(table, file, pa_csv.WriteOptions(quoting_style="needed"))
+
+
+def _table(
+    store: Store, subject: str, outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]], frames: Units
+) -> pa.Table:
+    columns: dict[str, pa.Array] = {}
+    for one, (key, manifest) in outputs:
+        present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[one.head.details["task"]])
+        columns |= _base_columns(store, subject, present, frames)
+        columns |= _decision_columns(_rule(store, one), present, values)
+    return pa.table(columns)
+
+
+def _rule(store: Store, one: _HeadOutputs) -> "PostProcessing":
+    # Compiled loops and filters take a second to import: only where something is to be written.
+    from models.decisions.postprocessing import untuned_postprocessing
+    from tasks.results.write_submission import load_postprocessing
+
+    return load_postprocessing(store, one.tuned) if one.tuned else untuned_postprocessing(one.head.details["task"])
+
+
+def _base_columns(store: Store, subject: str, present: np.ndarray, frames: Units) -> dict[str, pa.Array]:
+    frame = np.arange(1, len(present) + 1, dtype=np.int32)
+    return {
+        "frame": pa.array(frame),
+        "time_seconds": _time_seconds(store, subject, len(frame), frames),
+        "has_face": pa.array(present),
+    }
+
+
+def _time_seconds(store: Store, subject: str, frame_count: int, frames: Units) -> pa.Array:
+    key = _frames_key(subject)
+    manifest = frames.get(key)
+    if manifest is None or manifest.rows != frame_count:
+        return pa.nulls(frame_count, pa.float64())
+    return store.read_unit(key, manifest, columns=["pts_seconds"])["pts_seconds"].combine_chunks()
+
+
+def _decision_columns(
+    rule: "PostProcessing", present: np.ndarray, outputs: dict[BranchName, np.ndarray]
+) -> dict[str, pa.Array]:
+    columns: dict[str, pa.Array] = {}
+    if not present.any():
+        return columns
+    decisions, smoothed = rule.apply(outputs, present), rule.smooth(outputs, present)
+    for branch, values in smoothed.items():
+        if branch == "expr":
+            columns["expression"] = pa.array(np.array(EXPRESSIONS)[decisions["expr"]])
+        elif branch == "va":
+            columns |= {name: pa.array(decisions["va"][:, i]) for i, name in enumerate(DIMENSIONS)}
+            continue
+        else:
+            columns |= {name: pa.array(decisions["au"][:, i].astype(np.int8)) for i, name in enumerate(ACTION_UNITS)}
+        columns |= {c.name: pa.array(values[:, i]) for i, c in enumerate(OUTPUT_COLUMNS[branch])}
+    return columns

@@ -1,0 +1,76 @@
+"""Stage ``write_report``: one page of HTML with all that a store holds, and what a run did to it.
+
+Whoever looks at a page needs nothing else: no script, no other file, no network. What it shows is in
+``store_contents`` and ``report_tables``; how it looks, in ``report.html.jinja``.
+"""
+
+import functools
+import importlib.metadata
+from datetime import datetime
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined, Template
+
+from data_contracts.errors import printable
+from data_contracts.files.urls import without_credentials
+from data_contracts.store.contents import REPORT_PAGE, read_contents
+from data_contracts.store.store import Store
+from tasks.results.report_tables import Code, Link, RunRecord, Share, State, Tenths, head_figures, sections_of
+
+REPORT_OF_STORE = "store"
+
+
+def write_report(store: Store, *, name: str, written: datetime, run: RunRecord | None = None) -> str:
+    """Write ``reports/NAME/index.html`` of what the store holds now; returns its path within the store.
+
+    Raises:
+        InputError: there is no store.
+        StoreError: it cannot be written to.
+    """
+    contents = read_contents(store)
+    page = _template().render(
+        title=run.name if run else "Report",
+        store=store.place,
+        written=written,
+        version=importlib.metadata.version("affwild2"),
+        run=run,
+        figures=head_figures(contents),
+        sections=sections_of(store, contents, run),
+    )
+    path = f"reports/{name}/{REPORT_PAGE}"
+    store.write_bytes(path, page.encode())
+    return path
+
+
+@functools.cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: _shown(value) if type(value) is str else value,
+    )
+    environment.filters["cell"] = _cell
+    environment.tests |= {
+        "share": lambda value: isinstance(value, Share),
+        "code": lambda value: isinstance(value, Code),
+        "link": lambda value: isinstance(value, Link),
+        "tenths": lambda value: isinstance(value, Tenths),
+        "state": lambda value: isinstance(value, State),
+    }
+    source = files("tasks.results").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    return environment.from_string(source)
+
+
+def _shown(text: str) -> str:
+    """Names of files may hold line feeds and what is no text at all; causes may quote a URL."""
+    return printable(without_credentials(text))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

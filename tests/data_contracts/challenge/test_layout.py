@@ -1,0 +1,100 @@
+import pytest
+
+from data_contracts.challenge.editions import ABAW3_TEST_LISTS
+from data_contracts.challenge.layout import find_data, list_crops, subjects_of_videos
+from data_contracts.errors import InputError
+
+
+def put(root, *paths, text=""):
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+
+
+def test_official_layout(tmp_path):
+    put(tmp_path, "videos/a.mp4", "videos/b.AVI", "videos/notes.txt", "videos/.hidden.mp4", "cropped/a/00001.jpg")
+    put(tmp_path, "Third ABAW Annotations/VA_Estimation_Challenge/Train_Set/a.txt")
+    put(tmp_path, f"names_of_videos_in_each_test_set/{ABAW3_TEST_LISTS['va']}")
+    layout = find_data(tmp_path)
+    assert sorted(layout.videos) == ["a", "b"] and list(layout.crops) == ["cropped"]
+    assert layout.annotations_of("va").name == "VA_Estimation_Challenge" and list(layout.test_lists) == ["va"]
+    with pytest.raises(InputError, match="EXPR_Classification_Challenge"):
+        layout.annotations_of("expr")
+
+
+def test_a_folder_of_videos_is_enough(tmp_path):
+    put(tmp_path, "x.mov", "y.mkv")
+    assert sorted(find_data(tmp_path).videos) == ["x", "y"]
+
+
+def test_batches_are_one_set(tmp_path):
+    put(tmp_path, "batch1/x.mp4", "batch2/y.mp4")
+    assert sorted(find_data(tmp_path).videos) == ["x", "y"]
+    put(tmp_path, "batch2/x.avi")
+    with pytest.raises(InputError, match="one video per name"):
+        find_data(tmp_path)
+
+
+def test_nothing_there_is_said(tmp_path):
+    with pytest.raises(InputError, match="expected videos"):
+        find_data(tmp_path)
+    with pytest.raises(InputError, match="found nothing there"):
+        find_data(tmp_path / "typo")
+    put(tmp_path, "file.mp4")
+    with pytest.raises(InputError, match="found a file there"):
+        find_data(tmp_path / "file.mp4")
+
+
+def test_crops_by_frame_and_the_rest_counted(tmp_path):
+    put(tmp_path, "a/00002.jpg", "a/00010.JPG", "a/100000.jpeg", "a/Thumbs.db", "a/00000.jpg", "b/note.txt", "c.jpg")
+    put(tmp_path, "a/999999999.jpg")
+    found = list_crops([tmp_path])
+    assert [crop.frame for crop in found.subjects["a"]] == [2, 10, 100000]
+    assert found.other_files == {"a": 3, "b": 1} and list(found.subjects) == ["a"]
+    with pytest.raises(InputError, match="found no crop"):
+        list_crops([tmp_path / "b"])
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "Third ABAW Annotations/AU_Detection_Challenge/Train_Set/clip_left.txt",
+        "cropped/clip_right/00001.jpg",
+        "list",
+        "mtl",
+    ],
+)
+def test_two_people_are_known_from_any_name(tmp_path, place):
+    put(tmp_path, "videos/clip.mp4", "videos/other.mp4")
+    if place == "list":
+        put(tmp_path, ABAW3_TEST_LISTS["expr"], text="other\nclip_right,\n")
+    elif place == "mtl":
+        put(tmp_path, "A/MTL_Challenge/train_set.txt", text="image,valence\nclip_left/00001.jpg,0\n")
+    else:
+        put(tmp_path, place)
+    assert subjects_of_videos(find_data(tmp_path)) == {"clip": ("clip_left", "clip_right")}
+
+
+def test_folders_and_lists_of_later_editions(tmp_path):
+    put(tmp_path, "Videos/batch1/a.mp4", "Videos/batch2/b.avi", "Videos/new_vids/451.mp4")
+    put(tmp_path, "cropped/batch1/a/00001.jpg", "cropped_new_50_vids/451/00001.jpg", "cropped_new_50_vids/notes.txt")
+    put(tmp_path, "cropped_aligned/a/00001.jpg", "cropped_aligned_new_50_vids/451/00001.jpg")
+    put(tmp_path, "6th ABAW Annotations/EXPR_Recognition_Challenge/Train_Set/a.txt")
+    put(tmp_path, "MTL/training_set_annotations.txt", "MTL/validation_set_annotations.txt")
+    put(tmp_path, "test_set_examples/CVPR_6th_ABAW_Expr_test_set_example.txt", "lists/MTL.txt")
+    put(tmp_path, "test_set_examples/CVPR_5th_ABAW_VA_test_set_sample.txt")
+    layout = find_data(tmp_path)
+    assert sorted(layout.videos) == ["451", "a", "b"]
+    for source in ("cropped", "cropped_aligned"):
+        assert sorted(list_crops(layout.crops[source]).subjects) == ["451", "a"]
+    assert {task: folder.name for task, folder in layout.annotations.items()} == {
+        "expr": "EXPR_Recognition_Challenge",
+        "mtl": "MTL",
+    }
+    assert sorted(layout.test_lists) == ["expr", "mtl", "va"]
+
+
+def test_crops_of_one_subject_in_two_folders_are_refused(tmp_path):
+    put(tmp_path, "cropped/a/00001.jpg", "cropped_new_50_vids/a/00001.jpg")
+    with pytest.raises(InputError, match="crops of a subject in one folder"):
+        list_crops(find_data(tmp_path).crops["cropped"])

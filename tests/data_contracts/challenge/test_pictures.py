@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from data_contracts.challenge.pictures import read_pictures
+from data_contracts.errors import InputError
+
+
+def written(tmp_path, text, name="labels.csv"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_a_labels_file(tmp_path):
+    path = written(tmp_path, "image,identity,expression,valence,arousal\na.jpg,ann,happiness,0.5,-0.25\nb/c.png,,,,\n")
+    first, second = read_pictures(path)
+    assert (first.path, first.identity, first.expression) == (tmp_path / "a.jpg", "ann", "Happiness")
+    assert first.valence_arousal == (0.5, -0.25)
+    assert (second.path, second.identity, second.expression, second.valence_arousal) == (
+        tmp_path / "b" / "c.png", None, None, None
+    )  # fmt: skip
+
+
+def test_affectnet(tmp_path):
+    header = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal\n"
+    path = written(tmp_path, header + "1/x.jpg,10,20,100,120,1;2,6,-0.5,0.7\n2/y.jpg,0,0,50,50,,9,-2,-2\n")
+    first, second = read_pictures(path, images=Path("/pictures"))
+    assert first.path == Path("/pictures/1/x.jpg") and first.expression == "Anger"
+    assert first.box_xyxy_px == (10, 20, 110, 140) and first.valence_arousal == (-0.5, 0.7)
+    assert second.expression is None and second.valence_arousal is None
+
+
+def test_folders_of_people(tmp_path):
+    for name in ("ann/1.jpg", "bob/2.PNG", "bob/notes.txt", ".hidden/3.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [(p.identity, p.path.name) for p in read_pictures(tmp_path)] == [("ann", "1.jpg"), ("bob", "2.PNG")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("picture,mood\nx,y\n", "expected a column image"),
+        ("image,expression\na.jpg,bored\n", "line 2: expected one of anger"),
+        ("image,valence,arousal\na.jpg,x,0\n", "line 2: could not convert"),
+        ("image\n", "found only the header"),
+        ("image,expression\n,anger\n", "line 2: expected the name of a picture"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path, text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_pictures(written(tmp_path, text))
+    assert "\n" not in str(caught.value) and "labels.csv" in str(caught.value)
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(InputError, match="found nothing there"):
+        read_pictures(tmp_path / "typo.csv")
+    with pytest.raises(InputError, match="expected one folder per person"):
+        read_pictures(tmp_path)

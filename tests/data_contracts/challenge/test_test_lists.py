@@ -1,0 +1,71 @@
+import pytest
+
+from data_contracts.challenge.test_lists import is_plain_name, read_test_list
+from data_contracts.errors import InputError
+
+
+def write(tmp_path, text, name="list.txt"):
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    return path
+
+
+def test_subjects_in_order(tmp_path):
+    found = read_test_list(write(tmp_path, "b\r\na_left,\r\n\r\n40-30-1280x720\n"))
+    assert found.subjects == ("b", "a_left", "40-30-1280x720") and found.rows_by == "subject"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "found none"),
+        ("\n\n", "found none"),
+        ("a\na\n", "line 2: expected each subject once, got 'a' also in line 1"),
+        ("a\n../b\n", "line 2: expected the name"),
+        ("a\n/etc/passwd\n", "line 2: expected the name"),
+        ("/etc/passwd\n", "line 1: expected subject/00001.jpg"),
+        ("-rf\n", "line 1: expected the name"),
+        ("a\n,b\n", "line 2: expected a name first"),
+    ],
+)
+def test_bad_subject_lists(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read_test_list(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("header", ["", "image\n", "image,\n", "image_location,valence,arousal\n"])
+@pytest.mark.parametrize("values", ["", ",", ",0", ",0.5,-0.5", "," + ",".join("0" * 12)])
+def test_frames_in_order_whatever_values_stand_behind_them(tmp_path, header, values):
+    names = ["v/00003.jpg", "v/00001.jpg", "v/00003.jpg", "w_right/100000.jpg", "v/00002.JPEG"]
+    found = read_test_list(write(tmp_path, header + "".join(f"{name}{values}\r\n" for name in names)))
+    assert found.images == tuple(names) and found.rows_by == "frame"
+    assert found.subjects == ("v", "w_right")
+    assert found.subject_of_row.tolist() == [0, 0, 0, 1, 0]
+    assert found.frame_of_row.tolist() == [3, 1, 3, 100000, 2]
+
+
+@pytest.mark.parametrize(
+    "text", ["image\n", "v/00000.jpg", "../v/00001.jpg", "v/00001.txt", "..//00001.jpg", "v/x.jpg"]
+)
+def test_bad_frame_lists(tmp_path, text):
+    with pytest.raises(InputError, match="expected"):
+        read_test_list(write(tmp_path, text))
+
+
+def test_missing_or_binary_file(tmp_path):
+    with pytest.raises(InputError, match="expected a text file"):
+        read_test_list(tmp_path / "typo.txt")
+    (tmp_path / "bin").write_bytes(b"a\n\xff\xfe\n")
+    with pytest.raises(InputError, match="line 2: expected UTF-8"):
+        read_test_list(tmp_path / "bin")
+    (tmp_path / "bin").write_bytes(b"a\0b")
+    with pytest.raises(InputError, match="no text"):
+        read_test_list(tmp_path / "bin")
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [("a b", True), ("ü", True), ("", False), (".a", False), ("a\\b", False), ("a\n", False), ("x" * 201, False)],
+)
+def test_plain_names(name, plain):
+    assert is_plain_name(name) is plain

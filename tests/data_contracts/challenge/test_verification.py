@@ -1,0 +1,197 @@
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+from data_contracts.challenge.submission_files import format_frames_file, format_rows, format_subject_file, zip_bytes
+from data_contracts.challenge.verification import verify_submission
+from data_contracts.errors import InputError
+from data_contracts.vocabulary import BRANCHES_OF_TASK
+
+ROWS = {"s1": 3, "s2": 2}
+COLUMNS = {"expr": (), "va": (2,), "au": (12,)}
+FRAMES = ["s1/00001.jpg", "s2/00002.jpg", "s1/00003.jpg"]
+SORTED = ["s2/00001.jpg", "s2/00002.jpg", "s1/00001.jpg", "s1/00002.jpg", "s1/00003.jpg"]
+
+
+def zeros(task, count):
+    return {b: np.zeros((count, *COLUMNS[b]), np.float32 if b == "va" else int) for b in BRANCHES_OF_TASK[task]}
+
+
+def texts(task):
+    """A submission of ABAW3."""
+    if task == "mtl":
+        return frames_file(task, FRAMES)
+    return {f"{name}.txt": format_subject_file(task, zeros(task, count)) for name, count in ROWS.items()}
+
+
+def frames_file(task, images):
+    name = f"{task.upper()}_predictions.txt"
+    return {name: format_frames_file(task, images, format_rows(task, zeros(task, len(images))))}
+
+
+def verify(tmp_path, files, task, *, raw=None, wanted=None):
+    (tmp_path / "s.zip").write_bytes(raw or zip_bytes(files))
+    (tmp_path / "list").write_text("\n".join(wanted or (FRAMES if "MTL_predictions.txt" in files else ROWS)))
+    return verify_submission(tmp_path / "s.zip", task=task, test_list=tmp_path / "list", expected_rows=ROWS)
+
+
+@pytest.mark.parametrize("task", ["expr", "va", "au", "mtl"])
+@pytest.mark.parametrize("named", [True, False])
+def test_ours_is_accepted(tmp_path, task, named):
+    assert verify(tmp_path, texts(task), task if named else None) == []
+    (tmp_path / "folder").mkdir()
+    for name, data in texts(task).items():
+        (tmp_path / "folder" / name).write_bytes(data)
+    assert verify_submission(tmp_path / "folder") == []
+
+
+def changed(task, name, old, new, count=1):
+    files = texts(task)
+    assert old in files[name]
+    return files | {name: files[name].replace(old, new, count)}
+
+
+BROKEN = {
+    "missing subject": ("expr", {"s1.txt": texts("expr")["s1.txt"]}, "not in the submission"),
+    "extra subject": ("expr", texts("expr") | {"s3.txt": texts("expr")["s1.txt"]}, "not in the test list"),
+    "too few rows": ("expr", changed("expr", "s1.txt", b"0\n", b""), "expected 3 rows"),
+    "too many rows": ("expr", changed("expr", "s1.txt", b"0\n", b"0\n0\n"), "expected 3 rows"),
+    "wrong header": ("expr", changed("expr", "s1.txt", b"Neutral", b"neutral"), "expected the header"),
+    "class out of range": ("expr", changed("expr", "s1.txt", b"\n0\n", b"\n8\n"), "class in 0..7, got '8'"),
+    "class is text": ("expr", changed("expr", "s1.txt", b"\n0\n", b"\nFear\n"), "class in 0..7"),
+    "value out of range": ("va", changed("va", "s1.txt", b"0.000000", b"1.2"), "value in -1..1, got '1.2'"),
+    "nan": ("va", changed("va", "s1.txt", b"0.000000", b"nan"), "value in -1..1, got 'nan'"),
+    "unit is two": ("au", changed("au", "s1.txt", b"0,0", b"2,0"), "0 or 1"),
+    "wrong delimiter": ("va", changed("va", "s1.txt", b"0,0", b"0;0"), "2 values separated by commas, got 1"),
+    "CRLF": ("va", changed("va", "s1.txt", b"\n", b"\r\n", 9), "got CRLF"),
+    "byte order mark": ("va", changed("va", "s1.txt", b"valence", b"\xef\xbb\xbfvalence"), "byte order mark"),
+    "empty file": ("va", texts("va") | {"s1.txt": b""}, "got an empty file"),
+    "header only": ("va", texts("va") | {"s1.txt": b"valence,arousal\n"}, "expected rows, got none"),
+    "wrong suffix": ("va", {"s1.csv": texts("va")["s1.txt"]}, "ends with .txt"),
+    "missing frame": (
+        "mtl",
+        changed("mtl", "MTL_predictions.txt", b"s2/00002", b"s2/00009"),
+        "s2/00002.jpg of the list is missing",
+    ),
+    "reordered": (
+        "mtl",
+        {
+            "MTL_predictions.txt": b"\n".join(texts("mtl")["MTL_predictions.txt"].split(b"\n")[i] for i in (0, 2, 1, 3))
+            + b"\n"
+        },
+        "order of the list",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(BROKEN))
+def test_broken_ones_are_rejected_with_the_cause(tmp_path, name):
+    task, files, cause = BROKEN[name]
+    faults = verify(tmp_path, files, task)
+    assert any(cause in str(fault) for fault in faults), [str(fault) for fault in faults]
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [("deeper/", "folder inside the zip"), ("../s1.txt", "a path inside the zip"), ("/s1.txt", "path")],
+)
+def test_what_a_zip_must_not_hold(tmp_path, name, cause):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for file, data in texts("expr").items():
+            archive.writestr(file, data)
+        archive.writestr(name, b"")
+    faults = verify(tmp_path, {}, "expr", raw=buffer.getvalue())
+    assert [cause in fault.cause for fault in faults] == [True]
+
+
+def test_a_zip_of_very_many_files_is_refused_before_its_list_is_read(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(20_000):
+            archive.writestr(f"{number:0200}", b"")
+    (fault,) = verify(tmp_path, {}, "expr", raw=buffer.getvalue())
+    assert "expected a submission, got a zip with a list of files of 4,9" in fault.cause
+
+
+def test_a_subject_twice_in_the_zip(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        for file in ("s1.txt", "s1.txt", "s2.txt"):
+            archive.writestr(file, texts("expr")[file])
+    assert "twice in the zip" in str(verify(tmp_path, {}, "expr", raw=buffer.getvalue())[0])
+
+
+def test_line_numbers_are_those_of_the_file(tmp_path):
+    (fault,) = verify(tmp_path, changed("au", "s2.txt", b"0\n0,", b"0\n5,"), "au")
+    assert (fault.file, fault.line) == ("s2.txt", 3) and str(fault).startswith("s2.txt: line 3: ")
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(InputError, match="expected a submission"):
+        verify_submission(tmp_path / "typo.zip")
+    (tmp_path / "x.txt").write_text("hello\n")
+    with pytest.raises(InputError, match="say --task"):
+        verify_submission(tmp_path / "x.txt")
+    (tmp_path / "empty").mkdir()
+    assert verify_submission(tmp_path / "empty")[0].cause.startswith("expected text files")
+
+
+@pytest.mark.parametrize("task", ["expr", "va", "au"])
+def test_one_file_since_abaw5_is_accepted(tmp_path, task):
+    assert verify(tmp_path, frames_file(task, SORTED), None, wanted=SORTED) == []
+    assert verify_submission(tmp_path / "s.zip", expected_rows=ROWS) == []
+
+
+def sorted_without(*places):
+    return [image for place, image in enumerate(SORTED) if place not in places]
+
+
+BROKEN_FRAMES = {
+    "missing row": (sorted_without(1), SORTED, "row s2/00002.jpg of the list is missing"),
+    "extra row": (SORTED, sorted_without(4), "line 6: row s1/00003.jpg is not in the list"),
+    "row twice": ([*SORTED, SORTED[4]], SORTED, "line 7: row s1/00003.jpg is more often than in the list"),
+    "reordered": ([*SORTED[:3], SORTED[4], SORTED[3]], SORTED, "line 5: expected the order of the list (s1/00002.jpg)"),
+    "shifted by one": ([*SORTED[1:], "s1/00004.jpg"], SORTED, "row s2/00001.jpg of the list is missing"),
+    "list of subjects": (SORTED, list(ROWS), "the test list names subjects"),
+}
+
+
+@pytest.mark.parametrize("name", list(BROKEN_FRAMES))
+def test_rows_that_are_not_those_of_the_sample_file(tmp_path, name):
+    images, wanted, cause = BROKEN_FRAMES[name]
+    faults = verify(tmp_path, frames_file("va", images), None, wanted=wanted)
+    assert any(cause in str(fault) for fault in faults), [str(fault) for fault in faults]
+
+
+def test_without_a_list_the_videos_tell_the_rows(tmp_path):
+    (tmp_path / "s.txt").write_bytes(*frames_file("va", [*sorted_without(1), "s1/00001.jpg"]).values())
+    faults = [str(fault) for fault in verify_submission(tmp_path / "s.txt", expected_rows=ROWS)]
+    assert faults == [
+        "s.txt: line 2: expected 2 rows of s2, one per frame of the video, got 1",
+        "s.txt: line 6: expected frames of s1 to ascend, got 1 after 3",
+        "s.txt: line 3: expected 3 rows of s1, one per frame of the video, got 4",
+    ]
+
+
+def test_a_million_rows_with_a_fault_in_each_are_told_briefly(tmp_path):
+    images = [f"s/{n:05d}.jpg" for n in range(1, 20_001)]
+    (data,) = frames_file("va", images).values()
+    (tmp_path / "s.txt").write_bytes(data.replace(b"0.000000", b"9"))
+    faults = verify_submission(tmp_path / "s.txt")
+    assert len(faults) == 6 and "more faults like these" in faults[-1].cause
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "huge"])
+def test_a_zip_that_cannot_be_read_is_a_fault(tmp_path, damage):
+    data = bytearray(zip_bytes(texts("expr")))
+    if damage == "cut":
+        del data[40:60]
+    elif damage == "flip":
+        data[45] ^= 0xFF
+    else:
+        at = data.rindex(b"PK\x01\x02")
+        data[at + 24 : at + 28] = (0x7FFFFFFF).to_bytes(4, "little")
+    assert verify(tmp_path, {}, "expr", raw=bytes(data))

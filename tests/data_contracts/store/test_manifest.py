@@ -1,0 +1,34 @@
+import pytest
+
+from data_contracts.store.manifest import Failure, Manifest, UnitKey, is_failure_path, key_of_manifest_path
+from data_contracts.store.sealed_json import to_sealed_json
+
+
+@pytest.mark.parametrize("value", ["plain", "40-30-1280x720", "a/b", "..", "ü", "x=y", "_left", "%2F"])
+def test_paths_lead_back_to_the_key(value):
+    key = UnitKey("faces", (("source", "s"), ("video", value)), value)
+    assert key_of_manifest_path(key.manifest_path) == key
+    assert key_of_manifest_path(key.failure_path) == key
+    assert is_failure_path(key.failure_path) and not is_failure_path(key.manifest_path)
+    assert ".." not in key.folder.split("/")
+
+
+@pytest.mark.parametrize("path", ["faces/part-0-ab.parquet", "_manifest-0.json", "heads/x/_manifest-0.json"])
+def test_other_files_are_not_manifests(path):
+    assert key_of_manifest_path(path) is None
+
+
+def test_json_round_trip_and_garbage():
+    manifest = Manifest("f", "i", "p", 1, 2, {"face": 2}, 0.5, {"frame_count": 2})
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert Manifest.from_json(b"[]") is None and Manifest.from_json(b'{"x": 1}') is None
+    assert Failure.from_json(Failure("f", "why").to_json()) == Failure("f", "why")
+    assert Failure.from_json(b"") is None
+    before_tries_were_counted = to_sealed_json({"fingerprint": "f", "cause": "why"})
+    assert Failure.from_json(before_tries_were_counted) == Failure("f", "why", tries=1)
+
+
+def test_key_is_readable_for_people():
+    assert str(UnitKey("faces", (("source", "s-1"), ("video", "clip")), "00002")) == "clip part 00002"
+    with pytest.raises(KeyError):
+        UnitKey("faces").value("video")

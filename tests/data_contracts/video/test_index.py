@@ -1,0 +1,88 @@
+"""The value type: what it refuses, what it tells, and the way back from stored rows."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data_contracts.schemas import FRAMES
+from data_contracts.video.index import VideoIndex
+
+
+def make_index(**changes: Any) -> VideoIndex:
+    fields: dict[str, Any] = {
+        "pts": np.array([0, 512, 1024, 2048], dtype=np.int64),
+        "pts_seconds": np.array([0.0, 0.04, 0.08, 0.16]),
+        "keyframe": np.array([True, False, True, False]),
+        "has_pts": True,
+        "width_px": 64,
+        "height_px": 48,
+        "rotation_degrees": 0,
+        "codec": "h264",
+        "claimed_frame_count": 4,
+        "average_fps": 18.75,
+    }
+    return VideoIndex(**{**fields, **changes})
+
+
+def test_counts_and_times() -> None:
+    index = make_index()
+    assert (index.frame_count, index.duration_seconds, index.seekable) == (4, 0.16, True)
+
+
+def test_keyframe_at_or_before() -> None:
+    found = [make_index().keyframe_at_or_before(frame) for frame in range(6)]
+    assert found == [None, 1, 1, 3, 3, 3]
+    assert make_index(keyframe=np.zeros(4, dtype=bool)).keyframe_at_or_before(4) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"keyframe": np.array([True])}, "one shape"),
+        ({name: np.array([]) for name in ("pts", "pts_seconds", "keyframe")}, "n >= 1"),
+        ({"pts": np.array([0, 512, 512, 1024])}, "strictly increasing"),
+        ({"rotation_degrees": 45}, "got 45"),
+    ],
+)
+def test_refuses_what_cannot_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_index(**changes)
+
+
+def test_pts_may_repeat_where_they_are_not_used() -> None:
+    assert not make_index(pts=np.zeros(4, dtype=np.int64), has_pts=False).seekable
+
+
+@pytest.mark.parametrize("has_pts", [True, False])
+def test_comes_back_from_rows(has_pts: bool) -> None:
+    index = make_index(has_pts=has_pts, pts=make_index().pts * has_pts)
+    names = (
+        "width_px",
+        "height_px",
+        "rotation_degrees",
+        "codec",
+        "claimed_frame_count",
+        "average_fps",
+        "problem",
+    )
+    row = {name: getattr(index, name) for name in names}
+    unknown = None if has_pts else np.ones(4, dtype=bool)
+    columns = [np.arange(1, 5), pa.array(index.pts, mask=unknown), index.pts_seconds, index.keyframe]
+    table = pa.table(dict(zip(FRAMES.schema.names, columns, strict=True))).cast(FRAMES.schema)
+
+    back = VideoIndex.from_rows(row, table)
+
+    for name in ("pts", "pts_seconds", "keyframe"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(index, name))
+    assert {name: getattr(back, name) for name in row} == row
+    assert back.has_pts is has_pts
+
+
+def test_times_are_even_where_rows_have_none() -> None:
+    row = {"width_px": 64, "height_px": 48, "rotation_degrees": 0, "codec": "h264"}
+    row |= {"claimed_frame_count": 0, "average_fps": 20.0, "problem": None}
+    nothing = pa.nulls(3, pa.int64())
+    table = pa.table({"pts": nothing, "pts_seconds": nothing.cast(pa.float64()), "keyframe": [True, False, False]})
+    np.testing.assert_allclose(VideoIndex.from_rows(row, table).pts_seconds, [0, 0.05, 0.1])

@@ -1,0 +1,175 @@
+"""Videos that are too large, say so or not, or name other files: real ones, as an encoder makes them."""
+
+import shutil
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+
+from data_contracts.errors import InputError
+from data_contracts.video.frames import read_segment
+from data_contracts.video.limits import VideoLimits, video_limits
+from data_contracts.video.packets import index_video
+from tests.video_factory import VideoSpec, write_huge_picture, write_video
+
+KINDS = {
+    "h264.mp4": VideoSpec(),
+    "h264.mkv": VideoSpec(),
+    "h264.ts": VideoSpec(),
+    "hevc.mp4": VideoSpec(codec="libx265"),
+    "mpeg4.avi": VideoSpec(codec="mpeg4"),
+    "mjpeg.avi": VideoSpec(codec="mjpeg", b_frames=0, pixel_format="yuvj420p"),
+    "vp9.webm": VideoSpec(codec="libvpx-vp9", b_frames=0, codec_options={"deadline": "realtime", "cpu-used": "8"}),
+    "mpeg2.mpg": VideoSpec(codec="mpeg2video"),
+    "png.mov": VideoSpec(codec="png", b_frames=0, pixel_format="rgb24"),
+    "ffv1.mkv": VideoSpec(codec="ffv1", b_frames=0),
+}
+
+
+def refused(path):
+    with pytest.raises(InputError) as caught:
+        index_video(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: expected ") and "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_frames_that_are_too_large_are_told_with_their_size(name, tmp_path, monkeypatch):
+    path = write_video(tmp_path / name, replace(KINDS[name], width_px=256, height_px=128))
+    monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "pixels=32000")
+    line = "frames of at most 32,000 pixels, got 256 x 128; leave it out, or set AFFWILD2_VIDEO_LIMITS"
+    assert line in refused(path)
+    # FFmpeg counts the margins of its buffers.
+    monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "pixels=100000")
+    assert index_video(path).width_px == 256
+
+
+def test_no_memory_is_given_to_a_picture_that_is_too_large(tmp_path):
+    path = write_huge_picture(tmp_path / "huge.mov")
+    code = (
+        "import resource, sys\nfrom data_contracts.video import index_video\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nbefore = peak()\n"
+        "try: index_video(sys.argv[1])\nexcept ValueError as error: print(error)\nprint(peak() - before)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    line, grown_kb = finished.stdout.splitlines()
+    assert "at most 66,355,200 pixels, got 8200 x 8100" in line and finished.stderr == ""
+    assert int(grown_kb) < 8200 * 8100 / 1024 / 2, "less than half of the picture, of one byte a pixel"
+
+
+@pytest.mark.parametrize("suffix", ["ts", "avi"])
+def test_a_picture_that_grows_in_mid_stream_is_cut_off_there(suffix, tmp_path, monkeypatch):
+    spec = {"ts": VideoSpec(frame_count=12, gop_frames=4, b_frames=0)}.get(suffix, KINDS["mjpeg.avi"])
+    small = write_video(tmp_path / f"small.{suffix}", spec)
+    if suffix == "ts":
+        large = write_video(tmp_path / "large.ts", VideoSpec(12, width_px=512, height_px=320, gop_frames=4, b_frames=0))
+        joined = tmp_path / "joined.ts"
+        joined.write_bytes(small.read_bytes() + large.read_bytes())
+    else:
+        joined = _with_other_pictures(small, tmp_path / "joined.avi", width_px=512, height_px=320)
+    monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "pixels=100000")
+    index = index_video(joined)
+    assert (index.width_px, index.frame_count) == (96, 24 if suffix == "ts" else 40)
+    came = []
+    with pytest.raises(InputError, match="frames of at most 100,000 pixels, got 512 x 320"):
+        for numbers, _ in read_segment(joined, index, first_frame=1, frame_count=40, chunk_frames=2):
+            came += numbers.tolist()
+    assert came[:8] == list(range(1, 9)) and len(came) <= 20
+
+
+def _with_other_pictures(source, target, *, width_px, height_px):
+    """The same file, the last half of its packets those of larger pictures, which its header knows nothing of."""
+    larger = write_video(target.with_name("l.avi"), VideoSpec(20, "mjpeg", width_px, height_px, b_frames=0,
+                                                             pixel_format="yuvj420p"))  # fmt: skip
+    with av.open(str(source)) as first, av.open(str(larger)) as second, av.open(str(target), "w") as out:
+        stream = out.add_stream_from_template(first.streams.video[0])
+        packets = [p for p in first.demux(video=0) if p.size][:20] + [p for p in second.demux(video=0) if p.size]
+        for number, packet in enumerate(packets):
+            packet.stream, packet.pts, packet.dts = stream, number, number
+            out.mux(packet)
+    return target
+
+
+def test_pictures_that_grow_within_the_limit_come_in_smaller_chunks(tmp_path):
+    small = write_video(tmp_path / "small.ts", VideoSpec(frame_count=6, gop_frames=4, b_frames=0))
+    large = write_video(tmp_path / "large.ts", VideoSpec(6, width_px=2560, height_px=2048, gop_frames=4, b_frames=0))
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(small.read_bytes() + large.read_bytes())
+    chunks = list(read_segment(joined, index_video(joined), first_frame=1, frame_count=12, chunk_frames=6))
+    assert max(rgb.base.nbytes for _, rgb in chunks) <= 3 * (1 << 23)
+    assert np.concatenate([numbers for numbers, _ in chunks]).tolist()[-1] == 12
+
+
+def edited(path, box, at, *numbers):
+    data = bytearray(path.read_bytes())
+    place = data.index(box) + 4 + at
+    data[place : place + 4 * len(numbers)] = struct.pack(f">{len(numbers)}I", *numbers)
+    path.write_bytes(data)
+    return path
+
+
+def test_tables_that_claim_too_much_are_refused_before_the_file_is_opened(tmp_path):
+    """Opening the first one takes 1.4 GB where nothing looks first."""
+    whole = write_video(tmp_path / "table.mp4")
+    edited(whole, b"stsz", 4, 1, 20_000_000)
+    edited(whole, b"stsc", 12, 20_000_000)
+    edited(whole, b"stts", 8, 20_000_000)
+    assert "at most 5,000,000 frames, got 20,000,000 or more" in refused(whole)
+    pieces = write_video(tmp_path / "p.mp4", VideoSpec(container_options={"movflags": "frag_keyframe+empty_moov"}))
+    edited(pieces, b"trun", 0, 0, 20_000_000)
+    assert "at most 5,000,000 frames, got 20,000,000 or more" in refused(pieces)
+
+
+def test_sound_of_many_samples_is_no_video_of_many_frames(tmp_path, monkeypatch):
+    path = tmp_path / "sound.mov"
+    with av.open(str(path), "w") as out:
+        video, sound = out.add_stream("mpeg4", rate=25), out.add_stream("pcm_s16le", rate=48_000)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.int16), format="s16", layout="mono")
+        frame.rate = 48_000
+        for packet in (*video.encode(av.VideoFrame(96, 64, "yuv420p")), *video.encode(), *sound.encode(frame)):
+            out.mux(packet)
+    monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "frames=1000")
+    assert index_video(path).frame_count == 1
+
+
+def test_a_header_that_claims_less_is_not_believed(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "long.mp4")
+    for box, at in ((b"mvhd", 16), (b"tkhd", 20), (b"mdhd", 16)):
+        edited(path, box, at, 1)
+    with av.open(str(path)) as container:
+        assert container.duration < 100_000, "a tenth of a second, it says"
+    assert index_video(path).frame_count == 40
+    monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "frames=39")
+    assert "at most 39 frames, got 40 or more" in refused(path)
+    monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "hours=0.0004")
+    assert "a video of at most 0.0004 hours, got " in refused(path)
+    monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "gigabytes=0.000001")
+    assert "a file of at most 1e-06 GB, got " in refused(path)
+
+
+@pytest.mark.parametrize("name", ["list.mp4", "concat:clip.mp4|clip.mp4"])
+def test_no_file_is_read_but_the_one_that_is_named(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "clip.mp4")
+    shutil.copy(tmp_path / "clip.mp4", tmp_path / "clip.ts")
+    (tmp_path / name).write_text("ffconcat version 1.0\nfile clip.mp4\n")
+    with av.open(name) as container:
+        assert container.streams.video, "FFmpeg by itself would follow it"
+    refused(name)
+
+
+def test_limits_are_said_in_one_place(monkeypatch):
+    monkeypatch.delenv("AFFWILD2_VIDEO_LIMITS", raising=False)
+    assert video_limits() == VideoLimits()
+    monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "hours=24, pixels=2e8")
+    assert video_limits() == VideoLimits(hours=24, pixels=2e8)
+    for wrong in ("hour=24", "hours", "hours=-1", "hours=nan", "hours=inf", "24"):
+        monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", wrong)
+        with pytest.raises(InputError, match="expected numbers above 0 for pixels, frames, hours, gigabytes"):
+            video_limits()

@@ -1,0 +1,115 @@
+"""What an index says beyond the numbering: times, rotation, trust in time stamps, damage."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_contracts.errors import InputError
+from data_contracts.video.frames import read_segment
+from data_contracts.video.packets import index_video
+from tests.video_factory import VideoSpec, cut_file, decode_all, read_number, write_video
+
+
+def test_fields_of_an_ordinary_file(tmp_path: Path) -> None:
+    index = index_video(write_video(tmp_path / "clip.mp4"))
+    np.testing.assert_array_equal(index.pts, np.arange(40) * 512)
+    np.testing.assert_allclose(index.pts_seconds, np.arange(40) / 25, atol=1e-12)
+    assert (np.flatnonzero(index.keyframe) + 1).tolist() == [1, 13, 25, 37]
+    assert (index.width_px, index.height_px, index.rotation_degrees) == (96, 64, 0)
+    assert (index.codec, index.pixel_format, index.time_base) == ("h264", "yuv420p", Fraction(1, 12_800))
+    assert index.average_fps == pytest.approx(25)
+    assert index.duration_seconds == pytest.approx(39 / 25)
+    assert (index.claimed_frame_count, index.seekable, index.problem) == (40, True, None)
+
+
+def test_uneven_times(tmp_path: Path) -> None:
+    ticks = [0, 100, 1000, 1512, 9000, 9100, 20_000]
+    index = index_video(write_video(tmp_path / "uneven.mp4", VideoSpec(frame_count=7, tick=ticks)))
+    np.testing.assert_allclose(index.pts_seconds, np.array(ticks) / 12_800, atol=1e-9)
+    assert index.average_fps == pytest.approx(6 * 12_800 / 20_000)
+
+
+def test_times_start_at_zero_where_an_edit_list_hides_frames(tmp_path: Path) -> None:
+    index = index_video(write_video(tmp_path / "hidden.mp4", VideoSpec(shift_ticks=-5 * 512)))
+    assert (index.frame_count, index.claimed_frame_count, index.problem) == (35, 40, None)
+    assert index.pts_seconds[0] == 0
+
+
+@pytest.mark.parametrize(("counter_clockwise", "clockwise", "size"), [(90, 270, (64, 96)), (180, 180, (96, 64))])
+def test_rotation(counter_clockwise: int, clockwise: int, size: tuple[int, int], tmp_path: Path) -> None:
+    spec = VideoSpec(frame_count=3, rotation_degrees_ccw=counter_clockwise)
+    index = index_video(write_video(tmp_path / "turned.mp4", spec))
+    assert (index.rotation_degrees, (index.width_px, index.height_px)) == (clockwise, size)
+
+
+def test_guessed_time_stamps_are_not_trusted(tmp_path: Path) -> None:
+    """AVI holds H.264 in decoding order and no presentation times: its time stamps come out of the decoder jumbled."""
+    path = write_video(tmp_path / "jumbled.avi")
+    stamps = [pts for pts, _ in decode_all(path)]
+    index = index_video(path)
+    assert stamps != sorted(stamps, key=lambda pts: pts or 0)
+    assert (index.has_pts, index.seekable, index.frame_count) == (False, False, 40)
+    np.testing.assert_allclose(index.pts_seconds, np.arange(40) / 25, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "second_spec",
+    [VideoSpec(frame_count=50), VideoSpec(frame_count=50, b_frames=0, tick=[0, *range(612, 49 * 512 + 101, 512)])],
+    ids=["same times", "times in between"],
+)
+def test_recordings_joined_without_mending_their_times(second_spec: VideoSpec, tmp_path: Path) -> None:
+    """The times of the second start over, and are those of the first again or lie between them."""
+    first = write_video(tmp_path / "first.ts", VideoSpec(frame_count=50))
+    second = write_video(tmp_path / "second.ts", second_spec, first_number=51)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    index = index_video(joined)
+    assert (index.frame_count, index.seekable) == (len(decode_all(joined)), False)
+    assert np.all(np.diff(index.pts_seconds) > 0)
+    assert index.duration_seconds == pytest.approx(99 / 25)
+
+
+def test_a_video_that_starts_amid_a_group_of_mpeg4_frames(tmp_path: Path) -> None:
+    """The decoder makes up pictures before the first keyframe, with any time stamps; the index leaves them out."""
+    path = write_video(tmp_path / "amid.mkv", VideoSpec(codec="mpeg4", drop_packets=frozenset(range(5))))
+    stamps = [pts for pts, _ in decode_all(path)]
+    assert len(set(stamps)) < len(stamps) == 34
+    index = index_video(path)
+    assert index.frame_count == 28
+    (chunk,) = read_segment(path, index, first_frame=1, frame_count=28, chunk_frames=28)
+    assert [read_number(picture) for picture in chunk[1]] == list(range(13, 41))
+
+
+def test_places_without_a_picture_are_no_loss(tmp_path: Path) -> None:
+    """AVI fills times without a frame with empty chunks, and counts them."""
+    ticks = [512 * (place + 30 * (place >= 10)) for place in range(40)]
+    index = index_video(write_video(tmp_path / "gap.avi", VideoSpec(codec="mpeg4", b_frames=0, tick=ticks)))
+    assert index.claimed_frame_count > 100
+    assert (index.frame_count, index.problem) == (40, None)
+    np.testing.assert_allclose(index.pts_seconds, np.array(ticks) / 12_800, atol=2e-3)
+
+
+def test_a_damaged_packet_is_reported(tmp_path: Path) -> None:
+    spec = VideoSpec(frame_count=200, container_options={"movflags": "faststart"})
+    whole = write_video(tmp_path / "whole.mp4", spec)
+    index = index_video(cut_file(whole, tmp_path / "cut.mp4", fraction=0.8))
+    assert index.problem is not None
+    assert index.problem.startswith("1 damaged packets; cut off? 200 packets promised by the container, ")
+
+
+def test_nothing_decodable(tmp_path: Path) -> None:
+    """A file whose table of contents is whole and whose pictures are missing."""
+    spec = VideoSpec(container_options={"movflags": "faststart"})
+    whole = write_video(tmp_path / "whole.mp4", spec)
+    head_bytes = whole.read_bytes().index(b"mdat") + 8
+    cut = cut_file(whole, tmp_path / "cut.mp4", fraction=(head_bytes + 20) / whole.stat().st_size)
+    with pytest.raises(InputError, match=r"cut\.mp4: expected a video with frames, got none \(.*cut off\?"):
+        index_video(cut)
+
+
+def test_an_open_file_gives_the_same_index(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mkv")
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(index_video(file).pts, index_video(path).pts)

@@ -1,0 +1,193 @@
+"""What is left of a video after it was forgotten: nothing, and everything else."""
+
+import os
+import shutil
+import zipfile
+
+import pytest
+
+from data_contracts.challenge.layout import find_data
+from data_contracts.challenge.verification import verify_submission
+from data_contracts.errors import InputError
+from data_contracts.store.bundles import list_bundles
+from data_contracts.store.store import Store
+from flows.commands import forget as forget_module
+from flows.commands.forget import forget
+from flows.commands.report import write_named
+from flows.rescore import rescore
+from tasks.extract.embed_faces import BackboneChoice
+from tests.benchmarks.generated_store import fill_store, make_videos
+from tests.flows.conftest import run_command
+
+
+def mentions(name, *folders):
+    """Every file or folder of which the path, the text, or the unpacked text of a zip holds the name."""
+    found = []
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            data = path.read_bytes() if path.is_file() else b""
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    data += b"".join(info.filename.encode() + archive.read(info) for info in archive.infolist())
+            if name in str(path.relative_to(folder)) or name.encode() in data:
+                found.append(str(path.relative_to(folder)))
+    return found
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_in_the_whole_store_names_it_any_more(demo, store_copy, tmp_path, dask_address, capsys):
+    """One of the demo's videos each for training, validation and test: labels, post-processing, submissions."""
+    names, out = ("train01", "validation01", "test01"), tmp_path / "out"
+    videos = [demo.data / "videos" / f"{name}.mp4" for name in (*names, "test02")]
+    # The demo has written them just now.
+    rescore(videos, str(store_copy), out, settle_seconds=0, dask_address=dask_address)
+    for name in names:
+        assert len(mentions(name, store_copy, out)) > 10
+    before = {key: m for dataset in ("faces", "outputs") for key, m in Store(store_copy).manifests(dataset).items()}
+    bundles = {bundle.folder for kind in ("heads", "submissions") for bundle in list_bundles(Store(store_copy), kind)}
+    capsys.readouterr()
+
+    assert forget(names, str(store_copy)) == 0
+    printed = capsys.readouterr().out
+    for name in names:
+        assert mentions(name, store_copy, out) == [], printed
+        assert f"stays: the video itself, {demo.data / 'videos' / name}.mp4: the next run" in printed
+    assert printed.count("fitted on it among others") == 4, "train01 is in every head, nobody else in any"
+    assert (out / "test02.csv").exists()
+    store = Store(store_copy)
+    after = {key: m for dataset in ("faces", "outputs") for key, m in store.manifests(dataset).items()}
+    assert after == {key: m for key, m in before.items() if key.item not in names}
+    assert {b.folder for kind in ("heads", "submissions") for b in list_bundles(store, kind)} == bundles, "all whole"
+    lists = find_data(demo.data).test_lists
+    for bundle in list_bundles(store, "submissions"):
+        path, task = store_copy / bundle.folder / bundle.details["zip"], bundle.details["task"]
+        faults = [str(fault) for fault in verify_submission(path, task=task, test_list=lists[task][0])]
+        assert "test01" in " ".join(faults) and "test02" not in " ".join(faults), faults
+    labels = store.manifests("labels", task="expr")
+    assert all(set(m.details["subjects"]).isdisjoint(names) and m.rows > 0 for m in labels.values())
+
+
+@pytest.fixture
+def generated(tmp_path):
+    """A store and its videos: two that are only alike in name, and one of which the others must not remind."""
+    videos = make_videos(tmp_path / "videos", 1)
+    for name in ("clip", "clip_left"):
+        videos[name] = tmp_path / "videos" / f"{name}.mp4"
+        videos[name].write_text(name)
+    fill_store(Store(tmp_path / "store"), videos, backbone=BackboneChoice("emotion_lite0"))
+    return tmp_path / "store", videos
+
+
+def test_another_video_whose_name_begins_alike_stays(generated):
+    store, videos = generated
+    before = content(store)
+    forget([str(videos["clip"])], str(store))
+    gone = set(before) - set(content(store))
+    assert gone and all({"video=clip", "subject=clip"} & set(path.parts) for path in gone)
+    assert not list(store.rglob("*=clip")), "no empty folder with the name either"
+    kept = {path: data for path, data in before.items() if path not in gone}
+    assert {path: data for path, data in content(store).items() if path.name != ".lock"} == kept
+
+
+def test_cut_short_anywhere_it_can_be_done_again(generated, tmp_path, monkeypatch):
+    store, _ = generated
+    whole = Store(store).manifests("features")
+    calls = {"left": 0}
+
+    def counted(method):
+        def call(self, path):
+            calls["left"] -= 1
+            if calls["left"] == 0:
+                raise KeyboardInterrupt
+            method(self, path)
+
+        return call
+
+    for after in range(1, 40):
+        copy = shutil.copytree(store, tmp_path / "copy")
+        calls["left"] = after
+        with monkeypatch.context() as patch:
+            for name in ("remove", "remove_folder"):
+                patch.setattr(Store, name, counted(getattr(Store, name)))
+            try:
+                forget(["clip"], str(copy))
+                break
+            except KeyboardInterrupt:
+                pass
+        features, faces = (Store(copy).manifests(name) for name in ("features", "faces"))
+        assert features.items() <= whole.items()
+        assert {key.item for key in features} <= {key.item for key in faces}, "nothing without what it was made of"
+        forget(["clip"], str(copy))
+        assert not list(copy.rglob("*=clip"))
+        shutil.rmtree(copy)
+    assert 10 < after < 39, "there are as many places to be cut short at"
+
+
+def test_dry_run_only_says_it(generated, capsys):
+    store, _ = generated
+    write_named(str(store))
+    before = content(store)
+    assert forget(["clip"], str(store), dry_run=True) == 0
+    assert "clip: would be removed" in capsys.readouterr().out and content(store) == before
+
+
+def test_what_cannot_be_told_from_other_text_is_named(generated, capsys):
+    store, _ = generated
+    write_named(str(store))
+    (store / "reports" / "night.html").write_text("<td>clip</td>")
+    (store / "reports" / "other.html").write_text("<td>clips, clip_left, a clipping</td>")
+    forget(["clip"], str(store))
+    stays = [line for line in capsys.readouterr().out.splitlines() if "may name it" in line]
+    assert stays == [f"stays: {store}/reports/night.html may name it: look, and delete it"]
+    assert not (store / "reports" / "store" / "index.html").exists()
+
+
+def test_predictions_are_found_where_they_were_written(generated, tmp_path, dask_address):
+    store, videos = generated
+    out = tmp_path / "deep" / "out"
+    old = 1_700_000_000
+    for path in videos.values():
+        os.utime(path, (old, old))
+    fill_store(Store(store), videos, backbone=BackboneChoice("emotion_lite0"))
+    rescore([tmp_path / "videos"], str(store), out, dask_address=dask_address)
+    assert (out / "clip.csv").exists() and (out / "clip_left.csv").exists()
+    moved = out.rename(tmp_path / "moved")
+    forget(["clip"], str(store))
+    assert (moved / "clip.csv").exists(), "nobody has said where they are"
+    forget(["clip"], str(store), out=moved)
+    assert mentions("clip.", moved) == [] and (moved / "clip_left.csv").exists()
+
+
+def test_wrong_requests_are_one_line_and_remove_nothing(generated, tmp_path):
+    store, videos = generated
+    before = content(store)
+    with pytest.raises(InputError, match=r"clipp: expected a video that .* did you mean clip"):
+        forget(["clip", "clipp"], str(store))
+    with pytest.raises(InputError, match=r"none of the names known there \(3\) is like it"):
+        forget(["zzz.mp4"], str(store))
+    other = tmp_path / "elsewhere" / "clip.mp4"
+    other.parent.mkdir()
+    other.write_text("somebody else")
+    with pytest.raises(InputError, match=f"got another one; it is {videos['clip']}"):
+        forget([str(other)], str(store))
+    with pytest.raises(InputError, match="expected a folder of predictions"):
+        forget(["clip"], str(store), out=tmp_path / "typo")
+    assert content(store) == before
+    finished = run_command("forget", "clip", "--store", tmp_path / "typo")
+    (line,) = finished.stderr.strip().splitlines()
+    assert finished.returncode == 2 and line.startswith(f"affwild2: {tmp_path / 'typo'}: expected a store of affwild2")
+    assert not (tmp_path / "typo").exists()
+
+
+def test_the_command_says_so_if_something_cannot_be_removed(generated, monkeypatch, capsys):
+    store, _ = generated
+
+    def refuse(store, folders):
+        raise PermissionError(13, "Permission denied", "videos/video=clip/part")
+
+    monkeypatch.setattr(forget_module, "remove_unit_folders", refuse)
+    with pytest.raises(InputError, match="videos/video=clip/part: expected a file that can be removed"):
+        forget(["clip"], str(store))

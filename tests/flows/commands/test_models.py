@@ -1,0 +1,26 @@
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from flows.commands.command_line import app
+
+
+def run_command(*arguments):
+    """Here, not in a process of its own, which would import everything once more."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_list_and_wrong_requests(tmp_path, monkeypatch):
+    monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
+    monkeypatch.setenv("AFFWILD2_WEIGHTS_URL", "http://127.0.0.1:9")
+    listed = run_command("models", "list")
+    assert listed.exit_code == 0
+    for text in ("emotion_lite0", "bundled", "enet_b0_8_va_mtl", "61.93 of 8", "mbf_va_mtl.onnx", "Apache-2.0"):
+        assert text in listed.stdout
+    typo = run_command("models", "fetch", "enet_b0")
+    assert typo.exit_code == 2 and len(typo.stderr.strip().splitlines()) == 1 and "enet_b0_8_best_vgaf" in typo.stderr
+    offline = run_command("models", "fetch", "enet_b2_8")
+    assert offline.exit_code == 2 and len(offline.stderr.strip().splitlines()) == 1
+    assert "models/affectnet_emotions/enet_b2_8.pt" in offline.stderr and str(tmp_path) in offline.stderr
+    missing = run_command("extract", Path(__file__).parent, "--store", tmp_path / "s", "--backbone", "enet_b2_8")
+    assert missing.exit_code == 2 and "expected" in missing.stderr

@@ -1,0 +1,53 @@
+"""The page of the demo's store, against the store's own files."""
+
+import hashlib
+import json
+
+import pyarrow.dataset as ds
+from tests.tasks.test_write_report import read_page
+
+from data_contracts.store.store import Store
+
+
+def parquet(store, dataset, columns):
+    return ds.dataset(store / dataset, partitioning="hive", exclude_invalid_files=True).to_table(columns=columns)
+
+
+def test_the_demos_page_says_what_its_files_hold(demo):
+    assert f"report: {demo.store}/reports/store/index.html" in demo.output
+    _, page = read_page(Store(demo.store), "reports/store/index.html")
+
+    faces = parquet(demo.store, "faces", ["video", "status"]).to_pylist()
+    rows = {row[0]: row for row in page.tables["Videos and crops"][1:]}
+    assert set(rows) == {face["video"] for face in faces}
+    for video, row in rows.items():
+        found = [face["status"] for face in faces if face["video"] == video]
+        assert [row[3], row[4]] == [str(found.count("face")), str(found.count("no_face"))]
+        assert row[5] == f"{100 * (1 - found.count('no_face') / int(row[2])):.1f} %"
+
+    features = parquet(demo.store, "features", ["subject", "has_face"]).to_pylist()
+    for subject, _, _, frames, with_face, _, heads in page.tables["Subjects"][1:]:
+        seen = [row["has_face"] for row in features if row["subject"] == subject]
+        assert (int(frames), int(with_face), heads) == (len(seen), sum(seen), "4")
+
+    figures = {row[1]: row[5:] for row in page.tables["Figures on the validation set"][1:]}
+    thresholds = {row[0]: row[1:] for row in page.tables["Thresholds of action units"][1:]}
+    for folder in (demo.store / "postprocessing").iterdir():
+        tuned = json.loads((folder / "postprocessing.json").read_text())
+        task, head = tuned["postprocessing"]["task"], folder.name.rsplit("-", 2)[0]
+        name = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1", "mtl": "p_mtl"}[task]
+        assert figures[task] == [f"{tuned['figures'][kind][name]:.3f}" for kind in ("untuned", "tuned", "held_out")]
+        if task in ("au", "mtl"):
+            rule = tuned["postprocessing"]["rules"]["au"]["thresholds"]
+            assert thresholds[head] == [f"{value:.3f}" for value in rule]
+
+    zips = {path.name: path for path in (demo.store / "submissions").glob("*/*.zip")}
+    for _, task, name, checks, *_, digest in page.tables["Zips"][1:]:
+        assert digest == hashlib.sha256(zips.pop(name).read_bytes()).hexdigest()
+        assert checks.startswith("no fault (test list of 4 subjects" if task != "mtl" else "no fault (test list of ")
+    assert zips == {}
+    places = {(demo.store / "reports" / "store" / link).resolve() for link in page.links}
+    assert places == {path.resolve() for path in (demo.store / "submissions").glob("*/*.zip")}
+
+    ((what, dataset, unit, cause),) = page.tables["Failures and losses"][1:]
+    assert (what, dataset, unit) == ("failed", "videos", "corrupt") and "expected a readable video file" in cause

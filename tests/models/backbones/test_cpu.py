@@ -1,0 +1,123 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from tests.models.test_backbones import random_weights
+
+from models.backbones.cpu import CpuBackbone
+from models.backbones.network import build_network, load_backbone
+from models.backbones.registry import get_spec
+from models.engines.openvino import converted_network
+
+
+def faces(portraits):
+    parts = [p[y : y + 160, x : x + 140] for p in portraits for y in (20, 60) for x in (60, 90, 120)]
+    return [np.ascontiguousarray(part) for part in parts]
+
+
+def cosines(a, b):
+    return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+@pytest.mark.parametrize(("precision", "least"), [("float32", 0.999999), ("bfloat16", 0.999)])
+def test_agrees_with_torch(portraits, precision, least):
+    images = faces(portraits)
+    expected, expected_logits = load_backbone("emotion_lite0").extract(images)
+    found, logits = CpuBackbone("emotion_lite0", precision=precision).extract(images)
+    assert cosines(found, expected).min() > least
+    assert (logits.argmax(axis=1) == expected_logits.argmax(axis=1)).all()
+    if precision == "float32":
+        np.testing.assert_allclose(logits, expected_logits, atol=1e-3)
+
+
+def test_the_other_family_of_networks_agrees_too(portraits, tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "mobilenet.safetensors"
+    safetensors.torch.save_file(build_network(get_spec("mobilenet_v1")).state_dict(), path)
+    images = faces(portraits)[:3]
+    expected, _ = load_backbone("mobilenet_v1", weights=path).extract(images)
+    found, _ = CpuBackbone("mobilenet_v1", weights=path, precision="float32").extract(images)
+    assert cosines(found, expected).min() > 0.999999
+
+
+def test_batches_do_not_matter(portraits):
+    backbone, images = CpuBackbone("emotion_lite0"), faces(portraits)
+    together, _ = backbone.extract(images)
+    alone = np.concatenate([backbone.extract([image])[0] for image in images])
+    np.testing.assert_array_equal(together, alone)
+    assert backbone.extract([])[0].shape == (0, 1280)
+
+
+def test_torch_in_bfloat16_agrees_as_well(portraits):
+    images = faces(portraits)
+    expected, _ = load_backbone("emotion_lite0").extract(images)
+    found, _ = load_backbone("emotion_lite0", precision="bfloat16").extract(images)
+    assert cosines(found, expected).min() > 0.999
+
+
+def test_a_converted_network_is_kept_and_a_damaged_one_made_anew(tmp_path, monkeypatch):
+    import openvino
+
+    monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
+    made = []
+
+    def convert():
+        made.append(1)
+        return openvino.convert_model(torch.nn.Linear(2, 2), example_input=torch.zeros(1, 2))
+
+    for _ in range(2):
+        converted_network("small", "0" * 64, convert)
+    assert len(made) == 1
+    (path,) = tmp_path.rglob("*.xml")
+    path.write_text("<net")
+    converted_network("small", "0" * 64, convert)
+    assert len(made) == 2
+    assert not list(tmp_path.rglob(".unfinished*"))
+
+
+def test_of_many_at_once_one_converts(tmp_path, monkeypatch):
+    import openvino
+
+    monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
+    made = []
+
+    def convert():
+        made.append(1)
+        time.sleep(0.3)
+        return openvino.convert_model(torch.nn.Linear(2, 2), example_input=torch.zeros(1, 2))
+
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda _: converted_network("small", "0" * 64, convert), range(4)))
+    assert len(made) == 1 and all(len(model.outputs) == 1 for model in models)
+
+
+def test_nothing_is_said_of_the_conversion(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
+    path = tmp_path / "w.safetensors"
+    random_weights(path, "mobilenet_v1")
+    CpuBackbone("mobilenet_v1", weights=path)
+    assert [str(warning.message) for warning in recwarn if "Tracer" in warning.category.__name__] == []
+
+
+def test_no_place_to_keep_it_is_no_error(tmp_path, monkeypatch):
+    import openvino
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path / "file"))
+    model = converted_network(
+        "small", "0" * 64, lambda: openvino.convert_model(torch.nn.Linear(2, 2), example_input=torch.zeros(1, 2))
+    )
+    assert len(model.outputs) == 1
+
+
+def test_wrong_weights_are_refused(tmp_path):
+    path = tmp_path / "wrong.safetensors"
+    safetensors.torch.save_file({"conv_stem.weight": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="expected tensor"):
+        CpuBackbone("tf_efficientnet_b0", weights=path)
+    path.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="expected a safetensors file"):
+        CpuBackbone("tf_efficientnet_b0", weights=path)

@@ -1,0 +1,118 @@
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+
+from models.backbones.network import load_backbone
+from models.backbones.registry import REGISTRY
+from models.backbones.weights import weights_digest
+
+
+def random_weights(path, name, *, classes=None, metadata=None):
+    spec = REGISTRY[name]
+    torch.manual_seed(0)
+    options = {"pad_type": spec.pad_type} if spec.pad_type else {}
+    network = timm.create_model(spec.architecture, num_classes=classes or len(spec.class_names), **options)
+    if spec.feature_layer:
+        network.classifier = torch.nn.Sequential(
+            torch.nn.Linear(spec.embedding_size, spec.feature_layer),
+            torch.nn.ReLU(),
+            torch.nn.Linear(spec.feature_layer, classes or len(spec.class_names)),
+        )
+    described = {"affwild2": json.dumps(metadata)} if metadata else None
+    safetensors.torch.save_file(network.state_dict(), path, metadata=described)
+    return network.eval()
+
+
+def by_hand(spec, image):
+    """The network's input, from PIL and numpy alone."""
+    resized = Image.fromarray(image).resize((spec.input_px, spec.input_px), Image.BILINEAR)
+    values = np.asarray(resized, np.float64) / spec.scale
+    normalised = (values - np.array(spec.mean)) / np.array(spec.std)
+    return torch.from_numpy(normalised.transpose(2, 0, 1)[None]).float()
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return load_backbone("efficientnet_lite0")
+
+
+def test_bundled_weights_know_what_they_see(lite0, portraits):
+    """ImageNet class 652 is "military uniform": Rear Admiral Hopper wears one."""
+    embeddings, logits = lite0.extract([portraits[0]])
+    assert logits[0].argmax() == 652
+    assert embeddings.shape == (1, 1280) and logits.shape == (1, 1000)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_b0", "tf_efficientnet_b2", "mobilenet_v1"])
+def test_equals_the_plain_network(tmp_path, portraits, name):
+    network = random_weights(tmp_path / "w.safetensors", name)
+    backbone = load_backbone(name, weights=tmp_path / "w.safetensors")
+    images = [portraits[0][:200, :160], portraits[1]]
+    embeddings, logits = backbone.extract(images)
+    with torch.inference_mode():
+        for at, image in enumerate(images):
+            pixels = by_hand(backbone.spec, image)
+            torch.testing.assert_close(backbone.preprocess([image]), pixels, atol=1e-4, rtol=1e-5)
+            pooled = network.global_pool(network.forward_features(pixels))
+            np.testing.assert_allclose(embeddings[at], pooled[0], atol=2e-4, rtol=1e-3)
+            np.testing.assert_allclose(logits[at], network(pixels)[0], atol=2e-4, rtol=1e-3)
+    assert embeddings.shape[1] == backbone.spec.embedding_size
+
+
+def test_batches_do_not_matter(lite0, portraits):
+    images = [portraits[0][i : i + 150, i : i + 120] for i in range(5)]
+    together, _ = lite0.extract(images)
+    alone = np.concatenate([lite0.extract([image])[0] for image in images])
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    assert lite0.extract([])[0].shape == (0, 1280)
+
+
+def test_no_weights_is_said_and_never_random():
+    with pytest.raises(ValueError, match="no weights are bundled"):
+        load_backbone("tf_efficientnet_b0")
+    with pytest.raises(ValueError, match="expected one of emotion_lite0"):
+        load_backbone("resnet")
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    network = random_weights(path, "tf_efficientnet_b0")
+    tensors = network.state_dict()
+    cases = {
+        "found none": {k: v for k, v in tensors.items() if k != "conv_stem.weight"},
+        "of shape": tensors | {"conv_stem.weight": torch.zeros(3)},
+        "too many": tensors | {"more": torch.zeros(1)},
+        "classifier has 5 outputs": tensors | {"classifier.weight": torch.zeros(5, 1280)},
+    }
+    for message, wrong in cases.items():
+        safetensors.torch.save_file(wrong, path)
+        with pytest.raises(ValueError, match=message):
+            load_backbone("tf_efficientnet_b0", weights=path)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match="expected a safetensors file"):
+        load_backbone("tf_efficientnet_b0", weights=path)
+    with pytest.raises(ValueError, match="No such file"):
+        load_backbone("tf_efficientnet_b0", weights=tmp_path / "typo.safetensors")
+
+
+def test_a_file_brings_its_own_classes_and_preprocessing(tmp_path):
+    path = tmp_path / "w.safetensors"
+    random_weights(path, "tf_efficientnet_b0", classes=2, metadata={"class_names": ["calm", "tense"], "input_px": 192})
+    backbone = load_backbone("tf_efficientnet_b0", weights=path)
+    assert backbone.class_names == ("calm", "tense") and backbone.spec.input_px == 192
+    before = weights_digest("tf_efficientnet_b0", str(path))
+    random_weights(path, "tf_efficientnet_b0")
+    assert weights_digest("tf_efficientnet_b0", str(path)) != before
+
+
+def test_infinite_features_are_an_error(tmp_path, portraits):
+    path = tmp_path / "w.safetensors"
+    tensors = random_weights(path, "tf_efficientnet_b0").state_dict()
+    safetensors.torch.save_file(tensors | {"conv_stem.weight": tensors["conv_stem.weight"] * float("nan")}, path)
+    with pytest.raises(FloatingPointError, match="finite"):
+        load_backbone("tf_efficientnet_b0", weights=path).extract([portraits[0]])

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from models.decisions.smoothing import interpolate_missing, smooth
+
+RANDOM = np.random.default_rng(0)
+
+
+def slow_interpolation(values, present, direction):
+    result, known = values.astype(float).copy(), np.flatnonzero(present)
+    for at in np.flatnonzero(~present):
+        before, after = known[known < at], known[known > at]
+        if not len(before) or not len(after):
+            result[at] = values[after[0] if len(after) else before[-1]]
+            continue
+        share = (at - before[-1]) / (after[0] - before[-1])
+        if direction == "published":
+            share = 1 - share
+        result[at] = (1 - share) * values[before[-1]] + share * values[after[0]]
+    return result
+
+
+@pytest.mark.parametrize("direction", ["linear", "published"])
+def test_gaps_equal_the_slow_way(direction):
+    for _ in range(20):
+        values, present = RANDOM.normal(size=(40, 3)).astype("f4"), RANDOM.random(40) < 0.4
+        present[RANDOM.integers(40)] = True
+        expected = slow_interpolation(values, present, direction)
+        np.testing.assert_allclose(interpolate_missing(values, present, direction=direction), expected, atol=1e-6)
+
+
+def test_direction_by_hand():
+    values, present = np.array([[0.0], [9], [9], [3]]), np.array([True, False, False, True])
+    assert interpolate_missing(values, present)[:, 0].tolist() == [0, 1, 2, 3]
+    assert interpolate_missing(values, present, direction="published")[:, 0].tolist() == [0, 2, 1, 3]
+
+
+def test_edges_and_nobody():
+    values, present = np.array([[9.0], [1], [9]]), np.array([False, True, False])
+    assert interpolate_missing(values, present)[:, 0].tolist() == [1, 1, 1]
+    assert np.isnan(interpolate_missing(values, np.zeros(3, bool))).all()
+    with pytest.raises(ValueError, match="one flag for each"):
+        interpolate_missing(values, np.ones(2, bool))
+
+
+def slow_gaussian(window, offsets, sigma):
+    weights = np.exp(-(offsets**2) / (2 * sigma**2))
+    return (window * weights[:, None]).sum(axis=0) / weights.sum()
+
+
+@pytest.mark.parametrize("half_width", [1, 2, 7, 60])
+@pytest.mark.parametrize("count", [1, 2, 6, 101])
+def test_windows_are_cut_at_the_ends(count, half_width):
+    values = RANDOM.random((count, 2)).astype("f4")
+    rows = [np.arange(max(0, t - half_width), min(count, t + half_width + 1)) for t in range(count)]
+    expected = {
+        "mean": [values[r].astype(float).mean(axis=0) for r in rows],
+        "median": [np.median(values[r], axis=0) for r in rows],
+        "gaussian": [slow_gaussian(values[r], r - t, half_width / 2) for t, r in enumerate(rows)],
+    }
+    for method, wanted in expected.items():
+        got = smooth(values, method=method, half_width_frames=half_width)
+        np.testing.assert_allclose(got, np.stack(wanted), atol=1e-6)
+
+
+def test_no_smoothing_and_bad_requests():
+    values = RANDOM.random((5, 1)).astype("f4")
+    assert (smooth(values, method="none", half_width_frames=3) == values).all()
+    assert (smooth(values, method="mean") == values).all()
+    with pytest.raises(ValueError, match="at least 0"):
+        smooth(values, method="mean", half_width_frames=-1)
+    with pytest.raises(ValueError, match="expected none, mean"):
+        smooth(values, method="box", half_width_frames=2)
+
+
+@pytest.mark.parametrize("half_width", [50, 51, 120, 500])
+def test_wide_gaussians_do_not_depend_on_how_they_are_computed(half_width):
+    values = RANDOM.random((700, 3)).astype("f4")
+    rows = [np.arange(max(0, t - half_width), min(700, t + half_width + 1)) for t in range(700)]
+    expected = np.stack([slow_gaussian(values[r].astype(float), r - t, half_width / 2) for t, r in enumerate(rows)])
+    np.testing.assert_allclose(smooth(values, method="gaussian", half_width_frames=half_width), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["mean", "median", "gaussian"])
+def test_a_subject_without_a_face_stays_nan(method):
+    nobody = np.full((9, 2), np.nan, "f4")
+    assert np.isnan(smooth(nobody, method=method, half_width_frames=3)).all()

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, precision_recall_curve
+
+from models.decisions.thresholds import GRID, grid_thresholds, optimal_thresholds
+
+
+@pytest.fixture(params=["spread", "ties", "on the grid"])
+def data(request):
+    random = np.random.default_rng(1)
+    labels = (random.random((1500, 3)) < 0.25).astype(np.int8)
+    labels[random.random(labels.shape) < 0.1] = -1
+    probabilities = np.clip(0.6 * random.random(labels.shape) + 0.3 * (labels == 1), 0, 1)
+    if request.param == "ties":
+        probabilities = probabilities.round(1)
+    elif request.param == "on the grid":
+        probabilities = GRID[random.integers(0, len(GRID), labels.shape)]
+    return labels, probabilities.astype(np.float32)
+
+
+def test_grid_equals_the_slow_search(data):
+    labels, probabilities = data
+    for unit, found in enumerate(grid_thresholds(labels, probabilities)):
+        known = labels[:, unit] >= 0
+        p = probabilities[known, unit].astype(np.float64)
+        figures = [f1_score(labels[known, unit], p >= threshold) for threshold in GRID]
+        assert found == GRID[int(np.argmax(figures))]
+
+
+def test_optimum_is_not_beaten_by_any_cut(data):
+    labels, probabilities = data
+    for unit, found in enumerate(optimal_thresholds(labels, probabilities)):
+        known = labels[:, unit] >= 0
+        y, p = labels[known, unit], probabilities[known, unit].astype(np.float64)
+        precision, recall, cuts = precision_recall_curve(y, p)
+        assert (cuts == np.unique(p)).all(), "every cut there is"
+        best = np.max(2 * precision * recall / np.maximum(precision + recall, 1e-300))
+        assert f1_score(y, p >= found) == pytest.approx(best, abs=1e-12)
+
+
+def test_unit_without_positives_gets_a_half():
+    labels = np.array([[0, -1], [0, -1]])
+    probabilities = np.full((2, 2), 0.3, np.float32)
+    assert grid_thresholds(labels, probabilities).tolist() == [0.5, 0.5]
+    assert optimal_thresholds(labels, probabilities).tolist() == [0.5, 0.5]
+
+
+def test_first_of_equal_thresholds_wins():
+    labels, probabilities = np.array([[1], [0]]), np.array([[0.95], [0.05]], np.float32)
+    assert grid_thresholds(labels, probabilities).tolist() == [GRID[0]]
+
+
+def test_one_row_and_nothing_labelled():
+    one = np.array([[1, 0, -1]])
+    p = np.array([[0.7, 0.7, 0.7]], np.float32)
+    assert grid_thresholds(one, p).tolist() == [GRID[0], 0.5, 0.5]
+    assert optimal_thresholds(one, p).tolist() == [float(np.float32(0.7)), 0.5, 0.5]
+    nothing = np.full((20, 3), -1)
+    assert grid_thresholds(nothing, np.ones((20, 3), np.float32)).tolist() == [0.5] * 3
+    assert optimal_thresholds(nothing, np.ones((20, 3), np.float32)).tolist() == [0.5] * 3
+    assert optimal_thresholds(nothing[:0], np.ones((0, 3), np.float32)).tolist() == [0.5] * 3
+
+
+def test_rows_without_a_probability_are_never_accepted():
+    labels = np.array([[1], [1], [0], [0]], np.int8)
+    p = np.array([[0.8], [np.nan], [0.6], [np.nan]], np.float32)
+    assert grid_thresholds(labels, p).tolist() == [GRID[np.argmax([f1_score(labels, p >= t) for t in GRID])]]
+    assert optimal_thresholds(labels, p).tolist() == pytest.approx([0.7])
+    assert optimal_thresholds(labels, np.full_like(p, np.nan)).tolist() == [0.5]
+
+
+def test_rounding_below_zero_sorts_below_zero():
+    """A running mean of zeros may come out as -1e-9."""
+    labels = np.array([[0], [1], [0], [0]])
+    p = np.array([[-1e-9], [0.4], [-0.0], [0.0]], np.float32)
+    assert optimal_thresholds(labels, p).tolist() == pytest.approx([0.2])
+
+
+@pytest.mark.parametrize("rows", [511, 512, 513, 3000])
+def test_blocks_of_rows_are_all_counted(rows):
+    random = np.random.default_rng(rows)
+    labels = random.integers(-1, 2, (rows, 2))
+    p = random.random((rows, 2)).astype(np.float32)
+    for unit, found in enumerate(grid_thresholds(labels, p)):
+        known = labels[:, unit] >= 0
+        figures = [f1_score(labels[known, unit], p[known, unit].astype(float) >= t) for t in GRID]
+        assert found == GRID[int(np.argmax(figures))]
+
+
+def test_equal_optima_of_a_constant_output_and_any_grid():
+    labels, p = np.array([[1], [0], [1]]), np.full((3, 1), 0.3, np.float32)
+    assert optimal_thresholds(labels, p).tolist() == [float(np.float32(0.3))]
+    fine = np.linspace(0.05, 0.95, 19)
+    assert grid_thresholds(labels, p, grid=fine).tolist() == [fine[0]]

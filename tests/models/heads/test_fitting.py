@@ -1,0 +1,138 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from models.heads.feature_rows import TrainingRows
+from models.heads.fitting import evaluate_head, fit_seeds
+from models.heads.recipes import get_recipe
+
+
+def learnable(count, *, seed, size=32, missing=0.0):
+    """Labels that are linear in the embeddings, and logits that tell the expression."""
+    plan, random = np.random.default_rng(99), np.random.default_rng(seed)
+    maps = {"expr": plan.normal(size=(size, 8)), "va": plan.normal(size=(size, 2)), "au": plan.normal(size=(size, 12))}
+    x = random.normal(size=(count, size))
+    expr = (x @ maps["expr"]).argmax(axis=1).astype("i1")
+    va = np.tanh(x @ maps["va"] / 6).astype("f4")
+    au = (x @ maps["au"] > 2).astype("i1")
+    away = random.random((3, count)) < missing
+    expr[away[0]], va[away[1]], au[away[2]] = -1, np.nan, -1
+    logits = (3 * np.eye(8)[np.maximum(expr, 0)] + random.normal(size=(count, 8))).astype("f4")
+    return TrainingRows((x * 4 + 7).astype("f2"), logits, {"expr": expr, "va": va, "au": au})
+
+
+TRAIN, VALIDATION = learnable(3000, seed=1, missing=0.2), learnable(800, seed=2, missing=0.2)
+FIGURE = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1", "mtl": "p_mtl"}
+
+
+@pytest.mark.parametrize(
+    ("task", "recipe", "least"),
+    [
+        ("expr", "default", 0.8),
+        ("va", "default", 0.9),
+        ("au", "default", 0.8),
+        ("mtl", "default", 2.5),
+        ("expr", "paper", 0.6),
+        ("au", "paper", 0.7),
+        ("mtl", "paper", 1.0),
+    ],
+)
+def test_learns_what_can_be_learnt(task, recipe, least):
+    settings = get_recipe(recipe, task=task).replace(seeds=1)
+    fitted = fit_seeds(TRAIN, VALIDATION, task=task, recipe=settings)
+    assert fitted.figures[FIGURE[task]] > least
+    assert evaluate_head(fitted.head, VALIDATION) == fitted.figures
+    assert all(1 <= epoch <= 60 for epoch in fitted.best_epochs[0])
+
+
+def test_same_seeds_same_bytes_and_other_seeds_differ():
+    recipe = get_recipe("default", task="expr").replace(seeds=2, epochs=3)
+    first, second = (fit_seeds(TRAIN, VALIDATION, task="expr", recipe=recipe) for _ in range(2))
+    for name, tensor in first.head.tensors.items():
+        assert (tensor == second.head.tensors[name]).all()
+    assert not np.allclose(first.head.tensors["seed0.expr.0.weight"], first.head.tensors["seed1.expr.0.weight"])
+    assert len(first.seed_figures) == 2
+
+
+def test_the_best_epoch_is_kept():
+    recipe = get_recipe("paper", task="expr").replace(epochs=6)
+    fitted = fit_seeds(TRAIN, VALIDATION, task="expr", recipe=recipe)
+    history = fitted.histories[0][0]
+    values = [entry["accuracy"] for entry in history]
+    assert len(values) == 6
+    assert fitted.best_epochs[0][0] == int(np.argmax(values)) + 1
+    assert fitted.figures["accuracy"] == pytest.approx(max(values), abs=2e-3)
+
+
+def test_without_validation_the_given_epochs_are_run():
+    recipe = get_recipe("default", task="mtl").replace(seeds=1)
+    fitted = fit_seeds(TRAIN, None, task="mtl", recipe=recipe, epochs=[[2, 3, 1]])
+    assert [len(history) for history in fitted.histories[0]] == [2, 3, 1]
+    assert fitted.figures == {}
+
+
+def test_unlabelled_rows_do_not_count_in_the_default_recipe():
+    known = TRAIN.labels["expr"] >= 0
+    only = TrainingRows(
+        TRAIN.embeddings[known], TRAIN.logits[known], {b: values[known] for b, values in TRAIN.labels.items()}
+    )
+    recipe = get_recipe("default", task="expr").replace(seeds=1, epochs=2, standardize=False)
+    figures = [fit_seeds(rows, VALIDATION, task="expr", recipe=recipe).figures["macro_f1"] for rows in (TRAIN, only)]
+    assert abs(figures[0] - figures[1]) < 0.05
+
+
+def test_nothing_to_learn_from_is_said():
+    blank = {
+        "expr": np.full(3000, -1, "i1"),
+        "va": np.full((3000, 2), np.nan, "f4"),
+        "au": np.full((3000, 12), -1, "i1"),
+    }
+    rows = TrainingRows(TRAIN.embeddings, TRAIN.logits, blank)
+    for task in ("expr", "va", "au"):
+        with pytest.raises(ValueError, match="expected labelled training rows"):
+            fit_seeds(rows, VALIDATION, task=task, recipe=get_recipe("default", task=task))
+    broken = TrainingRows(TRAIN.embeddings * np.float16(np.inf), TRAIN.logits, TRAIN.labels)
+    with pytest.raises(ValueError, match="finite"):
+        fit_seeds(broken, VALIDATION, task="expr", recipe=get_recipe("default", task="expr"))
+
+
+_MEMORY = """
+import re, sys, threading
+import numpy as np
+from models.heads.feature_rows import TrainingRows
+from models.heads.recipes import get_recipe
+from models.heads.fitting import fit_seeds
+
+def anonymous_mb():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+
+def rows(count):
+    embeddings = np.load(sys.argv[1], mmap_mode="r")[:count]
+    labels = {"expr": np.arange(count).astype("i1") % 8}
+    return TrainingRows(embeddings, np.zeros((count, 2), "f4"), labels)
+
+recipe = get_recipe("default", task="expr").replace(seeds=1, epochs=1, batch_size=2048)
+fit_seeds(rows(4096), rows(4096), task="expr", recipe=recipe)
+before, seen, over = anonymous_mb(), [], threading.Event()
+
+def watch():
+    while not over.wait(0.01):
+        seen.append(anonymous_mb())
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+fit_seeds(rows(50_000), rows(50_000), task="expr", recipe=recipe)
+over.set()
+watcher.join()
+print(max(seen) - before)
+"""
+
+
+def test_memory_stays_bounded_when_features_do_not_fit(tmp_path):
+    path = tmp_path / "embeddings.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(50_000, 640)).astype("f2"))
+    size_mb = path.stat().st_size / 1e6
+    grown = subprocess.run([sys.executable, "-c", _MEMORY, str(path)], capture_output=True, text=True, check=True)
+    assert float(grown.stdout) < size_mb / 2
