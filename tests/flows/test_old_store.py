@@ -1,0 +1,152 @@
+"""A store that commit 34a2ed4 wrote (``tests/data/store_34a2ed4``): this version reads it and recomputes nothing."""
+
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_contracts import schemas
+from data_contracts.challenge.editions import ABAW3_TEST_LISTS
+from data_contracts.challenge.verification import verify_submission
+from data_contracts.store.arrivals import names_seen
+from data_contracts.store.bundles import list_bundles, require_bundle
+from data_contracts.store.contents import read_contents
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import BRANCHES_OF_TASK
+from flows.commands.status import print_status
+from flows.extract import extract
+from flows.fit import fit
+from flows.submit import submit
+from tasks.fit import fit_head
+from tasks.fit.predict_outputs import load_head, read_outputs
+from tasks.fit.subject_features import find_features, read_features
+
+OLD = Path(__file__).parents[1] / "data" / "store_34a2ed4"
+BACKBONE, SOURCE = "emotion_lite0-a65c9139", "mtcnn-b3f6ef21"
+HEADS = {"expr": "expr-default-2f76ae44", "mtl": "mtl-default-a1669c4a"}
+SUBJECTS = ["test01_left", "test01_right", "train01", "train02_left", "train02_right", "validation01"]
+# Dataset and variant -> units, rows and failed units, as `affwild2 status` of commit 34a2ed4 printed them.
+STATUS = {
+    ("videos", ""): (4, 4, 1),
+    ("frames", ""): (4, 48, 0),
+    ("faces", SOURCE): (4, 72, 0),
+    ("subjects", SOURCE): (4, 54, 0),
+    ("features", f"{BACKBONE} {SOURCE}"): (6, 72, 0),
+    ("labels", "expr"): (2, 48, 0),
+    ("labels", "mtl"): (2, 24, 0),
+    ("outputs", f"{HEADS['expr']} {SOURCE}"): (6, 72, 0),
+    ("outputs", f"{HEADS['mtl']} {SOURCE}"): (6, 72, 0),
+    ("pictures", "pictures-20fbf31b"): (1, 12, 0),
+}
+
+
+@pytest.fixture
+def old(tmp_path, monkeypatch):
+    """The current folder, with a copy of ``data`` and ``store``: the store names its videos relative to it."""
+    shutil.copytree(OLD / "data", tmp_path / "data")
+    shutil.copytree(OLD / "store", tmp_path / "store")
+    # A file that cannot be read is tried in every run.
+    (tmp_path / "data" / "videos" / "corrupt.mp4").unlink()
+    for key, manifest in Store(tmp_path / "store").manifests("videos").items():
+        _, mtime_ns = manifest.details["file_state"]
+        (video,) = (tmp_path / "data" / "videos").glob(f"{key.value('video')}.*")
+        os.utime(video, ns=(mtime_ns, mtime_ns))
+    monkeypatch.chdir(tmp_path)
+    return Store("store")
+
+
+def files_written():
+    """Path -> time of the last change of all results, which no run may replace."""
+    paths = (path for path in Path("store").rglob("*") if path.is_file() and path.name[0] not in "._")
+    return {str(path): path.stat().st_mtime_ns for path in paths}
+
+
+def test_status_counts_the_same_units_rows_and_failures(old, capsys):
+    assert print_status("store") == 1
+    printed = capsys.readouterr().out
+    assert "failed: videos corrupt: data/videos/corrupt.mp4: expected a readable video file" in printed
+    contents = read_contents(old)
+    assert {(v.dataset, v.variant): (v.units, v.rows, v.failed) for v in contents.variants()} == STATUS
+    names = {kind: [bundle.name for bundle in found] for kind, found in contents.bundles.items()}
+    assert names == {
+        "heads": list(HEADS.values()),
+        "postprocessing": ["expr-default-2f76ae44-default-dda5b54a", "mtl-default-a1669c4a-default-b74cb164"],
+        "submissions": ["abaw3-expr-c6c37fad", "abaw3-mtl-fcfd013c"],
+    }
+    assert names_seen(old) == {"corrupt", "test01", "train01", "train02", "validation01"}
+
+
+def types_of(schema):
+    # Parquet files call the numbers of a list "element".
+    return [(field.name, str(field.type).replace("element: ", "item: "), field.nullable) for field in schema]
+
+
+def test_rows_of_every_dataset_have_the_schema_of_today(old):
+    datasets = {
+        "videos": schemas.VIDEOS,
+        "frames": schemas.FRAMES,
+        "faces": schemas.FACES,
+        "subjects": schemas.SUBJECTS,
+        "features": schemas.features_dataset(1280, ("five", "classes", "of", "the", "backbone")),
+        "labels": schemas.LABELS,
+        "pictures": schemas.PICTURES,
+    }
+    for name, dataset in datasets.items():
+        for key, manifest in old.manifests(name).items():
+            table = old.read_unit(key, manifest)
+            assert types_of(table.schema) == types_of(dataset.schema), key
+            assert table.num_rows == manifest.rows, key
+
+
+def test_features_and_crops_have_values(old):
+    variant = find_features(old, backbone=BACKBONE, source=SOURCE)
+    assert sorted(variant.subjects) == SUBJECTS
+    frame, has_face, embeddings, logits = map(np.concatenate, zip(*read_features(old, variant, "train01"), strict=True))
+    assert frame.tolist() == list(range(1, 13)) and has_face.sum() == 3
+    assert embeddings.shape == (12, 1280) and logits.shape == (12, 5)
+    assert np.isfinite(embeddings[has_face]).all() and embeddings[has_face].std() > 0.1
+    for key, manifest in old.manifests("faces").items():
+        for crop in old.read_unit(key, manifest, columns=["crop_jpeg"])["crop_jpeg"].drop_null():
+            with Image.open(io.BytesIO(crop.as_py())) as image:
+                assert image.convert("RGB").size == image.size
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_old_head_predicts_the_outputs_that_were_stored(old, task):
+    head = load_head(old, require_bundle(old, "heads", task))
+    variant = find_features(old, backbone=BACKBONE, source=SOURCE)
+    units = old.manifests("outputs", head=HEADS[task])
+    assert [key.value("subject") for key in units] == SUBJECTS
+    for key, manifest in units.items():
+        present, outputs = read_outputs(old, key, manifest, BRANCHES_OF_TASK[task])
+        ((_, has_face, embeddings, logits),) = read_features(old, variant, key.value("subject"))
+        predicted = head.predict(embeddings[has_face], logits[has_face])
+        assert present.tolist() == has_face.tolist()
+        for branch, values in outputs.items():
+            np.testing.assert_allclose(predicted[branch], values[present], atol=1e-5)
+
+
+def test_extract_fit_and_submit_recompute_nothing(old, monkeypatch):
+    monkeypatch.setattr(fit_head, "native_precision", lambda device: "bfloat16")
+    before = files_written()
+    extract(Path("data"), "store")
+    for task, head in HEADS.items():
+        settings = {"features": "scores", "hidden_units": 16, "seeds": 1}
+        assert fit(task, "store", Path("data"), **settings) == head
+        submit(task, "store", Path("data", "names_of_videos_in_each_test_set", ABAW3_TEST_LISTS[task]))
+    assert files_written() == before
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_submission_from_old_outputs_is_the_old_submission(old, task):
+    (bundle,) = (b for b in list_bundles(old, "submissions") if b.details["zip"] == f"abaw3_{task}.zip")
+    before = old.read_bytes(f"{bundle.folder}/{bundle.details['zip']}")
+    shutil.rmtree("store/submissions")
+    test_list = Path("data", "names_of_videos_in_each_test_set", ABAW3_TEST_LISTS[task])
+    written = Path(submit(task, "store", test_list, workers=1))
+    assert verify_submission(written, task=task, test_list=test_list, expected_rows={"test01": 12}) == []
+    assert written.read_bytes() == before
