@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from facenet_pytorch.models.faces.mtcnn import ONet, PNet, RNet
+from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from torch import Tensor, nn
 
 from models.engines.batch_size import BatchSize

@@ -52,7 +52,7 @@ def test_frames_that_are_too_large_are_told_with_their_size(name, tmp_path, monk
 def test_no_memory_is_given_to_a_picture_that_is_too_large(tmp_path):
     path = write_huge_picture(tmp_path / "huge.mov")
     code = (
-        "import resource, sys\nfrom data_contracts.video import index_video\n"
+        "import resource, sys\nfrom data_contracts.video.packets import index_video\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nbefore = peak()\n"
         "try: index_video(sys.argv[1])\nexcept ValueError as error: print(error)\nprint(peak() - before)"
     )

@@ -9,7 +9,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from av.video.stream import VideoStream
-from tests.data_contracts.test_video import KINDS
+from tests.data_contracts.video.test_video import KINDS
 
 from data_contracts.errors import InputError
 from data_contracts.video.frames import read_segment

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from tests.models.test_backbones import random_weights
+from tests.models.backbones.test_network import random_weights
 
 from models.backbones.cpu import CpuBackbone
 from models.backbones.network import build_network, load_backbone

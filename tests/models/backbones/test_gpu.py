@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from tests.models.test_backbones import random_weights
+from tests.models.backbones.test_network import random_weights
 
 from models.backbones import gpu as module
 from models.backbones.gpu import GpuBackbone, folded

@@ -1,5 +1,5 @@
 import numpy as np
-from tests.models.test_mtcnn import SCENES, canvas
+from tests.models.faces.test_mtcnn import SCENES, canvas
 
 from models.faces.detection import DetectorParams
 from models.faces.following import FaceFollower, first_of_group
