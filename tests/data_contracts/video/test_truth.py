@@ -9,11 +9,11 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from av.video.stream import VideoStream
-from tests.data_contracts.video.test_video import KINDS
 
 from data_contracts.errors import InputError
 from data_contracts.video.frames import read_segment
 from data_contracts.video.packets import index_video
+from tests.data_contracts.video.test_video import KINDS
 from tests.video_factory import VideoSpec, numbered_picture, read_number, write_video
 
 HOUR_TICKS = 3600 * 12_800

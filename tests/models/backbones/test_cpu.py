@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from tests.models.backbones.test_network import random_weights
 
 from models.backbones.cpu import CpuBackbone
 from models.backbones.network import build_network, load_backbone
 from models.backbones.registry import get_spec
 from models.engines.openvino import converted_network
+from tests.models.backbones.test_network import random_weights
 
 
 def faces(portraits):

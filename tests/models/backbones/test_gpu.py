@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from tests.models.backbones.test_network import random_weights
 
 from models.backbones import gpu as module
 from models.backbones.gpu import GpuBackbone, folded
 from models.backbones.network import load_backbone
+from tests.models.backbones.test_network import random_weights
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,9 @@
 import numpy as np
-from tests.models.faces.test_mtcnn import SCENES, canvas
 
 from models.faces.detection import DetectorParams
 from models.faces.following import FaceFollower, first_of_group
 from models.faces.mtcnn_cpu import CpuFaceDetector
+from tests.models.faces.test_mtcnn import SCENES, canvas
 
 
 class CountingDetector(CpuFaceDetector):
