@@ -7,7 +7,7 @@ import time
 
 from distributed import Client, KilledWorker
 
-from infra.patience import patience_seconds
+from data_contracts.settings import read_settings
 
 _RESTARTED_FOR_MEMORY = "worker-restart-memory"
 # So few are always on the cluster, so that workers that come find something to do.
@@ -43,7 +43,7 @@ class ClusterState:
 
     def __init__(self, client: Client, resources: dict[str, float]) -> None:
         self._client, self._resources = client, resources
-        self._patience = patience_seconds()
+        self._timeout_seconds = read_settings().cluster_timeout_seconds
         self._without_since: float | None = None
         self._said = False
         self.in_flight = _LEAST_IN_FLIGHT
@@ -66,13 +66,13 @@ class ClusterState:
         if self._without_since is None:
             self._without_since, self._said = now, False
         why = _PAUSED if fit else f"no worker is left{' that offers a GPU' if self._resources else ''}"
-        if now - self._without_since > self._patience:
-            raise ClusterLostError(f"{why}, for {self._patience:.0f} s")
+        if now - self._without_since > self._timeout_seconds:
+            raise ClusterLostError(f"{why}, for {self._timeout_seconds:.0f} s")
         # A worker that is replaced is away for a moment.
         if self._said or now - self._without_since < _UNSAID_SECONDS:
             return None
         self._said = True
-        return f"{why}; waiting up to {self._patience:.0f} s"
+        return f"{why}; waiting up to {self._timeout_seconds:.0f} s"
 
     def progressed(self) -> None:
         """Take note that work goes on: a worker that is paused may still end what it has begun."""

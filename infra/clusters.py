@@ -14,9 +14,9 @@ import distributed.utils
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 from distributed.system import MEMORY_LIMIT
 
+from data_contracts.settings import read_settings
 from infra.cluster_state import ClusterLostError
 from infra.machine import Gpu, usable_cores, visible_gpus
-from infra.patience import patience_seconds
 from infra.worker_processes import start_forking
 
 logger = logging.getLogger(__name__)
@@ -100,13 +100,13 @@ def wait_for_cluster(connect: Callable[[], T]) -> T:
     Raises:
         ClusterLostError: that is over, and there is still no scheduler with a worker.
     """
-    started, patience = time.monotonic(), patience_seconds()
+    started, timeout_seconds = time.monotonic(), read_settings().cluster_timeout_seconds
     while True:
         try:
             return connect()
         except ClusterError as error:
-            if time.monotonic() - started > patience:
-                raise ClusterLostError(f"{error} (for {patience:.0f} s)") from error
+            if time.monotonic() - started > timeout_seconds:
+                raise ClusterLostError(f"{error} (for {timeout_seconds:.0f} s)") from error
             time.sleep(_RETRY_SECONDS)
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from data_contracts.errors import InputError
+from data_contracts.settings import read_settings
 from models.weight_files.catalogue import (
     BRANCH,
     ORIGIN,
@@ -20,7 +19,6 @@ from models.weight_files.catalogue import (
 )
 
 _BASE_URL = f"https://raw.githubusercontent.com/{ORIGIN}/{BRANCH}"
-_URL_VARIABLE, _CACHE_VARIABLE = "AFFWILD2_WEIGHTS_URL", "AFFWILD2_CACHE"
 _ANSWER_S, _CONNECTION_S = 30.0, 10.0
 _TRIES = 3
 Advance = Callable[[int, int], None]
@@ -28,7 +26,7 @@ Advance = Callable[[int, int], None]
 
 def cache_folder() -> Path:
     """Where weights of this user lie; ``AFFWILD2_CACHE`` names another folder."""
-    return Path(os.environ.get(_CACHE_VARIABLE) or platformdirs.user_cache_path("affwild2")) / "weights"
+    return read_settings().cache_folder / "weights"
 
 
 def installed_path(published: PublishedWeights) -> Path:
@@ -39,7 +37,7 @@ def installed_path(published: PublishedWeights) -> Path:
 
 def url_of(published: PublishedWeights) -> str:
     """Where the file is downloaded from; ``AFFWILD2_WEIGHTS_URL`` names a mirror."""
-    return f"{os.environ.get(_URL_VARIABLE, _BASE_URL).rstrip('/')}/{published.path}"
+    return f"{read_settings().weights_url or _BASE_URL}/{published.path}"
 
 
 def fetch_weights(name: str, *, advance: Advance = lambda done, total: None) -> Path:

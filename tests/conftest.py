@@ -7,9 +7,9 @@ import tests.surroundings  # noqa: F401
 
 # isort: split
 import numpy as np
-import platformdirs
 import pytest
 
+from data_contracts.settings import read_settings
 from tests.flaky_s3 import flaky_s3
 from tests.order import FilesOfAServerTogether, longest_first
 from tests.s3_server import new_bucket, s3_environment, serving_s3, use_s3
@@ -79,7 +79,7 @@ def s3_address():
 @pytest.fixture
 def s3_bucket(s3_address, monkeypatch, tmp_path_factory):
     """URL of an empty bucket there, with an environment that says where it is, and what is kept of it elsewhere."""
-    cache, networks = tmp_path_factory.mktemp("cache"), platformdirs.user_cache_path("affwild2") / "networks"
+    cache, networks = tmp_path_factory.mktemp("cache"), read_settings().cache_folder / "networks"
     # Converted networks are the ones of all tests: they have nothing to do with S3, and take seconds to make.
     networks.mkdir(parents=True, exist_ok=True)
     (cache / "networks").symlink_to(networks)

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_CACHE_VARIABLE = "AFFWILD2_CACHE"
+from data_contracts.settings import read_settings
+
 _SCHEMA = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("etag", pa.string()), ("data", pa.binary())])
 
 
@@ -61,7 +62,4 @@ class KeptManifests:
             os.replace(unfinished, file)
 
     def _file(self, dataset: str) -> Path:
-        import platformdirs
-
-        folder = os.environ.get(_CACHE_VARIABLE) or platformdirs.user_cache_path("affwild2")
-        return Path(folder, "manifests", self._name, f"{dataset}.parquet")
+        return Path(read_settings().cache_folder, "manifests", self._name, f"{dataset}.parquet")

@@ -23,7 +23,7 @@ from data_contracts.files.locations import is_remote, location
 from data_contracts.files.ranged_file import RangedFile, open_ranged
 from data_contracts.files.s3_requests import S3_PREFIX
 from data_contracts.video.index import VideoSource
-from data_contracts.video.limits import VideoLimits, video_limits
+from data_contracts.video.limits import check_bytes, check_frames, frame_too_large, max_pixels
 from data_contracts.video.tables import claimed_frames
 
 _LOGGER = logging.getLogger(__name__)
@@ -50,11 +50,11 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
     start.
 
     Raises:
-        InputError: no such file, not a video, no codec for it, or larger than ``video_limits`` allow.
+        InputError: no such file, not a video, no codec for it, or larger than the video limits.
         OSError: the disk or the network failed.
     """
-    name, limits = name_of(source), video_limits()
-    with _readable(source) as file, _open_container(file, limits) as container:
+    name = name_of(source)
+    with _readable(source) as file, _open_container(file) as container:
         if isinstance(file, RangedFile):
             file.keep_what_was_read()
         if container.format.name == _TEXT_FORMAT:
@@ -68,14 +68,14 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
         if stream.codec_context is None:
             raise InputError(f"{name}: expected a codec that FFmpeg knows, got another; convert the file first")
         width_px, height_px = stream.codec_context.width, stream.codec_context.height
-        if width_px * height_px > limits.pixels:
-            raise limits.refuse_frame(name, width_px, height_px)
-        stream.codec_context.options = {"max_pixels": f"{limits.pixels:.0f}"}
+        if width_px * height_px > max_pixels():
+            raise frame_too_large(name, width_px, height_px)
+        stream.codec_context.options = _pixel_limit()
         yield container, stream
 
 
 def check_claims(source: VideoSource) -> None:
-    """That the tables of a file do not claim more frames than ``video_limits`` allow: to open it makes room for them.
+    """That the tables of a file do not claim more frames than the video limits allow: to open it makes room for them.
 
     Of a file on S3, whose fragments lie all over it, those behind the first one are not looked at.
 
@@ -84,7 +84,7 @@ def check_claims(source: VideoSource) -> None:
         OSError: the disk or the network failed.
     """
     with _readable(source) as file, suppress(*_OF_THE_USER):
-        video_limits().check_frames(name_of(source), claimed_frames(file, fragments=not is_remote(source)))
+        check_frames(name_of(source), claimed_frames(file, fragments=not is_remote(source)))
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def decode_packets(packets: Iterable[Packet[Any]]) -> Iterator[VideoFrame]:
     The end of ``packets`` does not flush the decoder: the demuxer's last, empty packet does.
 
     Raises:
-        InputError: a picture is larger than ``video_limits`` allow. FFmpeg has made no room for it.
+        InputError: a picture is larger than the video limits. FFmpeg has made no room for it.
     """
     for packet in packets:
         if is_empty_chunk(packet):
@@ -155,18 +155,18 @@ def decode_packets(packets: Iterable[Packet[Any]]) -> Iterator[VideoFrame]:
 
 def _refuse_if_too_large(packet: Packet[Any]) -> None:
     """Raise ``InputError`` if that is why a packet could not be decoded; a decoder of its own is asked."""
-    decoder, limits = packet.stream.codec_context, video_limits()
-    if 0 < decoder.width * decoder.height <= limits.pixels:
+    decoder = packet.stream.codec_context
+    if 0 < decoder.width * decoder.height <= max_pixels():
         # Where it refuses a picture, it forgets their size, or has taken over that of the large one.
         return
     asked = av.CodecContext.create(decoder.name, "r")
-    asked.extradata, asked.options = decoder.extradata, {"max_pixels": f"{limits.pixels:.0f}"}
-    with _refusing_large_pictures(packet.stream.container.name, limits), suppress(av.FFmpegError):
+    asked.extradata, asked.options = decoder.extradata, _pixel_limit()
+    with _refusing_large_pictures(packet.stream.container.name), suppress(av.FFmpegError):
         asked.decode(packet)
 
 
 @contextmanager
-def _refusing_large_pictures(name: str, limits: VideoLimits) -> Iterator[None]:
+def _refusing_large_pictures(name: str) -> Iterator[None]:
     """Raise ``InputError`` if FFmpeg says in the block that a picture is above the limit: no return value tells."""
     av.logging.set_level(av.logging.ERROR)
     with av.logging.Capture() as said:
@@ -176,7 +176,11 @@ def _refusing_large_pictures(name: str, limits: VideoLimits) -> Iterator[None]:
             av.logging.set_level(None)
             found = next((match for _, _, text in said if (match := _TOO_LARGE.search(text))), None)
             if found:
-                raise limits.refuse_frame(name, int(found[1]), int(found[2]))
+                raise frame_too_large(name, int(found[1]), int(found[2]))
+
+
+def _pixel_limit() -> dict[str, str]:
+    return {"max_pixels": f"{max_pixels():.0f}"}
 
 
 def is_empty_chunk(packet: Packet[Any]) -> bool:
@@ -214,12 +218,12 @@ def _can_be_read(name: str) -> bool:
     return True
 
 
-def _open_container(source: str | PathLike[str] | IO[bytes], limits: VideoLimits) -> InputContainer:
+def _open_container(source: str | PathLike[str] | IO[bytes]) -> InputContainer:
     name = name_of(source)
-    options = {"max_pixels": f"{limits.pixels:.0f}", "format_whitelist": ",".join(_FORMATS)}
+    options = _pixel_limit() | {"format_whitelist": ",".join(_FORMATS)}
     try:
-        limits.check_bytes(name, _size_bytes(source))
-        with _refusing_large_pictures(name, limits):
+        check_bytes(name, _size_bytes(source))
+        with _refusing_large_pictures(name):
             # Of a relative path, FFmpeg takes what stands before a colon for a protocol.
             file = os.path.abspath(source) if isinstance(source, str | PathLike) else source
             return av.open(file, mode="r", options=options)

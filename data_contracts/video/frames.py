@@ -72,7 +72,7 @@ def read_segment(
 
     Raises:
         ValueError: ``first_frame``, ``frame_count`` or ``chunk_frames`` below 1.
-        InputError: the file cannot be opened, or a frame is larger than ``video_limits`` allow.
+        InputError: the file cannot be opened, or a frame is larger than the video limits.
         OSError: the disk or the network failed.
     """
     asked = {"first_frame": first_frame, "frame_count": frame_count, "chunk_frames": chunk_frames}

@@ -28,7 +28,7 @@ from data_contracts.video.container import (
     raise_machine_error,
 )
 from data_contracts.video.index import VideoIndex, VideoSource, even_times_seconds
-from data_contracts.video.limits import video_limits
+from data_contracts.video.limits import check_duration, check_frames
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def index_video(source: VideoSource) -> VideoIndex:
     early is indexed as far as it goes, and ``problem`` says so.
 
     Raises:
-        InputError: not a video, unreadable, without a single frame, or larger than ``video_limits`` allow.
+        InputError: not a video, unreadable, without a single frame, or larger than the video limits.
         OSError: the disk or the network failed while reading.
     """
     name = name_of(source)
@@ -88,7 +88,7 @@ def index_video(source: VideoSource) -> VideoIndex:
             detail = f" ({problem})" if problem else ""
             raise InputError(f"{name}: expected a video with frames, got none{detail}; replace the file")
         index = _build_index(stream, packets, head, has_pts=has_pts, problem=problem)
-    video_limits().check_duration(name, index.duration_seconds)
+    check_duration(name, index.duration_seconds)
     if problem:
         _LOGGER.warning("%s: %s", name, problem)
     return index
@@ -98,7 +98,6 @@ def _read_packets(container: InputContainer, stream: VideoStream, name: str) -> 
     rows: list[tuple[int | None, int | None, bool]] = []
     end: int | None = None
     seen, damaged, stopped = 0, 0, None
-    limits = video_limits()
     try:
         for packet in container.demux(stream):
             if is_flush(packet):
@@ -110,7 +109,7 @@ def _read_packets(container: InputContainer, stream: VideoStream, name: str) -> 
                 end = after if end is None else max(end, after)
             if packet.size and not packet.is_discard:
                 rows.append((packet.pts, packet.dts, packet.is_keyframe))
-                limits.check_frames(name, len(rows))
+                check_frames(name, len(rows))
     except av.FFmpegError as error:
         raise_machine_error(error, container.name)
         stopped = str(error.strerror)

@@ -9,6 +9,7 @@ import typer
 
 from data_contracts.errors import InputError
 from data_contracts.files.urls import check_no_credentials
+from data_contracts.settings import read_settings
 from data_contracts.vocabulary import TaskName
 from flows.engine.causes import GO_ON, cause_in_a_line
 from flows.engine.workers import start_ahead
@@ -65,6 +66,8 @@ def guarded(action: Callable[[], int]) -> int:
     from flows.engine.console import print_error
 
     try:
+        # A wrong setting ends the command before any work.
+        read_settings()
         return action()
     except KeyboardInterrupt:
         print_error(f"affwild2: interrupted; {GO_ON}")

@@ -18,11 +18,9 @@ from data_contracts.store.bundles import Bundle
 from data_contracts.store.lock import check_code_version, claim_store
 from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
-from data_contracts.video.limits import video_limits
 from flows.engine.console import print_error, print_line, print_table
 from flows.engine.stage_summary import StageSummary, work_here
 from flows.engine.workers import WORKER_MODULES
-from infra.patience import patience_seconds
 from models.engines.devices import default_engine
 from tasks.jobs import Job, Make, run_job, split_pending_jobs
 from tasks.units import Compute, Unit, remove_unplanned, run_unit, split_pending
@@ -83,8 +81,6 @@ class Run:
     def __enter__(self) -> "Run":
         try:
             default_engine()
-            patience_seconds()
-            video_limits()
         except ValueError as error:
             raise InputError(str(error)) from error
         self._raise_if_lost = self._stack.enter_context(claim_store(self.store, on_wait=print_error))

@@ -2,13 +2,10 @@
 
 import ctypes
 import functools
-import os
-from typing import Literal, get_args
 
+from data_contracts.settings import ENGINE, Engine, read_settings
 from models.engines.openvino import has_openvino
 
-Engine = Literal["openvino", "torch"]
-_ENGINE_VARIABLE = "AFFWILD2_ENGINE"
 _CUDA_LIBRARY = "libcuda.so.1"
 # CU_CTX_SCHED_BLOCKING_SYNC
 _WAIT_ASLEEP = 4
@@ -53,11 +50,9 @@ def default_engine() -> Engine:
     Raises:
         ValueError: the variable names no engine, or one that is not installed.
     """
-    wanted = os.environ.get(_ENGINE_VARIABLE, "")
-    if wanted and wanted not in get_args(Engine):
-        raise ValueError(f"{_ENGINE_VARIABLE}: expected one of {', '.join(get_args(Engine))}, got {wanted!r}")
+    wanted = read_settings().engine
     if wanted == "openvino" and not has_openvino():
-        raise ValueError(f"{_ENGINE_VARIABLE}: expected the package openvino, found none")
+        raise ValueError(f"{ENGINE}: expected the package openvino, found none")
     if default_device() == "cuda" or wanted == "torch" or not has_openvino():
         return "torch"
     return "openvino"

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from data_contracts.settings import read_settings
 from models.engines.precision import Precision
 
 logger = logging.getLogger(__name__)
 
-_CACHE_VARIABLE = "AFFWILD2_CACHE"
 # Raised when a change of our own code makes other networks of the same weights.
 _CONVERSION = 1
 _HINTS: dict[Precision, str] = {"bfloat16": "bf16", "float32": "f32"}
@@ -53,9 +53,8 @@ def converted_network(name: str, digest: str, convert: Callable[[], Any]) -> Any
     and the others wait for its file. A cache that cannot be written to is no error.
     """
     import openvino
-    import platformdirs
 
-    folder = Path(os.environ.get(_CACHE_VARIABLE) or platformdirs.user_cache_path("affwild2")) / "networks"
+    folder = read_settings().cache_folder / "networks"
     version = openvino.__version__.split("-")[0]
     path = folder / f"{name}-{digest[:16]}-{_CONVERSION}-{version}-{platform.machine()}.xml"
     found = _kept(path)

@@ -31,7 +31,7 @@ _SEGMENTS = 9
 _WAIT_SECONDS = 400
 _CUT_SECONDS = 60
 _AWAY_SECONDS = 5
-_SHORT_PATIENCE = {"AFFWILD2_PATIENCE_SECONDS": "8"}
+_SHORT_TIMEOUT = {"AFFWILD2_PATIENCE_SECONDS": "8"}
 
 
 class Pauses:
@@ -243,14 +243,14 @@ CELLS = (
         _kill_scheduler_for_good,
         codes=(130, 0),
         says="the same command goes on",
-        environment=_SHORT_PATIENCE,
+        environment=_SHORT_TIMEOUT,
     ),
     Cell(
         "all workers gone for good",
         _kill_all_workers,
         codes=(130, 0),
         says="the same command goes on",
-        environment=_SHORT_PATIENCE,
+        environment=_SHORT_TIMEOUT,
     ),
     Cell("all workers gone, one comes", _kill_all_workers_another_comes),
     Cell("flow killed, run again at once", _kill_run, codes=(-signal.SIGKILL, 0)),

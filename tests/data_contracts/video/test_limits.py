@@ -12,7 +12,6 @@ import pytest
 
 from data_contracts.errors import InputError
 from data_contracts.video.frames import read_segment
-from data_contracts.video.limits import VideoLimits, video_limits
 from data_contracts.video.packets import index_video
 from tests.video_factory import VideoSpec, write_huge_picture, write_video
 
@@ -162,14 +161,3 @@ def test_no_file_is_read_but_the_one_that_is_named(name, tmp_path, monkeypatch):
     with av.open(name) as container:
         assert container.streams.video, "FFmpeg by itself would follow it"
     refused(name)
-
-
-def test_limits_are_said_in_one_place(monkeypatch):
-    monkeypatch.delenv("AFFWILD2_VIDEO_LIMITS", raising=False)
-    assert video_limits() == VideoLimits()
-    monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "hours=24, pixels=2e8")
-    assert video_limits() == VideoLimits(hours=24, pixels=2e8)
-    for wrong in ("hour=24", "hours", "hours=-1", "hours=nan", "hours=inf", "24"):
-        monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", wrong)
-        with pytest.raises(InputError, match="expected numbers above 0 for pixels, frames, hours, gigabytes"):
-            video_limits()
