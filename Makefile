@@ -2,18 +2,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime
 STAMP := $(VENV)/.installed
+SERVICES := $(VENV)/services
 UV := $(VENV)/uv/bin/uv
 AUDIT := $(VENV)/audit/bin/pip-audit
 
 # Where this is set, each process would compile all modules anew: seconds of each command, minutes of the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check audit bench bench-quick lock clean
+.PHONY: help demo test test-services check audit bench bench-quick lock clean
 
 help:
 	@echo "make demo    everything on a small generated data set (a minute)"
-	@echo "make test    all tests"
+	@echo "make test    all tests but those of test-services"
+	@echo "make test-services  tests of deployments, operations and old libraries, in an environment of their own"
 	@echo "make check   formatting, lint, types"
 	@echo "make audit   known weaknesses of the locked dependencies, asked from osv.dev"
 	@echo "make bench   benchmarks, as ratios against a reference of the same run; make bench-quick: small sizes"
@@ -27,24 +30,45 @@ $(UV): requirements-uv.lock
 	$(VENV)/uv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	@touch $@
 
-$(STAMP): $(UV) requirements.lock pyproject.toml $(wildcard tests/models/weight_files/old_timm/*.txt) tests/infra/dask_kubernetes/requirements.txt
+# The lock holds the packages of all extras; pyproject.toml selects those of one environment.
+LOCKED := --quiet --require-hashes --constraint requirements.lock --requirement pyproject.toml
+# The backend is installed from the lock, as everything else, instead of by the build from an index.
+EDITABLE := --quiet --no-deps --no-build-isolation --editable .
+
+$(RUNTIME): $(UV) requirements.lock pyproject.toml
 	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@for release in 0.4.5 0.9.16; do \
-	  $(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes --target $(VENV)/old-timm/$$release \
-	    -r tests/models/weight_files/old_timm/requirements-$$release.txt || exit 1; \
-	done
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes --target $(VENV)/dask-kubernetes \
-	  -r tests/infra/dask_kubernetes/requirements.txt
+	$(UV) pip install --python $(BIN)/python $(LOCKED) --extra demo
+	$(UV) pip install --python $(BIN)/python $(EDITABLE)
 	@touch $@
 
-demo: $(STAMP)
+$(STAMP): $(RUNTIME)
+	$(UV) pip install --python $(BIN)/python $(LOCKED) --extra demo --extra dev
+	@touch $@
+
+# A second environment: exporters bring pandas, which would slow down every command (pyproject.toml).
+$(SERVICES)/.installed: $(UV) requirements.lock pyproject.toml $(wildcard tests/models/weight_files/old_timm/*.txt) tests/infra/dask_kubernetes/requirements.txt
+	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(SERVICES)
+	$(UV) pip install --python $(SERVICES)/bin/python $(LOCKED) --extra demo --extra dev --extra export --extra services
+	$(UV) pip install --python $(SERVICES)/bin/python $(EDITABLE)
+	@for release in 0.4.5 0.9.16; do \
+	  $(UV) pip install --quiet --python $(SERVICES)/bin/python --no-deps --require-hashes \
+	    --target $(SERVICES)/old-timm/$$release \
+	    --requirement tests/models/weight_files/old_timm/requirements-$$release.txt || exit 1; \
+	done
+	$(UV) pip install --quiet --python $(SERVICES)/bin/python --no-deps --require-hashes \
+	  --target $(SERVICES)/dask-kubernetes --requirement tests/infra/dask_kubernetes/requirements.txt
+	@touch $@
+
+demo: $(RUNTIME)
 	$(BIN)/affwild2 demo
 
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP)
-	$(BIN)/python -m pytest -q --durations=10 --numprocesses logical --maxprocesses 4 \
-	  --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q --durations=10 $(PARALLEL)
+
+test-services: $(SERVICES)/.installed
+	$(SERVICES)/bin/python -m pytest -q --durations=10 $(PARALLEL) -m service
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -71,13 +95,15 @@ bench: $(STAMP)
 bench-quick: $(STAMP)
 	$(BIN)/python tests/benchmarks/run_benchmarks.py --quick
 
+COMPILE = $(UV) pip compile --quiet $(LOCK_FLAGS) --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-annotate --no-emit-index-url
+LOCK_FLAGS ?= --upgrade
+
+# To keep the versions, where they are still allowed: make lock LOCK_FLAGS=
 lock: $(UV)
-	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url --extra demo --extra dev --extra export pyproject.toml --output-file requirements.lock
-	echo uv | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-annotate --no-emit-index-url - --output-file requirements-uv.lock
-	echo pip-audit | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-annotate --no-emit-index-url - --output-file requirements-audit.lock
+	$(COMPILE) --all-extras pyproject.toml --output-file requirements.lock
+	echo uv | $(COMPILE) - --output-file requirements-uv.lock
+	echo pip-audit | $(COMPILE) - --output-file requirements-audit.lock
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

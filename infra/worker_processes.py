@@ -22,7 +22,7 @@ WORKER_ENVIRONMENT = {
     "NUMBA_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
-_MODULES = ("infra.worker_imports", "distributed", "distributed.nanny")
+_MODULES = ("distributed", "distributed.nanny")
 _started = False
 
 

@@ -1,6 +1,8 @@
 """Import directions between rooms, read from the source; and a docstring for everything public."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,15 @@ def test_everything_public_has_a_docstring():
             if is_public and not ast.get_docstring(node):
                 missing.append(f"{path.name}: {node.name}")
     assert missing == []
+
+
+PLANNING = """
+import sys
+import flows.deployments, flows.extract, flows.fit, flows.pretrain, flows.rescore, flows.score, flows.submit
+slow = {"torch", "timm", "facenet_pytorch", "torchvision", "openvino", "pandas"} & set(sys.modules)
+sys.exit(f"imported {slow}" if slow else 0)
+"""
+
+
+def test_planning_imports_no_engine():
+    subprocess.run([sys.executable, "-c", PLANNING], check=True)

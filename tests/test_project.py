@@ -1,3 +1,4 @@
+import importlib.util
 import re
 import tomllib
 from importlib.metadata import version
@@ -18,6 +19,11 @@ def test_locks_carry_hashes_and_no_hosts():
         assert "://" not in text
         blocks = re.split(r"\n(?=\S)", text.strip())
         assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_the_default_environment_has_no_pandas():
+    # pyarrow imports pandas wherever it is installed, for a second in every process.
+    assert importlib.util.find_spec("pandas") is None
 
 
 def test_changelog_has_what_is_not_released():

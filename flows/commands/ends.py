@@ -13,7 +13,6 @@ from data_contracts.settings import read_settings
 from data_contracts.vocabulary import TaskName
 from flows.engine.causes import GO_ON, cause_in_a_line
 from flows.engine.workers import start_ahead
-from infra.imports import leave_out_pandas
 from infra.interruption import EXIT_INTERRUPTED, end_now, ending_at_once
 from infra.prefect_runtime import quiet_prefect, server_is_named
 
@@ -31,7 +30,6 @@ def run_flow(name: str, check: Callable[[], None] | None = None, **parameters: A
                 check_no_credentials(str(text), what=what)
         if check:
             check()
-        leave_out_pandas()
         with ending_at_once():
             if server_is_named():
                 _run_recorded(name, parameters)

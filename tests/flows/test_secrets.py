@@ -12,7 +12,7 @@ from tests.flows.conftest import run_command
 from tests.s3_server import s3_environment
 from tests.video_factory import VideoSpec, write_video
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.service, pytest.mark.usefixtures("prefect_server")]
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "AKIAQJ7XMPLE3ZT5W2VU",
     "AWS_SECRET_ACCESS_KEY": "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",

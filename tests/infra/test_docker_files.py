@@ -31,6 +31,8 @@ from tests.infra.operated import (
 )
 from tests.video_factory import VideoSpec, write_video
 
+pytestmark = pytest.mark.service
+
 DOCKER = FILES / "docker"
 DOCKERFILE = DOCKER / "Dockerfile"
 ALERTS = FILES / "monitoring" / "alerts.yml"

@@ -15,6 +15,8 @@ from infra.worker_processes import WORKER_ENVIRONMENT
 from tests.infra.operated import FILES, program, read_yaml, unknown_variables
 from tests.infra.test_docker_files import image_environment
 
+pytestmark = pytest.mark.service
+
 KUBERNETES = FILES / "kubernetes"
 # The operator's definition of its resources. The package itself is not installed: it would change others.
 OPERATOR = Path(sys.prefix) / "dask-kubernetes" / "dask_kubernetes" / "operator" / "deployment" / "helm"

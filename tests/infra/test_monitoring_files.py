@@ -11,6 +11,8 @@ import pytest
 
 from tests.infra.operated import FILES, ROOT, not_served, read_yaml, samples_used
 
+pytestmark = pytest.mark.service
+
 MONITORING = FILES / "monitoring"
 ALERTS = MONITORING / "alerts.yml"
 

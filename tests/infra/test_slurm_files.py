@@ -12,6 +12,8 @@ from infra.worker_processes import WORKER_ENVIRONMENT
 from tests.infra.operated import BIN, FILES, ROOT, lint
 from tests.video_factory import VideoSpec, write_video
 
+pytestmark = pytest.mark.service
+
 SLURM = FILES / "slurm"
 SBATCH = SLURM / "affwild2.sbatch"
 

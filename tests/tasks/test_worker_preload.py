@@ -7,11 +7,10 @@ from models.engines.devices import has_gpu_driver
 
 CODE = """
 import sys
-import infra.worker_imports
 import tasks.worker_preload
 from models.faces.cascade_kernels import integrate, pool_boxes, suppress
 assert integrate.signatures and pool_boxes.signatures and suppress.signatures
-unwanted = {"torch", "openvino", "prefect", "pandas", "scipy.optimize"} & set(sys.modules)
+unwanted = {"torch", "openvino", "prefect", "scipy.optimize"} & set(sys.modules)
 sys.exit(f"imported {unwanted}" if unwanted else 0)
 """
 

@@ -5,6 +5,7 @@ from data_contracts.errors import InputError
 from flows.commands.export_backbone import export_models
 
 
+@pytest.mark.service
 def test_a_table_and_files(tmp_path, portraits, capsys):
     Image.fromarray(portraits[0]).save(tmp_path / "face.png")
     code = export_models("emotion_lite0", formats=["onnx"], out=tmp_path / "out", pictures=tmp_path)

@@ -78,6 +78,7 @@ def saved_by(tmp_path_factory):
     return save
 
 
+@pytest.mark.service
 @pytest.mark.parametrize(("release", "architecture", "form", "name", "classes"), MODULES)
 def test_whole_modules_of_old_releases(tmp_path, saved_by, release, architecture, form, name, classes):
     folder = saved_by(release) / name
@@ -104,6 +105,7 @@ def keras_files(tmp_path_factory):
     return folder
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("activation", ["relu", "linear"])
 def test_the_keras_file(tmp_path, keras_files, activation):
     _, backbone = converted(tmp_path, keras_files / f"{activation}.h5", "mobilenet_7")

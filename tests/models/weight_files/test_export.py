@@ -8,6 +8,8 @@ from models.backbones.network import load_backbone
 from models.weight_files.export import export_backbone
 from models.weight_files.exported import compare_export, open_exported
 
+pytestmark = pytest.mark.service
+
 
 @pytest.fixture(scope="module")
 def backbone():
