@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 
 import pytest
-from tests.tasks.test_write_report import read_page
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.store.store import Store
 from flows.engine.run import SomeFailedError
+from tests.tasks.results.test_write_report import read_page
 from tests.video_factory import VideoSpec, write_video
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

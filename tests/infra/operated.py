@@ -4,6 +4,7 @@ processes that end with the test."""
 import contextlib
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 FILES = ROOT / "infra"
+DOCKERFILE = FILES / "docker" / "Dockerfile"
 # Read by libraries and by the container runtime; none of them tells what it knows.
 FOREIGN = {
     *("PATH", "HOME", "TMPDIR", "PYTHONUNBUFFERED", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"),
@@ -36,6 +38,13 @@ def lint(name: str, *arguments: str | Path) -> str:
     """What a linter has to say: nothing if all is well."""
     finished = subprocess.run([program(name), *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
     return finished.stdout + finished.stderr + ("" if finished.returncode == 0 else f"exit code {finished.returncode}")
+
+
+def image_environment() -> dict[str, str]:
+    """Environment variables that the last stage of the Dockerfile sets."""
+    stage = DOCKERFILE.read_text().rsplit("\nFROM ", 1)[1].replace("\\\n", " ")
+    (line,) = re.findall(r"^ENV (.*)$", stage, re.M)
+    return dict(word.split("=", 1) for word in shlex.split(line))
 
 
 def unknown_variables(names: Iterable[str]) -> set[str]:

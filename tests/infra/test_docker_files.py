@@ -6,22 +6,22 @@ import json
 import os
 import re
 import secrets
-import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import compose
 import pytest
 from distributed import Client
 
 from infra.cluster_state import unit_resources
 from infra.worker_processes import WORKER_ENVIRONMENT
 from tests.infra.operated import (
+    DOCKERFILE,
     FILES,
     ROOT,
     free_port,
+    image_environment,
     lint,
     not_served,
     program,
@@ -34,21 +34,15 @@ from tests.video_factory import VideoSpec, write_video
 pytestmark = pytest.mark.service
 
 DOCKER = FILES / "docker"
-DOCKERFILE = DOCKER / "Dockerfile"
 ALERTS = FILES / "monitoring" / "alerts.yml"
 OURS = ("prefect", "deploy", "flow-worker", "flow-worker-gpu", "scheduler", "worker", "worker-gpu", "bucket")
 
 
-def image_environment() -> dict[str, str]:
-    """What the last stage of the Dockerfile sets."""
-    stage = DOCKERFILE.read_text().rsplit("\nFROM ", 1)[1].replace("\\\n", " ")
-    (line,) = re.findall(r"^ENV (.*)$", stage, re.M)
-    return dict(word.split("=", 1) for word in shlex.split(line))
-
-
 def compose_config(environment_file, *profiles):
-    """What Compose makes of the file; also how it failed."""
-    # Not the script of its package, which ends with 0 whatever happened.
+    """Render the compose file for the profiles; the result also tells how it failed."""
+    import compose  # only the services environment has it
+
+    # The package's own script ends with 0 whatever happened.
     command = [
         Path(compose.__file__).parent / "docker-compose",
         "--file",

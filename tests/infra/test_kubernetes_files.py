@@ -6,14 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import kubernetes_validate
 import pytest
 import yaml
-from jsonschema import Draft202012Validator
 
 from infra.worker_processes import WORKER_ENVIRONMENT
-from tests.infra.operated import FILES, program, read_yaml, unknown_variables
-from tests.infra.test_docker_files import image_environment
+from tests.infra.operated import FILES, image_environment, program, read_yaml, unknown_variables
 
 pytestmark = pytest.mark.service
 
@@ -80,6 +77,8 @@ def without_unknown_fields(schema: object) -> object:
 
 @pytest.fixture(scope="module")
 def dask_cluster_schema():
+    from jsonschema import Draft202012Validator  # only the services environment has it
+
     (path,) = OPERATOR.rglob("crds/daskcluster.yaml")
     (definition,) = read_yaml(path)
     schema = without_unknown_fields(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
@@ -89,6 +88,8 @@ def dask_cluster_schema():
 
 @pytest.mark.parametrize("kind", ["base", "gpu"])
 def test_every_resource_fits_its_schema(kind, dask_cluster_schema):
+    import kubernetes_validate
+
     resources = resources_of(kind)
     cluster = of_kind(resources, "DaskCluster")
     assert [error.message for error in dask_cluster_schema.iter_errors(cluster)] == []

@@ -4,9 +4,9 @@ import hashlib
 import json
 
 import pyarrow.dataset as ds
-from tests.tasks.test_write_report import read_page
 
 from data_contracts.store.store import Store
+from tests.tasks.results.test_write_report import read_page
 
 
 def parquet(store, dataset, columns):
