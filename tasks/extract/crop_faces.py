@@ -84,7 +84,7 @@ def plan_crop_faces(
     videos: Mapping[str, Manifest], *, params: CropParams, segment_frames: int = SEGMENT_FRAMES
 ) -> list[Unit]:
     """One unit per segment of each indexed video; segments are counted from frame 1."""
-    source, weights, parameters = source_of(params), detector_weights_digest(), asdict(params)
+    source, weights = source_of(params), detector_weights_digest()
     units = []
     for stem, manifest in sorted(videos.items()):
         frame_count = manifest.details["frame_count"]
@@ -96,7 +96,7 @@ def plan_crop_faces(
                 video=manifest.identity,
                 first_frame=first,
                 frame_count=count,
-                params=parameters,
+                params=params,
                 weights=weights,
             )
             key = UnitKey("faces", (("source", source), ("video", stem)), f"{number:05d}")

@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ def plan_pretrain_backbone(units: Units, validation: Units | None, choice: Pretr
         version=CODE_VERSION,
         pictures=[manifest.identity for _, manifest in units],
         validation=[manifest.identity for _, manifest in validation] if validation else None,
-        choice={**asdict(choice), "weights": None},
+        choice=replace(choice, weights=None),
         start=weights_digest(choice.backbone, choice.weights),
     )
     name = variant_name(f"{choice.backbone}-{choice.recipe.goal}", made_from)

@@ -4,13 +4,38 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.store.fingerprint import canonical_json, digest_of_file, fingerprint, variant_name
+from data_contracts.store.fingerprint import added_field, canonical_json, digest_of_file, fingerprint, variant_name
 
 
 @dataclass(frozen=True)
 class Params:
     size: int = 1
     names: tuple[str, ...] = ("a",)
+
+
+@dataclass(frozen=True)
+class ParamsLater:
+    size: int = 1
+    names: tuple[str, ...] = ("a",)
+    step: int = added_field(4, before=1)
+    limit: float | None = added_field(None, before=None)
+
+
+@dataclass(frozen=True)
+class Outer:
+    params: ParamsLater
+
+
+def test_added_field_with_its_value_from_before_keeps_the_fingerprint():
+    assert fingerprint(a=ParamsLater(step=1)) == fingerprint(a=Params())
+    assert canonical_json([Outer(ParamsLater(step=1))]) == '[{"params":{"names":["a"],"size":1}}]'
+
+
+def test_added_field_with_another_value_changes_the_fingerprint():
+    found = {
+        fingerprint(a=a) for a in (Params(), ParamsLater(), ParamsLater(step=1, limit=2.0), ParamsLater(step=True))
+    }
+    assert len(found) == 4
 
 
 def test_equal_values_equal_fingerprint():
