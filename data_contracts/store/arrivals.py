@@ -19,7 +19,7 @@ from data_contracts.files.locations import (
     is_remote,
     reading_inputs,
 )
-from data_contracts.store.sealed_json import from_sealed_json, to_sealed_json
+from data_contracts.store.manifest import from_sealed_json, to_sealed_json
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import VIDEO_SUFFIXES
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from data_contracts.errors import InputError
-from data_contracts.store.sealed_json import from_sealed_json, to_sealed_json
+from data_contracts.store.manifest import from_sealed_json, to_sealed_json
 from data_contracts.store.store import Store
 
 _MANIFEST = "manifest.json"

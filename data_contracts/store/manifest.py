@@ -1,11 +1,11 @@
 """What is known of one unit of work: where it lies, from what it was made, and whether it is whole."""
 
+import hashlib
+import json
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import unquote
-
-from data_contracts.store.sealed_json import from_sealed_json, to_sealed_json
 
 # What a path, a Hive reader or a URL would take for something else. Letters of all scripts stay as they are: escaped,
 # they would soon be longer than a file name may be. A leading dot or underscore hides a file from Hive readers; "." and
@@ -14,6 +14,7 @@ _SPECIAL = re.compile(r"""[^\w\-.+@()\[\],~]|^[._]""")
 _PREFIX = "_manifest-"
 _FAILURE_PREFIX = "_failed-"
 _SUFFIX = ".json"
+_SEAL = "seal"
 
 
 @dataclass(frozen=True, order=True)
@@ -157,3 +158,24 @@ class Failure:
             return None if values is None else cls(**values)
         except TypeError:
             return None
+
+
+def to_sealed_json(values: dict[str, Any]) -> bytes:
+    """Encode values as UTF-8 JSON, one field per line, with a digest of all fields: edits by hand are detected."""
+    return json.dumps(values | {_SEAL: _digest(values)}, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def from_sealed_json(data: bytes) -> dict[str, Any] | None:
+    """Return the values of a sealed JSON file, or None if the bytes are no such file or their digest does not match."""
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict):
+        return None
+    seal = values.pop(_SEAL, None)
+    return values if seal == _digest(values) else None
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,7 +7,6 @@ of ``schemas``; which units there should be, of the stages.
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +20,9 @@ from data_contracts.schemas import Dataset, check_schema
 from data_contracts.store.kept_manifests import KeptManifests
 from data_contracts.store.manifest import Failure, Manifest, UnitKey, is_failure_path, key_of_manifest_path
 from data_contracts.store.manifest_index import ManifestCache
-from data_contracts.store.row_groups import ROW_GROUP_ROWS, in_row_groups, read_row_group
+
+# Rows per Parquet row group: small enough to read one subject without its neighbours.
+ROW_GROUP_ROWS = 2048
 
 
 class Store:
@@ -131,7 +132,7 @@ class Store:
                 write_statistics=list(dataset.statistics),
                 write_page_checksum=True,
             ) as writer:
-                for table in in_row_groups(check_schema(table, dataset) for table in tables):
+                for table in _in_row_groups(check_schema(table, dataset) for table in tables):
                     writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
                     rows += table.num_rows
             size = file.tell()
@@ -205,13 +206,13 @@ class Store:
             InputError: the file is gone, damaged, or not what its manifest says. The unit then no longer exists, so
                 that the next run makes it again.
         """
-        with self._reading(key, manifest) as (file, parquet):
+        with self._reading(key, manifest) as parquet:
             missing = set(columns or ()) - set(parquet.schema_arrow.names)
             if missing or parquet.metadata.num_rows != manifest.rows:
                 what = f"no column {', '.join(sorted(missing))}" if missing else f"{parquet.metadata.num_rows} rows"
                 raise _DamagedError(f"expected {manifest.rows} rows as its manifest says, got {what}")
             for group in range(parquet.num_row_groups):
-                yield from read_row_group(file, parquet, group, columns)
+                yield from parquet.read_row_group(group, columns=columns, use_threads=False).to_batches()
 
     def schema_of(self, key: UnitKey, manifest: Manifest) -> pa.Schema:
         """Schema of a unit's file, metadata included.
@@ -219,7 +220,7 @@ class Store:
         Raises:
             InputError: as ``iter_unit``.
         """
-        with self._reading(key, manifest) as (_, parquet):
+        with self._reading(key, manifest) as parquet:
             return parquet.schema_arrow
 
     def distrust_unit(self, key: UnitKey, cause: str) -> InputError:
@@ -230,13 +231,13 @@ class Store:
         return InputError(f"{where}: {cause}; run the same command again: it will be made anew")
 
     @contextlib.contextmanager
-    def _reading(self, key: UnitKey, manifest: Manifest) -> Iterator[tuple[IO[bytes], pq.ParquetFile]]:
+    def _reading(self, key: UnitKey, manifest: Manifest) -> Iterator[pq.ParquetFile]:
         try:
             with (
                 self.files.opened(f"{key.folder}/{manifest.part}", manifest.part_bytes) as file,
                 pq.ParquetFile(file, page_checksum_verification=True) as parquet,
             ):
-                yield file, parquet
+                yield parquet
         except (_DamagedError, FileNotFoundError, pa.ArrowException) as error:
             raise self.distrust_unit(key, f"{manifest.part}: {_one_line(error)}") from error
         except OSError as error:
@@ -253,6 +254,21 @@ def _batches_and_schema(
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
     return [batch.select(schema.names) for batch in store.iter_unit(key, manifest, columns=columns)], schema
+
+
+def _in_row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Regroup rows into tables of a multiple of ``ROW_GROUP_ROWS``; the last table may be smaller."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        waiting.append(table)
+        count += table.num_rows
+        if count >= ROW_GROUP_ROWS:
+            joined, whole = pa.concat_tables(waiting), count - count % ROW_GROUP_ROWS
+            yield joined.slice(0, whole)
+            waiting, count = [joined.slice(whole)], count - whole
+    if count:
+        yield pa.concat_tables(waiting)
 
 
 class _DamagedError(Exception):

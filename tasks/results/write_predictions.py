@@ -16,8 +16,7 @@ from data_contracts.files.locations import Location, file_state, list_many
 from data_contracts.schemas import OUTPUT_COLUMNS
 from data_contracts.store.bundles import Bundle, list_bundles
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import Manifest, UnitKey
-from data_contracts.store.sealed_json import from_sealed_json, to_sealed_json
+from data_contracts.store.manifest import Manifest, UnitKey, from_sealed_json, to_sealed_json
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, BRANCHES_OF_TASK, DIMENSIONS, EXPRESSIONS, BranchName
 from tasks.fit.predict_outputs import read_outputs

@@ -93,7 +93,7 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
             lambda: read_plainly(path),
             lambda: read_ours(store, many, rows),
             same_features,
-            goal=3,
+            goal=2,
             work=rows,
             unit="rows",
         )

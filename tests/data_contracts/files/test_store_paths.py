@@ -6,8 +6,7 @@ import pytest
 
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import find_bundle
-from data_contracts.store.manifest import UnitKey
-from data_contracts.store.sealed_json import to_sealed_json
+from data_contracts.store.manifest import UnitKey, to_sealed_json
 from data_contracts.store.store import Store
 
 HOSTILE = ["../outside", "heads/../../outside", "/etc/outside", "..", "a\0b"]

@@ -1,7 +1,14 @@
 import pytest
 
-from data_contracts.store.manifest import Failure, Manifest, UnitKey, is_failure_path, key_of_manifest_path
-from data_contracts.store.sealed_json import to_sealed_json
+from data_contracts.store.manifest import (
+    Failure,
+    Manifest,
+    UnitKey,
+    from_sealed_json,
+    is_failure_path,
+    key_of_manifest_path,
+    to_sealed_json,
+)
 
 
 @pytest.mark.parametrize("value", ["plain", "40-30-1280x720", "a/b", "..", "ü", "x=y", "_left", "%2F"])
@@ -32,3 +39,26 @@ def test_key_is_readable_for_people():
     assert str(UnitKey("faces", (("source", "s-1"), ("video", "clip")), "00002")) == "clip part 00002"
     with pytest.raises(KeyError):
         UnitKey("faces").value("video")
+
+
+SEALED = {"rows": 3, "details": {"ü": [1, None], "path": "a\udcff"}}
+
+
+def test_sealed_json_returns_what_was_sealed():
+    assert from_sealed_json(to_sealed_json(SEALED)) == SEALED
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.replace(b'"rows": 3', b'"rows": 4'),
+        lambda data: data.replace(b'"rows": 3,', b""),
+        lambda data: data.replace(b'"seal"', b'"other"'),
+        lambda data: data[:-5],
+        lambda data: b"[" * 100_000,
+        lambda data: b"[1]",
+        lambda data: b"",
+    ],
+)
+def test_sealed_json_that_was_edited_is_rejected(change):
+    assert from_sealed_json(change(to_sealed_json(SEALED))) is None

@@ -1,5 +1,6 @@
 import pickle
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -130,10 +131,15 @@ def test_wrong_columns_and_nulls_are_refused(store):
         store.write_unit(KEY, SUBJECTS, [hole], fingerprint=FINGERPRINT)
 
 
-def test_row_groups_are_small_enough_to_find_one_subject(local_store, tmp_path):
-    manifest = write(local_store, KEY, [rows(list(range(1, 5000)))])
-    path = tmp_path / "store with space" / KEY.folder / manifest.part
-    assert pq.ParquetFile(path).num_row_groups == 3
+@pytest.mark.parametrize("sizes", [[0], [4999], [64] * 78, [2048, 2048, 903], [1, 4095, 0, 903]])
+def test_rows_are_stored_in_row_groups_of_2048_however_they_arrive(local_store, tmp_path, sizes):
+    ends = np.cumsum(sizes)
+    tables = [rows(list(range(end - size, end))) for size, end in zip(sizes, ends, strict=True)]
+    manifest = write(local_store, KEY, tables)
+    metadata = pq.read_metadata(tmp_path / "store with space" / KEY.folder / manifest.part)
+    groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    assert groups == [min(2048, sum(sizes) - first) for first in range(0, sum(sizes), 2048)]
+    assert local_store.read_unit(KEY, manifest)["frame"].to_pylist() == list(range(sum(sizes)))
 
 
 def test_unknown_protocol_and_unwritable_place(tmp_path):
