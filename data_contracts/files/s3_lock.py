@@ -28,7 +28,7 @@ _ASK_SECONDS = 2.0
 
 
 class S3Lock:
-    """The claim of this process on a store: ``take`` and ``release``; between, ``raise_if_lost`` says if it is gone."""
+    """The lock of this process on a store: ``take`` and ``release``; ``raise_if_lost`` in between tells whether it is lost."""
 
     def __init__(self, files: S3Files) -> None:
         self._files = files
@@ -48,7 +48,7 @@ class S3Lock:
         while not self._try_to_take(seen := self._files.look(LOCK)):
             if seen and not self._is_gone(seen):
                 if not told:
-                    on_wait(f"{self._files.url}: {_read(seen)['owner']} is at work on this store; waiting for its end")
+                    on_wait(f"{self._files.url}: {_read(seen)['owner']} is using this store; waiting until it ends")
                     told = True
                 time.sleep(_ASK_SECONDS)
         self._renewer.start()
@@ -57,7 +57,7 @@ class S3Lock:
         """That no other run has taken the store over.
 
         Raises:
-            StoreError: one has, because this process could not renew its claim for a minute.
+            StoreError: one has, because this process could not renew its lock for a minute.
         """
         if self._lost_to is not None:
             raise StoreError(

@@ -1,4 +1,4 @@
-"""One run at a time on a store, and none by a version that is older than what lies there."""
+"""The lock of a store: one run at a time, and none by a version older than the one that wrote the store last."""
 
 import contextlib
 import fcntl
@@ -17,21 +17,21 @@ _VERSIONS = "_code_versions.json"
 
 
 @contextlib.contextmanager
-def claim_store(store: Store, *, on_wait: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-    """Hold a store for the length of the block; ``on_wait`` is told, once, if another run holds it.
+def lock_store(store: Store, *, on_wait: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Lock a store for the length of the block; call ``on_wait`` once with a message if another run holds the lock.
 
-    Two runs with equal settings would do no harm. With different ones, each would take away what the other one is
-    about to read. The claim on a local store goes with the process, however it ends; the one on S3 at most a minute
-    later (``s3_lock``).
+    Two runs with equal settings would do no harm. With different settings, each would remove results that the other
+    one is about to read. The lock of a local store ends with its process, however that ends; the lock of a store on S3
+    ends at most a minute later (``files.s3_lock``).
 
     Yields:
-        A function that raises ``StoreError`` if another run has taken the store over.
+        A function that raises ``StoreError`` if another run has taken the lock meanwhile.
 
     Raises:
         StoreError: the store cannot be written to.
     """
     if isinstance(store.files, LocalFiles):
-        with _claimed_folder(store.files, on_wait):
+        with _locked_folder(store.files, on_wait):
             yield lambda: None
         return
     store.check_reachable()
@@ -44,7 +44,7 @@ def claim_store(store: Store, *, on_wait: Callable[[str], None]) -> Iterator[Cal
 
 
 @contextlib.contextmanager
-def _claimed_folder(files: LocalFiles, on_wait: Callable[[str], None]) -> Iterator[None]:
+def _locked_folder(files: LocalFiles, on_wait: Callable[[str], None]) -> Iterator[None]:
     path = files.locate(LOCK)
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -58,19 +58,19 @@ def _claimed_folder(files: LocalFiles, on_wait: Callable[[str], None]) -> Iterat
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}")
                 file.flush()
-            # What a killed run has left; nobody else writes now.
+            # Remove what killed runs left unfinished: while the lock is held, no other run writes.
             shutil.rmtree(files.locate(UNFINISHED), ignore_errors=True)
         yield
 
 
 def _lock(descriptor: int, path: str, on_wait: Callable[[str], None]) -> bool:
-    """Whether the lock is held; false on a disk that has no locks."""
+    """Wait for the lock and return True; return False on a file system without locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         with open(path) as file:
             holder = file.read(200) or "another run"
-        on_wait(f"{os.path.dirname(path)}: {holder} is at work on this store; waiting for its end")
+        on_wait(f"{os.path.dirname(path)}: {holder} is using this store; waiting until it ends")
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError:
         return False
@@ -78,12 +78,12 @@ def _lock(descriptor: int, path: str, on_wait: Callable[[str], None]) -> bool:
 
 
 def check_code_version(store: Store, stage: str, version: int) -> None:
-    """That no newer program has run a stage on this store; from now on, this one has.
+    """Raise if a newer program has run a stage on this store; record otherwise that this version has run it.
 
-    An older program would take what a newer one made for stale, and replace it.
+    An older program would take the results of a newer one for stale, and replace them.
 
     Raises:
-        InputError: a newer one has.
+        InputError: a newer program has run this stage.
     """
     try:
         known = json.loads(store.read_bytes(_VERSIONS))

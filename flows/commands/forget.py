@@ -9,7 +9,7 @@ from data_contracts.errors import InputError, StoreError
 from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import forget_seen, names_seen
 from data_contracts.store.bundles import Bundle, list_bundles
-from data_contracts.store.lock import claim_store
+from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import VIDEO_SUFFIXES
 from flows.engine.console import print_error, print_line, print_table
@@ -79,7 +79,7 @@ def forget(videos: Sequence[str], store_url: str, *, out: str | None = None, dry
             print_traces(traces, "would be removed")
             _print_what_stays(traces)
         return 0
-    with claim_store(store, on_wait=print_error):
+    with lock_store(store, on_wait=print_error):
         for name in names:
             traces = _find_traces(store, name, folders)
             remove_traces(store, traces)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import InputError, printable
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.lock import check_code_version, claim_store
+from data_contracts.store.lock import check_code_version, lock_store
 from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
 from flows.engine.console import print_error, print_line, print_table
@@ -39,7 +39,8 @@ StageRunner = Callable[[str, Callable[[int], str], int], str]
 _stage_runner: ContextVar[StageRunner] = ContextVar("stage_runner", default=lambda name, stage, units: stage(units))
 
 
-# Takes a run that is over, its store still claimed, and what ended it before its time; must not raise.
+# Callback invoked after each run, while the store lock is still held. Receives the run and the exception that ended it,
+# if any. Must not raise.
 AtEnd = Callable[["Run", BaseException | None], None]
 _at_end: ContextVar[AtEnd] = ContextVar("at_end", default=lambda run, error: None)
 
@@ -83,7 +84,7 @@ class Run:
             default_engine()
         except ValueError as error:
             raise InputError(str(error)) from error
-        self._raise_if_lost = self._stack.enter_context(claim_store(self.store, on_wait=print_error))
+        self._raise_if_lost = self._stack.enter_context(lock_store(self.store, on_wait=print_error))
         return self
 
     def __exit__(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
-from data_contracts.store.lock import claim_store
+from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
 from flows.extract import extract
 from tasks.demo.generate import DemoDataParams, generate_demo_data
@@ -60,17 +60,17 @@ def test_a_run_that_is_stopped_leaves_no_process_and_the_next_one_ends_the_same(
 def test_two_runs_at_once_take_turns(data, undisturbed, tmp_path, dask_address, capsys):
     store, errors = str(tmp_path / "store"), ""
     runs = [threading.Thread(target=extract, args=(data, store), kwargs={"dask_address": dask_address}) for _ in "ab"]
-    with claim_store(Store(store), on_wait=print):
+    with lock_store(Store(store), on_wait=print):
         for run in runs:
             run.start()
         started = time.monotonic()
-        while errors.count("is at work on this store; waiting for its end") < 2 and time.monotonic() - started < 60:
+        while errors.count("is using this store; waiting until it ends") < 2 and time.monotonic() - started < 60:
             time.sleep(0.1)
             errors += capsys.readouterr().err
         assert data_bytes(Path(store)) == {}
     for run in runs:
         run.join()
-    assert errors.count("is at work on this store; waiting for its end") == 2
+    assert errors.count("is using this store; waiting until it ends") == 2
     assert data_bytes(Path(store)) == undisturbed
 
 

@@ -41,7 +41,7 @@ def test_of_many_at_once_one_holds_it_and_then_the_next(files):
     for run in runs:
         run.join()
     assert most == [1] * 4 and files.look(LOCK) is None
-    assert all("is at work on this store; waiting for its end" in line for line in told)
+    assert all("is using this store; waiting until it ends" in line for line in told)
 
 
 def test_a_holder_elsewhere_is_believed_until_it_is_not_renewed(files, monkeypatch):
@@ -54,13 +54,13 @@ def test_a_holder_elsewhere_is_believed_until_it_is_not_renewed(files, monkeypat
 
     lock = S3Lock(files)
     lock.take(a_minute_passes)
-    assert told == [f"{files.url}: process 1 on elsewhere is at work on this store; waiting for its end"]
+    assert told == [f"{files.url}: process 1 on elsewhere is using this store; waiting until it ends"]
     lock.raise_if_lost()
     lock.release()
     assert files.look(LOCK) is None
 
 
-def test_a_claim_is_renewed_while_it_is_held(files, monkeypatch):
+def test_lock_is_renewed_while_it_is_held(files, monkeypatch):
     monkeypatch.setattr(s3_lock, "_RENEW_SECONDS", 0.05)
     lock = S3Lock(files)
     lock.take(pytest.fail)

@@ -7,49 +7,49 @@ import pytest
 
 from data_contracts.errors import InputError
 from data_contracts.files.local import UNFINISHED
-from data_contracts.store.lock import check_code_version, claim_store
+from data_contracts.store.lock import check_code_version, lock_store
 from data_contracts.store.store import Store
 
 _HOLD = """
 import sys
 from data_contracts.store.store import Store
-from data_contracts.store.lock import claim_store
+from data_contracts.store.lock import lock_store
 
-with claim_store(Store(sys.argv[1]), on_wait=print):
+with lock_store(Store(sys.argv[1]), on_wait=print):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.mark.parametrize("place", ["tmp_path", "s3_bucket"])
-def test_a_second_run_waits_and_a_killed_one_does_not_block(place, request):
+def test_second_run_waits_and_a_killed_run_releases_the_lock(place, request):
     url = str(request.getfixturevalue(place))
     with subprocess.Popen(
         [sys.executable, "-c", _HOLD, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout.readline() == "held\n"
-        said = []
+        messages = []
 
-        def on_wait(text):
-            said.append(text)
+        def on_wait(message):
+            messages.append(message)
             holder.kill()
 
         started = time.monotonic()
-        with claim_store(Store(url), on_wait=on_wait):
-            assert f"process {holder.pid} on " in said[0] and "waiting for its end" in said[0]
+        with lock_store(Store(url), on_wait=on_wait):
+            assert f"process {holder.pid} on " in messages[0] and "waiting until it ends" in messages[0]
             assert time.monotonic() - started < 10
-    with claim_store(Store(url), on_wait=pytest.fail):
+    with lock_store(Store(url), on_wait=pytest.fail):
         pass
 
 
-def test_what_a_killed_run_left_unfinished_goes(tmp_path):
+def test_unfinished_files_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / UNFINISHED).mkdir()
     (tmp_path / UNFINISHED / "half").write_bytes(b"x")
-    with claim_store(Store(tmp_path), on_wait=pytest.fail):
+    with lock_store(Store(tmp_path), on_wait=pytest.fail):
         assert not os.path.exists(tmp_path / UNFINISHED)
 
 
-def test_code_versions_only_rise(tmp_path):
+def test_store_of_a_newer_version_is_refused(tmp_path):
     store = Store(tmp_path)
     for version in (1, 1, 2):
         check_code_version(store, "stage", version)
