@@ -28,7 +28,7 @@ _ASK_SECONDS = 2.0
 
 
 class S3Lock:
-    """The lock of this process on a store: ``take`` and ``release``; ``raise_if_lost`` in between tells whether it is lost."""
+    """The lock of this process on a store: ``take`` and ``release``; ``raise_if_lost`` checks it in between."""
 
     def __init__(self, files: S3Files) -> None:
         self._files = files

@@ -105,5 +105,5 @@ def test_an_object_of_others_is_waited_for(files, monkeypatch):
     told = []
     lock = S3Lock(files)
     lock.take(lambda text: (told.append(text), files.remove(LOCK)))
-    assert "another run is at work" in told[0]
+    assert "another run is using this store" in told[0]
     lock.release()
