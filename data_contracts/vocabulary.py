@@ -8,6 +8,7 @@ from typing import Literal, get_args
 TaskName = Literal["expr", "va", "au", "mtl"]
 BranchName = Literal["expr", "va", "au"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
+EditionName = Literal["abaw3", "abaw4", "abaw5", "abaw6", "abaw7", "abaw8"]
 BRANCHES: tuple[BranchName, ...] = get_args(BranchName)
 
 EXPRESSIONS = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
@@ -33,6 +34,9 @@ SETS: tuple[SetName, ...] = get_args(SetName)
 
 # Frame numbers of crops above this are not believed: it is 55 hours at 25 frames a second, and every frame is a row.
 MAX_FRAME = 5_000_000
+
+# Frames per unit of work, unless a run says otherwise.
+SEGMENT_FRAMES = 512
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 SUBJECT_SIDES = ("_left", "_right")

@@ -2,42 +2,39 @@
 
 import time
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field, validate_call
 
 from data_contracts.challenge.layout import find_data
 from data_contracts.vocabulary import TASKS
 from flows.engine.console import print_line
 from flows.engine.run import Run
-from flows.extract import ExtractRequest, extract_features
-from flows.fit import FitRequest, fit_heads, print_fitted
-from flows.submit import SubmitRequest, print_submissions, write_submissions
+from flows.extract import extract_features
+from flows.fit import fit_heads, print_fitted
+from flows.options import takes
+from flows.parameters import DemoParameters, ExtractParameters, FitParameters, SubmitParameters
+from flows.submit import print_submissions, write_submissions
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tasks.results.write_report import REPORT_OF_STORE, write_report
 
 
-@validate_call
-def demo(
-    out: Annotated[Path, Field(description="folder for the data set and the store")],
-    seed: int = 0,
-    workers: Annotated[int | None, Field(ge=1)] = None,
-) -> str:
+@takes(DemoParameters)
+def demo(parameters: DemoParameters) -> str:
     """Generate a data set, extract, fit a head for each task, write and verify the four submissions."""
     started = time.monotonic()
-    data = out / "data"
-    summary = generate_demo_data(data, params=DemoDataParams(), seed=seed)
+    out, data = parameters.out, parameters.out / "data"
+    summary = generate_demo_data(data, params=DemoDataParams(), seed=parameters.seed)
     print_line(
         f"data set: {data} ({time.monotonic() - started:.0f} s); one file is corrupt on purpose: "
         f"{summary.corrupt_file.name}"
     )
-    with Run(str(out / "store"), workers=workers) as run:
-        extract_features(run, ExtractRequest(data))
-        fitted = fit_heads(run, [FitRequest(task, data) for task in TASKS])
+    store = str(out / "store")
+    with Run(store, workers=parameters.workers) as run:
+        extract_features(run, ExtractParameters(data, store))
+        fitted = fit_heads(run, [FitParameters(task, store, data) for task in TASKS])
         layout = find_data(data)
         heads = {f.head.details["task"]: f.head.name for f in fitted if f.head}
-        requests = [SubmitRequest(task, layout.test_lists[task][0], heads[task]) for task in TASKS if task in heads]
+        requests = [
+            SubmitParameters(task, store, layout.test_lists[task][0], heads[task]) for task in TASKS if task in heads
+        ]
         bundles = write_submissions(run, requests)
         run.print_summary()
         print_fitted(run, fitted)

@@ -23,7 +23,8 @@ from flows.artifacts import leave_artifacts
 from flows.engine.causes import cause_in_a_line
 from flows.engine.console import told_to
 from flows.engine.run import stages_run_by
-from flows.parameters import described
+from flows.options import describe
+from flows.parameters import FLOWS
 from infra.prefect_runtime import tell_causes_in_a_line
 
 P = ParamSpec("P")
@@ -71,10 +72,9 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
                 # With the exception as its data, it is raised where the flow was called, in this process or another.
                 return Failed(message=told[0], data=error)  # type: ignore[return-value]
 
-    with_stages_as_tasks.__doc__ = described(function)
     return flow(
         name=function.__name__,
-        description=inspect.getdoc(function),
+        description=describe(FLOWS[function.__name__])[0],
         flow_run_name=lambda: run_name(_parameters()),
         # The function does it, and names the cause in a line.
         validate_parameters=False,

@@ -2,9 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
-
-from pydantic import Field, validate_call
+from typing import TypeVar
 
 from data_contracts.challenge.layout import DataLayout, find_data, list_crops, subjects_of_videos
 from data_contracts.errors import InputError
@@ -12,40 +10,14 @@ from data_contracts.files.locations import Location, reading_inputs
 from data_contracts.store.manifest import Manifest
 from flows.engine.console import print_line
 from flows.engine.run import Run
-from flows.parameters import BackboneName, DaskAddress, DataFolder, Limit, StoreUrl, WeightsFile, Workers
+from flows.options import takes
+from flows.parameters import ExtractParameters, Source
 from models.engines.precision import Precision
 from models.faces.tracking import TrackingParams
 from tasks.extract import assign_subjects, crop_faces, embed_faces, import_crops, index_videos
 from tasks.units import Unit
 
-Source = Literal["mtcnn", "cropped", "cropped_aligned"]
-DEFAULT_BACKBONE = "emotion_lite0"
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ExtractRequest:
-    """What to extract, and how.
-
-    Attributes:
-        data: folder in the organisers' layout, or a folder of videos.
-        source: where face crops come from; None takes ``mtcnn`` if there are videos, else the crops that are there.
-        backbone: name in the registry.
-        weights: a safetensors file instead of the bundled weights.
-        min_face_px: smallest face that the detector looks for.
-        exact: search every frame for faces and keep float32 in the backbone, as for publishing.
-        segment_frames: frames per unit of work.
-        limit: take only that many videos or subjects.
-    """
-
-    data: Location
-    source: Source | None = None
-    backbone: str = DEFAULT_BACKBONE
-    weights: str | None = None
-    min_face_px: int = 40
-    exact: bool = False
-    segment_frames: int = crop_faces.SEGMENT_FRAMES
-    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +30,7 @@ class Extracted:
     complete: frozenset[str] = frozenset()
 
 
-def extract_features(run: Run, request: ExtractRequest) -> Extracted:
+def extract_features(run: Run, request: ExtractParameters) -> Extracted:
     """Make features of everything in a folder exist.
 
     Raises:
@@ -70,7 +42,9 @@ def extract_features(run: Run, request: ExtractRequest) -> Extracted:
     if source == "mtcnn" and not videos:
         raise InputError(f"{request.data}: expected video files for --source mtcnn, found none")
     precision: Precision = "float32" if request.exact else "bfloat16"
-    backbone = embed_faces.BackboneChoice.find(request.backbone, request.weights, precision)
+    backbone = embed_faces.BackboneChoice.find(
+        request.backbone, str(request.weights) if request.weights else None, precision
+    )
     if source == "mtcnn":
         params = crop_faces.crop_params(min_face_px=request.min_face_px, exact=request.exact)
         people = subjects_of_videos(layout)
@@ -135,7 +109,7 @@ def _default_source(layout: DataLayout) -> Source:
 
 def _import_crops(
     run: Run,
-    request: ExtractRequest,
+    request: ExtractParameters,
     layout: DataLayout,
     source: Source,
     frame_counts: Mapping[str, int],
@@ -158,28 +132,11 @@ def _limited(items: Mapping[str, T], limit: int | None) -> dict[str, T]:
     return dict(sorted(items.items())[:limit])
 
 
-@validate_call
-def extract(
-    data: DataFolder,
-    store: StoreUrl,
-    source: Annotated[
-        Source | None, Field(description="Where face crops come from; none: mtcnn where there are videos")
-    ] = None,
-    backbone: BackboneName = DEFAULT_BACKBONE,
-    weights: WeightsFile = None,
-    min_face_px: Annotated[int, Field(ge=20, le=4096, description="Smallest face looked for, in pixels")] = 40,
-    exact: Annotated[
-        bool, Field(description="Search every frame, backbone in float32: for publishing, half as fast")
-    ] = False,
-    segment_frames: Annotated[int, Field(ge=1, description="Frames per unit of work")] = crop_faces.SEGMENT_FRAMES,
-    limit: Limit = None,
-    dask_address: DaskAddress = None,
-    workers: Workers = None,
-) -> Extracted:
+@takes(ExtractParameters)
+def extract(parameters: ExtractParameters) -> Extracted:
     """From face videos (or the organisers' crops) to features, resumable at every unit."""
-    request = ExtractRequest(data, source, backbone, weights, min_face_px, exact, segment_frames, limit)
-    with Run(store, dask_address=dask_address, workers=workers) as run:
-        extracted = extract_features(run, request)
+    with Run(parameters.store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
+        extracted = extract_features(run, parameters)
         run.print_summary()
         run.raise_for_failures()
     return extracted

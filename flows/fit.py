@@ -2,51 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from pydantic import Field, validate_call
 
 from data_contracts.challenge.annotations import LABEL_COVERAGE_COLUMNS
 from data_contracts.challenge.layout import find_data
-from data_contracts.files.locations import Location, reading_inputs
+from data_contracts.files.locations import reading_inputs
 from data_contracts.store.bundles import Bundle, find_bundle
-from data_contracts.vocabulary import SetName, TaskName
+from data_contracts.vocabulary import SetName
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
-from flows.parameters import Annotations, DaskAddress, StoreUrl, Workers
+from flows.options import takes
+from flows.parameters import FitParameters
+from models.heads.recipes import RecipeName
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.fit.subject_features import FeaturesVariant, find_features
-
-RecipeName = Literal["paper", "default"]
-FeatureKind = Literal["embeddings", "scores", "both"]
-
-
-@dataclass(frozen=True)
-class FitRequest:
-    """What to fit, on what.
-
-    Attributes:
-        task: ``expr``, ``va``, ``au`` or ``mtl``.
-        annotations: the organisers' annotation folder, or a folder that holds it.
-        recipe: named setting of everything from features to decisions.
-        features: overrides the recipe's features.
-        hidden_units: overrides the recipe's hidden layer; 0 is a linear head.
-        seeds: overrides the recipe's number of seeds.
-        train_on_validation: fit once more on train + validation, for as many epochs as were best on train alone; the
-            post-processing and its figures are those of the head fitted on train alone.
-        backbone: features variant to use, where the store holds several.
-        source: likewise.
-    """
-
-    task: TaskName
-    annotations: Location
-    recipe: RecipeName = "default"
-    features: FeatureKind | None = None
-    hidden_units: int | None = None
-    seeds: int | None = None
-    train_on_validation: bool = False
-    backbone: str | None = None
-    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +25,7 @@ class Fitted:
     postprocessing: Bundle | None
 
 
-def fit_heads(run: Run, requests: Sequence[FitRequest]) -> list[Fitted]:
+def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
     """Fit one head per request, side by side; each gets outputs for all subjects and tuned post-processing."""
     jobs = []
     for request in requests:
@@ -132,35 +100,11 @@ def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
         print_line(f"head: {run.store.locate(head.folder)}")
 
 
-@validate_call
-def fit(
-    task: Annotated[
-        TaskName, Field(description="Expressions, valence and arousal, action units, or all of them with one head")
-    ],
-    store: StoreUrl,
-    annotations: Annotations,
-    recipe: Annotated[
-        RecipeName, Field(description="Named setting of everything from features to decisions")
-    ] = "default",
-    features: Annotated[FeatureKind | None, Field(description="Instead of the recipe's features")] = None,
-    hidden_units: Annotated[
-        int | None, Field(ge=0, le=65536, description="Instead of the recipe's hidden layer; 0 is a linear head")
-    ] = None,
-    seeds: Annotated[
-        int | None, Field(ge=1, le=100, description="How many seeds are averaged, instead of the recipe's")
-    ] = None,
-    train_on_validation: Annotated[bool, Field(description="Train once more on train + validation")] = False,
-    backbone: Annotated[str | None, Field(description="Features variant, if the store has several")] = None,
-    source: Annotated[str | None, Field(description="Faces variant, if the store has several")] = None,
-    dask_address: DaskAddress = None,
-    workers: Workers = None,
-) -> str:
+@takes(FitParameters)
+def fit(parameters: FitParameters) -> str:
     """Fit a head for one task and tune its post-processing; returns the head's name."""
-    request = FitRequest(
-        task, annotations, recipe, features, hidden_units, seeds, train_on_validation, backbone, source
-    )
-    with Run(store, dask_address=dask_address, workers=workers) as run:
-        fitted = fit_heads(run, [request])
+    with Run(parameters.store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
+        fitted = fit_heads(run, [parameters])
         run.print_summary()
         print_fitted(run, fitted)
         run.raise_for_failures()

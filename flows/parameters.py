@@ -1,93 +1,266 @@
-"""Parameters that flows share: what is accepted, checked before any work starts, and what a form says of each.
+"""The parameters of every flow: the one definition of its options on the command line and in its Prefect form.
 
-A flow's own parameters are annotated where it is defined. ``described`` writes the descriptions into a docstring, which
-is where Prefect looks for them.
+The first paragraphs of a docstring are the help text of the command and the description of the flow.
 """
 
-import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, get_type_hints
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic.fields import FieldInfo
-
-from data_contracts.errors import InputError
-from data_contracts.files.locations import LocationParameter
 from data_contracts.files.urls import StoreParameter
-from models.backbones.registry import REGISTRY, get_spec
+from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, TaskName
+from flows.options import Option, TextToLocation
+from models.backbones.registry import REGISTRY
+from models.heads.recipes import Features, RecipeName
+from models.pretraining.recipes import Goal, PretrainingName
 
+if TYPE_CHECKING:
+    from data_contracts.files.locations import Location
+else:
+    # The real type imports more than help should wait for. Values are locations.
+    Location = Path
 
-def _refuse_nothing(value: Any) -> Any:
-    """What was not set where a deployment was made arrives as an empty text, which as a path would be this folder."""
-    if value == "" or value == []:
-        raise InputError(
-            "expected a path or URL, got nothing; give the parameter, or set the variable that prefect.yaml takes it "
-            "from and deploy again"
-        )
-    return value
+DEFAULT_BACKBONE = "emotion_lite0"
+Source = Literal["mtcnn", "cropped", "cropped_aligned"]
 
-
-def _refuse_unknown_backbone(name: str) -> str:
-    get_spec(name)
-    return name
-
-
-_Place = Annotated[LocationParameter, BeforeValidator(_refuse_nothing)]
+_Place = Annotated[Location, TextToLocation()]
+StoreUrl = Annotated[StoreParameter, Option("Store of features, heads and results: a path, file:// or s3:// URL.")]
 DataFolder = Annotated[
-    _Place,
-    Field(description="Folder in the organisers' layout, or a folder of videos: a path or s3:// URL"),
+    _Place, Option("Folder in the organisers' layout, or a folder of videos: a path or s3:// URL.", is_argument=True)
 ]
 Videos = Annotated[
     list[_Place],
-    BeforeValidator(_refuse_nothing),
-    Field(description="Video files, or folders of them: paths or s3:// URLs"),
+    Option("Video files, or folders of videos: paths or s3:// URLs.", is_argument=True),
 ]
-PredictionsFolder = Annotated[
-    _Place,
-    Field(description="Folder for the predictions: a path or s3:// URL"),
-]
-StoreUrl = Annotated[
-    StoreParameter,
-    BeforeValidator(_refuse_nothing),
-    Field(description="Store of features, heads and results: a path, file:// or s3:// URL"),
-]
+PredictionsFolder = Annotated[_Place, Option("Folder for the predictions: a path or s3:// URL.")]
 Annotations = Annotated[
-    _Place,
-    Field(description="The organisers' annotation folder, or one that holds it: a path or s3:// URL"),
+    _Place, Option("The organisers' annotation folder, or a folder that contains it: a path or s3:// URL.")
 ]
 TestList = Annotated[
-    _Place,
-    Field(description="The organisers' list of test subjects, or of frames for mtl: a path or s3:// URL"),
+    _Place, Option("The organisers' list of test subjects, or their sample file of frames: a path or s3:// URL.")
+]
+Task = Annotated[
+    TaskName,
+    Option(
+        "expr: expressions; va: valence and arousal; au: action units; mtl: all three with one head.", is_argument=True
+    ),
 ]
 BackboneName = Annotated[
-    str,
-    AfterValidator(_refuse_unknown_backbone),
-    Field(description="Network that makes features of faces", json_schema_extra={"enum": list(REGISTRY)}),
+    str, Option("Network that computes the features; affwild2 models list shows all names.", choices=tuple(REGISTRY))
 ]
-WeightsFile = Annotated[
-    str | None, Field(description="Safetensors file to use instead of the installed weights of the backbone")
+WeightsFile = Annotated[Path | None, Option("Safetensors file to use instead of the installed weights.")]
+Heads = Annotated[
+    list[str] | None,
+    Option("Names of the heads to use. Default: the only head of each task.", command_line_name="head"),
 ]
-Heads = Annotated[list[str] | None, Field(description="Names of heads to use; none: the one of each task")]
-Limit = Annotated[int | None, Field(ge=1, description="Take only so many videos, subjects or pictures; none: all")]
+FeaturesVariant = Annotated[
+    str | None, Option("Features variant to use. Required if the store contains several backbones.")
+]
+FacesVariant = Annotated[
+    str | None, Option("Faces variant to use. Required if the store contains several sources of faces.")
+]
+Limit = Annotated[int | None, Option("Use only the first N videos, subjects or pictures.", minimum=1)]
 DaskAddress = Annotated[
     str | None,
-    Field(
-        description="Address of a Dask scheduler, tcp://HOST:8786; none: workers on the machine that runs the flow",
+    Option(
+        "Address of a Dask scheduler, tcp://HOST:8786. Default: start local workers.",
         pattern=r"^[a-z]+://[^/\s]+$",
     ),
 ]
-Workers = Annotated[
-    int | None, Field(ge=1, le=1024, description="Worker processes on the machine that runs the flow; none: one a core")
-]
+Workers = Annotated[int | None, Option("Local worker processes. Default: one per core.", minimum=1, maximum=1024)]
 
 
-def described(function: Callable[..., Any]) -> str:
-    """Docstring of a function with a line for each of its parameters that an annotation describes."""
-    hints = get_type_hints(inspect.unwrap(function), include_extras=True)
-    lines = [f"    {name}: {text}" for name, hint in hints.items() if (text := _description(hint))]
-    return "\n".join([inspect.getdoc(function) or "", "", "Args:", *lines])
+@dataclass(frozen=True)
+class DemoParameters:
+    """Run the whole pipeline on a small generated data set: about a minute.
+
+    Examples:
+        affwild2 demo
+        affwild2 demo --out /tmp/demo --workers 2
+    """
+
+    out: Annotated[Path, Option("Folder for the data set and the store.")] = Path("demo")
+    seed: Annotated[int, Option("Random seed of the generated data set.")] = 0
+    workers: Workers = None
 
 
-def _description(hint: Any) -> str | None:
-    fields = [part for part in getattr(hint, "__metadata__", ()) if isinstance(part, FieldInfo)]
-    return next((field.description for field in fields if field.description), None)
+@dataclass(frozen=True)
+class ExtractParameters:
+    """Extract features from videos or official crops.
+
+    An interrupted run continues where it stopped; videos that are already extracted are not read again.
+
+    Examples:
+        affwild2 extract DATA --store STORE
+        affwild2 extract s3://lab/videos --store s3://lab/store --exact --limit 3
+    """
+
+    data: DataFolder
+    store: StoreUrl
+    source: Annotated[
+        Source | None,
+        Option("Where face crops come from. Default: mtcnn (detected here) if there are videos, else official crops."),
+    ] = None
+    backbone: BackboneName = DEFAULT_BACKBONE
+    weights: WeightsFile = None
+    min_face_px: Annotated[int, Option("Size of the smallest detected face, in pixels.", minimum=20, maximum=4096)] = 40
+    exact: Annotated[
+        bool,
+        Option("Search every frame and run the backbone in float32: for publications. Half as fast."),
+    ] = False
+    segment_frames: Annotated[int, Option("Frames per unit of work.", minimum=1)] = SEGMENT_FRAMES
+    limit: Limit = None
+    dask_address: DaskAddress = None
+    workers: Workers = None
+
+
+@dataclass(frozen=True)
+class FitParameters:
+    """Fit a head for one task and tune its post-processing.
+
+    Examples:
+        affwild2 fit expr --store STORE --annotations DATA
+        affwild2 fit va --store STORE --annotations DATA --recipe paper --seeds 5
+    """
+
+    task: Task
+    store: StoreUrl
+    annotations: Annotations
+    recipe: Annotated[RecipeName, Option("Named setting of everything from features to decisions.")] = "default"
+    features: Annotated[Features | None, Option("Features to fit on instead of the recipe's.")] = None
+    hidden_units: Annotated[
+        int | None,
+        Option("Size of the hidden layer instead of the recipe's; 0: a linear head.", minimum=0, maximum=65536),
+    ] = None
+    seeds: Annotated[
+        int | None, Option("Number of seeds to average instead of the recipe's.", minimum=1, maximum=100)
+    ] = None
+    train_on_validation: Annotated[
+        bool,
+        Option(
+            "Fit again on the training and validation sets, for the number of epochs that was best on the training "
+            "set alone. Post-processing and scores stay those of the first fit."
+        ),
+    ] = False
+    backbone: FeaturesVariant = None
+    source: FacesVariant = None
+    dask_address: DaskAddress = None
+    workers: Workers = None
+
+
+@dataclass(frozen=True)
+class SubmitParameters:
+    """Write the organisers' submission files for one task, and verify them.
+
+    Examples:
+        affwild2 submit expr --store STORE --test-list LIST
+        affwild2 submit va --store STORE --test-list LIST --head va-default-1a2b3c4d --edition abaw6
+    """
+
+    task: Task
+    store: StoreUrl
+    test_list: TestList
+    head: Annotated[str | None, Option("Name of the head, or its beginning. Default: the only head of the task.")] = (
+        None
+    )
+    postprocessing: Annotated[
+        str | None, Option("Name of the post-processing, or its beginning. Default: the only one of the head.")
+    ] = None
+    edition: Annotated[
+        EditionName | None, Option("Challenge edition whose file formats to write. Default: found from the test list.")
+    ] = None
+    dask_address: DaskAddress = None
+    workers: Workers = None
+
+
+@dataclass(frozen=True)
+class ScoreParameters:
+    """Predict expressions, valence and arousal, or action units for every frame of any video.
+
+    Writes Parquet and CSV files with the time in seconds. Without fitted heads, predicts expressions with the bundled
+    backbone.
+
+    Examples:
+        affwild2 score clip.mp4 --out predictions
+        affwild2 score VIDEOS --store STORE --out predictions --head expr-default --head va-default
+    """
+
+    videos: Videos
+    out: PredictionsFolder
+    store: Annotated[
+        StoreParameter | None, Option("Store to read heads from and write features to. Default: OUT/store.")
+    ] = None
+    heads: Heads = None
+    dask_address: DaskAddress = None
+    workers: Workers = None
+
+
+@dataclass(frozen=True)
+class RescoreParameters:
+    """Score the videos that have no predictions or outdated ones.
+
+    Run this command on a schedule. Files that are still growing are left for the next run; files that failed several
+    times are skipped.
+
+    Examples:
+        affwild2 rescore VIDEOS --store STORE --out predictions
+        affwild2 rescore s3://lab/videos --store s3://lab/store --out s3://lab/predictions --settle-seconds 300
+    """
+
+    videos: Videos
+    store: StoreUrl
+    out: PredictionsFolder
+    heads: Heads = None
+    settle_seconds: Annotated[
+        float, Option("Skip files that have changed within this time, in seconds.", minimum=0)
+    ] = 60.0
+    dask_address: DaskAddress = None
+    workers: Workers = None
+
+
+@dataclass(frozen=True)
+class PretrainParameters:
+    """Train a backbone on labelled pictures of faces.
+
+    An interrupted run continues from its last checkpoint.
+
+    Examples:
+        affwild2 pretrain emotion labels.csv --store STORE
+        affwild2 pretrain identity VGGFACE2 --store STORE --backbone tf_efficientnet_b0 --recipe paper
+    """
+
+    goal: Annotated[Goal, Option("identity: who it is (step 1); emotion: expressions (step 2).", is_argument=True)]
+    data: Annotated[
+        Path, Option("CSV file with labels, AffectNet's CSV file, or a folder of people.", is_argument=True)
+    ]
+    store: StoreUrl
+    backbone: BackboneName = "efficientnet_lite0"
+    weights: Annotated[Path | None, Option("Safetensors file with the weights to start from.")] = None
+    validation: Annotated[Path | None, Option("Pictures to validate on. Default: hold out a share of the people.")] = (
+        None
+    )
+    images: Annotated[Path | None, Option("Folder of the pictures that a CSV file names.")] = None
+    recipe: Annotated[PretrainingName, Option("Named setting of the training.")] = "default"
+    input_px: Annotated[
+        int | None, Option("Input size in pixels. Default: the input size of the backbone.", minimum=32, maximum=1024)
+    ] = None
+    valence_arousal: Annotated[bool, Option("Train valence and arousal outputs as well.")] = False
+    untrained: Annotated[
+        list[str] | None,
+        Option("People whose emotions are not trained on, but measured."),
+    ] = None
+    seed: Annotated[int, Option("Random seed of the split, the order and the augmentation.")] = 0
+    limit: Limit = None
+    dask_address: DaskAddress = None
+    workers: Workers = None
+
+
+FLOWS: dict[str, type] = {
+    "demo": DemoParameters,
+    "extract": ExtractParameters,
+    "fit": FitParameters,
+    "submit": SubmitParameters,
+    "score": ScoreParameters,
+    "rescore": RescoreParameters,
+    "pretrain": PretrainParameters,
+}

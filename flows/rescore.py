@@ -4,16 +4,15 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field, validate_call
+from typing import Any
 
 from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import Arrivals, VideoListing, list_videos, split_settled
 from data_contracts.store.store import Store
 from flows.engine.console import print_line
 from flows.engine.run import Run
-from flows.parameters import DaskAddress, Heads, PredictionsFolder, StoreUrl, Videos, Workers
+from flows.options import takes
+from flows.parameters import RescoreParameters
 from flows.score import choose_heads, score_found
 from tasks.extract import refuse_twins
 from tasks.extract.index_videos import ready_videos
@@ -44,33 +43,26 @@ class Rescored:
     without_video: tuple[str, ...]
 
 
-@validate_call
-def rescore(
-    videos: Videos,
-    store: StoreUrl,
-    out: PredictionsFolder,
-    heads: Heads = None,
-    settle_seconds: Annotated[
-        float, Field(ge=0, description="A file must have stayed as it is for so long, in seconds")
-    ] = 60.0,
-    dask_address: DaskAddress = None,
-    workers: Workers = None,
-) -> Rescored:
+@takes(RescoreParameters)
+def rescore(parameters: RescoreParameters) -> Rescored:
     """Predictions of all videos that have none, or stale ones; made to run on a schedule."""
-    with Run(store, dask_address=dask_address, workers=workers, max_tries=MAX_TRIES) as run:
+    videos, out = parameters.videos, parameters.out
+    with Run(
+        parameters.store, dask_address=parameters.dask_address, workers=parameters.workers, max_tries=MAX_TRIES
+    ) as run:
         listing = list_videos(
             [path.absolute() if isinstance(path, Path) else path for path in videos],
             leave_out=_places_of_ours(run, out),
         )
         arrivals = split_settled(
-            run.store, listing.videos, roots=videos, settle_seconds=settle_seconds, now=time.time()
+            run.store, listing.videos, roots=videos, settle_seconds=parameters.settle_seconds, now=time.time()
         )
         before = read_record(Store(out))
         if listing.twins:
             units = refuse_twins.plan_refuse_twins(listing.twins)
             run.stage("refuse_twins", units, refuse_twins.compute, cheap=True)
         if arrivals.settled:
-            score_found(run, arrivals.settled, heads=choose_heads(run, heads), out=out)
+            score_found(run, arrivals.settled, heads=choose_heads(run, parameters.heads), out=out)
         rescored = _what_was_done(run, listing, arrivals, before, read_record(Store(out)))
         _print_rescored(run, listing, arrivals, rescored, out)
         run.raise_for_failures(known=False)

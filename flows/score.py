@@ -1,10 +1,6 @@
 """Flow ``score``: any video to per-frame predictions, with stored heads or the bundled backbone's own classes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import Field, validate_call
 
 from data_contracts.errors import InputError
 from data_contracts.files.locations import (
@@ -14,13 +10,13 @@ from data_contracts.files.locations import (
     is_file_or_lost_link,
     reading_inputs,
 )
-from data_contracts.files.urls import StoreParameter
 from data_contracts.store.bundles import Bundle, list_bundles, require_bundle
 from data_contracts.vocabulary import VIDEO_SUFFIXES
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
-from flows.extract import DEFAULT_BACKBONE, Extracted, extract_videos
-from flows.parameters import DaskAddress, Heads, PredictionsFolder, Videos, Workers
+from flows.extract import Extracted, extract_videos
+from flows.options import takes
+from flows.parameters import DEFAULT_BACKBONE, ScoreParameters
 from tasks.extract.crop_faces import crop_params_of
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import predict_outputs
@@ -29,16 +25,7 @@ from tasks.fit.zero_shot_head import provide_zero_shot_head
 from tasks.results.write_predictions import write_predictions
 
 
-@dataclass(frozen=True)
-class ScoreRequest:
-    """Videos (files or folders), the folder for predictions, and the heads to use: names, or None for all."""
-
-    videos: Sequence[Location]
-    out: Location
-    heads: Sequence[str] | None = None
-
-
-def score_videos(run: Run, request: ScoreRequest) -> list[Location]:
+def score_videos(run: Run, request: ScoreParameters) -> list[Location]:
     """Extract what is missing, predict with each head, and write one Parquet and one CSV per subject.
 
     Raises:
@@ -137,20 +124,12 @@ def _videos_in(folder: Location) -> list[Location]:
     return [path for path in inside if is_file_or_lost_link(path) and not path.name.startswith(".")]
 
 
-@validate_call
-def score(
-    videos: Videos,
-    out: PredictionsFolder,
-    store: Annotated[
-        StoreParameter | None, Field(description="Where heads are and features go; none: OUT/store")
-    ] = None,
-    heads: Heads = None,
-    dask_address: DaskAddress = None,
-    workers: Workers = None,
-) -> list[str]:
+@takes(ScoreParameters)
+def score(parameters: ScoreParameters) -> list[str]:
     """Per-frame predictions for any video, as Parquet and CSV with time in seconds."""
-    with Run(store or str(out / "store"), dask_address=dask_address, workers=workers) as run:
-        written = score_videos(run, ScoreRequest(videos, out, heads))
+    store, out = parameters.store or str(parameters.out / "store"), parameters.out
+    with Run(store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
+        written = score_videos(run, parameters)
         run.print_summary()
         print_table("Predictions", ["file"], [[path] for path in written])
         print_line(f"{len(written)} files in {out}")

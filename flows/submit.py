@@ -1,39 +1,19 @@
 """Flow ``submit``: outputs of a head to the organisers' submission files, stage 10."""
 
-from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import Field, validate_call
-
-from data_contracts.challenge.editions import EditionName, rows_by
+from data_contracts.challenge.editions import rows_by
 from data_contracts.errors import InputError, printable
 from data_contracts.files.locations import Location, forget_listings, reading_inputs
 from data_contracts.store.bundles import Bundle, find_bundle, list_bundles, require_bundle
-from data_contracts.vocabulary import TaskName
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run, SomeFailedError
-from flows.parameters import DaskAddress, StoreUrl, TestList, Workers
+from flows.options import takes
+from flows.parameters import SubmitParameters
 from tasks.fit import predict_outputs
 from tasks.fit.subject_features import find_features
 from tasks.results import write_submission
 
 
-@dataclass(frozen=True)
-class SubmitRequest:
-    """Which head's decisions to write for which test list.
-
-    ``head`` may be the beginning of a name; None takes the only head of the task. ``postprocessing`` likewise, None
-    takes the one tuned last for that head. ``edition`` is told by the list if None.
-    """
-
-    task: TaskName
-    test_list: Location
-    head: str | None = None
-    postprocessing: str | None = None
-    edition: EditionName | None = None
-
-
-def write_submissions(run: Run, requests: list[SubmitRequest]) -> list[Bundle]:
+def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle]:
     """Predict what is missing, and write one submission per request.
 
     Raises:
@@ -70,7 +50,7 @@ def _check_list(path: Location) -> None:
             raise InputError(f"{path}: expected the organisers' test list, found no file there")
 
 
-def _head(run: Run, request: SubmitRequest) -> Bundle:
+def _head(run: Run, request: SubmitParameters) -> Bundle:
     if request.head:
         head = require_bundle(run.store, "heads", request.head)
         if head.details["task"] != request.task:
@@ -79,7 +59,7 @@ def _head(run: Run, request: SubmitRequest) -> Bundle:
     return require_bundle(run.store, "heads", f"{request.task}-")
 
 
-def _postprocessing(run: Run, request: SubmitRequest, head: Bundle) -> Bundle:
+def _postprocessing(run: Run, request: SubmitParameters, head: Bundle) -> Bundle:
     if request.postprocessing:
         return require_bundle(run.store, "postprocessing", request.postprocessing)
     rules = [b for b in list_bundles(run.store, "postprocessing") if b.details["head"] == head.name]
@@ -120,22 +100,11 @@ def raise_for_faults(bundles: list[Bundle]) -> None:
             raise SomeFailedError(printable(f"{bundle.name}: {write_submission.told_checks(bundle)}"))
 
 
-@validate_call
-def submit(
-    task: Annotated[TaskName, Field(description="Whose submission: expressions, valence and arousal, units, or all")],
-    store: StoreUrl,
-    test_list: TestList,
-    head: Annotated[str | None, Field(description="Name of the head, or its beginning; none: the only one")] = None,
-    postprocessing: Annotated[
-        str | None, Field(description="Name of the post-processing, or its beginning; none: the one of the head")
-    ] = None,
-    edition: Annotated[EditionName | None, Field(description="Whose file formats; none: the list tells")] = None,
-    dask_address: DaskAddress = None,
-    workers: Workers = None,
-) -> str:
+@takes(SubmitParameters)
+def submit(parameters: SubmitParameters) -> str:
     """Write the submission of one task; returns where its zip lies."""
-    with Run(store, dask_address=dask_address, workers=workers) as run:
-        bundles = write_submissions(run, [SubmitRequest(task, test_list, head, postprocessing, edition)])
+    with Run(parameters.store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
+        bundles = write_submissions(run, [parameters])
         run.print_summary()
         print_submissions(run, bundles)
         run.raise_for_failures()

@@ -9,9 +9,8 @@ from typing import Literal, get_args
 
 from data_contracts.errors import InputError
 from data_contracts.files.locations import Location
-from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, TaskName
+from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, EditionName, TaskName
 
-EditionName = Literal["abaw3", "abaw4", "abaw5", "abaw6", "abaw7", "abaw8"]
 RowsBy = Literal["subject", "frame"]
 EDITIONS: tuple[EditionName, ...] = get_args(EditionName)
 

@@ -15,7 +15,7 @@ from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.video.frames import read_segment
-from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED
+from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED, SEGMENT_FRAMES
 from models.faces.crops import crop_face, encode_jpeg, shrink_to
 from models.faces.detection import Detections, DetectorParams, detector_weights_digest
 from models.faces.following import first_of_group
@@ -25,7 +25,6 @@ from tasks.units import Product, Unit
 from tasks.worker_models import follow_faces, get_detector
 
 CODE_VERSION = 2
-SEGMENT_FRAMES = 512
 _CHUNK_FRAMES = 8
 # 25 MB of RGB: four frames of 1080p, one of 4K. glibc maps what is above 32 MB anew each time, page by page.
 _CHUNK_PIXELS = 4 * 1920 * 1088

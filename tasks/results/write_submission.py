@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_contracts.challenge.editions import EditionName, check_edition, edition_of_list
+from data_contracts.challenge.editions import check_edition, edition_of_list
 from data_contracts.challenge.submission_files import format_frames_file, format_rows, format_subject_file, zip_bytes
 from data_contracts.challenge.test_lists import TestList, read_test_list
 from data_contracts.challenge.verification import verify_submission
@@ -20,7 +20,7 @@ from data_contracts.files.locations import Location, location
 from data_contracts.store.bundles import Bundle, read_file, require_bundle
 from data_contracts.store.fingerprint import digest_of_file, fingerprint, variant_name
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName, video_of_subject
+from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, EditionName, TaskName, video_of_subject
 from models.decisions.postprocessing import PostProcessing
 from tasks.extract.index_videos import ready_videos
 from tasks.fit.predict_outputs import read_outputs
