@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from models.decisions.smoothing import Direction, Method, interpolate_missing, smooth
+from models.decisions.smoothing import Direction, get_smoother, interpolate_missing, smooth
 from models.heads.recipes import BRANCHES, Branch
 
 _TINY = 1e-7
@@ -16,17 +16,18 @@ class BranchRule:
     """What is done to one branch after interpolation.
 
     Attributes:
-        method, half_width_frames: smoothing.
+        method, half_width_frames: smoothing; the method is a name in ``smoothing.SMOOTHERS``.
         class_bias: eight values added to log-probabilities of expressions before the largest is taken.
         thresholds: twelve values; an action unit is decided for from its threshold on.
     """
 
-    method: Method = "none"
+    method: str = "none"
     half_width_frames: int = 0
     class_bias: tuple[float, ...] = (0.0,) * 8
     thresholds: tuple[float, ...] = (0.5,) * 12
 
     def __post_init__(self) -> None:
+        get_smoother(self.method)
         if len(self.class_bias) != 8 or len(self.thresholds) != 12 or self.half_width_frames < 0:
             raise ValueError(f"expected 8 biases, 12 thresholds and a half width of at least 0, got {self}")
 

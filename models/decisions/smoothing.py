@@ -1,28 +1,48 @@
-"""Time: filling frames without a face, and smoothing over windows. One subject at a time, frames in order."""
+"""Interpolation of frames without a face, and smoothing over time windows. One subject at a time, frames in order."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 Direction = Literal["linear", "published"]
-Method = Literal["none", "mean", "median", "gaussian"]
-# A Gaussian window reaches two standard deviations to each side.
+# A Gaussian window extends over two standard deviations on each side.
 GAUSSIAN_REACH = 2.0
-# Wider Gaussians are multiplied in the frequency domain, in pieces: there the width costs next to nothing.
-_DIRECT_HALF_WIDTH = 50
+# Convolve wider Gaussians in the frequency domain, where the width hardly matters.
+_DIRECT_HALF_WIDTH_FRAMES = 50
+
+
+@dataclass(frozen=True)
+class Smoother:
+    """One method of smoothing.
+
+    Attributes:
+        apply: (values float32 [T, K] without NaN, half width in frames, at least 1) -> float32 [T, K]. T is at least 2
+            and may be less than the window; windows are cut at the ends, not padded.
+        searched_half_widths_frames: the half widths that the tuning setting ``default`` tries.
+    """
+
+    apply: Callable[[np.ndarray, int], np.ndarray]
+    searched_half_widths_frames: tuple[int, ...]
 
 
 def interpolate_missing(values: np.ndarray, present: np.ndarray, *, direction: Direction = "linear") -> np.ndarray:
-    """Values [T, K] with a value in every frame; edges take the nearest frame that has one.
+    """Fill the frames that are not present. Frames before the first and after the last present one copy that one.
 
-    ``linear`` interpolates between the neighbours (Savchenko 2022, section 2). ``published`` is what the authors' ABAW3
-    notebook does instead: it gives each neighbour the other one's weight, so that every gap is filled backwards.
+    ``linear`` interpolates between the neighbours (Savchenko 2022, section 2). ``published`` reproduces the authors'
+    ABAW3 notebook, which swaps the weights of the two neighbours, so that every gap is filled backwards.
+
+    Args:
+        values: [T, K].
+        present: bool [T].
+        direction: which of the two.
 
     Returns:
         float32 [T, K]; NaN throughout if no frame is present.
 
     Raises:
-        ValueError: shapes do not match.
+        ValueError: the shapes do not match.
     """
     if present.shape != values.shape[:1]:
         raise ValueError(f"expected one flag for each of {len(values)} frames, got {present.shape}")
@@ -43,61 +63,97 @@ def interpolate_missing(values: np.ndarray, present: np.ndarray, *, direction: D
     return filled
 
 
-def smooth(values: np.ndarray, *, method: Method, half_width_frames: int = 0) -> np.ndarray:
-    """Values [T, K] smoothed over windows of 2 * half_width + 1 frames, cut at the ends (not padded), float32.
+def smooth(values: np.ndarray, *, method: str, half_width_frames: int = 0) -> np.ndarray:
+    """Smooth values [T, K] over windows of 2 * half_width + 1 frames that are cut at the ends; returns float32.
 
-    ``mean`` and ``median`` as published (half widths 2 and 7; Savchenko 2022, table 5). ``gaussian`` weights the
-    window by exp(-d^2 / (2 s^2)) with s = half_width / 2, renormalised where the window is cut.
-
-    Frames must be filled before; a subject without any (NaN throughout) stays as it is.
+    ``method`` is a name in ``SMOOTHERS``. Interpolate missing frames first. A subject without any face (NaN throughout)
+    is returned unchanged.
 
     Raises:
-        ValueError: a negative half width, an unknown method, or NaN in some frames only.
+        ValueError: the half width is negative, the method is unknown, or some values are NaN.
     """
+    smoother = get_smoother(method)
     if half_width_frames < 0:
         raise ValueError(f"half_width_frames: expected at least 0, got {half_width_frames}")
     values = np.asarray(values, np.float32)
-    if method == "none" or half_width_frames == 0 or len(values) < 2 or np.isnan(values).all():
+    is_missing = np.isnan(values)
+    if half_width_frames == 0 or len(values) < 2 or is_missing.all():
         return values.copy()
-    if method == "mean":
-        return _mean(values, half_width_frames)
-    if method == "median":
-        # Compiled: half a second to import.
-        from models.decisions.running_median import running_median
-
-        return running_median(values, half_width_frames)
-    if method == "gaussian":
-        return _gaussian(values, half_width_frames)
-    raise ValueError(f"method: expected none, mean, median or gaussian, got {method!r}")
+    if is_missing.any():
+        raise ValueError("smooth: expected a value in every frame, got NaN in some; interpolate missing frames first")
+    return smoother.apply(values, half_width_frames)
 
 
-def _mean(values: np.ndarray, half_width: int) -> np.ndarray:
-    """Differences of running sums in float64: the width costs nothing."""
-    count, half_width = len(values), min(half_width, len(values))
+def get_smoother(name: str) -> Smoother:
+    """Return the smoother of that name.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in SMOOTHERS:
+        raise ValueError(f"smoothing method: expected one of {', '.join(SMOOTHERS)}, got {name!r}")
+    return SMOOTHERS[name]
+
+
+def _unchanged(values: np.ndarray, half_width_frames: int) -> np.ndarray:
+    return values.copy()
+
+
+def running_mean(values: np.ndarray, half_width_frames: int) -> np.ndarray:
+    """Mean of each window, from differences of float64 running sums: the width does not matter for the speed."""
+    count, half_width = len(values), min(half_width_frames, len(values))
     sums = np.zeros((count + 1, values.shape[1]))
     np.cumsum(values, axis=0, dtype=np.float64, out=sums[1:])
-    at = np.arange(count)
-    start, end = np.maximum(at - half_width, 0), np.minimum(at + half_width + 1, count)
+    frame = np.arange(count)
+    start, end = np.maximum(frame - half_width, 0), np.minimum(frame + half_width + 1, count)
     result = np.empty(values.shape)
     inner = slice(half_width, max(count - half_width, half_width))
     np.subtract(sums[2 * half_width + 1 :], sums[: max(count - 2 * half_width, 0)], out=result[inner])
-    edges = np.concatenate([at[: inner.start], at[inner.stop :]])
+    edges = np.concatenate([frame[: inner.start], frame[inner.stop :]])
     result[edges] = sums[end[edges]] - sums[start[edges]]
     result /= (end - start)[:, None]
     return result.astype(np.float32)
 
 
-def _gaussian(values: np.ndarray, half_width: int) -> np.ndarray:
-    # Only where a Gaussian was chosen: these take a second to import.
+def running_median(values: np.ndarray, half_width_frames: int) -> np.ndarray:
+    """Median of each window; an even number of values (at the ends only) averages the two middle ones."""
+    # scipy.ndimage takes a while to import; commands that do not smooth skip it.
+    from scipy.ndimage import median_filter
+
+    count, size = len(values), 2 * half_width_frames + 1
+    result = np.empty_like(values)
+    if count >= size:
+        for column in range(values.shape[1]):  # one-dimensional filters are much faster than one over [size, 1]
+            result[:, column] = median_filter(values[:, column], size=size)
+    # The filter pads at the ends, so compute the cut windows separately.
+    cut = min(half_width_frames, count)
+    for frame in {*range(cut), *range(count - cut, count)}:
+        window = values[max(frame - half_width_frames, 0) : frame + half_width_frames + 1]
+        result[frame] = np.median(window, axis=0)
+    return result
+
+
+def gaussian(values: np.ndarray, half_width_frames: int) -> np.ndarray:
+    """Window weighted by exp(-d^2 / (2 s^2)), s = half_width / 2; the weights of a cut window are renormalised."""
     from scipy.ndimage import correlate1d
     from scipy.signal import oaconvolve
 
-    sigma = half_width / GAUSSIAN_REACH
-    kernel = np.exp(-0.5 * (np.arange(-half_width, half_width + 1) / sigma) ** 2)
+    sigma = half_width_frames / GAUSSIAN_REACH
+    kernel = np.exp(-0.5 * (np.arange(-half_width_frames, half_width_frames + 1) / sigma) ** 2)
     weights = correlate1d(np.ones(len(values)), kernel, mode="constant")
-    if half_width <= _DIRECT_HALF_WIDTH:
+    if half_width_frames <= _DIRECT_HALF_WIDTH_FRAMES:
         sums = correlate1d(values.astype(np.float64), kernel, axis=0, mode="constant")
     else:
         sums = oaconvolve(values.astype(np.float64), kernel[:, None], mode="full", axes=0)
-        sums = sums[half_width : half_width + len(values)]
+        sums = sums[half_width_frames : half_width_frames + len(values)]
     return (sums / weights[:, None]).astype(np.float32)
+
+
+# To add a smoother, write a function and add a line here: post-processing, tuning and reports use it by its name.
+# Mean and median are published with half widths of 2 and 7 frames (Savchenko 2022, table 5).
+SMOOTHERS: dict[str, Smoother] = {
+    "none": Smoother(_unchanged, (0,)),
+    "mean": Smoother(running_mean, (2, 5, 7, 15, 25, 50, 100)),
+    "median": Smoother(running_median, (2, 7, 15)),
+    "gaussian": Smoother(gaussian, (7, 15, 50)),
+}

@@ -3,12 +3,11 @@
 import numba
 import numpy as np
 
-from models.decisions.radix_sort import bits_of_key, rising_key, sort_keys
-
 # float64 as numpy.arange gives it (0.30000000000000004): the published grid (Savchenko 2022, section 3.2) as it ran.
 GRID = np.arange(0.1, 1.0, 0.1)
 WITHOUT_POSITIVES = 0.5
 _BLOCK_ROWS = 512
+_SIGN = np.uint32(1 << 31)
 
 
 def grid_thresholds(labels: np.ndarray, probabilities: np.ndarray, *, grid: np.ndarray = GRID) -> np.ndarray:
@@ -33,11 +32,26 @@ def optimal_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndar
     The threshold lies halfway between the last accepted and the first rejected probability, so that it does not hang
     on one row's rounding; of equal optima the highest. It is the optimum on these rows: optimistic for any others.
     """
-    labels, probabilities = _arrays(labels, probabilities)
-    # Adding 0 makes -0.0 the same value as 0.0 in its bits too.
-    found, cuts = _best_cuts(labels, (probabilities + np.float32(0)).view(np.uint32), np.isnan(probabilities))
-    accepted, rejected = cuts.view(np.float32).astype(np.float64).T
-    return np.where(found, (accepted + rejected) / 2, WITHOUT_POSITIVES)
+    thresholds = np.full(labels.shape[1], WITHOUT_POSITIVES)
+    for unit, (label, probability) in enumerate(zip(*map(np.transpose, _arrays(labels, probabilities)), strict=True)):
+        positives, usable = np.count_nonzero(label == 1), (label >= 0) & ~np.isnan(probability)
+        if positives and usable.any():
+            # With the label as the last bit of the key, one sort orders probability and label together.
+            keys = _to_sort_keys(probability[usable]) << np.uint64(1) | (label[usable] == 1)
+            cut = _best_cut(np.sort(keys), positives)
+            thresholds[unit] = _from_sort_keys(np.array(cut, np.uint64)).astype(np.float64).mean()
+    return thresholds
+
+
+def _to_sort_keys(values: np.ndarray) -> np.ndarray:
+    """Map float32 [n] without NaN to uint64 [n] below 2^32 in the same order; -0.0 equals 0.0."""
+    bits = (values + np.float32(0)).view(np.uint32)  # adding 0 turns -0.0 into 0.0
+    return np.where(bits & _SIGN, ~bits, bits | _SIGN).astype(np.uint64)
+
+
+def _from_sort_keys(keys: np.ndarray) -> np.ndarray:
+    bits = keys.astype(np.uint32)
+    return np.where(bits & _SIGN, bits & ~_SIGN, ~bits).view(np.float32)
 
 
 def _arrays(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,34 +83,11 @@ def _count_between(labels: np.ndarray, probabilities: np.ndarray, grid: np.ndarr
 
 
 @numba.njit(cache=True, nogil=True)
-def _best_cuts(labels: np.ndarray, bits: np.ndarray, absent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per unit whether there is a positive, bool [k], and the bits of the last accepted and the first rejected value.
+def _best_cut(keys: np.ndarray, positives: int) -> tuple[np.uint64, np.uint64]:
+    """Return the last accepted and the first rejected value of the best cut; cuts are possible where values change.
 
-    With the label as the last bit of the key, one sort orders probability and label together.
+    ``keys``: ascending, twice the sort key of the value plus 1 for a positive row.
     """
-    count, units = labels.shape
-    found, cuts = np.zeros(units, np.bool_), np.zeros((units, 2), np.uint32)
-    keys, other = np.empty(count, np.uint64), np.empty(count, np.uint64)
-    for unit in range(units):
-        size, positives = 0, 0
-        for row in range(count):
-            if labels[row, unit] >= 0:
-                positive = labels[row, unit] == 1
-                positives += positive
-                if not absent[row, unit]:
-                    keys[size] = np.uint64(rising_key(bits[row, unit])) << np.uint64(1) | np.uint64(positive)
-                    size += 1
-        if positives == 0 or size == 0:
-            continue
-        found[unit] = True
-        accepted, rejected = _best_of_sorted(sort_keys(keys[:size], other[:size], 0), positives)
-        cuts[unit, 0], cuts[unit, 1] = bits_of_key(np.uint32(accepted)), bits_of_key(np.uint32(rejected))
-    return found, cuts
-
-
-@numba.njit(cache=True, nogil=True)
-def _best_of_sorted(keys: np.ndarray, positives: int) -> tuple[np.uint64, np.uint64]:
-    """The values on both sides of the best cut; a cut only lies where the value changes."""
     best, accepted, rejected, hits = -1.0, np.uint64(0), np.uint64(0), 0
     for place in range(len(keys) - 1, -1, -1):
         value = keys[place] >> np.uint64(1)

@@ -7,25 +7,31 @@ from typing import Literal
 import numpy as np
 
 from models.decisions.postprocessing import BranchRule, PostProcessing, untuned_postprocessing
-from models.decisions.smoothing import Direction, Method, interpolate_missing, smooth
+from models.decisions.smoothing import SMOOTHERS, Direction, interpolate_missing, smooth
 from models.decisions.thresholds import grid_thresholds, optimal_thresholds
 from models.heads.metrics import MAIN_FIGURE, macro_f1, score_branch, score_branches
 from models.heads.recipes import BRANCHES, Branch
 
 Setting = Literal["paper", "default"]
-Smoothing = tuple[Method, int]
+Smoothing = tuple[str, int]
 
-_SEARCH: tuple[Smoothing, ...] = (
-    ("none", 0),
-    *(("mean", half_width) for half_width in (2, 5, 7, 15, 25, 50, 100)),
-    *(("median", half_width) for half_width in (2, 7, 15)),
-    *(("gaussian", half_width) for half_width in (7, 15, 50)),
-)
 # The best of the published validation results (Savchenko 2022, table 5); the multi-task entry is not smoothed.
 _PAPER_SMOOTHING: dict[Branch, Smoothing] = {"expr": ("mean", 7), "va": ("mean", 7), "au": ("median", 7)}
+# The code version of the stage covers these smoothers; tuning with others needs a fingerprint of its own.
+_FIRST_SMOOTHERS = ("none", "mean", "median", "gaussian")
 _BIAS_STEPS = np.arange(-1.0, 1.01, 0.25)
 _BIAS_ROUNDS = 2
 _LEAST_GAIN = 1e-6
+
+
+def searched_smoothings() -> list[Smoothing]:
+    """List what the setting ``default`` tries: every registered smoother with its half widths, in order."""
+    return [(name, width) for name, smoother in SMOOTHERS.items() for width in smoother.searched_half_widths_frames]
+
+
+def added_smoothings(setting: Setting) -> list[Smoothing]:
+    """List the smoothings that the setting tries because a smoother was added to the registry; for fingerprints."""
+    return [s for s in searched_smoothings() if s[0] not in _FIRST_SMOOTHERS] if setting == "default" else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +126,7 @@ class _Candidates:
     def __init__(self, subjects: Sequence[SubjectOutputs], task: str, branch: Branch, setting: Setting) -> None:
         self._branch, self._setting = branch, setting
         published: Smoothing = ("none", 0) if task == "mtl" else _PAPER_SMOOTHING[branch]
-        self._search = _SEARCH if setting == "default" else (published,)
+        self._search = searched_smoothings() if setting == "default" else [published]
         self._labels = [s.labels[branch] for s in subjects]
         wanted = dict.fromkeys((("none", 0), *self._search))
         self._smoothed: dict[Smoothing, list[np.ndarray]] = {choice: [] for choice in wanted}

@@ -7,7 +7,7 @@ from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TaskName
-from models.decisions.tuning import Setting, SubjectOutputs, tune_postprocessing
+from models.decisions.tuning import Setting, SubjectOutputs, added_smoothings, tune_postprocessing
 from tasks.fit.import_labels import labels_key
 from tasks.fit.predict_outputs import read_outputs
 from tasks.fit.subject_features import label_arrays
@@ -26,6 +26,7 @@ def plan_tune_postprocessing(store: Store, *, head: Bundle, source: str, tuning:
         for key, manifest in store.manifests("outputs", head=head.name, source=source).items()
         if key.value("subject") in subjects
     ]
+    added = added_smoothings(tuning)
     made_from = fingerprint(
         stage="tune_postprocessing",
         version=CODE_VERSION,
@@ -33,6 +34,7 @@ def plan_tune_postprocessing(store: Store, *, head: Bundle, source: str, tuning:
         labels=labels.identity,
         tuning=tuning,
         folds=folds,
+        **({"smoothings": added} if added else {}),
     )
     arguments = {"head": head.name, "outputs": outputs, "labels": labels, "tuning": tuning, "folds": folds}
     return Job(f"postprocessing/{variant_name(f'{head.name}-{tuning}', made_from)}", made_from, arguments)

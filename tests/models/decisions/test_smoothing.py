@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.decisions.smoothing import interpolate_missing, smooth
+from models.decisions.smoothing import SMOOTHERS, interpolate_missing, smooth
 
 RANDOM = np.random.default_rng(0)
 
@@ -69,8 +69,28 @@ def test_no_smoothing_and_bad_requests():
     assert (smooth(values, method="mean") == values).all()
     with pytest.raises(ValueError, match="at least 0"):
         smooth(values, method="mean", half_width_frames=-1)
-    with pytest.raises(ValueError, match="expected none, mean"):
+    with pytest.raises(ValueError, match="expected one of none, mean"):
         smooth(values, method="box", half_width_frames=2)
+    values[3] = np.nan
+    for method in SMOOTHERS:
+        with pytest.raises(ValueError, match="every frame"):
+            smooth(values, method=method, half_width_frames=2)
+
+
+def medians_of_windows(values, half_width):
+    windows = [values[max(0, t - half_width) : t + half_width + 1] for t in range(len(values))]
+    return np.stack([np.median(window, axis=0) for window in windows])
+
+
+@pytest.mark.parametrize("half_width", [1, 2, 3, 7, 8, 15, 40, 80])
+@pytest.mark.parametrize("count", [2, 3, 4, 9, 31, 100, 2600])
+def test_medians_equal_numpy_exactly(count, half_width):
+    spread = RANDOM.normal(size=(count, 3)).astype("f4")
+    ties = RANDOM.integers(-2, 3, (count, 3)).astype("f4")
+    steps = np.repeat(spread[: (count + 4) // 5], 5, axis=0)[:count]
+    for values in (spread, ties, steps, -np.sort(-spread, axis=0)):
+        got = smooth(values, method="median", half_width_frames=half_width)
+        assert (got == medians_of_windows(values, half_width)).all()
 
 
 @pytest.mark.parametrize("half_width", [50, 51, 120, 500])
