@@ -34,7 +34,7 @@ def optimal_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndar
     """
     thresholds = np.full(labels.shape[1], WITHOUT_POSITIVES)
     for unit, (label, probability) in enumerate(zip(*map(np.transpose, _arrays(labels, probabilities)), strict=True)):
-        positives, usable = np.count_nonzero(label == 1), (label >= 0) & ~np.isnan(probability)
+        positives, usable = int((label == 1).sum()), (label >= 0) & ~np.isnan(probability)
         if positives and usable.any():
             # With the label as the last bit of the key, one sort orders probability and label together.
             keys = _to_sort_keys(probability[usable]) << np.uint64(1) | (label[usable] == 1)
