@@ -1,7 +1,8 @@
 #!/bin/sh
-# Some Dask workers for each GPU of this machine, which take turns on it: each sees only that one and takes one unit at a
-# time. AFFWILD2_WORKERS_PER_GPU says how many (4).
-# Ends, with all of them, when one ends for good: what started it starts it again. Usage: gpu_workers.sh tcp://HOST:8786
+# Start several Dask workers per GPU of this machine. They share the GPU; each sees only that GPU and computes one unit at
+# a time. AFFWILD2_WORKERS_PER_GPU sets their number (default 4).
+# The script ends all workers and exits when one of them ends for good, so that its supervisor restarts it.
+# Usage: gpu_workers.sh tcp://HOST:8786
 set -eu
 scheduler=${1:?usage: gpu_workers.sh tcp://HOST:8786}
 gpus=${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader | tr '\n' ',')}
@@ -18,8 +19,8 @@ for gpu in $(printf %s "$gpus" | tr ',' ' '); do
     port=$((port + 1))
   done
 done
-[ -n "$pids" ] || { echo "gpu_workers.sh: expected a GPU, nvidia-smi names none" >&2; exit 2; }
-# shellcheck disable=SC2086 # a list of numbers
+[ -n "$pids" ] || { echo "gpu_workers.sh: expected at least one GPU, but nvidia-smi lists none" >&2; exit 2; }
+# shellcheck disable=SC2086 # a list of process ids
 while kill -0 $pids 2>/dev/null; do
   sleep 2 &
   wait $!
