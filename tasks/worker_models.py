@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.engines.devices import default_device, default_engine, wait_asleep
+from models.engines.devices import block_while_waiting_for_gpu, default_device, default_engine
 from models.engines.precision import Precision
 from models.faces.detection import DetectorParams
 from models.faces.following import FaceFollower, SearchingDetector
@@ -42,7 +42,7 @@ def _detector(params: DetectorParams, owner: int) -> "FaceDetector | CpuFaceDete
         return CpuFaceDetector(params)
     from models.faces.mtcnn import FaceDetector
 
-    wait_asleep()
+    block_while_waiting_for_gpu()
     return FaceDetector(params, device=default_device())
 
 
@@ -59,7 +59,7 @@ def _backbone(
     if default_device() == "cuda":
         from models.backbones.gpu import GpuBackbone
 
-        wait_asleep()
+        block_while_waiting_for_gpu()
         return GpuBackbone(name, weights=path, precision=precision)
     from models.backbones.network import load_backbone
 

@@ -1,13 +1,15 @@
-"""Backbones for GPUs: the networks of ``backbones``, compiled, with resizing and normalisation on the device.
+"""Backbones for GPUs: the networks of ``network``, compiled, with resizing and normalisation on the device.
 
-Half precision is float16 here: as fast as bfloat16 and eight times as fine, so that no layer must stay exact. Batch
-normalisation is folded into the convolutions before it, the layout is channels-last, and all that is done for a batch
-is one captured graph. Batches are of one size, so a picture's features do not depend on the others with it.
+Half precision is float16 here: it is as fast as bfloat16 and eight times as precise, so that no layer has to stay in
+float32. Batch normalisation is folded into the preceding convolutions, the layout is channels-last, and all work on a
+batch is one CUDA graph. Batches have one size, so the features of an image do not depend on the others in its batch.
 """
 
 import contextlib
 import copy
+import functools
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,39 +22,48 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.backbones.captured_graph import CapturedGraph
-from models.backbones.gpu_resize import LARGEST_PX, DeviceResize
-from models.backbones.network import channel_constants, load_backbone, normalise_by, run_early_layers, run_late_layers
+from models.backbones.network import (
+    channel_constants,
+    has_known_layers,
+    load_backbone,
+    normalise_by,
+    run_early_layers,
+    run_late_layers,
+)
 from models.backbones.weights import resize_to_square
 from models.engines.batch_size import BatchSize
 from models.engines.precision import Precision
 
 logger = logging.getLogger(__name__)
 _BATCH = 256
+_WARM_UP_CALLS = 3
+MAX_SIDE_PX = 320
+# Pillow's precision of resampling coefficients.
+_COEFFICIENT_BITS = 22
 
 
 class GpuBackbone:
-    """A network ready to look at faces; an object serves one thread at a time."""
+    """A network with its weights; see ``registry.FeatureExtractor``. One object serves one thread at a time."""
 
     def __init__(
         self, name: str, *, weights: Path | None = None, device: str = "cuda", precision: Precision = "bfloat16"
     ) -> None:
-        """``weights``: a safetensors file instead of the bundled ones; ``precision``: half is float16 here.
+        """``weights``: a safetensors file to use instead of the bundled one; ``precision``: bfloat16 means float16.
 
         Raises:
-            ValueError: unknown name, no weights to be had, or a file that does not fit.
+            ValueError: unknown name, no weights available, or a file that does not fit.
         """
         plain = load_backbone(name, weights=weights, device=device)
         self.spec, self.weights_digest, self._device = plain.spec, plain.weights_digest, plain.device
-        self._type = torch.float32 if precision == "float32" else torch.float16
-        self.engine = f"torch on {device}, {str(self._type).removeprefix('torch.')}"
-        self._network = folded(plain.network).to(self._type).to(memory_format=torch.channels_last)
+        self._dtype = torch.float32 if precision == "float32" else torch.float16
+        self.engine = f"torch on {device}, {str(self._dtype).removeprefix('torch.')}"
+        self._network = fold_batch_norms(plain.network).to(self._dtype).to(memory_format=torch.channels_last)
         self._constants = channel_constants(self.spec, self._device)
         self._resizer = DeviceResize(self.spec.input_px, device=self._device)
-        self._batch = BatchSize(_BATCH, filled_up=True)
+        self._batch = BatchSize(_BATCH, is_padded=True)
         self._graph: tuple[int, CapturedGraph] | None = None
-        shape = (_BATCH, LARGEST_PX, LARGEST_PX, 3)
-        self._places = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        shape = (_BATCH, MAX_SIDE_PX, MAX_SIDE_PX, 3)
+        self._slots = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -61,70 +72,72 @@ class GpuBackbone:
 
     @torch.inference_mode()
     def extract(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings float32 [n, D] and logits float32 [n, C] of RGB uint8 pictures [h, w, 3].
+        """Return embeddings float32 [n, D] and logits float32 [n, C] of RGB uint8 images [h, w, 3].
 
         Raises:
-            FloatingPointError: the network gives values that are not finite.
-            MemoryError: the GPU has not enough memory for one picture.
+            FloatingPointError: the network returns values that are not finite.
+            MemoryError: the GPU has too little memory for one image.
         """
         embeddings = np.empty((len(images), self.spec.embedding_size), np.float32)
         logits = np.empty((len(images), len(self.class_names)), np.float32)
-        # TF32, which a GPU would take for float32, is neither of the two precisions.
+        # By default a GPU computes float32 in TF32, which is neither of the two precisions.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            for block, (found, scores) in self._batch.blocks(len(images), lambda block: self._run_block(images[block])):
-                embeddings[block], logits[block] = found, scores
+            for batch, outputs in self._batch.run_batches(len(images), lambda batch: self._run_batch(images[batch])):
+                embeddings[batch], logits[batch] = outputs
         if not (np.isfinite(embeddings).all() and np.isfinite(logits).all()):
             raise FloatingPointError(
                 f"backbone {self.spec.name}: expected finite features, got NaN or infinity in {self.engine}"
             )
         return embeddings, logits
 
-    def _run_block(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def _run_batch(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         size = self.spec.input_px
-        # Crops of the store are smaller; what is not is made small here.
-        fitting = [image if max(image.shape) <= LARGEST_PX else resize_to_square(image, size) for image in images]
-        places = self._places[: self._batch.size]
-        layout = torch.from_numpy(self._resizer.pack(fitting, places.numpy()))
+        # Crops in the store are never larger than a slot; others are resized here.
+        fitting = [image if max(image.shape) <= MAX_SIDE_PX else resize_to_square(image, size) for image in images]
+        slots = self._slots[: self._batch.size]
+        layout = torch.from_numpy(self._resizer.pack(fitting, slots.numpy()))
         if self._graph is None or self._graph[0] != self._batch.size:
             self._graph = None
-            examples = places.to(self._device), layout.to(self._device)
-            self._graph = self._batch.size, CapturedGraph(compiled(self.run_squeezed, *examples), *examples)
-        found, scores = self._graph[1](places, layout)
-        return found[: len(images)].cpu().numpy(), scores[: len(images)].cpu().numpy()
+            examples = slots.to(self._device), layout.to(self._device)
+            self._graph = self._batch.size, CapturedGraph(compile_for_gpu(self.run_packed, *examples), *examples)
+        embeddings, logits = self._graph[1](slots, layout)
+        return embeddings[: len(images)].cpu().numpy(), logits[: len(images)].cpu().numpy()
 
-    def run_squeezed(self, places: Tensor, layout: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings and logits, float32, of pictures as ``DeviceResize.pack`` leaves them, on the device."""
-        squares = self._resizer.resize(places, layout)
-        pixels = normalise_by(squares, self._constants, grey=self.spec.channel_order == "grey").to(self._type)
+    def run_packed(self, slots: Tensor, layout: Tensor) -> tuple[Tensor, Tensor]:
+        """Return embeddings and logits, float32, of images packed by ``DeviceResize.pack``, on the device."""
+        squares = self._resizer.resize(slots, layout)
+        pixels = normalise_by(squares, self._constants, is_grey=self.spec.channel_order == "grey").to(self._dtype)
         early = run_early_layers(self._network, pixels.contiguous(memory_format=torch.channels_last))
         embeddings, logits = run_late_layers(self._network, early)
         return embeddings.float(), logits.float()
 
 
-def compiled(function: Callable[..., tuple[Tensor, ...]], *examples: Tensor) -> Callable[..., tuple[Tensor, ...]]:
-    """The function with its small steps fused for a GPU; as it is on processors, and where there is no C compiler.
+def compile_for_gpu(
+    function: Callable[..., tuple[Tensor, ...]], *examples: Tensor
+) -> Callable[..., tuple[Tensor, ...]]:
+    """Return the function compiled by torch; unchanged on processors and where there is no C compiler.
 
     Raises:
-        torch.cuda.OutOfMemoryError: what it needs for these examples does not fit.
+        torch.cuda.OutOfMemoryError: the GPU has too little memory for these examples.
     """
     if examples[0].device.type != "cuda":
         return function
-    fused = torch.compile(function, dynamic=False)
+    compiled = torch.compile(function, dynamic=False)
     try:
-        with _one_of_many_compiles():
-            fused(*examples)
+        with _first_process_compiles():
+            compiled(*examples)
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:
         cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         logger.warning("the network runs uncompiled, at a third of the speed (is a C compiler installed?): %s", cause)
         return function
-    return fused
+    return compiled
 
 
 @contextlib.contextmanager
-def _one_of_many_compiles() -> Iterator[None]:
-    """Of the processes that begin at once, one compiles; the others wait, and find what it kept."""
+def _first_process_compiles() -> Iterator[None]:
+    """Let one of several starting processes compile first; the others wait and then find its compiled code cached."""
     lock = FileLock(Path(tempfile.gettempdir(), f"affwild2-compiles-{os.getuid()}.lock"))
     try:
         lock.acquire(blocking=False)
@@ -137,14 +150,134 @@ def _one_of_many_compiles() -> Iterator[None]:
         lock.release()
 
 
-def folded(network: nn.Module) -> Any:
-    """A copy of a network in evaluation mode whose normalisations are part of the convolutions before them."""
+class CapturedGraph:
+    """A function of tensors as a CUDA graph, recorded once and replayed: no kernel launch waits for Python.
+
+    The shapes of the inputs are fixed. On a processor the function is called directly.
+    """
+
+    def __init__(self, function: Callable[..., tuple[Tensor, ...]], *examples: Tensor) -> None:
+        """``examples``: inputs with the shapes and types of all later calls. The function must not synchronise.
+
+        Raises:
+            torch.cuda.OutOfMemoryError: the GPU has too little memory for the graph.
+        """
+        self._function, self._graph = function, None
+        if examples[0].device.type != "cuda":
+            return
+        self._inputs = [example.clone() for example in examples]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP_CALLS):
+                function(*self._inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._outputs = function(*self._inputs)
+        self._graph = graph
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the function's outputs, which are valid until the next call."""
+        if self._graph is None:
+            return self._function(*inputs)
+        for captured, value in zip(self._inputs, inputs, strict=True):
+            captured.copy_(value, non_blocking=True)
+        self._graph.replay()
+        return self._outputs
+
+
+def fold_batch_norms(network: nn.Module) -> Any:
+    """Copy a network in evaluation mode and fold batch normalisation into the preceding convolutions.
+
+    Networks of an unknown architecture are copied unchanged: the order of their layers is not known.
+    """
     network = copy.deepcopy(network)
+    if not has_known_layers(network):
+        return network
     for parent in list(network.modules()):
-        before: tuple[str, nn.Module | None] = ("", None)
+        previous: tuple[str, nn.Module | None] = ("", None)
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d) and isinstance(before[1], nn.Conv2d):
-                setattr(parent, before[0], fuse_conv_bn_eval(before[1], child))
+            if isinstance(child, nn.BatchNorm2d) and isinstance(previous[1], nn.Conv2d):
+                setattr(parent, previous[0], fuse_conv_bn_eval(previous[1], child))
                 setattr(parent, name, getattr(child, "act", nn.Identity()))
-            before = (name, child)
+            previous = (name, child)
     return network
+
+
+@functools.cache
+def _taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each of ``size`` output pixels, the first input pixel [size] and coefficients int32 [size, taps]."""
+    scale = length / size
+    support = max(scale, 1.0)
+    first = np.zeros(size, np.int64)
+    coefficients = np.zeros((size, math.ceil(support) * 2 + 1), np.int32)
+    for output in range(size):
+        centre = (output + 0.5) * scale
+        start = max(int(centre - support + 0.5), 0)
+        end = min(int(centre + support + 0.5), length)
+        weights = [max(0.0, 1.0 - abs((x - centre + 0.5) / support)) for x in range(start, end)]
+        total = sum(weights)
+        first[output] = start
+        coefficients[output, : end - start] = [int(0.5 + w / total * (1 << _COEFFICIENT_BITS)) for w in weights]
+    return first, coefficients
+
+
+@functools.cache
+def _tap_tables(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Stack ``_taps`` of every length up to ``MAX_SIDE_PX``: int64 [lengths, size], int32 [lengths, size, taps]."""
+    tables = [_taps(max(length, 1), size) for length in range(MAX_SIDE_PX + 1)]
+    most_taps = max(coefficients.shape[1] for _, coefficients in tables)
+    padded = [np.pad(coefficients, ((0, 0), (0, most_taps - coefficients.shape[1]))) for _, coefficients in tables]
+    return np.stack([first for first, _ in tables]), np.stack(padded)
+
+
+class DeviceResize:
+    """Resize images of at most ``MAX_SIDE_PX`` per side to squares on one device, with the same bytes as Pillow.
+
+    Resampling is bilinear with antialiasing. Pillow resizes in two passes, with coefficients rounded to 22 bits and a
+    result rounded to bytes after each pass (its ``Resample.c``). Integer arithmetic is exact, so the bytes are equal.
+    """
+
+    def __init__(self, size_px: int, *, device: torch.device) -> None:
+        self.size_px = size_px
+        first, coefficients = _tap_tables(size_px)
+        self._first = torch.from_numpy(first).to(device)
+        self._coefficients = torch.from_numpy(coefficients).to(device)
+
+    def pack(self, images: Sequence[np.ndarray], slots: np.ndarray) -> np.ndarray:
+        """Copy images [h, w, 3] into ``slots``, uint8 [n, MAX_SIDE_PX, MAX_SIDE_PX, 3]; other pixels stay unchanged.
+
+        Returns:
+            The layout that ``resize`` needs, int64 [n, 3]: height and width of the content of each slot (1 x 1 for an
+            unused slot), and 1 if the image is transposed.
+        """
+        layout = np.tile(np.array([1, 1, 0]), (len(slots), 1))
+        for slot, row, image in zip(slots, layout, images, strict=False):
+            height, width = image.shape[:2]
+            # For these sizes Pillow's first pass is the vertical one (found by comparing every size with Pillow).
+            if height > self.size_px and 2 * width < height + self.size_px:
+                image = image.transpose(1, 0, 2)
+                row[2] = 1
+            row[:2] = image.shape[:2]
+            slot[: image.shape[0], : image.shape[1]] = image
+        return layout
+
+    def resize(self, slots: Tensor, layout: Tensor) -> Tensor:
+        """Return squares uint8 [n, size_px, size_px, 3] of packed images, on the device."""
+        resized_rows = self._resize_axis(slots.transpose(1, 2), layout[:, 1])
+        squares = self._resize_axis(resized_rows.transpose(1, 2), layout[:, 0])
+        is_transposed = layout[:, 2].bool()[:, None, None, None]
+        return torch.where(is_transposed, squares.transpose(1, 2), squares)
+
+    def _resize_axis(self, images: Tensor, lengths: Tensor) -> Tensor:
+        """Resize axis 1 of uint8 [n, length, m, 3] to ``size_px``."""
+        first, coefficients = self._first[lengths], self._coefficients[lengths]
+        last = images.shape[1] - 1
+        row = torch.arange(len(images), device=images.device)[:, None]
+        total = torch.full((), 1 << (_COEFFICIENT_BITS - 1), dtype=torch.int32, device=images.device)
+        for tap in range(coefficients.shape[2]):
+            # Beyond the end of an image the coefficient is 0.
+            values = images[row, (first + tap).clamp(max=last)]
+            total = total + values * coefficients[:, :, tap, None, None]
+        return (total >> _COEFFICIENT_BITS).to(torch.uint8)

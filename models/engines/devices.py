@@ -1,22 +1,24 @@
-"""Which device a network runs on, and which engine runs it: found out without importing torch."""
+"""The device and the engine that run networks, and process-wide settings for each. Nothing here imports torch."""
 
 import ctypes
 import functools
+import sys
 
 from data_contracts.settings import ENGINE, Engine, read_settings
 from models.engines.openvino import has_openvino
 
 _CUDA_LIBRARY = "libcuda.so.1"
-# CU_CTX_SCHED_BLOCKING_SYNC
-_WAIT_ASLEEP = 4
+_CU_CTX_SCHED_BLOCKING_SYNC = 4
+# Parameters of glibc's mallopt.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def has_gpu_driver() -> bool:
-    """Whether this machine has CUDA's driver. Unlike ``default_device`` it does not start it: a fork may follow."""
-    return _driver() is not None
+    """Return whether CUDA's driver is installed, without initialising it: the process may still fork afterwards."""
+    return _load_driver() is not None
 
 
-def _driver() -> ctypes.CDLL | None:
+def _load_driver() -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(_CUDA_LIBRARY)
     except OSError:
@@ -25,30 +27,32 @@ def _driver() -> ctypes.CDLL | None:
 
 @functools.cache
 def default_device() -> str:
-    """``cuda`` where the driver shows this process a GPU, else ``cpu``."""
-    driver = _driver()
+    """Return ``cuda`` if the driver shows this process a GPU, else ``cpu``. Initialises the driver."""
+    driver = _load_driver()
     if driver is None:
         return "cpu"
     count = ctypes.c_int(0)
-    there = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return "cuda" if there and count.value else "cpu"
+    is_counted = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return "cuda" if is_counted and count.value else "cpu"
 
 
-def wait_asleep() -> None:
-    """Let threads of this process sleep while they wait for its GPU; by default they would spin, each on a core.
+def block_while_waiting_for_gpu() -> None:
+    """Let threads of this process sleep while they wait for its GPU; by default each spins on a core.
 
-    To be called before torch uses the GPU.
+    Call this before torch uses the GPU.
     """
-    driver = _driver()
+    driver = _load_driver()
     if driver is not None and default_device() == "cuda":
-        driver.cuDevicePrimaryCtxSetFlags_v2(0, _WAIT_ASLEEP)
+        driver.cuDevicePrimaryCtxSetFlags_v2(0, _CU_CTX_SCHED_BLOCKING_SYNC)
 
 
 def default_engine() -> Engine:
-    """torch on a GPU; on a processor OpenVINO where it is installed. ``AFFWILD2_ENGINE`` says it for processors.
+    """Return ``torch`` on a GPU; on a processor ``openvino`` if it is installed, else ``torch``.
+
+    The variable ``AFFWILD2_ENGINE`` overrides the choice on processors.
 
     Raises:
-        ValueError: the variable names no engine, or one that is not installed.
+        ValueError: the variable names an unknown engine, or one that is not installed.
     """
     wanted = read_settings().engine
     if wanted == "openvino" and not has_openvino():
@@ -56,3 +60,17 @@ def default_engine() -> Engine:
     if default_device() == "cuda" or wanted == "torch" or not has_openvino():
         return "torch"
     return "openvino"
+
+
+def keep_freed_memory() -> None:
+    """Make glibc reuse large freed buffers instead of returning them to the kernel.
+
+    Without this, every batch of a network on a processor pays for fresh, zeroed pages. With another C library this
+    function does nothing.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

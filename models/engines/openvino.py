@@ -1,7 +1,8 @@
-"""Networks that OpenVINO runs on a processor: converted from torch once, kept as files, compiled for one thread.
+"""Networks that OpenVINO runs on a processor: converted from torch once, cached as files, compiled for one thread.
 
-A converted network is found again by the digest of what it was made from, so that a process which finds it needs no
-torch. Where results of one network must not depend on others, each has one thread; work is shared out by processes.
+The cache key of a converted network is a digest of everything that the conversion depends on, so a process that finds
+the file needs no torch. Each network has one thread, so that results do not depend on the number of threads; several
+processes provide the parallelism.
 """
 
 import contextlib
@@ -20,13 +21,13 @@ from models.engines.precision import Precision
 
 logger = logging.getLogger(__name__)
 
-# Raised when a change of our own code makes other networks of the same weights.
+# Increase this when a change of our code converts the same weights to another network.
 _CONVERSION = 1
 _HINTS: dict[Precision, str] = {"bfloat16": "bf16", "float32": "f32"}
 
 
 def has_openvino() -> bool:
-    """Whether OpenVINO is installed, without importing it."""
+    """Return whether OpenVINO is installed, without importing it."""
     return importlib.util.find_spec("openvino") is not None
 
 
@@ -35,56 +36,56 @@ def _core() -> Any:
     import openvino
 
     core = openvino.Core()
-    # Pinned threads of several processes would all sit on the first core.
+    # With pinning, the threads of several processes would all run on the first core.
     core.set_property("CPU", {"ENABLE_CPU_PINNING": False})
     return core
 
 
 def supported_precision(wanted: Precision) -> Precision:
-    """float32 instead of bfloat16 where this processor does not multiply in that."""
+    """Return ``wanted``, or float32 if OpenVINO does not multiply bfloat16 on this processor."""
     has_bfloat16 = "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return wanted if has_bfloat16 else "float32"
 
 
-def converted_network(name: str, digest: str, convert: Callable[[], Any]) -> Any:
-    """The network as OpenVINO's model: from its file if it has been converted before, else by ``convert``.
+def load_or_convert(name: str, digest: str, convert: Callable[[], Any]) -> Any:
+    """Return a network as an OpenVINO model: from the cache if possible, else from ``convert``, which fills the cache.
 
-    ``digest`` (64 hex digits) is of all that the conversion depends on. Of processes that want it at once, one converts
-    and the others wait for its file. A cache that cannot be written to is no error.
+    ``digest`` (64 hex digits) covers everything that the conversion depends on. If several processes need the network
+    at once, one converts it and the others wait. A cache folder that is not writable is not an error.
     """
     import openvino
 
     folder = read_settings().cache_folder / "networks"
     version = openvino.__version__.split("-")[0]
     path = folder / f"{name}-{digest[:16]}-{_CONVERSION}-{version}-{platform.machine()}.xml"
-    found = _kept(path)
-    if found is not None:
-        return found
-    with _alone_at(path):
-        found = _kept(path)
-        if found is not None:
-            return found
+    cached = _read_cached(path)
+    if cached is not None:
+        return cached
+    with _lock_file(path):
+        cached = _read_cached(path)
+        if cached is not None:
+            return cached
         model = convert()
         try:
-            _keep(model, path)
+            _write_cached(model, path)
         except OSError as error:
-            logger.info("%s: the converted network is not kept: %s", path, error.strerror)
+            logger.info("%s: cannot cache the converted network: %s", path, error.strerror)
         return model
 
 
-def _kept(path: Path) -> Any:
+def _read_cached(path: Path) -> Any:
     if not (path.with_suffix(".bin").exists() and path.exists()):
         return None
     try:
         return _core().read_model(str(path))
     except RuntimeError as error:
-        logger.warning("%s: expected a converted network, got: %s; converting anew", path, str(error).strip())
+        logger.warning("%s: expected a converted network, got: %s; converting it again", path, str(error).strip())
         return None
 
 
 @contextlib.contextmanager
-def _alone_at(path: Path) -> Iterator[None]:
-    """Of the processes that make this file, one at a time; as many as like where there can be no lock."""
+def _lock_file(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock for this file, or none if locking is impossible."""
     from filelock import FileLock
 
     lock = FileLock(path.with_suffix(".lock"))
@@ -92,7 +93,7 @@ def _alone_at(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except (OSError, NotImplementedError) as error:
-        # A folder that cannot be written to, or a drive without locks: all convert at once then, and agree.
+        # The folder is not writable or its drive has no locks. Then all processes convert, with equal results.
         logger.debug("%s: no lock: %s", path, error)
     try:
         yield
@@ -100,20 +101,20 @@ def _alone_at(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _keep(model: Any, path: Path) -> None:
-    """Both files in their places, the one that is looked for first placed last."""
+def _write_cached(model: Any, path: Path) -> None:
+    """Write both files of a model, the .xml file last: readers look for it first."""
     import openvino
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as scratch:
-        made = Path(scratch, path.name)
-        openvino.save_model(model, str(made), compress_to_fp16=False)
-        os.replace(made.with_suffix(".bin"), path.with_suffix(".bin"))
-        os.replace(made, path)
+        temporary = Path(scratch, path.name)
+        openvino.save_model(model, str(temporary), compress_to_fp16=False)
+        os.replace(temporary.with_suffix(".bin"), path.with_suffix(".bin"))
+        os.replace(temporary, path)
 
 
 def compile_network(model: Any, *, shape: list[int], precision: Precision) -> Any:
-    """An inference request on one thread; -1 in ``shape`` is any size."""
+    """Return an inference request that runs on one thread; -1 in ``shape`` means any size."""
     model = model.clone()
     model.reshape(shape)
     settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
@@ -121,11 +122,11 @@ def compile_network(model: Any, *, shape: list[int], precision: Precision) -> An
 
 
 def run_network(request: Any, values: Any) -> list[Any]:
-    """Outputs of a request, as views that the next run overwrites."""
+    """Run a request and return its outputs as views, which the next run overwrites."""
     request.infer([values], share_inputs=True)
-    return outputs_of(request)
+    return get_outputs(request)
 
 
-def outputs_of(request: Any) -> list[Any]:
-    """What the last run of a request gave, as views that the next run overwrites."""
+def get_outputs(request: Any) -> list[Any]:
+    """Return the outputs of a request's last run as views, which the next run overwrites."""
     return [request.get_output_tensor(number).data for number in range(len(request.model_outputs))]

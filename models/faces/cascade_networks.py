@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from models.engines.openvino import compile_network, converted_network
+from models.engines.openvino import compile_network, load_or_convert
 from models.faces.detection import CELL_PX, detector_weights_digest
 
 SIZES_PX = {"rnet": 24, "onet": 48}
@@ -56,7 +56,7 @@ def _after_first_layer(model: Any) -> Any:
 
 @functools.cache
 def _model(name: str) -> Any:
-    return converted_network(f"mtcnn-{name}", detector_weights_digest(), lambda: _convert(name))
+    return load_or_convert(f"mtcnn-{name}", detector_weights_digest(), lambda: _convert(name))
 
 
 def _convert(name: str) -> Any:

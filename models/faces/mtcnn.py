@@ -45,7 +45,7 @@ class FaceDetector:
         self.params = params or DetectorParams()
         self.device = torch.device(device)
         # On a CPU one frame at a time stays in the cache; a GPU wants all at once.
-        self._together = BatchSize(1 if self.device.type == "cpu" else sys.maxsize, filled_up=False)
+        self._together = BatchSize(1 if self.device.type == "cpu" else sys.maxsize, is_padded=False)
         self._pnet, self._rnet, self._onet = (
             copy.deepcopy(network).to(self.device) for network in build_networks().values()
         )
@@ -75,7 +75,7 @@ class FaceDetector:
         batch = frames if isinstance(frames, Tensor) else self.moved(frames_array(frames))
         return [
             found
-            for _, block in self._together.blocks(len(batch), lambda block: self._cascade(batch[block]))
+            for _, block in self._together.run_batches(len(batch), lambda block: self._cascade(batch[block]))
             for found in block
         ]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.backbones.network import build_network, normalise
 from models.backbones.registry import BackboneSpec
 from models.backbones.weights import resize_to_square
-from models.engines.allocator import keep_freed_memory
+from models.engines.devices import keep_freed_memory
 from models.heads.losses import balanced_weights, log_prior
 from models.heads.metrics import classification_figures, mean_ccc
 from models.pretraining.augmentation import square_px, vary_pictures

@@ -19,8 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from models.backbones.network import Backbone
-from models.backbones.network_parts import WholeNetwork
+from models.backbones.network import Backbone, WholeNetwork
 from models.backbones.weights import resize_to_square
 
 ExportFormat = Literal["onnx", "onnx-int8", "openvino", "executorch"]

@@ -20,7 +20,7 @@ from data_contracts.store.bundles import require_bundle
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.network import load_backbone
-from models.engines.allocator import keep_freed_memory
+from models.engines.devices import keep_freed_memory
 from models.faces.crops import decode_jpeg
 from models.heads.metrics import confusion_matrix
 from models.pretraining.recipes import get_pretraining

@@ -26,7 +26,7 @@ from torch import nn
 
 from data_contracts.video.frames import read_segment
 from data_contracts.video.packets import index_video
-from models.backbones.gpu import GpuBackbone, folded
+from models.backbones.gpu import GpuBackbone, fold_batch_norms
 from models.backbones.network import build_network, load_backbone, normalise, run_early_layers, run_late_layers
 from models.backbones.registry import get_spec
 from models.backbones.weights import resize_to_square
@@ -144,7 +144,7 @@ def measure_features(name: str, crops: list[np.ndarray], rates: dict[str, float]
             "extract_per_s": len(images) / wall_seconds(lambda ours=ours: ours.extract(images)),
             "cosine_p5": float(cosine.quantile(0.05)),
         }
-    found["floor_per_s"] = len(images) / floor_seconds(folded(network), pixels, rates)
+    found["floor_per_s"] = len(images) / floor_seconds(fold_batch_norms(network), pixels, rates)
     found["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
     return found
 

@@ -9,7 +9,7 @@ import torch
 from models.backbones.cpu import CpuBackbone
 from models.backbones.network import build_network, load_backbone
 from models.backbones.registry import get_spec
-from models.engines.openvino import converted_network
+from models.engines.openvino import load_or_convert
 from tests.models.backbones.test_network import random_weights
 
 
@@ -33,7 +33,7 @@ def test_agrees_with_torch(portraits, precision, least):
         np.testing.assert_allclose(logits, expected_logits, atol=1e-3)
 
 
-def test_the_other_family_of_networks_agrees_too(portraits, tmp_path):
+def test_mobilenet_agrees_with_torch(portraits, tmp_path):
     torch.manual_seed(0)
     path = tmp_path / "mobilenet.safetensors"
     safetensors.torch.save_file(build_network(get_spec("mobilenet_v1")).state_dict(), path)
@@ -43,7 +43,7 @@ def test_the_other_family_of_networks_agrees_too(portraits, tmp_path):
     assert cosines(found, expected).min() > 0.999999
 
 
-def test_batches_do_not_matter(portraits):
+def test_features_do_not_depend_on_the_batch(portraits):
     backbone, images = CpuBackbone("emotion_lite0"), faces(portraits)
     together, _ = backbone.extract(images)
     alone = np.concatenate([backbone.extract([image])[0] for image in images])
@@ -51,50 +51,50 @@ def test_batches_do_not_matter(portraits):
     assert backbone.extract([])[0].shape == (0, 1280)
 
 
-def test_torch_in_bfloat16_agrees_as_well(portraits):
+def test_torch_in_bfloat16_agrees_with_float32(portraits):
     images = faces(portraits)
     expected, _ = load_backbone("emotion_lite0").extract(images)
     found, _ = load_backbone("emotion_lite0", precision="bfloat16").extract(images)
     assert cosines(found, expected).min() > 0.999
 
 
-def test_a_converted_network_is_kept_and_a_damaged_one_made_anew(tmp_path, monkeypatch):
+def test_converted_network_is_cached_and_replaced_when_damaged(tmp_path, monkeypatch):
     import openvino
 
     monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
-    made = []
+    conversions = []
 
     def convert():
-        made.append(1)
+        conversions.append(1)
         return openvino.convert_model(torch.nn.Linear(2, 2), example_input=torch.zeros(1, 2))
 
     for _ in range(2):
-        converted_network("small", "0" * 64, convert)
-    assert len(made) == 1
+        load_or_convert("small", "0" * 64, convert)
+    assert len(conversions) == 1
     (path,) = tmp_path.rglob("*.xml")
     path.write_text("<net")
-    converted_network("small", "0" * 64, convert)
-    assert len(made) == 2
+    load_or_convert("small", "0" * 64, convert)
+    assert len(conversions) == 2
     assert not list(tmp_path.rglob(".unfinished*"))
 
 
-def test_of_many_at_once_one_converts(tmp_path, monkeypatch):
+def test_one_of_several_threads_converts(tmp_path, monkeypatch):
     import openvino
 
     monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
-    made = []
+    conversions = []
 
     def convert():
-        made.append(1)
+        conversions.append(1)
         time.sleep(0.3)
         return openvino.convert_model(torch.nn.Linear(2, 2), example_input=torch.zeros(1, 2))
 
     with ThreadPoolExecutor(4) as pool:
-        models = list(pool.map(lambda _: converted_network("small", "0" * 64, convert), range(4)))
-    assert len(made) == 1 and all(len(model.outputs) == 1 for model in models)
+        models = list(pool.map(lambda _: load_or_convert("small", "0" * 64, convert), range(4)))
+    assert len(conversions) == 1 and all(len(model.outputs) == 1 for model in models)
 
 
-def test_nothing_is_said_of_the_conversion(tmp_path, monkeypatch, recwarn):
+def test_conversion_gives_no_tracer_warnings(tmp_path, monkeypatch, recwarn):
     monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
     path = tmp_path / "w.safetensors"
     random_weights(path, "mobilenet_v1")
@@ -102,18 +102,18 @@ def test_nothing_is_said_of_the_conversion(tmp_path, monkeypatch, recwarn):
     assert [str(warning.message) for warning in recwarn if "Tracer" in warning.category.__name__] == []
 
 
-def test_no_place_to_keep_it_is_no_error(tmp_path, monkeypatch):
+def test_cache_that_cannot_be_written_is_not_an_error(tmp_path, monkeypatch):
     import openvino
 
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path / "file"))
-    model = converted_network(
+    model = load_or_convert(
         "small", "0" * 64, lambda: openvino.convert_model(torch.nn.Linear(2, 2), example_input=torch.zeros(1, 2))
     )
     assert len(model.outputs) == 1
 
 
-def test_wrong_weights_are_refused(tmp_path):
+def test_weights_that_do_not_fit_are_refused(tmp_path):
     path = tmp_path / "wrong.safetensors"
     safetensors.torch.save_file({"conv_stem.weight": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="expected tensor"):

@@ -1,6 +1,6 @@
-"""Networks see the same input as when their weights were tuned, to the digit: one portrait, pinned values.
+"""The input of every network for one portrait, as pinned values: the preprocessing that its weights were trained with.
 
-The values were worked out from the picture's bytes: (210 / 255 - 0.485) / 0.229 = 1.4783 is the first of B0.
+The values were computed from the image's bytes: (210 / 255 - 0.485) / 0.229 = 1.4783 is the first of B0.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from models.backbones.network import normalise
 from models.backbones.registry import REGISTRY
 from models.backbones.weights import resize_to_square
 
-# Red, green, blue at a quarter of the height and half of the width, and at half of the height and a third of the width.
+# Red, green, blue at (1/4 height, 1/2 width) and (1/2 height, 1/3 width).
 _B0 = ((1.4783, 1.0280, 0.8274), (-1.5014, -1.7381, -1.6476))
 _B2 = ((1.4954, 1.0455, 0.8448), (-1.4843, -1.7381, -1.6476))
 _MOBILENET = ((106.061, 58.221, 27.320), (-67.939, -99.779, -114.680))
@@ -39,7 +39,7 @@ GOLDEN = {
 
 @pytest.fixture(scope="module")
 def astronaut():
-    """A PNG file: no decoder rounds it."""
+    """Read a PNG file, which every decoder reproduces exactly."""
     with Image.open(Path(skimage.__file__).parent / "data" / "astronaut.png") as image:
         return np.asarray(image.convert("RGB"))
 

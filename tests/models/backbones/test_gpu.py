@@ -1,4 +1,4 @@
-"""What of the way for GPUs runs on a processor too: all but the compiler and the capture of graphs."""
+"""The GPU engine on a processor: everything except the compiler and the capture of graphs."""
 
 import threading
 import time
@@ -9,8 +9,9 @@ import safetensors.torch
 import torch
 
 from models.backbones import gpu as module
-from models.backbones.gpu import GpuBackbone, folded
+from models.backbones.gpu import MAX_SIDE_PX, DeviceResize, GpuBackbone, fold_batch_norms
 from models.backbones.network import load_backbone
+from models.backbones.weights import resize_to_square
 from tests.models.backbones.test_network import random_weights
 
 
@@ -34,7 +35,7 @@ def test_equals_the_plain_network(tmp_path, portraits, name):
     assert "float32" in backbone.engine
 
 
-def test_half_precision_is_fine_enough(portraits):
+def test_half_precision_is_close_to_float32(portraits):
     images = [portraits[0][y : y + 180, x : x + 150] for y in (0, 60) for x in (0, 90)]
     exact = load_backbone("emotion_lite0").extract(images)[0]
     half = GpuBackbone("emotion_lite0", device="cpu").extract(images)[0]
@@ -42,31 +43,31 @@ def test_half_precision_is_fine_enough(portraits):
     assert (cosine > 0.999).all() and (exact != half).any()
 
 
-def test_less_memory_gives_the_same(portraits, monkeypatch):
+def test_smaller_batches_give_equal_features(portraits, monkeypatch):
     backbone = GpuBackbone("emotion_lite0", device="cpu", precision="float32")
     expected = backbone.extract(portraits)[0]
-    run = backbone.run_squeezed
+    run = backbone.run_packed
 
-    def run_few(places, layout):
-        if len(places) > 1:
+    def run_few(slots, layout):
+        if len(slots) > 1:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return run(places, layout)
+        return run(slots, layout)
 
-    monkeypatch.setattr(backbone, "run_squeezed", run_few)
+    monkeypatch.setattr(backbone, "run_packed", run_few)
     backbone._graph = None
     np.testing.assert_allclose(backbone.extract(portraits)[0], expected, atol=1e-4)
     assert backbone._batch.size == 1
 
 
-def test_folding_leaves_no_normalisation_and_the_network_as_it_was():
+def test_folding_removes_batch_norms_from_a_copy():
     network = load_backbone("emotion_lite0").network
     kinds = [type(layer) for layer in network.modules()]
     assert any(issubclass(kind, torch.nn.BatchNorm2d) for kind in kinds)
-    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded(network).modules())
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in fold_batch_norms(network).modules())
     assert [type(layer) for layer in network.modules()] == kinds
 
 
-def test_infinite_features_are_an_error(tmp_path, portraits):
+def test_non_finite_features_raise(tmp_path, portraits):
     path = tmp_path / "w.safetensors"
     tensors = random_weights(path, "tf_efficientnet_b0").state_dict()
     safetensors.torch.save_file(tensors | {"conv_stem.weight": tensors["conv_stem.weight"] * float("nan")}, path)
@@ -74,16 +75,16 @@ def test_infinite_features_are_an_error(tmp_path, portraits):
         GpuBackbone("tf_efficientnet_b0", weights=path, device="cpu", precision="float32").extract([portraits[0]])
 
 
-def test_one_compiles_and_the_others_wait(tmp_path, monkeypatch):
+def test_one_process_compiles_while_the_others_wait(tmp_path, monkeypatch):
     monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(tmp_path))
     finished, seen = threading.Event(), []
 
     def compile_later():
-        with module._one_of_many_compiles():
+        with module._first_process_compiles():
             seen.append(finished.is_set())
 
     others = [threading.Thread(target=compile_later) for _ in range(3)]
-    with module._one_of_many_compiles():
+    with module._first_process_compiles():
         for other in others:
             other.start()
         time.sleep(0.3)
@@ -92,3 +93,22 @@ def test_one_compiles_and_the_others_wait(tmp_path, monkeypatch):
     for other in others:
         other.join(30)
     assert seen == [True, True, True]
+
+
+SIDES = [(1, 1), (2, 320), (320, 2), (224, 224), (223, 225), (225, 223), (MAX_SIDE_PX, MAX_SIDE_PX), (112, 112)]
+
+
+@pytest.mark.parametrize("size_px", [160, 224, 260])
+def test_device_resize_equals_pillow(size_px):
+    rng = np.random.default_rng(size_px)
+    sides = SIDES + [tuple(rng.integers(1, MAX_SIDE_PX + 1, 2)) for _ in range(24)]
+    images = [rng.integers(0, 256, (*side, 3), dtype=np.uint8) for side in sides]
+    # Pixels of earlier images must not leak into the result.
+    slots = rng.integers(0, 256, (len(images) + 1, MAX_SIDE_PX, MAX_SIDE_PX, 3), dtype=np.uint8)
+    resizer = DeviceResize(size_px, device=torch.device("cpu"))
+    layout = resizer.pack(images, slots)
+    squares = resizer.resize(torch.from_numpy(slots), torch.from_numpy(layout)).numpy()
+    assert squares.shape == (len(images) + 1, size_px, size_px, 3)
+    for image, square in zip(images, squares, strict=False):
+        np.testing.assert_array_equal(square, resize_to_square(image, size_px), err_msg=str(image.shape))
+    assert 0 < layout[:, 2].sum() < len(images)

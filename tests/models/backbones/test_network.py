@@ -7,8 +7,10 @@ import timm
 import torch
 from PIL import Image
 
-from models.backbones.network import load_backbone
-from models.backbones.registry import REGISTRY
+from models.backbones.cpu import CpuBackbone
+from models.backbones.gpu import GpuBackbone
+from models.backbones.network import build_network, load_backbone
+from models.backbones.registry import COMMON_5, REGISTRY, BackboneSpec
 from models.backbones.weights import weights_digest
 
 
@@ -28,8 +30,8 @@ def random_weights(path, name, *, classes=None, metadata=None):
     return network.eval()
 
 
-def by_hand(spec, image):
-    """The network's input, from PIL and numpy alone."""
+def input_by_hand(spec, image):
+    """Compute the network's input with PIL and numpy only."""
     resized = Image.fromarray(image).resize((spec.input_px, spec.input_px), Image.BILINEAR)
     values = np.asarray(resized, np.float64) / spec.scale
     normalised = (values - np.array(spec.mean)) / np.array(spec.std)
@@ -41,7 +43,7 @@ def lite0():
     return load_backbone("efficientnet_lite0")
 
 
-def test_bundled_weights_know_what_they_see(lite0, portraits):
+def test_bundled_weights_recognise_a_uniform(lite0, portraits):
     """ImageNet class 652 is "military uniform": Rear Admiral Hopper wears one."""
     embeddings, logits = lite0.extract([portraits[0]])
     assert logits[0].argmax() == 652
@@ -56,7 +58,7 @@ def test_equals_the_plain_network(tmp_path, portraits, name):
     embeddings, logits = backbone.extract(images)
     with torch.inference_mode():
         for at, image in enumerate(images):
-            pixels = by_hand(backbone.spec, image)
+            pixels = input_by_hand(backbone.spec, image)
             torch.testing.assert_close(backbone.preprocess([image]), pixels, atol=1e-4, rtol=1e-5)
             pooled = network.global_pool(network.forward_features(pixels))
             np.testing.assert_allclose(embeddings[at], pooled[0], atol=2e-4, rtol=1e-3)
@@ -64,7 +66,7 @@ def test_equals_the_plain_network(tmp_path, portraits, name):
     assert embeddings.shape[1] == backbone.spec.embedding_size
 
 
-def test_batches_do_not_matter(lite0, portraits):
+def test_features_do_not_depend_on_the_batch(lite0, portraits):
     images = [portraits[0][i : i + 150, i : i + 120] for i in range(5)]
     together, _ = lite0.extract(images)
     alone = np.concatenate([lite0.extract([image])[0] for image in images])
@@ -72,7 +74,7 @@ def test_batches_do_not_matter(lite0, portraits):
     assert lite0.extract([])[0].shape == (0, 1280)
 
 
-def test_no_weights_is_said_and_never_random():
+def test_missing_weights_raise():
     with pytest.raises(ValueError, match="no weights are bundled"):
         load_backbone("tf_efficientnet_b0")
     with pytest.raises(ValueError, match="expected one of emotion_lite0"):
@@ -100,7 +102,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         load_backbone("tf_efficientnet_b0", weights=tmp_path / "typo.safetensors")
 
 
-def test_a_file_brings_its_own_classes_and_preprocessing(tmp_path):
+def test_metadata_replaces_classes_and_preprocessing(tmp_path):
     path = tmp_path / "w.safetensors"
     random_weights(path, "tf_efficientnet_b0", classes=2, metadata={"class_names": ["calm", "tense"], "input_px": 192})
     backbone = load_backbone("tf_efficientnet_b0", weights=path)
@@ -110,9 +112,33 @@ def test_a_file_brings_its_own_classes_and_preprocessing(tmp_path):
     assert weights_digest("tf_efficientnet_b0", str(path)) != before
 
 
-def test_infinite_features_are_an_error(tmp_path, portraits):
+def test_non_finite_features_raise(tmp_path, portraits):
     path = tmp_path / "w.safetensors"
     tensors = random_weights(path, "tf_efficientnet_b0").state_dict()
     safetensors.torch.save_file(tensors | {"conv_stem.weight": tensors["conv_stem.weight"] * float("nan")}, path)
     with pytest.raises(FloatingPointError, match="finite"):
         load_backbone("tf_efficientnet_b0", weights=path).extract([portraits[0]])
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("test_resnet", 96), ("test_convnext", 64), ("test_vit", 64)])
+def test_one_spec_adds_an_architecture_to_every_engine(tmp_path, portraits, monkeypatch, architecture, size):
+    spec = BackboneSpec("new", architecture, 160, (0.5,) * 3, (0.25,) * 3, size, COMMON_5)
+    monkeypatch.setitem(REGISTRY, "new", spec)
+    monkeypatch.setattr("models.backbones.gpu._BATCH", 2)
+    path, images = tmp_path / "w.safetensors", [portraits[0][:200, :160], portraits[1]]
+    torch.manual_seed(0)
+    network = build_network(spec).eval()
+    safetensors.torch.save_file(network.state_dict(), path)
+    with torch.inference_mode():
+        expected = network(torch.cat([input_by_hand(spec, image) for image in images])).numpy()
+    engines = (load_backbone, CpuBackbone, lambda name, **options: GpuBackbone(name, device="cpu", **options))
+    for load in engines:
+        embeddings, logits = load("new", weights=path, precision="float32").extract(images)
+        assert embeddings.shape == (2, size)
+        np.testing.assert_allclose(logits, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_spec_with_a_wrong_embedding_size_is_refused():
+    spec = BackboneSpec("new", "test_resnet", 160, (0.5,) * 3, (0.25,) * 3, 64, COMMON_5)
+    with pytest.raises(ValueError, match="new: expected embedding_size 96, that of test_resnet, got 64"):
+        build_network(spec)

@@ -7,8 +7,8 @@ from models.engines.batch_size import BatchSize
 from models.faces.mtcnn import FaceDetector
 
 
-def fits(most):
-    """A device that has memory for so many items."""
+def run_up_to(most):
+    """Return a function that raises out-of-memory errors for more than ``most`` items."""
 
     def run(block):
         if block.stop - block.start > most:
@@ -19,27 +19,27 @@ def fits(most):
 
 
 @pytest.mark.parametrize(("size", "most", "ends_as"), [(8, 8, 8), (8, 3, 2), (8, 1, 1), (1 << 60, 3, 2)])
-def test_what_does_not_fit_is_halved_and_stays_so(size, most, ends_as):
-    batch = BatchSize(size, filled_up=False)
-    found = [number for _, block in batch.blocks(11, fits(most)) for number in block]
+def test_batches_that_do_not_fit_are_halved_permanently(size, most, ends_as):
+    batch = BatchSize(size, is_padded=False)
+    found = [number for _, block in batch.run_batches(11, run_up_to(most)) for number in block]
     assert found == list(range(11)) and batch.size == ends_as
-    assert next(block.stop - block.start for block, _ in batch.blocks(11, fits(most))) == min(ends_as, 11)
+    assert next(block.stop - block.start for block, _ in batch.run_batches(11, run_up_to(most))) == min(ends_as, 11)
 
 
-def test_a_picture_that_does_not_fit_alone_is_an_error():
-    with pytest.raises(MemoryError, match="not enough memory for one picture"):
-        list(BatchSize(4, filled_up=False).blocks(2, fits(0)))
+def test_single_item_that_does_not_fit_raises():
+    with pytest.raises(MemoryError, match="too little memory for one image"):
+        list(BatchSize(4, is_padded=False).run_batches(2, run_up_to(0)))
 
 
-def test_other_errors_come_through():
+def test_other_errors_are_not_caught():
     def run(block):
-        raise FloatingPointError("not a matter of memory")
+        raise FloatingPointError("overflow")
 
     with pytest.raises(FloatingPointError):
-        list(BatchSize(4, filled_up=True).blocks(2, run))
+        list(BatchSize(4, is_padded=True).run_batches(2, run))
 
 
-def test_backbone_and_detector_find_the_same_with_less_memory(portraits, monkeypatch):
+def test_backbone_and_detector_give_equal_results_with_less_memory(portraits, monkeypatch):
     backbone, detector = load_backbone("emotion_lite0"), FaceDetector()
     frames = np.stack([portraits[0]] * 3)
     embeddings, boxes = backbone.extract(portraits)[0], detector.detect(frames)
@@ -54,7 +54,7 @@ def test_backbone_and_detector_find_the_same_with_less_memory(portraits, monkeyp
 
     monkeypatch.setattr(backbone, "_run", run_few(backbone._run, 4))
     monkeypatch.setattr(detector, "_cascade", run_few(detector._cascade, 1))
-    detector._together = BatchSize(64, filled_up=False)
+    detector._together = BatchSize(64, is_padded=False)
     np.testing.assert_allclose(backbone.extract(portraits)[0], embeddings, atol=1e-4)
     for found, expected in zip(detector.detect(frames), boxes, strict=True):
         np.testing.assert_allclose(found.box_xyxy_px, expected.box_xyxy_px, atol=1e-3)

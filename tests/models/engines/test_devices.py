@@ -4,20 +4,33 @@ import sys
 import pytest
 import torch
 
-from models.engines.devices import default_device, default_engine, wait_asleep
+from models.engines.devices import block_while_waiting_for_gpu, default_device, default_engine
+
+COUNT_PAGE_FAULTS = """
+import resource
+import torch
+from models.engines.devices import keep_freed_memory
+{call}
+for _ in range(20):
+    torch.ones(8 << 20).sum()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(8 << 20).sum()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 
 
-def test_the_device_is_the_one_that_torch_sees():
+def test_default_device_matches_torch():
     assert default_device() == ("cuda" if torch.cuda.is_available() else "cpu")
     assert torch.ones(2, device=default_device()).sum().item() == 2
 
 
-def test_waiting_asleep_leaves_the_device_usable():
-    wait_asleep()
+def test_device_works_with_blocking_waits():
+    block_while_waiting_for_gpu()
     assert torch.ones(2, device=default_device()).sum().item() == 2
 
 
-def test_the_engine_can_be_chosen(monkeypatch):
+def test_environment_variable_selects_the_engine(monkeypatch):
     monkeypatch.setenv("AFFWILD2_ENGINE", "torch")
     assert default_engine() == "torch"
     monkeypatch.setenv("AFFWILD2_ENGINE", "tensorflow")
@@ -26,11 +39,13 @@ def test_the_engine_can_be_chosen(monkeypatch):
 
 
 @pytest.mark.skipif(default_device() == "cuda", reason="on a GPU torch runs the networks, so workers import it")
-def test_what_workers_run_needs_no_torch():
+def test_workers_without_a_gpu_do_not_import_torch():
     code = """
 import sys
+from models.engines.precision import native_precision
 from models.faces.detection import DetectorParams
 from tasks.worker_models import get_backbone, get_detector
+native_precision()
 get_detector(DetectorParams())
 get_backbone("emotion_lite0", None, "bfloat16")
 import tasks.extract.crop_faces, tasks.extract.embed_faces, tasks.fit.predict_outputs, tasks.extract.assign_subjects
@@ -38,3 +53,12 @@ slow = {"torch", "timm", "facenet_pytorch", "torchvision"} & set(sys.modules)
 sys.exit(f"imported {slow}" if slow else 0)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def count_page_faults(call):
+    command = [sys.executable, "-c", COUNT_PAGE_FAULTS.format(call=call)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_keep_freed_memory_reuses_buffers():
+    assert count_page_faults("keep_freed_memory()") < count_page_faults("") / 10
