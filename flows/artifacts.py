@@ -16,7 +16,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.context import FlowRunContext
 
 from data_contracts.errors import printable
-from data_contracts.files.urls import without_credentials
+from data_contracts.files.locations import hide_credentials
 from data_contracts.store.bundles import Bundle
 from flows.engine.run import Run
 from tasks.results.report_tables import RunRecord
@@ -155,7 +155,7 @@ def _key(*words: str) -> str:
 
 
 def _shown(text: str) -> str:
-    return printable(without_credentials(text))
+    return printable(hide_credentials(text))
 
 
 def _markdown(text: str) -> str:

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from data_contracts.challenge.layout import DataLayout, find_data, list_crops, subjects_of_videos
 from data_contracts.errors import InputError
-from data_contracts.files.locations import Location, reading_inputs
+from data_contracts.files.inputs import reading_inputs
+from data_contracts.files.locations import Location
 from data_contracts.store.manifest import Manifest
 from flows.engine.console import print_line
 from flows.engine.run import Run

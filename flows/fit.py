@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from data_contracts.challenge.annotations import LABEL_COVERAGE_COLUMNS
 from data_contracts.challenge.layout import find_data
-from data_contracts.files.locations import reading_inputs
+from data_contracts.files.inputs import reading_inputs
 from data_contracts.store.bundles import Bundle, find_bundle
 from data_contracts.vocabulary import SetName
 from flows.engine.console import print_line, print_table

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, cast, get_type_hints
 
 from data_contracts.errors import InputError
-from data_contracts.files.urls import NoCredentials
+from data_contracts.files.locations import NoCredentials
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from data_contracts.files.urls import StoreParameter
+from data_contracts.files.locations import StoreParameter
 from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, TaskName
 from flows.options import Option, TextToLocation
 from models.backbones.registry import REGISTRY

@@ -3,13 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from data_contracts.errors import InputError
-from data_contracts.files.locations import (
-    Location,
-    entries_of,
-    forget_listings,
-    is_file_or_lost_link,
-    reading_inputs,
-)
+from data_contracts.files.inputs import is_file_or_broken_link, list_entries, reading_inputs, refresh_listings
+from data_contracts.files.locations import Location
 from data_contracts.store.bundles import Bundle, list_bundles, require_bundle
 from data_contracts.vocabulary import VIDEO_SUFFIXES
 from flows.engine.console import print_line, print_table
@@ -106,7 +101,7 @@ def find_videos(paths: Sequence[Location]) -> dict[str, Location]:
 def _find_videos(paths: Sequence[Location]) -> dict[str, Location]:
     found: dict[str, Location] = {}
     for path in paths:
-        forget_listings(path)
+        refresh_listings(path)
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: expected a video file or a folder of videos, found nothing there")
@@ -120,8 +115,8 @@ def _find_videos(paths: Sequence[Location]) -> dict[str, Location]:
 
 
 def _videos_in(folder: Location) -> list[Location]:
-    inside = (path for path in entries_of(folder) if path.suffix.lower() in VIDEO_SUFFIXES)
-    return [path for path in inside if is_file_or_lost_link(path) and not path.name.startswith(".")]
+    inside = (path for path in list_entries(folder) if path.suffix.lower() in VIDEO_SUFFIXES)
+    return [path for path in inside if is_file_or_broken_link(path) and not path.name.startswith(".")]
 
 
 @takes(ScoreParameters)

@@ -2,7 +2,8 @@
 
 from data_contracts.challenge.editions import rows_by
 from data_contracts.errors import InputError, printable
-from data_contracts.files.locations import Location, forget_listings, reading_inputs
+from data_contracts.files.inputs import reading_inputs, refresh_listings
+from data_contracts.files.locations import Location
 from data_contracts.store.bundles import Bundle, find_bundle, list_bundles, require_bundle
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run, SomeFailedError
@@ -45,7 +46,7 @@ def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle
 
 def _check_list(path: Location) -> None:
     with reading_inputs(path):
-        forget_listings(path)
+        refresh_listings(path)
         if not path.is_file():
             raise InputError(f"{path}: expected the organisers' test list, found no file there")
 

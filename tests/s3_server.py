@@ -40,10 +40,10 @@ def s3_environment(address: str) -> dict[str, str]:
 
 def use_s3(address: str) -> None:
     """Let this process use the server at an address, whichever it used before; connections are kept by process."""
-    from data_contracts.files.s3_patience import PatientS3FileSystem
+    from data_contracts.files.s3_client import RetryingS3FileSystem
 
     os.environ.update(s3_environment(address))
-    PatientS3FileSystem.clear_instance_cache()
+    RetryingS3FileSystem.clear_instance_cache()
 
 
 def new_bucket() -> str:

@@ -3,20 +3,20 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data_contracts.challenge.annotations import MTL_FILES
 from data_contracts.challenge.editions import ABAW3_FOLDERS, challenge_of_folder, task_of_test_list
 from data_contracts.errors import InputError
-from data_contracts.files.locations import (
-    ListedFile,
-    Location,
-    entries_of,
-    forget_listings,
-    is_file_or_lost_link,
+from data_contracts.files.inputs import (
+    FileState,
+    is_file_or_broken_link,
+    list_entries,
     list_many,
     reading_inputs,
+    refresh_listings,
 )
+from data_contracts.files.locations import Location
 from data_contracts.vocabulary import MAX_FRAME, SUBJECT_SIDES, VIDEO_SUFFIXES, TaskName, video_of_subject
 
 # The organisers hand out videos and crops in batches; releases since ABAW5 add those of fifty more videos.
@@ -66,11 +66,11 @@ class DataLayout:
 
 
 class Crop(NamedTuple):
-    """A file that shows a subject in a frame: where it lies, and its state as in ``locations.file_state``."""
+    """The face crop of a subject in one frame: path or URL, and state of the file."""
 
     frame: int
     path: str
-    state: list[Any]
+    state: FileState
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def find_data(root: Location) -> DataLayout:
         InputError: no such folder, nothing of use in it, two videos with one stem, or S3 does not answer.
     """
     with reading_inputs(root):
-        forget_listings(root)
+        refresh_listings(root)
         return _find_data(root)
 
 
@@ -114,7 +114,7 @@ def _find_data(root: Location) -> DataLayout:
 
 def _folders_in(folder: Location) -> list[Location]:
     try:
-        return [path for path in entries_of(folder) if path.is_dir() and not path.name.startswith(".")]
+        return [path for path in list_entries(folder) if path.is_dir() and not path.name.startswith(".")]
     except OSError as error:
         raise InputError(f"{folder}: expected a folder that can be read, got: {error.strerror}") from error
 
@@ -140,10 +140,10 @@ def _find_crops(root: Location) -> dict[str, tuple[Location, ...]]:
 def _find_videos(folders: list[Location]) -> dict[str, Location]:
     found: dict[str, Location] = {}
     for folder in folders:
-        for path in entries_of(folder):
+        for path in list_entries(folder):
             if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith("."):
                 continue
-            if not is_file_or_lost_link(path):
+            if not is_file_or_broken_link(path):
                 continue
             if path.stem in found:
                 raise InputError(f"{path}: expected one video per name, found also {found[path.stem]}; rename one")
@@ -165,7 +165,7 @@ def _find_annotations(folders: list[Location]) -> dict[TaskName, Location]:
 def _find_test_lists(folders: list[Location]) -> dict[TaskName, tuple[Location, ...]]:
     found: dict[TaskName, tuple[Location, ...]] = {}
     for folder in folders:
-        for path in entries_of(folder):
+        for path in list_entries(folder):
             task = task_of_test_list(path.name)
             if task and path.is_file():
                 found[task] = (*found.get(task, ()), path)
@@ -189,8 +189,8 @@ def list_crops(folders: Sequence[Location]) -> CropFolder:
     with reading_inputs(folders[0]):
         found = _subject_folders(folders)
         listed = list_many(found.values())
-    for name, files in zip(found, listed, strict=True):
-        crops, other = _crops_among(files)
+    for (name, folder), files in zip(found.items(), listed, strict=True):
+        crops, other = _crops_among(folder, files)
         if crops:
             subjects[name] = sorted(crops)
         if other:
@@ -214,12 +214,12 @@ def _subject_folders(folders: Sequence[Location]) -> dict[str, Location]:
     return dict(sorted(found.items()))
 
 
-def _crops_among(files: Mapping[str, ListedFile]) -> tuple[list[Crop], int]:
+def _crops_among(folder: Location, files: Mapping[str, FileState]) -> tuple[list[Crop], int]:
     crops, other = [], 0
-    for name, file in files.items():
+    for name, state in files.items():
         match = _CROP_NAME.fullmatch(name)
         if match and 1 <= int(match[1]) <= MAX_FRAME:
-            crops.append(Crop(int(match[1]), file.path, file.state))
+            crops.append(Crop(int(match[1]), f"{folder}/{name}", state))
         else:
             other += 1
     return crops, other

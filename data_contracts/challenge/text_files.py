@@ -1,7 +1,8 @@
 """Small text files of others (labels, lists), read so that whatever is wrong with one is said in a line."""
 
 from data_contracts.errors import InputError
-from data_contracts.files.locations import Location, reading_inputs
+from data_contracts.files.inputs import reading_inputs
+from data_contracts.files.locations import Location
 
 # The longest official file (a million rows of twelve units) has 40 MB.
 MAX_TEXT_BYTES = 1 << 28

@@ -12,7 +12,8 @@ from data_contracts.challenge.editions import VALUE_COLUMNS, RowsBy, submission_
 from data_contracts.challenge.test_lists import TestList, is_plain_name, read_test_list
 from data_contracts.challenge.text_files import MAX_TEXT_BYTES
 from data_contracts.errors import InputError
-from data_contracts.files.locations import Location, entries_of, reading_inputs
+from data_contracts.files.inputs import list_entries, reading_inputs
+from data_contracts.files.locations import Location
 from data_contracts.vocabulary import TASKS, TaskName, video_of_subject
 
 _FAULTS_PER_KIND = 5
@@ -94,7 +95,7 @@ def _read_files(path: Location) -> tuple[dict[str, bytes], list[Fault]]:
 
 def _read_folder_or_file(path: Location) -> tuple[dict[str, bytes], list[Fault]]:
     if path.is_dir():
-        inside = entries_of(path)
+        inside = list_entries(path)
         faults = [Fault(p.name, 0, "expected files only, got a folder") for p in inside if not p.is_file()]
         return {p.name: _read_text(p) for p in inside if p.is_file()}, faults
     with path.open("rb") as file:

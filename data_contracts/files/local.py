@@ -1,4 +1,4 @@
-"""Files on a local disk: whole or not at all, and what a failed attempt to write one means."""
+"""Files of a store on a local disk. Every write appears whole or not at all."""
 
 import contextlib
 import errno
@@ -7,13 +7,16 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from data_contracts.errors import InputError, StoreError
-from data_contracts.files.locations import FileState
-from data_contracts.files.store_paths import within
+from data_contracts.files.inputs import FileState
+from data_contracts.files.locations import Location, check_inside
 
-# Folder of a store in which files lie until they are whole.
+if TYPE_CHECKING:
+    from data_contracts.files.s3 import S3Files
+
+# Folder of a store for files that are not complete yet.
 UNFINISHED = ".unfinished"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -21,9 +24,10 @@ _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextlib.contextmanager
 def replacing_file(target: str, *, unfinished: str) -> Iterator[IO[bytes]]:
-    """A file to write to, that takes the place of ``target`` when the block ends well, and leaves no trace if not.
+    """Open a file for writing. It replaces ``target`` if the block succeeds; otherwise nothing changes.
 
-    Until then it lies in the folder ``unfinished``, on the same disk: what a killed process has left is found there.
+    Until then the file is in the folder ``unfinished`` on the same disk, where the remains of a killed process are
+    found.
 
     Raises:
         StoreError, InputError: as ``raise_store_error``.
@@ -45,76 +49,49 @@ def replacing_file(target: str, *, unfinished: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def local_states(root: str, folder: str) -> Iterator[tuple[str, FileState]]:
-    """(path relative to the root, state) of every file below a folder of it; nothing if there is no such folder."""
-    try:
-        entries = os.scandir(os.path.join(root, folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    with entries:
-        for entry in entries:
-            path = f"{folder}/{entry.name}"
-            if not entry.is_dir():
-                # A file may go while its folder is listed.
-                with contextlib.suppress(FileNotFoundError):
-                    stat = entry.stat()
-                    yield path, FileState(stat.st_size, (stat.st_mtime_ns, stat.st_ino))
-            elif not entry.is_symlink():
-                yield from local_states(root, path)
-
-
-def read_if_there(path: Path) -> bytes:
-    """A file's bytes; none if it is gone."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
 def raise_store_error(error: OSError, path: str) -> None:
-    """Raise what a failed attempt to write at ``path`` means for a user; nothing if it means nothing to one.
+    """Raise an error with instructions if writing at ``path`` failed for a reason that the user can change.
 
     Raises:
-        StoreError: no space, no permission, or something in the way.
+        StoreError: no space, no permission, or a file where a folder is needed.
         InputError: the name of one item is too long.
     """
-    what = error.strerror or str(error)
+    cause = error.strerror or str(error)
     if error.errno in _NO_SPACE:
         raise StoreError(
-            f"store: expected space to write {path}, got: {what}; make room and run the same command again"
+            f"store: expected space to write {path}, got: {cause}; make room and run the same command again"
         ) from error
     if error.errno == errno.ENAMETOOLONG:
-        raise InputError(f"{path}: expected a shorter name (about 200 bytes), got: {what}; rename the file") from error
-    in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
-    # Reading has errors of permission too, but of another file.
-    at_target = error.filename is not None and str(error.filename).startswith(os.path.dirname(path))
-    if in_the_way or error.errno == errno.EROFS or (error.errno in _NO_PERMISSION and at_target):
+        raise InputError(f"{path}: expected a shorter name (about 200 bytes), got: {cause}; rename the file") from error
+    is_blocked = isinstance(error, FileExistsError | NotADirectoryError)
+    # Reading an input may raise permission errors too.
+    is_at_target = error.filename is not None and str(error.filename).startswith(os.path.dirname(path))
+    if is_blocked or error.errno == errno.EROFS or (error.errno in _NO_PERMISSION and is_at_target):
         where = error.filename or path
         raise StoreError(
-            f"store: expected a folder that can be written, got {where} ({what}); choose another --store"
+            f"store: expected a folder that can be written, got {where} ({cause}); choose another --store"
         ) from error
 
 
 class LocalFiles:
-    """Files below a folder of a disk; ``path`` is relative to it, with slashes. ``s3_files`` has the same for S3."""
+    """Files below a folder; ``path`` is relative to it, with slashes. ``S3Files`` has the same methods.
+
+    Every method raises ``InputError`` if ``path`` leads out of the folder.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(os.path.expanduser(root))
 
     def check_reachable(self) -> None:
-        """Nothing: a folder that is not there is made."""
+        """Do nothing: a missing folder is created."""
 
     def locate(self, path: str) -> str:
-        """What a person would type to find ``path``.
-
-        Raises:
-            InputError: (here as in every method) it leads out of the folder.
-        """
-        return f"{self.root}/{within(path)}"
+        """Return the absolute path."""
+        return f"{self.root}/{check_inside(path)}"
 
     @contextlib.contextmanager
     def replacing(self, path: str) -> Iterator[IO[bytes]]:
-        """A file to write to, that takes the place of ``path`` when the block ends well, and leaves no trace if not.
+        """Open a file for writing. It replaces ``path`` if the block succeeds; otherwise nothing changes.
 
         Raises:
             StoreError, InputError: as ``raise_store_error``.
@@ -123,7 +100,7 @@ class LocalFiles:
             yield file
 
     def read(self, path: str) -> bytes:
-        """A file's bytes.
+        """Return the bytes of a file.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -131,12 +108,12 @@ class LocalFiles:
         return Path(self.locate(path)).read_bytes()
 
     def read_many(self, paths: Sequence[str]) -> list[bytes]:
-        """The bytes of each; none for one that is gone."""
-        return [read_if_there(Path(self.locate(path))) for path in paths]
+        """Return the bytes of each file, ``b""`` for a missing one."""
+        return [_read_if_exists(Path(self.locate(path))) for path in paths]
 
     @contextlib.contextmanager
     def opened(self, path: str, size_bytes: int) -> Iterator[IO[bytes]]:
-        """A file to read pieces of.
+        """Open a file for reading in pieces.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -145,33 +122,68 @@ class LocalFiles:
             yield file
 
     def exists(self, path: str) -> bool:
-        """Whether a file or folder is there."""
+        """Return whether there is a file or folder."""
         return os.path.exists(self.locate(path))
 
     def written_at(self, path: str) -> float:
-        """When a file was last written, in seconds since 1970; 0 if it is not there."""
+        """Return when a file was last written, in seconds since 1970; 0 if it is missing."""
         try:
             return os.path.getmtime(self.locate(path))
         except FileNotFoundError:
             return 0.0
 
     def list_folder(self, path: str) -> list[str]:
-        """Names of what lies directly in a folder, in any order; none if there is no such folder."""
+        """Return the names of the entries of a folder, unsorted; empty if there is no such folder."""
         try:
             return os.listdir(self.locate(path))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def states(self, folder: str) -> dict[str, FileState]:
-        """State of every file below a folder, by path."""
-        return dict(local_states(self.root, within(folder)))
+        """Return the state of every file below a folder, by path."""
+        return dict(_list_states(self.root, check_inside(folder)))
 
     def remove_folder(self, path: str) -> None:
-        """Remove a folder with all that is in it; nothing happens if it is not there."""
+        """Remove a folder with its content, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.locate(path))
 
     def remove(self, path: str) -> None:
-        """Remove a file; nothing happens if it is not there."""
+        """Remove a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             os.remove(self.locate(path))
+
+
+def files_at(place: Location) -> "LocalFiles | S3Files":
+    """Return the files below a location, local or on S3."""
+    if isinstance(place, Path):
+        return LocalFiles(str(place))
+    # Imports s3fs, which takes most of a second.
+    from data_contracts.files.s3 import S3Files
+
+    return S3Files(str(place))
+
+
+def _list_states(root: str, folder: str) -> Iterator[tuple[str, FileState]]:
+    try:
+        entries = os.scandir(os.path.join(root, folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            path = f"{folder}/{entry.name}"
+            if not entry.is_dir():
+                # A file may be removed while its folder is listed.
+                with contextlib.suppress(FileNotFoundError):
+                    stat = entry.stat()
+                    # Two versions that are written within one clock tick of the kernel differ in the inode only.
+                    yield path, FileState(stat.st_size, (stat.st_mtime_ns, stat.st_ino))
+            elif not entry.is_symlink():
+                yield from _list_states(root, path)
+
+
+def _read_if_exists(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""

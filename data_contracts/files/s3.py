@@ -1,6 +1,6 @@
-"""Files of a store on S3: whole or not at all. A request that fails for good is a ``StoreError`` of one line.
+"""Files of a store on S3. Every write appears whole or not at all.
 
-How requests are made and repeated is the business of ``s3_requests``.
+Imports s3fs, which takes most of a second.
 """
 
 import contextlib
@@ -10,28 +10,27 @@ from email.utils import parsedate_to_datetime
 from typing import IO, NamedTuple
 
 from data_contracts.errors import StoreError
-from data_contracts.files.locations import FileState
-from data_contracts.files.s3_requests import (
-    cat_each,
+from data_contracts.files.inputs import FileState, object_state
+from data_contracts.files.locations import S3_PREFIX, check_inside
+from data_contracts.files.s3_client import (
+    RetryingS3FileSystem,
     check_reachable,
     error_code,
-    less_patiently,
+    explain_errors,
+    read_each,
     s3_options,
-    said_in_a_line,
+    short_timeout,
 )
-from data_contracts.files.store_paths import within
 
-# The file is not as the request wants it, or others write it at this moment.
-_OTHERWISE = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412")
-# Up to here, a file is read in one request; larger ones in pieces of this size.
+# The condition of a conditional write is not met, or another process writes the file at this moment.
+_CONDITION_CODES = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412")
+# Larger files are read in pieces of this size, smaller ones in one request.
 _PIECE_BYTES = 1 << 20
-
-
 _NOTE = "affwild2-note"
 
 
-class Look(NamedTuple):
-    """A file's ETag, its age by the server's own clock, and the note that was written with it."""
+class ObjectHead(NamedTuple):
+    """ETag of a file, its age by the server's clock, and the note that was written with it."""
 
     etag: str
     age_seconds: float
@@ -39,66 +38,63 @@ class Look(NamedTuple):
 
 
 class S3Files:
-    """Files below ``s3://BUCKET/PREFIX``; ``path`` is relative to it. ``local_files`` has the same for disks.
+    """Files below ``s3://BUCKET/PREFIX``; ``path`` is relative to it. ``LocalFiles`` has the same methods.
 
-    Every method raises ``StoreError`` where a request fails for good, and ``InputError`` of a path that leads out.
+    Every method raises ``StoreError`` if a request fails permanently, and ``InputError`` if ``path`` leads out.
     """
 
     def __init__(self, url: str) -> None:
-        options = s3_options()
-        from data_contracts.files.s3_patience import PatientS3FileSystem
-
         self.url = url.rstrip("/")
-        self._root = self.url.removeprefix("s3://")
-        # Others write there: what was listed a second ago may not be so any more.
-        self._fs = PatientS3FileSystem(use_listings_cache=False, **options)
+        self._root = self.url.removeprefix(S3_PREFIX)
+        # Without cached listings: other processes write to the store.
+        self._fs = RetryingS3FileSystem(use_listings_cache=False, **s3_options())
 
     def check_reachable(self) -> None:
-        """That the bucket answers, asked before any work: less patiently than later."""
+        """Check that the bucket answers, with a shorter timeout than for other requests."""
         bucket = self._root.split("/", 1)[0]
         check_reachable(self._fs, bucket, f"{self.url}: expected a store in a bucket that answers", kind=StoreError)
 
     @contextlib.contextmanager
-    def less_patiently(self) -> Iterator[None]:
-        """While the block runs, half a minute is enough to know that the server does not answer."""
-        with less_patiently(self._fs):
+    def short_timeout(self) -> Iterator[None]:
+        """Limit retries in the block to half a minute."""
+        with short_timeout(self._fs):
             yield
 
     def locate(self, path: str) -> str:
-        """What a person would type to find ``path``."""
-        return f"{self.url}/{within(path)}"
+        """Return the URL of ``path``."""
+        return f"{self.url}/{check_inside(path)}"
 
     @contextlib.contextmanager
     def replacing(self, path: str) -> Iterator[IO[bytes]]:
-        """A file to write to, that takes the place of ``path`` when the block ends well, and leaves no trace if not.
+        """Open a file for writing. It replaces ``path`` if the block succeeds; otherwise nothing changes.
 
-        It is sent when the block ends: a request appears whole or not at all.
+        The content is sent in one request at the end of the block.
         """
         buffer = io.BytesIO()
         yield buffer
-        with self._said("a store that can be written", path):
+        with self._explained("a store that can be written", path):
             self._fs.pipe_file(self._key(path), buffer.getvalue())
 
     def read(self, path: str) -> bytes:
-        """A file's bytes.
+        """Return the bytes of a file.
 
         Raises:
             FileNotFoundError: there is no such file.
         """
-        with self._said("a store that can be read", path, may_be_missing=True):
-            # One request, however large: the file's size is not asked for first.
+        with self._explained("a store that can be read", path, may_be_missing=True):
+            # With max_concurrency=1, s3fs does not ask for the size first.
             return bytes(self._fs.cat_file(self._key(path), max_concurrency=1))
 
     def read_many(self, paths: Sequence[str]) -> list[bytes]:
-        """The bytes of each, read many at a time; none for one that is gone."""
+        """Return the bytes of each file, ``b""`` for a missing one. Files are read in parallel."""
         keys = [self._key(path) for path in paths]
-        with self._said("a store that can be read", paths[0] if paths else ""):
-            found = cat_each(self._fs, keys)
-        return [answer if isinstance(answer, bytes) else b"" for answer in found]
+        with self._explained("a store that can be read", paths[0] if paths else ""):
+            found = read_each(self._fs, keys)
+        return [data if isinstance(data, bytes) else b"" for data in found]
 
     @contextlib.contextmanager
     def opened(self, path: str, size_bytes: int) -> Iterator[IO[bytes]]:
-        """A file of that size to read pieces of.
+        """Open a file of the given size for reading in pieces.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -107,27 +103,27 @@ class S3Files:
             yield io.BytesIO(self.read(path))
             return
         with (
-            self._said("a store that can be read", path, may_be_missing=True),
+            self._explained("a store that can be read", path, may_be_missing=True),
             self._fs.open(self._key(path), "rb", block_size=_PIECE_BYTES, cache_type="readahead") as file,
         ):
             yield file
 
     def exists(self, path: str) -> bool:
-        """Whether a file or folder is there."""
-        with self._said("a store that can be read", path):
+        """Return whether there is a file or folder."""
+        with self._explained("a store that can be read", path):
             return bool(self._fs.exists(self._key(path)))
 
     def written_at(self, path: str) -> float:
-        """When a file was last written, in seconds since 1970 by the server's clock; 0 if it is not there."""
-        with self._said("a store that can be read", path):
+        """Return when a file was last written, in seconds since 1970 by the server's clock; 0 if it is missing."""
+        with self._explained("a store that can be read", path):
             try:
                 return float(self._fs.info(self._key(path))["LastModified"].timestamp())
             except FileNotFoundError:
                 return 0.0
 
     def list_folder(self, path: str) -> list[str]:
-        """Names of what lies directly in a folder, in any order; none if there is no such folder."""
-        with self._said("a store that can be listed", path):
+        """Return the names of the entries of a folder, unsorted; empty if there is no such folder."""
+        with self._explained("a store that can be listed", path):
             try:
                 entries = self._fs.ls(self._key(path), detail=False)
             except FileNotFoundError:
@@ -135,69 +131,63 @@ class S3Files:
         return [entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries]
 
     def states(self, folder: str) -> dict[str, FileState]:
-        """State of every file below a folder, by path."""
-        with self._said("a store that can be listed", folder):
+        """Return the state of every file below a folder, by path."""
+        with self._explained("a store that can be listed", folder):
             found = self._fs.find(self._key(folder), detail=True)
-        return {
-            path[len(self._root) + 1 :]: FileState(int(entry["size"]), entry.get("ETag"))
-            for path, entry in found.items()
-        }
+        return {path[len(self._root) + 1 :]: object_state(entry) for path, entry in found.items()}
 
     def remove_folder(self, path: str) -> None:
-        """Remove a folder with all that is in it; nothing happens if it is not there."""
-        with contextlib.suppress(FileNotFoundError), self._said("a store that can be written", path, True):
-            # One by one: whoever removes many at a time takes brackets in a name for a pattern, and hits others.
+        """Remove a folder with its content, if it exists."""
+        with contextlib.suppress(FileNotFoundError), self._explained("a store that can be written", path, True):
+            # One by one: removing many files with one call would take brackets in a name for a pattern.
             for key in self._fs.find(self._key(path)):
                 self._fs.rm_file(key)
 
     def remove(self, path: str) -> None:
-        """Remove a file; nothing happens if it is not there."""
-        with contextlib.suppress(FileNotFoundError), self._said("a store that can be written", path, True):
+        """Remove a file, if it exists."""
+        with contextlib.suppress(FileNotFoundError), self._explained("a store that can be written", path, True):
             self._fs.rm_file(self._key(path))
 
-    # -- one small file that several write -----------------------------------------------------------------------------
+    # -- the lock file, which several processes write ------------------------------------------------------------------
 
     def replace_if(self, path: str, data: bytes, *, etag: str | None, note: str) -> str | None:
-        """Write a file only if it still has that ETag (None: only if there is none).
+        """Write a file only if it still has the given ETag (None: only if there is no such file).
 
         Args:
-            note: kept with the file, for ``look``.
+            note: kept with the file; ``head`` returns it.
 
         Returns:
-            Its new ETag; None if it was not as wanted, and nothing was written.
+            The new ETag; None if the condition was not met and nothing was written.
         """
-        bucket, key = self._key(path).split("/", 1)
-        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
-        with self._said("a store that can be written", path):
+        condition = {"mode": "create"} if etag is None else {"IfMatch": etag}
+        with self._explained("a store that can be written", path):
             try:
-                answer = self._fs.call_s3(
-                    "put_object", Bucket=bucket, Key=key, Body=data, Metadata={_NOTE: note}, **condition
-                )
+                answer = self._fs.pipe_file(self._key(path), data, Metadata={_NOTE: note}, **condition)
             except OSError as error:
-                if error_code(error) in _OTHERWISE:
+                if error_code(error) in _CONDITION_CODES:
                     return None
                 raise
         return str(answer["ETag"])
 
-    def look(self, path: str) -> "Look | None":
-        """What is known of a file without reading it; None if there is none."""
+    def head(self, path: str) -> ObjectHead | None:
+        """Return what is known of a file without reading it; None if there is no such file."""
         bucket, key = self._key(path).split("/", 1)
         try:
-            with self._said("a store that can be read", path, may_be_missing=True):
+            with self._explained("a store that can be read", path, may_be_missing=True):
                 found = self._fs.call_s3("head_object", Bucket=bucket, Key=key)
         except FileNotFoundError:
             return None
         headers = {name.lower(): value for name, value in found["ResponseMetadata"]["HTTPHeaders"].items()}
-        age = (parsedate_to_datetime(headers["date"]) - found["LastModified"]).total_seconds()
-        return Look(str(found["ETag"]), age, found.get("Metadata", {}).get(_NOTE, ""))
+        age_seconds = (parsedate_to_datetime(headers["date"]) - found["LastModified"]).total_seconds()
+        return ObjectHead(str(found["ETag"]), age_seconds, found.get("Metadata", {}).get(_NOTE, ""))
 
     def _key(self, path: str) -> str:
-        return f"{self._root}/{within(path)}".rstrip("/")
+        return f"{self._root}/{check_inside(path)}".rstrip("/")
 
     @contextlib.contextmanager
-    def _said(self, expected: str, path: str, may_be_missing: bool = False) -> Iterator[None]:
+    def _explained(self, expected: str, path: str, may_be_missing: bool = False) -> Iterator[None]:
         try:
-            with said_in_a_line(f"store: expected {expected} at {self.locate(path)}", kind=StoreError):
+            with explain_errors(f"store: expected {expected} at {self.locate(path)}", kind=StoreError):
                 yield
         except StoreError as error:
             if may_be_missing and isinstance(error.__cause__, FileNotFoundError):

@@ -13,12 +13,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from data_contracts.errors import StoreError
-from data_contracts.files.s3 import Look, S3Files
+
+if TYPE_CHECKING:
+    from data_contracts.files.s3 import ObjectHead, S3Files
 
 LOCK = ".lock"
 # What is not renewed for so long has no holder any more.
@@ -30,7 +32,7 @@ _ASK_SECONDS = 2.0
 class S3Lock:
     """The lock of this process on a store: ``take`` and ``release``; ``raise_if_lost`` checks it in between."""
 
-    def __init__(self, files: S3Files) -> None:
+    def __init__(self, files: "S3Files") -> None:
         self._files = files
         self._about = _about_this_process() | {"token": uuid.uuid4().hex}
         self._renewals, self._renewed, self._etag = 0, 0.0, ""
@@ -45,7 +47,7 @@ class S3Lock:
             StoreError: the store cannot be written to.
         """
         told = False
-        while not self._try_to_take(seen := self._files.look(LOCK)):
+        while not self._try_to_take(seen := self._files.head(LOCK)):
             if seen and not self._is_gone(seen):
                 if not told:
                     on_wait(f"{self._files.url}: {_read(seen)['owner']} is using this store; waiting until it ends")
@@ -71,11 +73,11 @@ class S3Lock:
         if self._renewer.is_alive():
             self._renewer.join(_ASK_SECONDS)
         # If it cannot be taken away now, it will not be renewed.
-        with contextlib.suppress(StoreError), self._files.less_patiently():
-            if self._is_ours(self._files.look(LOCK)):
+        with contextlib.suppress(StoreError), self._files.short_timeout():
+            if self._is_ours(self._files.head(LOCK)):
                 self._files.remove(LOCK)
 
-    def _try_to_take(self, seen: Look | None) -> bool:
+    def _try_to_take(self, seen: "ObjectHead | None") -> bool:
         if seen is None:
             return self._write(None)
         # The answer to a first try may be lost, and its repetition be told that somebody (we) was faster.
@@ -89,13 +91,13 @@ class S3Lock:
             self._etag, self._renewed = written, time.monotonic()
         return written is not None
 
-    def _is_ours(self, seen: Look | None) -> bool:
+    def _is_ours(self, seen: "ObjectHead | None") -> bool:
         if seen is None or _read(seen).get("token") != self._about["token"]:
             return False
         self._etag, self._renewed = seen.etag, time.monotonic()
         return True
 
-    def _is_gone(self, seen: Look) -> bool:
+    def _is_gone(self, seen: "ObjectHead") -> bool:
         holder = _read(seen)
         if seen.age_seconds > _LIFE_SECONDS:
             return True
@@ -104,9 +106,9 @@ class S3Lock:
     def _keep_fresh(self) -> None:
         while not self._end.wait(_RENEW_SECONDS):
             try:
-                if self._write(self._etag) or self._is_ours(self._files.look(LOCK)):
+                if self._write(self._etag) or self._is_ours(self._files.head(LOCK)):
                     continue
-                seen = self._files.look(LOCK)
+                seen = self._files.head(LOCK)
                 self._lost_to = _read(seen)["owner"] if seen else "another run"
                 return
             except StoreError:
@@ -145,7 +147,7 @@ def _lives(holder: dict[str, Any]) -> bool:
         return True
 
 
-def _read(seen: Look) -> dict[str, Any]:
+def _read(seen: "ObjectHead") -> dict[str, Any]:
     try:
         found = json.loads(seen.note)
     except ValueError:

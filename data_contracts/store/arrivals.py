@@ -11,14 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_contracts.errors import InputError
-from data_contracts.files.locations import (
-    Location,
-    file_state,
-    forget_listings,
-    is_file_or_lost_link,
-    is_remote,
-    reading_inputs,
-)
+from data_contracts.files.inputs import file_state, is_file_or_broken_link, reading_inputs, refresh_listings
+from data_contracts.files.locations import Location, is_remote
 from data_contracts.store.manifest import from_sealed_json, to_sealed_json
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import VIDEO_SUFFIXES
@@ -60,7 +54,7 @@ def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) 
     unreadable: list[str] = []
     for place in places:
         with reading_inputs(place):
-            forget_listings(place)
+            refresh_listings(place)
             for file in _videos_at(place, leave_out, unreadable):
                 found.setdefault(file.stem, {})[_identity(file)] = file
     alone = {stem: next(iter(files.values())) for stem, files in found.items() if len(files) == 1}
@@ -114,7 +108,7 @@ def _videos_below(folder: Path, skipped: Collection[str], unreadable: list[str])
         )
         for name in sorted(names):
             path = Path(where, name)
-            if path.suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".") and is_file_or_lost_link(path):
+            if path.suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".") and is_file_or_broken_link(path):
                 yield path
 
 

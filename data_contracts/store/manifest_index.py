@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from data_contracts.files.locations import FileState
+from data_contracts.files.inputs import FileState
 from data_contracts.store.kept_manifests import Kept, KeptManifests
 from data_contracts.store.manifest import Manifest, UnitKey, is_failure_path, key_of_manifest_path
 
@@ -38,7 +38,7 @@ class ManifestCache:
         return [(key, manifest) for key, manifest in found if manifest]
 
     def _is_known(self, path: str, state: FileState) -> bool:
-        return state.mark is not None and path in self._known and self._known[path][0] == state
+        return state.version is not None and path in self._known and self._known[path][0] == state
 
     def _read(
         self,
@@ -71,4 +71,4 @@ class ManifestCache:
 
 def _is_whole(data: bytes, state: FileState) -> bool:
     # A file may go, or become another, after it was listed.
-    return len(data) == state.size_bytes and state.mark is not None
+    return len(data) == state.size_bytes and state.version is not None

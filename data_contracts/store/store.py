@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.errors import InputError
-from data_contracts.files.local import LocalFiles
-from data_contracts.files.locations import FileState, Location, location
-from data_contracts.files.s3 import S3Files
-from data_contracts.files.urls import check_no_credentials
+from data_contracts.files.inputs import FileState
+from data_contracts.files.local import files_at
+from data_contracts.files.locations import Location, check_no_credentials, location
 from data_contracts.schemas import Dataset, check_schema
 from data_contracts.store.kept_manifests import KeptManifests
 from data_contracts.store.manifest import Failure, Manifest, UnitKey, is_failure_path, key_of_manifest_path
@@ -38,7 +37,7 @@ class Store:
         check_no_credentials(self.url, what="store")
         place = location(url)
         self.is_local = isinstance(place, Path)
-        self.files = LocalFiles(str(place)) if isinstance(place, Path) else S3Files(str(place))
+        self.files = files_at(place)
         self._read_before = ManifestCache(None if self.is_local else KeptManifests(str(place)))
 
     def __repr__(self) -> str:

@@ -19,9 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from data_contracts.errors import InputError
-from data_contracts.files.locations import is_remote, location
-from data_contracts.files.ranged_file import RangedFile, open_ranged
-from data_contracts.files.s3_requests import S3_PREFIX
+from data_contracts.files.locations import S3_PREFIX, is_remote, location
 from data_contracts.video.index import VideoSource
 from data_contracts.video.limits import check_bytes, check_frames, frame_too_large, max_pixels
 from data_contracts.video.tables import claimed_frames
@@ -55,8 +53,6 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
     """
     name = name_of(source)
     with _readable(source) as file, _open_container(file) as container:
-        if isinstance(file, RangedFile):
-            file.keep_what_was_read()
         if container.format.name == _TEXT_FORMAT:
             raise InputError(f"{name}: expected a video file, got text; leave it out")
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -96,8 +92,10 @@ def _readable(source: VideoSource) -> Iterator[Any]:
             _check_is_file(source, name)
         yield source
         return
+    from data_contracts.files.s3_client import open_video_file
+
     try:
-        file = open_ranged(location(source))
+        file = open_video_file(location(source))
     except FileNotFoundError as error:
         raise InputError(f"{name}: expected a readable video file, found nothing there; check the path") from error
     try:

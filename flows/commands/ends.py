@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from data_contracts.errors import InputError
-from data_contracts.files.urls import check_no_credentials
+from data_contracts.files.locations import check_no_credentials
 from data_contracts.settings import read_settings
 from data_contracts.vocabulary import TaskName
 from flows.engine.causes import GO_ON, cause_in_a_line

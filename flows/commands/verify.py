@@ -3,7 +3,8 @@
 from data_contracts.challenge.layout import find_data
 from data_contracts.challenge.verification import verify_submission
 from data_contracts.errors import InputError
-from data_contracts.files.locations import Location, forget_listings, location
+from data_contracts.files.inputs import refresh_listings
+from data_contracts.files.locations import Location, location
 from data_contracts.video.packets import index_video
 from data_contracts.vocabulary import TaskName
 from flows.engine.console import print_line
@@ -29,7 +30,7 @@ def verify_path(path: Location, *, task: TaskName | None, test_list: Location | 
     """Print every fault with file, line and cause; 0 if there is none, else 1."""
     for place in (path, test_list):
         if place is not None:
-            forget_listings(place)
+            refresh_listings(place)
     rows = _rows_of_videos(videos) if videos else None
     faults = verify_submission(path, task=task, test_list=test_list, expected_rows=rows)
     for fault in faults[:_FAULTS_SHOWN]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.files.locations import check_unchanged, location
+from data_contracts.files.inputs import check_unchanged
+from data_contracts.files.locations import location
 from data_contracts.schemas import FACES
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from data_contracts.challenge.layout import Crop, is_utf8
 from data_contracts.errors import InputError
-from data_contracts.files.locations import read_many
+from data_contracts.files.inputs import read_many
 from data_contracts.schemas import FACES
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import UnitKey

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from data_contracts.challenge.layout import is_utf8
 from data_contracts.errors import InputError
-from data_contracts.files.locations import Location, check_unchanged, file_state, is_remote, location
+from data_contracts.files.inputs import check_unchanged, file_state
+from data_contracts.files.locations import Location, is_remote, location
 from data_contracts.schemas import FRAMES, VIDEOS
 from data_contracts.store.fingerprint import digest_of_file, fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from data_contracts.errors import InputError
-from data_contracts.files.locations import Location, file_state
+from data_contracts.files.inputs import file_state
+from data_contracts.files.locations import Location
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store

@@ -12,8 +12,9 @@ from typing import Any
 
 from data_contracts.challenge.submission_files import zip_bytes
 from data_contracts.errors import printable
+from data_contracts.files.inputs import FileState, file_state
 from data_contracts.files.local import UNFINISHED
-from data_contracts.files.locations import FileState, file_state, location
+from data_contracts.files.locations import location
 from data_contracts.store.bundles import Bundle, read_manifest, write_manifest
 from data_contracts.store.contents import REPORT_PAGE
 from data_contracts.store.fingerprint import fingerprint

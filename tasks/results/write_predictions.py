@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from data_contracts.files.inputs import FileState, file_state, list_many
 from data_contracts.files.local import UNFINISHED
-from data_contracts.files.locations import Location, file_state, list_many
+from data_contracts.files.locations import Location
 from data_contracts.schemas import OUTPUT_COLUMNS
 from data_contracts.store.bundles import Bundle, list_bundles
 from data_contracts.store.fingerprint import fingerprint
@@ -142,16 +143,17 @@ def _made_from(outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]],
     )
 
 
-def _states_in(out: Location) -> dict[str, list[Any]]:
-    """State of each file in a folder, by name; nothing if there is no such folder."""
+def _states_in(out: Location) -> dict[str, FileState]:
+    """Return the state of each file in a folder, by name; empty if there is no such folder."""
     try:
-        return {name: file.state for name, file in list_many([out])[0].items()}
+        return list_many([out])[0]
     except FileNotFoundError:
         return {}
 
 
-def _entry(made_from: str, states: Sequence[list[Any] | None]) -> dict[str, Any]:
-    return {"made_from": made_from, "files": list(states)}
+def _entry(made_from: str, states: Sequence[FileState | None]) -> dict[str, Any]:
+    # As JSON gives them back.
+    return {"made_from": made_from, "files": [state and list(state) for state in states]}
 
 
 def _write_files(table: pa.Table, target: Store, names: Sequence[str]) -> None:

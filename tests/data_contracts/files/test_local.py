@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from data_contracts.errors import InputError, StoreError
-from data_contracts.files.local import local_states, raise_store_error, replacing_file
+from data_contracts.files.local import LocalFiles, raise_store_error, replacing_file
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -81,11 +81,11 @@ def test_states_of_all_files_below_a_folder(tmp_path):
     (tmp_path / "data" / "b").write_bytes(b"")
     (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
     (tmp_path / "data" / "gone").symlink_to(tmp_path / "nowhere")
-    before = dict(local_states(str(tmp_path), "data"))
+    before = LocalFiles(str(tmp_path)).states("data")
     assert {path: state.size_bytes for path, state in before.items()} == {"data/deep/a": 3, "data/b": 0}
     replacement = tmp_path / "new"
     replacement.write_bytes(b"456")
     replacement.replace(tmp_path / "data" / "deep" / "a")
-    after = dict(local_states(str(tmp_path), "data"))
+    after = LocalFiles(str(tmp_path)).states("data")
     assert after["data/b"] == before["data/b"] and after["data/deep/a"] != before["data/deep/a"]
-    assert dict(local_states(str(tmp_path), "typo")) == dict(local_states(str(tmp_path), "data/b")) == {}
+    assert LocalFiles(str(tmp_path)).states("typo") == LocalFiles(str(tmp_path)).states("data/b") == {}

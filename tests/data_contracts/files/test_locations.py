@@ -1,12 +1,40 @@
-import subprocess
-import sys
+import os
+import re
 from pathlib import Path
 
 import pytest
-from pydantic import TypeAdapter, ValidationError, validate_call
 
 from data_contracts.errors import InputError
-from data_contracts.files.locations import LocationParameter, file_state, forget_listings, is_remote, location
+from data_contracts.files.locations import (
+    StoreParameter,
+    check_no_credentials,
+    hide_credentials,
+    hide_secrets,
+    is_remote,
+    location,
+)
+from data_contracts.store.bundles import find_bundle
+from data_contracts.store.manifest import UnitKey, to_sealed_json
+from data_contracts.store.store import Store
+
+SECRET = "wJalrXUtnFEMI"
+HOSTILE = ["../outside", "heads/../../outside", "/etc/outside", "..", "a\0b"]
+ODD = [
+    "..",
+    ".",
+    "../../x",
+    "/etc/passwd",
+    "a\0b",
+    "line\nfeed",
+    "a/b",
+    "\\\\host\\x",
+    "%2e%2e",
+    "-rf",
+    "_x",
+    ".x",
+    "~",
+    "*",
+]
 
 
 @pytest.mark.parametrize("text", ["/a/b", "a b.mp4", "~/x", "C:x", "ü?#%20"])
@@ -34,45 +62,93 @@ def test_other_protocols_and_typos_are_one_line(text):
     assert repr(text) in str(caught.value)
 
 
-def test_as_a_parameter():
-    @validate_call
-    def flow(data: LocationParameter, more: LocationParameter | None = None) -> tuple:
-        return data, more
-
-    assert flow("a/b") == (Path("a/b"), None)
-    assert flow(Path("a"), "s3://bucket/x") == (Path("a"), location("s3://bucket/x"))
-    with pytest.raises(ValidationError, match="expected a path"):
-        flow("s4://bucket/x")
-    adapter = TypeAdapter(LocationParameter)
-    assert adapter.json_schema()["type"] == "string"
-    assert adapter.dump_json(location("s3://bucket/x")) == b'"s3://bucket/x"'
-
-
-def test_state_of_local_files(tmp_path):
-    path = tmp_path / "x"
-    assert file_state(path) == [-1, -1]
-    path.write_bytes(b"abc")
-    assert file_state(path) == [3, path.stat().st_mtime_ns]
-
-
-def test_local_paths_import_nothing():
-    code = "import sys; from data_contracts.files.locations import location; location('/a')\n"
-    code += "print(sorted({'upath', 's3fs', 'fsspec', 'pydantic', 'botocore'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"s3://AKIA:{SECRET}@bucket/store",
+        f"s3://{SECRET}@bucket",
+        f"https://user:{SECRET}@host:9000/bucket",
+        f"s3://AKIA:a@b{SECRET}@bucket/store",
+        f"s3://AKIA:a/b{SECRET}/c@bucket/store",
+        f"s3://bucket/store?X-Amz-Signature={SECRET}&X-Amz-Credential={SECRET}",
+        f"s3://bucket/store?aws_secret_access_key={SECRET}",
+        f"https://host/store?sv=1&sig={SECRET}",
+        f"simplecache::s3://AKIA:{SECRET}@bucket/store",
+    ],
+)
+def test_credentials_in_a_url_are_refused_without_being_shown(url: str) -> None:
+    for refuse in (Store, lambda url: check_no_credentials(url, what="data")):
+        with pytest.raises(InputError, match="expected a URL without credentials") as caught:
+            refuse(url)
+        assert SECRET not in str(caught.value) and "***" in str(caught.value)
+    assert not re.search(form_pattern(StoreParameter), url)
 
 
-def test_state_of_files_on_s3(s3_bucket):
-    folder = location(s3_bucket) / "a"
-    path = folder / "x"
-    assert file_state(path) == [-1, -1]
-    path.write_bytes(b"abc")
-    before = file_state(path)
-    assert before[0] == 3 and file_state(path, as_listed=True) == before and file_state(folder) == [-1, -1]
-    assert [found.name for found in folder.iterdir()] == ["x"]
-    other_client = type(path.fs)(skip_instance_cache=True, **path.storage_options)
-    other_client.pipe_file(path.path, b"abd")
-    assert file_state(path, as_listed=True) == before and file_state(path) != before
-    other_client.rm_file(path.path)
-    assert file_state(path) == [-1, -1]
-    forget_listings(path)
-    assert file_state(path, as_listed=True) == [-1, -1]
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/data/store",
+        "a@b/c",
+        "s3://bucket/a@b/store",
+        "s3://bucket/video?=1",
+        "file:///x?token",
+        "s3://bucket/sig=ok/x",
+    ],
+)
+def test_other_urls_pass(url: str) -> None:
+    check_no_credentials(url, what="store")
+    assert hide_credentials(url) == url
+    assert re.search(form_pattern(StoreParameter), url)
+
+
+def test_what_servers_echo_of_our_credentials_is_left_out(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    assert (
+        hide_secrets(f"key {SECRET} is not known at http://u:p@host/x") == "key *** is not known at http://***@host/x"
+    )
+
+
+@pytest.fixture(params=["disk", "s3"])
+def store(request, tmp_path):
+    return Store(tmp_path / "store" if request.param == "disk" else request.getfixturevalue("s3_bucket") + "/store")
+
+
+def test_every_way_in_refuses_a_path_that_leads_out(store):
+    ways = [
+        lambda path: store.write_bytes(path, b"x"),
+        store.read_bytes,
+        store.exists,
+        store.list_folder,
+        store.files_below,
+        store.remove,
+        store.remove_folder,
+        store.locate,
+        lambda path: store.files.read_many([path]),
+        lambda path: store.files.opened(path, 9).__enter__(),
+    ]
+    for path in HOSTILE:
+        for way in ways:
+            with pytest.raises(InputError, match="store: expected a name within it, got "):
+                way(path)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_unit_of_any_name_lies_within_the_store(name, tmp_path):
+    store, key = Store(tmp_path / "store"), UnitKey("faces", (("source", "s"), ("video", name)), name)
+    for path in (key.manifest_path, key.failure_path, key.part_path("f" * 64)):
+        store.write_bytes(path, b"x")
+        assert os.path.realpath(store.locate(path)).startswith(str(tmp_path / "store/faces/source=s/video="))
+    (tmp_path / "store" / ".unfinished").rmdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["faces"]
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 3
+
+
+def test_a_bundle_that_names_files_elsewhere_is_not_followed(tmp_path):
+    store = Store(tmp_path / "store")
+    (tmp_path / "secret").write_text("s")
+    manifest = {"folder": "heads/x", "fingerprint": "f", "files": {"../../../secret": "d"}, "details": {}}
+    store.write_bytes("heads/x/manifest.json", to_sealed_json(manifest))
+    with pytest.raises(InputError, match="store: expected a name within it"):
+        find_bundle(store, "heads/x")

@@ -40,7 +40,7 @@ def test_of_many_at_once_one_holds_it_and_then_the_next(files):
         run.start()
     for run in runs:
         run.join()
-    assert most == [1] * 4 and files.look(LOCK) is None
+    assert most == [1] * 4 and files.head(LOCK) is None
     assert all("is using this store; waiting until it ends" in line for line in told)
 
 
@@ -57,15 +57,15 @@ def test_a_holder_elsewhere_is_believed_until_it_is_not_renewed(files, monkeypat
     assert told == [f"{files.url}: process 1 on elsewhere is using this store; waiting until it ends"]
     lock.raise_if_lost()
     lock.release()
-    assert files.look(LOCK) is None
+    assert files.head(LOCK) is None
 
 
 def test_lock_is_renewed_while_it_is_held(files, monkeypatch):
     monkeypatch.setattr(s3_lock, "_RENEW_SECONDS", 0.05)
     lock = S3Lock(files)
     lock.take(pytest.fail)
-    first = files.look(LOCK).etag
-    while files.look(LOCK).etag == first:
+    first = files.head(LOCK).etag
+    while files.head(LOCK).etag == first:
         time.sleep(0.05)
     lock.raise_if_lost()
     lock.release()
@@ -76,14 +76,14 @@ def test_who_lost_the_store_is_told(files, monkeypatch):
     lock = S3Lock(files)
     lock.take(pytest.fail)
     note = json.dumps({"owner": "process 2 on elsewhere", "token": "other"})
-    while not files.replace_if(LOCK, b"", etag=files.look(LOCK).etag, note=note):
+    while not files.replace_if(LOCK, b"", etag=files.head(LOCK).etag, note=note):
         pass
     with pytest.raises(StoreError, match="process 2 on elsewhere took it over"):
         while True:
             lock.raise_if_lost()
             time.sleep(0.05)
     lock.release()
-    assert files.look(LOCK).note == note
+    assert files.head(LOCK).note == note
 
 
 def test_a_lost_answer_does_not_lock_its_sender_out(files, monkeypatch):
@@ -97,7 +97,7 @@ def test_a_lost_answer_does_not_lock_its_sender_out(files, monkeypatch):
     lock = S3Lock(files)
     lock.take(pytest.fail)
     lock.release()
-    assert len(tries) == 1 and files.look(LOCK) is None
+    assert len(tries) == 1 and files.head(LOCK) is None
 
 
 def test_an_object_of_others_is_waited_for(files, monkeypatch):

@@ -1,6 +1,6 @@
 import pytest
 
-from data_contracts.files.locations import FileState
+from data_contracts.files.inputs import FileState
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.manifest_index import ManifestCache
 

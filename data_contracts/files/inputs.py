@@ -1,0 +1,159 @@
+"""Read and list input files, on a local disk or on S3, and detect files that change.
+
+A local file is identified by its size and modification time, a file on S3 by its size and ETag (``FileState``).
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_contracts.errors import InputError
+from data_contracts.files.locations import S3_PREFIX, Location, is_remote, location
+
+_PARALLEL_LISTINGS = 16
+
+
+class FileState(NamedTuple):
+    """What changes when a file changes. Serialized as a list of two values.
+
+    Attributes:
+        size_bytes: -1 if there is no such file.
+        version: time of the last change in ns, or ETag on S3; -1 if there is no such file, None if unknown. Listings of
+            a local store add the inode: (time in ns, inode).
+    """
+
+    size_bytes: int
+    version: Any = None
+
+
+NO_FILE = FileState(-1, -1)
+
+
+def file_state(place: Location, *, as_listed: bool = False) -> FileState:
+    """Return the state of a file, ``NO_FILE`` if there is no such file.
+
+    Args:
+        as_listed: on S3, take the state from the last listing of the folder, if there was one, without a request.
+
+    Raises:
+        OSError, botocore.exceptions.BotoCoreError: a request failed; ``reading_inputs`` turns it into one line.
+    """
+    if isinstance(place, Path):
+        try:
+            stat = place.stat()
+        except OSError:
+            return NO_FILE
+        return FileState(stat.st_size, stat.st_mtime_ns)
+    try:
+        found = place.fs.info(place.path, refresh=not as_listed)
+    except FileNotFoundError:
+        return NO_FILE
+    return object_state(found) if found["type"] == "file" else NO_FILE
+
+
+def object_state(entry: dict[str, Any]) -> FileState:
+    """Return the state of a file from its entry in a listing of S3."""
+    return FileState(int(entry["size"]), str(entry.get("ETag", "")).strip('"'))
+
+
+def check_unchanged(place: Location, before: Sequence[Any]) -> None:
+    """Check that a file still has the state ``before``, a ``FileState`` or the list that it was serialized as.
+
+    Raises:
+        InputError: the file has changed, or is gone.
+        OSError, botocore.exceptions.BotoCoreError: a request failed.
+    """
+    now, before = file_state(place), FileState(*before)
+    if now != before:
+        same_size = now.size_bytes == before.size_bytes
+        problem = "it was changed" if same_size else f"{before.size_bytes:,} bytes became {now.size_bytes:,}"
+        problem = "it is gone" if now == NO_FILE else problem
+        raise InputError(f"{place}: expected a file that stays as it is, got: {problem}; run again when it is complete")
+
+
+def is_file_or_broken_link(place: Location) -> bool:
+    """Return whether there is a file, or a link that leads nowhere or in a circle: opening it reports the cause."""
+    return place.is_file() or (isinstance(place, Path) and place.is_symlink() and not place.exists())
+
+
+def list_entries(folder: Location) -> list[Location]:
+    """Return the entries of a folder, sorted by name."""
+    found: list[Location] = list(folder.iterdir())
+    return sorted((entry for entry in found if entry.name), key=lambda entry: entry.name)
+
+
+def list_many(folders: Iterable[Location]) -> list[dict[str, FileState]]:
+    """Return the states of the files in each folder, by file name. Folders on S3 are listed in parallel."""
+    folders = list(folders)
+    if all(isinstance(folder, Path) for folder in folders):
+        return [_list_files(folder) for folder in folders]
+    with ThreadPoolExecutor(_PARALLEL_LISTINGS) as pool:
+        return list(pool.map(_list_files, folders))
+
+
+def _list_files(folder: Location) -> dict[str, FileState]:
+    if isinstance(folder, Path):
+        with os.scandir(folder) as entries:
+            return {entry.name: file_state(Path(entry.path)) for entry in entries if entry.is_file()}
+    listed = folder.fs.ls(folder.path, detail=True)
+    # The listing cache of s3fs would keep millions of crops in memory.
+    folder.fs.invalidate_cache(folder.path)
+    return {entry["name"].rsplit("/", 1)[-1]: object_state(entry) for entry in listed if entry["type"] == "file"}
+
+
+def read_many(paths: Sequence[str]) -> list[bytes | OSError]:
+    """Return the bytes of each file, or the error that reading it raised. Files on S3 are read in parallel.
+
+    Raises:
+        OSError, botocore.exceptions.BotoCoreError: a request to S3 failed.
+    """
+    remote = [path for path in paths if path.startswith(S3_PREFIX)]
+    if not remote:
+        return [_read(path) for path in paths]
+    from data_contracts.files.s3_client import read_each
+
+    fs: Any = getattr(location(remote[0]), "fs", None)
+    found = dict(zip(remote, read_each(fs, [path[len(S3_PREFIX) :] for path in remote]), strict=True))
+    return [found[path] if path in found else _read(path) for path in paths]
+
+
+def _read(path: str) -> bytes | OSError:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        return error
+
+
+def refresh_listings(place: Location) -> None:
+    """Discard cached listings of S3, and check that the bucket answers. Does nothing for local locations.
+
+    Raises:
+        InputError: wrong bucket, credentials or address.
+    """
+    if isinstance(place, Path):
+        return
+    from data_contracts.files.s3_client import check_reachable
+
+    place.fs.invalidate_cache()
+    bucket = place.path.split("/", 1)[0]
+    check_reachable(place.fs, bucket, f"{place}: expected inputs in a bucket that answers")
+
+
+@contextlib.contextmanager
+def reading_inputs(*places: Location) -> Iterator[None]:
+    """Turn errors of S3 requests in the block into an ``InputError`` of one line. Does nothing for local locations.
+
+    Raises:
+        InputError: a request failed permanently.
+    """
+    remote = next((place for place in places if is_remote(place)), None)
+    if remote is None:
+        yield
+        return
+    from data_contracts.files.s3_client import explain_errors
+
+    with explain_errors(f"{remote}: expected inputs that can be read"):
+        yield

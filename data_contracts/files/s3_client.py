@@ -1,0 +1,338 @@
+"""Requests to S3: options, retries with a time limit, parallel reads, and one-line error messages.
+
+Imports s3fs, which takes most of a second. Import this module only inside functions that use S3.
+
+Why the retries of the libraries are not used: in the modes *standard* and *adaptive*, botocore limits the number of
+retries per client, so that fifty parallel reads fail within three seconds of an outage; its mode *legacy* doubles the
+wait without a limit; s3fs counts tries, and nests two such loops in reads, so that a silent server would block a run
+for hours. Here the time since the first try counts.
+"""
+
+import asyncio
+import contextlib
+import io
+import os
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.parsers import ResponseParserError
+from fsspec import register_implementation
+from fsspec.asyn import sync, sync_wrapper
+from s3fs.core import S3FileSystem, set_custom_error_handler
+from s3fs.errors import translate_boto_error
+
+from data_contracts.errors import InputError
+from data_contracts.files.locations import Location, hide_secrets
+from data_contracts.settings import read_settings
+
+# For checks before a run starts, and for releasing the lock at its end.
+_SHORT_TIMEOUT_SECONDS = 30.0
+_CONNECT_TIMEOUT_SECONDS = 5
+# Maximum time without a byte of the answer.
+_READ_TIMEOUT_SECONDS = 15
+_MAX_CONNECTIONS = 32
+# Waits between tries grow from 0.1 s to 15 s. Random waits keep many workers from coming back at the same moment.
+_FIRST_WAIT_SECONDS, _WAIT_GROWTH, _MAX_WAIT_SECONDS, _MIN_RANDOM_FACTOR = 0.1, 1.7, 15.0, 0.7
+_TRANSIENT_CODES = ("SlowDown", "RequestTimeout", "Throttling", "TooManyRequests", "IncompleteBody", "BadDigest", "429")
+_MORE_TRANSIENT_CODES = ("OperationAborted", "XAmzContentSHA256Mismatch")
+_CHANGED_CODES = ("PreconditionFailed", "412", "NoSuchKey", "404")
+_NOT_IMPLEMENTED = 501
+# Up to 48 MB in memory per video. A worker reads one video, or two between its segments.
+_BLOCK_BYTES, _MAX_BLOCKS, _MAX_OPEN_VIDEOS = 1 << 21, 24, 2
+# The current request of this task and the time of its first try: s3fs repeats the request if the body was cut off.
+_first_try: ContextVar[tuple[Any, float]] = ContextVar("first_try", default=(None, 0.0))
+
+
+class TimeoutReachedError(OSError):
+    """A request failed until the timeout was reached."""
+
+
+class NoBucketError(OSError):
+    """There is no such bucket."""
+
+
+class RetryingS3FileSystem(S3FileSystem):
+    """``s3fs.S3FileSystem`` that retries failing requests until a timeout.
+
+    Attributes:
+        timeout_seconds: no try starts later than this after the first try of a request; None: the timeout of the
+            settings.
+    """
+
+    # How often s3fs repeats a read whose body was cut off. The timeout is reached first.
+    retries = 100
+    timeout_seconds: float | None = None
+
+    async def _call_s3(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        await self.set_session()
+        call = getattr(await self.get_s3(kwargs.get("Bucket")), method)
+        parameters = self._get_s3_method_kwargs(call, *args, **kwargs)
+        timeout_seconds = self.timeout_seconds or read_settings().s3_timeout_seconds
+        started, tries, wait_seconds = _start_of((method, kwargs)), 0, _FIRST_WAIT_SECONDS
+        if time.monotonic() - started > timeout_seconds:
+            raise TimeoutReachedError(f"answers that were cut off, for {time.monotonic() - started:.0f} s")
+        while True:
+            try:
+                tries += 1
+                return await call(**parameters)
+            except Exception as error:
+                if not _is_transient(error):
+                    raise _translate(error, kwargs) from error
+                pause_seconds = wait_seconds * random.uniform(_MIN_RANDOM_FACTOR, 1)
+                elapsed_seconds = time.monotonic() - started
+                if elapsed_seconds + pause_seconds > timeout_seconds:
+                    last = " ".join(str(error).split())
+                    raise TimeoutReachedError(f"{tries} tries in {elapsed_seconds:.0f} s, last: {last}") from error
+            await asyncio.sleep(pause_seconds)
+            wait_seconds = min(wait_seconds * _WAIT_GROWTH, _MAX_WAIT_SECONDS)
+
+    call_s3 = sync_wrapper(_call_s3)
+
+
+def _start_of(request: tuple[str, dict[str, Any]]) -> float:
+    known, started = _first_try.get()
+    if known != request:
+        started = time.monotonic()
+        _first_try.set((request, started))
+    return started
+
+
+def _translate(error: Exception, parameters: dict[str, Any]) -> BaseException:
+    code = (getattr(error, "response", None) or {}).get("Error", {}).get("Code")
+    if code == "NoSuchBucket":
+        return NoBucketError(f"there is no bucket {parameters.get('Bucket')}")
+    return translate_boto_error(error)
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, ClientError):
+        code = str(error.response.get("Error", {}).get("Code"))
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        is_known = code in (*_TRANSIENT_CODES, *_MORE_TRANSIENT_CODES)
+        return is_known or (status >= 500 and status != _NOT_IMPLEMENTED)
+    if isinstance(error, TimeoutReachedError | NoBucketError):
+        return False
+    transient = HTTPClientError | ResponseParserError | BotoConnectionError | ConnectionError | TimeoutError
+    return isinstance(error, transient)
+
+
+# From now on, everything in this process that opens ``s3://`` gets this file system.
+set_custom_error_handler(_is_transient)
+register_implementation("s3", RetryingS3FileSystem, clobber=True)
+
+
+def s3_options() -> dict[str, Any]:
+    """Return the options of the file system. Address and credentials come from the environment (``AWS_...``)."""
+    retries = {"mode": "standard", "total_max_attempts": 1}
+    timeouts = {"connect_timeout": _CONNECT_TIMEOUT_SECONDS, "read_timeout": _READ_TIMEOUT_SECONDS}
+    return {"config_kwargs": {"retries": retries, "max_pool_connections": _MAX_CONNECTIONS, **timeouts}}
+
+
+def check_reachable(fs: Any, bucket: str, expected: str, *, kind: type[InputError] = InputError) -> None:
+    """Check that a bucket answers within the short timeout.
+
+    Args:
+        fs: the file system.
+        expected: what the error message says was expected.
+
+    Raises:
+        InputError: (or ``kind``) wrong bucket, credentials or address.
+    """
+    with explain_errors(expected, kind=kind), short_timeout(fs):
+        fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+
+
+@contextlib.contextmanager
+def short_timeout(fs: Any) -> Iterator[None]:
+    """Limit retries in the block to half a minute."""
+    fs.timeout_seconds = min(_SHORT_TIMEOUT_SECONDS, read_settings().s3_timeout_seconds)
+    try:
+        yield
+    finally:
+        fs.timeout_seconds = None
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def read_each(fs: Any, keys: Sequence[str]) -> list[bytes | FileNotFoundError]:
+    """Return the bytes of each file, or ``FileNotFoundError``. Files are read in parallel, with one request each.
+
+    ``fs.cat`` would take brackets in a name for a pattern, and read other files or none. ``fs.cat_ranges`` would ask a
+    server that is down for every single file.
+
+    Raises:
+        OSError, botocore.exceptions.BotoCoreError: the first request that failed permanently; the others are canceled.
+    """
+    try:
+        return list(sync(fs.loop, _read_each, fs, keys)) if keys else []
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors.exceptions[0].__cause__
+
+
+async def _read_each(fs: Any, keys: Sequence[str]) -> list[bytes | FileNotFoundError]:
+    found: list[bytes | FileNotFoundError] = [b""] * len(keys)
+    numbers = iter(range(len(keys)))
+
+    async def read_some() -> None:
+        for number in numbers:
+            try:
+                # With max_concurrency=1, s3fs does not ask for the size first.
+                found[number] = await fs._cat_file(keys[number], max_concurrency=1)
+            except FileNotFoundError as error:
+                found[number] = error
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(_MAX_CONNECTIONS, len(keys))):
+            group.create_task(read_some())
+    return found
+
+
+class VideoFile(io.RawIOBase):
+    """One version of a file on S3, read through fsspec's block cache.
+
+    FFmpeg may ignore an error that ``read`` raises. Call ``raise_if_failed`` after FFmpeg is done.
+    """
+
+    def __init__(self, file: Any, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self._file = file
+        self._error: Exception | None = None
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Change the position, without a request."""
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        """Return the position in bytes."""
+        return int(self._file.tell())
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes, none at the end of the file.
+
+        Raises:
+            InputError: the file was replaced since it was opened.
+            OSError, botocore.exceptions.BotoCoreError: a request failed permanently.
+        """
+        self.raise_if_failed()
+        try:
+            return bytes(self._file.read(size))
+        except Exception as error:
+            self._error = error
+            if error_code(error) in _CHANGED_CODES:
+                self._error = InputError(
+                    f"{self.name}: expected a file that stays as it is, got: it was changed; run again when it is "
+                    "complete"
+                )
+            raise self._error from error
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a request has failed permanently."""
+        return self._error is not None
+
+    def raise_if_failed(self) -> None:
+        """Raise the error of the request that failed, if one has."""
+        if self._error is not None:
+            raise self._error
+
+
+_open_videos: "OrderedDict[tuple[str, str], VideoFile]" = OrderedDict()
+
+
+def open_video_file(place: Location) -> VideoFile:
+    """Open a video on S3 at its beginning. Videos opened before in this process keep their cached blocks.
+
+    Every segment of a video reads the container's index again, which is then cached.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError, botocore.exceptions.BotoCoreError: a request failed permanently.
+    """
+    assert not isinstance(place, Path)
+    fs = place.fs
+    etag = str(fs.info(place.path, refresh=True).get("ETag"))
+    found = _open_videos.pop((str(place), etag), None)
+    if found is None or found.has_failed:
+        fs.invalidate_cache(place.path)
+        options = {"cache_type": "blockcache", "cache_options": {"maxblocks": _MAX_BLOCKS}}
+        found = VideoFile(fs.open(place.path, "rb", block_size=_BLOCK_BYTES, **options), str(place))
+    _open_videos[str(place), etag] = found
+    while len(_open_videos) > _MAX_OPEN_VIDEOS:
+        _open_videos.popitem(last=False)
+    found.seek(0)
+    return found
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def error_code(error: BaseException | None) -> str:
+    """Return the code of the S3 error that caused this one, such as ``NoSuchKey``; empty if there is none."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        error = error.__cause__
+    return ""
+
+
+@contextlib.contextmanager
+def explain_errors(expected: str, *, kind: type[InputError] = InputError) -> Iterator[None]:
+    """Turn errors of requests in the block into one line, ``EXPECTED, got: CAUSE``.
+
+    Raises:
+        InputError: (or ``kind``) a request failed permanently.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        cause = _cause_of(error)
+        if cause is None:
+            raise
+        raise kind(f"{expected}, got: {cause}") from error
+
+
+def _cause_of(error: BaseException) -> str | None:
+    """Describe why a request failed; None if ``error`` is not an error of a request."""
+    if isinstance(error, NoCredentialsError):
+        return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    if isinstance(error, PermissionError):
+        return f"no permission ({_message_of(error)}); check the credentials (AWS_...) and the bucket's name"
+    if isinstance(error, FileNotFoundError):
+        return f"nothing there ({_message_of(error)}); check the bucket's name"
+    if isinstance(error, NoBucketError):
+        return f"{_message_of(error)} at {_address()}; check its name, create it first, or set AWS_ENDPOINT_URL_S3"
+    is_address = isinstance(error, ValueError) and "Invalid endpoint" in str(error)
+    if is_address or isinstance(error, BotoCoreError | OSError | asyncio.TimeoutError):
+        cause = _message_of(error) or type(error).__name__
+        return hide_secrets(f"{cause}; check AWS_ENDPOINT_URL_S3 ({_address()}), then run again")
+    return None
+
+
+def _address() -> str:
+    address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+    return hide_secrets(address)
+
+
+def _message_of(error: BaseException) -> str:
+    # Cut after hiding: a part of a secret would not be recognized.
+    return hide_secrets(" ".join(str(error.args[-1] if error.args else error).split()))[:200]
