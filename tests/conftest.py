@@ -48,16 +48,21 @@ def portraits() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def prefect_server():
-    """A real Prefect server for the few tests of how runs are recorded on one."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
+def prefect_service(tmp_path_factory):
+    """A Prefect server that stores its runs in SQLite."""
+    from tests.prefect_service import serving_prefect
 
-    with (
-        prefect_test_harness(server_startup_timeout=120),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-    ):
-        yield
+    with serving_prefect(tmp_path_factory.mktemp("prefect"), PREFECT_SERVER_METRICS_ENABLED="true") as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def prefect_server(prefect_service):
+    """The same server, which also records the flows that the module's tests call in this process."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_service.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield prefect_service
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -38,6 +39,14 @@ class PrefectService:
         return subprocess.run(
             command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=_END_SECONDS, check=False
         )
+
+    def run_deployment(self, deployment: str, *options: str) -> str:
+        """Id of a new run that ``prefect deployment run`` starts."""
+        started = self.prefect("deployment", "run", deployment, *options)
+        assert started.returncode == 0, started.stdout + started.stderr
+        found = re.search(r"UUID: ([0-9a-f-]{36})", started.stdout)
+        assert found, started.stdout
+        return found[1]
 
     def start_run(self, deployment: str, **parameters: Any) -> str:
         """Id of a new run of a deployment, as a form of the web page makes it."""
@@ -81,9 +90,14 @@ class PrefectService:
         return answer.json()
 
     @contextlib.contextmanager
-    def working(self, pool: str) -> Iterator[None]:
-        """A worker of the pool for the length of the block."""
-        with _running(["worker", "start", "--pool", pool], self.environment, self.folder / "worker.log"):
+    def deployed(self, folder: Path) -> Iterator[None]:
+        """Register every deployment of prefect.yaml, with ``videos``, ``store`` and ``out`` of a folder, and run a worker."""
+        created = self.prefect("work-pool", "create", "affwild2", "--type", "process")
+        assert created.returncode == 0, created.stderr
+        defaults = {f"AFFWILD2_{name.upper()}": str(folder / name) for name in ("videos", "store", "out")}
+        with _running(["worker", "start", "--pool", "affwild2"], self.environment, self.folder / "worker.log"):
+            registered = self.prefect("--no-prompt", "deploy", "--all", environment=defaults)
+            assert registered.returncode == 0, registered.stdout + registered.stderr
             yield
 
     def connections(self) -> set[str]:

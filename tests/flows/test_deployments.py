@@ -1,38 +1,52 @@
-"""Runs that are recorded on a real Prefect server: what it is told, and how they are deployed to it."""
+"""Runs recorded on a Prefect server with a worker, which the documented commands start and use."""
 
 import asyncio
+import hashlib
+import json
+import logging
+from pathlib import Path
 
 import pytest
-import yaml
 
+from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
+from flows.engine.run import SomeFailedError
 from tests.faults.interruption_matrix import data_bytes
 from tests.flows.conftest import run_command
+from tests.tasks.results.test_write_report import read_page
 from tests.video_factory import VideoSpec, write_video
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
+DEPLOYMENTS = ("extract", "fit", "score", "rescore", "submit", "pretrain")
 STAGES = ["index_videos", "crop_faces", "assign_subjects", "embed_faces"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recorded")
-    write_video(folder / "clip.mp4", VideoSpec(frame_count=4))
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "videos").mkdir()
+    write_video(folder / "videos/clip.mp4", VideoSpec(frame_count=4))
     return folder
 
 
 @pytest.fixture(scope="module")
-def plain_store(data, tmp_path_factory, dask_address):
+def lab(prefect_service, folder):
+    with prefect_service.deployed(folder):
+        yield prefect_service
+
+
+@pytest.fixture(scope="module")
+def plain_bytes(folder, dask_address):
+    """Content of a store that a run without any server wrote."""
     from flows.extract import extract
 
-    store = tmp_path_factory.mktemp("plain") / "store"
-    extract(data, str(store), dask_address=dask_address)
-    return store
+    extract(folder / "videos", str(folder / "plain"), dask_address=dask_address)
+    return data_bytes(folder / "plain")
 
 
-def recorded():
-    """(flow run, state, its task runs in order) of all flow runs, the last one first."""
+def recorded_runs():
+    """(name, state, its task runs in order) of each flow run on the server, the latest first."""
     from prefect import get_client
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
@@ -50,54 +64,130 @@ def recorded():
     return asyncio.run(ask())
 
 
-def test_the_command_records_its_run_if_a_server_is_named(data, plain_store, tmp_path):
-    from prefect.settings import PREFECT_API_URL
+def test_a_deployment_runs_with_its_defaults(lab, folder, plain_bytes):
+    run = lab.run_deployment("extract/affwild2")
+    assert lab.end_of(run)["state"]["name"] == "Completed"
+    assert data_bytes(folder / "store") == plain_bytes
+    assert lab.stages_of(run) == [(name, "Completed", "0 ready, 1 done, 0 failed") for name in STAGES]
+    log = lab.worker_log()
+    assert "Traceback" not in log and "ERROR" not in log
+    assert log.count("embed_faces") == 2, "the run's log reports each stage"
 
-    store = tmp_path / "store"
-    finished = run_command(
-        "extract", data, "--store", store, "--workers", "1", environment={"PREFECT_API_URL": PREFECT_API_URL.value()}
-    )
+
+def test_a_form_refuses_unknown_and_wrong_parameters(lab):
+    refused = lab.prefect("deployment", "run", "extract/affwild2", "--param", "minimal_face=3")
+    assert refused.returncode == 1 and "minimal_face" in refused.stdout + refused.stderr
+    assert "'nonsense' is not one of" in lab.refusal_of("extract/affwild2", backbone="nonsense")
+    assert "3 is less than the minimum of 20" in lab.refusal_of("extract/affwild2", min_face_px=3)
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_form_describes_every_parameter(lab, name):
+    schema = lab.deployment(f"{name}/affwild2")["parameter_openapi_schema"]
+    assert schema["required"]
+    for parameter, shown in schema["properties"].items():
+        assert shown["title"] == parameter
+        assert len(shown["description"]) > 10, parameter
+        assert {"type", "anyOf", "enum"} & set(shown), parameter
+    if name == "extract":
+        assert "emotion_lite0" in schema["properties"]["backbone"]["enum"]
+        assert schema["properties"]["min_face_px"]["minimum"] == 20
+
+
+def test_server_worker_and_run_connect_to_this_machine_only(lab):
+    assert "127.0.0.1" in lab.connections()
+    assert lab.connections() <= {"127.0.0.1", "localhost", "::1", "None", "file"}
+
+
+def test_the_command_records_its_run_on_a_named_server(prefect_server, folder, plain_bytes, tmp_path):
+    arguments = ("extract", folder / "videos", "--store", tmp_path / "store", "--workers", "1")
+    finished = run_command(*arguments, environment={"PREFECT_API_URL": prefect_server.url})
     assert finished.returncode == 0, finished.stderr
-    assert data_bytes(store) == data_bytes(plain_store)
-    name, state, tasks = recorded()[0]
-    assert (name, state) == (f"extract {data.parent.name}/{data.name} with emotion_lite0", "Completed")
+    assert data_bytes(tmp_path / "store") == plain_bytes
+    name, state, tasks = recorded_runs()[0]
+    assert (name, state) == (f"extract {folder.name}/videos with emotion_lite0", "Completed")
     assert tasks == [(stage, "Completed") for stage in STAGES]
 
 
-def test_a_flow_takes_the_parameters_of_the_plain_function_and_checks_them(data, tmp_path, dask_address):
+def test_an_unreachable_server_is_reported_in_one_line(folder, tmp_path):
+    named = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    finished = run_command("extract", folder / "videos", "--store", tmp_path / "store", environment=named)
+    (line,) = finished.stderr.strip().splitlines()
+    assert finished.returncode == 2 and "expected a Prefect server at http://127.0.0.1:9/api, got no answer" in line
+
+
+def test_a_flow_checks_its_parameters(folder, tmp_path, dask_address):
     from pydantic import ValidationError
 
     from flows import deployments
 
-    extract = deployments.extract
+    extract, data = deployments.extract, folder / "videos"
     assert {"data", "store", "limit", "dask_address"} <= set(extract.parameters.properties)
     assert extract.parameters.required == ["data", "store"]
     with pytest.raises(ValidationError, match="greater than or equal to 20"):
         extract(data, str(tmp_path / "store"), min_face_px=3)
     with pytest.raises(InputError, match="nowhere: expected"):
         extract(tmp_path / "nowhere", str(tmp_path / "store"))
-    assert recorded()[0][:2] == (f"extract {tmp_path.name}/nowhere with emotion_lite0", "Failed")
+    assert recorded_runs()[0][:2] == (f"extract {tmp_path.name}/nowhere with emotion_lite0", "Failed")
     extracted = extract(data=str(data), store=str(tmp_path / "store"), dask_address=dask_address)
     assert extracted.videos == ("clip",) and len(Store(tmp_path / "store").manifests("features")) == 1
 
 
-def test_every_deployment_is_registered_under_its_name():
+def artifacts_of_last_run():
+    """(artifacts of the latest flow run by key, its name)."""
     from prefect.client.orchestration import get_client
-    from prefect.flows import load_flow_from_entrypoint
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+    from prefect.client.schemas.sorting import FlowRunSort
 
-    with open("prefect.yaml") as file:
-        deployments = yaml.safe_load(file)["deployments"]
-    for deployment in deployments:
-        flow = load_flow_from_entrypoint(deployment["entrypoint"])
-        flow.to_deployment(deployment["name"], entrypoint_type="module_path").apply()
     with get_client(sync_client=True) as client:
-        for name in ("extract", "fit", "score", "submit", "pretrain"):
-            found = client.read_deployment_by_name(f"{name}/affwild2")
-            assert found.parameter_openapi_schema["required"]
+        run = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
+        chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        found = client.read_artifacts(artifact_filter=chosen)
+        return {artifact.key: artifact for artifact in found if artifact.key}, run.name
 
 
-def test_no_server_where_one_is_named_is_one_line(data, tmp_path):
-    named = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
-    finished = run_command("extract", data, "--store", tmp_path / "store", environment=named)
-    (line,) = finished.stderr.strip().splitlines()
-    assert finished.returncode == 2 and "expected a Prefect server at http://127.0.0.1:9/api, got no answer" in line
+def test_a_submission_leaves_its_checks_and_a_report(demo, store_copy, dask_address):
+    from flows import deployments
+
+    wanted = demo.data / "names_of_videos_in_each_test_set" / ABAW3_TEST_LISTS["va"]
+    zip_path = deployments.submit("va", str(store_copy), wanted, dask_address=dask_address)
+    found, name = artifacts_of_last_run()
+    assert set(found) == {"submit-stages", "submit-report", "submission-abaw3-va"}
+
+    predict, write = json.loads(found["submit-stages"].data)
+    assert (predict["stage"], predict["units"], predict["ready"]) == ("predict_outputs va", 17, 17)
+    assert (write["stage"], write["ready"], write["done"], write["failed"]) == ("write_submission", 1, 0, 0)
+    assert found["submit-stages"].description.startswith("all done, ")
+
+    text = found["submission-abaw3-va"].data
+    assert f"`{zip_path}`" in text and hashlib.sha256(Path(zip_path).read_bytes()).hexdigest() in text
+    assert "no fault (test list of 4 subjects, videos of 4 counted)" in text
+    assert "| test03\\_left | 48 | 48 |" in text
+
+    (page_path,) = store_copy.glob("reports/submit-*/index.html")
+    assert f"({page_path.as_uri()})" in found["submit-report"].data
+    _, page = read_page(Store(store_copy), str(page_path.relative_to(store_copy)))
+    assert page.tables["Stages"][2][:4] == ["write_submission", "1", "1", "0"]
+    assert ["task", "va"] in page.tables["Parameters"] and name
+
+
+def test_a_failed_run_leaves_its_causes_and_ends_even_without_artifacts(tmp_path, dask_address, caplog):
+    from flows import deployments
+
+    data, store = tmp_path / "data", tmp_path / "store"
+    data.mkdir()
+    write_video(data / "clip.mp4", VideoSpec(frame_count=4))
+    (data / "[x](javascript:1) <b>.mp4").write_bytes(b"not a video")
+    with pytest.raises(SomeFailedError):
+        deployments.extract(str(data), str(store), dask_address=dask_address)
+    found, _ = artifacts_of_last_run()
+    assert set(found) == {"extract-stages", "extract-report"}
+    told = found["extract-stages"].description
+    assert told.startswith("1 failed, all else is complete") and "expected a readable video file" in told
+    assert "\\[x\\](javascript:1) &lt;b&gt;" in told and "<b>" not in told
+
+    (store / "reports").rename(tmp_path / "away")
+    (store / "reports").write_text("no folder")
+    with caplog.at_level(logging.WARNING, "flows.artifacts"), pytest.raises(SomeFailedError):
+        deployments.extract(str(data), str(store), dask_address=dask_address)
+    assert [record.message for record in caplog.records if "artifacts of this run are not complete" in record.message]

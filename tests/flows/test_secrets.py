@@ -3,7 +3,6 @@
 import asyncio
 import http.server
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,7 @@ from tests.flows.conftest import run_command
 from tests.s3_server import s3_environment
 from tests.video_factory import VideoSpec, write_video
 
-pytestmark = [pytest.mark.service, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.service
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "AKIAQJ7XMPLE3ZT5W2VU",
     "AWS_SECRET_ACCESS_KEY": "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",
@@ -49,12 +48,11 @@ def telltale():
     server.server_close()
 
 
-def database_bytes():
-    """All that the Prefect server has stored, as it lies on the disk."""
-    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
-
-    path = Path(PREFECT_API_DATABASE_CONNECTION_URL.value().split("///", 1)[1])
-    return b"".join(part.read_bytes() for part in path.parent.glob(f"{path.name}*"))
+def database_bytes(server):
+    """Bytes of the Prefect server's database files."""
+    parts = list((server.folder / "home").glob("prefect.db*"))
+    assert parts
+    return b"".join(part.read_bytes() for part in parts)
 
 
 def everything_below(url):
@@ -64,12 +62,10 @@ def everything_below(url):
     return b"".join(name.encode() + data + repr(place.fs.info(name)).encode() for name, data in found.items())
 
 
-def test_no_key_is_left_anywhere(tmp_path, s3_address, s3_bucket, telltale):
-    from prefect.settings import PREFECT_API_URL
-
+def test_no_key_is_left_anywhere(tmp_path, s3_address, s3_bucket, telltale, prefect_server):
     (tmp_path / "data").mkdir()
     video = write_video(tmp_path / "data" / "clip.mp4", VideoSpec(frame_count=2))
-    recorded = {"PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_LOGGING_LEVEL": "DEBUG"}
+    recorded = {"PREFECT_API_URL": prefect_server.url, "PREFECT_LOGGING_LEVEL": "DEBUG"}
     recorded["PREFECT_LOGGING_TO_API_ENABLED"] = "true"
     plainly, environment = {"PREFECT_API_URL": ""}, s3_environment(s3_address) | SECRETS | recorded
     store, out, printed = f"{s3_bucket}/store", f"{s3_bucket}/out", []
@@ -92,7 +88,7 @@ def test_no_key_is_left_anywhere(tmp_path, s3_address, s3_bucket, telltale):
         assert "expected a URL without credentials, got 's3://***@bucket/store'" in run(*arguments, code=2)
     _refused_by_the_server(url, store)
 
-    stored = database_bytes()
+    stored = database_bytes(prefect_server)
     assert str(video.parent).encode() in stored and store.encode() in stored, "the runs are in there"
     local = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     places = {"store": everything_below(s3_bucket), "database": stored, "files": local}

@@ -53,13 +53,11 @@ def test_the_password_of_prefect_reaches_prometheus_as_it_is(tmp_path):
     assert ((tmp_path / "user").read_text(), (tmp_path / "password").read_text()) == ("lab", "a:b%s$c")
 
 
-@pytest.mark.usefixtures("prefect_server")
-def test_the_prefect_server_has_what_the_alerts_ask_of_it():
-    from prefect.settings import PREFECT_API_URL
-
+def test_the_prefect_server_serves_the_metrics_of_the_alerts(prefect_service):
+    page = f"{prefect_service.url}/metrics"
     used = {(name, values) for name, values in samples_used(ALERTS) if name.startswith("prefect_")}
-    assert used and not_served(f"{PREFECT_API_URL.value()}/metrics", used) == set()
-    assert not_served(f"{PREFECT_API_URL.value()}/metrics", {("prefect_runs_total", frozenset())})
+    assert used and not_served(page, used) == set()
+    assert not_served(page, {("prefect_runs_total", frozenset())})
 
 
 def test_operators_find_the_files():
