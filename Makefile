@@ -62,7 +62,7 @@ $(SERVICES)/.installed: $(UV) requirements.lock pyproject.toml $(wildcard tests/
 demo: $(RUNTIME)
 	$(BIN)/affwild2 demo
 
-PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q --durations=10 $(PARALLEL)
@@ -90,6 +90,7 @@ audit: $(AUDIT)
 	done; exit $$code
 
 bench: $(STAMP)
+	$(BIN)/python -m pytest -q -m service tests/benchmarks
 	$(BIN)/python tests/benchmarks/run_benchmarks.py
 
 bench-quick: $(STAMP)

@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 import tests.surroundings  # noqa: F401
 
@@ -11,19 +12,44 @@ import pytest
 
 from data_contracts.settings import read_settings
 from tests.flaky_s3 import flaky_s3
-from tests.order import FilesOfAServerTogether, longest_first
 from tests.s3_server import new_bucket, s3_environment, serving_s3, use_s3
+
+TESTS = Path(__file__).parent
+# The first file makes the demo, for which others would wait.
+SLOWEST_FIRST = (
+    "flows/test_demo.py",
+    "flows/test_deployments.py",
+    "flows/test_pretrain.py",
+    "flows/test_interruptions.py",
+    "flows",
+    "models",
+    "infra",
+    "tasks",
+)
+
+
+def pytest_xdist_auto_num_workers():
+    """One process more than cores: servers, workers and commands make tests wait about a third of their time."""
+    return min(4, len(os.sched_getaffinity(0)) + 1)
 
 
 def pytest_collection_modifyitems(items):
-    items[:] = longest_first(items)
+    """Run the slowest tests first, or a slow file at the end would leave all cores but one idle.
+
+    The tests of a file stay together and keep their order.
+    """
+    places = [TESTS / name for name in SLOWEST_FIRST]
+
+    def place(item):
+        return next((n for n, path in enumerate(places) if item.path.is_relative_to(path)), len(places))
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish():
-    """Only where tests run: a process that hands them out to others has no use for torch."""
     import torch
 
-    # Processes of tests share the cores.
+    # The test processes share the cores.
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
     # What is imported by now stays. To look through all of it takes half a second each time that garbage is collected.
@@ -34,10 +60,6 @@ def pytest_collection_finish():
 def pytest_unconfigure():
     # Some libraries complain at the end of what was not collected.
     gc.unfreeze()
-
-
-def pytest_xdist_make_scheduler(config, log):
-    return FilesOfAServerTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

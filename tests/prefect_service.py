@@ -91,7 +91,7 @@ class PrefectService:
 
     @contextlib.contextmanager
     def deployed(self, folder: Path) -> Iterator[None]:
-        """Register every deployment of prefect.yaml, with ``videos``, ``store`` and ``out`` of a folder, and run a worker."""
+        """Register every deployment, whose defaults are ``videos``, ``store`` and ``out`` of a folder; run a worker."""
         created = self.prefect("work-pool", "create", "affwild2", "--type", "process")
         assert created.returncode == 0, created.stderr
         defaults = {f"AFFWILD2_{name.upper()}": str(folder / name) for name in ("videos", "store", "out")}

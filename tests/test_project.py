@@ -4,8 +4,6 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.order import LONGEST
-
 ROOT = Path(__file__).parent.parent
 
 
@@ -35,8 +33,3 @@ def test_readme_begins_with_two_commands():
     assert commands[:2] == ["demo", "test"]
     makefile = (ROOT / "Makefile").read_text()
     assert all(re.search(rf"^{name}:", makefile, re.M) for name in commands)
-
-
-def test_the_longest_files_of_tests_are_there():
-    missing = [name for name in LONGEST if not (ROOT / "tests" / name).is_file()]
-    assert missing == [] and len(set(LONGEST)) == len(LONGEST)

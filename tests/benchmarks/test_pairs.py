@@ -13,6 +13,8 @@ from pairs import Measured, Pair, describe, goal_is_met, measure  # noqa: E402
 from result_files import BEGIN, END, fallen_ratios, load_results, render_tables, store_results, write_page  # noqa: E402
 from run_benchmarks import constant_of, find_scripts, run_script  # noqa: E402
 
+pytestmark = pytest.mark.service
+
 
 def equal(expected, got):
     assert expected == got, f"{expected} is not {got}"

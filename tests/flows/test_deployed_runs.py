@@ -1,6 +1,7 @@
 """Deployed runs with and without valid parameters, on a Prefect server that stores its runs in PostgreSQL."""
 
 import asyncio
+import contextlib
 
 import asyncpg
 import pytest
@@ -22,11 +23,12 @@ def folder(tmp_path):
 
 @pytest.fixture
 def lab(folder):
-    with serving_postgres() as address:
+    with contextlib.ExitStack() as stack:
+        address = stack.enter_context(serving_postgres())
         database = f"postgresql+asyncpg://prefect@{address}/prefect"
-        with serving_prefect(folder, PREFECT_SERVER_DATABASE_CONNECTION_URL=database) as service:
-            with service.deployed(folder):
-                yield service
+        service = stack.enter_context(serving_prefect(folder, PREFECT_SERVER_DATABASE_CONNECTION_URL=database))
+        stack.enter_context(service.deployed(folder))
+        yield service
 
 
 async def names_of_completed_runs(database):

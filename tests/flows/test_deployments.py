@@ -1,10 +1,11 @@
 """Runs recorded on a Prefect server with a worker, which the documented commands start and use."""
 
-import asyncio
 import hashlib
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,23 +46,29 @@ def plain_bytes(folder, dask_address):
     return data_bytes(folder / "plain")
 
 
-def recorded_runs():
-    """(name, state, its task runs in order) of each flow run on the server, the latest first."""
-    from prefect import get_client
-    from prefect.client.schemas.filters import FlowRunFilter
+@dataclass(frozen=True)
+class LastRun:
+    """The latest flow run that has ended, as the server recorded it."""
+
+    name: str
+    state: str
+    stages: list[tuple[str, str]]
+    artifacts: dict[str, Any]
+
+
+def last_run():
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
     from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 
-    async def ask():
-        async with get_client() as client:
-            found = []
-            for run in await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC):
-                tasks = await client.read_task_runs(
-                    flow_run_filter=FlowRunFilter(id={"any_": [run.id]}), sort=TaskRunSort.EXPECTED_START_TIME_ASC
-                )
-                found.append((run.name, run.state_name, [(task.name, task.state_name) for task in tasks]))
-            return found
-
-    return asyncio.run(ask())
+    ended = FlowRunFilter(state={"type": {"any_": ["COMPLETED", "FAILED"]}})
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs(flow_run_filter=ended, sort=FlowRunSort.START_TIME_DESC, limit=1)
+        this = FlowRunFilter(id={"any_": [run.id]})
+        tasks = client.read_task_runs(flow_run_filter=this, sort=TaskRunSort.EXPECTED_START_TIME_ASC)
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id={"any_": [run.id]}))
+    artifacts = {artifact.key: artifact for artifact in found if artifact.key}
+    return LastRun(run.name, run.state_name, [(task.name, task.state_name) for task in tasks], artifacts)
 
 
 def test_a_deployment_runs_with_its_defaults(lab, folder, plain_bytes):
@@ -104,9 +111,9 @@ def test_the_command_records_its_run_on_a_named_server(prefect_server, folder, p
     finished = run_command(*arguments, environment={"PREFECT_API_URL": prefect_server.url})
     assert finished.returncode == 0, finished.stderr
     assert data_bytes(tmp_path / "store") == plain_bytes
-    name, state, tasks = recorded_runs()[0]
-    assert (name, state) == (f"extract {folder.name}/videos with emotion_lite0", "Completed")
-    assert tasks == [(stage, "Completed") for stage in STAGES]
+    run = last_run()
+    assert (run.name, run.state) == (f"extract {folder.name}/videos with emotion_lite0", "Completed")
+    assert run.stages == [(stage, "Completed") for stage in STAGES]
 
 
 def test_an_unreachable_server_is_reported_in_one_line(folder, tmp_path):
@@ -128,22 +135,9 @@ def test_a_flow_checks_its_parameters(folder, tmp_path, dask_address):
         extract(data, str(tmp_path / "store"), min_face_px=3)
     with pytest.raises(InputError, match="nowhere: expected"):
         extract(tmp_path / "nowhere", str(tmp_path / "store"))
-    assert recorded_runs()[0][:2] == (f"extract {tmp_path.name}/nowhere with emotion_lite0", "Failed")
+    assert (last_run().name, last_run().state) == (f"extract {tmp_path.name}/nowhere with emotion_lite0", "Failed")
     extracted = extract(data=str(data), store=str(tmp_path / "store"), dask_address=dask_address)
     assert extracted.videos == ("clip",) and len(Store(tmp_path / "store").manifests("features")) == 1
-
-
-def artifacts_of_last_run():
-    """(artifacts of the latest flow run by key, its name)."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-    from prefect.client.schemas.sorting import FlowRunSort
-
-    with get_client(sync_client=True) as client:
-        run = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
-        chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
-        found = client.read_artifacts(artifact_filter=chosen)
-        return {artifact.key: artifact for artifact in found if artifact.key}, run.name
 
 
 def test_a_submission_leaves_its_checks_and_a_report(demo, store_copy, dask_address):
@@ -151,7 +145,7 @@ def test_a_submission_leaves_its_checks_and_a_report(demo, store_copy, dask_addr
 
     wanted = demo.data / "names_of_videos_in_each_test_set" / ABAW3_TEST_LISTS["va"]
     zip_path = deployments.submit("va", str(store_copy), wanted, dask_address=dask_address)
-    found, name = artifacts_of_last_run()
+    found = last_run().artifacts
     assert set(found) == {"submit-stages", "submit-report", "submission-abaw3-va"}
 
     predict, write = json.loads(found["submit-stages"].data)
@@ -168,7 +162,7 @@ def test_a_submission_leaves_its_checks_and_a_report(demo, store_copy, dask_addr
     assert f"({page_path.as_uri()})" in found["submit-report"].data
     _, page = read_page(Store(store_copy), str(page_path.relative_to(store_copy)))
     assert page.tables["Stages"][2][:4] == ["write_submission", "1", "1", "0"]
-    assert ["task", "va"] in page.tables["Parameters"] and name
+    assert ["task", "va"] in page.tables["Parameters"]
 
 
 def test_a_failed_run_leaves_its_causes_and_ends_even_without_artifacts(tmp_path, dask_address, caplog):
@@ -180,7 +174,7 @@ def test_a_failed_run_leaves_its_causes_and_ends_even_without_artifacts(tmp_path
     (data / "[x](javascript:1) <b>.mp4").write_bytes(b"not a video")
     with pytest.raises(SomeFailedError):
         deployments.extract(str(data), str(store), dask_address=dask_address)
-    found, _ = artifacts_of_last_run()
+    found = last_run().artifacts
     assert set(found) == {"extract-stages", "extract-report"}
     told = found["extract-stages"].description
     assert told.startswith("1 failed, all else is complete") and "expected a readable video file" in told
