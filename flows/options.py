@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, cast, get_type_hints
 
 from data_contracts.errors import InputError
-from data_contracts.files.locations import NoCredentials
+from data_contracts.files.locations import NoCredentials, location
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -66,8 +66,6 @@ class TextToLocation(NoCredentials):
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
-
-        from data_contracts.files.locations import location
 
         return core_schema.no_info_plain_validator_function(
             lambda value: location(_refuse_nothing(value)),

@@ -5,20 +5,14 @@ The first paragraphs of a docstring are the help text of the command and the des
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from data_contracts.files.locations import StoreParameter
+from data_contracts.files.locations import Location, StoreParameter
 from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, TaskName
 from flows.options import Option, TextToLocation
 from models.backbones.registry import REGISTRY
 from models.heads.recipes import Features, RecipeName
 from models.pretraining.recipes import Goal, PretrainingName
-
-if TYPE_CHECKING:
-    from data_contracts.files.locations import Location
-else:
-    # The real type imports more than help should wait for. Values are locations.
-    Location = Path
 
 DEFAULT_BACKBONE = "emotion_lite0"
 Source = Literal["mtcnn", "cropped", "cropped_aligned"]
@@ -72,7 +66,9 @@ Workers = Annotated[int | None, Option("Local worker processes. Default: one per
 
 @dataclass(frozen=True)
 class DemoParameters:
-    """Run the whole pipeline on a small generated data set: about a minute.
+    """Run the whole pipeline on a small generated data set.
+
+    Takes about a minute.
 
     Examples:
         affwild2 demo
@@ -150,7 +146,7 @@ class FitParameters:
 
 @dataclass(frozen=True)
 class SubmitParameters:
-    """Write the organisers' submission files for one task, and verify them.
+    """Write and verify the organisers' submission files for one task.
 
     Examples:
         affwild2 submit expr --store STORE --test-list LIST
@@ -175,10 +171,10 @@ class SubmitParameters:
 
 @dataclass(frozen=True)
 class ScoreParameters:
-    """Predict expressions, valence and arousal, or action units for every frame of any video.
+    """Predict facial affect for every frame of any video.
 
-    Writes Parquet and CSV files with the time in seconds. Without fitted heads, predicts expressions with the bundled
-    backbone.
+    Writes Parquet and CSV files with the time in seconds and the outputs of every head. Without fitted heads, predicts
+    expressions with the bundled backbone.
 
     Examples:
         affwild2 score clip.mp4 --out predictions

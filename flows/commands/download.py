@@ -1,4 +1,4 @@
-"""Command ``download``: a submission from a store, local or on S3, to this machine, as its manifest says it is."""
+"""``affwild2 download``: copy a submission from a store to this machine and verify it with its manifest."""
 
 import contextlib
 import hashlib
@@ -10,27 +10,26 @@ from data_contracts.errors import InputError, StoreError
 from data_contracts.files.local import UNFINISHED, replacing_file
 from data_contracts.store.bundles import Bundle, read_file, read_manifest, written_at
 from data_contracts.store.store import Store
+from flows.commands.parameters import DownloadSubmissionParameters
 from flows.engine.console import print_line
 
 _KIND = "submissions"
 LATEST = "latest"
 
 
-def download_submission(store_url: str, *, run: str = LATEST, to: str = ".") -> str:
-    """Put the zip of one submission into a folder as ``NAME.zip``, whole or not at all; returns where it lies.
-
-    Args:
-        run: name of a submission or its beginning, or ``latest``: the one that was written last.
+def download_submission(parameters: DownloadSubmissionParameters) -> int:
+    """Write the zip of one submission to a folder as ``NAME.zip``, complete or not at all.
 
     Raises:
         InputError: there is no such submission, its zip is not the one that its manifest was written for, or the folder
             cannot be written to.
     """
+    to = parameters.to
     if "://" in to:
         raise InputError(f"--to: expected a folder of this machine, got {to!r}")
-    store, folder = Store(store_url), Path(to).expanduser().absolute()
+    store, folder = Store(parameters.store), Path(to).expanduser().absolute()
     store.check_reachable()
-    bundle = _find(store, run)
+    bundle = _find(store, parameters.run)
     zip_name = bundle.details.get("zip", "")
     data, digest = _read_verified(store, bundle, zip_name), bundle.files[zip_name]
     place = folder / f"{bundle.name}.zip"
@@ -39,11 +38,11 @@ def download_submission(store_url: str, *, run: str = LATEST, to: str = ".") -> 
         _write(place, data)
         print_line(told)
     elif place.is_file() and place.read_bytes() == data:
-        print_line(f"{told}; was there already")
+        print_line(f"{told}; existed already")
     else:
         _write(place, data)
-        print_line(f"{told}; took the place of a file that was not it")
-    return str(place)
+        print_line(f"{told}; replaced an existing file with different content")
+    return 0
 
 
 def _write(place: Path, data: bytes) -> None:

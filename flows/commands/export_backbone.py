@@ -1,12 +1,12 @@
 """``affwild2 models export``: a backbone as files for devices, with a table of size, speed and agreement."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data_contracts.challenge.pictures import PICTURE_SUFFIXES
 from data_contracts.errors import InputError
+from flows.commands.parameters import ExportModelParameters
 from flows.engine.console import print_line, print_table
 from models.backbones.network import Backbone, load_backbone
 from models.weight_files.export import FORMATS, ExportFormat, export_backbone
@@ -18,15 +18,14 @@ from tasks.pretrain.crop_pictures import read_picture
 _MOST_PICTURES = 256
 
 
-def export_models(
-    name: str, *, formats: Sequence[str], out: Path, weights: Path | None = None, pictures: Path | None = None
-) -> int:
+def export_models(parameters: ExportModelParameters) -> int:
     """Write each format and print how it compares with the original on some pictures of faces."""
+    name, weights = parameters.name, parameters.weights
     choice = BackboneChoice.find(name, str(weights) if weights else None)
-    faces, of_what = _faces(pictures)
+    faces, of_what = _faces(parameters.pictures)
     try:
         backbone = load_backbone(name, weights=Path(choice.weights) if choice.weights else None)
-        rows = [_row(backbone, _checked(wanted), out, faces) for wanted in formats or FORMATS]
+        rows = [_row(backbone, _checked(wanted), parameters.out, faces) for wanted in parameters.formats or FORMATS]
     except ValueError as error:
         raise InputError(str(error)) from error
     header = ["format", "file", "MB", "ms per face", "times torch", "cosine min", "cosine median", "same class"]

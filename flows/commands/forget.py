@@ -12,6 +12,7 @@ from data_contracts.store.bundles import Bundle, list_bundles
 from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import VIDEO_SUFFIXES
+from flows.commands.parameters import ForgetParameters
 from flows.engine.console import print_error, print_line, print_table
 from tasks.forget.results import (
     Predictions,
@@ -59,21 +60,19 @@ class Traces:
     heads: list[str]
 
 
-def forget(videos: Sequence[str], store_url: str, *, out: str | None = None, dry_run: bool = False) -> int:
-    """Remove all that was made of videos (stems or file paths) from a store and from folders of predictions.
-
-    ``out``: a folder of predictions that the store does not know of. ``dry_run``: only say what would be removed.
+def forget(parameters: ForgetParameters) -> int:
+    """Remove everything that was made from videos (names or files) from a store and from folders of predictions.
 
     Raises:
         InputError: there is no store, or nothing of a video is known; nothing is removed then.
         StoreError: something cannot be written or removed.
     """
-    store = Store(store_url)
+    store = Store(parameters.store)
     if not set(store.list_folder("")) & {"videos", "faces", "heads", "labels", "_code_versions.json"}:
-        raise InputError(f"{store_url}: expected a store of affwild2, found none; check --store")
-    folders = _prediction_folders(store, out)
-    names = [_video_named(store, given, folders) for given in dict.fromkeys(videos)]
-    if dry_run:
+        raise InputError(f"{parameters.store}: expected a store of affwild2, found none; check --store")
+    folders = _prediction_folders(store, parameters.out)
+    names = [_video_named(store, given, folders) for given in dict.fromkeys(parameters.videos)]
+    if parameters.dry_run:
         for name in names:
             traces = _find_traces(store, name, folders)
             print_traces(traces, "would be removed")

@@ -1,58 +1,86 @@
-"""The group ``affwild2 models``: list, fetch, convert and export backbones. Imports are inside the commands."""
+"""``affwild2 models``: list backbones, download published weights, and convert them."""
 
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from flows.commands.ends import guarded
-
-models_app = typer.Typer(help="Backbones: list them, get published weights, convert, export.", no_args_is_help=True)
-
-
-@models_app.command("list")
-def list_models() -> None:
-    """Which backbones there are, and which are installed."""
-    from flows.commands import backbone_files
-
-    raise typer.Exit(guarded(backbone_files.list_models))
+from flows.commands.parameters import ConvertModelParameters, FetchModelParameters, ListModelsParameters
+from flows.engine.console import print_line, print_table
+from models.backbones.registry import REGISTRY
+from models.weight_files.catalogue import CATALOGUE, LICENCE, ORIGIN, published_for
+from tasks.fetch_weights import convert_file, fetch_weights, installed_path
 
 
-@models_app.command("fetch")
-def fetch_model(name: Annotated[str, typer.Argument(help="Name of published weights.")]) -> None:
-    """Download published weights, verify and convert them."""
-    from flows.commands import backbone_files
-
-    raise typer.Exit(guarded(lambda: backbone_files.fetch_model(name)))
-
-
-@models_app.command("convert")
-def convert_model(
-    file: Annotated[Path, typer.Argument(help="A published file, got by other means.")],
-    name: Annotated[str | None, typer.Option("--name", help="Which it is, if its content is not known.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Safetensors file to write; default: the cache.")] = None,
-) -> None:
-    """Convert published weights, without running anything in the file."""
-    from flows.commands import backbone_files
-
-    raise typer.Exit(guarded(lambda: backbone_files.convert_model(file, name=name, out=out)))
-
-
-@models_app.command("export")
-def export_model(
-    name: Annotated[str, typer.Argument(help="Name in the registry.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")],
-    file_format: Annotated[
-        list[str] | None, typer.Option("--format", help="onnx, onnx-int8, openvino; several, or all if not given.")
-    ] = None,
-    weights: Annotated[Path | None, typer.Option("--weights", help="A safetensors file.")] = None,
-    pictures: Annotated[
-        Path | None, typer.Option("--pictures", help="Folder of faces to calibrate and compare.")
-    ] = None,
-) -> None:
-    """Write a backbone for devices, and compare it with the original."""
-    from flows.commands.export_backbone import export_models
-
-    raise typer.Exit(
-        guarded(lambda: export_models(name, formats=file_format or [], out=out, weights=weights, pictures=pictures))
+def list_models(parameters: ListModelsParameters) -> int:
+    """Print the registry and the other published files, with what is installed."""
+    rows = []
+    for spec in REGISTRY.values():
+        published = published_for(spec.name)
+        place = installed_path(published) if published else None
+        installed = "bundled" if spec.bundled else str(place) if place and place.exists() else "no"
+        source = published.name if published else "bundled" if spec.bundled else "--weights FILE"
+        accuracy = published.accuracy if published else ""
+        classes = ", ".join(spec.class_names) if len(spec.class_names) <= 3 else str(len(spec.class_names))
+        rows.append(
+            [spec.name, spec.architecture, spec.input_px, spec.embedding_size, classes, source, accuracy, installed]
+        )
+    header = [
+        "backbone",
+        "architecture",
+        "input px",
+        "features",
+        "classes",
+        "weights",
+        "AffectNet accuracy",
+        "installed",
+    ]
+    print_table("Backbones", header, rows)
+    others = [entry for entry in CATALOGUE.values() if not entry.convertible]
+    places = [(entry, installed_path(entry)) for entry in others]
+    print_table(
+        "Published files that other programs run",
+        ["name", "kind", "git blob id", "installed"],
+        [[e.name, e.kind, e.blob_id, str(place) if place.exists() else "no"] for e, place in places],
     )
+    print_line(f"published weights: github.com/{ORIGIN} ({LICENCE}); get one with affwild2 models fetch NAME")
+    return 0
+
+
+def fetch_model(parameters: FetchModelParameters) -> int:
+    """Download, verify and convert published weights; print their path and how to use them."""
+    name = parameters.name
+    with _progress(name) as advance:
+        path = fetch_weights(name, advance=advance)
+    _say_how_to_use(name, path)
+    return 0
+
+
+def convert_model(parameters: ConvertModelParameters) -> int:
+    """Convert a file that was downloaded by other means."""
+    converted = convert_file(parameters.file, name=parameters.name, out=parameters.out)
+    known = "the published" if converted.verified else "NOT the published content of"
+    print_line(f"{parameters.file}: {known} {converted.published.name}")
+    _say_how_to_use(converted.published.name, converted.path)
+    return 0
+
+
+def _say_how_to_use(name: str, path: Path) -> None:
+    print_line(f"{name}: {path}")
+    backbone = CATALOGUE[name].backbone
+    if CATALOGUE[name].convertible:
+        print_line(f"use it: affwild2 extract DATA --store STORE --backbone {backbone}")
+
+
+@contextlib.contextmanager
+def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

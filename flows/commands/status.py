@@ -1,20 +1,24 @@
-"""What a store holds: per stage and variant, what is ready and what failed."""
+"""``affwild2 status`` and ``affwild2 report``: what a store contains, as text and as an HTML page."""
+
+from datetime import UTC, datetime
 
 from data_contracts.store.contents import BUNDLES, read_contents
 from data_contracts.store.store import Store
+from flows.commands.parameters import ReportParameters, StatusParameters
 from flows.engine.console import print_line, print_table
+from tasks.results.write_report import REPORT_OF_STORE, write_report
 from tasks.units import MAX_TRIES
 
 
-def print_status(store_url: str) -> int:
-    """Print what is ready and what failed; 1 if anything failed.
+def print_status(parameters: StatusParameters) -> int:
+    """Print what is ready and what failed; return 1 if anything failed.
 
     Raises:
         InputError: there is no store at the URL.
     """
-    contents = read_contents(Store(store_url))
+    contents = read_contents(Store(parameters.store))
     print_table(
-        f"Store {store_url}",
+        f"Store {parameters.store}",
         ["dataset", "variant", "units", "rows", "MB", "failed"],
         [[v.dataset, v.variant, v.units, v.rows, round(v.size_bytes / 1e6, 1), v.failed] for v in contents.variants()],
     )
@@ -27,3 +31,15 @@ def print_status(store_url: str) -> int:
     for key, line in contents.problems:
         print_line(f"in part: {key.dataset} {key}: {line}")
     return 1 if contents.failures or contents.problems else 0
+
+
+def write_store_report(parameters: ReportParameters) -> int:
+    """Write the HTML report of the store, in place of an earlier one, and print its path.
+
+    Raises:
+        InputError: there is no store at the URL.
+        StoreError: the store cannot be written to.
+    """
+    store = Store(parameters.store)
+    print_line(f"report: {store.locate(write_report(store, name=REPORT_OF_STORE, written=datetime.now(UTC)))}")
+    return 0

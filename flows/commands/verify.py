@@ -6,33 +6,26 @@ from data_contracts.errors import InputError
 from data_contracts.files.inputs import refresh_listings
 from data_contracts.files.locations import Location, location
 from data_contracts.video.packets import index_video
-from data_contracts.vocabulary import TaskName
+from flows.commands.parameters import VerifyParameters
 from flows.engine.console import print_line
 
 _FAULTS_SHOWN = 50
 
 
-def verify_named(path: str, *, task: TaskName | None, test_list: str | None, videos: str | None) -> int:
-    """``verify_path`` of paths and URLs as a person writes them.
+def verify(parameters: VerifyParameters) -> int:
+    """Print every fault with file, line and cause; return 0 if there is none, else 1.
 
     Raises:
-        InputError: one is neither, or there is nothing.
+        InputError: a path or URL is wrong, or nothing exists there.
     """
-    return verify_path(
-        location(path),
-        task=task,
-        test_list=location(test_list) if test_list else None,
-        videos=location(videos) if videos else None,
-    )
-
-
-def verify_path(path: Location, *, task: TaskName | None, test_list: Location | None, videos: Location | None) -> int:
-    """Print every fault with file, line and cause; 0 if there is none, else 1."""
+    path = location(parameters.path)
+    test_list = location(parameters.test_list) if parameters.test_list else None
+    videos = location(parameters.videos) if parameters.videos else None
     for place in (path, test_list):
         if place is not None:
             refresh_listings(place)
     rows = _rows_of_videos(videos) if videos else None
-    faults = verify_submission(path, task=task, test_list=test_list, expected_rows=rows)
+    faults = verify_submission(path, task=parameters.task, test_list=test_list, expected_rows=rows)
     for fault in faults[:_FAULTS_SHOWN]:
         print_line(str(fault))
     if len(faults) > _FAULTS_SHOWN:

@@ -3,12 +3,7 @@
 import json
 import sys
 
-import typer
-
 from flows.commands.ends import run_flow
 
 if __name__ == "__main__":
-    try:
-        run_flow(sys.argv[1], **json.loads(sys.argv[2]))
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
+    sys.exit(run_flow(sys.argv[1], **json.loads(sys.argv[2])))

@@ -17,6 +17,7 @@ from data_contracts.store.bundles import list_bundles, require_bundle
 from data_contracts.store.contents import read_contents
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK
+from flows.commands.parameters import StatusParameters
 from flows.commands.status import print_status
 from flows.extract import extract
 from flows.fit import fit
@@ -66,7 +67,7 @@ def files_written():
 
 
 def test_status_counts_the_same_units_rows_and_failures(old, capsys):
-    assert print_status("store") == 1
+    assert print_status(StatusParameters("store")) == 1
     printed = capsys.readouterr().out
     assert "failed: videos corrupt: data/videos/corrupt.mp4: expected a readable video file" in printed
     contents = read_contents(old)

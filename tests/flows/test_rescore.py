@@ -14,6 +14,7 @@ from data_contracts.files.locations import location
 from data_contracts.store.bundles import list_bundles, read_file, write_bundle
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
+from flows.commands.parameters import ForgetParameters
 from flows.engine.run import SomeFailedError
 from flows.rescore import rescore
 from tests.flows.conftest import run_command
@@ -213,7 +214,7 @@ def test_videos_store_and_predictions_on_s3(place, s3_bucket, dask_address, tmp_
     bucket.fs.rm(f"{videos.path}/day 2/b.mp4")
     assert run() == {"up_to_date": ["a"], "without_video": ["b"]}
     capsys.readouterr()
-    assert forget(["b"], store) == 0
+    assert forget(ForgetParameters(["b"], store)) == 0
     assert f"{out}" in capsys.readouterr().out, "the store knows where its predictions are"
     bucket.fs.invalidate_cache()
     left = {path: bucket.fs.cat(path) for path in bucket.fs.find(bucket.path)}

@@ -8,8 +8,9 @@ from distributed import Client
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.files.locations import location
+from flows.commands.parameters import StatusParameters, VerifyParameters
 from flows.commands.status import print_status
-from flows.commands.verify import verify_named
+from flows.commands.verify import verify
 from flows.extract import extract
 from flows.fit import fit
 from flows.submit import submit
@@ -59,6 +60,6 @@ def test_the_whole_way_gives_the_bytes_of_a_local_store(data, tmp_path, s3_bucke
         extract(data, store, dask_address=s3_workers)
         fit("va", store, data, seeds=1, dask_address=s3_workers)
         zip_path = submit("va", store, wanted, dask_address=s3_workers)
-        assert verify_named(zip_path, task=None, test_list=str(wanted), videos=str(data)) == 0
-        assert print_status(store) == 0
+        assert verify(VerifyParameters(zip_path, test_list=str(wanted), videos=str(data))) == 0
+        assert print_status(StatusParameters(store)) == 0
     assert bytes_of(stores[1]) == data_bytes(Path(stores[0]))

@@ -4,7 +4,8 @@ import pytest
 from distributed import Client
 
 from data_contracts.files.locations import location
-from flows.commands.ends import guarded
+from flows.commands.exit_codes import guarded
+from flows.commands.parameters import StatusParameters
 from flows.commands.status import print_status
 from flows.score import score
 from tasks.demo.generate import DemoDataParams, generate_demo_data
@@ -66,7 +67,7 @@ def test_extract_and_score_give_the_same_bytes(flaky, s3_bucket, dask_address, t
 
 def test_what_is_wrong_with_a_bucket_is_one_line(flaky, s3_bucket, capsys):
     def said(store):
-        assert guarded(lambda: print_status(store)) == 2
+        assert guarded(lambda: print_status(StatusParameters(store))) == 2
         (line,) = capsys.readouterr().err.strip().split("\n")
         return line
 

@@ -1,8 +1,41 @@
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
 import pytest
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
+from flows.commands.command_line import app
 
 from tests.flows.conftest import run_command  # isort: skip
+
+ROOT = Path(__file__).parents[3]
+
+
+def find_command(words):
+    """The command that the words name, and its arguments."""
+    command, arguments = app, list(words)
+    while isinstance(command, click.Group):
+        command = command.commands[arguments.pop(0)]
+    return command, arguments
+
+
+def all_commands(group=app):
+    for command in group.commands.values():
+        yield from all_commands(command) if isinstance(command, click.Group) else [command]
+
+
+def documented_commands():
+    """Every affwild2 command of a code block in the documents."""
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words and Path(words[0]).name == "affwild2" and not words[1].startswith("-"):
+                    yield page.name, words[1:]
 
 
 @pytest.mark.parametrize(
@@ -10,8 +43,12 @@ from tests.flows.conftest import run_command  # isort: skip
     [
         (["--help"], 0, "Frame-level facial affect"),
         (["extract", "--help"], 0, "--store"),
-        (["extrct"], 2, "No such command 'extrct'"),
-        (["extract", "{tmp}", "--stor", "x"], 2, "No such option"),
+        (["--version"], 0, "version 0."),
+        (["extrct"], 2, "No such command 'extrct'. Did you mean 'extract'?"),
+        (["extract", "{tmp}", "--stor", "x"], 2, "No such option '--stor'. (Did you mean"),
+        (["extract", "{tmp}", "--store", "{tmp}/s", "--backbone", "typo"], 2, "'typo' is not one of 'emotion_lite0'"),
+        (["extract", "{tmp}", "--store", "{tmp}/s", "--dask-address", "host"], 2, "expected videos"),
+        (["score", "{tmp}", "--out", "{tmp}/o", "--dask-address", "host"], 2, "affwild2: dask_address: String should"),
         (["extract", "{tmp}", "--store", "{tmp}/s", "--limit", "0"], 2, "--limit"),
         (["status", "--store", "{tmp}"], 2, "expected a store of affwild2"),
         (["report", "--store", "{tmp}"], 2, "expected a store of affwild2"),
@@ -49,3 +86,41 @@ def test_an_engine_that_is_not_one_is_refused_before_any_work(tmp_path, monkeypa
     finished = run_command("score", tmp_path / "clip.mp4", "--out", tmp_path / "out")
     assert finished.returncode == 2
     assert finished.stderr.strip() == "affwild2: AFFWILD2_ENGINE: expected one of openvino, torch, got 'openvina'"
+
+
+def test_help_imports_nothing_heavy():
+    heavy = {"asyncio", "numpy", "prefect", "psutil", "pyarrow", "pydantic", "rich", "s3fs", "torch"}
+    code = f"import sys, flows.commands.command_line; print(sorted({heavy} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", list(all_commands()), ids=lambda command: command.name)
+def test_every_command_describes_its_options_and_has_examples_that_it_accepts(command):
+    assert all(len(parameter.help) > 10 for parameter in command.params), command.name
+    assert len(command.help.splitlines()[0]) <= 65, "the list of commands shows the whole line"
+    examples = re.findall(r"^  affwild2 (.+)$", command.epilog, re.M)
+    assert examples
+    for example in examples:
+        found, arguments = find_command(shlex.split(example))
+        assert found is command
+        found.make_context(command.name, arguments)
+
+
+def test_documented_commands_are_accepted():
+    found = list(documented_commands())
+    assert len(found) > 20
+    for page, words in found:
+        command, arguments = find_command(words)
+        try:
+            command.make_context(command.name, arguments)
+        except click.UsageError as error:
+            pytest.fail(f"{page}: affwild2 {' '.join(words)}: {error.format_message()}")
+
+
+def test_a_shell_completes_commands_and_values():
+    script = run_command("--show-completion", "bash")
+    assert script.returncode == 0 and "complete -o nosort -F _affwild2_completion affwild2" in script.stdout
+    for typed, completed in (("affwild2 extr", ["extract"]), ("affwild2 extract --source mt", ["mtcnn"])):
+        asked = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1), "_AFFWILD2_COMPLETE": "bash_complete"}
+        assert run_command(environment=asked).stdout.split() == [f"plain,{word}" for word in completed]

@@ -8,6 +8,7 @@ from data_contracts.errors import InputError
 from data_contracts.store.bundles import write_bundle
 from data_contracts.store.store import Store
 from flows.commands.download import download_submission
+from flows.commands.parameters import DownloadSubmissionParameters as Parameters
 from tests.flows.conftest import run_command
 
 NAMES = ("abaw3-expr-1a2b3c4d", "abaw3-va-11223344")
@@ -42,11 +43,11 @@ def test_the_latest_or_a_named_one_arrives_whole_and_once(store, tmp_path):
     file = to / f"{NAMES[0]}.zip"
     assert file.read_bytes() == zip_of(NAMES[0]) and str(file) in finished.stdout
     before = file.stat()
-    assert download_submission(store.url, run=NAMES[0], to=str(to)) == str(file)
+    assert download_submission(Parameters(store.url, run=NAMES[0], to=str(to))) == 0
     assert file.stat() == before
     file.write_bytes(b"half of it")
-    download_submission(store.url, run="abaw3-expr", to=str(to))
-    download_submission(store.url, run=NAMES[1], to=str(to))
+    download_submission(Parameters(store.url, run="abaw3-expr", to=str(to)))
+    download_submission(Parameters(store.url, run=NAMES[1], to=str(to)))
     assert file.read_bytes() == zip_of(NAMES[0])
     assert sorted(path.name for path in to.iterdir()) == [f"{name}.zip" for name in NAMES]
 
@@ -56,7 +57,7 @@ def test_what_is_not_there_or_not_whole_is_a_line_and_leaves_nothing(store, tmp_
 
     def cause_of(run="latest", url=store.url):
         with pytest.raises(InputError) as caught:
-            download_submission(url, run=run, to=str(to))
+            download_submission(Parameters(url, run=run, to=str(to)))
         return str(caught.value)
 
     there = ", ".join(NAMES)
@@ -78,4 +79,4 @@ def test_a_folder_that_cannot_be_written_to_is_a_line(store, tmp_path):
     (tmp_path / "file").write_text("")
     for to in (str(tmp_path / "file"), "s3://bucket/folder"):
         with pytest.raises(InputError, match="--to: expected a folder"):
-            download_submission(store.url, to=to)
+            download_submission(Parameters(store.url, to=to))

@@ -3,12 +3,13 @@ from PIL import Image
 
 from data_contracts.errors import InputError
 from flows.commands.export_backbone import export_models
+from flows.commands.parameters import ExportModelParameters as Parameters
 
 
 @pytest.mark.service
 def test_a_table_and_files(tmp_path, portraits, capsys):
     Image.fromarray(portraits[0]).save(tmp_path / "face.png")
-    code = export_models("emotion_lite0", formats=["onnx"], out=tmp_path / "out", pictures=tmp_path)
+    code = export_models(Parameters("emotion_lite0", formats=["onnx"], out=tmp_path / "out", pictures=tmp_path))
     printed = capsys.readouterr().out
     assert code == 0 and "times torch" in printed and "1 pictures of" in printed
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
@@ -18,8 +19,8 @@ def test_a_table_and_files(tmp_path, portraits, capsys):
 
 def test_wrong_requests_are_one_line(tmp_path):
     with pytest.raises(InputError, match="expected one of onnx, onnx-int8, openvino, executorch, got 'tflite'"):
-        export_models("emotion_lite0", formats=["tflite"], out=tmp_path)
+        export_models(Parameters("emotion_lite0", formats=["tflite"], out=tmp_path))
     with pytest.raises(InputError, match="expected pictures of faces"):
-        export_models("emotion_lite0", formats=["onnx"], out=tmp_path, pictures=tmp_path)
+        export_models(Parameters("emotion_lite0", formats=["onnx"], out=tmp_path, pictures=tmp_path))
     with pytest.raises(InputError, match="expected one of"):
-        export_models("typo", formats=["onnx"], out=tmp_path)
+        export_models(Parameters("typo", formats=["onnx"], out=tmp_path))

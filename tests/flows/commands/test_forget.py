@@ -13,7 +13,8 @@ from data_contracts.store.bundles import list_bundles
 from data_contracts.store.store import Store
 from flows.commands import forget as forget_module
 from flows.commands.forget import forget
-from flows.commands.report import write_named
+from flows.commands.parameters import ForgetParameters, ReportParameters
+from flows.commands.status import write_store_report
 from flows.rescore import rescore
 from tasks.extract.embed_faces import BackboneChoice
 from tests.benchmarks.generated_store import fill_store, make_videos
@@ -50,7 +51,7 @@ def test_nothing_in_the_whole_store_names_it_any_more(demo, store_copy, tmp_path
     bundles = {bundle.folder for kind in ("heads", "submissions") for bundle in list_bundles(Store(store_copy), kind)}
     capsys.readouterr()
 
-    assert forget(names, str(store_copy)) == 0
+    assert forget(ForgetParameters(names, str(store_copy))) == 0
     printed = capsys.readouterr().out
     for name in names:
         assert mentions(name, store_copy, out) == [], printed
@@ -84,7 +85,7 @@ def generated(tmp_path):
 def test_another_video_whose_name_begins_alike_stays(generated):
     store, videos = generated
     before = content(store)
-    forget([str(videos["clip"])], str(store))
+    forget(ForgetParameters([str(videos["clip"])], str(store)))
     gone = set(before) - set(content(store))
     assert gone and all({"video=clip", "subject=clip"} & set(path.parts) for path in gone)
     assert not list(store.rglob("*=clip")), "no empty folder with the name either"
@@ -113,14 +114,14 @@ def test_cut_short_anywhere_it_can_be_done_again(generated, tmp_path, monkeypatc
             for name in ("remove", "remove_folder"):
                 patch.setattr(Store, name, counted(getattr(Store, name)))
             try:
-                forget(["clip"], str(copy))
+                forget(ForgetParameters(["clip"], str(copy)))
                 break
             except KeyboardInterrupt:
                 pass
         features, faces = (Store(copy).manifests(name) for name in ("features", "faces"))
         assert features.items() <= whole.items()
         assert {key.item for key in features} <= {key.item for key in faces}, "nothing without what it was made of"
-        forget(["clip"], str(copy))
+        forget(ForgetParameters(["clip"], str(copy)))
         assert not list(copy.rglob("*=clip"))
         shutil.rmtree(copy)
     assert 10 < after < 39, "there are as many places to be cut short at"
@@ -128,18 +129,18 @@ def test_cut_short_anywhere_it_can_be_done_again(generated, tmp_path, monkeypatc
 
 def test_dry_run_only_says_it(generated, capsys):
     store, _ = generated
-    write_named(str(store))
+    write_store_report(ReportParameters(str(store)))
     before = content(store)
-    assert forget(["clip"], str(store), dry_run=True) == 0
+    assert forget(ForgetParameters(["clip"], str(store), dry_run=True)) == 0
     assert "clip: would be removed" in capsys.readouterr().out and content(store) == before
 
 
 def test_what_cannot_be_told_from_other_text_is_named(generated, capsys):
     store, _ = generated
-    write_named(str(store))
+    write_store_report(ReportParameters(str(store)))
     (store / "reports" / "night.html").write_text("<td>clip</td>")
     (store / "reports" / "other.html").write_text("<td>clips, clip_left, a clipping</td>")
-    forget(["clip"], str(store))
+    forget(ForgetParameters(["clip"], str(store)))
     stays = [line for line in capsys.readouterr().out.splitlines() if "may name it" in line]
     assert stays == [f"stays: {store}/reports/night.html may name it: look, and delete it"]
     assert not (store / "reports" / "store" / "index.html").exists()
@@ -155,9 +156,9 @@ def test_predictions_are_found_where_they_were_written(generated, tmp_path, dask
     rescore([tmp_path / "videos"], str(store), out, dask_address=dask_address)
     assert (out / "clip.csv").exists() and (out / "clip_left.csv").exists()
     moved = out.rename(tmp_path / "moved")
-    forget(["clip"], str(store))
+    forget(ForgetParameters(["clip"], str(store)))
     assert (moved / "clip.csv").exists(), "nobody has said where they are"
-    forget(["clip"], str(store), out=moved)
+    forget(ForgetParameters(["clip"], str(store), out=moved))
     assert mentions("clip.", moved) == [] and (moved / "clip_left.csv").exists()
 
 
@@ -165,16 +166,16 @@ def test_wrong_requests_are_one_line_and_remove_nothing(generated, tmp_path):
     store, videos = generated
     before = content(store)
     with pytest.raises(InputError, match=r"clipp: expected a video that .* did you mean clip"):
-        forget(["clip", "clipp"], str(store))
+        forget(ForgetParameters(["clip", "clipp"], str(store)))
     with pytest.raises(InputError, match=r"none of the names known there \(3\) is like it"):
-        forget(["zzz.mp4"], str(store))
+        forget(ForgetParameters(["zzz.mp4"], str(store)))
     other = tmp_path / "elsewhere" / "clip.mp4"
     other.parent.mkdir()
     other.write_text("somebody else")
     with pytest.raises(InputError, match=f"got another one; it is {videos['clip']}"):
-        forget([str(other)], str(store))
+        forget(ForgetParameters([str(other)], str(store)))
     with pytest.raises(InputError, match="expected a folder of predictions"):
-        forget(["clip"], str(store), out=tmp_path / "typo")
+        forget(ForgetParameters(["clip"], str(store), out=tmp_path / "typo"))
     assert content(store) == before
     finished = run_command("forget", "clip", "--store", tmp_path / "typo")
     (line,) = finished.stderr.strip().splitlines()
@@ -190,4 +191,4 @@ def test_the_command_says_so_if_something_cannot_be_removed(generated, monkeypat
 
     monkeypatch.setattr(forget_module, "remove_unit_folders", refuse)
     with pytest.raises(InputError, match="videos/video=clip/part: expected a file that can be removed"):
-        forget(["clip"], str(store))
+        forget(ForgetParameters(["clip"], str(store)))

@@ -1,14 +1,12 @@
-"""How a command runs a flow, and how it ends: exit codes, and one line for every cause that is the user's."""
+"""Exit codes: run a flow or a function, and turn every expected error into one line and a code."""
 
 import importlib
 import os
 from collections.abc import Callable
 from typing import Any
 
-import typer
-
 from data_contracts.errors import InputError
-from data_contracts.files.locations import check_no_credentials
+from data_contracts.files.locations import check_no_credentials, location
 from data_contracts.settings import read_settings
 from data_contracts.vocabulary import TaskName
 from flows.engine.causes import GO_ON, cause_in_a_line
@@ -18,18 +16,20 @@ from infra.prefect_runtime import quiet_prefect, server_is_named
 
 # What Prefect's client raises when its server is gone; by name, so that nothing is imported for it.
 _SERVER_LOST = ("ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout", "ReadTimeout")
+# Flow -> the parameter with its folder of inputs.
+_INPUT_FOLDERS = {"extract": "data", "fit": "annotations"}
 
 
-def run_flow(name: str, check: Callable[[], None] | None = None, **parameters: Any) -> None:
-    """Run a flow and turn its end into an exit code: here, or recorded on the server that ``PREFECT_API_URL`` names."""
+def run_flow(name: str, **parameters: Any) -> int:
+    """Run a flow and return the exit code. If ``PREFECT_API_URL`` is set, that Prefect server records the run."""
 
     def run() -> int:
-        # A server would keep what it is told, also of a run that is then refused.
+        # A Prefect server stores the parameters even of a run that is then refused.
         for what, value in parameters.items():
             for text in value if isinstance(value, list | tuple) else (value,):
                 check_no_credentials(str(text), what=what)
-        if check:
-            check()
+        if name in _INPUT_FOLDERS:
+            _check_folder(parameters[_INPUT_FOLDERS[name]], parameters.get("task"))
         with ending_at_once():
             if server_is_named():
                 _run_recorded(name, parameters)
@@ -42,7 +42,7 @@ def run_flow(name: str, check: Callable[[], None] | None = None, **parameters: A
                 getattr(importlib.import_module(f"flows.{name}"), name)(**parameters)
         return 0
 
-    raise typer.Exit(guarded(run))
+    return guarded(run)
 
 
 def _run_recorded(name: str, parameters: dict[str, Any]) -> None:
@@ -81,10 +81,9 @@ def guarded(action: Callable[[], int]) -> int:
         raise
 
 
-def check_folder(folder: str, task: TaskName | None = None) -> None:
+def _check_folder(folder: str, task: TaskName | None = None) -> None:
     """Say what is wrong with a folder before anything is started for it."""
     from data_contracts.challenge.layout import find_data
-    from data_contracts.files.locations import location
 
     layout = find_data(location(folder))
     if task:

@@ -1,0 +1,148 @@
+"""The parameters of the commands that run no flow."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from data_contracts.files.locations import StoreParameter
+from data_contracts.vocabulary import TaskName
+from flows.options import Option
+from flows.parameters import StoreUrl
+
+_PathOrUrl = StoreParameter
+_Name = Annotated[str, Option("Name of a backbone, as affwild2 models list shows it.", is_argument=True)]
+
+
+@dataclass(frozen=True)
+class VerifyParameters:
+    """Check submission files and report every fault.
+
+    Reports file, line and cause, and exits with code 1 if there is a fault. Without --test-list and --videos, checks
+    only the format.
+
+    Examples:
+        affwild2 verify abaw3_expr.zip --test-list LIST --videos DATA
+        affwild2 verify FOLDER --task va
+    """
+
+    path: Annotated[_PathOrUrl, Option("Submission: zip file, folder, or text file of mtl.", is_argument=True)]
+    task: Annotated[TaskName | None, Option("Task of the submission. Default: found from the headers.")] = None
+    test_list: Annotated[
+        _PathOrUrl | None, Option("The organisers' list of test subjects, or their sample file of frames.")
+    ] = None
+    videos: Annotated[
+        _PathOrUrl | None, Option("Folder of the videos, whose frames determine the expected number of rows.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class StatusParameters:
+    """Show what a store contains, and what failed and why.
+
+    Exits with code 1 if anything failed or could be used only in part.
+
+    Examples:
+        affwild2 status --store STORE
+        affwild2 status --store s3://lab/store
+    """
+
+    store: StoreUrl
+
+
+@dataclass(frozen=True)
+class ReportParameters:
+    """Write an HTML report of the store and all metrics.
+
+    The page is STORE/reports/store/index.html and replaces the last one.
+
+    Examples:
+        affwild2 report --store STORE
+    """
+
+    store: StoreUrl
+
+
+@dataclass(frozen=True)
+class ForgetParameters:
+    """Remove everything that was made from a video.
+
+    Removes rows, crops, features and predictions from every dataset. What cannot be removed is listed.
+
+    Examples:
+        affwild2 forget clip --store STORE --dry-run
+        affwild2 forget clip other.mp4 --store STORE
+    """
+
+    videos: Annotated[list[str], Option("Names of videos without suffix, or video files.", is_argument=True)]
+    store: StoreUrl
+    out: Annotated[
+        _PathOrUrl | None, Option("Folder of predictions, if it was moved since the predictions were written.")
+    ] = None
+    dry_run: Annotated[bool, Option("Only show what would be removed.")] = False
+
+
+@dataclass(frozen=True)
+class DownloadSubmissionParameters:
+    """Download the zip of a submission and verify its hash.
+
+    Examples:
+        affwild2 download submission --store s3://lab/store --to DIR
+        affwild2 download submission --store STORE --run abaw3-expr-1a2b3c4d
+    """
+
+    store: StoreUrl
+    run: Annotated[str, Option("Name of a submission or its beginning, or latest: the one written last.")] = "latest"
+    to: Annotated[str, Option("Folder on this machine to write the zip file to.")] = "."
+
+
+@dataclass(frozen=True)
+class ListModelsParameters:
+    """List the backbones, and which of them are installed.
+
+    Examples:
+        affwild2 models list
+    """
+
+
+@dataclass(frozen=True)
+class FetchModelParameters:
+    """Download published weights, verify their hash, and convert them.
+
+    Examples:
+        affwild2 models fetch enet_b0_8_best_vgaf
+    """
+
+    name: _Name
+
+
+@dataclass(frozen=True)
+class ConvertModelParameters:
+    """Convert published weights without executing anything in the file.
+
+    Examples:
+        affwild2 models convert ~/Downloads/enet_b0_8_best_vgaf.pt
+        affwild2 models convert weights.pt --name enet_b2_8 --out enet_b2_8.safetensors
+    """
+
+    file: Annotated[Path, Option("File with published weights that was downloaded by other means.", is_argument=True)]
+    name: Annotated[str | None, Option("Name of the weights, if their hash is unknown.")] = None
+    out: Annotated[Path | None, Option("Safetensors file to write. Default: a file in the cache.")] = None
+
+
+@dataclass(frozen=True)
+class ExportModelParameters:
+    """Export a backbone for devices and compare it with the original.
+
+    Examples:
+        affwild2 models export emotion_lite0 --out exported
+        affwild2 models export enet_b0_8_best_vgaf --out exported --format onnx --format openvino --pictures FACES
+    """
+
+    name: _Name
+    out: Annotated[Path, Option("Folder for the exported files.")]
+    formats: Annotated[
+        list[str] | None,
+        Option("Format to write: onnx, onnx-int8, openvino or executorch. Default: all.", command_line_name="format"),
+    ] = None
+    weights: Annotated[Path | None, Option("Safetensors file to use instead of the installed weights.")] = None
+    pictures: Annotated[Path | None, Option("Folder of pictures of faces to calibrate and compare with.")] = None

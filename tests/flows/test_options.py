@@ -1,0 +1,105 @@
+"""One definition per option: what the command line, the Prefect forms and the flows make of it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from click.testing import CliRunner
+from pydantic import ValidationError
+
+from data_contracts.files.locations import location
+from flows import extract as extract_module
+from flows.commands.command_line import make_command
+from flows.options import Option, read_options, takes
+from flows.parameters import FLOWS, ExtractParameters, RescoreParameters
+
+
+@takes(RescoreParameters)
+def received(parameters: RescoreParameters) -> RescoreParameters:
+    return parameters
+
+
+def test_an_option_is_one_edit(monkeypatch):
+    """A field more is an option of the command, a parameter of the form, and a value that the flow receives."""
+    from flows import deployments
+
+    @dataclass(frozen=True)
+    class Extended(ExtractParameters):
+        """Extract features."""
+
+        turn_degrees: Annotated[int, Option("Turn every frame before the search.", minimum=0, maximum=270)] = 0
+
+    given = []
+
+    @takes(Extended)
+    def extract(parameters: Extended) -> None:
+        given.append(parameters)
+
+    command = make_command("extract", Extended, lambda values: extract(**values) or 0)
+    shown = CliRunner().invoke(command, ["--help"]).output
+    assert "--turn-degrees" in shown and "Turn every frame" in shown and "0<=x<=270" in shown
+    assert CliRunner().invoke(command, ["DATA", "--store", "S", "--turn-degrees", "90"]).exit_code == 0
+    assert CliRunner().invoke(command, ["DATA", "--store", "S", "--turn-degrees", "271"]).exit_code == 2
+    with pytest.raises(ValidationError, match="less than or equal to 270"):
+        extract("DATA", "S", turn_degrees=271)
+    assert given == [Extended(Path("DATA"), "S", turn_degrees=90)]
+
+    monkeypatch.setattr(extract_module, "extract", extract)
+    try:
+        vars(deployments).pop("extract", None)
+        form = deployments.extract.parameters
+        assert form.properties["turn_degrees"] == {
+            "default": 0, "description": "Turn every frame before the search.", "minimum": 0, "maximum": 270,
+            "position": len(read_options(ExtractParameters)), "title": "turn_degrees", "type": "integer",
+        }  # fmt: skip
+        deployments.extract.fn("DATA", "S", turn_degrees=180)
+    finally:
+        vars(deployments).pop("extract", None)
+    assert given[-1].turn_degrees == 180
+
+
+def test_text_becomes_locations_and_numbers():
+    parameters = received(["a/b", Path("c"), "s3://bucket/x"], "store", "s3://bucket/out", settle_seconds="1.5")
+    assert parameters.videos == [Path("a/b"), Path("c"), location("s3://bucket/x")]
+    assert parameters.out == location("s3://bucket/out") and parameters.store == "store"
+    assert parameters.settle_seconds == 1.5 and parameters.heads is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"videos": ["s4://bucket/x"]}, "expected a path, file:///FOLDER or s3://BUCKET/FOLDER"),
+        ({"videos": [""]}, "expected a path or URL, got nothing"),
+        ({"videos": []}, "expected a path or URL, got nothing"),
+        ({"store": ""}, "expected a path or URL, got nothing"),
+        ({"settle_seconds": -1}, "greater than or equal to 0"),
+        ({"workers": 2000}, "less than or equal to 1024"),
+        ({"dask_address": "host"}, "String should match pattern"),
+    ],
+)
+def test_wrong_values_are_refused(wrong, message):
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        received(**({"videos": ["a"], "store": "store", "out": "out"} | wrong))
+
+
+def test_unknown_names_are_refused_with_the_known_ones():
+    with pytest.raises(ValidationError, match=r"backbone\n.*expected one of emotion_lite0, .*, got 'typo'"):
+        extract_module.extract("DATA", "S", backbone="typo")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'backbon'"):
+        extract_module.extract("DATA", "S", backbon="emotion_lite0")
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_forms_refuse_credentials_in_every_url(name):
+    from flows import deployments
+
+    properties = getattr(deployments, name).parameters.properties
+    urls = {"data", "videos", "store", "out", "annotations", "test_list"} & set(properties)
+    urls -= {"data"} if name == "pretrain" else {"out"} if name == "demo" else set()
+    for url in urls:
+        shown = properties[url]
+        texts = (shown, shown.get("items", {}), *shown.get("anyOf", ()))
+        (pattern,) = (text["pattern"] for text in texts if "pattern" in text)
+        assert re.search(pattern, "s3://bucket/store") and not re.search(pattern, "s3://key:secret@bucket/store")
