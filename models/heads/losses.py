@@ -1,17 +1,57 @@
 """Losses of the three branches, with the masks and weights of the published recipe and of ours."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from models.heads.recipes import Branch, HeadRecipe
+
 _TINY = 1e-7
 
 
-def expression_loss(probability: Tensor, target: Tensor, *, class_weight: Tensor) -> Tensor:
-    """Mean over rows of weight[class] * -log p[class]; ``probability`` [n, 8], ``target`` int64 [n].
+class BranchLosses:
+    """The loss of a recipe: the sum of the losses of its branches, with class weights from the training labels."""
 
-    A row with target -1 counts as published: its output is set to 0, which gives it the constant loss of a clipped
-    logarithm times the weight of class 0. Leave such rows out to mask them truly.
+    def __init__(
+        self, recipe: HeadRecipe, labels: Mapping[Branch, np.ndarray], *, device: str | torch.device = "cpu"
+    ) -> None:
+        """Take the weights of classes from the labels of all training rows: ``expr`` [n], ``au`` [n, 12]."""
+        self._recipe, self._device = recipe, torch.device(device)
+        self._weights: dict[str, Tensor] = {}
+        if "expr" in recipe.branches:
+            self._weights["expr"] = class_weights(labels["expr"], balanced=recipe.balanced).to(self._device)
+        if "au" in recipe.branches:
+            self._weights["au"] = unit_weights(labels["au"], balanced=recipe.balanced).to(self._device)
+
+    def __call__(self, outputs: Mapping[Branch, Tensor], targets: Mapping[Branch, Tensor]) -> Tensor:
+        """Return the loss of outputs [n, K] after their activation, and targets as ``rows.to_target`` gives them."""
+        total = torch.zeros((), device=self._device)
+        for branch in self._recipe.branches:
+            output, target = outputs[branch], targets[branch].to(self._device)
+            if branch == "au":
+                weight, published = self._weights["au"], self._recipe.published_masking
+                total = total + unit_loss(output, target, unit_weight=weight, published_masking=published)
+            elif branch == "va":
+                total = total + ccc_loss(output, target)
+            else:
+                total = total + expression_loss(output, target, class_weight=self._weights["expr"])
+        return total
+
+
+def activate(x: Tensor, branch: Branch) -> Tensor:
+    """Return the outputs of a branch from those of its last layer: softmax, tanh or sigmoid; x [n, K]."""
+    if branch == "expr":
+        return torch.softmax(x, dim=1)
+    return torch.tanh(x) if branch == "va" else torch.sigmoid(x)
+
+
+def expression_loss(probability: Tensor, target: Tensor, *, class_weight: Tensor) -> Tensor:
+    """Return the mean over rows of weight[class] * -log p[class]; ``probability`` [n, 8], ``target`` int64 [n].
+
+    A row with target -1 counts as published: its output is set to 0, so its loss is a constant, the clipped logarithm
+    times the weight of class 0. Leave such rows out to ignore them.
     """
     known = target >= 0
     index = target.clamp(min=0)
@@ -20,10 +60,10 @@ def expression_loss(probability: Tensor, target: Tensor, *, class_weight: Tensor
 
 
 def unit_loss(probability: Tensor, target: Tensor, *, unit_weight: Tensor, published_masking: bool = False) -> Tensor:
-    """Weighted binary cross entropy; ``probability``, ``target`` [n, 12] (-1 unlabelled), ``unit_weight`` [2, 12].
+    """Return the weighted binary cross entropy of ``probability`` and ``target`` [n, 12]; ``unit_weight`` [2, 12].
 
-    Mean over labelled entries. With published masking, the mean over all entries, the unlabelled ones with output and
-    label set to 0 (and so almost no loss).
+    It is the mean over labelled entries (not -1). With published masking, it is the mean over all entries, with output
+    and label of the unlabelled ones set to 0 (and so almost no loss).
     """
     known = (target >= 0).to(probability.dtype)
     positive = target.clamp(min=0)
@@ -36,9 +76,9 @@ def unit_loss(probability: Tensor, target: Tensor, *, unit_weight: Tensor, publi
 
 
 def ccc_loss(value: Tensor, target: Tensor) -> Tensor:
-    """1 - (CCC_V + CCC_A) / 2 with population moments over the batch (Savchenko 2022, section 2); [n, 2] each.
+    """Return 1 - (CCC_V + CCC_A) / 2 with population moments over the batch (Savchenko 2022, section 2); [n, 2] each.
 
-    A row with a NaN target counts as published, as the pair (0, 0). Leave such rows out to mask them truly.
+    A row with a NaN target counts as published, as the pair (0, 0). Leave such rows out to ignore them.
     """
     known = ~torch.isnan(target).any(dim=1, keepdim=True)
     x, y = value * known, torch.where(known, target, torch.zeros_like(target))
@@ -49,7 +89,7 @@ def ccc_loss(value: Tensor, target: Tensor) -> Tensor:
 
 
 def class_weights(labels: np.ndarray, *, class_count: int = 8, balanced: bool = True) -> Tensor:
-    """max n / n per class over int labels [n] (-1 left out), float32 [class_count]; a class without rows gets 1."""
+    """Return max n / n per class, float32 [class_count], of int labels [n] (-1: ignored); 1 if a class has no row."""
     counts = np.bincount(labels[labels >= 0], minlength=class_count)
     if not balanced:
         return torch.ones(class_count)
@@ -58,7 +98,7 @@ def class_weights(labels: np.ndarray, *, class_count: int = 8, balanced: bool = 
 
 
 def unit_weights(labels: np.ndarray, *, balanced: bool = True) -> Tensor:
-    """N / (2 negatives) and N / (2 positives) per unit over labels [n, k] (-1 left out), float32 [2, k].
+    """Return N / (2 negatives) and N / (2 positives) per action unit, float32 [2, k], of labels [n, k] (-1: ignored).
 
     A value that never occurs gets 1.
     """
@@ -72,7 +112,7 @@ def unit_weights(labels: np.ndarray, *, balanced: bool = True) -> Tensor:
 def smoothed_cross_entropy(
     logits: Tensor, target: Tensor, *, weights: Tensor, rows: Tensor, smoothing: float
 ) -> Tensor:
-    """Mean over rows of r * -sum_c w_c q_c log p_c, q being the target smoothed over all classes.
+    """Return the mean over rows of r * -sum_c w_c q_c log p_c, q being the target smoothed over all classes.
 
     ``logits`` [n, C], ``target`` int64 [n], ``weights`` w [C] (they multiply the smoothed target, as in the authors'
     notebook train_emotions-pytorch), ``rows`` r [n].
@@ -83,9 +123,9 @@ def smoothed_cross_entropy(
 
 
 def balanced_weights(classes: np.ndarray, rows: np.ndarray, count: int, power: float) -> Tensor:
-    """(max n / n) ** power per class, n the sum of row weights; scaled so that the mean weight of a row is one.
+    """Return (max n / n) ** power per class, n the sum of row weights, scaled so that the mean weight of a row is 1.
 
-    ``classes`` int [N], -1 left out; ``rows`` float [N].
+    ``classes`` int [N], -1: unlabelled, ignored; ``rows`` float [N].
     """
     known = classes >= 0
     sums = np.bincount(classes[known], rows[known], minlength=count)
@@ -95,9 +135,9 @@ def balanced_weights(classes: np.ndarray, rows: np.ndarray, count: int, power: f
 
 
 def log_prior(classes: np.ndarray, rows: np.ndarray, count: int) -> Tensor:
-    """log p of each class, float32 [count], p its share of the row weights with one row added to every class.
+    """Return log p of each class, float32 [count], p its share of the row weights with one row added to every class.
 
-    ``classes`` int [N], -1 left out; ``rows`` float [N].
+    ``classes`` int [N], -1: unlabelled, ignored; ``rows`` float [N].
     """
     known = classes >= 0
     sums = np.bincount(classes[known], rows[known], minlength=count) + 1.0

@@ -1,4 +1,4 @@
-"""Recipes: named, complete settings for fitting heads. Post-processing has its own settings in ``postprocessing``."""
+"""Recipes: named, complete settings for fitting heads. ``models.decisions`` has those of post-processing."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,13 +8,15 @@ Branch = Literal["expr", "va", "au"]
 Features = Literal["embeddings", "scores", "both"]
 Checkpoint = Literal["loss", "accuracy", "macro_f1", "mean_ccc", "mean_f1"]
 RecipeName = Literal["paper", "default"]
-Optimizer = Literal["adam", "lbfgs"]
+HiddenUnits = int | tuple[int, ...]
 BRANCHES: dict[str, tuple[Branch, ...]] = {
     "expr": ("expr",),
     "va": ("va",),
     "au": ("au",),
     "mtl": ("va", "expr", "au"),
 }
+# Kinds of heads, and where their classes are; a class is imported when a head of its kind is fitted or loaded.
+HEAD_KINDS: dict[str, str] = {"mlp": "models.heads.mlp:MlpHead"}
 
 
 @dataclass(frozen=True)
@@ -23,25 +25,23 @@ class HeadRecipe:
 
     Attributes:
         branches: fitted together on the same rows, with the sum of their losses.
-        features: ``embeddings``, ``scores`` (raw logits, as published for EfficientNets) or ``both``, in that order.
-        hidden_units: units of the one hidden ReLU layer; 0 is a linear head.
+        features: ``embeddings``, ``scores`` (raw logits, as published for EfficientNets), or ``both`` in that order.
+        hidden_units: size of the hidden ReLU layer, or of several, first to last; 0: a linear head.
         l2: factor of the sum of squared weights (not biases) that is added to the loss.
-        checkpoint: which epoch is kept, by its value on the validation rows.
-        published_masking: rows without a label stay in, with output and label set to 0 (as the authors' multi-task
-            notebook does); otherwise every branch sees its labelled rows only.
-        balanced: classes weighted by max n / n, units by N / (2 n) of either value; otherwise all rows count alike.
-        drop_partial_units: leave out a row if any action unit of it is unlabelled.
-        patience: epochs without a better checkpoint before fitting stops; 0 runs all epochs.
-        standardize: inputs to zero mean and unit variance over the training rows (folded into the weights).
-        seeds: how many heads are fitted and averaged.
-        optimizer: ``lbfgs`` takes all rows at once where that can be done, which is a linear head of valence and
-            arousal alone: ``epochs`` are its iterations, batches and dropout do not occur, and every seed gives the
-            same. Any other head is fitted by Adam.
+        checkpoint: the loss or metric on the validation rows that decides which epoch is kept.
+        published_masking: keep rows without a label, with output and label set to 0 (as in the authors' multi-task
+            notebook); otherwise every branch uses its labelled rows only.
+        balanced: weight classes by max n / n, and values of action units by N / (2 n); otherwise all rows are equal.
+        drop_partial_units: skip rows in which any action unit is unlabelled.
+        patience: epochs without a better checkpoint after which fitting stops; 0: never.
+        standardize: scale inputs to zero mean and unit variance over the training rows (folded into the weights).
+        seeds: number of heads that are fitted and averaged.
+        kind: name in ``HEAD_KINDS``.
     """
 
     branches: tuple[Branch, ...]
     features: Features
-    hidden_units: int
+    hidden_units: HiddenUnits
     l2: float
     batch_size: int
     epochs: int
@@ -54,36 +54,65 @@ class HeadRecipe:
     standardize: bool = False
     dropout: float = 0.0
     seeds: int = 1
-    optimizer: Optimizer = "adam"
+    kind: str = "mlp"
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.epochs, self.seeds) < 1 or self.hidden_units < 0:
-            raise ValueError("expected batch_size, epochs and seeds of at least 1 and hidden_units of at least 0")
-
-    @property
-    def takes_all_rows_at_once(self) -> bool:
-        """Whether the head is fitted by L-BFGS."""
-        return self.optimizer == "lbfgs" and self.branches == ("va",) and not self.hidden_units
+        if min(self.batch_size, self.epochs, self.seeds) < 1:
+            raise ValueError("expected batch_size, epochs and seeds of at least 1")
+        hidden_sizes(self.hidden_units)
+        if self.kind not in HEAD_KINDS:
+            raise ValueError(f"kind of head: expected one of {', '.join(HEAD_KINDS)}, got {self.kind!r}")
 
     def replace(self, **changes: Any) -> "HeadRecipe":
-        """The recipe with some fields changed."""
+        """Return the recipe with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """Return what fingerprints of fitted heads depend on, such that heads in existing stores keep their names."""
+        fields = dataclasses.asdict(self)
+        if self.kind == "mlp":
+            del fields["kind"]
+        # Earlier versions had a field for the optimizer. Only linear heads of the default recipe for valence and
+        # arousal were fitted by L-BFGS; they are fitted by Adam now, so their fingerprints change.
+        was_lbfgs = self.branches == ("va",) and self.checkpoint == "mean_ccc" and bool(hidden_sizes(self.hidden_units))
+        return fields | {"optimizer": "lbfgs" if was_lbfgs else "adam"}
+
+
+def hidden_sizes(hidden_units: HiddenUnits) -> tuple[int, ...]:
+    """Return the size of each hidden layer, first to last; none for 0.
+
+    Raises:
+        ValueError: a size is not an integer of at least 1, or, as the only one, 0.
+    """
+    sizes = hidden_units if isinstance(hidden_units, tuple) else (hidden_units,) if hidden_units != 0 else ()
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ValueError(f"expected hidden_units of at least 0, or several of at least 1, got {hidden_units!r}")
+    return sizes
 
 
 @dataclass(frozen=True)
 class TaskRecipe:
-    """What is fitted for a task: one head recipe, or one for each branch, fitted apart and put together."""
+    """What is fitted for a task: one head recipe, or one per branch, fitted separately and combined in one head."""
 
     parts: tuple[HeadRecipe, ...]
 
     def replace(self, **changes: Any) -> "TaskRecipe":
-        """The same fields changed in every part."""
+        """Return the recipe with the same fields changed in every part."""
         return TaskRecipe(tuple(part.replace(**changes) for part in self.parts))
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """See ``HeadRecipe.fingerprint_fields``."""
+        return {"parts": [part.fingerprint_fields() for part in self.parts]}
 
     @property
     def seeds(self) -> int:
-        """How many seeds are averaged; the same for all parts."""
+        """Number of seeds that are averaged; the same in all parts."""
         return self.parts[0].seeds
+
+    @property
+    def kind(self) -> str:
+        """Kind of head; the same in all parts."""
+        return self.parts[0].kind
 
 
 # Savchenko 2022, section 3, and the authors' ABAW3 notebook where the two differ (batch sizes, epochs, checkpoints).
@@ -100,18 +129,7 @@ _DEFAULT = {
         ("expr",), "embeddings", 128, 1e-4, 256, 40, "macro_f1", patience=8, standardize=True, dropout=0.5, seeds=3
     ),
     "va": HeadRecipe(
-        ("va",),
-        "embeddings",
-        128,
-        1e-2,
-        128,
-        60,
-        "mean_ccc",
-        patience=15,
-        standardize=True,
-        dropout=0.5,
-        seeds=3,
-        optimizer="lbfgs",
+        ("va",), "embeddings", 128, 1e-2, 128, 60, "mean_ccc", patience=15, standardize=True, dropout=0.5, seeds=3
     ),
     "au": HeadRecipe(
         ("au",), "embeddings", 128, 1e-4, 512, 40, "mean_f1", patience=8, standardize=True, dropout=0.5, seeds=3
@@ -120,13 +138,13 @@ _DEFAULT = {
 
 
 def get_recipe(name: RecipeName, *, task: str) -> TaskRecipe:
-    """The recipe of that name for ``expr``, ``va``, ``au`` or ``mtl``.
+    """Return the recipe of that name for ``expr``, ``va``, ``au`` or ``mtl``.
 
-    ``paper`` fits as published. ``default`` fits each branch on its labelled rows, keeps the epoch that is best by the
-    challenge's own figure on all validation rows, and averages seeds; its mtl head is its three heads side by side.
+    ``paper`` fits as published. ``default`` fits each branch on its labelled rows, keeps the epoch with the best
+    challenge metric on all validation rows, and averages seeds; its mtl head combines its three single-task heads.
 
     Raises:
-        ValueError: unknown recipe or task.
+        ValueError: the recipe or task is unknown.
     """
     if name not in ("paper", "default") or task not in BRANCHES:
         raise ValueError(f"expected recipe paper or default for {', '.join(BRANCHES)}, got {name!r} for {task!r}")

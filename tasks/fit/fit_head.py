@@ -69,7 +69,7 @@ def plan_fit_head(
     made_from = fingerprint(
         stage="fit_head",
         version=CODE_VERSION,
-        recipe=choice.head_recipe(),
+        recipe=choice.head_recipe().fingerprint_fields(),
         precision=precision,
         epochs=epochs,
         labels=[(name, manifest.identity) for name, manifest in labels.items()],

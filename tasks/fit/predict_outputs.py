@@ -14,6 +14,7 @@ from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName, TaskName
 from models.heads.head import Head, head_from_bytes
+from models.heads.sequences import SubjectSequence
 from tasks.fit.subject_features import FeaturesVariant, read_features
 from tasks.units import Product, Unit
 
@@ -83,14 +84,11 @@ def _tables(store: Store, unit: Unit, head: Head, dataset: Dataset, product: Pro
     for frame, has_face, embeddings, logits in read_features(store, variant, unit.key.value("subject")):
         product.counts[FACE_FOUND] += int(has_face.sum())
         product.counts[NO_FACE] += int((~has_face).sum())
-        predicted = head.predict(embeddings[has_face], logits[has_face]) if has_face.any() else {}
+        predicted = head.predict_sequence(SubjectSequence(embeddings, logits, has_face, (frame - 1) / 30))
         columns = {"frame": pa.array(frame), "has_face": pa.array(has_face)}
         for branch in branches:
             for position, column in enumerate(OUTPUT_COLUMNS[branch]):
-                values = np.zeros(len(frame), np.float32)
-                if branch in predicted:
-                    values[has_face] = predicted[branch][:, position]
-                columns[column.name] = pa.array(values, mask=~has_face)
+                columns[column.name] = pa.array(predicted[branch][:, position], mask=~has_face)
         yield pa.table(columns)
         product.details["frame_count"] = int(frame[-1])
 

@@ -11,7 +11,7 @@ from numpy.lib.format import open_memmap
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, BranchName, TaskName
-from models.heads.feature_rows import TrainingRows
+from models.heads.rows import TrainingRows
 from tasks.fit.subject_features import FeaturesVariant, is_labelled, label_arrays, read_faces_seen, read_features
 
 

@@ -9,7 +9,7 @@ from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.store import Store
 from models.backbones.registry import get_spec
 from models.heads.head import head_to_bytes
-from models.heads.zero_shot import zero_shot_head
+from models.heads.mlp import zero_shot_head
 from tasks.extract.crop_faces import CropParams, source_of
 from tasks.extract.embed_faces import BackboneChoice
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.heads.feature_rows import TrainingRows
+from models.heads.rows import TrainingRows
 
 WIDTH = 1280
 HIDDEN_CAUSES = 24

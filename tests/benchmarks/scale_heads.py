@@ -18,9 +18,9 @@ from made_up_rows import WIDTH, make_rows
 from numpy.lib.format import open_memmap
 
 from models.engines.precision import native_precision
-from models.heads.feature_rows import TrainingRows
 from models.heads.fitting import fit_seeds
 from models.heads.recipes import get_recipe
+from models.heads.rows import TrainingRows
 
 PART = 65_536
 

@@ -30,7 +30,8 @@ from data_contracts.vocabulary import TaskName
 from models.backbones.network import load_backbone
 from models.decisions.postprocessing import untuned_postprocessing
 from models.faces.crops import decode_jpeg, encode_jpeg
-from models.heads.head import BranchConfig, Head, HeadConfig, head_from_bytes, head_to_bytes
+from models.heads.head import BranchConfig, HeadConfig, head_from_bytes, head_to_bytes
+from models.heads.mlp import MlpHead
 from models.weight_files.pickled_tensors import read_pickled_tensors
 from tasks.results.write_submission import load_postprocessing
 from tasks.units import Product, write_product
@@ -169,6 +170,7 @@ def _model_readers() -> Iterator[Reader]:
     def read_head(name: str) -> Callable[[Path], None]:
         def read(path: Path) -> None:
             found = head_from_bytes(head | {name: path.read_bytes()})
+            assert isinstance(found, MlpHead)
             found.predict(np.zeros((2, 6), np.float16), np.zeros((2, 3), np.float32))
 
         return read
@@ -200,10 +202,10 @@ def _model_readers() -> Iterator[Reader]:
     yield Reader("post-processing", (rule,), read_rule, ".json")
 
 
-def _head() -> Head:
+def _head() -> MlpHead:
     config = HeadConfig("va", 6, 3, 1, {"va": BranchConfig("both", 0)})
     tensors = {"seed0.va.0.weight": np.ones((2, 9), np.float32), "seed0.va.0.bias": np.zeros(2, np.float32)}
-    return Head(config, tensors)
+    return MlpHead(config, tensors)
 
 
 def _read_folder(path: Path) -> None:

@@ -3,10 +3,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from models.heads.feature_rows import TrainingRows
-from models.heads.fitting import evaluate_head, fit_seeds
+from models.heads.fitting import Adam, evaluate_head, fit_seeds
 from models.heads.recipes import get_recipe
+from models.heads.rows import TrainingRows
 
 
 def learnable(count, *, seed, size=32, missing=0.0):
@@ -101,7 +102,7 @@ def test_nothing_to_learn_from_is_said():
 _MEMORY = """
 import re, sys, threading
 import numpy as np
-from models.heads.feature_rows import TrainingRows
+from models.heads.rows import TrainingRows
 from models.heads.recipes import get_recipe
 from models.heads.fitting import fit_seeds
 
@@ -136,3 +137,32 @@ def test_memory_stays_bounded_when_features_do_not_fit(tmp_path):
     size_mb = path.stat().st_size / 1e6
     grown = subprocess.run([sys.executable, "-c", _MEMORY, str(path)], capture_output=True, text=True, check=True)
     assert float(grown.stdout) < size_mb / 2
+
+
+def test_steps_are_those_of_torch():
+    torch.manual_seed(0)
+    ours = [
+        torch.randn(5, 7, requires_grad=True),
+        torch.randn(3, requires_grad=True),
+        torch.ones(2, requires_grad=True),
+    ]
+    plain = [p.detach().clone().requires_grad_() for p in ours]
+    first = Adam(ours, learning_rate=0.02, epsilon=1e-7)
+    second = torch.optim.Adam(plain, lr=0.02, eps=1e-7)
+    for step in range(30):
+        for parameters, optimizer in ((ours, first), (plain, second)):
+            optimizer.zero_grad()
+            (parameters[0].square().sum() * (1 + step % 3) + parameters[1].sin().sum()).backward()
+            optimizer.step()
+    for a, b in zip(ours, plain, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    assert (ours[2] == 1).all()
+
+
+def test_loads_no_compiler():
+    code = (
+        "import sys, torch\nfrom models.heads.fitting import Adam\nw = torch.ones(2, requires_grad=True)\n"
+        "a = Adam([w], learning_rate=0.1, epsilon=1e-7)\nw.sum().backward()\na.step()\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

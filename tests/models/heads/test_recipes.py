@@ -1,6 +1,9 @@
+import dataclasses
+
 import pytest
 
-from models.heads.recipes import BRANCHES, get_recipe
+from data_contracts.store.fingerprint import fingerprint
+from models.heads.recipes import BRANCHES, HEAD_KINDS, get_recipe, hidden_sizes
 
 
 def test_paper_is_as_published():
@@ -34,14 +37,44 @@ def test_unknown_names_are_refused():
         get_recipe("default", task="expr").replace(seeds=0)
 
 
-def test_linear_values_are_fitted_on_all_rows_at_once_in_default_only():
+# Computed by commit 34a2ed4 with fingerprint(recipe=get_recipe(name, task=task)).
+NAMES_IN_EXISTING_STORES = {
+    ("paper", "expr"): "e2fb19d8c60e6d3e",
+    ("paper", "va"): "c3513c3ee6a389b1",
+    ("paper", "au"): "66ca9c3577b8ab09",
+    ("paper", "mtl"): "962524752576ac04",
+    ("default", "expr"): "f74d374ed4f9bc08",
+    ("default", "va"): "c9233e947d72667c",
+    ("default", "au"): "cbdc4eabb16f8541",
+    ("default", "mtl"): "b77197081af70c70",
+}
+
+
+@pytest.mark.parametrize(("name", "task"), list(NAMES_IN_EXISTING_STORES))
+def test_fingerprints_are_those_of_existing_stores(name, task):
+    found = fingerprint(recipe=get_recipe(name, task=task).fingerprint_fields())
+    assert found.startswith(NAMES_IN_EXISTING_STORES[name, task])
+
+
+def test_other_settings_have_other_fingerprints(monkeypatch):
+    monkeypatch.setitem(HEAD_KINDS, "other", "models.heads.mlp:MlpHead")
     (va,) = get_recipe("default", task="va").parts
-    assert not va.takes_all_rows_at_once and va.replace(hidden_units=0).takes_all_rows_at_once
-    assert [
-        part.replace(hidden_units=0).takes_all_rows_at_once for part in get_recipe("default", task="mtl").parts
-    ] == [
-        True,
-        False,
-        False,
-    ]
-    assert not any(part.takes_all_rows_at_once for task in BRANCHES for part in get_recipe("paper", task=task).parts)
+    changes = [{}, {"hidden_units": 0}, {"hidden_units": (128,)}, {"hidden_units": (128, 64)}, {"kind": "other"}]
+    assert len({fingerprint(recipe=va.replace(**change).fingerprint_fields()) for change in changes}) == 5
+    # A linear head of this recipe was fitted by L-BFGS under this fingerprint.
+    linear = fingerprint(recipe=va.replace(hidden_units=0).fingerprint_fields())
+    assert linear != fingerprint(recipe=dataclasses.asdict(va) | {"hidden_units": 0, "optimizer": "lbfgs"})
+
+
+@pytest.mark.parametrize(("hidden_units", "sizes"), [(0, ()), (7, (7,)), ((7, 5), (7, 5)), ((), ())])
+def test_hidden_sizes(hidden_units, sizes):
+    assert hidden_sizes(hidden_units) == sizes
+
+
+def test_wrong_hidden_units_and_kinds_are_refused():
+    (va,) = get_recipe("default", task="va").parts
+    for wrong in (-1, (3, 0), (1.5,)):
+        with pytest.raises(ValueError, match="expected hidden_units"):
+            va.replace(hidden_units=wrong)
+    with pytest.raises(ValueError, match="expected one of mlp"):
+        va.replace(kind="forest")

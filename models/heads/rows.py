@@ -1,4 +1,4 @@
-"""Labelled rows that heads are fitted on: features that may lie in a memory-mapped file, and labels in memory."""
+"""Labelled rows that heads are fitted on. Features may be in memory-mapped files; labels are in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.heads.recipes import Branch, Features
+from models.heads.sequences import input_width, is_labelled
 
 # Blocks that stay in a processor's cache while they are converted and multiplied.
 BLOCK_ROWS = 1024
@@ -15,10 +16,10 @@ BLOCK_ROWS = 1024
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainingRows:
-    """Features and labels of n rows.
+    """Features and labels of n rows in any order.
 
     Attributes:
-        embeddings: float16 or float32 [n, D]; may be a read-only memory map, and is never loaded whole.
+        embeddings: float16 or float32 [n, D]; may be a read-only memory map; never loaded completely.
         logits: float32 [n, C]; likewise.
         labels: ``expr`` int8 [n], -1 unlabelled; ``va`` float32 [n, 2], NaN unlabelled; ``au`` int8 [n, 12], -1
             unlabelled.
@@ -40,29 +41,15 @@ class TrainingRows:
         return f"TrainingRows({len(self)} rows, embeddings {self.embeddings.shape}, logits {self.logits.shape})"
 
     def width(self, features: Features) -> int:
-        """Number of inputs of a head."""
-        sizes = {"embeddings": self.embeddings.shape[1], "scores": self.logits.shape[1]}
-        return sizes[features] if features != "both" else sum(sizes.values())
+        """Return the number of inputs of a head."""
+        return input_width(features, self.embeddings.shape[1], self.logits.shape[1])
 
     def labelled(self, branches: tuple[Branch, ...], *, drop_partial_units: bool = False) -> np.ndarray:
-        """Indices of rows with a label of at least one branch, ascending."""
-        known = np.zeros(len(self), bool)
-        for branch in branches:
-            labels = self.labels[branch]
-            if branch == "expr":
-                known |= labels >= 0
-            elif branch == "va":
-                known |= ~np.isnan(labels).any(axis=1)
-            else:
-                # Unit by unit: one array for all of them would be as large as the labels.
-                count = np.zeros(len(self), np.int8)
-                for unit in labels.T:
-                    count += unit >= 0
-                known |= count >= (labels.shape[1] if drop_partial_units else 1)
-        return np.flatnonzero(known)
+        """Return the indices of rows with a label of at least one branch, ascending."""
+        return np.flatnonzero(is_labelled(self.labels, branches, drop_partial_units=drop_partial_units))
 
     def inputs(self, rows: np.ndarray, features: Features) -> Tensor:
-        """float32 [len(rows), width] of the rows, gathered from wherever they lie: the plain way of ``RowReader``."""
+        """Gather the inputs of the rows, float32 [len(rows), width], in new arrays; ``RowReader`` reuses its arrays."""
         parts = []
         if features != "scores":
             # float16 to float32 by torch's copy: numpy's conversion is many times slower.
@@ -72,15 +59,20 @@ class TrainingRows:
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def targets(self, rows: np.ndarray, branch: Branch) -> Tensor:
-        """Labels of the rows: int64 [m] for ``expr``, float32 for the others."""
-        values = torch.from_numpy(self.labels[branch][rows])
-        return values.long() if branch == "expr" else values.float()
+        """Return the labels of the rows as ``to_target`` converts them."""
+        return to_target(self.labels[branch][rows], branch)
+
+
+def to_target(labels: np.ndarray, branch: Branch) -> Tensor:
+    """Convert labels to what losses take: int64 [n] for ``expr``, float32 [n, K] for the others."""
+    values = torch.from_numpy(labels)
+    return values.long() if branch == "expr" else values.float()
 
 
 class RowReader:
-    """Inputs of a head in batches, gathered and converted in buffers that are used again and again.
+    """Reads a head's inputs in batches, gathered and converted in buffers that are reused.
 
-    Fresh memory for every batch would cost more than the batch's products.
+    New memory for every batch would take longer than the batch's matrix products.
     """
 
     def __init__(
@@ -93,30 +85,25 @@ class RowReader:
         deviation: Tensor | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Batches of at most ``batch_rows``, (x - mean) / deviation if float32 [width] are given."""
+        """Read batches of at most ``batch_rows``, as (x - mean) / deviation if these, float32 [width], are given."""
         self._parts = [array for array, name in _arrays(rows) if features in (name, "both")]
         self._gathered = [np.empty((batch_rows, array.shape[1]), array.dtype) for array in self._parts]
         self._inputs = torch.empty(batch_rows, rows.width(features))
         self._mean, self._factor = mean, None if deviation is None else 1 / deviation
         self._device = torch.device(device)
 
-    @property
-    def width(self) -> int:
-        """Number of inputs of a row."""
-        return self._inputs.shape[1]
-
     def read(self, index: np.ndarray) -> Tensor:
-        """float32 [len(index), width] of the rows; valid until the next call.
+        """Return float32 [len(index), width] of the rows; valid until the next call.
 
         Raises:
-            IndexError: more rows than a batch holds.
+            IndexError: there are more rows than a batch holds.
         """
         count = len(index)
         if count > len(self._inputs):
             raise IndexError(f"expected at most {len(self._inputs)} rows, got {count}")
         inputs, column = self._inputs[:count], 0
         for array, buffer in zip(self._parts, self._gathered, strict=True):
-            # Without mode "clip", which changes nothing for rows that exist, numpy would gather into a copy.
+            # Mode "clip" changes nothing for existing rows and avoids a copy that numpy makes otherwise.
             np.take(array, index, axis=0, out=buffer[:count], mode="clip")
             # float16 to float32 by torch's copy: numpy's conversion is many times slower.
             inputs[:, column : column + buffer.shape[1]].copy_(torch.from_numpy(buffer[:count]))
@@ -129,7 +116,7 @@ class RowReader:
         return inputs
 
     def blocks(self, index: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """(rows, their inputs), batch by batch in the order of the index."""
+        """Yield (rows, their inputs) for each batch, in the order of the index."""
         for first in range(0, len(index), len(self._inputs)):
             block = index[first : first + len(self._inputs)]
             yield block, self.read(block)
@@ -140,13 +127,13 @@ def _arrays(rows: TrainingRows) -> list[tuple[np.ndarray, str]]:
 
 
 def moments(rows: TrainingRows, index: np.ndarray, features: Features) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation float32 [width] of the inputs; 1 where an input is constant.
+    """Return mean and standard deviation of the inputs, float32 [width]; the deviation of a constant input is 1.
 
     Raises:
         ValueError: an input is not finite.
     """
     reader = RowReader(rows, features)
-    # Around a value from among them, small sums in float32 lose nothing.
+    # Subtract a typical value first, so that float32 sums lose no precision.
     pivot = reader.read(index[:BLOCK_ROWS]).mean(0)
     total, squares = (torch.zeros(len(pivot), dtype=torch.float64) for _ in range(2))
     for _, inputs in reader.blocks(index):

@@ -1,4 +1,4 @@
-"""Fitting in reused buffers and rounded products against plain torch: every recipe option, step by step."""
+"""Compare fitting with reused buffers and rounded products with plain torch, for every option of recipes."""
 
 import itertools
 
@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.heads.adam_fit import AdamFit, decide
-from models.heads.feature_rows import TrainingRows, moments
+from models.heads.fitting import decide
 from models.heads.losses import ccc_loss, class_weights, expression_loss, unit_loss, unit_weights
-from models.heads.recipes import HeadRecipe
+from models.heads.mlp import MlpHead
+from models.heads.mlp_fitting import RoundedLinear, SeededDropout
+from models.heads.recipes import HeadRecipe, hidden_sizes
+from models.heads.rows import TrainingRows, moments
 
 
 def rows(count=700, seed=0):
@@ -36,7 +38,7 @@ def fit_plainly(train, recipe, seed):
         mean, deviation = moments(train, known, recipe.features)
     networks = nn.ModuleDict()
     for branch in recipe.branches:
-        sizes = [width, *([recipe.hidden_units] if recipe.hidden_units else []), {"expr": 8, "va": 2, "au": 12}[branch]]
+        sizes = [width, *hidden_sizes(recipe.hidden_units), {"expr": 8, "va": 2, "au": 12}[branch]]
         layers = []
         for inner, outer in itertools.pairwise(sizes):
             layers += [nn.Linear(inner, outer), nn.ReLU()]
@@ -85,50 +87,92 @@ RECIPES = {
     "expressions, standardised": recipe(("expr",), standardize=True, balanced=False),
     "values, linear scores": recipe(("va",), hidden_units=0, features="scores", l2=1 / 512),
     "all, published masks": recipe(("va", "expr", "au"), hidden_units=0, published_masking=True),
+    "expressions, two hidden layers": recipe(("expr",), hidden_units=(16, 9)),
     "all, hidden": recipe(("va", "expr", "au"), standardize=True),
 }
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
-def test_float32_is_plain_torch(name):
+def test_float32_equals_plain_torch(name):
     train, settings = rows(), RECIPES[name]
-    fit = AdamFit(train, settings, seed=3, precision="float32")
-    fit.run(None)
+    fitted = MlpHead.fit_part(train, None, settings, seed=3)
     for tensor, expected in fit_plainly(train, settings, 3).items():
-        np.testing.assert_allclose(fit.tensors()[tensor], expected, atol=2e-5)
+        np.testing.assert_allclose(fitted.tensors[tensor], expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
-def test_bfloat16_stays_near(name):
-    train, settings = rows(), RECIPES[name]
-    fit = AdamFit(train, settings, seed=3, precision="bfloat16")
-    history, _ = fit.run(rows(seed=1))
-    plain = AdamFit(train, settings, seed=3, precision="float32")
-    expected, _ = plain.run(rows(seed=1))
-    assert history[-1]["loss"] == pytest.approx(expected[-1]["loss"], abs=0.02)
-    for tensor, values in plain.tensors().items():
+def test_bfloat16_stays_near_float32(name):
+    train, validation, settings = rows(), rows(seed=1), RECIPES[name]
+    rounded = MlpHead.fit_part(train, validation, settings, seed=3, precision="bfloat16")
+    plain = MlpHead.fit_part(train, validation, settings, seed=3)
+    assert rounded.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], abs=0.02)
+    for tensor, values in plain.tensors.items():
         if settings.hidden_units == 0:
-            assert (fit.tensors()[tensor] == values).all()
+            assert (rounded.tensors[tensor] == values).all()
 
 
-def test_same_seed_same_bytes_with_dropout_and_rounding():
+def test_same_seed_gives_same_bytes_with_dropout_and_rounding():
     settings = recipe(("expr",), dropout=0.5, standardize=True)
-    first, second = (AdamFit(rows(), settings, seed=1, precision="bfloat16") for _ in range(2))
-    for fit in (first, second):
-        fit.run(None)
-    assert all((first.tensors()[name] == second.tensors()[name]).all() for name in first.tensors())
+    first, second = (MlpHead.fit_part(rows(), None, settings, seed=1, precision="bfloat16") for _ in range(2))
+    assert all((first.tensors[name] == second.tensors[name]).all() for name in first.tensors)
 
 
 def test_one_row_and_a_batch_larger_than_all_rows():
     one = rows(1)
     one.labels["au"][:] = 1
-    fit = AdamFit(one, recipe(("au",)), seed=0, precision="bfloat16")
-    history, best = fit.run(one)
-    assert len(history) == 3 and best in (1, 2, 3)
-    assert all(np.isfinite(values).all() for values in fit.tensors().values())
+    fitted = MlpHead.fit_part(one, one, recipe(("au",)), seed=0, precision="bfloat16")
+    assert len(fitted.history) == 3 and fitted.best_epoch in (1, 2, 3)
+    assert all(np.isfinite(values).all() for values in fitted.tensors.values())
 
 
 def test_decisions():
     assert decide("expr", np.array([[0.1, 0.9]])).tolist() == [1]
     assert decide("au", np.array([[0.5, 0.4]])).tolist() == [[1, 0]]
     assert decide("va", np.array([[0.3, -0.3]])).tolist() == [[0.3, -0.3]]
+
+
+def pair_of_layers(width=64, outputs=16):
+    torch.manual_seed(0)
+    plain, ours = nn.Linear(width, outputs), RoundedLinear(width, outputs)
+    ours.load_state_dict(plain.state_dict())
+    return plain, ours
+
+
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_product_and_gradients_are_those_of_a_plain_layer_but_for_rounding(rows):
+    plain, ours = pair_of_layers()
+    inputs, pull = torch.randn(rows, 64), torch.randn(rows, 16)
+    for layer in (plain, ours):
+        (layer(inputs) * pull).sum().backward()
+    torch.testing.assert_close(ours(inputs), plain(inputs), atol=0.02, rtol=0.02)
+    for name in ("weight", "bias"):
+        got, expected = getattr(ours, name).grad, getattr(plain, name).grad
+        assert got.dtype == torch.float32
+        assert (got - expected).norm() < 0.01 * expected.norm()
+
+
+def test_batches_of_changing_size_do_not_disturb_each_other():
+    plain, ours = pair_of_layers()
+    for rows in (5, 20, 3):
+        inputs = torch.randn(rows, 64)
+        torch.testing.assert_close(ours(inputs), plain(inputs), atol=0.02, rtol=0.02)
+    assert set(ours.state_dict()) == {"weight", "bias"}
+
+
+def test_dropout_drops_the_share_and_keeps_the_mean():
+    layer, values = SeededDropout(0.3, np.random.default_rng(0)), torch.ones(400, 500, requires_grad=True)
+    out = layer(values)
+    assert (out == 0).float().mean().item() == pytest.approx(0.3, abs=0.005)
+    assert out.mean().item() == pytest.approx(1, abs=0.01)
+    out.sum().backward()
+    assert (values.grad == out.detach()).all()
+    assert layer.eval()(values) is values and SeededDropout(0.0, np.random.default_rng(0))(values) is values
+
+
+def test_dropout_of_one_seed_is_the_same_whatever_else_draws():
+    values = torch.ones(10, 10)
+    first, second = (SeededDropout(0.5, np.random.default_rng(4)) for _ in range(2))
+    kept = first(values)
+    torch.rand(3)
+    np.random.default_rng(4).random()
+    assert (second(values) == kept).all() and (second(values) != kept).any()

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from models.heads.head import BranchConfig, Head, HeadConfig, head_from_bytes, head_to_bytes
+from models.backbones.registry import AFFECTNET_7, AFFECTNET_8, COMMON_5, IMAGENET_1000
+from models.heads.head import BranchConfig, HeadConfig, head_from_bytes, head_to_bytes
+from models.heads.metrics import EXPRESSIONS
+from models.heads.mlp import MlpHead, zero_shot_head
+from models.heads.recipes import hidden_sizes
+from models.heads.sequences import SubjectSequence
 
 RANDOM = np.random.default_rng(0)
 
@@ -13,7 +18,7 @@ def make_head(task="mtl", seeds=2):
     branches = {
         "va": BranchConfig("scores", 0),
         "expr": BranchConfig("embeddings", 5),
-        "au": BranchConfig("both", 4),
+        "au": BranchConfig("both", (4, 3)),
     }
     if task != "mtl":
         branches = {task: branches[task]}
@@ -23,12 +28,12 @@ def make_head(task="mtl", seeds=2):
     tensors = {}
     for seed in range(seeds):
         for branch, b in branches.items():
-            steps = [widths[b.features], *([b.hidden_units] if b.hidden_units else []), outs[branch]]
+            steps = [widths[b.features], *hidden_sizes(b.hidden_units), outs[branch]]
             for layer in range(len(steps) - 1):
                 name = f"seed{seed}.{branch}.{layer}"
                 tensors[f"{name}.weight"] = RANDOM.normal(size=(steps[layer + 1], steps[layer])).astype("f4")
                 tensors[f"{name}.bias"] = RANDOM.normal(size=steps[layer + 1]).astype("f4")
-    return Head(config, tensors)
+    return MlpHead(config, tensors)
 
 
 def predict_from_files(files, embeddings, logits):
@@ -44,7 +49,7 @@ def predict_from_files(files, embeddings, logits):
         seeds = []
         for seed in range(config["seeds"]):
             x = inputs[described["features"]].astype(np.float64)
-            layers = 2 if described["hidden_units"] else 1
+            layers = sum(name.startswith(f"seed{seed}.{branch}.") for name in tensors) // 2
             for layer in range(layers):
                 name = f"seed{seed}.{branch}.{layer}"
                 x = x @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
@@ -68,6 +73,9 @@ def test_files_alone_give_the_same_outputs(task):
     files = head_to_bytes(head)
     for branch, expected in predict_from_files(files, embeddings, logits).items():
         np.testing.assert_allclose(found[branch], expected, atol=1e-5)
+    without_kind = json.loads(files["head.json"])
+    assert without_kind.pop("kind") == "mlp"
+    assert head_from_bytes(files | {"head.json": json.dumps(without_kind).encode()}).config == head.config
     again = head_from_bytes(files)
     assert again.config == head.config and head_to_bytes(again) == files
 
@@ -78,14 +86,43 @@ def test_outputs_are_probabilities_and_values():
     assert ((found["au"] >= 0) & (found["au"] <= 1)).all() and (np.abs(found["va"]) <= 1).all()
 
 
-def test_what_does_not_fit_is_refused():
+def test_a_sequence_gets_the_outputs_of_its_rows():
+    head, present = make_head(), RANDOM.random(30) < 0.7
+    embeddings, logits = RANDOM.normal(size=(30, 6)).astype("f2"), RANDOM.normal(size=(30, 3)).astype("f4")
+    found = head.predict_sequence(SubjectSequence(embeddings, logits, present, np.arange(30.0)))
+    for branch, expected in head.predict(embeddings[present], logits[present]).items():
+        assert (found[branch][present] == expected).all()
+        assert found[branch].shape[0] == 30 and (found[branch][~present] == 0).all()
+
+
+def test_wrong_sizes_and_files_are_refused():
     head = make_head("expr")
     with pytest.raises(ValueError, match=r"expected embeddings and logits of sizes \(6, 3\)"):
         head.predict(np.zeros((1, 7)), np.zeros((1, 3)))
     with pytest.raises(ValueError, match=r"expected tensor seed0\.expr\.0\.weight"):
-        Head(head.config, {})
+        MlpHead(head.config, {})
     with pytest.raises(ValueError, match="expected branches"):
         HeadConfig("mtl", 1, 1, 1, {})
-    for broken in ({}, {"head.json": b"{", "head.safetensors": b""}):
+    files = head_to_bytes(head)
+    unknown = files | {"head.json": files["head.json"].replace(b'"mlp"', b'"forest"')}
+    for broken in ({}, {"head.json": b"{", "head.safetensors": b""}, unknown):
         with pytest.raises(ValueError, match=r"expected head\.json"):
             head_from_bytes(broken)
+
+
+@pytest.mark.parametrize("names", [COMMON_5, AFFECTNET_7, AFFECTNET_8, (*AFFECTNET_8, "valence", "arousal")])
+def test_zero_shot_classes_become_the_expressions_of_their_names(names):
+    head = zero_shot_head(names, 4)
+    logits = 9 * np.eye(len(names), dtype=np.float32)
+    found = head.predict(np.zeros((len(names), 4), np.float32), logits)["expr"]
+    for row, name in enumerate(names):
+        if name in EXPRESSIONS:
+            assert EXPRESSIONS[found[row].argmax()] == name
+    unknown = [at for at, name in enumerate(EXPRESSIONS) if name not in names]
+    assert "Other" in [EXPRESSIONS[at] for at in unknown] and (found[:, unknown] == 0).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+
+
+def test_zero_shot_refuses_a_backbone_without_expressions():
+    with pytest.raises(ValueError, match="expected a backbone with classes such as Neutral"):
+        zero_shot_head(IMAGENET_1000, 1280)

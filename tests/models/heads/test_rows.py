@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.heads.feature_rows import RowReader, TrainingRows, moments
+from models.heads.rows import RowReader, TrainingRows, moments
 
 RANDOM = np.random.default_rng(0)
 

@@ -1,0 +1,143 @@
+"""Heads that are multi-layer perceptrons: every frame on its own, linear or with hidden ReLU layers."""
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.engines.precision import Precision
+from models.heads.head import OUTPUT_NAMES, BranchConfig, FittedPart, Head, HeadConfig
+from models.heads.metrics import EXPRESSIONS
+from models.heads.recipes import Branch, Features, HeadRecipe, hidden_sizes
+from models.heads.sequences import SubjectSequence, input_width
+
+if TYPE_CHECKING:
+    from models.heads.rows import TrainingRows
+
+_BLOCK_ROWS = 8192
+# As a logit: e to this is 0 in float32, so expressions that the backbone does not know get probability 0.
+_NEVER = -1e4
+
+
+class MlpHead(Head["TrainingRows"]):
+    """Linear layers with ReLU between them, and an activation per branch."""
+
+    kind = "mlp"
+    works_on = "rows"
+    how = (
+        "x = embeddings, logits, or embeddings followed by logits, as 'features' says; for each seed s and layer k in "
+        "order: x = x @ tensor['seed{s}.{branch}.{k}.weight'].T + tensor['seed{s}.{branch}.{k}.bias'], then ReLU if "
+        "another layer follows, else 'activation'; outputs are the mean over seeds"
+    )
+
+    def __init__(self, config: HeadConfig, tensors: dict[str, np.ndarray]) -> None:
+        """Make a head of ``seed0.expr.0.weight`` [out, in], ``seed0.expr.0.bias`` [out], ...
+
+        Raises:
+            ValueError: a tensor is missing or does not have the shape that the configuration requires.
+        """
+        expected = dict(_shapes(config))
+        for name, shape in expected.items():
+            got = tensors[name].shape if name in tensors else "none"
+            if got != shape:
+                raise ValueError(f"head: expected tensor {name} of shape {shape}, got {got}")
+        super().__init__(config, {name: tensors[name].astype(np.float32) for name in expected})
+
+    @classmethod
+    def fit_part(
+        cls,
+        train: "TrainingRows",
+        validation: "TrainingRows | None",
+        recipe: HeadRecipe,
+        *,
+        seed: int,
+        precision: Precision = "float32",
+        device: str = "cpu",
+    ) -> FittedPart:
+        """See ``Head.fit_part``."""
+        # Prediction works without torch.
+        from models.heads.mlp_fitting import MlpFit
+
+        return MlpFit(train, recipe, seed=seed, precision=precision, device=device).run(validation)
+
+    def predict_sequence(self, sequence: SubjectSequence) -> dict[Branch, np.ndarray]:
+        """See ``Head.predict_sequence``; 0 where the face is not present."""
+        present = sequence.present
+        predicted = self.predict(sequence.embeddings[present], sequence.logits[present])
+        outputs = {b: np.zeros((len(sequence), values.shape[1]), np.float32) for b, values in predicted.items()}
+        for branch, values in predicted.items():
+            outputs[branch][present] = values
+        return outputs
+
+    def predict(self, embeddings: np.ndarray, logits: np.ndarray) -> dict[Branch, np.ndarray]:
+        """Return outputs float32 [n, K] of rows in any order: ``embeddings`` [n, D] and ``logits`` [n, C].
+
+        Raises:
+            ValueError: the features do not have the sizes that the head was fitted on.
+        """
+        self.check_sizes(embeddings, logits)
+        outputs = {b: np.empty((len(embeddings), len(OUTPUT_NAMES[b])), np.float32) for b in self.config.branches}
+        for first in range(0, len(embeddings), _BLOCK_ROWS):
+            block = slice(first, first + _BLOCK_ROWS)
+            for branch, settings in self.config.branches.items():
+                x = _select(embeddings[block], logits[block], settings.features)
+                seeds = [self._run(x, branch, seed) for seed in range(self.config.seeds)]
+                outputs[branch][block] = np.mean(seeds, axis=0)
+        return outputs
+
+    def _run(self, x: np.ndarray, branch: Branch, seed: int) -> np.ndarray:
+        last = len(hidden_sizes(self.config.branches[branch].hidden_units))
+        for layer in range(last + 1):
+            name = f"seed{seed}.{branch}.{layer}"
+            x = x @ self.tensors[f"{name}.weight"].T + self.tensors[f"{name}.bias"]
+            if layer < last:
+                x = np.maximum(x, 0)
+        return _activate(x, branch)
+
+
+def _select(embeddings: np.ndarray, logits: np.ndarray, features: Features) -> np.ndarray:
+    if features == "both":
+        return np.concatenate([embeddings, logits], axis=1, dtype=np.float32)
+    return np.asarray(embeddings if features == "embeddings" else logits, np.float32)
+
+
+def _activate(x: np.ndarray, branch: Branch) -> np.ndarray:
+    if branch == "va":
+        return np.tanh(x)
+    if branch == "au":
+        return 0.5 * (1 + np.tanh(0.5 * x))
+    exponent = np.exp(x - x.max(axis=1, keepdims=True))
+    return exponent / exponent.sum(axis=1, keepdims=True)
+
+
+def _shapes(config: HeadConfig) -> list[tuple[str, tuple[int, ...]]]:
+    shapes: list[tuple[str, tuple[int, ...]]] = []
+    for seed in range(config.seeds):
+        for branch, settings in config.branches.items():
+            width = input_width(settings.features, config.embedding_size, config.logits_size)
+            sizes = (width, *hidden_sizes(settings.hidden_units), len(OUTPUT_NAMES[branch]))
+            for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+                name = f"seed{seed}.{branch}.{layer}"
+                shapes += [(f"{name}.weight", (outputs, inputs)), (f"{name}.bias", (outputs,))]
+    return shapes
+
+
+def zero_shot_head(class_names: tuple[str, ...], embedding_size: int) -> MlpHead:
+    """Return a head without fitting: softmax over those of a backbone's classes that are among the eight expressions.
+
+    Other classes (contempt, valence, ...) are left out; "Other" is never predicted, because no backbone knows it.
+
+    Raises:
+        ValueError: fewer than two classes are expressions.
+    """
+    weight = np.zeros((len(EXPRESSIONS), len(class_names)), np.float32)
+    bias = np.full(len(EXPRESSIONS), _NEVER, np.float32)
+    for row, name in enumerate(EXPRESSIONS):
+        if name in class_names:
+            weight[row, class_names.index(name)], bias[row] = 1.0, 0.0
+    if (bias == 0).sum() < 2:
+        raise ValueError(
+            f"expected a backbone with classes such as {', '.join(EXPRESSIONS[:5])}, got {class_names[:5]}"
+        )
+    config = HeadConfig("expr", embedding_size, len(class_names), 1, {"expr": BranchConfig("scores", 0)})
+    return MlpHead(config, {"seed0.expr.0.weight": weight, "seed0.expr.0.bias": bias})
