@@ -1,6 +1,6 @@
-"""What the processor does while a GPU works: it reads the next pieces of input.
+"""Read-ahead for workers with a GPU: a thread reads the next pieces of input while the GPU works.
 
-What is read is the business of stages. On a worker without a GPU nothing here starts a thread.
+Stages supply the pieces. On a worker without a GPU no thread is started.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class _Failed:
+class _Failure:
     error: BaseException
 
 
@@ -26,59 +26,59 @@ class _End:
     pass
 
 
-def is_worth_it() -> bool:
-    """Whether there is a device that works by itself. On a worker's one core a thread would gain nothing."""
+def uses_gpu() -> bool:
+    """Return whether networks run on a GPU. A thread of its own would gain nothing on a worker's single core."""
     return default_device() == "cuda"
 
 
 @contextlib.contextmanager
 def read_ahead(pieces: Iterator[T]) -> Iterator[Iterator[T]]:
-    """The same pieces in the same order, drawn in a thread where that is worth it, at most two ahead.
+    """Iterate over ``pieces`` in the same order; with a GPU, a thread reads at most two pieces ahead.
 
-    What drawing them raises is raised where they are used, after the pieces before it. The thread ends with the block.
+    An exception of ``pieces`` is raised in the consumer, after the pieces before it. The thread ends with the block.
     """
-    if not is_worth_it():
+    if not uses_gpu():
         yield pieces
         return
-    drawn: queue.Queue[T | _Failed | _End] = queue.Queue(maxsize=_PIECES_AHEAD)
+    waiting: queue.Queue[T | _Failure | _End] = queue.Queue(maxsize=_PIECES_AHEAD)
     stopped = threading.Event()
-    thread = threading.Thread(target=_draw, args=(pieces, drawn, stopped), name="read-ahead", daemon=True)
+    thread = threading.Thread(target=_read, args=(pieces, waiting, stopped), name="read-ahead", daemon=True)
     thread.start()
     try:
-        yield _taken(drawn)
+        yield _consume(waiting)
     finally:
         stopped.set()
         thread.join()
 
 
-def _draw(pieces: Iterator[T], drawn: "queue.Queue[T | _Failed | _End]", stopped: threading.Event) -> None:
+def _read(pieces: Iterator[T], waiting: "queue.Queue[T | _Failure | _End]", stopped: threading.Event) -> None:
     try:
         for piece in pieces:
-            if not _put(drawn, piece, stopped):
+            if not _put(waiting, piece, stopped):
                 break
-        _put(drawn, _End(), stopped)
+        _put(waiting, _End(), stopped)
     except BaseException as error:
-        _put(drawn, _Failed(error), stopped)
+        _put(waiting, _Failure(error), stopped)
     finally:
-        # A generator has files open; they are closed in the thread that opened them.
+        # A generator may have open files; close them in the thread that opened them.
         close = getattr(pieces, "close", None)
         if close:
             close()
 
 
-def _put(drawn: "queue.Queue[T | _Failed | _End]", piece: T | _Failed | _End, stopped: threading.Event) -> bool:
+def _put(waiting: "queue.Queue[T | _Failure | _End]", piece: T | _Failure | _End, stopped: threading.Event) -> bool:
     while not stopped.is_set():
         with contextlib.suppress(queue.Full):
-            drawn.put(piece, timeout=_POLL_SECONDS)
+            waiting.put(piece, timeout=_POLL_SECONDS)
             return True
     return False
 
 
-def _taken(drawn: "queue.Queue[T | _Failed | _End]") -> Iterator[T]:
+def _consume(waiting: "queue.Queue[T | _Failure | _End]") -> Iterator[T]:
     while True:
-        piece = drawn.get()
+        piece = waiting.get()
         if isinstance(piece, _End):
             return
-        if isinstance(piece, _Failed):
+        if isinstance(piece, _Failure):
             raise piece.error
         yield piece

@@ -1,8 +1,7 @@
-"""Networks of this worker process: each loaded once, on first use, so that a load error is that unit's error.
+"""Networks of this worker process: loaded on first use and kept, so that a load error belongs to the unit that needs it.
 
-What serves one thread at a time is loaded once per thread that runs units: a worker of several threads has several
-units at work. Which engine runs them is decided here, and only its packages are imported: a worker without a GPU starts
-without torch.
+Networks of OpenVINO are loaded once per thread, because a request serves one thread at a time. This module selects the
+engine and imports only its packages: a worker without a GPU starts without torch.
 """
 
 import functools
@@ -11,15 +10,13 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.backbones.registry import FeatureExtractor
 from models.engines.devices import block_while_waiting_for_gpu, default_device, default_engine
 from models.engines.precision import Precision
 from models.faces.detection import DetectorParams
 from models.faces.following import FaceFollower, SearchingDetector
 
 if TYPE_CHECKING:
-    from models.backbones.cpu import CpuBackbone
-    from models.backbones.gpu import GpuBackbone
-    from models.backbones.network import Backbone
     from models.faces.mtcnn import FaceDetector
     from models.faces.mtcnn_cpu import CpuFaceDetector
 
@@ -28,12 +25,12 @@ _lock = threading.Lock()
 
 
 def _owner() -> int:
-    """Whose a network is: OpenVINO's requests and our buffers are a thread's, torch's networks the process's."""
+    """Return the thread that owns a network of OpenVINO; 0 for torch, whose networks all threads share."""
     return threading.get_ident() if default_engine() == "openvino" else 0
 
 
 @functools.cache
-def _detector(params: DetectorParams, owner: int) -> "FaceDetector | CpuFaceDetector":
+def _load_detector(params: DetectorParams, owner: int) -> "FaceDetector | CpuFaceDetector":
     engine = default_engine()
     logger.info("detector: %s on %s", engine, default_device())
     if engine == "openvino":
@@ -47,9 +44,7 @@ def _detector(params: DetectorParams, owner: int) -> "FaceDetector | CpuFaceDete
 
 
 @functools.cache
-def _backbone(
-    name: str, weights: str | None, precision: Precision, owner: int
-) -> "Backbone | CpuBackbone | GpuBackbone":
+def _load_backbone(name: str, weights: str | None, precision: Precision, owner: int) -> FeatureExtractor:
     path, engine = Path(weights) if weights else None, default_engine()
     logger.info("backbone %s: %s on %s", name, engine, default_device())
     if engine == "openvino":
@@ -67,15 +62,15 @@ def _backbone(
 
 
 def get_detector(params: DetectorParams) -> "FaceDetector | CpuFaceDetector":
-    """The detector with these parameters, for this thread."""
+    """Return the detector with these parameters for the current thread."""
     with _lock:
-        return _detector(params, _owner())
+        return _load_detector(params, _owner())
 
 
-def follow_faces(params: DetectorParams) -> FaceFollower | None:
-    """Somebody to follow the faces of one video; None where every frame is searched by itself.
+def get_follower(params: DetectorParams) -> FaceFollower | None:
+    """Return a face follower for one video, or None if every frame is searched by itself.
 
-    That is so if the parameters say it, and on engines that search many frames at once.
+    There is no follower if ``search_every_frames`` is 1, or on engines that search many frames at once.
     """
     detector = get_detector(params)
     if params.search_every_frames > 1 and isinstance(detector, SearchingDetector):
@@ -83,7 +78,7 @@ def follow_faces(params: DetectorParams) -> FaceFollower | None:
     return None
 
 
-def get_backbone(name: str, weights: str | None, precision: Precision) -> "Backbone | CpuBackbone | GpuBackbone":
-    """The backbone with these weights, for this thread."""
+def get_backbone(name: str, weights: str | None, precision: Precision) -> FeatureExtractor:
+    """Return the backbone with these weights for the current thread."""
     with _lock:
-        return _backbone(name, weights, precision, _owner())
+        return _load_backbone(name, weights, precision, _owner())

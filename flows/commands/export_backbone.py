@@ -9,8 +9,7 @@ from data_contracts.errors import InputError
 from flows.commands.parameters import ExportModelParameters
 from flows.engine.console import print_line, print_table
 from models.backbones.network import Backbone, load_backbone
-from models.weight_files.export import FORMATS, ExportFormat, export_backbone
-from models.weight_files.exported import compare_export
+from models.weight_files.export import FORMATS, ExportFormat, compare_export, export_backbone
 from tasks.demo.generate import load_portraits
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.pretrain.crop_pictures import read_picture

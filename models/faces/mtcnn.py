@@ -52,7 +52,7 @@ class FaceDetector:
         self._copying = torch.cuda.Stream() if self.device.type == "cuda" else None
 
     @torch.inference_mode()
-    def moved(self, frames: np.ndarray) -> Tensor:
+    def to_device(self, frames: np.ndarray) -> Tensor:
         """Frames uint8 [B, H, W, 3] on the device, for ``detect``.
 
         In another thread, this overlaps with the search of the frames before them.
@@ -72,7 +72,7 @@ class FaceDetector:
         Raises:
             ValueError: the frames are not of that shape and type, or not of one size.
         """
-        batch = frames if isinstance(frames, Tensor) else self.moved(frames_array(frames))
+        batch = frames if isinstance(frames, Tensor) else self.to_device(frames_array(frames))
         return [
             found
             for _, block in self._together.run_batches(len(batch), lambda block: self._cascade(batch[block]))

@@ -64,7 +64,7 @@ class CpuFaceDetector:
         self._rnet, self._onet = refining_network("rnet"), refining_network("onet")
         self._sums = np.zeros((1, 1), np.int32)
 
-    def moved(self, frames: np.ndarray) -> np.ndarray:
+    def to_device(self, frames: np.ndarray) -> np.ndarray:
         """The frames as they are: there is no other memory that ``detect`` would rather have them in."""
         return frames
 

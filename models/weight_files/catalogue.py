@@ -1,4 +1,4 @@
-"""The published weights of the method: where each file lies, how it is verified, and what it is.
+"""The published weights of the method: path, digest, type and accuracy of every file.
 
 Origin: github.com/av-savchenko/face-emotion-recognition, branch main, Apache-2.0. Accuracies: its README and training
 notebooks, on AffectNet's validation set with eight and with seven classes.
@@ -22,12 +22,12 @@ class PublishedWeights:
     """One published file.
 
     Attributes:
-        name: by which people ask for it.
-        path: in the repository.
-        blob_id: its git blob id, 40 hex digits: what a download must have.
+        name: name on the command line.
+        path: path in the repository.
+        blob_id: git blob id, 40 hex digits, which a download must match.
         kind: a pickled PyTorch module, a state dict, a Keras HDF5 file, or an ONNX graph.
-        backbone: registry name of the network that the weights fit; "" if it is none of ours.
-        accuracy: as published, in percent.
+        backbone: registry name of the network that the weights fit; "" if the registry has none.
+        accuracy: published accuracy in percent.
     """
 
     name: str
@@ -39,12 +39,14 @@ class PublishedWeights:
 
     @property
     def convertible(self) -> bool:
-        """Whether ``models convert`` can make a backbone of it."""
+        """Whether ``models convert`` can convert the file to weights of a backbone."""
         return bool(self.backbone) and self.kind != "onnx"
 
 
-def _emotion(name: str, blob_id: str, accuracy: str = "not published", *, ours: bool = True) -> PublishedWeights:
-    return PublishedWeights(name, f"{_EMOTIONS}/{name}.pt", blob_id, "module", name if ours else "", accuracy)
+def _emotion(
+    name: str, blob_id: str, accuracy: str = "not published", *, has_backbone: bool = True
+) -> PublishedWeights:
+    return PublishedWeights(name, f"{_EMOTIONS}/{name}.pt", blob_id, "module", name if has_backbone else "", accuracy)
 
 
 def _onnx(name: str, blob_id: str) -> PublishedWeights:
@@ -70,8 +72,8 @@ _ENTRIES = (
         "mobilenet_7",
         "64.71 of 7",
     ),
-    _emotion("mbf_va_mtl", "522bdabca7c655a7abde9cfca17e3dfcceadf9a0", "62.33 of 8", ours=False),
-    _emotion("mobilevit_va_mtl", "d648cb1a20a5b1ab0af64192ec9be39e5cdd3961", "62.5 of 8", ours=False),
+    _emotion("mbf_va_mtl", "522bdabca7c655a7abde9cfca17e3dfcceadf9a0", "62.33 of 8", has_backbone=False),
+    _emotion("mobilevit_va_mtl", "d648cb1a20a5b1ab0af64192ec9be39e5cdd3961", "62.5 of 8", has_backbone=False),
     _onnx("enet_b0_8_best_vgaf", "49772db4e87ee6df57087fba131832a959e5c64d"),
     _onnx("enet_b0_8_va_mtl", "7ce9d6dd5b82b260bc19bfe7822a6ffa1abb6011"),
     _onnx("enet_b2_8", "a7cb612cbab1ce3d50dd52e57285fb2c7ea6d0d9"),
@@ -87,10 +89,10 @@ _BY_BACKBONE = {entry.backbone: entry for entry in _ENTRIES if entry.convertible
 
 
 def find_published(name: str) -> PublishedWeights:
-    """The entry of that name.
+    """Return the entry of that name.
 
     Raises:
-        ValueError: there is none; the message lists those there are.
+        ValueError: unknown name; the message lists the known ones.
     """
     if name not in CATALOGUE:
         raise ValueError(f"expected one of {', '.join(CATALOGUE)}, got {name!r}")
@@ -98,17 +100,17 @@ def find_published(name: str) -> PublishedWeights:
 
 
 def published_for(backbone: str) -> PublishedWeights | None:
-    """The published weights of a backbone of the registry, if there are any."""
+    """Return the published weights of a backbone of the registry, or None."""
     return _BY_BACKBONE.get(backbone)
 
 
 def find_by_blob_id(blob_id: str) -> PublishedWeights | None:
-    """The published file with that content."""
+    """Return the published file with that content, or None."""
     return next((entry for entry in _ENTRIES if entry.blob_id == blob_id), None)
 
 
 def git_blob_id(path: Path) -> str:
-    """What git calls the content of a file: sha1 of ``blob <size>``, a zero byte, and the bytes; 40 hex digits."""
+    """Return git's id for the content of a file: sha1 of ``blob <size>``, a zero byte and the bytes; 40 hex digits."""
     digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(_BLOCK_BYTES):

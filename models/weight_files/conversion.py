@@ -1,4 +1,4 @@
-"""Published weights to safetensors files that ``load_backbone`` takes. Nothing of a published file is executed."""
+"""Convert published weights to safetensors files for ``load_backbone``, without executing code of the published files."""
 
 import json
 import re
@@ -25,10 +25,10 @@ _KERAS_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean",
 
 
 def convert_weights(path: Path, published: PublishedWeights, *, verified: bool) -> bytes:
-    """A safetensors file (bytes) of a published file, checked tensor by tensor against the network that it is for.
+    """Return a published file as a safetensors file (bytes), after a check of every tensor against the network.
 
     Raises:
-        ValueError: the weights are of a network that is none of ours, or do not fit; one line says which tensor.
+        ValueError: the registry has no network for the weights, or they do not fit; the message names the tensor.
     """
     if not published.convertible:
         raise ValueError(
@@ -55,7 +55,7 @@ def convert_weights(path: Path, published: PublishedWeights, *, verified: bool) 
 
 
 def _from_pytorch(path: Path, spec: BackboneSpec) -> tuple[dict[str, Tensor], BackboneSpec]:
-    """timm has kept its names of EfficientNet since 0.4; only the class layer may be one in a sequence."""
+    """Read a PyTorch file. timm has kept the names of EfficientNet since 0.4; the class layer may be in a sequence."""
     tensors = {re.sub(r"^classifier\.0\.", "classifier.", name): t for name, t in read_pickled_tensors(path).items()}
     identities = spec.class_names == (UNKNOWN_IDENTITY,)
     if identities and "classifier.weight" in tensors:
@@ -67,7 +67,7 @@ def _from_pytorch(path: Path, spec: BackboneSpec) -> tuple[dict[str, Tensor], Ba
 
 
 def _from_keras(path: Path, spec: BackboneSpec) -> tuple[dict[str, Tensor], BackboneSpec]:
-    """MobileNet-v1 of ``keras.applications`` with two dense layers, as HDF5."""
+    """Read an HDF5 file with the MobileNet-v1 of ``keras.applications`` and two dense layers."""
     try:
         with h5py.File(path, "r") as file:
             config = json.loads(file.attrs.get("model_config", "{}"))
@@ -82,7 +82,7 @@ def _from_keras(path: Path, spec: BackboneSpec) -> tuple[dict[str, Tensor], Back
         activation = layers.get("feats", {}).get("activation", spec.feature_activation)
         return tensors, spec.with_metadata({"feature_activation": activation})
     except Exception as error:
-        # Bytes that somebody has chosen may fail in any way: all that matters is that they have.
+        # Damaged or hostile bytes can raise any exception; the caller only needs to know that the file is unusable.
         message = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(f"{path}: expected a Keras HDF5 file with a MobileNet, got: {message}") from error
 
@@ -94,7 +94,7 @@ def _keras_arrays(group: Any, file_bytes: int) -> dict[str, dict[str, np.ndarray
     def visit(name: str, item: Any) -> None:
         nonlocal left
         if isinstance(item, h5py.Dataset):
-            # One may claim to be of any size, be packed a thousandfold, or lie in another file of this machine.
+            # A dataset may claim any size, be compressed a thousandfold, or refer to another file on this machine.
             left -= item.nbytes
             if left < 0 or item.external or item.is_virtual:
                 raise ValueError(f"{name[:80]}: expected values within the file, got {item.nbytes:,} bytes or a link")
@@ -106,25 +106,25 @@ def _keras_arrays(group: Any, file_bytes: int) -> dict[str, dict[str, np.ndarray
 
 
 def _keras_layer(layer: str, weights: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """Tensors of one layer under timm's names; kernels turned from [h, w, in, out] to [out, in, h, w]."""
+    """Return the tensors of a layer by timm's names; kernels change from [h, w, in, out] to [out, in, h, w]."""
     dense = {"feats": "classifier.0", "emotion_preds": "classifier.2"}.get(layer)
     if dense:
         return {f"{dense}.weight": _tensor(weights["kernel"].T), f"{dense}.bias": _tensor(weights["bias"])}
-    place = _timm_name(layer.removesuffix("_bn"))
-    if place is None:
+    name = _timm_name(layer.removesuffix("_bn"))
+    if name is None:
         return {}
     if layer.endswith("_bn"):
-        norm = place.replace("conv_stem", "bn1").replace("conv_dw", "bn1").replace("conv_pw", "bn2")
+        norm = name.replace("conv_stem", "bn1").replace("conv_dw", "bn1").replace("conv_pw", "bn2")
         named = {f"{norm}.{ours}": _tensor(weights[theirs]) for theirs, ours in _KERAS_NORM.items()}
         return named | {f"{norm}.num_batches_tracked": torch.tensor(0)}
     if "depthwise_kernel" in weights or layer.startswith("conv_dw"):
         kernel = weights.get("depthwise_kernel", weights.get("kernel"))
         assert kernel is not None
-        return {f"{place}.weight": _tensor(kernel.transpose(2, 3, 0, 1))}
-    return {f"{place}.weight": _tensor(weights["kernel"].transpose(3, 2, 0, 1))}
+        return {f"{name}.weight": _tensor(kernel.transpose(2, 3, 0, 1))}
+    return {f"{name}.weight": _tensor(weights["kernel"].transpose(3, 2, 0, 1))}
 
 
-# Blocks of MobileNet-v1 in timm's stages: a new stage begins where the picture is halved.
+# Blocks of MobileNet-v1 per stage of timm: a new stage begins where the resolution is halved.
 _STAGES = (1, 2, 2, 6, 2)
 
 

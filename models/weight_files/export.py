@@ -1,18 +1,20 @@
-"""Backbones as files for devices: ONNX (also in 8 bits), OpenVINO, ExecuTorch. Normalisation is inside the network.
+"""Export backbones to ONNX (also quantized to 8 bits), OpenVINO and ExecuTorch, and compare the files with the original.
 
-Needs the extra ``export``. What runs the files, to compare them with the original, is in ``exported``.
+Normalisation is a part of the exported network. The packages come with the extra ``export``.
 """
 
 import contextlib
 import hashlib
 import importlib
+import io
 import json
 import logging
 import os
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -31,45 +33,47 @@ _SUFFIX: dict[ExportFormat, str] = {
     "executorch": ".pte",
 }
 _OPSET = 18
+Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+_WARM_UP_CALLS, _TIMED_CALLS = 3, 15
 
 
 def export_backbone(
     backbone: Backbone, file_format: ExportFormat, out: Path, *, calibration: list[np.ndarray] | None = None
 ) -> Path:
-    """Write the network, and beside it ``<file>.preprocessing.json``, which says how to use it.
+    """Write the network, and ``<file>.preprocessing.json`` next to it, which documents its use. Return the file's path.
 
     Input ``pixels`` uint8 [n, px, px, 3], red, green, blue; outputs ``embeddings`` [n, D] and ``logits`` [n, C]. With
-    ``executorch`` n is 1, and layers run in XNNPACK, the library for processors of phones.
-    ``calibration``: pictures of faces, for ``onnx-int8`` only.
+    ``executorch`` n is 1, and XNNPACK, a library for mobile processors, runs the layers.
+    ``calibration``: images of faces, required by ``onnx-int8``.
 
     Raises:
-        ValueError: no such format, a package of the extra is missing, or no pictures to calibrate on.
+        ValueError: unknown format, a package of the extra is missing, or no images for calibration.
     """
     if file_format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {file_format!r}")
     if file_format == "onnx-int8" and not calibration:
-        raise ValueError("onnx-int8: expected pictures of faces to calibrate on, got none")
+        raise ValueError("onnx-int8: expected images of faces to calibrate on, got none")
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{backbone.spec.name}{_SUFFIX[file_format]}"
     with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as scratch:
-        plain, made = Path(scratch) / "plain.onnx", Path(scratch) / target.name
+        plain, written = Path(scratch) / "plain.onnx", Path(scratch) / target.name
         if file_format == "executorch":
-            _write_executorch(backbone, made)
+            _write_executorch(backbone, written)
         else:
             _write_onnx(backbone, plain)
         if file_format == "onnx":
-            made = plain
+            written = plain
         elif file_format == "onnx-int8":
-            _quantize(plain, made, backbone, calibration or [])
+            _quantize(plain, written, backbone, calibration or [])
         elif file_format == "openvino":
             openvino = need_package("openvino")
-            openvino.save_model(openvino.convert_model(str(plain)), str(made), compress_to_fp16=True)
-        described = json.dumps(_description(backbone, made, target.name), indent=1) + "\n"
+            openvino.save_model(openvino.convert_model(str(plain)), str(written), compress_to_fp16=True)
+        described = json.dumps(_describe(backbone, written, target.name), indent=1) + "\n"
         (Path(scratch) / "preprocessing.json").write_text(described)
         if file_format == "openvino":
-            os.replace(made.with_suffix(".bin"), target.with_suffix(".bin"))
+            os.replace(written.with_suffix(".bin"), target.with_suffix(".bin"))
         os.replace(Path(scratch) / "preprocessing.json", out / f"{target.name}.preprocessing.json")
-        os.replace(made, target)
+        os.replace(written, target)
     return target
 
 
@@ -77,7 +81,7 @@ def _write_onnx(backbone: Backbone, path: Path) -> None:
     need_package("onnx")
     module = WholeNetwork(backbone).eval()
     example = torch.zeros(2, backbone.spec.input_px, backbone.spec.input_px, 3, dtype=torch.uint8)
-    with quiet(), torch.inference_mode():
+    with silence_exporters(), torch.inference_mode():
         torch.onnx.export(
             module,
             (example,),
@@ -92,7 +96,7 @@ def _write_onnx(backbone: Backbone, path: Path) -> None:
 
 def _write_executorch(backbone: Backbone, path: Path) -> None:
     size = backbone.spec.input_px
-    with quiet(), torch.no_grad():
+    with silence_exporters(), torch.no_grad():
         exir = need_package("executorch.exir")
         xnnpack = need_package("executorch.backends.xnnpack.partition.xnnpack_partitioner")
         program = torch.export.export(
@@ -103,38 +107,38 @@ def _write_executorch(backbone: Backbone, path: Path) -> None:
 
 
 def _quantize(plain: Path, target: Path, backbone: Backbone, calibration: list[np.ndarray]) -> None:
-    """Weights per channel and activations in 8 bits, ranges from the calibration pictures."""
+    """Quantize weights per channel and activations to 8 bits, with ranges from the calibration images."""
     quantization = need_package("onnxruntime.quantization")
     shapes = need_package("onnxruntime.quantization.shape_inference")
     prepared = target.with_suffix(".prepared.onnx")
     size = backbone.spec.input_px
 
-    class Pictures(quantization.CalibrationDataReader):  # type: ignore[name-defined]
+    class CalibrationImages(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         def __init__(self) -> None:
-            self._pictures: Iterator[np.ndarray] = iter(calibration)
+            self._images: Iterator[np.ndarray] = iter(calibration)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            picture = next(self._pictures, None)
-            return None if picture is None else {"pixels": resize_to_square(picture, size)[None]}
+            image = next(self._images, None)
+            return None if image is None else {"pixels": resize_to_square(image, size)[None]}
 
-    with quiet():
+    with silence_exporters():
         shapes.quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(prepared),
             str(target),
-            Pictures(),
+            CalibrationImages(),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            # Normalisation stays exact. With the clip of a ReLU6 left out, ranges would be those before it, and coarse.
+            # Normalisation stays in float32. Without Clip, the range of a ReLU6 would be that of its input, which is coarse.
             op_types_to_quantize=["Conv", "Clip", "Gemm", "MatMul", "Add"],
         )
 
 
-def _description(backbone: Backbone, made: Path, name: str) -> dict[str, Any]:
-    spec, count = backbone.spec, 1 if made.suffix == ".pte" else "n"
-    files = [made, made.with_suffix(".bin")] if made.suffix == ".xml" else [made]
+def _describe(backbone: Backbone, written: Path, name: str) -> dict[str, Any]:
+    spec, count = backbone.spec, 1 if written.suffix == ".pte" else "n"
+    files = [written, written.with_suffix(".bin")] if written.suffix == ".xml" else [written]
     return {
         "file": name,
         "sha256": {f"{name.rsplit('.', 1)[0]}{f.suffix}": hashlib.sha256(f.read_bytes()).hexdigest() for f in files},
@@ -161,10 +165,10 @@ def _description(backbone: Backbone, made: Path, name: str) -> dict[str, Any]:
 
 
 def need_package(package: str) -> Any:
-    """A package of the extra ``export``.
+    """Import a package of the extra ``export``.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: the package is not installed.
     """
     try:
         return importlib.import_module(package)
@@ -173,8 +177,8 @@ def need_package(package: str) -> Any:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporters' notes about themselves."""
+def silence_exporters() -> Iterator[None]:
+    """Suppress the warnings and log messages that exporters emit about themselves."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
@@ -183,3 +187,102 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(before)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One exported file compared with the original network.
+
+    Attributes:
+        megabytes: size of the file including weights, 10^6 bytes.
+        milliseconds: median per face, one face at a time, one thread; ``original_milliseconds`` likewise, same run.
+        cosine_min, cosine_median: cosine similarity between the embeddings and the original's.
+        same_class: share of images with the same largest logit.
+    """
+
+    megabytes: float
+    milliseconds: float
+    original_milliseconds: float
+    cosine_min: float
+    cosine_median: float
+    same_class: float
+
+
+def open_exported(path: Path, *, threads: int = 1) -> Run:
+    """Load an exported file as a function from pixels uint8 [n, px, px, 3] to (embeddings [n, D], logits [n, C])."""
+    if path.suffix == ".xml":
+        openvino = need_package("openvino")
+        core = openvino.Core()
+        # With pinning, the threads of several processes would all run on the first cores.
+        core.set_property("CPU", {"ENABLE_CPU_PINNING": False, "INFERENCE_NUM_THREADS": threads})
+        model = core.compile_model(str(path), "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
+        return lambda pixels: tuple(model(pixels)[name] for name in ("embeddings", "logits"))
+    if path.suffix == ".pte":
+        return _open_executorch(path, threads)
+    onnxruntime = need_package("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Without VNNI, x86 adds two products in 16 bits, where 8-bit weights saturate; other devices do not.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda pixels: tuple(session.run(["embeddings", "logits"], {"pixels": pixels}))
+
+
+def _open_executorch(path: Path, threads: int) -> Run:
+    """Load an ExecuTorch file, which takes one image at a time."""
+    # Its native code prints the processor's features to sys.stderr, and has no option to disable this.
+    with silence_exporters(), contextlib.redirect_stderr(io.StringIO()):
+        runtime = need_package("executorch.runtime").Runtime.get()
+        need_package("executorch.extension.pybindings.portable_lib")._unsafe_reset_threadpool(threads)
+        method = runtime.load_program(path).load_method("forward")
+        method.execute([torch.zeros(method.metadata.input_tensor_meta(0).sizes(), dtype=torch.uint8)])
+
+    def run(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = [method.execute([torch.from_numpy(pixels[i : i + 1])]) for i in range(len(pixels))]
+        embeddings, logits = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+        return embeddings, logits
+
+    return run
+
+
+def compare_export(backbone: Backbone, path: Path, images: Sequence[np.ndarray]) -> Comparison:
+    """Compare an exported file with its backbone on images [h, w, 3] of faces."""
+    run, size = open_exported(path), backbone.spec.input_px
+    pixels = np.stack([resize_to_square(image, size) for image in images])
+    embeddings, logits = (np.concatenate(parts) for parts in zip(*(run(p[None]) for p in pixels), strict=True))
+    expected, expected_logits = backbone.extract(images)
+    products = (embeddings * expected).sum(axis=1)
+    cosine = products / (np.linalg.norm(embeddings, axis=1) * np.linalg.norm(expected, axis=1))
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return Comparison(
+        megabytes=sum(file.stat().st_size for file in files) / 1e6,
+        milliseconds=_milliseconds_per_call(lambda: run(pixels[:1])),
+        original_milliseconds=measure_torch_milliseconds(backbone),
+        cosine_min=float(cosine.min()),
+        cosine_median=float(np.median(cosine)),
+        same_class=float((logits.argmax(axis=1) == expected_logits.argmax(axis=1)).mean()),
+    )
+
+
+def measure_torch_milliseconds(backbone: Backbone) -> float:
+    """Return the median time per face of the original network, one face at a time, one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    size = backbone.spec.input_px
+    x = torch.zeros(1, 3, size, size).contiguous(memory_format=torch.channels_last)
+    try:
+        with torch.inference_mode():
+            return _milliseconds_per_call(lambda: backbone.network(x))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _milliseconds_per_call(call: Callable[[], object]) -> float:
+    for _ in range(_WARM_UP_CALLS):
+        call()
+    seconds = []
+    for _ in range(_TIMED_CALLS):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return 1000 * float(np.median(seconds))

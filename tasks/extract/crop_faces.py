@@ -21,9 +21,9 @@ from models.faces.crops import crop_face, encode_jpeg, shrink_to
 from models.faces.detection import Detections, DetectorParams, detector_weights_digest
 from models.faces.following import first_of_group
 from tasks.extract.video_index_rows import read_video_index
-from tasks.read_ahead import is_worth_it, read_ahead
+from tasks.read_ahead import read_ahead, uses_gpu
 from tasks.units import Product, Unit
-from tasks.worker_models import follow_faces, get_detector
+from tasks.worker_models import get_detector, get_follower
 
 CODE_VERSION = 2
 _CHUNK_FRAMES = 8
@@ -55,7 +55,7 @@ class CroppedVideo:
 
 def chunk_frames_of(width_px: int, height_px: int) -> int:
     """How many frames of that size are decoded at a time."""
-    frames, pixels = (_CHUNK_FRAMES_GPU, _CHUNK_PIXELS_GPU) if is_worth_it() else (_CHUNK_FRAMES, _CHUNK_PIXELS)
+    frames, pixels = (_CHUNK_FRAMES_GPU, _CHUNK_PIXELS_GPU) if uses_gpu() else (_CHUNK_FRAMES, _CHUNK_PIXELS)
     return max(1, min(frames, pixels // (width_px * height_px)))
 
 
@@ -143,7 +143,7 @@ def _tables(store: Store, unit: Unit, product: Product) -> Iterator[pa.Table]:
 def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counter[str]) -> Iterator[pa.Table]:
     first, count = unit.arguments["first"], unit.arguments["count"]
     index = read_video_index(store, unit.key.value("video"))
-    follower = follow_faces(params.detector)
+    follower = get_follower(params.detector)
     start = first_of_group(first, params.detector.search_every_frames) if follower else first
     chunks = read_segment(
         location(unit.arguments["path"]),
@@ -154,15 +154,15 @@ def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counte
     )
     detector = get_detector(params.detector)
     expected = first
-    with read_ahead(_moved(chunks, detector)) as decoded:
-        for numbers, frames, moved in decoded:
+    with read_ahead(_to_device(chunks, detector)) as decoded:
+        for numbers, frames, device_frames in decoded:
             rows: list[dict[str, object]] = []
             if follower:
                 detections = [
                     follower.detect(number, frame) for number, frame in zip(numbers.tolist(), frames, strict=True)
                 ]
             else:
-                detections = detector.detect(moved)
+                detections = detector.detect(device_frames)
             wanted = [found for found in zip(numbers.tolist(), frames, detections, strict=True) if found[0] >= first]
             for number, frame, found in wanted:
                 rows.extend(_status_row(missing, NOT_DECODED) for missing in range(expected, number))
@@ -175,13 +175,13 @@ def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counte
     yield pa.Table.from_pylist(undelivered, schema=FACES.schema)
 
 
-def _moved(
+def _to_device(
     chunks: Iterator[tuple[np.ndarray, np.ndarray]], detector: Any
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
-    """Frame numbers, frames, and the same frames where the detector wants them."""
+    """Yield frame numbers, frames, and the same frames on the detector's device."""
     with contextlib.closing(chunks):  # type: ignore[type-var]
         for numbers, frames in chunks:
-            yield numbers, frames, detector.moved(frames)
+            yield numbers, frames, detector.to_device(frames)
 
 
 def _face_rows(number: int, frame: np.ndarray, found: Detections, params: CropParams) -> list[dict[str, object]]:

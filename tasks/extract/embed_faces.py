@@ -18,7 +18,7 @@ from models.backbones.weights import weights_digest
 from models.engines.precision import Precision
 from models.faces.crops import decode_jpeg
 from tasks.fetch_weights import find_weights
-from tasks.read_ahead import is_worth_it, read_ahead
+from tasks.read_ahead import read_ahead, uses_gpu
 from tasks.units import Product, Unit
 from tasks.worker_models import get_backbone
 
@@ -198,7 +198,7 @@ def _frames(store: Store, unit: Unit) -> Iterator[tuple[list[int], list[bytes | 
     first, count = manifest.details["first_frame"], manifest.details["frame_count"]
     numbers: list[int] = []
     crops: list[bytes | None] = []
-    expected, most = first, _BATCH_FRAMES_GPU if is_worth_it() else _BATCH_FRAMES
+    expected, most = first, _BATCH_FRAMES_GPU if uses_gpu() else _BATCH_FRAMES
     for batch in store.iter_unit(key, manifest, columns=["frame", "face", "status", "crop_jpeg"]):
         for frame, face, status, crop in zip(*(batch.column(i) for i in range(4)), strict=True):
             number = frame.as_py()

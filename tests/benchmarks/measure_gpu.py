@@ -160,14 +160,14 @@ def measure_faces(path: Path) -> dict[str, Any]:
     expected = FaceDetector(DetectorParams()).detect(few)
     ours = [found.box_xyxy_px for found in detector.detect(few)]
     by_recipe = [recipe.detect(frame)[0] for frame in few]
-    moved = detector.moved(frames)
+    device_frames = detector.to_device(frames)
     return {
         "name": path.name,
         "size": f"{frames.shape[2]} x {frames.shape[1]}",
         "faces_per_frame": float(np.mean([len(found) for found in detector.detect(frames)])),
         "recipe_per_s": len(few) / wall_seconds(lambda: [recipe.detect(frame) for frame in few], rounds=2),
         "detect_per_s": len(frames) / wall_seconds(lambda: detector.detect(frames)),
-        "detect_moved_per_s": len(frames) / wall_seconds(lambda: detector.detect(moved)),
+        "detect_moved_per_s": len(frames) / wall_seconds(lambda: detector.detect(device_frames)),
         "beside_our_processor_path": agreement([found.box_xyxy_px for found in expected], ours),
         "beside_the_recipe": agreement([np.zeros((0, 4)) if boxes is None else boxes for boxes in by_recipe], ours),
     }

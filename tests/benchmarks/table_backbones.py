@@ -13,8 +13,7 @@ import torch
 
 from models.backbones.network import build_network, load_backbone
 from models.backbones.registry import get_spec
-from models.weight_files.export import export_backbone
-from models.weight_files.exported import compare_export
+from models.weight_files.export import compare_export, export_backbone
 
 NAMES = ("mobilenet_v1", "tf_efficientnet_b0", "tf_efficientnet_b2", "efficientnet_lite0", "emotion_lite0")
 

@@ -14,80 +14,80 @@ from tests.faults.interruption_matrix import data_bytes
 
 
 @pytest.fixture
-def apart(monkeypatch):
-    """As on a GPU worker."""
-    monkeypatch.setattr(module, "is_worth_it", lambda: True)
+def on_gpu(monkeypatch):
+    """Read ahead as on a worker with a GPU."""
+    monkeypatch.setattr(module, "uses_gpu", lambda: True)
 
 
 def threads():
     return [thread for thread in threading.enumerate() if thread.name == "read-ahead"]
 
 
-def test_the_same_pieces_in_order(apart):
+def test_pieces_keep_their_order(on_gpu):
     with read_ahead(iter(range(50))) as pieces:
         assert list(pieces) == list(range(50))
     assert threads() == []
 
 
-def test_pieces_are_drawn_while_others_are_used_and_never_many(apart):
-    drawn = []
+def test_thread_reads_two_pieces_ahead(on_gpu):
+    produced = []
 
-    def draw():
+    def produce():
         for number in range(10):
-            drawn.append(number)
+            produced.append(number)
             yield number
 
-    with read_ahead(draw()) as pieces:
+    with read_ahead(produce()) as pieces:
         next(pieces)
         deadline = time.monotonic() + 10
-        while len(drawn) < 4 and time.monotonic() < deadline:
+        while len(produced) < 4 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.1)
-        # One is used, two wait, one is in the hand of the thread.
-        assert drawn == [0, 1, 2, 3]
+        # One is in use, two wait in the queue, and the thread holds one.
+        assert produced == [0, 1, 2, 3]
     assert threads() == []
 
 
-def test_what_the_decoder_raises_comes_after_what_it_gave(apart):
-    def draw():
+def test_exception_is_raised_after_the_pieces_before_it(on_gpu):
+    def produce():
         yield 1
         raise OSError("the disk failed")
 
     seen = []
-    with pytest.raises(OSError, match="the disk failed"), read_ahead(draw()) as pieces:
+    with pytest.raises(OSError, match="the disk failed"), read_ahead(produce()) as pieces:
         for piece in pieces:
             seen.append(piece)
     assert seen == [1] and threads() == []
 
 
-def test_an_error_of_the_user_ends_the_thread_and_closes_the_file(apart):
+def test_exception_of_the_consumer_ends_the_thread_and_closes_the_generator(on_gpu):
     closed = []
 
-    def draw():
+    def produce():
         try:
             while True:
                 yield 1
         finally:
             closed.append(threading.current_thread().name)
 
-    with pytest.raises(ZeroDivisionError), read_ahead(draw()) as pieces:
+    with pytest.raises(ZeroDivisionError), read_ahead(produce()) as pieces:
         for _ in pieces:
             raise ZeroDivisionError
     assert closed == ["read-ahead"] and threads() == []
 
 
-def test_processors_use_no_thread():
+def test_without_gpu_there_is_no_thread():
     pieces = iter([1, 2])
     with read_ahead(pieces) as same:
         assert same is pieces
 
 
-def test_faces_and_features_are_the_same_bytes(tmp_path, monkeypatch):
+def test_store_is_the_same_bytes_with_and_without_read_ahead(tmp_path, monkeypatch):
     generate_demo_data(tmp_path, params=DemoDataParams(1, 0, 0, frames=24))
     (tmp_path / "videos" / "corrupt.mp4").unlink()
     monkeypatch.setattr(Run, "_run_stage", functools.partialmethod(Run._run_stage, here=True))
     extract(tmp_path, str(tmp_path / "plain"))
-    monkeypatch.setattr(module, "is_worth_it", lambda: True)
+    monkeypatch.setattr(module, "uses_gpu", lambda: True)
     extract(tmp_path, str(tmp_path / "ahead"))
     assert data_bytes(tmp_path / "ahead") == data_bytes(tmp_path / "plain")
     assert Store(str(tmp_path / "ahead")).manifests("features") and threads() == []

@@ -107,7 +107,7 @@ def keras_files(tmp_path_factory):
 
 @pytest.mark.service
 @pytest.mark.parametrize("activation", ["relu", "linear"])
-def test_the_keras_file(tmp_path, keras_files, activation):
+def test_keras_file(tmp_path, keras_files, activation):
     _, backbone = converted(tmp_path, keras_files / f"{activation}.h5", "mobilenet_7")
     expected = np.load(keras_files / f"{activation}.npz")
     embeddings, logits = outputs_of(backbone, torch.from_numpy(expected["pixels"]).permute(0, 3, 1, 2))
@@ -125,7 +125,7 @@ def test_identification_weights_with_and_without_classes(tmp_path, classes):
     assert len(backbone.class_names) == (classes or 1)
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
+def test_weights_that_do_not_fit_are_refused(tmp_path):
     import timm
 
     path = tmp_path / "x.pt"
@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         convert_weights(path, CATALOGUE["mobilenet_7"], verified=False)
 
 
-def test_a_cut_file_is_one_line(tmp_path):
+def test_truncated_file_is_refused_in_one_line(tmp_path):
     buffer = io.BytesIO()
     torch.save({"a": torch.zeros(100)}, buffer)
     path = tmp_path / "cut.pt"
@@ -173,7 +173,7 @@ def hdf5_with(path, kind):
     "kind",
     ["a link to another file", "values of another file", "terabytes of nothing", "no layers", "no configuration"],
 )
-def test_hostile_hdf5_files_are_one_line(tmp_path, kind):
+def test_hostile_hdf5_files_are_refused_in_one_line(tmp_path, kind):
     path = hdf5_with(tmp_path / "x.h5", kind)
     with pytest.raises(ValueError, match=r"x\.h5: expected a Keras HDF5 file with a MobileNet, got: ") as caught:
         convert_weights(path, CATALOGUE["mobilenet_7"], verified=False)

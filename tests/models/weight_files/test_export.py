@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 
 from models.backbones.network import load_backbone
-from models.weight_files.export import export_backbone
-from models.weight_files.exported import compare_export, open_exported
+from models.weight_files.export import compare_export, export_backbone, open_exported
 
 pytestmark = pytest.mark.service
 
@@ -26,7 +25,7 @@ def onnx(backbone, tmp_path_factory):
     return export_backbone(backbone, "onnx", tmp_path_factory.mktemp("onnx"))
 
 
-def test_followed_by_hand_the_description_gives_the_same(backbone, onnx, faces):
+def test_following_the_description_gives_equal_features(backbone, onnx, faces):
     described = json.loads((onnx.parent / f"{onnx.name}.preprocessing.json").read_text())
     size = described["input"]["shape"][1]
     pixels = np.stack([np.asarray(Image.fromarray(f).resize((size, size), Image.BILINEAR)) for f in faces])
@@ -57,15 +56,15 @@ def test_executorch_agrees(backbone, faces, tmp_path, capfd):
     assert not capfd.readouterr().err, "native code tells the user nothing"
 
 
-def test_eight_bits_are_near_and_small(backbone, faces, tmp_path):
+def test_eight_bits_are_close_and_small(backbone, faces, tmp_path):
     found = compare_export(backbone, export_backbone(backbone, "onnx-int8", tmp_path, calibration=faces), faces)
     assert found.cosine_min > 0.95 and found.same_class == 1 and found.megabytes < 7
 
 
-def test_wrong_requests_leave_nothing(backbone, tmp_path, monkeypatch):
+def test_failed_exports_leave_no_files(backbone, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="expected one of onnx, onnx-int8, openvino, executorch, got 'tflite'"):
         export_backbone(backbone, "tflite", tmp_path / "a")
-    with pytest.raises(ValueError, match="expected pictures of faces to calibrate on"):
+    with pytest.raises(ValueError, match="expected images of faces to calibrate on"):
         export_backbone(backbone, "onnx-int8", tmp_path / "a")
     monkeypatch.setattr(
         "models.weight_files.export._write_onnx", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
