@@ -1,4 +1,4 @@
-"""Networks of this worker process: loaded on first use and kept, so that a load error belongs to the unit that needs it.
+"""Networks of this worker process: loaded on first use and kept, so that a load error belongs to the unit at work.
 
 Networks of OpenVINO are loaded once per thread, because a request serves one thread at a time. This module selects the
 engine and imports only its packages: a worker without a GPU starts without torch.

@@ -43,10 +43,8 @@ class PublishedWeights:
         return bool(self.backbone) and self.kind != "onnx"
 
 
-def _emotion(
-    name: str, blob_id: str, accuracy: str = "not published", *, has_backbone: bool = True
-) -> PublishedWeights:
-    return PublishedWeights(name, f"{_EMOTIONS}/{name}.pt", blob_id, "module", name if has_backbone else "", accuracy)
+def _emotion(name: str, blob_id: str, accuracy: str = "not published", *, fits: bool = True) -> PublishedWeights:
+    return PublishedWeights(name, f"{_EMOTIONS}/{name}.pt", blob_id, "module", name if fits else "", accuracy)
 
 
 def _onnx(name: str, blob_id: str) -> PublishedWeights:
@@ -72,8 +70,8 @@ _ENTRIES = (
         "mobilenet_7",
         "64.71 of 7",
     ),
-    _emotion("mbf_va_mtl", "522bdabca7c655a7abde9cfca17e3dfcceadf9a0", "62.33 of 8", has_backbone=False),
-    _emotion("mobilevit_va_mtl", "d648cb1a20a5b1ab0af64192ec9be39e5cdd3961", "62.5 of 8", has_backbone=False),
+    _emotion("mbf_va_mtl", "522bdabca7c655a7abde9cfca17e3dfcceadf9a0", "62.33 of 8", fits=False),
+    _emotion("mobilevit_va_mtl", "d648cb1a20a5b1ab0af64192ec9be39e5cdd3961", "62.5 of 8", fits=False),
     _onnx("enet_b0_8_best_vgaf", "49772db4e87ee6df57087fba131832a959e5c64d"),
     _onnx("enet_b0_8_va_mtl", "7ce9d6dd5b82b260bc19bfe7822a6ffa1abb6011"),
     _onnx("enet_b2_8", "a7cb612cbab1ce3d50dd52e57285fb2c7ea6d0d9"),

@@ -1,4 +1,4 @@
-"""Convert published weights to safetensors files for ``load_backbone``, without executing code of the published files."""
+"""Convert published weights to safetensors files for ``load_backbone``, without executing code of those files."""
 
 import json
 import re

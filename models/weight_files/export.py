@@ -1,4 +1,4 @@
-"""Export backbones to ONNX (also quantized to 8 bits), OpenVINO and ExecuTorch, and compare the files with the original.
+"""Export backbones to ONNX (also quantized to 8 bits), OpenVINO and ExecuTorch, and compare files with the original.
 
 Normalisation is a part of the exported network. The packages come with the extra ``export``.
 """
@@ -131,7 +131,7 @@ def _quantize(plain: Path, target: Path, backbone: Backbone, calibration: list[n
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            # Normalisation stays in float32. Without Clip, the range of a ReLU6 would be that of its input, which is coarse.
+            # Normalisation stays in float32. Without Clip, a ReLU6 would get the wide range of its input.
             op_types_to_quantize=["Conv", "Clip", "Gemm", "MatMul", "Add"],
         )
 
