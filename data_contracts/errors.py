@@ -1,16 +1,16 @@
-"""Exceptions for causes that are the user's. What went wrong on a machine stays an ordinary exception."""
+"""Exceptions for problems that the user can solve. Other failures remain ordinary exceptions."""
 
 
 def printable(text: str) -> str:
-    """The text on one line, with line feeds, escapes of terminals and undecodable bytes of names written out."""
+    """Return the text on one line: line feeds, terminal escapes and undecodable bytes become escape sequences."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 class InputError(ValueError):
-    """An input is not what it should be.
+    """An invalid input.
 
-    The message is one line that names what was expected, what came, which file, and what to do. The command line
-    prints it as it is and exits with code 2; within a stage it becomes the status of one item.
+    The message is one line: which file, what was expected, what was found, and what to do. The command line prints it
+    and exits with code 2. Within a stage it becomes the failure of one unit.
     """
 
     def __init__(self, message: str) -> None:
@@ -18,4 +18,4 @@ class InputError(ValueError):
 
 
 class StoreError(InputError):
-    """The store cannot be written to: no permission, no space. It ends a run, for no other item would fare better."""
+    """The store cannot be used, for example no permission or no space. Ends the run, because every unit would fail."""

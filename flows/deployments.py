@@ -25,7 +25,7 @@ from flows.engine.console import told_to
 from flows.engine.run import stages_run_by
 from flows.options import describe
 from flows.parameters import FLOWS
-from infra.prefect_runtime import tell_causes_in_a_line
+from infra.prefect_runtime import log_causes_in_one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -115,7 +115,7 @@ _RUN_NAMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "score": lambda p: f"score {_short(p.get('videos'))}{_of_model(p)}",
     "submit": lambda p: f"submit {p.get('task')} {p.get('head') or 'of the only head'}",
 }
-tell_causes_in_a_line(lambda error: cause_in_a_line(error) is not None)
+log_causes_in_one_line(lambda error: cause_in_a_line(error) is not None)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
-"""Where it runs: clusters and the settings of Prefect. Imports nothing of ours."""
+"""Infrastructure: Dask clusters, worker processes, settings of Prefect."""
 
 import os
 
-# Read when distributed is imported; Prefect's logging would else show every step of its start and end.
+# distributed reads this at import. Otherwise Prefect's logging would show every step of its start and end.
 os.environ.setdefault("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "critical")

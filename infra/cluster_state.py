@@ -1,7 +1,4 @@
-"""What a client can tell of its cluster while work is on it: room, loss, and why a worker ended.
-
-Opening a cluster is in ``clusters``; what is submitted to it, in ``flows``.
-"""
+"""State of a Dask cluster while units run on it: free capacity, missing workers, and why a worker ended."""
 
 import time
 
@@ -10,73 +7,73 @@ from distributed import Client, KilledWorker
 from data_contracts.settings import read_settings
 
 _RESTARTED_FOR_MEMORY = "worker-restart-memory"
-# So few are always on the cluster, so that workers that come find something to do.
-_LEAST_IN_FLIGHT = 8
+# New workers find units to run at once.
+_MIN_IN_FLIGHT = 8
 _IN_FLIGHT_PER_SLOT = 2
-_UNSAID_SECONDS = 5.0
+# A worker that is being replaced is away for a moment.
+_UNREPORTED_SECONDS = 5.0
 
 
 class ClusterLostError(RuntimeError):
-    """A cluster that was there has gone, or has no worker that would do the work. The run can be resumed."""
+    """The cluster is gone, or has no worker that can run the units. The run can be resumed."""
 
 
 def is_connected(client: Client) -> bool:
-    """Whether the client has its scheduler."""
+    """Return whether the client is connected to its scheduler."""
     return bool(client.status == "running")
 
 
 def unit_resources(client: Client) -> dict[str, float]:
-    """What a unit of work must ask for: a GPU if the workers offer GPUs.
+    """Return the resources that a unit requires: a GPU if any worker offers GPUs.
 
-    It is what keeps one unit at a time on a GPU, however many threads its worker has.
+    This limits each GPU to one unit at a time, however many threads its worker has.
     """
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     return {"GPU": 1} if any("GPU" in worker.get("resources", {}) for worker in workers) else {}
 
 
 class ClusterState:
-    """Watches a cluster for one stage; ``resources`` is what its units ask for.
+    """Watches a cluster during one stage; ``resources`` are those that each unit requires.
 
-    Units wait here rather than on the scheduler: those that ask for a GPU would be given out to workers at once, all of
-    them, and a unit that ends its worker would be blamed on every one that waits there.
+    Only ``in_flight`` units should be submitted at a time. The scheduler assigns units that require a GPU to workers
+    immediately, all of them, and then blames a worker's death on every unit that waits there.
     """
 
     def __init__(self, client: Client, resources: dict[str, float]) -> None:
         self._client, self._resources = client, resources
         self._timeout_seconds = read_settings().cluster_timeout_seconds
-        self._without_since: float | None = None
-        self._said = False
-        self.in_flight = _LEAST_IN_FLIGHT
+        self._without_workers_since: float | None = None
+        self._is_reported = False
+        self.in_flight = _MIN_IN_FLIGHT
 
-    def look(self) -> str | None:
-        """Count the workers anew; returns what to tell a person, once, if work cannot go on for now.
+    def check(self) -> str | None:
+        """Count the workers. Return a message once if no unit can run for now, else None.
 
         Raises:
-            ClusterLostError: it could not for as long as a run waits.
+            ClusterLostError: no unit could run until the timeout.
         """
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         slots = sum(self._slots(worker) for worker in workers)
-        self.in_flight = max(_LEAST_IN_FLIGHT, _IN_FLIGHT_PER_SLOT * slots)
-        fit = [worker for worker in workers if self._slots(worker)]
-        able = [worker for worker in fit if worker.get("status") != "paused"]
-        if able:
-            self._without_since = None
+        self.in_flight = max(_MIN_IN_FLIGHT, _IN_FLIGHT_PER_SLOT * slots)
+        suitable = [worker for worker in workers if self._slots(worker)]
+        if any(worker.get("status") != "paused" for worker in suitable):
+            self._without_workers_since = None
             return None
         now = time.monotonic()
-        if self._without_since is None:
-            self._without_since, self._said = now, False
-        why = _PAUSED if fit else f"no worker is left{' that offers a GPU' if self._resources else ''}"
-        if now - self._without_since > self._timeout_seconds:
-            raise ClusterLostError(f"{why}, for {self._timeout_seconds:.0f} s")
-        # A worker that is replaced is away for a moment.
-        if self._said or now - self._without_since < _UNSAID_SECONDS:
+        if self._without_workers_since is None:
+            self._without_workers_since, self._is_reported = now, False
+        cause = _PAUSED if suitable else f"no worker is left{' that offers a GPU' if self._resources else ''}"
+        elapsed_seconds = now - self._without_workers_since
+        if elapsed_seconds > self._timeout_seconds:
+            raise ClusterLostError(f"{cause}, for {self._timeout_seconds:.0f} s")
+        if self._is_reported or elapsed_seconds < _UNREPORTED_SECONDS:
             return None
-        self._said = True
-        return f"{why}; waiting up to {self._timeout_seconds:.0f} s"
+        self._is_reported = True
+        return f"{cause}; waiting up to {self._timeout_seconds:.0f} s"
 
-    def progressed(self) -> None:
-        """Take note that work goes on: a worker that is paused may still end what it has begun."""
-        self._without_since = None
+    def record_progress(self) -> None:
+        """Restart the timeout because a unit was finished: a paused worker may still finish what it has started."""
+        self._without_workers_since = None
 
     def _slots(self, worker: dict[str, object]) -> int:
         offered = worker.get("resources")
@@ -91,17 +88,17 @@ _PAUSED = (
 )
 
 
-def cause_of_death(client: Client, killed: KilledWorker) -> str:
-    """Why the workers that ran a unit ended, and what to do, in a line."""
+def explain_killed_worker(client: Client, killed: KilledWorker) -> str:
+    """Return one line with the reason why the workers that ran a unit ended, and what to do."""
     tries, limit = killed.allowed_failures + 1, killed.last_worker.memory_limit
     if _ended_for_memory(client, killed.last_worker.address):
         return (
-            f"out of memory: the worker that ran it passed its limit of {limit / 1e9:.1f} GB and was ended, {tries} "
+            f"out of memory: the worker that ran it exceeded its limit of {limit / 1e9:.1f} GB and was ended, {tries} "
             "times; give workers more memory (dask worker --memory-limit) or use fewer of them, and run again"
         )
     return (
         f"the worker that ran it ended {tries} times: the machine ran out of memory (then use fewer workers), or a "
-        "decoder or network crashed on this input; the worker's log says more"
+        "decoder or network crashed on this input; see the worker's log"
     )
 
 

@@ -1,4 +1,4 @@
-"""Dask clusters: one that exists, by address, or a local one with a process per core, or some for each GPU."""
+"""Dask clusters: an existing one by address, or a local one with a process per core or several per GPU."""
 
 import contextlib
 import itertools
@@ -24,42 +24,46 @@ _CONNECT_TIMEOUT = "5s"
 _HOST = "127.0.0.1"
 _NO_DASHBOARD = "127.0.0.1:0"
 _RETRY_SECONDS = 1.0
-# Context, networks, a batch of crops and a chunk of frames, at most; beyond eight processes a GPU does no more.
-_GPU_GB_OF_A_WORKER, _MOST_ON_A_GPU = 8.0, 8
+# A worker needs at most 8 GB for its context, networks, a batch of crops and a chunk of frames. More than eight workers
+# do not increase the throughput of a GPU.
+_GPU_GB_PER_WORKER, _MAX_WORKERS_PER_GPU = 8.0, 8
 _FORKED_WORKERS = {
     "distributed.worker.multiprocessing-method": "forkserver",
-    # It would set variables in this process, not in workers, which have theirs from infra.worker_processes.
+    # These would be set in this process. Workers get theirs from infra.worker_processes.
     "distributed.nanny.pre-spawn-environ": {},
     "distributed.comm.timeouts.connect": "30s",
-    # Memory that was freed stays with a worker: one that is paused for it would stay paused.
+    # Workers keep freed memory, so that a paused worker would stay paused.
     "distributed.worker.memory.pause": False,
 }
 T = TypeVar("T")
-# Left to itself, distributed imports every optional package that is installed, here and in the process to fork.
+# Otherwise distributed imports every installed optional package, here and in the process that workers are forked from.
 distributed.utils._forkserver_preload_set = True
-# It has a level of its own, and would show every try to find a scheduler that has gone.
+# This logger has its own level, and would log every try to reach a lost scheduler.
 logging.getLogger("distributed.client").setLevel(logging.getLogger("distributed").level)
 
 
 class ClusterError(RuntimeError):
-    """No cluster answers at the address, or it has no worker."""
+    """No scheduler answers at the address, or it has no workers."""
 
 
 @contextlib.contextmanager
 def open_cluster(
     *, address: str | None = None, workers: int | None = None, units: int | None = None, modules: Sequence[str] = ()
 ) -> Iterator[Client]:
-    """A client of the cluster at ``address``, or of a local one that ends with the block.
+    """Return a client of the cluster at ``address``, or of a local cluster that ends with the block.
 
-    A local cluster has processes of one thread, up to ``workers``: if not given, one per core, or some for each GPU
-    where there are GPUs (each sees only its own). As many as there are ``units`` to begin with, more with
-    ``add_workers``. They are forked from a process that has imported ``modules``.
+    Workers of a local cluster are processes with one thread, forked from a process that has imported ``modules``. On a
+    machine with GPUs, each worker sees one GPU.
+
+    Args:
+        workers: maximum number of local workers; None: one per core, or several per GPU.
+        units: number of units to run; no more workers than units are started. ``add_workers`` adds more later.
 
     Raises:
-        ClusterError: the address does not answer, or no worker is there.
+        ClusterError: the address does not answer, or there are no workers.
     """
     if address is not None:
-        with _connected(address) as client:
+        with _connect(address) as client:
             yield client
         return
     start_forking(modules)
@@ -73,13 +77,13 @@ def open_cluster(
 
 
 @contextlib.contextmanager
-def _connected(address: str) -> Iterator[Client]:
-    shown = shown_address(address)
+def _connect(address: str) -> Iterator[Client]:
+    shown = _hide_password(address)
     try:
-        # Certificates for tls:// and the like are taken from Dask's own settings.
+        # Dask's own settings name the certificates for tls://.
         client = Client(address, timeout=_CONNECT_TIMEOUT)
     except (OSError, ValueError, TypeError) as error:
-        # What stands before an @ is a name and a password.
+        # User name and password are before an @.
         cause = " ".join(part for part in str(error).split() if "@" not in part)
         raise ClusterError(f"expected a Dask scheduler at {shown}, got no answer: {cause}") from error
     with client:
@@ -88,17 +92,16 @@ def _connected(address: str) -> Iterator[Client]:
         yield client
 
 
-def shown_address(address: str) -> str:
-    """An address without name and password, for messages."""
+def _hide_password(address: str) -> str:
     found = urlsplit(address)
     return address.replace(f"{found.netloc.rpartition('@')[0]}@", "") if "@" in found.netloc else address
 
 
 def wait_for_cluster(connect: Callable[[], T]) -> T:
-    """What ``connect`` returns, once it does: it is called again for as long as a run waits for its cluster.
+    """Call ``connect`` until it succeeds, and return its result.
 
     Raises:
-        ClusterLostError: that is over, and there is still no scheduler with a worker.
+        ClusterLostError: there was no scheduler with a worker until the timeout.
     """
     started, timeout_seconds = time.monotonic(), read_settings().cluster_timeout_seconds
     while True:
@@ -129,21 +132,21 @@ def _local_cluster(workers: int | None, units: int | None) -> Any:
 
 
 def _most_workers(workers: int | None, gpus: Sequence[Gpu]) -> int:
-    """As many as were asked for; else one per core, or for each GPU what its memory and its share of the cores allow.
+    """Return ``workers``; by default one per core, or as many per GPU as its memory and its share of the cores allow.
 
-    One process keeps no GPU busy: it decodes, cuts and writes, and the GPU waits. Several take turns on it.
+    One process cannot keep a GPU busy: the GPU waits while the process decodes, crops and writes.
     """
     if workers is not None:
         return workers
     cores = usable_cores()
     if not gpus:
         return cores
-    memory_gb = min(gpu.memory_gb or _GPU_GB_OF_A_WORKER for gpu in gpus)
-    return len(gpus) * max(1, min(_MOST_ON_A_GPU, cores // len(gpus), int(memory_gb / _GPU_GB_OF_A_WORKER)))
+    memory_gb = min(gpu.memory_gb or _GPU_GB_PER_WORKER for gpu in gpus)
+    return len(gpus) * max(1, min(_MAX_WORKERS_PER_GPU, cores // len(gpus), int(memory_gb / _GPU_GB_PER_WORKER)))
 
 
 def add_workers(client: Client, *, workers: int | None, units: int) -> None:
-    """Let a local cluster have as many workers as there are units, up to ``workers``; leave others alone."""
+    """Scale a local cluster up to one worker per unit, at most ``workers``. Other clusters are not changed."""
     cluster = client.cluster
     if isinstance(cluster, LocalCluster | GpuCluster):
         most = cluster.most if isinstance(cluster, GpuCluster) else workers or usable_cores()
@@ -153,7 +156,7 @@ def add_workers(client: Client, *, workers: int | None, units: int) -> None:
 
 
 class GpuCluster(SpecCluster):
-    """Worker processes of one thread which offer the resource ``GPU``, given out to the GPUs in turn."""
+    """Worker processes with one thread and the resource ``GPU``, distributed evenly over the GPUs."""
 
     def __init__(self, gpus: Sequence[Gpu], *, count: int, most: int) -> None:
         self.most, self._gpus, self._memory_limit = most, gpus, _memory_limit(most)
@@ -162,7 +165,7 @@ class GpuCluster(SpecCluster):
         super().__init__(scheduler={"cls": Scheduler, "options": options}, workers=workers)
 
     def new_worker_spec(self) -> dict[str, Any]:
-        """What the next worker is, by its name."""
+        """Return the name and specification of the next worker."""
         number = next(number for number in itertools.count() if self._spec(number)[0] not in self.worker_spec)
         return dict([self._spec(number)])
 
@@ -180,9 +183,10 @@ class GpuCluster(SpecCluster):
 
 
 def _memory_limit(workers: int) -> int:
-    """Half of the machine, or all of it for one worker, in bytes: what no healthy worker needs.
+    """Return the memory limit of a worker in bytes: half of the machine, or all of it for a single worker.
 
-    It is there so that a unit which runs away is ended with its cause named, before the kernel ends something else. An
-    equal share would be too little for some: pages of files that a worker has mapped count as its memory.
+    No healthy worker needs that much. The limit ends a unit that allocates without bounds, with a clear message, before
+    the kernel ends another process. An equal share per worker would be too little, because pages of memory-mapped files
+    count as a worker's memory.
     """
     return int(MEMORY_LIMIT / min(workers, 2))

@@ -1,4 +1,4 @@
-"""Ending at once when a person says so: Ctrl-C or SIGTERM, with every process that was started."""
+"""End a command and all its processes at once on Ctrl-C or SIGTERM."""
 
 import contextlib
 import os
@@ -16,11 +16,11 @@ _GRACE_SECONDS = 3.0
 
 
 @contextlib.contextmanager
-def ending_at_once() -> Iterator[None]:
-    """While the block runs, the first SIGINT or SIGTERM ends this process and its children with exit code 130.
+def ending_on_signals() -> Iterator[None]:
+    """End this process and its children with exit code 130 on the first SIGINT or SIGTERM in the block.
 
-    Prefect would first try to tell its server, which the same Ctrl-C has ended, and wait. Nothing is lost: what is in
-    the store is whole, and what is not whole does not exist.
+    Prefect would first try to reach its server, which the same Ctrl-C has ended, and wait. Nothing is lost, because
+    units appear in the store whole or not at all.
     """
     before = {number: signal.signal(number, _end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -36,7 +36,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def end_now(message: str) -> NoReturn:
-    """Say a line and end this process, and all that it started, with exit code 130."""
+    """Print a message, and end this process and its children with exit code 130."""
     print(message, file=sys.stderr, flush=True)
     children = psutil.Process().children(recursive=True)
     for child in children:

@@ -1,4 +1,4 @@
-"""What this machine has to work with: cores and GPUs, told without importing a framework."""
+"""Cores and GPUs of this machine, found without importing a framework."""
 
 import os
 import shutil
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU by the id that ``CUDA_VISIBLE_DEVICES`` takes, and its memory in GB, None where that is not told."""
+    """A GPU: its id for ``CUDA_VISIBLE_DEVICES``, and its memory in GB (None if unknown)."""
 
     id: str
     memory_gb: float | None = None
 
 
 def visible_gpus() -> list[Gpu]:
-    """The GPUs that this process may use, without importing a framework."""
+    """Return the GPUs that this process may use."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return [gpu for gpu, _ in _gpus_of_machine()]
@@ -25,17 +25,17 @@ def visible_gpus() -> list[Gpu]:
 
 
 def _gpus_of_machine() -> list[tuple[Gpu, str]]:
-    """Each GPU by its number, and its other name, which starts with ``GPU-``."""
+    """Return each GPU by its number, with its UUID (``GPU-...``)."""
     if not shutil.which("nvidia-smi"):
         return []
     command = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     lines = answer.stdout.splitlines() if answer.returncode == 0 else []
     found = ([word.strip() for word in line.split(",")] for line in lines)
-    # Of memory that a GPU shares with the processor, nvidia-smi says that it is not available.
+    # For a GPU that shares the memory of the processor, nvidia-smi reports [N/A].
     return [(Gpu(number, float(mib) * 2**20 / 1e9 if mib.isdigit() else None), uuid) for number, uuid, mib in found]
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

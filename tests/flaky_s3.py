@@ -1,7 +1,6 @@
-"""A proxy before a server of S3 that spoils what a plan names, over real connections, and writes down every request.
+"""A proxy in front of an S3 server that injects faults over real connections, and logs every request.
 
-Each request is passed on with the client's own headers and bytes. A fault is used up by the requests it was meant for;
-without faults the proxy only counts.
+Each request is forwarded with the headers and bytes of the client. Without faults the proxy only logs.
 """
 
 import contextlib
@@ -22,11 +21,11 @@ from urllib.parse import urlsplit
 ERROR_500 = (500, "InternalError", "We encountered an internal error. Please try again.")
 SLOW_DOWN = (503, "SlowDown", "Please reduce your request rate.")
 DENIED = (403, "AccessDenied", "Access Denied")
-# Before the server has seen the request; after it has answered; in the middle of what it answers or is sent.
+# The connection is cut before the server gets the request; after it has answered; during the answer; during the upload.
 CUT_BEFORE, CUT_ANSWER, CUT_BODY, CUT_UPLOAD = "cut before", "cut answer", "cut body", "cut upload"
-# In the middle of what it is sent, until ``FlakyS3.go_on`` is set (``half_sent`` tells when).
+# Half of an upload is sent, then ``FlakyS3.half_sent`` is set; the rest is sent when ``FlakyS3.go_on`` is set.
 HELD_UPLOAD = "held upload"
-# A few bytes at a time; nothing at all.
+# The answer is sent a few bytes at a time; not at all.
 TRICKLE, SILENCE = "trickle", "silence"
 _TRICKLE_BYTES, _TRICKLE_SECONDS = 2048, 0.01
 _HOP = {"connection", "transfer-encoding", "keep-alive"}
@@ -35,7 +34,7 @@ _ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Erro
 
 @dataclass
 class Fault:
-    """What happens to ``times`` requests whose method, and path and query, match a pattern: to ``every`` n-th one."""
+    """A fault for every ``every``-th request whose method and path (with query) match, at most ``times`` times."""
 
     kind: str | tuple[int, str, str]
     method: str = ".*"
@@ -45,7 +44,7 @@ class Fault:
     _seen: int = 0
 
     def strikes(self, method: str, path: str) -> bool:
-        """Whether this request is one of them, which is then used up."""
+        """Count a request; return whether the fault applies to it."""
         if not self.times or not re.fullmatch(self.method, method) or not re.search(self.path, path):
             return False
         self._seen += 1
@@ -57,7 +56,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Request:
-    """A request as the proxy saw it; ``seconds`` on the monotonic clock, ``spoiled`` by what kind of fault."""
+    """A logged request: ``seconds`` on the monotonic clock, and the kind of fault that was injected (or None)."""
 
     seconds: float
     method: str
@@ -68,7 +67,7 @@ class Request:
 
 @dataclass
 class FlakyS3:
-    """A proxy that runs: its address, its plan, and what it has seen."""
+    """A running proxy: its address, its faults and its log."""
 
     address: str
     faults: list[Fault] = field(default_factory=list)
@@ -78,18 +77,18 @@ class FlakyS3:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def spoil(self, *faults: Fault) -> None:
-        """Make a new plan, and begin the log anew."""
+        """Replace the faults, and clear the log."""
         with self._lock:
             self.faults[:], self.log[:] = list(faults), []
 
     def waits(self) -> list[list[float]]:
-        """Seconds between the tries of each request that was spoiled."""
+        """Return the seconds between the tries of each request that had a fault."""
         spoiled = {(r.method, r.path) for r in self.log if r.spoiled}
         times = {key: [r.seconds for r in self.log if (r.method, r.path) == key] for key in spoiled}
         return [[b - a for a, b in itertools.pairwise(tries)] for tries in times.values()]
 
     def take(self, method: str, path: str, size: int) -> Fault | None:
-        """The fault of a request, noted in the log."""
+        """Log a request; return its fault, if any."""
         with self._lock:
             fault = next((fault for fault in self.faults if fault.strikes(method, path)), None)
             self.log.append(Request(time.monotonic(), method, path, fault.kind if fault else None, size))
@@ -103,16 +102,16 @@ class _Handler(BaseHTTPRequestHandler):
     ended: ClassVar[threading.Event]
 
     def log_message(self, *_: object) -> None:
-        """Nothing: the proxy has a log of its own."""
+        """Print nothing: the proxy has its own log."""
 
     def handle_one_request(self) -> None:
-        """One request, or the end of the connection."""
+        """Handle one request, or the end of the connection."""
         with contextlib.suppress(ConnectionError):
             super().handle_one_request()
             return
         self.close_connection = True
 
-    def _pass_on(self) -> None:
+    def _forward(self) -> None:
         size = int(self.headers.get("Content-Length", 0))
         fault = self.proxy.take(self.command, self.path, size)
         kind = fault.kind if fault else None
@@ -128,11 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif kind == CUT_BEFORE:
             self._cut()
         else:
-            self._answer_of_server(body, kind)
+            self._forward_to_server(body, kind)
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on  # noqa: N815
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward  # noqa: N815
 
-    def _answer_of_server(self, body: bytes, kind: str | None) -> None:
+    def _forward_to_server(self, body: bytes, kind: str | None) -> None:
         server = http.client.HTTPConnection(self.upstream)
         with contextlib.closing(server):
             server.request(self.command, self.path, body, dict(self.headers))
@@ -145,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, headers: dict[str, str], data: bytes, kind: str | None = None) -> None:
         self.send_response_only(status)
-        # What a HEAD has no body of has a length all the same.
+        # The answer to a HEAD has a length but no body.
         headers = {"Content-Length": str(len(data))} | headers
         for name, value in headers.items():
             if name.lower() not in _HOP:
@@ -164,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def _upload_in_halves(self, size: int, *, go_on: bool) -> None:
-        """Half of the body reaches the server; then, unless it goes on, the server has lost its sender."""
+        """Send half of the body to the server; then cut the connection, or send the rest when ``go_on`` is set."""
         host, port = self.upstream.split(":")
         with socket.create_connection((host, int(port))) as server:
             lines = [f"{self.command} {self.path} HTTP/1.1", *(f"{n}: {v}" for n, v in self.headers.items()), "", ""]
@@ -180,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(answer.status, dict(answer.getheaders()), answer.read())
 
     def _cut(self) -> None:
-        """End the connection as a crash does, without the usual goodbye."""
+        """Reset the connection, as a crash does."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
@@ -192,12 +191,12 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, *_: object) -> None:
-        """Nothing: clients that go away are part of it."""
+        """Ignore clients that close the connection."""
 
 
 @contextlib.contextmanager
 def flaky_s3(upstream: str) -> Iterator[FlakyS3]:
-    """A proxy before the server at an address (``http://HOST:PORT``), for the length of the block."""
+    """Start a proxy in front of the server at an address (``http://HOST:PORT``), for the length of the block."""
     ended = threading.Event()
     proxy = FlakyS3("")
     parts = {"proxy": proxy, "upstream": urlsplit(upstream).netloc, "ended": ended}

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import psutil
 
-from infra.prefect_runtime import SERVER_STAYS_HERE, STAYS_HERE
+from infra.prefect_runtime import NO_TELEMETRY, SERVER_NO_TELEMETRY
 
 ROOT = Path(__file__).parents[1]
 _START_SECONDS = 300
@@ -117,7 +117,7 @@ def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectService]:
     """
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment |= STAYS_HERE | {
+    environment |= NO_TELEMETRY | {
         "PREFECT_HOME": str(folder / "home"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
@@ -129,7 +129,7 @@ def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectService]:
         **settings,
     }
     service = PrefectService(folder, environment["PREFECT_API_URL"], environment)
-    with _running(["server", "start"], environment | SERVER_STAYS_HERE, folder / "server.log") as server:
+    with _running(["server", "start"], environment | SERVER_NO_TELEMETRY, folder / "server.log") as server:
         _wait_for(service.url, server, folder / "server.log")
         yield service
 

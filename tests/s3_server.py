@@ -1,4 +1,4 @@
-"""A server of S3 for tests: moto's, which answers over HTTP as S3 does."""
+"""An S3 server for tests: moto's, over HTTP."""
 
 import contextlib
 import logging
@@ -11,7 +11,7 @@ from data_contracts.files.locations import location
 
 @contextlib.contextmanager
 def serving_s3() -> Iterator[str]:
-    """Address of a server that ends with the block."""
+    """Start a server that ends with the block; yield its address."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -25,13 +25,13 @@ def serving_s3() -> Iterator[str]:
 
 
 def s3_environment(address: str) -> dict[str, str]:
-    """What a user would set to use that server."""
+    """Return the environment variables that select the server."""
     return {
         "AWS_ENDPOINT_URL_S3": address,
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1",
-        # Nothing of the machine's own settings.
+        # Ignore the settings of this machine.
         "AWS_CONFIG_FILE": "/dev/null",
         "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -39,7 +39,7 @@ def s3_environment(address: str) -> dict[str, str]:
 
 
 def use_s3(address: str) -> None:
-    """Let this process use the server at an address, whichever it used before; connections are kept by process."""
+    """Let this process use the server at an address. Connections to other servers are closed."""
     from data_contracts.files.s3_client import RetryingS3FileSystem
 
     os.environ.update(s3_environment(address))
@@ -47,7 +47,7 @@ def use_s3(address: str) -> None:
 
 
 def new_bucket() -> str:
-    """URL of an empty bucket on the server that the environment names."""
+    """Create a bucket on the server that the environment names; return its URL."""
     place = location(f"s3://bucket-{uuid.uuid4().hex[:12]}")
     place.fs.mkdir(place.path.rstrip("/"))
     return str(place).rstrip("/")

@@ -36,7 +36,7 @@ def lock_store(store: Store, *, on_wait: Callable[[str], None]) -> Iterator[Call
         return
     store.check_reachable()
     lock = S3Lock(store.files)
-    lock.take(on_wait)
+    lock.acquire(on_wait)
     try:
         yield lock.raise_if_lost
     finally:

@@ -11,8 +11,8 @@ from data_contracts.settings import read_settings
 from data_contracts.vocabulary import TaskName
 from flows.engine.causes import GO_ON, cause_in_a_line
 from flows.engine.workers import start_ahead
-from infra.interruption import EXIT_INTERRUPTED, end_now, ending_at_once
-from infra.prefect_runtime import quiet_prefect, server_is_named
+from infra.interruption import EXIT_INTERRUPTED, end_now, ending_on_signals
+from infra.prefect_runtime import has_server_url, quiet_prefect
 
 # What Prefect's client raises when its server is gone; by name, so that nothing is imported for it.
 _SERVER_LOST = ("ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout", "ReadTimeout")
@@ -30,8 +30,8 @@ def run_flow(name: str, **parameters: Any) -> int:
                 check_no_credentials(str(text), what=what)
         if name in _INPUT_FOLDERS:
             _check_folder(parameters[_INPUT_FOLDERS[name]], parameters.get("task"))
-        with ending_at_once():
-            if server_is_named():
+        with ending_on_signals():
+            if has_server_url():
                 _run_recorded(name, parameters)
             else:
                 start_ahead(

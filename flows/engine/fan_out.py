@@ -18,7 +18,7 @@ from data_contracts.store.store import Store
 from flows.engine.console import print_error, progress_of
 from flows.engine.stage_summary import RunWork, StageSummary, Work, report_crash, report_failure
 from flows.engine.worker_check import check_workers, explains
-from infra.cluster_state import ClusterState, cause_of_death, is_connected, unit_resources
+from infra.cluster_state import ClusterState, explain_killed_worker, is_connected, unit_resources
 from tasks.units import UnitReport
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class _Stage:
                 waiting.appendleft(work)
                 continue
             if self._state:
-                self._state.progressed()
+                self._state.record_progress()
             try:
                 error = None if future.status == "finished" else future.exception()
                 result = None if error else future.result()
@@ -115,7 +115,7 @@ class _Stage:
                 continue
             future.release()
             if isinstance(error, KilledWorker):
-                self.causes[work.name] = cause_of_death(self._client, error)
+                self.causes[work.name] = explain_killed_worker(self._client, error)
                 killed.append(work)
             else:
                 self._answer(result or self._report_crash(work, error))
@@ -143,7 +143,7 @@ class _Stage:
         assert self._state
         if time.monotonic() - self._looked > _LOOK_SECONDS and is_connected(self._client):
             self._looked = time.monotonic()
-            news = self._state.look()
+            news = self._state.check()
             if news:
                 print_error(f"{self._name}: {news}")
         return self._state.in_flight

@@ -1,4 +1,4 @@
-"""The whole way on S3: inputs, store and predictions, compared with the same on a disk."""
+"""All flows on S3, with inputs and store there, compared with a local store."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ def _set_variables(values):
 
 @pytest.fixture
 def s3_workers(s3_bucket, dask_address):
-    """Workers whose environment names the server too."""
+    """Workers whose environment names the server."""
     names = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     with Client(dask_address) as client:
         client.run(_set_variables, names)
@@ -45,7 +45,7 @@ def put(folder: Path, url: str) -> None:
 
 
 def bytes_of(url: str) -> dict[str, bytes]:
-    """All results that readers see, as ``data_bytes`` of a local store."""
+    """Return the bytes of all results by path, as ``data_bytes`` does for a local store."""
     place = location(url)
     place.fs.invalidate_cache()
     found = place.fs.cat(place.fs.find(place.path))
@@ -53,7 +53,7 @@ def bytes_of(url: str) -> dict[str, bytes]:
     return {n: d for n, d in names.items() if "manifest" not in n and "/" in n and not n.startswith(".")}
 
 
-def test_the_whole_way_gives_the_bytes_of_a_local_store(data, tmp_path, s3_bucket, s3_workers, capsys):
+def test_results_on_s3_equal_those_of_a_local_store(data, tmp_path, s3_bucket, s3_workers, capsys):
     wanted = data / "names_of_videos_in_each_test_set" / ABAW3_TEST_LISTS["va"]
     stores = [str(tmp_path / "store"), f"{s3_bucket}/deep/store"]
     for store in stores:

@@ -1,4 +1,4 @@
-"""Commands on an S3 that answers with errors, cuts connections, is slow, or says nothing: the bytes are the same."""
+"""Commands on an S3 server that answers with errors, cuts connections or is slow."""
 
 import pytest
 from distributed import Client
@@ -23,7 +23,7 @@ from tests.flaky_s3 import (
 )
 from tests.s3_server import use_s3
 
-# Every tenth request or so fails, those that repeat one that did included.
+# About every tenth request fails, including retries.
 FAULTS = {
     ERROR_500: ("GET|PUT|DELETE|HEAD", 41),
     SLOW_DOWN: ("GET|PUT|DELETE|HEAD", 29),
@@ -37,7 +37,7 @@ FAULTS = {
 
 @pytest.fixture
 def flaky(s3_bucket, s3_address, dask_address):
-    """A proxy without faults yet, that this process and the workers use."""
+    """A proxy that this process and the workers use; it has no faults yet."""
     with flaky_s3(s3_address) as proxy, Client(dask_address) as client:
         for address in (proxy.address, s3_address):
             use_s3(address)
@@ -46,7 +46,7 @@ def flaky(s3_bucket, s3_address, dask_address):
                 yield proxy
 
 
-def test_extract_and_score_give_the_same_bytes(flaky, s3_bucket, dask_address, tmp_path):
+def test_faults_do_not_change_the_results(flaky, s3_bucket, dask_address, tmp_path):
     generate_demo_data(tmp_path / "data", params=DemoDataParams(1, 0, 0, frames=24))
     (tmp_path / "data" / "videos" / "corrupt.mp4").unlink()
     videos, out = location(f"{s3_bucket}/videos"), location(f"{s3_bucket}/out")
@@ -65,13 +65,13 @@ def test_extract_and_score_give_the_same_bytes(flaky, s3_bucket, dask_address, t
     assert spoiled == {*FAULTS, None}
 
 
-def test_what_is_wrong_with_a_bucket_is_one_line(flaky, s3_bucket, capsys):
-    def said(store):
+def test_problems_with_a_bucket_are_one_line(flaky, s3_bucket, capsys):
+    def message(store):
         assert guarded(lambda: print_status(StatusParameters(store))) == 2
         (line,) = capsys.readouterr().err.strip().split("\n")
         return line
 
-    assert "expected a store of affwild2, found none; run affwild2 extract first" in said(f"{s3_bucket}/store")
-    assert f"got: there is no bucket never-made at {flaky.address}; check its name" in said("s3://never-made/store")
+    assert "expected a store of affwild2, found none; run affwild2 extract first" in message(f"{s3_bucket}/store")
+    assert f"got: there is no bucket never-made at {flaky.address}; check its name" in message("s3://never-made/store")
     flaky.spoil(Fault(DENIED))
-    assert "got: no permission (Access Denied); check the credentials" in said(f"{s3_bucket}/store")
+    assert "got: no permission (Access Denied); check the credentials" in message(f"{s3_bucket}/store")

@@ -4,8 +4,8 @@ from infra import cluster_state
 from infra.cluster_state import ClusterLostError, ClusterState
 
 
-class Told:
-    """A client that tells of made-up workers."""
+class FakeClient:
+    """A client that reports the given workers."""
 
     def __init__(self, *workers):
         self.workers = workers
@@ -40,38 +40,38 @@ def clock(monkeypatch):
         ([worker()], {}, 8),
     ],
 )
-def test_twice_as_many_units_as_can_be_at_work_are_given_out(workers, resources, in_flight):
-    state = ClusterState(Told(*workers), resources)
-    assert state.look() is None and state.in_flight == in_flight
+def test_units_in_flight_are_twice_the_capacity(workers, resources, in_flight):
+    state = ClusterState(FakeClient(*workers), resources)
+    assert state.check() is None and state.in_flight == in_flight
 
 
 @pytest.mark.parametrize(
-    ("workers", "resources", "why"),
+    ("workers", "resources", "cause"),
     [
         ([], {}, "no worker is left;"),
         ([worker()], {"GPU": 1}, "no worker is left that offers a GPU;"),
         ([worker(status="paused")], {}, "every worker is paused by its memory limit"),
     ],
 )
-def test_a_cluster_that_cannot_go_on_is_told_of_once_and_given_up_after_a_while(clock, workers, resources, why):
-    client = Told(*workers)
+def test_a_cluster_without_usable_workers_is_reported_once_and_lost_after_the_timeout(clock, workers, resources, cause):
+    client = FakeClient(*workers)
     state = ClusterState(client, resources)
-    assert state.look() is None
+    assert state.check() is None
     clock.now += 6
-    assert why in state.look() and state.look() is None
+    assert cause in state.check() and state.check() is None
     client.workers = (worker(gpus=1),)
-    assert state.look() is None
+    assert state.check() is None
     client.workers = workers
     clock.now += 500
-    assert state.look() is None
+    assert state.check() is None
     clock.now += 301
-    with pytest.raises(ClusterLostError, match=why.rstrip(";")):
-        state.look()
+    with pytest.raises(ClusterLostError, match=cause.rstrip(";")):
+        state.check()
 
 
-def test_a_paused_worker_may_still_finish_what_it_has_begun(clock):
-    state = ClusterState(Told(worker(status="paused")), {})
+def test_progress_of_paused_workers_restarts_the_timeout(clock):
+    state = ClusterState(FakeClient(worker(status="paused")), {})
     for _ in range(5):
-        assert state.look() is None
+        assert state.check() is None
         clock.now += 200
-        state.progressed()
+        state.record_progress()

@@ -11,13 +11,13 @@ from infra.clusters import ClusterError, GpuCluster, add_workers, open_cluster
 from infra.machine import Gpu
 
 
-def test_by_address(dask_address):
+def test_existing_cluster_by_address(dask_address):
     with open_cluster(address=dask_address) as client:
         assert client.submit(sum, [1, 2]).result(timeout=30) == 3
         assert unit_resources(client) == {}
 
 
-def test_local_cluster_ends_with_the_block():
+def test_a_local_cluster_ends_with_the_block():
     with open_cluster(workers=1) as client:
         pid = client.submit(os.getpid).result(timeout=60)
         assert pid != os.getpid()
@@ -25,13 +25,13 @@ def test_local_cluster_ends_with_the_block():
         os.kill(pid, 0)
 
 
-def test_wrong_address_is_one_line():
+def test_a_wrong_address_is_one_line():
     message = r"expected a Dask scheduler at tcp://127\.0\.0\.1:9"
     with pytest.raises(ClusterError, match=message), open_cluster(address="tcp://127.0.0.1:9"):
         pass
 
 
-def test_certificates_are_taken_from_dasks_settings(tmp_path):
+def test_settings_of_dask_name_the_certificates(tmp_path):
     made = Security.temporary()
     files = {"ca-file": made.tls_ca_file, "key": made.tls_client_key, "cert": made.tls_client_cert}
     for name, content in files.items():
@@ -49,13 +49,13 @@ def test_certificates_are_taken_from_dasks_settings(tmp_path):
             pass
 
 
-def test_a_password_in_an_address_is_not_shown():
+def test_messages_hide_the_password_of_an_address():
     with pytest.raises(ClusterError) as raised, open_cluster(address="tcp://me:secret@127.0.0.1:9"):
         pass
     assert "secret" not in str(raised.value) and "tcp://127.0.0.1:9" in str(raised.value)
 
 
-def test_processes_take_gpus_in_turn_and_each_sees_one():
+def test_workers_are_distributed_over_gpus_and_each_sees_one():
     with GpuCluster([Gpu("0"), Gpu("3")], count=1, most=3) as cluster, Client(cluster) as client:
         client.wait_for_workers(1, timeout=60)
         assert unit_resources(client) == {"GPU": 1}
@@ -70,7 +70,7 @@ def test_processes_take_gpus_in_turn_and_each_sees_one():
     ("cores", "memory_gb", "most"),
     [(16, 80.0, 8), (4, 80.0, 4), (64, 16.0, 2), (2, 4.0, 1), (16, None, 1)],
 )
-def test_a_gpu_has_as_many_processes_as_its_memory_and_its_cores_allow(cores, memory_gb, most, monkeypatch):
+def test_memory_and_cores_limit_the_workers_per_gpu(cores, memory_gb, most, monkeypatch):
     monkeypatch.setattr(clusters, "usable_cores", lambda: cores)
     assert clusters._most_workers(None, [Gpu("0", memory_gb)]) == most
     assert clusters._most_workers(3, [Gpu("0", memory_gb)]) == 3
@@ -79,8 +79,8 @@ def test_a_gpu_has_as_many_processes_as_its_memory_and_its_cores_allow(cores, me
 
 
 @pytest.mark.parametrize("memory", [1e9, 64e9])
-def test_a_memory_limit_is_above_what_workers_need(memory, monkeypatch):
-    """An equal share for one worker of many cores would be passed by one that maps the rows of a fit."""
+def test_memory_limit_of_workers(memory, monkeypatch):
+    """An equal share per worker would be too little for a worker that maps the rows of a fit."""
     monkeypatch.setattr(clusters, "MEMORY_LIMIT", memory)
     assert clusters._memory_limit(1) == memory
     assert clusters._memory_limit(2) == clusters._memory_limit(64) == memory / 2

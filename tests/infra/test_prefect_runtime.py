@@ -3,19 +3,19 @@ from pathlib import Path
 
 import yaml
 
-from infra.prefect_runtime import SERVER_STAYS_HERE, STAYS_HERE, quiet_prefect, server_is_named
+from infra.prefect_runtime import NO_TELEMETRY, SERVER_NO_TELEMETRY, has_server_url, quiet_prefect
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_server_is_named_by_its_variable(monkeypatch):
+def test_the_variable_names_a_server(monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    assert not server_is_named()
+    assert not has_server_url()
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
-    assert server_is_named()
+    assert has_server_url()
 
 
-def test_nothing_phones_home_and_a_users_setting_stays(monkeypatch):
+def test_telemetry_is_off_and_settings_of_the_user_are_kept(monkeypatch):
     monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "DEBUG")
     monkeypatch.delenv("DO_NOT_TRACK")
     with quiet_prefect():
@@ -26,12 +26,12 @@ def test_nothing_phones_home_and_a_users_setting_stays(monkeypatch):
         assert get_current_settings().flows.heartbeat_frequency is None
 
 
-def test_what_keeps_prefect_from_phoning_home_is_the_same_wherever_it_is_set():
+def test_telemetry_is_off_in_all_files_and_documented():
     for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
-        assert deployment["work_pool"]["job_variables"]["env"] == STAYS_HERE
+        assert deployment["work_pool"]["job_variables"]["env"] == NO_TELEMETRY
     image = (ROOT / "infra/docker/Dockerfile").read_text()
-    assert all(f"{name}={value} " in image for name, value in STAYS_HERE.items())
+    assert all(f"{name}={value} " in image for name, value in NO_TELEMETRY.items())
     server = yaml.safe_load((ROOT / "infra/docker/compose.yaml").read_text())["services"]["prefect"]
-    assert server["environment"]["HTTPS_PROXY"] == SERVER_STAYS_HERE["HTTPS_PROXY"]
-    told = (ROOT / "docs/operations.md").read_text()
-    assert all(f"{name}={value}" in told for name, value in SERVER_STAYS_HERE.items())
+    assert server["environment"]["HTTPS_PROXY"] == SERVER_NO_TELEMETRY["HTTPS_PROXY"]
+    guide = (ROOT / "docs/operations.md").read_text()
+    assert all(f"{name}={value}" in guide for name, value in SERVER_NO_TELEMETRY.items())

@@ -21,7 +21,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert target.read_bytes() == b"two" and list(unfinished.iterdir()) == []
 
 
-def test_something_in_the_way_is_said(tmp_path):
+def test_a_file_in_place_of_a_folder_is_an_error_with_instructions(tmp_path):
     (tmp_path / "store").write_text("a file")
     target = str(tmp_path / "store" / "faces" / "part")
     unfinished = str(tmp_path / "store" / "unfinished")
@@ -41,12 +41,12 @@ def test_something_in_the_way_is_said(tmp_path):
         (errno.ENAMETOOLONG, InputError, "expected a shorter name"),
     ],
 )
-def test_what_a_failed_write_means(number, kind, message):
+def test_failed_writes_are_errors_with_instructions(number, kind, message):
     with pytest.raises(kind, match=message):
         raise_store_error(OSError(number, "reason"), "/store/part")
 
 
-def test_other_errors_mean_nothing_to_a_user():
+def test_other_errors_are_not_translated():
     raise_store_error(OSError(errno.EIO, "reason"), "/store/part")
     raise_store_error(PermissionError(errno.EACCES, "reason", "/videos/a.mp4"), "/store/part")
 
@@ -67,8 +67,8 @@ except StoreError as error:
     ("options", "message"),
     [("ro", "expected a folder that can be written, got {store}/"), ("size=100k", "expected space to write {store}/")],
 )
-def test_a_read_only_and_a_full_disk(tmp_path, options, message):
-    """A file system of its own, in a mount namespace that ends with the process."""
+def test_read_only_and_full_disks(tmp_path, options, message):
+    """Uses a file system in a mount namespace, which ends with the process."""
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     script = f"mount -t tmpfs -o {options} tmpfs '{tmp_path}' && exec '{sys.executable}' -c '{_WRITE}' '{tmp_path}'"
     finished = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, text=True, check=True)

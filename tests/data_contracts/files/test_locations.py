@@ -47,7 +47,7 @@ def test_paths_stay_paths(text):
 
 
 @pytest.mark.parametrize("text", ["s3://bucket", "s3://bucket/a b/ü?#%20.mp4", "s3://my.bucket/a/b"])
-def test_urls_come_back_as_they_were(text):
+def test_urls_round_trip(text):
     place = location(text)
     assert is_remote(place) and str(place).rstrip("/") == text and location(place) is place
     assert location(str(place)) == place
@@ -58,7 +58,7 @@ def test_urls_come_back_as_they_were(text):
 @pytest.mark.parametrize(
     "text", ["s3:/bucket/x", "s3:///x", "s3://", "S3://b/x", "gs://bucket/x", "http://x/y", "file://x"]
 )
-def test_other_protocols_and_typos_are_one_line(text):
+def test_other_protocols_and_typos_are_refused(text):
     with pytest.raises(InputError, match="expected a path, file:///FOLDER or s3://BUCKET/FOLDER, got") as caught:
         location(text)
     assert repr(text) in str(caught.value)
@@ -97,13 +97,13 @@ def test_credentials_in_a_url_are_refused_without_being_shown(url: str) -> None:
         "s3://bucket/sig=ok/x",
     ],
 )
-def test_other_urls_pass(url: str) -> None:
+def test_urls_without_credentials_are_accepted(url: str) -> None:
     check_no_credentials(url, what="store")
     assert hide_credentials(url) == url
     assert re.search(FORM_PATTERN, url)
 
 
-def test_what_servers_echo_of_our_credentials_is_left_out(monkeypatch):
+def test_credentials_of_the_environment_are_hidden(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
     assert (
@@ -116,8 +116,8 @@ def store(request, tmp_path):
     return Store(tmp_path / "store" if request.param == "disk" else request.getfixturevalue("s3_bucket") + "/store")
 
 
-def test_every_way_in_refuses_a_path_that_leads_out(store):
-    ways = [
+def test_every_method_refuses_a_path_outside_the_store(store):
+    methods = [
         lambda path: store.write_bytes(path, b"x"),
         store.read_bytes,
         store.exists,
@@ -130,13 +130,13 @@ def test_every_way_in_refuses_a_path_that_leads_out(store):
         lambda path: store.files.opened(path, 9).__enter__(),
     ]
     for path in HOSTILE:
-        for way in ways:
+        for method in methods:
             with pytest.raises(InputError, match="store: expected a name within it, got "):
-                way(path)
+                method(path)
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_a_unit_of_any_name_lies_within_the_store(name, tmp_path):
+def test_a_unit_of_any_name_is_inside_the_store(name, tmp_path):
     store, key = Store(tmp_path / "store"), UnitKey("faces", (("source", "s"), ("video", name)), name)
     for path in (key.manifest_path, key.failure_path, key.part_path("f" * 64)):
         store.write_bytes(path, b"x")
@@ -147,7 +147,7 @@ def test_a_unit_of_any_name_lies_within_the_store(name, tmp_path):
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 3
 
 
-def test_a_bundle_that_names_files_elsewhere_is_not_followed(tmp_path):
+def test_a_bundle_with_files_outside_the_store_is_refused(tmp_path):
     store = Store(tmp_path / "store")
     (tmp_path / "secret").write_text("s")
     manifest = {"folder": "heads/x", "fingerprint": "f", "files": {"../../../secret": "d"}, "details": {}}

@@ -12,25 +12,24 @@ from data_contracts.files.s3_lock import LOCK, S3Lock
 
 @pytest.fixture
 def files(s3_bucket, monkeypatch):
-    monkeypatch.setattr(s3_lock, "_ASK_SECONDS", 0.1)
+    monkeypatch.setattr(s3_lock, "_POLL_SECONDS", 0.1)
     return S3Files(f"{s3_bucket}/store")
 
 
-def put_lock_of(files, **about):
-    """A lock as a run on another machine leaves it."""
-    about = {"owner": "process 1 on elsewhere", "machine": "elsewhere", "token": "other", "process": 1} | about
-    note = json.dumps(about)
+def write_lock_of_another_machine(files):
+    holder = {"owner": "process 1 on elsewhere", "machine": "elsewhere", "token": "other", "process": 1}
+    note = json.dumps(holder)
     assert files.replace_if(LOCK, note.encode(), etag=None, note=note)
 
 
-def test_of_many_at_once_one_holds_it_and_then_the_next(files):
-    holding, most, told = [], [], []
+def test_runs_hold_the_lock_one_after_the_other(files):
+    holding, counts, messages = [], [], []
 
     def hold():
         lock = S3Lock(files)
-        lock.take(told.append)
+        lock.acquire(messages.append)
         holding.append(lock)
-        most.append(len(holding))
+        counts.append(len(holding))
         time.sleep(0.05)
         holding.remove(lock)
         lock.release()
@@ -40,30 +39,30 @@ def test_of_many_at_once_one_holds_it_and_then_the_next(files):
         run.start()
     for run in runs:
         run.join()
-    assert most == [1] * 4 and files.head(LOCK) is None
-    assert all("is using this store; waiting until it ends" in line for line in told)
+    assert counts == [1] * 4 and files.head(LOCK) is None
+    assert all("is using this store; waiting until it ends" in message for message in messages)
 
 
-def test_a_holder_elsewhere_is_believed_until_it_is_not_renewed(files, monkeypatch):
-    put_lock_of(files)
-    told = []
+def test_the_lock_of_another_machine_is_respected_until_it_expires(files, monkeypatch):
+    write_lock_of_another_machine(files)
+    messages = []
 
-    def a_minute_passes(text):
-        told.append(text)
-        monkeypatch.setattr(s3_lock, "_LIFE_SECONDS", -1.0)
+    def expire(message):
+        messages.append(message)
+        monkeypatch.setattr(s3_lock, "_LIFETIME_SECONDS", -1.0)
 
     lock = S3Lock(files)
-    lock.take(a_minute_passes)
-    assert told == [f"{files.url}: process 1 on elsewhere is using this store; waiting until it ends"]
+    lock.acquire(expire)
+    assert messages == [f"{files.url}: process 1 on elsewhere is using this store; waiting until it ends"]
     lock.raise_if_lost()
     lock.release()
     assert files.head(LOCK) is None
 
 
-def test_lock_is_renewed_while_it_is_held(files, monkeypatch):
-    monkeypatch.setattr(s3_lock, "_RENEW_SECONDS", 0.05)
+def test_the_lock_is_renewed_while_it_is_held(files, monkeypatch):
+    monkeypatch.setattr(s3_lock, "_RENEWAL_SECONDS", 0.05)
     lock = S3Lock(files)
-    lock.take(pytest.fail)
+    lock.acquire(pytest.fail)
     first = files.head(LOCK).etag
     while files.head(LOCK).etag == first:
         time.sleep(0.05)
@@ -71,10 +70,10 @@ def test_lock_is_renewed_while_it_is_held(files, monkeypatch):
     lock.release()
 
 
-def test_who_lost_the_store_is_told(files, monkeypatch):
-    monkeypatch.setattr(s3_lock, "_RENEW_SECONDS", 0.05)
+def test_a_run_that_lost_the_lock_ends(files, monkeypatch):
+    monkeypatch.setattr(s3_lock, "_RENEWAL_SECONDS", 0.05)
     lock = S3Lock(files)
-    lock.take(pytest.fail)
+    lock.acquire(pytest.fail)
     note = json.dumps({"owner": "process 2 on elsewhere", "token": "other"})
     while not files.replace_if(LOCK, b"", etag=files.head(LOCK).etag, note=note):
         pass
@@ -86,24 +85,24 @@ def test_who_lost_the_store_is_told(files, monkeypatch):
     assert files.head(LOCK).note == note
 
 
-def test_a_lost_answer_does_not_lock_its_sender_out(files, monkeypatch):
-    whole, tries = S3Files.replace_if, []
+def test_a_run_acquires_the_lock_although_the_answer_to_its_write_was_lost(files, monkeypatch):
+    write, answers = S3Files.replace_if, []
 
-    def answer_lost(self, path, data, **kwargs):
-        tries.append(whole(self, path, data, **kwargs))
-        return None if len(tries) == 1 else tries[-1]
+    def lose_first_answer(self, path, data, **kwargs):
+        answers.append(write(self, path, data, **kwargs))
+        return None if len(answers) == 1 else answers[-1]
 
-    monkeypatch.setattr(S3Files, "replace_if", answer_lost)
+    monkeypatch.setattr(S3Files, "replace_if", lose_first_answer)
     lock = S3Lock(files)
-    lock.take(pytest.fail)
+    lock.acquire(pytest.fail)
     lock.release()
-    assert len(tries) == 1 and files.head(LOCK) is None
+    assert len(answers) == 1 and files.head(LOCK) is None
 
 
-def test_an_object_of_others_is_waited_for(files, monkeypatch):
+def test_a_lock_with_unknown_content_is_respected(files):
     files.replace_if(LOCK, b"something", etag=None, note="")
-    told = []
+    messages = []
     lock = S3Lock(files)
-    lock.take(lambda text: (told.append(text), files.remove(LOCK)))
-    assert "another run is using this store" in told[0]
+    lock.acquire(lambda message: (messages.append(message), files.remove(LOCK)))
+    assert "another run is using this store" in messages[0]
     lock.release()
