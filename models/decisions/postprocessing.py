@@ -1,4 +1,4 @@
-"""From outputs to decisions: interpolation, smoothing, class bias, thresholds. How they are tuned: ``tuning``."""
+"""From outputs to decisions: interpolation, smoothing, class bias, thresholds. ``tuning`` chooses their values."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,12 +13,12 @@ _TINY = 1e-7
 
 @dataclass(frozen=True)
 class BranchRule:
-    """What is done to one branch after interpolation.
+    """The steps for one branch after interpolation.
 
     Attributes:
         method, half_width_frames: smoothing; the method is a name in ``smoothing.SMOOTHERS``.
-        class_bias: eight values added to log-probabilities of expressions before the largest is taken.
-        thresholds: twelve values; an action unit is decided for from its threshold on.
+        class_bias: eight values added to the log-probabilities of expressions before the largest is chosen.
+        thresholds: twelve values; an action unit is active at its threshold and above.
     """
 
     method: str = "none"
@@ -32,9 +32,9 @@ class BranchRule:
             raise ValueError(f"expected 8 biases, 12 thresholds and a half width of at least 0, got {self}")
 
     def decide(self, branch: Branch, smoothed: np.ndarray) -> np.ndarray:
-        """Class index int64 [T], values float32 [T, 2] within -1..1, or zeros and ones uint8 [T, 12].
+        """Return class indices int64 [T], values float32 [T, 2] within -1..1, or zeros and ones uint8 [T, 12].
 
-        Rows that are NaN (a subject without any face) become Neutral, 0 and 0: the rows are demanded all the same.
+        NaN (a subject without any face) becomes Neutral, 0 and 0, because submissions require these rows too.
         """
         if branch == "expr":
             biased = np.log(np.maximum(np.nan_to_num(smoothed), _TINY)) + np.asarray(self.class_bias)
@@ -46,7 +46,7 @@ class BranchRule:
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """The whole way from outputs to decisions for one task."""
+    """All steps from outputs to decisions for one task."""
 
     task: str
     direction: Direction = "linear"
@@ -57,7 +57,7 @@ class PostProcessing:
             raise ValueError(f"expected a rule for each branch of {self.task}, got {sorted(self.rules)}")
 
     def smooth(self, outputs: dict[Branch, np.ndarray], present: np.ndarray) -> dict[Branch, np.ndarray]:
-        """Outputs [T, K] of one subject with every frame filled and smoothed, float32."""
+        """Interpolate and smooth the outputs [T, K] of one subject; returns float32 [T, K]."""
         return {
             branch: smooth(
                 interpolate_missing(outputs[branch], present, direction=self.direction),
@@ -68,19 +68,19 @@ class PostProcessing:
         }
 
     def apply(self, outputs: dict[Branch, np.ndarray], present: np.ndarray) -> dict[Branch, np.ndarray]:
-        """Decisions of one subject for each branch: see ``BranchRule.decide``."""
+        """Return the decisions for one subject and each branch; see ``BranchRule.decide``."""
         return {branch: self.rules[branch].decide(branch, x) for branch, x in self.smooth(outputs, present).items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "PostProcessing":
-        """The value that ``to_dict`` gave.
+        """Return the post-processing that ``to_dict`` described.
 
         Raises:
-            ValueError: fields are missing, too many, or of the wrong size.
+            ValueError: a field is missing, unknown or has a wrong value.
         """
         try:
             rules = {branch: _rule(fields) for branch, fields in values["rules"].items()}
@@ -95,5 +95,5 @@ def _rule(fields: dict[str, Any]) -> BranchRule:
 
 
 def untuned_postprocessing(task: str) -> PostProcessing:
-    """Linear interpolation, no smoothing, thresholds of 0.5."""
+    """Return linear interpolation, no smoothing and thresholds of 0.5."""
     return PostProcessing(task, rules={branch: BranchRule() for branch in BRANCHES[task]})

@@ -3,36 +3,36 @@
 import numba
 import numpy as np
 
-# float64 as numpy.arange gives it (0.30000000000000004): the published grid (Savchenko 2022, section 3.2) as it ran.
+# The published grid (Savchenko 2022, section 3.2) exactly as numpy.arange computes it (0.30000000000000004).
 GRID = np.arange(0.1, 1.0, 0.1)
-WITHOUT_POSITIVES = 0.5
+DEFAULT_THRESHOLD = 0.5
 _BLOCK_ROWS = 512
 _SIGN = np.uint32(1 << 31)
 
 
 def grid_thresholds(labels: np.ndarray, probabilities: np.ndarray, *, grid: np.ndarray = GRID) -> np.ndarray:
-    """Per unit, the first threshold of the grid with the best F1, float64 [k].
+    """Return the first threshold of the grid with the best F1 for each action unit, float64 [k].
 
-    ``labels`` int [n, k] with -1 where unlabelled; ``probabilities`` float32 [n, k]; a unit is decided for where its
-    probability >= the threshold, never where it is NaN. ``grid`` ascends. A unit without a positive label gets 0.5.
+    ``labels`` int [n, k], -1: unlabelled; ``probabilities`` float32 [n, k]. An action unit is active where its
+    probability >= the threshold, never where it is NaN. ``grid`` ascends. Without a positive label, the result is 0.5.
     """
-    # A float32 is >= a float64 threshold if and only if it is >= the next float32 that is.
+    # A float32 is >= a float64 threshold if and only if it is >= the smallest float32 that is >= the threshold.
     rounded = grid.astype(np.float32)
     rounded = np.where(rounded.astype(np.float64) < grid, np.nextafter(rounded, np.float32(np.inf)), rounded)
     counts = _count_between(*_arrays(labels, probabilities), rounded)
     accepted = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
     positives = counts[:, :, 1].sum(axis=1)
     f1 = 2.0 * accepted[:, :, 1] / np.maximum(accepted.sum(axis=2) + positives[:, None], 1)
-    return np.where(positives > 0, grid[f1.argmax(axis=1)], WITHOUT_POSITIVES)
+    return np.where(positives > 0, grid[f1.argmax(axis=1)], DEFAULT_THRESHOLD)
 
 
 def optimal_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Per unit, the threshold with the best F1 of all, float64 [k]; arguments as ``grid_thresholds``.
+    """Return the threshold with the highest possible F1 for each action unit, float64 [k]; see ``grid_thresholds``.
 
-    The threshold lies halfway between the last accepted and the first rejected probability, so that it does not hang
-    on one row's rounding; of equal optima the highest. It is the optimum on these rows: optimistic for any others.
+    The threshold is halfway between the last accepted and the first rejected probability, so that it does not depend on
+    the rounding of one row. Of equal optima, it is the highest. F1 on other rows is lower than on these.
     """
-    thresholds = np.full(labels.shape[1], WITHOUT_POSITIVES)
+    thresholds = np.full(labels.shape[1], DEFAULT_THRESHOLD)
     for unit, (label, probability) in enumerate(zip(*map(np.transpose, _arrays(labels, probabilities)), strict=True)):
         positives, usable = int((label == 1).sum()), (label >= 0) & ~np.isnan(probability)
         if positives and usable.any():
@@ -55,18 +55,18 @@ def _from_sort_keys(keys: np.ndarray) -> np.ndarray:
 
 
 def _arrays(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same as int8 and float32, so that what is compiled is compiled for one kind only."""
+    """Convert to int8 and float32, so that numba compiles for one combination of types only."""
     return np.ascontiguousarray(labels, np.int8), np.ascontiguousarray(probabilities, np.float32)
 
 
 @numba.njit(cache=True, nogil=True)
 def _count_between(labels: np.ndarray, probabilities: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Negatives and positives between neighbouring thresholds, int64 [k, len(grid) + 1, 2]; one pass over the rows."""
+    """Count negatives and positives between neighbouring thresholds in one pass; int64 [k, len(grid) + 1, 2]."""
     rows, units = labels.shape
     width = 3 * (len(grid) + 1)
     counts = np.zeros((units, width), np.int64)
     flat_labels, flat = labels.ravel(), probabilities.ravel()
-    # In blocks, so that comparisons are done on many values at once and what they give stays in the cache.
+    # Work in blocks: comparisons use vector instructions, and their results stay in the cache.
     place = np.empty(_BLOCK_ROWS * units, np.int32)
     for first in range(0, rows, _BLOCK_ROWS):
         size = min(_BLOCK_ROWS, rows - first) * units
@@ -84,7 +84,7 @@ def _count_between(labels: np.ndarray, probabilities: np.ndarray, grid: np.ndarr
 
 @numba.njit(cache=True, nogil=True)
 def _best_cut(keys: np.ndarray, positives: int) -> tuple[np.uint64, np.uint64]:
-    """Return the last accepted and the first rejected value of the best cut; cuts are possible where values change.
+    """Return the last accepted and the first rejected value of the best cut; cuts are only possible between values.
 
     ``keys``: ascending, twice the sort key of the value plus 1 for a positive row.
     """

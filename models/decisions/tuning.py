@@ -1,4 +1,4 @@
-"""Tuning of post-processing on validation subjects, with a figure from subjects that were not used for it."""
+"""Tune post-processing on validation subjects, and score it on subjects that were not used for tuning."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,19 +9,19 @@ import numpy as np
 from models.decisions.postprocessing import BranchRule, PostProcessing, untuned_postprocessing
 from models.decisions.smoothing import SMOOTHERS, Direction, interpolate_missing, smooth
 from models.decisions.thresholds import grid_thresholds, optimal_thresholds
-from models.heads.metrics import MAIN_FIGURE, macro_f1, score_branch, score_branches
+from models.heads.metrics import MAIN_METRIC, macro_f1, score_branch, score_branches
 from models.heads.recipes import BRANCHES, Branch
 
 Setting = Literal["paper", "default"]
 Smoothing = tuple[str, int]
 
-# The best of the published validation results (Savchenko 2022, table 5); the multi-task entry is not smoothed.
+# The best published validation results (Savchenko 2022, table 5); the multi-task entry is not smoothed.
 _PAPER_SMOOTHING: dict[Branch, Smoothing] = {"expr": ("mean", 7), "va": ("mean", 7), "au": ("median", 7)}
 # The code version of the stage covers these smoothers; tuning with others needs a fingerprint of its own.
 _FIRST_SMOOTHERS = ("none", "mean", "median", "gaussian")
 _BIAS_STEPS = np.arange(-1.0, 1.01, 0.25)
 _BIAS_ROUNDS = 2
-_LEAST_GAIN = 1e-6
+_MIN_GAIN = 1e-6
 
 
 def searched_smoothings() -> list[Smoothing]:
@@ -39,10 +39,10 @@ class SubjectOutputs:
     """One subject's outputs and labels.
 
     Attributes:
-        outputs: branch -> float32 [T, K], NaN where no face is.
-        present: bool [T], whether the frame shows the face.
+        outputs: branch -> float32 [T, K], NaN where the face is not present.
+        present: bool [T], whether the frame shows the subject's face.
         labelled_frame: int [n], 0-based index into the T frames for each row of the labels.
-        labels: branch -> labels of n rows: -1 or NaN where unlabelled.
+        labels: branch -> labels of n rows; -1 or NaN: unlabelled.
     """
 
     name: str
@@ -54,13 +54,13 @@ class SubjectOutputs:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The tuned rule, and what to expect of it.
+    """Tuned post-processing, and its scores on the validation subjects.
 
     Attributes:
-        untuned: no smoothing, thresholds of 0.5.
-        tuned: on the very subjects it was tuned on: optimistic.
-        held_out: each subject decided by a rule tuned on the other folds, all rows scored together: honest. None if
-            there are fewer than two subjects.
+        untuned: score without smoothing, with thresholds of 0.5.
+        tuned: in-sample score, on the subjects that were used for tuning.
+        held_out: held-out score: each subject is decided by a rule tuned on the other folds, and all rows are scored
+            together. None if there are fewer than two subjects.
     """
 
     postprocessing: PostProcessing
@@ -69,7 +69,7 @@ class Tuned:
     held_out: dict[str, float] | None
 
     def figures(self) -> dict[str, dict[str, float] | None]:
-        """The three figures by name."""
+        """Return the three scores by name."""
         return {"untuned": self.untuned, "tuned": self.tuned, "held_out": self.held_out}
 
 
@@ -77,8 +77,8 @@ def tune_postprocessing(subjects: Sequence[SubjectOutputs], *, task: str, settin
     """Choose smoothing, thresholds and class bias for every branch of the task.
 
     ``paper``: fixed windows; thresholds on the 0.1 grid, tuned on unsmoothed outputs and then used on smoothed ones.
-    ``default``: windows, exact thresholds and class bias are all searched for. Rows without a face are scored too, by
-    their interpolated values.
+    ``default``: searches for windows, exact thresholds and class bias. Rows without a face are scored by their
+    interpolated values.
 
     Raises:
         ValueError: no subject has a label.
@@ -88,14 +88,16 @@ def tune_postprocessing(subjects: Sequence[SubjectOutputs], *, task: str, settin
         raise ValueError(f"{task}: expected subjects with outputs and labels to tune on, found none")
     names = [s.name for s in labelled]
     tables = {branch: _Candidates(labelled, task, branch, setting) for branch in BRANCHES[task]}
-    everybody = np.arange(len(labelled))
-    rules = {branch: table.best_rule(everybody) for branch, table in tables.items()}
+    all_subjects = np.arange(len(labelled))
+    rules = {branch: table.best_rule(all_subjects) for branch, table in tables.items()}
     untuned = untuned_postprocessing(task)
     held_out = _held_out(tables, len(names), folds) if len(names) > 1 else None
     return Tuned(
         PostProcessing(task, "linear", rules),
-        _scored(tables, {b: (table.decide(everybody, untuned.rules[b]), everybody) for b, table in tables.items()}),
-        _scored(tables, {b: (table.decide(everybody, rules[b]), everybody) for b, table in tables.items()}),
+        _scored(
+            tables, {b: (table.decide(all_subjects, untuned.rules[b]), all_subjects) for b, table in tables.items()}
+        ),
+        _scored(tables, {b: (table.decide(all_subjects, rules[b]), all_subjects) for b, table in tables.items()}),
         held_out,
     )
 
@@ -121,7 +123,7 @@ def _scored(
 
 
 class _Candidates:
-    """One branch of all subjects under every smoothing, kept at labelled rows only."""
+    """Outputs of one branch for all subjects and every candidate smoothing, at labelled rows only."""
 
     def __init__(self, subjects: Sequence[SubjectOutputs], task: str, branch: Branch, setting: Setting) -> None:
         self._branch, self._setting = branch, setting
@@ -139,25 +141,25 @@ class _Candidates:
             parts.append(smooth(filled, method=method, half_width_frames=half_width)[subject.labelled_frame])
 
     def labels(self, subjects: Iterable[int]) -> np.ndarray:
-        """Labels of the subjects, one after the other."""
+        """Return the labels of the subjects, concatenated."""
         return np.concatenate([self._labels[s] for s in subjects])
 
     def _values(self, subjects: Iterable[int], smoothing: Smoothing) -> np.ndarray:
         return np.concatenate([self._smoothed[smoothing][s] for s in subjects])
 
     def decide(self, subjects: np.ndarray, rule: BranchRule) -> np.ndarray:
-        """Decisions for the subjects' labelled rows."""
+        """Return the decisions for the subjects' labelled rows."""
         return rule.decide(self._branch, self._values(subjects, (rule.method, rule.half_width_frames)))
 
     def best_rule(self, subjects: np.ndarray) -> BranchRule:
-        """The rule that is best on these subjects; the first of equals."""
+        """Return the rule with the best score on these subjects; the first of equals."""
         labels = self.labels(subjects)
-        best, best_figure = BranchRule(), -np.inf
+        best, best_score = BranchRule(), -np.inf
         for choice in self._search:
             rule = self._rule(subjects, choice, labels)
-            figure = self._figure(labels, self.decide(subjects, rule))
-            if figure > best_figure + _LEAST_GAIN:
-                best, best_figure = rule, figure
+            score = self._score(labels, self.decide(subjects, rule))
+            if score > best_score + _MIN_GAIN:
+                best, best_score = rule, score
         if self._branch == "expr" and self._setting == "default":
             return self._with_bias(best, labels, self._values(subjects, (best.method, best.half_width_frames)))
         return best
@@ -172,14 +174,14 @@ class _Candidates:
             thresholds = optimal_thresholds(labels, self._values(subjects, choice))
         return replace(rule, thresholds=tuple(float(value) for value in thresholds))
 
-    def _figure(self, labels: np.ndarray, decisions: np.ndarray) -> float:
+    def _score(self, labels: np.ndarray, decisions: np.ndarray) -> float:
         known = (labels >= 0) if labels.ndim == 1 else ~np.isnan(labels.astype(np.float32)).any(axis=1)
         if not known.any():
             return 0.0
-        return score_branch(self._branch, labels, decisions)[MAIN_FIGURE[self._branch]]
+        return score_branch(self._branch, labels, decisions)[MAIN_METRIC[self._branch]]
 
     def _with_bias(self, rule: BranchRule, labels: np.ndarray, values: np.ndarray) -> BranchRule:
-        """Coordinate ascent over the eight biases, on a grid."""
+        """Choose the eight biases by coordinate ascent on a grid."""
         known = labels >= 0
         if not known.any():
             return rule
@@ -191,7 +193,7 @@ class _Candidates:
                 for step in _BIAS_STEPS:
                     trial = bias.copy()
                     trial[position] = step
-                    figure = macro_f1(labels, (logarithm + trial).argmax(axis=1))
-                    if figure > best + _LEAST_GAIN:
-                        bias, best = trial, figure
+                    score = macro_f1(labels, (logarithm + trial).argmax(axis=1))
+                    if score > best + _MIN_GAIN:
+                        bias, best = trial, score
         return replace(rule, class_bias=tuple(bias.tolist()))

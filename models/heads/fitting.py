@@ -13,7 +13,7 @@ from models.heads.head import BranchConfig, Head, HeadConfig, head_class
 from models.heads.metrics import accuracy, score_branch, score_branches
 from models.heads.recipes import Branch, HeadRecipe, TaskRecipe
 from models.heads.rows import BLOCK_ROWS, RowReader, TrainingRows
-from models.heads.sequences import Labels, SubjectSequence
+from models.heads.sequences import SubjectSequence
 
 logger = logging.getLogger(__name__)
 TrainingData = TrainingRows | Sequence[SubjectSequence]
@@ -201,8 +201,3 @@ def fit_epochs(
     network.load_state_dict(best_state)
     logger.debug("%s: kept epoch %d of %d", "+".join(recipe.branches), best_epoch, len(history))
     return history, best_epoch
-
-
-def labels_of(sequences: Sequence[SubjectSequence], branches: tuple[Branch, ...]) -> Labels:
-    """Join the labels of frames with a face, for ``BranchLosses``."""
-    return {branch: np.concatenate([one.labels[branch][one.present] for one in sequences]) for branch in branches}

@@ -1,4 +1,4 @@
-"""The challenge's metrics (Kollias 2022, arXiv 2202.10659; Savchenko 2022, section 3). All are better when larger."""
+"""The challenge's metrics (Kollias 2022, arXiv 2202.10659; Savchenko 2022, section 3). Higher is better for all."""
 
 from typing import Any, Literal
 
@@ -9,15 +9,15 @@ EXPRESSIONS: ClassNames = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "
 UNITS: ClassNames = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26")
 Branch = Literal["expr", "va", "au"]
 
-# The recall of a class with fewer pictures says nothing; it does not enter the balanced accuracy.
-_FEWEST_PICTURES = 20
+# The recall of a class with fewer pictures is too noisy for the balanced accuracy.
+_MIN_PICTURES = 20
 
 
 def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, *, class_count: int) -> np.ndarray:
-    """Counts [class_count, class_count]: row = label, column = decision, of two int arrays [n] of class indices.
+    """Count pairs of class indices, int [n] each; returns [class_count, class_count]: row = label, column = decision.
 
     Raises:
-        ValueError: lengths differ, there is no row, or an index is out of range.
+        ValueError: the lengths differ, there is no row, or an index is out of range.
     """
     labels, decisions = np.asarray(labels), np.asarray(decisions)
     _check_pair(labels, decisions)
@@ -28,26 +28,26 @@ def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, *, class_count: 
 
 
 def f1_per_class(labels: np.ndarray, decisions: np.ndarray, *, class_count: int = 8) -> np.ndarray:
-    """F1 of each class, float64 [class_count]; 0 for a class that neither is there nor is decided for."""
+    """Return the F1 of each class, float64 [class_count]; 0 for a class without labels and decisions."""
     counts = confusion_matrix(labels, decisions, class_count=class_count)
     return _f1(np.diag(counts), counts.sum(axis=1), counts.sum(axis=0))
 
 
 def macro_f1(labels: np.ndarray, decisions: np.ndarray, *, class_count: int = 8) -> float:
-    """Unweighted mean of F1 over all classes; an absent class counts as 0, as the challenge counts it."""
+    """Return the unweighted mean of F1 over all classes; an absent class counts as 0, as in the challenge."""
     return float(f1_per_class(labels, decisions, class_count=class_count).mean())
 
 
 def accuracy(labels: np.ndarray, decisions: np.ndarray) -> float:
-    """Share of rows that are right, 0..1."""
+    """Return the share of correct rows, 0..1."""
     _check_pair(np.asarray(labels), np.asarray(decisions))
     return float((np.asarray(labels) == np.asarray(decisions)).mean())
 
 
 def ccc(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Concordance correlation coefficient with population moments (Lin 1989, Biometrics 45, eq. 1), -1..1.
+    """Return the concordance correlation coefficient with population moments (Lin 1989, Biometrics 45, eq. 1), -1..1.
 
-    0 where both are constant.
+    It is 0 if both arrays are constant.
     """
     x, y = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
     _check_pair(x, y)
@@ -56,15 +56,15 @@ def ccc(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def mean_ccc(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Mean of the CCC of valence and of arousal, [n, 2] each, over all rows pooled."""
+    """Return the mean of the CCCs of valence and arousal over all rows pooled; arrays [n, 2]."""
     return (ccc(truth[:, 0], prediction[:, 0]) + ccc(truth[:, 1], prediction[:, 1])) / 2
 
 
 def f1_per_unit(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
-    """Binary F1 of each action unit, float64 [k]; labels int [n, k] with -1 where unlabelled, decisions 0 or 1.
+    """Return the binary F1 of each action unit, float64 [k]; labels int [n, k], -1: unlabelled, decisions 0 or 1.
 
-    A label that is missing takes only its own unit out of the row. The authors drop the whole row; the organisers'
-    files label all units of a row or none, so that both give the same figure there.
+    A missing label excludes only its own action unit of the row. The authors drop the whole row; the organisers' files
+    label all action units of a row or none, so both give the same score there.
     """
     labels, decisions = np.asarray(labels), np.asarray(decisions)
     _check_pair(labels, decisions)
@@ -74,12 +74,12 @@ def f1_per_unit(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
 
 
 def mean_unit_f1(labels: np.ndarray, decisions: np.ndarray) -> float:
-    """Mean of the binary F1 over action units."""
+    """Return the mean of the binary F1 over action units."""
     return float(f1_per_unit(labels, decisions).mean())
 
 
 def score_branch(branch: Branch, labels: np.ndarray, decisions: np.ndarray) -> dict[str, float]:
-    """All figures of one branch by name; rows without a label are left out.
+    """Return all metrics of one branch by name; rows without a label are ignored.
 
     Labels are int8 [n] with -1 (``expr``), float [n, 2] with NaN (``va``), int8 [n, 12] with -1 (``au``). Decisions
     are class indices [n], values [n, 2], zeros and ones [n, 12].
@@ -105,23 +105,23 @@ def score_branch(branch: Branch, labels: np.ndarray, decisions: np.ndarray) -> d
     }
 
 
-MAIN_FIGURE: dict[Branch, str] = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1"}
+MAIN_METRIC: dict[Branch, str] = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1"}
 
 
 def score_branches(labels: dict[Branch, np.ndarray], decisions: dict[Branch, np.ndarray]) -> dict[str, float]:
-    """Figures of several branches; with all three, also ``p_mtl``, the sum of their main figures."""
-    figures: dict[str, float] = {}
+    """Return the metrics of several branches; with all three, also ``p_mtl``, the sum of their main metrics."""
+    scores: dict[str, float] = {}
     for branch, decided in decisions.items():
-        figures |= score_branch(branch, labels[branch], decided)
+        scores |= score_branch(branch, labels[branch], decided)
     if len(decisions) == 3:
-        figures["p_mtl"] = sum(figures[name] for name in MAIN_FIGURE.values())
-    return figures
+        scores["p_mtl"] = sum(scores[name] for name in MAIN_METRIC.values())
+    return scores
 
 
-def classification_figures(classes: np.ndarray, decided: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracy; mean recall of classes with at least twenty pictures; recall and count per class.
+def score_classes(classes: np.ndarray, decided: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return accuracy, mean recall of classes with at least 20 pictures, and recall and count per class.
 
-    ``classes`` int [n] (-1 left out), ``decided`` int [n].
+    ``classes`` int [n] (-1: ignored), ``decided`` int [n].
 
     Raises:
         ValueError: nothing is labelled.
@@ -130,18 +130,18 @@ def classification_figures(classes: np.ndarray, decided: np.ndarray, names: tupl
     matrix = confusion_matrix(classes[known], decided[known], class_count=len(names))
     counts = matrix.sum(axis=1)
     recall = np.divide(matrix.diagonal(), counts, out=np.full(len(names), np.nan), where=counts > 0)
-    enough = recall[counts >= min(_FEWEST_PICTURES, counts.max())]
-    figures: dict[str, Any] = {
+    enough = recall[counts >= min(_MIN_PICTURES, counts.max())]
+    scores: dict[str, Any] = {
         "accuracy": float(matrix.diagonal().sum() / counts.sum()),
         "balanced_accuracy": float(enough.mean()),
     }
     if len(names) <= 16:
-        figures["recall"] = {
+        scores["recall"] = {
             name: None if np.isnan(value) else float(value) for name, value in zip(names, recall, strict=True)
         }
-        figures["pictures"] = {name: int(value) for name, value in zip(names, counts, strict=True)}
-        figures["confusion"] = matrix.tolist()
-    return figures
+        scores["pictures"] = {name: int(value) for name, value in zip(names, counts, strict=True)}
+        scores["confusion"] = matrix.tolist()
+    return scores
 
 
 def _f1(hits: np.ndarray, positives: np.ndarray, decided: np.ndarray) -> np.ndarray:
@@ -151,6 +151,6 @@ def _f1(hits: np.ndarray, positives: np.ndarray, decided: np.ndarray) -> np.ndar
 
 def _check_pair(labels: np.ndarray, decisions: np.ndarray) -> None:
     if labels.shape != decisions.shape:
-        raise ValueError(f"expected labels and decisions of one shape, got {labels.shape} and {decisions.shape}")
+        raise ValueError(f"expected labels and decisions of the same shape, got {labels.shape} and {decisions.shape}")
     if not len(labels):
         raise ValueError("expected at least one labelled row, got none")

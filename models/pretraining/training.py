@@ -20,7 +20,7 @@ from models.backbones.registry import BackboneSpec
 from models.backbones.weights import resize_to_square
 from models.engines.devices import keep_freed_memory
 from models.heads.losses import balanced_weights, log_prior
-from models.heads.metrics import classification_figures, mean_ccc
+from models.heads.metrics import mean_ccc, score_classes
 from models.pretraining.augmentation import square_px, vary_pictures
 from models.pretraining.batch import Batch, batch_loss
 from models.pretraining.layers import load_trunk, make_optimizer, stored, trained_layers
@@ -209,9 +209,9 @@ class BackboneTrainer:
         return np.concatenate(found)
 
     def evaluate(self, pictures: PictureSet) -> dict[str, Any]:
-        """Accuracy, balanced accuracy, recall per class, CCC where it is trained; see ``classification_figures``."""
+        """Accuracy, balanced accuracy, recall per class, CCC where it is trained; see ``score_classes``."""
         outputs, count = self.outputs_of(pictures), len(self._classes)
-        figures = classification_figures(pictures.classes, outputs[:, :count].argmax(axis=1), self._classes)
+        figures = score_classes(pictures.classes, outputs[:, :count].argmax(axis=1), self._classes)
         rated = ~np.isnan(pictures.valence_arousal).any(axis=1)
         if self.recipe.valence_arousal and rated.sum() > 1:
             figures["mean_ccc"] = mean_ccc(pictures.valence_arousal[rated], outputs[rated, count:])

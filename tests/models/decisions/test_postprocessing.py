@@ -33,13 +33,13 @@ def test_smoothing_comes_after_interpolation():
     np.testing.assert_allclose(rule.smooth(OUTPUTS, PRESENT)["va"][:, 0], [0.75, 1.0, 1.25])
 
 
-def test_a_subject_that_is_never_seen_still_has_rows():
+def test_subject_without_any_face_gets_decisions():
     decided = untuned_postprocessing("mtl").apply(OUTPUTS, np.zeros(3, bool))
     assert decided["expr"].tolist() == [0, 0, 0]
     assert (decided["va"] == 0).all() and (decided["au"] == 0).all()
 
 
-def test_round_trip_through_json_and_garbage():
+def test_round_trip_through_json_and_wrong_values():
     rule = PostProcessing("au", "published", {"au": BranchRule("median", 7, thresholds=tuple(np.arange(12) / 12))})
     assert PostProcessing.from_dict(json.loads(json.dumps(rule.to_dict()))) == rule
     for wrong in ({}, {"task": "au", "direction": "linear", "rules": {}}, {"task": "x", "direction": "y", "rules": {}}):

@@ -21,7 +21,7 @@ def slow_interpolation(values, present, direction):
 
 
 @pytest.mark.parametrize("direction", ["linear", "published"])
-def test_gaps_equal_the_slow_way(direction):
+def test_interpolation_equals_loops(direction):
     for _ in range(20):
         values, present = RANDOM.normal(size=(40, 3)).astype("f4"), RANDOM.random(40) < 0.4
         present[RANDOM.integers(40)] = True
@@ -29,13 +29,13 @@ def test_gaps_equal_the_slow_way(direction):
         np.testing.assert_allclose(interpolate_missing(values, present, direction=direction), expected, atol=1e-6)
 
 
-def test_direction_by_hand():
+def test_directions_of_interpolation_by_hand():
     values, present = np.array([[0.0], [9], [9], [3]]), np.array([True, False, False, True])
     assert interpolate_missing(values, present)[:, 0].tolist() == [0, 1, 2, 3]
     assert interpolate_missing(values, present, direction="published")[:, 0].tolist() == [0, 2, 1, 3]
 
 
-def test_edges_and_nobody():
+def test_interpolation_at_the_ends_and_without_any_face():
     values, present = np.array([[9.0], [1], [9]]), np.array([False, True, False])
     assert interpolate_missing(values, present)[:, 0].tolist() == [1, 1, 1]
     assert np.isnan(interpolate_missing(values, np.zeros(3, bool))).all()
@@ -63,7 +63,7 @@ def test_windows_are_cut_at_the_ends(count, half_width):
         np.testing.assert_allclose(got, np.stack(wanted), atol=1e-6)
 
 
-def test_no_smoothing_and_bad_requests():
+def test_no_smoothing_and_wrong_arguments():
     values = RANDOM.random((5, 1)).astype("f4")
     assert (smooth(values, method="none", half_width_frames=3) == values).all()
     assert (smooth(values, method="mean") == values).all()
@@ -94,7 +94,7 @@ def test_medians_equal_numpy_exactly(count, half_width):
 
 
 @pytest.mark.parametrize("half_width", [50, 51, 120, 500])
-def test_wide_gaussians_do_not_depend_on_how_they_are_computed(half_width):
+def test_wide_gaussians_equal_loops(half_width):
     values = RANDOM.random((700, 3)).astype("f4")
     rows = [np.arange(max(0, t - half_width), min(700, t + half_width + 1)) for t in range(700)]
     expected = np.stack([slow_gaussian(values[r].astype(float), r - t, half_width / 2) for t, r in enumerate(rows)])

@@ -18,7 +18,7 @@ def data(request):
     return labels, probabilities.astype(np.float32)
 
 
-def test_grid_equals_the_slow_search(data):
+def test_grid_equals_sklearn(data):
     labels, probabilities = data
     for unit, found in enumerate(grid_thresholds(labels, probabilities)):
         known = labels[:, unit] >= 0
@@ -27,7 +27,7 @@ def test_grid_equals_the_slow_search(data):
         assert found == GRID[int(np.argmax(figures))]
 
 
-def test_optimum_is_not_beaten_by_any_cut(data):
+def test_no_threshold_is_better_than_the_optimum(data):
     labels, probabilities = data
     for unit, found in enumerate(optimal_thresholds(labels, probabilities)):
         known = labels[:, unit] >= 0
@@ -38,7 +38,7 @@ def test_optimum_is_not_beaten_by_any_cut(data):
         assert f1_score(y, p >= found) == pytest.approx(best, abs=1e-12)
 
 
-def test_unit_without_positives_gets_a_half():
+def test_unit_without_positives_gets_the_default():
     labels = np.array([[0, -1], [0, -1]])
     probabilities = np.full((2, 2), 0.3, np.float32)
     assert grid_thresholds(labels, probabilities).tolist() == [0.5, 0.5]
@@ -69,7 +69,7 @@ def test_rows_without_a_probability_are_never_accepted():
     assert optimal_thresholds(labels, np.full_like(p, np.nan)).tolist() == [0.5]
 
 
-def test_rounding_below_zero_sorts_below_zero():
+def test_negative_rounding_errors_sort_below_zero():
     """A running mean of zeros may come out as -1e-9."""
     labels = np.array([[0], [1], [0], [0]])
     p = np.array([[-1e-9], [0.4], [-0.0], [0.0]], np.float32)

@@ -32,13 +32,13 @@ def subjects(count, *, noise=1.0, seed=0, frames=120):
 
 
 @pytest.mark.parametrize(("task", "figure"), [("expr", "macro_f1"), ("va", "mean_ccc"), ("au", "mean_f1")])
-def test_tuning_helps_and_honest_is_not_above_tuned(task, figure):
+def test_tuning_helps_and_held_out_score_is_not_above_in_sample_score(task, figure):
     tuned = tune_postprocessing(subjects(6), task=task, setting="default")
     assert tuned.tuned[figure] > tuned.untuned[figure]
     assert tuned.untuned[figure] < tuned.held_out[figure] <= tuned.tuned[figure] + 0.02
 
 
-def test_figures_are_those_of_the_rule():
+def test_in_sample_scores_are_those_of_the_rule():
     data = subjects(3)
     tuned = tune_postprocessing(data, task="mtl", setting="default")
     for branch in ("expr", "va", "au"):
@@ -47,7 +47,7 @@ def test_figures_are_those_of_the_rule():
         assert {name: tuned.tuned[name] for name in expected} == pytest.approx(expected)
 
 
-def test_held_out_subjects_do_not_shape_their_own_rule():
+def test_held_out_subjects_do_not_influence_their_rule():
     """Labels of pure noise: what is tuned looks better than chance, what is held out does not."""
     random = np.random.default_rng(5)
     data = [
@@ -73,7 +73,7 @@ def test_paper_uses_fixed_windows_and_thresholds_of_unsmoothed_outputs():
     assert rules["expr"].class_bias == (0.0,) * 8
 
 
-def test_order_of_subjects_does_not_matter_and_one_has_no_held_out_figure():
+def test_order_of_subjects_does_not_matter_and_one_subject_has_no_held_out_score():
     data = subjects(4)
     first, second = (tune_postprocessing(d, task="expr", setting="default") for d in (data, data[::-1]))
     assert first == second

@@ -40,7 +40,7 @@ FIGURE = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1", "mtl": "p_mtl"}
         ("mtl", "paper", 1.0),
     ],
 )
-def test_learns_what_can_be_learnt(task, recipe, least):
+def test_heads_learn_labels_that_follow_from_the_features(task, recipe, least):
     settings = get_recipe(recipe, task=task).replace(seeds=1)
     fitted = fit_seeds(TRAIN, VALIDATION, task=task, recipe=settings)
     assert fitted.figures[FIGURE[task]] > least
@@ -48,7 +48,7 @@ def test_learns_what_can_be_learnt(task, recipe, least):
     assert all(1 <= epoch <= 60 for epoch in fitted.best_epochs[0])
 
 
-def test_same_seeds_same_bytes_and_other_seeds_differ():
+def test_same_seed_gives_same_tensors_and_other_seeds_differ():
     recipe = get_recipe("default", task="expr").replace(seeds=2, epochs=3)
     first, second = (fit_seeds(TRAIN, VALIDATION, task="expr", recipe=recipe) for _ in range(2))
     for name, tensor in first.head.tensors.items():
@@ -67,7 +67,7 @@ def test_the_best_epoch_is_kept():
     assert fitted.figures["accuracy"] == pytest.approx(max(values), abs=2e-3)
 
 
-def test_without_validation_the_given_epochs_are_run():
+def test_fits_the_given_epochs_without_validation_rows():
     recipe = get_recipe("default", task="mtl").replace(seeds=1)
     fitted = fit_seeds(TRAIN, None, task="mtl", recipe=recipe, epochs=[[2, 3, 1]])
     assert [len(history) for history in fitted.histories[0]] == [2, 3, 1]
@@ -84,7 +84,7 @@ def test_unlabelled_rows_do_not_count_in_the_default_recipe():
     assert abs(figures[0] - figures[1]) < 0.05
 
 
-def test_nothing_to_learn_from_is_said():
+def test_missing_labels_and_infinite_features_are_refused():
     blank = {
         "expr": np.full(3000, -1, "i1"),
         "va": np.full((3000, 2), np.nan, "f4"),
@@ -139,7 +139,7 @@ def test_memory_stays_bounded_when_features_do_not_fit(tmp_path):
     assert float(grown.stdout) < size_mb / 2
 
 
-def test_steps_are_those_of_torch():
+def test_adam_equals_torch():
     torch.manual_seed(0)
     ours = [
         torch.randn(5, 7, requires_grad=True),
@@ -159,7 +159,7 @@ def test_steps_are_those_of_torch():
     assert (ours[2] == 1).all()
 
 
-def test_loads_no_compiler():
+def test_adam_does_not_load_the_compiler_of_torch():
     code = (
         "import sys, torch\nfrom models.heads.fitting import Adam\nw = torch.ones(2, requires_grad=True)\n"
         "a = Adam([w], learning_rate=0.1, epsilon=1e-7)\nw.sum().backward()\na.step()\n"

@@ -21,7 +21,7 @@ def test_unit_weights_by_hand():
     assert unit_weights(np.zeros((3, 1)))[:, 0].tolist() == [0.5, 1]
 
 
-def test_expression_loss_slowly():
+def test_expression_loss_equals_loops():
     p = torch.softmax(torch.tensor(RANDOM.normal(size=(10, 8))), dim=1)
     target, weight = torch.tensor(RANDOM.integers(0, 8, 10)), torch.tensor(RANDOM.random(8))
     expected = np.mean([weight[t] * -np.log(p[i, t].item()) for i, t in enumerate(target)])
@@ -36,7 +36,7 @@ def test_published_masking_of_expressions_is_a_constant():
 
 
 @pytest.mark.parametrize("published", [False, True])
-def test_unit_loss_slowly(published):
+def test_unit_loss_equals_loops(published):
     p, y = RANDOM.uniform(0.01, 0.99, (6, 12)), RANDOM.integers(-1, 2, (6, 12))
     weight = RANDOM.random((2, 12))
     terms = []
@@ -63,7 +63,7 @@ def test_ccc_loss_is_one_minus_the_metric():
     assert ccc_loss(torch.tensor(x), torch.tensor(y)).item() == pytest.approx(expected)
 
 
-def test_gradients_are_right():
+def test_gradients_are_correct():
     y = torch.tensor(RANDOM.uniform(-1, 1, (6, 2)))
     x = torch.tensor(RANDOM.uniform(-1, 1, (6, 2)), requires_grad=True)
     assert torch.autograd.gradcheck(lambda v: ccc_loss(v, y), x)

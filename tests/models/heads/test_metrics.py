@@ -9,7 +9,7 @@ RANDOM = np.random.default_rng(3)
 
 
 @pytest.mark.parametrize("classes", [8, 3, 1])
-def test_expression_figures_equal_sklearn(classes):
+def test_expression_metrics_equal_sklearn(classes):
     labels, decisions = RANDOM.integers(0, classes, 500), RANDOM.integers(0, classes, 500)
     every = list(range(8))
     expected = f1_score(labels, decisions, labels=every, average=None, zero_division=0)
@@ -27,7 +27,7 @@ def slow_ccc(x, y):
     return 2 * covariance / (vx + vy + (mx - my) ** 2)
 
 
-def test_ccc_by_hand_and_slowly():
+def test_ccc_by_hand_and_by_its_definition():
     assert metrics.ccc(np.array([1.0, 2, 3]), np.array([1.0, 2, 3])) == pytest.approx(1)
     assert metrics.ccc(np.array([1.0, 2, 3]), np.array([3.0, 2, 1])) == pytest.approx(-1)
     # Means 2 and 3, variances 2/3 each, covariance 2/3: 2 * 2/3 / (4/3 + 1) = 4/7.
@@ -39,7 +39,7 @@ def test_ccc_by_hand_and_slowly():
     assert metrics.mean_ccc(x, y) == pytest.approx(np.mean([slow_ccc(x[:, i], y[:, i]) for i in (0, 1)]))
 
 
-def test_units_leave_out_what_is_unlabelled():
+def test_unlabelled_action_units_are_ignored():
     labels, decisions = RANDOM.integers(-1, 2, (400, 12)), RANDOM.integers(0, 2, (400, 12))
     labels[:, 5] = 0
     for unit, value in enumerate(metrics.f1_per_unit(labels, decisions)):
@@ -64,7 +64,7 @@ def test_scores_by_name_ignore_unlabelled_rows():
     assert figures["f1_Neutral"] == 1 and figures["f1_Other"] == 0
 
 
-def test_nothing_to_score_is_an_error():
+def test_scoring_nothing_is_an_error():
     with pytest.raises(ValueError, match="at least one labelled row"):
         metrics.score_branch("expr", np.array([-1]), np.array([0]))
     with pytest.raises(ValueError, match="one shape"):

@@ -139,7 +139,7 @@ def pair_of_layers(width=64, outputs=16):
 
 
 @pytest.mark.parametrize("rows", [1, 7, 300])
-def test_product_and_gradients_are_those_of_a_plain_layer_but_for_rounding(rows):
+def test_rounded_layer_equals_a_plain_layer_except_for_rounding(rows):
     plain, ours = pair_of_layers()
     inputs, pull = torch.randn(rows, 64), torch.randn(rows, 16)
     for layer in (plain, ours):
@@ -151,7 +151,7 @@ def test_product_and_gradients_are_those_of_a_plain_layer_but_for_rounding(rows)
         assert (got - expected).norm() < 0.01 * expected.norm()
 
 
-def test_batches_of_changing_size_do_not_disturb_each_other():
+def test_rounded_layer_accepts_batches_of_changing_size():
     plain, ours = pair_of_layers()
     for rows in (5, 20, 3):
         inputs = torch.randn(rows, 64)
@@ -159,7 +159,7 @@ def test_batches_of_changing_size_do_not_disturb_each_other():
     assert set(ours.state_dict()) == {"weight", "bias"}
 
 
-def test_dropout_drops_the_share_and_keeps_the_mean():
+def test_dropout_drops_its_share_and_keeps_the_mean():
     layer, values = SeededDropout(0.3, np.random.default_rng(0)), torch.ones(400, 500, requires_grad=True)
     out = layer(values)
     assert (out == 0).float().mean().item() == pytest.approx(0.3, abs=0.005)
@@ -169,7 +169,7 @@ def test_dropout_drops_the_share_and_keeps_the_mean():
     assert layer.eval()(values) is values and SeededDropout(0.0, np.random.default_rng(0))(values) is values
 
 
-def test_dropout_of_one_seed_is_the_same_whatever_else_draws():
+def test_dropout_does_not_depend_on_other_random_generators():
     values = torch.ones(10, 10)
     first, second = (SeededDropout(0.5, np.random.default_rng(4)) for _ in range(2))
     kept = first(values)

@@ -16,7 +16,7 @@ def test_paper_is_as_published():
     assert mtl.branches == ("va", "expr", "au") and mtl.features == "both" and mtl.published_masking
 
 
-def test_default_fits_branches_apart_on_their_own_figures():
+def test_default_fits_each_branch_on_its_own_metric():
     parts = get_recipe("default", task="mtl").parts
     assert [part.branches for part in parts] == [("va",), ("expr",), ("au",)]
     assert [part.checkpoint for part in parts] == ["mean_ccc", "macro_f1", "mean_f1"]

@@ -19,7 +19,7 @@ def rows(tmp_path=None, count=50):
     return TrainingRows(embeddings, RANDOM.normal(size=(count, 3)).astype("f4"), {"expr": expr, "va": va, "au": au})
 
 
-def test_inputs_are_the_rows_asked_for(tmp_path):
+def test_inputs_are_the_requested_rows(tmp_path):
     data, index = rows(tmp_path), np.array([7, 3, 3])
     expected = np.concatenate([data.embeddings[index], data.logits[index]], axis=1).astype("f4")
     assert (data.inputs(index, "both").numpy() == expected).all()
@@ -56,7 +56,7 @@ def test_unequal_lengths_and_nan_are_refused():
 
 
 @pytest.mark.parametrize("features", ["embeddings", "scores", "both"])
-def test_reader_gives_what_the_plain_way_gives(tmp_path, features):
+def test_reader_equals_inputs(tmp_path, features):
     data = rows(tmp_path)
     reader, index = RowReader(data, features, batch_rows=8), RANDOM.integers(0, 50, 30)
     blocks = [(block, inputs.clone()) for block, inputs in reader.blocks(index)]
