@@ -67,7 +67,7 @@ def test_scores_by_name_ignore_unlabelled_rows():
 def test_scoring_nothing_is_an_error():
     with pytest.raises(ValueError, match="at least one labelled row"):
         metrics.score_branch("expr", np.array([-1]), np.array([0]))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         metrics.accuracy(np.zeros(2), np.zeros(3))
     with pytest.raises(ValueError, match=r"classes 0\.\.7"):
         metrics.macro_f1(np.array([8]), np.array([0]))
