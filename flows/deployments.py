@@ -1,8 +1,8 @@
-"""The flows as Prefect records, schedules and deploys them. Only what is run with a Prefect server imports this.
+"""Prefect flows for deployments, schedules and recorded commands. Other modules do not import this one.
 
-Each is the plain function of the same name, and each of its stages a task run. Parameters are checked by the function
-itself; a cause that is the user's ends a run as Failed with one line, in the state and in the log. What a run leaves on
-the server is in ``artifacts``.
+Each flow calls the plain function of the same name, and each stage is a task run. The function validates its
+parameters. An error of the user ends a run as Failed with one line, in the state and in the log. ``artifacts`` writes
+the artifacts of a run.
 """
 
 import contextlib
@@ -32,21 +32,21 @@ R = TypeVar("R")
 
 
 def _run_as_task(name: str, stage: Callable[[int], str], units: int) -> str:
-    """What came of a stage in a line, which is also the message of its task run's state."""
+    """Run a stage as a Prefect task. Returns its summary, which is also the message of the task run's state."""
 
     def as_task(units: int) -> Any:
-        with _causes_dropped():
-            told = stage(units)
-        return Completed(message=told, data=told)
+        with _drop_causes():
+            summary = stage(units)
+        return Completed(message=summary, data=summary)
 
     return str(task(name=name, task_run_name=name, cache_policy=NO_CACHE, retries=0)(as_task)(units))
 
 
 @contextlib.contextmanager
-def _causes_dropped() -> Iterator[None]:
-    """Errors of one line bring no others along: Prefect keeps these with all that they say.
+def _drop_causes() -> Iterator[None]:
+    """Raise errors of the user without their causes, because Prefect stores the causes too.
 
-    What a server of S3 answers may hold our keys; the line does not.
+    The response of an S3 server, which is the cause of some, may contain credentials.
     """
     try:
         yield
@@ -55,28 +55,28 @@ def _causes_dropped() -> Iterator[None]:
 
 
 def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]], str]) -> Flow[P, R]:
-    """The flow of a plain function: same name, parameters and description."""
+    """Make a Prefect flow of a plain function, with the same name and parameters."""
 
     @functools.wraps(function)
     def with_stages_as_tasks(*args: P.args, **kwargs: P.kwargs) -> R:
-        # Prefect passes them by position, and a fault would be told by a number.
+        # Prefect passes parameters by position; errors should contain their names.
         by_name = inspect.signature(function).bind(*args, **kwargs).arguments
-        with stages_run_by(_run_as_task, at_end=leave_artifacts), _telling():
+        with stages_run_by(_run_as_task, at_end=leave_artifacts), _redirect_output():
             try:
-                with _causes_dropped():
+                with _drop_causes():
                     return function(**by_name)  # type: ignore[call-arg]
             except Exception as error:
-                told = cause_in_a_line(error)
-                if told is None:
+                cause = cause_in_a_line(error)
+                if cause is None:
                     raise
-                # With the exception as its data, it is raised where the flow was called, in this process or another.
-                return Failed(message=told[0], data=error)  # type: ignore[return-value]
+                # The exception is the data of the state, so that Prefect raises it in the caller of the flow.
+                return Failed(message=cause[0], data=error)  # type: ignore[return-value]
 
     return flow(
         name=function.__name__,
         description=describe(FLOWS[function.__name__])[0],
         flow_run_name=lambda: run_name(_parameters()),
-        # The function does it, and names the cause in a line.
+        # The function validates them and reports an error in one line.
         validate_parameters=False,
     )(with_stages_as_tasks)
 
@@ -86,8 +86,8 @@ def _parameters() -> Mapping[str, Any]:
     return (context and context.parameters) or {}
 
 
-def _telling() -> contextlib.AbstractContextManager[None]:
-    """A run that a worker has started tells its story in its log; a command does on the terminal."""
+def _redirect_output() -> contextlib.AbstractContextManager[None]:
+    """Write the output of a run that a worker started to the run's log. Commands print to the terminal."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
         return contextlib.nullcontext()
@@ -95,13 +95,13 @@ def _telling() -> contextlib.AbstractContextManager[None]:
 
 
 def _short(place: Any) -> str:
-    """The end of a path, of the first of several: what tells runs apart in a list."""
+    """Return the end of a path (of the first, if there are several), to distinguish runs in a list."""
     places = place if isinstance(place, list | tuple) else [place]
     names = ["/".join(str(one).rstrip("/").rsplit("/", 2)[-2:]) for one in places[:1]]
     return "".join(names) + (f" and {len(places) - 1} more" if len(places) > 1 else "")
 
 
-def _of_model(parameters: Mapping[str, Any]) -> str:
+def _heads(parameters: Mapping[str, Any]) -> str:
     heads = parameters.get("heads")
     return f" with {', '.join(map(str, heads))}" if heads else ""
 
@@ -111,15 +111,15 @@ _RUN_NAMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "extract": lambda p: f"extract {_short(p.get('data'))} with {p.get('backbone')}",
     "fit": lambda p: f"fit {p.get('task')} {p.get('recipe')} in {_short(p.get('store'))}",
     "pretrain": lambda p: f"pretrain {p.get('goal')} {p.get('backbone')} on {_short(p.get('data'))}",
-    "rescore": lambda p: f"rescore {_short(p.get('videos'))}{_of_model(p)}",
-    "score": lambda p: f"score {_short(p.get('videos'))}{_of_model(p)}",
+    "rescore": lambda p: f"rescore {_short(p.get('videos'))}{_heads(p)}",
+    "score": lambda p: f"score {_short(p.get('videos'))}{_heads(p)}",
     "submit": lambda p: f"submit {p.get('task')} {p.get('head') or 'of the only head'}",
 }
 log_causes_in_one_line(lambda error: cause_in_a_line(error) is not None)
 
 
 def __getattr__(name: str) -> Any:
-    """The flow of that name, made when it is asked for: some import much that the others' runs can do without."""
+    """Make the flow of that name on first access, because a run of one flow does not need the imports of the others."""
     if name not in _RUN_NAMES:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     function = getattr(importlib.import_module(f"flows.{name}"), name)

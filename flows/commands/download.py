@@ -21,27 +21,27 @@ def download_submission(parameters: DownloadSubmissionParameters) -> int:
     """Write the zip of one submission to a folder as ``NAME.zip``, complete or not at all.
 
     Raises:
-        InputError: there is no such submission, its zip is not the one that its manifest was written for, or the folder
-            cannot be written to.
+        InputError: there is no such submission, its zip does not match the hash in its manifest, or the folder is not
+            writable.
     """
     to = parameters.to
     if "://" in to:
-        raise InputError(f"--to: expected a folder of this machine, got {to!r}")
+        raise InputError(f"--to: expected a folder on this machine, got {to!r}")
     store, folder = Store(parameters.store), Path(to).expanduser().absolute()
     store.check_reachable()
     bundle = _find(store, parameters.run)
     zip_name = bundle.details.get("zip", "")
     data, digest = _read_verified(store, bundle, zip_name), bundle.files[zip_name]
     place = folder / f"{bundle.name}.zip"
-    told = f"{place}: {len(data):,} bytes, sha256 {digest}"
+    summary = f"{place}: {len(data):,} bytes, sha256 {digest}"
     if not place.exists():
         _write(place, data)
-        print_line(told)
+        print_line(summary)
     elif place.is_file() and place.read_bytes() == data:
-        print_line(f"{told}; existed already")
+        print_line(f"{summary}; existed already")
     else:
         _write(place, data)
-        print_line(f"{told}; replaced an existing file with different content")
+        print_line(f"{summary}; replaced an existing file with different content")
     return 0
 
 
@@ -51,18 +51,18 @@ def _write(place: Path, data: bytes) -> None:
         with replacing_file(str(place), unfinished=str(unfinished)) as file:
             file.write(data)
     except OSError as error:
-        raise _no_folder(place, error) from error
+        raise _not_writable(place, error) from error
     except StoreError as error:
-        raise _no_folder(place, error.__cause__) from error
+        raise _not_writable(place, error.__cause__) from error
     finally:
-        # Others may be writing there, too.
+        # Another process may be writing to the same folder.
         with contextlib.suppress(OSError):
             unfinished.rmdir()
 
 
-def _no_folder(place: Path, cause: BaseException | None) -> InputError:
+def _not_writable(place: Path, cause: BaseException | None) -> InputError:
     what = getattr(cause, "strerror", None) or str(cause)
-    return InputError(f"--to: expected a folder with room that can be written to, got {place.parent}: {what}")
+    return InputError(f"--to: expected a writable folder with free space, got {place.parent}: {what}")
 
 
 def _find(store: Store, run: str) -> Bundle:
@@ -74,9 +74,9 @@ def _find(store: Store, run: str) -> Bundle:
         return max(bundles.values(), key=lambda bundle: (written_at(store, bundle), bundle.name))
     matches = [run] if run in bundles else [name for name in bundles if run and name.startswith(run)]
     if len(matches) != 1:
-        problem = "several begin so" if matches else "there is none"
+        problem = "several names begin with it" if matches else "no name begins with it"
         raise InputError(
-            f"{store.url}: expected the name of a submission or its beginning, got {run!r}: {problem}; there: "
+            f"{store.url}: expected the name of a submission or its beginning, got {run!r}: {problem}; submissions: "
             f"{', '.join(matches or bundles)}"
         )
     return bundles[matches[0]]
@@ -85,7 +85,9 @@ def _find(store: Store, run: str) -> Bundle:
 def _read_verified(store: Store, bundle: Bundle, name: str) -> bytes:
     where = store.locate(f"{bundle.folder}/{name}")
     if name not in bundle.files:
-        raise InputError(f"{store.locate(bundle.folder)}: expected a manifest that names its zip; run submit again")
+        raise InputError(
+            f"{store.locate(bundle.folder)}: expected a manifest that contains the name of the zip; run submit again"
+        )
     try:
         data = read_file(store, bundle, name)
     except FileNotFoundError as error:
@@ -94,9 +96,9 @@ def _read_verified(store: Store, bundle: Bundle, name: str) -> bytes:
         ) from error
     got = hashlib.sha256(data).hexdigest()
     if got != bundle.files[name]:
-        cut = "" if zipfile.is_zipfile(io.BytesIO(data)) else ", without the end of a zip: it was cut off"
+        truncated = "" if zipfile.is_zipfile(io.BytesIO(data)) else ", truncated: the end of the zip is missing"
         raise InputError(
-            f"{where}: expected sha256 {bundle.files[name]}, as its manifest says, got {got} "
-            f"({len(data):,} bytes{cut}); run submit again"
+            f"{where}: expected sha256 {bundle.files[name]} as in the manifest, got {got} "
+            f"({len(data):,} bytes{truncated}); run submit again"
         )
     return data

@@ -14,9 +14,9 @@ from flows.engine.workers import start_ahead
 from infra.interruption import EXIT_INTERRUPTED, end_now, ending_on_signals
 from infra.prefect_runtime import has_server_url, quiet_prefect
 
-# What Prefect's client raises when its server is gone; by name, so that nothing is imported for it.
+# Exceptions of Prefect's client if its server is gone. Comparing names avoids the import.
 _SERVER_LOST = ("ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout", "ReadTimeout")
-# Flow -> the parameter with its folder of inputs.
+# Flow -> the parameter with the folder of inputs, which is checked before anything is started.
 _INPUT_FOLDERS = {"extract": "data", "fit": "annotations"}
 
 
@@ -60,7 +60,7 @@ def _run_recorded(name: str, parameters: dict[str, Any]) -> None:
 
 
 def guarded(action: Callable[[], int]) -> int:
-    """Exit code of an action; a cause that is the user's is one line, never a traceback."""
+    """Run an action and return its exit code. Errors of the user are printed as one line, without a traceback."""
     from flows.engine.console import print_error
 
     try:
@@ -75,14 +75,16 @@ def guarded(action: Callable[[], int]) -> int:
             print_error(f"affwild2: {told[0]}")
             return told[1]
         if type(error).__name__ in _SERVER_LOST:
-            # Prefect's client would go on for a minute to tell its server what has happened.
+            # Otherwise Prefect's client would retry for a minute to report the state to its server.
             name = type(error).__name__
-            end_now(f"affwild2: the Prefect server stopped answering ({name}); what is finished is kept, run again")
+            end_now(
+                f"affwild2: the Prefect server stopped answering ({name}); finished work is kept, run the command again"
+            )
         raise
 
 
 def _check_folder(folder: str, task: TaskName | None = None) -> None:
-    """Say what is wrong with a folder before anything is started for it."""
+    """Raise the error of a wrong folder before workers or a flow run are started."""
     from data_contracts.challenge.layout import find_data
 
     layout = find_data(location(folder))

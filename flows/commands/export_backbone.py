@@ -1,4 +1,4 @@
-"""``affwild2 models export``: a backbone as files for devices, with a table of size, speed and agreement."""
+"""``affwild2 models export``: write a backbone for devices, and compare size, speed and outputs with the original."""
 
 from pathlib import Path
 
@@ -18,22 +18,24 @@ _MOST_PICTURES = 256
 
 
 def export_models(parameters: ExportModelParameters) -> int:
-    """Write each format and print how it compares with the original on some pictures of faces."""
+    """Write each format, compare it with the original on pictures of faces, and print the result."""
     name, weights = parameters.name, parameters.weights
     choice = BackboneChoice.find(name, str(weights) if weights else None)
-    faces, of_what = _faces(parameters.pictures)
+    faces, description = _faces(parameters.pictures)
     try:
         backbone = load_backbone(name, weights=Path(choice.weights) if choice.weights else None)
-        rows = [_row(backbone, _checked(wanted), parameters.out, faces) for wanted in parameters.formats or FORMATS]
+        rows = [
+            _row(backbone, _check_format(wanted), parameters.out, faces) for wanted in parameters.formats or FORMATS
+        ]
     except ValueError as error:
         raise InputError(str(error)) from error
     header = ["format", "file", "MB", "ms per face", "times torch", "cosine min", "cosine median", "same class"]
-    print_table(f"{name}, one thread, compared on half of {of_what}, calibrated on the other", header, rows)
-    print_line("how to feed them stands in the .preprocessing.json beside each file")
+    print_table(f"{name}, one thread, compared on half of {description}, calibrated on the other half", header, rows)
+    print_line("the .preprocessing.json file next to each file describes its input")
     return 0
 
 
-def _checked(name: str) -> ExportFormat:
+def _check_format(name: str) -> ExportFormat:
     for known in FORMATS:
         if name == known:
             return known
@@ -41,7 +43,7 @@ def _checked(name: str) -> ExportFormat:
 
 
 def _row(backbone: Backbone, wanted: ExportFormat, out: Path, faces: list[np.ndarray]) -> list[object]:
-    # Every other picture is for calibration, the rest for comparison; a single one is for both.
+    # Calibrate on every second picture and compare on the others. A single picture is used for both.
     path = export_backbone(backbone, wanted, out, calibration=faces[::2])
     found = compare_export(backbone, path, faces[1::2] or faces)
     return [
@@ -57,10 +59,10 @@ def _row(backbone: Backbone, wanted: ExportFormat, out: Path, faces: list[np.nda
 
 
 def _faces(folder: Path | None) -> tuple[list[np.ndarray], str]:
-    """Pictures of faces, and what they are."""
+    """Return pictures of faces, and a description of them."""
     if folder is None:
         portraits = load_portraits()
-        # Shifted and mirrored, so that there is more than a picture of each.
+        # Shift and mirror the two portraits to get more pictures.
         found = [p[s : p.shape[0] - s, s : p.shape[1] - s] for p in portraits for s in range(0, 40, 5)]
         return [*found, *(np.ascontiguousarray(p[:, ::-1]) for p in found)], "32 views of two portraits"
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Command ``forget``: a store without what was made of a video. Faces are personal data."""
+"""``affwild2 forget``: remove everything that was made from a video. Faces are personal data."""
 
 import difflib
 from collections.abc import Sequence
@@ -40,13 +40,14 @@ from tasks.results.write_predictions import drop_folder, noted_folders, read_rec
 
 @dataclass(frozen=True)
 class Traces:
-    """All that there is of one video, and what was made with it that stays.
+    """Everything that was made from one video, and the heads that were fitted on it.
 
     Attributes:
-        video: stem of its file.
-        subjects: people in it.
-        path: where it was indexed, if that is known.
-        heads: names of heads that were fitted on it, as far as labels and features tell.
+        video: stem of the video file.
+        subjects: subjects in the video.
+        path: path of the indexed file, or None if it is unknown.
+        heads: folders of the heads that were fitted on the video, according to labels and features. They are not
+            removed.
     """
 
     video: str
@@ -64,28 +65,28 @@ def forget(parameters: ForgetParameters) -> int:
     """Remove everything that was made from videos (names or files) from a store and from folders of predictions.
 
     Raises:
-        InputError: there is no store, or nothing of a video is known; nothing is removed then.
-        StoreError: something cannot be written or removed.
+        InputError: the URL has no store, or a video is unknown. Nothing is removed.
+        StoreError: a file cannot be written or removed.
     """
     store = Store(parameters.store)
     if not set(store.list_folder("")) & {"videos", "faces", "heads", "labels", "_code_versions.json"}:
         raise InputError(f"{parameters.store}: expected a store of affwild2, found none; check --store")
     folders = _prediction_folders(store, parameters.out)
-    names = [_video_named(store, given, folders) for given in dict.fromkeys(parameters.videos)]
+    names = [_resolve_video(store, given, folders) for given in dict.fromkeys(parameters.videos)]
     if parameters.dry_run:
         for name in names:
             traces = _find_traces(store, name, folders)
             print_traces(traces, "would be removed")
-            _print_what_stays(traces)
+            _print_remaining(traces)
         return 0
     with lock_store(store, on_wait=print_error):
         for name in names:
             traces = _find_traces(store, name, folders)
             remove_traces(store, traces)
             print_traces(traces, "removed")
-            _print_what_stays(traces)
+            _print_remaining(traces)
             for path in find_mentions(store, traces.subjects):
-                print_line(f"stays: {store.locate(path)} may name it: look, and delete it")
+                print_line(f"not removed: {store.locate(path)} may contain the name; check and delete it")
         for folder in folders:
             if not read_record(folder):
                 drop_folder(store, folder)
@@ -93,7 +94,7 @@ def forget(parameters: ForgetParameters) -> int:
 
 
 def _prediction_folders(store: Store, out: str | None) -> list[Store]:
-    """Where predictions lie: what the store has noted, the folder around a store of ``score``'s, and ``out``."""
+    """Return the folders of predictions: recorded in the store, around a store that ``score`` made, and ``out``."""
     if out is not None and not read_record(Store(out)):
         raise InputError(f"{out}: expected a folder of predictions, found none; check --out")
     around = store.place.rsplit("/", 1)[0]
@@ -103,8 +104,8 @@ def _prediction_folders(store: Store, out: str | None) -> list[Store]:
     return [Store(place) for place in dict.fromkeys(places)]
 
 
-def _video_named(store: Store, given: str, folders: Sequence[Store]) -> str:
-    """Stem of the video that a person means."""
+def _resolve_video(store: Store, given: str, folders: Sequence[Store]) -> str:
+    """Return the stem of the video that the user names."""
     known = names_of_videos(store) | names_in_results(store) | names_seen(store)
     known = known.union(*(read_record(folder) for folder in folders))
     if given in known:
@@ -113,13 +114,13 @@ def _video_named(store: Store, given: str, folders: Sequence[Store]) -> str:
     stem = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
     if stem not in known:
         near = difflib.get_close_matches(stem, sorted(known), n=3)
-        there = (
-            f"did you mean {', '.join(near)}?" if near else f"none of the names known there ({len(known)}) is like it"
-        )
-        raise InputError(f"{given}: expected a video that {store.url} knows, found nothing of it; {there}")
+        hint = f"did you mean {', '.join(near)}?" if near else f"none of its {len(known)} videos has a similar name"
+        raise InputError(f"{given}: expected a video with data in {store.url}, found none; {hint}")
     indexed = indexed_path(store, stem)
     if indexed and not _may_be_same(path, location(indexed)):
-        raise InputError(f"{given}: expected the file that is known as {stem}, got another one; it is {indexed}")
+        raise InputError(
+            f"{given}: expected the indexed file of {stem}, got another file; the indexed file is {indexed}"
+        )
     return stem
 
 
@@ -157,7 +158,10 @@ def _heads_fitted_on(store: Store, units: Sequence[UnitFolder], labels: Sequence
 
 
 def remove_traces(store: Store, traces: Traces) -> None:
-    """Remove what was found: results first, the video's own rows last, so that a call that is cut short can go on."""
+    """Remove everything that was found.
+
+    Removes results first and the rows of the video last, so that an interrupted call can be repeated.
+    """
     try:
         for found in traces.predictions:
             remove_predictions(found)
@@ -173,7 +177,7 @@ def remove_traces(store: Store, traces: Traces) -> None:
 
 
 def print_traces(traces: Traces, what: str) -> None:
-    """What was found, by dataset and variant."""
+    """Print a table of what was found, per dataset and variant."""
     rows: list[list[object]] = [
         [unit.dataset, unit.variant, unit.files, unit.rows, round(unit.size_bytes / 1e6, 3)] for unit in traces.units
     ]
@@ -188,14 +192,18 @@ def print_traces(traces: Traces, what: str) -> None:
     print_table(f"{traces.video}: {what}", ["what", "variant", "files", "rows", "MB"], rows)
 
 
-def _print_what_stays(traces: Traces) -> None:
+def _print_remaining(traces: Traces) -> None:
     for head in traces.heads:
-        print_line(f"stays: {head}: fitted on it among others; for one without it, fit again and delete this one")
+        print_line(
+            f"not removed: {head}: fitted on this video among others; for a head without it, fit again and delete this "
+            "one"
+        )
     if traces.labels or any(bundle.folder.startswith("submissions/") for bundle in traces.results):
         print_line(
-            "stays: annotation files and test lists outside of the store: the next fit or submit reads them again"
+            "not removed: annotation files and test lists outside of the store; the next fit or submit reads them again"
         )
     if traces.path and location(traces.path).exists():
         print_line(
-            f"stays: the video itself, {traces.path}: the next run on its folder makes it all again; move or delete it"
+            f"not removed: the video file {traces.path}; the next run on its folder extracts it again; move or "
+            "delete it"
         )

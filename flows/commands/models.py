@@ -16,7 +16,7 @@ from tasks.fetch_weights import convert_file, fetch_weights, installed_path
 
 
 def list_models(parameters: ListModelsParameters) -> int:
-    """Print the registry and the other published files, with what is installed."""
+    """Print the registry and the other published files, and which of them are installed."""
     rows = []
     for spec in REGISTRY.values():
         published = published_for(spec.name)
@@ -42,7 +42,7 @@ def list_models(parameters: ListModelsParameters) -> int:
     others = [entry for entry in CATALOGUE.values() if not entry.convertible]
     places = [(entry, installed_path(entry)) for entry in others]
     print_table(
-        "Published files that other programs run",
+        "Published files for other programs",
         ["name", "kind", "git blob id", "installed"],
         [[e.name, e.kind, e.blob_id, str(place) if place.exists() else "no"] for e, place in places],
     )
@@ -55,20 +55,20 @@ def fetch_model(parameters: FetchModelParameters) -> int:
     name = parameters.name
     with _progress(name) as advance:
         path = fetch_weights(name, advance=advance)
-    _say_how_to_use(name, path)
+    _print_usage(name, path)
     return 0
 
 
 def convert_model(parameters: ConvertModelParameters) -> int:
     """Convert a file that was downloaded by other means."""
     converted = convert_file(parameters.file, name=parameters.name, out=parameters.out)
-    known = "the published" if converted.verified else "NOT the published content of"
-    print_line(f"{parameters.file}: {known} {converted.published.name}")
-    _say_how_to_use(converted.published.name, converted.path)
+    verified = "verified as" if converted.verified else "NOT the published content of"
+    print_line(f"{parameters.file}: {verified} {converted.published.name}")
+    _print_usage(converted.published.name, converted.path)
     return 0
 
 
-def _say_how_to_use(name: str, path: Path) -> None:
+def _print_usage(name: str, path: Path) -> None:
     print_line(f"{name}: {path}")
     backbone = CATALOGUE[name].backbone
     if CATALOGUE[name].convertible:

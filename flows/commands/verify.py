@@ -1,4 +1,4 @@
-"""``affwild2 verify``: a submission against the test list and the videos."""
+"""``affwild2 verify``: check a submission against the test list and the videos."""
 
 from data_contracts.challenge.layout import find_data
 from data_contracts.challenge.verification import verify_submission
@@ -42,5 +42,5 @@ def _rows_of_videos(folder: Location) -> dict[str, int]:
         try:
             rows[stem] = index_video(video).frame_count
         except InputError as error:
-            print_line(f"not counted: {error}")
+            print_line(f"frames not counted: {error}")
     return rows

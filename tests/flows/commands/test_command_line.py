@@ -64,7 +64,7 @@ def test_answers_and_exit_codes(tmp_path, arguments, code, says):
     assert says in printed and "Traceback" not in printed
 
 
-def test_status_tells_what_is_ready_and_what_failed(demo):
+def test_status_lists_ready_and_failed_units(demo):
     finished = run_command("status", "--store", demo.store)
     assert finished.returncode == 1
     for text in ("videos", "features", "emotion_lite0-", "heads: expr-default-", "failed: videos corrupt: "):
@@ -80,9 +80,9 @@ def test_verify_from_the_command_line(demo):
     assert finished.returncode == 1 and "expected the header" in finished.stdout
 
 
-def test_an_engine_that_is_not_one_is_refused_before_any_work(tmp_path, monkeypatch):
+def test_an_unknown_engine_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setenv("AFFWILD2_ENGINE", "openvina")
-    (tmp_path / "clip.mp4").write_bytes(b"a video, for all that is known yet")
+    (tmp_path / "clip.mp4").write_bytes(b"not decoded before the settings are read")
     finished = run_command("score", tmp_path / "clip.mp4", "--out", tmp_path / "out")
     assert finished.returncode == 2
     assert finished.stderr.strip() == "affwild2: AFFWILD2_ENGINE: expected one of openvino, torch, got 'openvina'"

@@ -20,7 +20,7 @@ def zip_of(name):
 
 @pytest.fixture(params=["disk", "s3"])
 def store(request, tmp_path):
-    """A store on a disk, and one on a real server of S3, with two submissions; the first was written last."""
+    """Make a store on disk or on an S3 server with two submissions, of which the first is the newest."""
     url = str(tmp_path / "store") if request.param == "disk" else request.getfixturevalue("s3_bucket") + "/store"
     store = Store(url)
     for name in reversed(NAMES):
@@ -30,12 +30,12 @@ def store(request, tmp_path):
         if request.param == "disk":
             os.utime(store.locate(f"submissions/{name}/manifest.json"), (0, 1e9 - NAMES.index(name)))
         elif name == NAMES[1]:
-            # S3 tells whole seconds.
+            # S3 stores times in whole seconds.
             time.sleep(1.1)
     return store
 
 
-def test_the_latest_or_a_named_one_arrives_whole_and_once(store, tmp_path):
+def test_the_latest_or_a_named_submission_is_written_once(store, tmp_path):
     to = tmp_path / "here"
     environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     finished = run_command("download", "submission", "--store", store.url, "--to", to, environment=environment)
@@ -45,14 +45,14 @@ def test_the_latest_or_a_named_one_arrives_whole_and_once(store, tmp_path):
     before = file.stat()
     assert download_submission(Parameters(store.url, run=NAMES[0], to=str(to))) == 0
     assert file.stat() == before
-    file.write_bytes(b"half of it")
+    file.write_bytes(b"truncated")
     download_submission(Parameters(store.url, run="abaw3-expr", to=str(to)))
     download_submission(Parameters(store.url, run=NAMES[1], to=str(to)))
     assert file.read_bytes() == zip_of(NAMES[0])
     assert sorted(path.name for path in to.iterdir()) == [f"{name}.zip" for name in NAMES]
 
 
-def test_what_is_not_there_or_not_whole_is_a_line_and_leaves_nothing(store, tmp_path):
+def test_missing_or_damaged_submissions_are_one_line_and_write_nothing(store, tmp_path):
     to = tmp_path / "here"
 
     def cause_of(run="latest", url=store.url):
@@ -61,22 +61,22 @@ def test_what_is_not_there_or_not_whole_is_a_line_and_leaves_nothing(store, tmp_
         return str(caught.value)
 
     there = ", ".join(NAMES)
-    assert f"got 'abaw4': there is none; there: {there}" in cause_of("abaw4")
-    assert f"got 'abaw3': several begin so; there: {there}" in cause_of("abaw3")
-    assert f"got '': there is none; there: {there}" in cause_of("")
+    assert f"got 'abaw4': no name begins with it; submissions: {there}" in cause_of("abaw4")
+    assert f"got 'abaw3': several names begin with it; submissions: {there}" in cause_of("abaw3")
+    assert f"got '': no name begins with it; submissions: {there}" in cause_of("")
     assert "expected a store with submissions, found none" in cause_of(url=f"{store.url}-2")
     place, whole = f"submissions/{NAMES[0]}/a_b.zip", zip_of(NAMES[0])
     store.write_bytes(place, whole[:-30])
-    assert "it was cut off" in cause_of() and f"{len(whole) - 30:,} bytes" in cause_of()
+    assert "truncated" in cause_of() and f"{len(whole) - 30:,} bytes" in cause_of()
     store.write_bytes(place, zip_of("another"))
-    assert "expected sha256" in cause_of(NAMES[0]) and "cut off" not in cause_of(NAMES[0])
+    assert "expected sha256" in cause_of(NAMES[0]) and "truncated" not in cause_of(NAMES[0])
     store.remove(place)
     assert f"expected the zip of submission {NAMES[0]}, found none" in cause_of(NAMES[0])
     assert not to.exists()
 
 
-def test_a_folder_that_cannot_be_written_to_is_a_line(store, tmp_path):
+def test_a_folder_that_is_not_writable_is_one_line(store, tmp_path):
     (tmp_path / "file").write_text("")
     for to in (str(tmp_path / "file"), "s3://bucket/folder"):
-        with pytest.raises(InputError, match="--to: expected a folder"):
+        with pytest.raises(InputError, match=r"--to: expected a (writable )?folder"):
             download_submission(Parameters(store.url, to=to))

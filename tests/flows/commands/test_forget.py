@@ -1,4 +1,4 @@
-"""What is left of a video after it was forgotten: nothing, and everything else."""
+"""After affwild2 forget, nothing of the video is left, and everything else is unchanged."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from tests.flows.conftest import run_command
 
 
 def mentions(name, *folders):
-    """Every file or folder of which the path, the text, or the unpacked text of a zip holds the name."""
+    """Find every file or folder whose path, content or unzipped content contains the name."""
     found = []
     for folder in folders:
         for path in sorted(folder.rglob("*")):
@@ -39,11 +39,11 @@ def content(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_nothing_in_the_whole_store_names_it_any_more(demo, store_copy, tmp_path, dask_address, capsys):
-    """One of the demo's videos each for training, validation and test: labels, post-processing, submissions."""
+def test_no_file_of_the_store_contains_the_name_afterwards(demo, store_copy, tmp_path, dask_address, capsys):
+    """Forget a training, a validation and a test video: labels, post-processing and submissions change."""
     names, out = ("train01", "validation01", "test01"), tmp_path / "out"
     videos = [demo.data / "videos" / f"{name}.mp4" for name in (*names, "test02")]
-    # The demo has written them just now.
+    # The demo has just written the videos: do not wait until they are older.
     rescore(videos, str(store_copy), out, settle_seconds=0, dask_address=dask_address)
     for name in names:
         assert len(mentions(name, store_copy, out)) > 10
@@ -55,13 +55,17 @@ def test_nothing_in_the_whole_store_names_it_any_more(demo, store_copy, tmp_path
     printed = capsys.readouterr().out
     for name in names:
         assert mentions(name, store_copy, out) == [], printed
-        assert f"stays: the video itself, {demo.data / 'videos' / name}.mp4: the next run" in printed
-    assert printed.count("fitted on it among others") == 4, "train01 is in every head, nobody else in any"
+        assert f"not removed: the video file {demo.data / 'videos' / name}.mp4; the next run" in printed
+    assert printed.count("fitted on this video among others") == 4, (
+        "all four heads were fitted on train01, none on the others"
+    )
     assert (out / "test02.csv").exists()
     store = Store(store_copy)
     after = {key: m for dataset in ("faces", "outputs") for key, m in store.manifests(dataset).items()}
     assert after == {key: m for key, m in before.items() if key.item not in names}
-    assert {b.folder for kind in ("heads", "submissions") for b in list_bundles(store, kind)} == bundles, "all whole"
+    assert {b.folder for kind in ("heads", "submissions") for b in list_bundles(store, kind)} == bundles, (
+        "no bundle is lost"
+    )
     lists = find_data(demo.data).test_lists
     for bundle in list_bundles(store, "submissions"):
         path, task = store_copy / bundle.folder / bundle.details["zip"], bundle.details["task"]
@@ -73,7 +77,7 @@ def test_nothing_in_the_whole_store_names_it_any_more(demo, store_copy, tmp_path
 
 @pytest.fixture
 def generated(tmp_path):
-    """A store and its videos: two that are only alike in name, and one of which the others must not remind."""
+    """Make a store and its videos, two of which have names with the same beginning."""
     videos = make_videos(tmp_path / "videos", 1)
     for name in ("clip", "clip_left"):
         videos[name] = tmp_path / "videos" / f"{name}.mp4"
@@ -82,18 +86,18 @@ def generated(tmp_path):
     return tmp_path / "store", videos
 
 
-def test_another_video_whose_name_begins_alike_stays(generated):
+def test_a_video_whose_name_begins_with_the_same_text_is_kept(generated):
     store, videos = generated
     before = content(store)
     forget(ForgetParameters([str(videos["clip"])], str(store)))
     gone = set(before) - set(content(store))
     assert gone and all({"video=clip", "subject=clip"} & set(path.parts) for path in gone)
-    assert not list(store.rglob("*=clip")), "no empty folder with the name either"
+    assert not list(store.rglob("*=clip")), "no empty folder has the name"
     kept = {path: data for path, data in before.items() if path not in gone}
     assert {path: data for path, data in content(store).items() if path.name != ".lock"} == kept
 
 
-def test_cut_short_anywhere_it_can_be_done_again(generated, tmp_path, monkeypatch):
+def test_forget_can_be_repeated_after_an_interruption_anywhere(generated, tmp_path, monkeypatch):
     store, _ = generated
     whole = Store(store).manifests("features")
     calls = {"left": 0}
@@ -120,14 +124,14 @@ def test_cut_short_anywhere_it_can_be_done_again(generated, tmp_path, monkeypatc
                 pass
         features, faces = (Store(copy).manifests(name) for name in ("features", "faces"))
         assert features.items() <= whole.items()
-        assert {key.item for key in features} <= {key.item for key in faces}, "nothing without what it was made of"
+        assert {key.item for key in features} <= {key.item for key in faces}, "no features remain without their faces"
         forget(ForgetParameters(["clip"], str(copy)))
         assert not list(copy.rglob("*=clip"))
         shutil.rmtree(copy)
-    assert 10 < after < 39, "there are as many places to be cut short at"
+    assert 10 < after < 39, "the loop interrupts at every removal"
 
 
-def test_dry_run_only_says_it(generated, capsys):
+def test_dry_run_removes_nothing(generated, capsys):
     store, _ = generated
     write_store_report(ReportParameters(str(store)))
     before = content(store)
@@ -135,18 +139,18 @@ def test_dry_run_only_says_it(generated, capsys):
     assert "clip: would be removed" in capsys.readouterr().out and content(store) == before
 
 
-def test_what_cannot_be_told_from_other_text_is_named(generated, capsys):
+def test_files_that_may_contain_the_name_are_listed(generated, capsys):
     store, _ = generated
     write_store_report(ReportParameters(str(store)))
     (store / "reports" / "night.html").write_text("<td>clip</td>")
     (store / "reports" / "other.html").write_text("<td>clips, clip_left, a clipping</td>")
     forget(ForgetParameters(["clip"], str(store)))
-    stays = [line for line in capsys.readouterr().out.splitlines() if "may name it" in line]
-    assert stays == [f"stays: {store}/reports/night.html may name it: look, and delete it"]
+    listed = [line for line in capsys.readouterr().out.splitlines() if "may contain the name" in line]
+    assert listed == [f"not removed: {store}/reports/night.html may contain the name; check and delete it"]
     assert not (store / "reports" / "store" / "index.html").exists()
 
 
-def test_predictions_are_found_where_they_were_written(generated, tmp_path, dask_address):
+def test_predictions_are_removed_from_recorded_and_named_folders(generated, tmp_path, dask_address):
     store, videos = generated
     out = tmp_path / "deep" / "out"
     old = 1_700_000_000
@@ -157,7 +161,7 @@ def test_predictions_are_found_where_they_were_written(generated, tmp_path, dask
     assert (out / "clip.csv").exists() and (out / "clip_left.csv").exists()
     moved = out.rename(tmp_path / "moved")
     forget(ForgetParameters(["clip"], str(store)))
-    assert (moved / "clip.csv").exists(), "nobody has said where they are"
+    assert (moved / "clip.csv").exists(), "the new place of the folder is unknown"
     forget(ForgetParameters(["clip"], str(store), out=moved))
     assert mentions("clip.", moved) == [] and (moved / "clip_left.csv").exists()
 
@@ -165,14 +169,14 @@ def test_predictions_are_found_where_they_were_written(generated, tmp_path, dask
 def test_wrong_requests_are_one_line_and_remove_nothing(generated, tmp_path):
     store, videos = generated
     before = content(store)
-    with pytest.raises(InputError, match=r"clipp: expected a video that .* did you mean clip"):
+    with pytest.raises(InputError, match=r"clipp: expected a video with data in .* did you mean clip"):
         forget(ForgetParameters(["clip", "clipp"], str(store)))
-    with pytest.raises(InputError, match=r"none of the names known there \(3\) is like it"):
+    with pytest.raises(InputError, match=r"none of its 3 videos has a similar name"):
         forget(ForgetParameters(["zzz.mp4"], str(store)))
     other = tmp_path / "elsewhere" / "clip.mp4"
     other.parent.mkdir()
-    other.write_text("somebody else")
-    with pytest.raises(InputError, match=f"got another one; it is {videos['clip']}"):
+    other.write_text("another video")
+    with pytest.raises(InputError, match=f"got another file; the indexed file is {videos['clip']}"):
         forget(ForgetParameters([str(other)], str(store)))
     with pytest.raises(InputError, match="expected a folder of predictions"):
         forget(ForgetParameters(["clip"], str(store), out=tmp_path / "typo"))
@@ -183,7 +187,7 @@ def test_wrong_requests_are_one_line_and_remove_nothing(generated, tmp_path):
     assert not (tmp_path / "typo").exists()
 
 
-def test_the_command_says_so_if_something_cannot_be_removed(generated, monkeypatch, capsys):
+def test_a_file_that_cannot_be_removed_is_reported(generated, monkeypatch, capsys):
     store, _ = generated
 
     def refuse(store, folders):

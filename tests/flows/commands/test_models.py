@@ -6,7 +6,7 @@ from flows.commands.command_line import app
 
 
 def run_command(*arguments):
-    """Here, not in a process of its own, which would import everything once more."""
+    """Run a command in this process, which has imported the modules already."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 

@@ -1,4 +1,4 @@
-"""The page of the demo's store, against the store's own files."""
+"""The report of the demo's store, compared with the files of the store."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ def parquet(store, dataset, columns):
     return ds.dataset(store / dataset, partitioning="hive", exclude_invalid_files=True).to_table(columns=columns)
 
 
-def test_the_demos_page_says_what_its_files_hold(demo):
+def test_the_report_of_the_demo_agrees_with_its_files(demo):
     assert f"report: {demo.store}/reports/store/index.html" in demo.output
     _, page = read_page(Store(demo.store), "reports/store/index.html")
 
