@@ -132,9 +132,14 @@ class S3Files:
 
     def states(self, folder: str) -> dict[str, FileState]:
         """Return the state of every file below a folder, by path."""
+        return dict(self.iter_states(folder))
+
+    def iter_states(self, folder: str) -> Iterator[tuple[str, FileState]]:
+        """Yield (path, state) of every file below a folder; files of the same folder follow one another."""
         with self._explained("a store that can be listed", folder):
             found = self._fs.find(self._key(folder), detail=True)
-        return {path[len(self._root) + 1 :]: object_state(entry) for path, entry in found.items()}
+        for path, entry in found.items():
+            yield path[len(self._root) + 1 :], object_state(entry)
 
     def remove_folder(self, path: str) -> None:
         """Remove a folder with its content, if it exists."""

@@ -1,13 +1,17 @@
 """What a store holds, as manifests and notes of failures tell: for ``affwild2 status`` and the report page."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, list_bundles, read_manifest
-from data_contracts.store.manifest import Failure, Manifest, UnitKey
+from data_contracts.store.manifest import Failure, UnitKey, key_of_folder, key_of_manifest_path
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED, UNREADABLE_CROP
 
@@ -15,7 +19,6 @@ DATASETS = ("videos", "frames", "faces", "subjects", "features", "labels", "outp
 BUNDLES = ("heads", "postprocessing", "submissions")
 # Pages of reports are reports/NAME/index.html.
 REPORT_PAGE = "index.html"
-_VARIANT_KEYS = ("source", "backbone", "head", "task")
 
 
 @dataclass(frozen=True)
@@ -60,58 +63,59 @@ class FeaturesOfSubject:
 
 @dataclass(frozen=True)
 class StoreContents:
-    """All of it. Bundles are whole ones; backbones, which are large, are taken by the word of their manifests."""
+    """Everything that a store holds.
 
-    manifests: dict[UnitKey, Manifest]
+    Attributes:
+        variants: per dataset and variant, in the order of the stages.
+        failures: notes of the units whose last try failed.
+        problems: (unit, line) of inputs of which only a part could be used.
+        bundles: complete bundles by kind.
+        backbones: trained backbones; their large files are not checked.
+        coverage: rows per status, if ``read_contents`` was asked for them.
+    """
+
+    variants: list[VariantContents]
     failures: dict[UnitKey, Failure]
+    problems: list[tuple[UnitKey, str]]
     bundles: dict[str, list[Bundle]]
     backbones: list[Bundle]
+    coverage: "Coverage"
 
-    @property
-    def problems(self) -> list[tuple[UnitKey, str]]:
-        """What of the inputs was lost, while the rest of them was used."""
-        return [(key, line) for key, m in self.manifests.items() for line in m.details.get("problems", ())]
 
-    def variants(self) -> list[VariantContents]:
-        """Per dataset and variant, in the order of the stages."""
-        units: dict[tuple[str, str], list[Manifest]] = defaultdict(list)
-        for key, manifest in self.manifests.items():
-            units[key.dataset, _variant(key)].append(manifest)
-        failed = Counter((key.dataset, _variant(key)) for key in self.failures)
-        found = sorted({*units, *failed}, key=lambda one: (DATASETS.index(one[0]), one[1]))
-        return [_variant_contents(*one, units[one], failed[one]) for one in found]
+@dataclass(frozen=True)
+class Coverage:
+    """Rows per status of each video and subject.
 
-    def faces(self) -> list[FacesOfVideo]:
-        """Per video and source, by name; videos of which no face was looked for yet have no source."""
-        frames = {key.value("video"): m.details["frame_count"] for key, m in self._of("videos")}
-        counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        for key, manifest in self._of("faces"):
-            counts[key.value("video"), key.value("source")].update(manifest.counts)
-        looked_in = {name for name, _ in counts}
-        pairs = sorted([*counts, *((name, "") for name in frames if name not in looked_in)])
-        return [_faces_of_video(*pair, frames.get(pair[0]), counts[pair]) for pair in pairs]
+    Attributes:
+        frames: video -> number of frames.
+        faces: (video, source) -> rows of ``faces`` per status.
+        features: (subject, source, backbone) -> rows of ``features`` per status.
+        outputs: (subject, source, head) of all units of ``outputs``.
+    """
 
-    def features(self) -> list[FeaturesOfSubject]:
-        """Per subject, source and backbone, by name."""
-        counts: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
-        for key, manifest in self._of("features"):
-            counts[key.value("subject"), key.value("source"), key.value("backbone")].update(manifest.counts)
-        backbones = {head.name: head.details["backbone"] for head in self.bundles["heads"]}
-        heads = Counter(
-            (key.value("subject"), key.value("source"), backbones.get(key.value("head")))
-            for key, _ in self._of("outputs")
-        )
+    frames: dict[str, int] = field(default_factory=dict)
+    faces: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
+    features: dict[tuple[str, str, str], Counter[str]] = field(default_factory=dict)
+    outputs: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def faces_of_videos(self) -> list[FacesOfVideo]:
+        """Return one entry per video and source, by name; the source is empty if no faces were detected yet."""
+        searched = {name for name, _ in self.faces}
+        pairs = sorted([*self.faces, *((name, "") for name in self.frames if name not in searched)])
+        return [_faces_of_video(*pair, self.frames.get(pair[0]), self.faces.get(pair, Counter())) for pair in pairs]
+
+    def features_of_subjects(self, heads: Sequence[Bundle]) -> list[FeaturesOfSubject]:
+        """Return one entry per subject, source and backbone, by name."""
+        backbones = {head.name: head.details["backbone"] for head in heads}
+        predicted = Counter((subject, source, backbones.get(head)) for subject, source, head in self.outputs)
         return [
-            FeaturesOfSubject(*one, frames=found.total(), with_face=found[FACE_FOUND], heads=heads[one])
-            for one, found in sorted(counts.items())
+            FeaturesOfSubject(*one, frames=found.total(), with_face=found[FACE_FOUND], heads=predicted[one])
+            for one, found in sorted(self.features.items())
         ]
 
-    def _of(self, dataset: str) -> Iterable[tuple[UnitKey, Manifest]]:
-        return ((key, manifest) for key, manifest in self.manifests.items() if key.dataset == dataset)
 
-
-def read_contents(store: Store) -> StoreContents:
-    """List what there is; on S3, datasets are listed side by side.
+def read_contents(store: Store, *, with_coverage: bool = False) -> StoreContents:
+    """Read what a store holds. On S3, datasets are listed in parallel.
 
     Raises:
         InputError: there is no store at the URL.
@@ -120,33 +124,87 @@ def read_contents(store: Store) -> StoreContents:
     if not names & {*DATASETS, *BUNDLES}:
         raise InputError(f"{store.url}: expected a store of affwild2, found none; run affwild2 extract first")
     trained = (read_manifest(store, f"backbones/{name}") for name in store.list_folder("backbones"))
+    coverage = Coverage()
+
+    def read(dataset: str) -> list[_Variant]:
+        return list(_read_variants(store, dataset, coverage if with_coverage else None))
+
     if store.is_local:
-        found = [store.contents(name) for name in DATASETS]
+        found = [read(name) for name in DATASETS]
     else:
         with ThreadPoolExecutor(len(DATASETS)) as pool:
-            found = list(pool.map(store.contents, DATASETS))
+            found = list(pool.map(read, DATASETS))
+    variants = [variant for dataset in found for variant in dataset]
     return StoreContents(
-        manifests={key: manifest for manifests, _ in found for key, manifest in manifests.items()},
-        failures={key: note for _, failures in found for key, note in failures.items()},
+        variants=[variant.contents for variant in variants if variant.contents.units or variant.failures],
+        failures=dict(sorted((key, note) for variant in variants for key, note in variant.failures.items())),
+        problems=[problem for variant in variants for problem in variant.problems],
         bundles={kind: list_bundles(store, kind) for kind in BUNDLES},
         backbones=[bundle for bundle in trained if bundle],
+        coverage=coverage,
     )
 
 
-def _variant(key: UnitKey) -> str:
-    return " ".join(value for name, value in key.partitions if name in _VARIANT_KEYS)
+@dataclass(frozen=True)
+class _Variant:
+    contents: VariantContents
+    failures: dict[UnitKey, Failure]
+    problems: list[tuple[UnitKey, str]]
 
 
-def _variant_contents(dataset: str, variant: str, units: list[Manifest], failed: int) -> VariantContents:
-    return VariantContents(
-        dataset,
-        variant,
-        units=len(units),
-        rows=sum(m.rows for m in units),
-        size_bytes=sum(m.part_bytes for m in units),
-        seconds=sum(m.seconds for m in units),
-        failed=failed,
-    )
+def _read_variants(store: Store, dataset: str, coverage: Coverage | None) -> Iterator[_Variant]:
+    """Read the variants of a dataset, one after the other, from tables: an object per unit would fill the memory."""
+    columns = ["path", "part_bytes", "rows", "seconds", "problems"]
+    if coverage is not None:
+        columns += ["details"] if dataset == "videos" else ["counts"]
+    found = []
+    for listing in store.index.list_variants(dataset):
+        table = store.index.read_table(listing, columns)
+        key = key_of_folder(listing.variant)
+        failures = store.read_failures(listing)
+        contents = VariantContents(
+            dataset,
+            " ".join(value for _, value in key.partitions),
+            units=table.num_rows,
+            rows=pc.sum(table["rows"]).as_py() or 0,
+            size_bytes=pc.sum(table["part_bytes"]).as_py() or 0,
+            seconds=pc.sum(table["seconds"]).as_py() or 0.0,
+            failed=len(failures),
+        )
+        if coverage is not None:
+            _add_coverage(coverage, dataset, table)
+        found.append(_Variant(contents, failures, sorted(_problems_of(table))))
+    yield from sorted(found, key=lambda one: one.contents.variant)
+
+
+def _problems_of(table: pa.Table) -> Iterator[tuple[UnitKey, str]]:
+    rows = table.filter(pc.is_valid(table["problems"]))
+    for path, text in zip(rows["path"].to_pylist(), rows["problems"].to_pylist(), strict=True):
+        key = key_of_manifest_path(path)
+        if key is not None:
+            yield from ((key, line) for line in json.loads(text))
+
+
+def _add_coverage(coverage: Coverage, dataset: str, table: pa.Table) -> None:
+    if dataset == "videos":
+        for path, details in zip(table["path"].to_pylist(), table["details"].to_pylist(), strict=True):
+            key = key_of_folder(path.rpartition("/")[0])
+            coverage.frames[key.value("video")] = json.loads(details)["frame_count"]
+    elif dataset in ("faces", "features", "outputs"):
+        folders = pc.replace_substring_regex(table["path"], "/[^/]*$", "")
+        units = pa.table({"folder": folders, "counts": table["counts"]})
+        grouped = units.group_by(["folder", "counts"]).aggregate([([], "count_all")])
+        for row in grouped.to_pylist():
+            key = key_of_folder(row["folder"])
+            counts = Counter({status: n * row["count_all"] for status, n in json.loads(row["counts"]).items()})
+            if dataset == "faces":
+                coverage.faces.setdefault((key.value("video"), key.value("source")), Counter()).update(counts)
+            elif dataset == "features":
+                one = key.value("subject"), key.value("source"), key.value("backbone")
+                coverage.features.setdefault(one, Counter()).update(counts)
+            else:
+                one = key.value("subject"), key.value("source"), key.value("head")
+                coverage.outputs.extend([one] * row["count_all"])
 
 
 def _faces_of_video(name: str, source: str, frames: int | None, counts: Counter[str]) -> FacesOfVideo:

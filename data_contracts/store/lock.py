@@ -31,16 +31,26 @@ def lock_store(store: Store, *, on_wait: Callable[[str], None]) -> Iterator[Call
         StoreError: the store cannot be written to.
     """
     if isinstance(store.files, LocalFiles):
-        with _locked_folder(store.files, on_wait):
+        with _locked_folder(store.files, on_wait), _writing_indexes(store):
             yield lambda: None
         return
     store.check_reachable()
     lock = S3Lock(store.files)
     lock.acquire(on_wait)
     try:
-        yield lock.raise_if_lost
+        with _writing_indexes(store):
+            yield lock.raise_if_lost
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def _writing_indexes(store: Store) -> Iterator[None]:
+    store.index.may_write = True
+    try:
+        yield
+    finally:
+        store.index.may_write = False
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,6 +15,7 @@ _PREFIX = "_manifest-"
 _FAILURE_PREFIX = "_failed-"
 _SUFFIX = ".json"
 _SEAL = "seal"
+_MAX_INT64 = 2**63 - 1
 
 
 @dataclass(frozen=True, order=True)
@@ -31,21 +32,21 @@ class UnitKey:
     @property
     def folder(self) -> str:
         """Folder relative to the store, without a trailing slash."""
-        return "/".join([self.dataset, *(f"{key}={_encode(value)}" for key, value in self.partitions)])
+        return "/".join([self.dataset, *(f"{key}={encode_name(value)}" for key, value in self.partitions)])
 
     @property
     def manifest_path(self) -> str:
         """The manifest's path relative to the store."""
-        return f"{self.folder}/{_PREFIX}{_encode(self.part)}{_SUFFIX}"
+        return f"{self.folder}/{_PREFIX}{encode_name(self.part)}{_SUFFIX}"
 
     @property
     def failure_path(self) -> str:
         """Where the cause lies if the unit's last try failed."""
-        return f"{self.folder}/{_FAILURE_PREFIX}{_encode(self.part)}{_SUFFIX}"
+        return f"{self.folder}/{_FAILURE_PREFIX}{encode_name(self.part)}{_SUFFIX}"
 
     def part_path(self, fingerprint: str) -> str:
         """The data file's path relative to the store: two fingerprints never share a name."""
-        return f"{self.folder}/part-{_encode(self.part)}-{fingerprint[:8]}.parquet"
+        return f"{self.folder}/part-{encode_name(self.part)}-{fingerprint[:8]}.parquet"
 
     def value(self, partition: str) -> str:
         """Value of one partition key.
@@ -75,8 +76,19 @@ def key_of_manifest_path(path: str) -> UnitKey | None:
         return None
     if any("=" not in folder for folder in folders[1:]):
         return None
-    pairs = tuple((key, _decode(value)) for key, value in (folder.split("=", 1) for folder in folders[1:]))
-    return UnitKey(folders[0], pairs, _decode(name[len(prefix) : -len(_SUFFIX)]))
+    return replace(key_of_folder("/".join(folders)), part=_decode(name[len(prefix) : -len(_SUFFIX)]))
+
+
+def key_of_folder(folder: str) -> UnitKey:
+    """Return the dataset and partitions that a folder of a dataset stands for."""
+    dataset, *partitions = folder.split("/")
+    pairs = (partition.split("=", 1) for partition in partitions)
+    return UnitKey(dataset, tuple((key, _decode(value)) for key, value in pairs))
+
+
+def is_manifest_path(path: str) -> bool:
+    """Return whether a file is named like a manifest."""
+    return path.rsplit("/", 1)[-1].startswith(_PREFIX) and path.endswith(_SUFFIX)
 
 
 def is_failure_path(path: str) -> bool:
@@ -84,7 +96,8 @@ def is_failure_path(path: str) -> bool:
     return path.rsplit("/", 1)[-1].startswith(_FAILURE_PREFIX)
 
 
-def _encode(name: str) -> str:
+def encode_name(name: str) -> str:
+    """Return a name as it stands in paths."""
     return _SPECIAL.sub(lambda found: "".join(f"%{byte:02X}" for byte in _bytes_of(found[0])), name)
 
 
@@ -129,9 +142,25 @@ class Manifest:
         """The manifest, or None if the bytes are not one, or not as it was written: such a unit counts as not done."""
         values = from_sealed_json(data)
         try:
-            return None if values is None else cls(**values)
+            manifest = None if values is None else cls(**values)
         except TypeError:
             return None
+        return manifest if manifest and _has_valid_types(manifest) else None
+
+
+def _has_valid_types(manifest: Manifest) -> bool:
+    texts, numbers = (manifest.fingerprint, manifest.identity, manifest.part), (manifest.part_bytes, manifest.rows)
+    return (
+        all(isinstance(text, str) and _is_utf8(text) for text in texts)
+        and all(type(number) is int and abs(number) <= _MAX_INT64 for number in numbers)
+        and isinstance(manifest.seconds, int | float)
+        and isinstance(manifest.counts, dict)
+        and isinstance(manifest.details, dict)
+    )
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or text.encode(errors="replace").decode() == text
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ of ``schemas``; which units there should be, of the stages.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,9 +16,8 @@ from data_contracts.files.inputs import FileState
 from data_contracts.files.local import files_at
 from data_contracts.files.locations import Location, check_no_credentials, location
 from data_contracts.schemas import Dataset, check_schema
-from data_contracts.store.kept_manifests import KeptManifests
-from data_contracts.store.manifest import Failure, Manifest, UnitKey, is_failure_path, key_of_manifest_path
-from data_contracts.store.manifest_index import ManifestCache
+from data_contracts.store.manifest import Failure, Manifest, UnitKey, key_of_manifest_path
+from data_contracts.store.manifest_index import Listing, ManifestIndex, variant_of
 
 # Rows per Parquet row group: small enough to read one subject without its neighbours.
 ROW_GROUP_ROWS = 2048
@@ -38,7 +37,7 @@ class Store:
         place = location(url)
         self.is_local = isinstance(place, Path)
         self.files = files_at(place)
-        self._read_before = ManifestCache(None if self.is_local else KeptManifests(str(place)))
+        self.index = ManifestIndex(self.files)
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -157,35 +156,40 @@ class Store:
         self.write_bytes(key.failure_path, failure.to_json())
 
     def manifests(self, dataset: str, **partitions: str) -> dict[UnitKey, Manifest]:
-        """Manifests of all whole units of a dataset whose leading partitions have the given values.
+        """Return the manifests of all complete units of a dataset whose leading partitions have the given values.
 
-        A unit is whole if its part is there with the size that the manifest states.
+        A unit is complete if its data file exists with the size that the manifest states.
         """
-        folder = UnitKey(dataset, tuple(partitions.items())).folder
-        return self._manifests_in(folder, self.files_below(folder))
+        return self._manifests_below(UnitKey(dataset, tuple(partitions.items())).folder)
 
     def failures(self, dataset: str, **partitions: str) -> dict[UnitKey, Failure]:
-        """Causes of all units of a dataset whose last try failed."""
-        return self._failures_in(self.files_below(UnitKey(dataset, tuple(partitions.items())).folder))
+        """Return the failure notes of all units of a dataset whose last try failed."""
+        listings = self.index.list_variants(UnitKey(dataset, tuple(partitions.items())).folder)
+        notes = {key: note for listing in listings for key, note in self.read_failures(listing).items()}
+        return dict(sorted(notes.items()))
 
-    def contents(self, dataset: str) -> tuple[dict[UnitKey, Manifest], dict[UnitKey, Failure]]:
-        """Both of a whole dataset, which is listed once; datasets may be asked for from several threads."""
-        files = self.files_below(dataset)
-        return self._manifests_in(dataset, files), self._failures_in(files)
-
-    def _manifests_in(self, folder: str, files: dict[str, FileState]) -> dict[UnitKey, Manifest]:
-        found = {}
-        for key, manifest in self._read_before.of_files(folder, files, self.files.read_many):
-            part = files.get(f"{key.folder}/{manifest.part}")
-            if part and part.size_bytes == manifest.part_bytes:
-                found[key] = manifest
-        return dict(sorted(found.items(), key=lambda item: (item[0].partitions, item[0].part)))
-
-    def _failures_in(self, files: dict[str, FileState]) -> dict[UnitKey, Failure]:
-        paths = [path for path in files if is_failure_path(path) and key_of_manifest_path(path)]
-        notes = zip(paths, self.files.read_many(paths), strict=True)
+    def read_failures(self, listing: Listing) -> dict[UnitKey, Failure]:
+        """Return the failure notes of a listing."""
+        notes = zip(listing.failures, self.files.read_many(listing.failures), strict=True)
         pairs = ((key_of_manifest_path(path), Failure.from_json(data)) for path, data in notes)
-        return dict(sorted((key, failure) for key, failure in pairs if key and failure))
+        return {key: failure for key, failure in pairs if key and failure}
+
+    def update_index(self, keys: Iterable[UnitKey]) -> None:
+        """Write the indexes of the variants of these units, if this process holds the lock and it is worth it."""
+        for variant in sorted({variant_of(key.folder) for key in keys}):
+            self._manifests_below(variant)
+
+    def remove_from_indexes(self, names: Collection[str], *, labels: Iterable[UnitKey]) -> None:
+        """Remove the rows of videos and subjects, and of whole label sets, from all indexes.
+
+        Call it before the units themselves are removed, so that a call that is interrupted can be repeated.
+        """
+        variants = {variant_of(key.folder) for key in labels}
+        self.index.remove_names(names, variants, [name for name in self.list_folder("") if not name.startswith(".")])
+
+    def _manifests_below(self, folder: str) -> dict[UnitKey, Manifest]:
+        units = (unit for listing in self.index.list_variants(folder) for unit in self.index.read_units(listing))
+        return dict(sorted(units, key=lambda unit: (unit[0].partitions, unit[0].part)))
 
     def failure_of(self, key: UnitKey) -> Failure | None:
         """Cause of one unit if its last try failed."""

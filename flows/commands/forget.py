@@ -169,6 +169,7 @@ def remove_traces(store: Store, traces: Traces) -> None:
             store.remove(path)
         for bundle in traces.results:
             remove_from_result(store, bundle, traces.subjects)
+        store.remove_from_indexes([traces.video, *traces.subjects], labels=[one.key for one in traces.labels])
         remove_labels(store, traces.labels, traces.subjects)
         forget_seen(store, traces.video)
         remove_unit_folders(store, traces.units)

@@ -20,7 +20,7 @@ def print_status(parameters: StatusParameters) -> int:
     print_table(
         f"Store {parameters.store}",
         ["dataset", "variant", "units", "rows", "MB", "failed"],
-        [[v.dataset, v.variant, v.units, v.rows, round(v.size_bytes / 1e6, 1), v.failed] for v in contents.variants()],
+        [[v.dataset, v.variant, v.units, v.rows, round(v.size_bytes / 1e6, 1), v.failed] for v in contents.variants],
     )
     for kind in BUNDLES:
         for bundle in contents.bundles[kind]:

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _FAILURES_SHOWN = 20
 # So many cheap units are done here sooner than workers have started.
 _FEW_UNITS = 16
+_MANY_UNITS = 1000
 
 
 # Takes a stage's name and its function of how many units there are, which says in a line what came of them.
@@ -131,7 +132,11 @@ class Run:
         self._check_version(compute)
         if remove_others:
             remove_unplanned(self.store, units)
-        return self._run_stage(name, units, split=split_pending, run=run_unit, compute=compute, cheap=cheap)
+        summary = self._run_stage(name, units, split=split_pending, run=run_unit, compute=compute, cheap=cheap)
+        if summary.done >= _MANY_UNITS:
+            # So that `status` and the next run need not read so many manifests one by one.
+            self.store.update_index(key for unit in units for key in (unit.key, *unit.companions))
+        return summary
 
     def jobs(self, name: str, jobs: Sequence[Job], make: Make) -> StageSummary:
         """Make every bundle exist; only what is missing or stale is made."""

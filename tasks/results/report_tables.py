@@ -11,7 +11,7 @@ from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.contents import StoreContents
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS
+from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_FOUND
 from models.decisions.postprocessing import PostProcessing
 from tasks.results.write_submission import COVERAGE_COUNTS, has_no_fault, load_postprocessing, told_checks
 from tasks.units import MAX_TRIES
@@ -93,12 +93,12 @@ class Table:
 
 def head_figures(contents: StoreContents) -> list[tuple[str, int]]:
     """What stands at the top of the page."""
-    faces, features = contents.faces(), contents.features()
+    coverage = contents.coverage
     return [
-        ("videos", sum(key.dataset == "videos" for key in contents.manifests)),
-        ("frames", sum(m.details["frame_count"] for k, m in contents.manifests.items() if k.dataset == "videos")),
-        ("faces found", sum(one.faces for one in faces)),
-        ("subjects", len({one.subject for one in features})),
+        ("videos", len(coverage.frames)),
+        ("frames", sum(coverage.frames.values())),
+        ("faces found", sum(counts[FACE_FOUND] for counts in coverage.faces.values())),
+        ("subjects", len({subject for subject, _, _ in coverage.features})),
         ("heads", len(contents.bundles["heads"])),
         ("submissions", len(contents.bundles["submissions"])),
         ("failed", len(contents.failures)),
@@ -150,7 +150,7 @@ def _parameter(value: object) -> str:
 def _variants(contents: StoreContents) -> Table:
     rows = [
         [v.dataset, Code(v.variant), v.units, v.rows, Tenths(v.size_bytes / 1e6), Tenths(v.seconds), v.failed]
-        for v in contents.variants()
+        for v in contents.variants
     ]
     header = ["dataset", "variant", "units", "rows", "MB", "seconds of work", "failed"]
     return Table("Datasets", header, rows, empty="No unit is done yet.")
@@ -159,7 +159,7 @@ def _variants(contents: StoreContents) -> Table:
 def _faces(contents: StoreContents) -> Table:
     failed = {key.item for key in contents.failures}
     rows = []
-    for one in contents.faces():
+    for one in contents.coverage.faces_of_videos():
         state = State("failed", False) if one.name in failed else State("ok", True)
         with_face = None if not one.frames else max(0.0, 1 - (one.frames_without_face + one.unusable) / one.frames)
         share = Share(with_face if one.source else None)
@@ -173,7 +173,7 @@ def _faces(contents: StoreContents) -> Table:
 def _features(contents: StoreContents) -> Table:
     rows = [
         [f.subject, Code(f.source), Code(f.backbone), f.frames, f.with_face, _share(f.with_face, f.frames), f.heads]
-        for f in contents.features()
+        for f in contents.coverage.features_of_subjects(contents.bundles["heads"])
     ]
     header = ["subject", "source", "backbone", "frames", "with a face", "share", "heads that predicted it"]
     return Table("Subjects", header, rows, empty="No subject has features yet.")

@@ -27,7 +27,7 @@ def write_report(store: Store, *, name: str, written: datetime, run: RunRecord |
         InputError: there is no store.
         StoreError: it cannot be written to.
     """
-    contents = read_contents(store)
+    contents = read_contents(store, with_coverage=True)
     page = _template().render(
         title=run.name if run else "Report",
         store=store.place,

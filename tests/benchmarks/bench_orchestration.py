@@ -20,7 +20,7 @@ from generated_store import fill_store, make_videos
 from pairs import Pair, run_script
 
 from data_contracts.store.store import Store
-from flows.extract import DEFAULT_BACKBONE
+from flows.parameters import DEFAULT_BACKBONE
 from infra.worker_processes import WORKER_ENVIRONMENT
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tasks.extract.embed_faces import BackboneChoice

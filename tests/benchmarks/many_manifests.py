@@ -1,25 +1,27 @@
-"""What a run with nothing to do, and ``status``, cost in a store of very many units: seconds and peak memory.
+"""Measure ``status`` and a run with nothing to do in a store with very many units: seconds and peak memory.
 
-``python tests/benchmarks/many_manifests.py 600 500`` makes a store of 600 videos of 500 segments each: about 600,000
-manifests, planned by the stages themselves. Parts are of one byte: nothing reads them. Files are not flushed to the
-disk, so that it takes minutes.
+``python tests/benchmarks/many_manifests.py 600 500`` generates a store of 600 videos with 500 segments each: about
+600,000 manifests, planned by the stages themselves. Data files have one byte: nothing reads them. ``status`` runs before
+and after the run that writes the index. ``--keep FOLDER`` generates the store there once and keeps it.
 """
 
+import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from generated_store import make_videos
 
 from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest_index import INDEX_NAME
 from data_contracts.store.store import Store
-from flows.extract import DEFAULT_BACKBONE
+from flows.parameters import DEFAULT_BACKBONE
 from models.faces.tracking import TrackingParams
 from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
 from tasks.extract.embed_faces import BackboneChoice
@@ -29,7 +31,7 @@ PROGRAM = str(Path(sys.executable).with_name("affwild2"))
 
 
 def fill_with_manifests(root: Path, videos: Mapping[str, Path], *, segments: int) -> int:
-    """Write manifests of all that ``extract`` makes of the videos; how many they are."""
+    """Write the manifests of all units that ``extract`` makes of the videos; return their number."""
     store, params, written = Store(str(root)), crop_faces.CropParams(), 0
     source = crop_faces.source_of(params)
     frames = segments * crop_faces.SEGMENT_FRAMES
@@ -66,25 +68,50 @@ def fill_with_manifests(root: Path, videos: Mapping[str, Path], *, segments: int
 
 
 def _details_of(unit: Unit) -> dict[str, Any]:
-    return {"first_frame": unit.arguments["first"], "frame_count": unit.arguments["count"], "crop_params": None}
+    arguments = unit.arguments
+    params = asdict(crop_faces.CropParams())
+    return {"first_frame": arguments["first"], "frame_count": arguments["count"], "crop_params": params}
 
 
-def measure(arguments: Sequence[object]) -> tuple[float, float]:
-    """Seconds of a command, and the peak of its processes' memory in MB, of the largest one so far."""
+def measure(arguments: Sequence[object]) -> tuple[float, float, float]:
+    """Return seconds, processor seconds and peak memory in MB of one command."""
     started = time.perf_counter()
-    subprocess.run([PROGRAM, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    with subprocess.Popen([PROGRAM, *map(str, arguments)], stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{arguments[0]} ended with {process.returncode}")
+    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def main(folder: Path, videos: int, segments: int) -> None:
+    """Generate the store, unless it exists, and print what each command takes."""
+    store = folder / "store"
+    if not store.exists():
+        began = time.perf_counter()
+        count = fill_with_manifests(store, make_videos(folder / "videos", videos), segments=segments)
+        print(f"{count:,} manifests of {videos:,} videos, generated in {time.perf_counter() - began:.0f} s", flush=True)
+    for index in store.rglob(INDEX_NAME):
+        index.unlink()
+    status, extract = ["status", "--store", store], ["extract", folder / "videos", "--store", store]
+    for what, command in (
+        ("status without an index", status),
+        ("extract, which writes the index", extract),
+        ("status", status),
+        ("extract", extract),
+    ):
+        seconds, cpu_seconds, peak_mb = measure(command)
+        print(f"{what}: {seconds:.1f} s ({cpu_seconds:.1f} s CPU), at most {peak_mb:,.0f} MB", flush=True)
 
 
 if __name__ == "__main__":
-    video_count, segment_count = map(int, sys.argv[1:3])
-    with tempfile.TemporaryDirectory(prefix="affwild2-bench-", dir=os.environ.get("TMPDIR")) as scratch:
-        began = time.perf_counter()
-        place = Path(scratch)
-        files = make_videos(place / "videos", video_count)
-        count = fill_with_manifests(place / "store", files, segments=segment_count)
-        print(f"{count:,} manifests of {video_count:,} videos, made in {time.perf_counter() - began:.0f} s", flush=True)
-        for command in ("status", "extract"):
-            where = ["--store", place / "store"]
-            seconds, peak = measure([command, *([place / "videos"] if command == "extract" else []), *where])
-            print(f"{command}: {seconds:.1f} s, at most {peak:,.0f} MB", flush=True)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("videos", type=int)
+    parser.add_argument("segments", type=int)
+    parser.add_argument("--keep", type=Path)
+    given = parser.parse_args()
+    if given.keep:
+        main(given.keep, given.videos, given.segments)
+    else:
+        with tempfile.TemporaryDirectory(prefix="affwild2-bench-") as scratch:
+            main(Path(scratch), given.videos, given.segments)

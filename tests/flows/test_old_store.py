@@ -71,7 +71,7 @@ def test_status_counts_the_same_units_rows_and_failures(old, capsys):
     printed = capsys.readouterr().out
     assert "failed: videos corrupt: data/videos/corrupt.mp4: expected a readable video file" in printed
     contents = read_contents(old)
-    assert {(v.dataset, v.variant): (v.units, v.rows, v.failed) for v in contents.variants()} == STATUS
+    assert {(v.dataset, v.variant): (v.units, v.rows, v.failed) for v in contents.variants} == STATUS
     names = {kind: [bundle.name for bundle in found] for kind, found in contents.bundles.items()}
     assert names == {
         "heads": list(HEADS.values()),
