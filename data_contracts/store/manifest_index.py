@@ -294,7 +294,7 @@ class _ListingBuilder:
         if name.endswith(".parquet"):
             self._parts.add(path, size_bytes)
         elif is_manifest_path(name):
-            text = "-".join(map(str, version)) if isinstance(version, tuple) else version
+            text = "-".join(map(str, version)) if isinstance(version, tuple) else version or None
             self._manifests.add(path, size_bytes, text)
         elif is_failure_path(name):
             self._failures.append(path)

@@ -1,8 +1,8 @@
 """Measure ``status`` and a run with nothing to do in a store with very many units: seconds and peak memory.
 
 ``python tests/benchmarks/many_manifests.py 600 500`` generates a store of 600 videos with 500 segments each: about
-600,000 manifests, planned by the stages themselves. Data files have one byte: nothing reads them. ``status`` runs before
-and after the run that writes the index. ``--keep FOLDER`` generates the store there once and keeps it.
+600,000 manifests, planned by the stages themselves. Data files have one byte, because nothing reads them. ``status``
+runs before and after the run that writes the index. ``--keep FOLDER`` generates the store there once and keeps it.
 """
 
 import argparse
