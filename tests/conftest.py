@@ -98,16 +98,16 @@ def dask_address():
 
 @pytest.fixture(scope="session")
 def s3_address():
-    """Address of a real server of S3, over HTTP, in this process."""
+    """Address of an S3 server, over HTTP, in this process."""
     with serving_s3() as address:
         yield address
 
 
 @pytest.fixture
 def s3_bucket(s3_address, monkeypatch, tmp_path_factory):
-    """URL of an empty bucket there, with an environment that says where it is, and what is kept of it elsewhere."""
+    """URL of an empty bucket on the S3 server. Environment variables name the server and a new cache folder."""
     cache, networks = tmp_path_factory.mktemp("cache"), read_settings().cache_folder / "networks"
-    # Converted networks are the ones of all tests: they have nothing to do with S3, and take seconds to make.
+    # All tests share the converted networks, which take seconds to make.
     networks.mkdir(parents=True, exist_ok=True)
     (cache / "networks").symlink_to(networks)
     monkeypatch.setenv("AFFWILD2_CACHE", str(cache))
@@ -118,7 +118,7 @@ def s3_bucket(s3_address, monkeypatch, tmp_path_factory):
 
 @pytest.fixture
 def flaky(s3_bucket, s3_address):
-    """The server of S3 behind a proxy that does it harm on request."""
+    """A proxy in front of the S3 server, which injects faults on request."""
     with flaky_s3(s3_address) as proxy:
         use_s3(proxy.address)
         yield proxy

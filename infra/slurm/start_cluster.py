@@ -1,7 +1,7 @@
-"""A Dask scheduler here and its workers as Slurm jobs, until it is told to end: the workers end with it.
+"""Run a Dask scheduler on this machine and its workers as Slurm jobs, until SIGTERM or SIGINT.
 
-Runs on a machine that may submit jobs and that compute nodes reach. ``affwild2 ... --dask-address`` takes the address
-that it prints. What a job asks Slurm for, jobqueue.yaml says.
+This machine must be able to submit jobs, and compute nodes must reach it. The script prints the value for ``affwild2
+... --dask-address``. jobqueue.yaml defines what a job requests from Slurm. The workers end with the scheduler.
 """
 
 import argparse
@@ -17,10 +17,10 @@ _HERE = Path(__file__).parent
 
 
 def make_cluster(kind: str, *, host: str | None = None) -> SLURMCluster:
-    """A scheduler without workers yet, which makes Slurm jobs of ``kind`` (``gpu`` or ``cpu``).
+    """Return a scheduler without workers, which submits Slurm jobs of ``kind`` (``gpu`` or ``cpu``).
 
-    Settings of the user's own Dask configuration go before those of jobqueue.yaml. ``host`` is where the scheduler
-    listens: all addresses of this machine if not given.
+    The user's own Dask configuration overrides jobqueue.yaml. The scheduler listens on ``host``, by default on all
+    addresses of this machine.
     """
     dask.config.update_defaults(yaml.safe_load((_HERE / "jobqueue.yaml").read_text()))
     options = {"host": host} if host else {}
@@ -28,13 +28,13 @@ def make_cluster(kind: str, *, host: str | None = None) -> SLURMCluster:
 
 
 def main() -> None:
-    """Start a cluster as the arguments say and wait for SIGTERM or SIGINT."""
+    """Start a cluster, and wait for SIGTERM or SIGINT."""
     arguments = argparse.ArgumentParser(description="A Dask cluster whose workers are Slurm jobs.")
     arguments.add_argument(
-        "kind", choices=["gpu", "cpu"], help="what a job has: one GPU and workers for it, or one core"
+        "kind", choices=["gpu", "cpu"], help="resources of a job: one GPU with several workers, or one core"
     )
     arguments.add_argument("--jobs", type=int, required=True, help="number of Slurm jobs")
-    arguments.add_argument("--host", help="address to listen on, where this machine has several")
+    arguments.add_argument("--host", help="address to listen on, if this machine has several")
     chosen = arguments.parse_args()
     if chosen.jobs < 1:
         arguments.error(f"--jobs: expected a number above 0, got {chosen.jobs}")

@@ -1,5 +1,4 @@
-"""What the tests of the files for operators share: programs beside the interpreter, names that the environment may set,
-processes that end with the test."""
+"""Helpers for tests of the operators' files: installed programs, known environment variables, processes."""
 
 import contextlib
 import os
@@ -19,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 FILES = ROOT / "infra"
 DOCKERFILE = FILES / "docker" / "Dockerfile"
-# Read by libraries and by the container runtime; none of them tells what it knows.
+# Variables that libraries and the container runtime read. None of them can list its variables.
 FOREIGN = {
     *("PATH", "HOME", "TMPDIR", "PYTHONUNBUFFERED", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"),
     *("DO_NOT_TRACK", "HTTPS_PROXY"),
@@ -30,37 +29,37 @@ FOREIGN = {
 
 
 def program(name: str) -> str:
-    """Path of a program that was installed beside the interpreter."""
+    """Return the path of a program that is installed next to the interpreter."""
     return str(BIN / name)
 
 
 def lint(name: str, *arguments: str | Path) -> str:
-    """What a linter has to say: nothing if all is well."""
+    """Return the output of a linter; empty if it finds nothing."""
     finished = subprocess.run([program(name), *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
     return finished.stdout + finished.stderr + ("" if finished.returncode == 0 else f"exit code {finished.returncode}")
 
 
 def image_environment() -> dict[str, str]:
-    """Environment variables that the last stage of the Dockerfile sets."""
+    """Return the environment variables that the last stage of the Dockerfile sets."""
     stage = DOCKERFILE.read_text().rsplit("\nFROM ", 1)[1].replace("\\\n", " ")
     (line,) = re.findall(r"^ENV (.*)$", stage, re.M)
     return dict(word.split("=", 1) for word in shlex.split(line))
 
 
 def unknown_variables(names: Iterable[str]) -> set[str]:
-    """Those of ``names`` that nothing reads: neither Prefect, Dask, the program, nor a library of the list above."""
+    """Return the variables that neither Prefect, Dask, affwild2 nor a library of ``FOREIGN`` reads."""
     from prefect.settings import Settings
     from prefect.settings.legacy import _get_settings_fields
 
     from infra.worker_processes import WORKER_ENVIRONMENT
 
     prefect = set(_get_settings_fields(Settings))
-    ours = _variables_of_ours()
-    known = FOREIGN | set(WORKER_ENVIRONMENT) | prefect | ours
+    own = _own_variables()
+    known = FOREIGN | set(WORKER_ENVIRONMENT) | prefect | own
     return {name for name in names if name not in known and not _is_dask_setting(name)}
 
 
-def _variables_of_ours() -> set[str]:
+def _own_variables() -> set[str]:
     folders = [ROOT / name for name in ("data_contracts", "flows", "infra", "models", "tasks")]
     texts = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
     return {name for text in texts for name in re.findall(r'"(AFFWILD2_\w+)"', text)}
@@ -84,7 +83,7 @@ def _is_dask_setting(name: str) -> bool:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -94,7 +93,7 @@ def free_port() -> int:
 def running(
     command: list[str], *, log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen]:
-    """A process with a group of its own, which ends with the block; its output goes to ``log``."""
+    """Run a process in its own process group until the end of the block; its output goes to ``log``."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -118,22 +117,22 @@ def running(
 
 
 def read_yaml(path: Path) -> list[dict]:
-    """All documents of a YAML file."""
+    """Return all documents of a YAML file."""
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
 def samples_used(rules: Path) -> set[tuple[str, frozenset[str]]]:
-    """(metric, values that are asked of its labels) of every selector in the rules of an alert file."""
+    """Return (metric, required label values) of every selector in the rules of an alert file."""
     found = set()
     for rule in (rule for group in read_yaml(rules)[0]["groups"] for rule in group["rules"]):
         for name, labels in re.findall(r"\b([a-z]+_[a-z_]+|up)\b(?:\{([^}]*)\})?", rule["expr"]):
-            wanted = re.findall(r'\w+=~?"([^"]*)"', labels)
-            found.add((name, frozenset(value for text in wanted for value in text.split("|"))))
+            required = re.findall(r'\w+=~?"([^"]*)"', labels)
+            found.add((name, frozenset(value for text in required for value in text.split("|"))))
     return found
 
 
-def not_served(url: str, used: Iterable[tuple[str, frozenset[str]]]) -> set[str]:
-    """Metrics, or values of their labels, that a page of metrics does not have."""
+def missing_metrics(url: str, used: Iterable[tuple[str, frozenset[str]]]) -> set[str]:
+    """Return the metrics and label values that a page of metrics lacks."""
     with urllib.request.urlopen(url, timeout=30) as answer:
         text = answer.read().decode()
     known = set(re.findall(r"^# TYPE (\w+) ", text, re.M))

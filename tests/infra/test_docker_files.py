@@ -1,5 +1,5 @@
-"""The image and the compose file, as far as they can be checked without a container engine: linted, rendered by Compose
-itself, and what they start started as they say, with other hosts and ports."""
+"""Tests of the image and the compose file without a container engine: they are linted, rendered by Compose, and their
+commands run with other hosts and ports."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ from tests.infra.operated import (
     free_port,
     image_environment,
     lint,
-    not_served,
+    missing_metrics,
     program,
     running,
     samples_used,
@@ -39,10 +39,10 @@ OURS = ("prefect", "deploy", "flow-worker", "flow-worker-gpu", "scheduler", "wor
 
 
 def compose_config(environment_file, *profiles):
-    """Render the compose file for the profiles; the result also tells how it failed."""
+    """Render the compose file for the profiles; return the finished process."""
     import compose  # only the services environment has it
 
-    # The package's own script ends with 0 whatever happened.
+    # The package's own script always ends with 0.
     command = [
         Path(compose.__file__).parent / "docker-compose",
         "--file",
@@ -59,7 +59,7 @@ def compose_config(environment_file, *profiles):
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
-    """The example of an environment file, filled in as it says."""
+    """The example environment file, with all values filled in."""
     text = (DOCKER / ".env.example").read_text()
     assert re.findall(r"^(?:\w*PASSWORD|PREFECT_AUTH|S3_SECRET_KEY)=(.+)$", text, re.M) == []
     path = tmp_path_factory.mktemp("compose") / ".env"
@@ -74,12 +74,12 @@ def services(filled):
     return json.loads(rendered.stdout)["services"]
 
 
-def test_the_linters_find_nothing():
+def test_linters_find_nothing():
     assert lint("hadolint", DOCKERFILE) == ""
     assert lint("shellcheck", *DOCKER.glob("*.sh")) == ""
 
 
-def test_workers_have_what_local_ones_have_and_flows_may_use_all_cores(services):
+def test_workers_have_the_environment_of_local_workers_and_flows_use_all_cores(services):
     image = image_environment()
     assert unknown_variables(image) == set()
     for name in ("worker", "worker-gpu"):
@@ -88,7 +88,7 @@ def test_workers_have_what_local_ones_have_and_flows_may_use_all_cores(services)
     assert re.search(r"^USER (\d+):\1$", DOCKERFILE.read_text(), re.M)
 
 
-def test_the_build_finds_what_it_copies_and_takes_no_data_along():
+def test_the_build_context_has_all_copied_files_and_no_data():
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     kept = {line[1:] for line in ignore if line.startswith("!")}
     assert "*" in ignore and all((ROOT / name).exists() for name in kept)
@@ -99,14 +99,14 @@ def test_the_build_finds_what_it_copies_and_takes_no_data_along():
 
 
 @pytest.mark.parametrize("name", ["POSTGRES_PASSWORD", "PREFECT_AUTH", "S3_SECRET_KEY"])
-def test_compose_has_no_password_of_its_own(filled, tmp_path, name):
+def test_compose_has_no_default_password(filled, tmp_path, name):
     without = tmp_path / ".env"
     without.write_text(re.sub(rf"^{name}=.*$", f"{name}=", filled.read_text(), flags=re.M))
     refused = compose_config(without)
     assert refused.returncode != 0 and name in refused.stderr
 
 
-def test_services_are_confined_and_only_the_loopback_is_published(services):
+def test_services_are_confined_and_publish_only_on_the_loopback_interface(services):
     assert set(OURS) | {"postgres", "s3", "prometheus"} == set(services)
     for name, service in services.items():
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", []))
@@ -122,14 +122,14 @@ def test_services_are_confined_and_only_the_loopback_is_published(services):
     }
 
 
-def test_compose_sets_only_what_something_reads(services):
+def test_every_variable_in_the_compose_file_is_read(services):
     assert (
         unknown_variables({name for service in services.values() for name in service.get("environment") or {}}) == set()
     )
     assert "-master.telemetry=false" in services["s3"]["command"]
 
 
-def test_services_wait_for_what_they_need(services):
+def test_services_wait_for_their_dependencies(services):
     for name, service in services.items():
         for needed, how in service.get("depends_on", {}).items():
             if how["condition"] == "service_healthy":
@@ -139,7 +139,7 @@ def test_services_wait_for_what_they_need(services):
 
 
 def as_processes(command: list[str], ports: dict[str, str]) -> list[str]:
-    """A service's command with the hosts of this machine: ``ports`` maps what the file says to what is used here."""
+    """Return a service's command with hosts of this machine; ``ports`` maps addresses of the file to ports here."""
     words = []
     for word in command:
         for stated, used in ports.items():
@@ -160,7 +160,7 @@ def wait_until_healthy(service, ports, process, log):
 
 @pytest.fixture
 def cluster(services, tmp_path):
-    """Scheduler and workers as the compose file starts them: on CPUs, or of a machine with two pretended GPUs."""
+    """Scheduler and workers as the compose file starts them, on CPUs or on a machine with two simulated GPUs."""
 
     @contextlib.contextmanager
     def start(kind):
@@ -172,7 +172,7 @@ def cluster(services, tmp_path):
             "8789": str(worker_page),
             "0.0.0.0": "127.0.0.1",
         }
-        # Caches are those of this machine: to fill new ones takes a minute.
+        # Use the caches of this machine: filling new ones takes a minute.
         environment = {name: value for name, value in image_environment().items() if "/home/" not in value}
         environment["PATH"] = f"{tmp_path}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
         environment |= {"TMPDIR": str(tmp_path), "DASK_TEMPORARY_DIRECTORY": str(tmp_path)}
@@ -195,7 +195,7 @@ def cluster(services, tmp_path):
     return start
 
 
-def test_a_cpu_worker_joins_and_is_healthy(cluster):
+def test_a_cpu_worker_connects_and_is_healthy(cluster):
     with cluster("worker") as (address, _), Client(address) as client:
         client.wait_for_workers(1, timeout=60)
         (worker,) = client.scheduler_info(n_workers=-1)["workers"].values()
@@ -205,10 +205,10 @@ def test_a_cpu_worker_joins_and_is_healthy(cluster):
         pages = {"scheduler": client.scheduler_info()["services"], "worker": worker["services"]}
         for part, services in pages.items():
             used = {sample for sample in samples_used(ALERTS) if sample[0].startswith(f"dask_{part}_")}
-            assert used and not_served(f"http://127.0.0.1:{services['dashboard']}/metrics", used) == set()
+            assert used and missing_metrics(f"http://127.0.0.1:{services['dashboard']}/metrics", used) == set()
 
 
-def test_a_video_is_extracted_on_workers_for_each_gpu(cluster, tmp_path):
+def test_workers_on_each_gpu_extract_a_video(cluster, tmp_path):
 
     from flows.extract import extract
 

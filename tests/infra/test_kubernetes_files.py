@@ -1,4 +1,4 @@
-"""The Kubernetes files against the schemas of Kubernetes and of the Dask operator, and against what they name."""
+"""Tests of the Kubernetes files against the schemas of Kubernetes and of the Dask operator."""
 
 import copy
 import shlex
@@ -15,13 +15,13 @@ from tests.infra.operated import FILES, image_environment, program, read_yaml, u
 pytestmark = pytest.mark.service
 
 KUBERNETES = FILES / "kubernetes"
-# The operator's definition of its resources. The package itself is not installed: it would change others.
+# The operator's definition of its resources. The package itself is not installed, because it would change others.
 OPERATOR = Path(sys.prefix) / "dask-kubernetes" / "dask_kubernetes" / "operator" / "deployment" / "helm"
 VERSIONS = ("1.29.0", "1.37.0")
 
 
 def resources_of(kind: str) -> list[dict]:
-    """All resources that ``kubectl apply --kustomize`` would send for ``base`` or ``gpu``."""
+    """Return all resources that ``kubectl apply --kustomize`` would send for ``base`` or ``gpu``."""
     (base,) = read_yaml(KUBERNETES / "base" / "kustomization.yaml")
     resources = [r for name in base["resources"] for r in read_yaml(KUBERNETES / "base" / name)]
     listed = set(base["resources"]) | {"kustomization.yaml"}
@@ -62,7 +62,7 @@ def containers(resources: list[dict]) -> list[dict]:
 
 
 def without_unknown_fields(schema: object) -> object:
-    """The schema as an API server reads it: what it does not name would be dropped without a word."""
+    """Return the schema with unknown fields forbidden: an API server would drop them silently."""
     if isinstance(schema, list):
         return [without_unknown_fields(part) for part in schema]
     if not isinstance(schema, dict):
@@ -87,7 +87,7 @@ def dask_cluster_schema():
 
 
 @pytest.mark.parametrize("kind", ["base", "gpu"])
-def test_every_resource_fits_its_schema(kind, dask_cluster_schema):
+def test_every_resource_matches_its_schema(kind, dask_cluster_schema):
     import kubernetes_validate
 
     resources = resources_of(kind)
@@ -101,7 +101,7 @@ def test_every_resource_fits_its_schema(kind, dask_cluster_schema):
             kubernetes_validate.validate(resource, version, strict=True)
 
 
-def test_the_schemas_find_a_misspelt_field(dask_cluster_schema):
+def test_schemas_find_a_misspelled_field(dask_cluster_schema):
     cluster = of_kind(resources_of("base"), "DaskCluster")
     for path in (("scheduler", "service", "prots"), ("worker", "replica"), ("worker", "spec", "container")):
         wrong = copy.deepcopy(cluster)
@@ -113,7 +113,7 @@ def test_the_schemas_find_a_misspelt_field(dask_cluster_schema):
 
 
 @pytest.mark.parametrize("kind", ["base", "gpu"])
-def test_pods_are_confined_and_secrets_are_named_only(kind):
+def test_pods_are_confined_and_contain_no_secrets(kind):
     resources = resources_of(kind)
     for spec in pod_specs(resources).values():
         assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] == 10001
@@ -133,7 +133,7 @@ def test_pods_are_confined_and_secrets_are_named_only(kind):
     ]
 
 
-def test_what_is_selected_exists_and_what_is_set_is_read():
+def test_selectors_match_and_every_variable_is_read():
     resources = resources_of("base")
     cluster = of_kind(resources, "DaskCluster")
     assert {c["image"] for c in containers(resources)} == {containers(resources)[0]["image"]}

@@ -1,6 +1,6 @@
-"""What Prometheus asks and what it warns of, against pages of metrics that real servers serve.
+"""Tests of the Prometheus configuration and alerts against the metrics of real servers.
 
-Those of Dask are looked at in ``test_docker_files``, where a scheduler and a worker run anyway.
+``test_docker_files`` tests the metrics of Dask, because it runs a scheduler and a worker.
 """
 
 import os
@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.infra.operated import FILES, ROOT, not_served, read_yaml, samples_used
+from tests.infra.operated import FILES, ROOT, missing_metrics, read_yaml, samples_used
 
 pytestmark = pytest.mark.service
 
@@ -17,7 +17,7 @@ MONITORING = FILES / "monitoring"
 ALERTS = MONITORING / "alerts.yml"
 
 
-def test_every_rule_says_what_is_wrong_and_how_bad_it_is():
+def test_every_rule_has_a_summary_and_a_severity():
     (rules,) = read_yaml(ALERTS)
     found = [rule for group in rules["groups"] for rule in group["rules"]]
     assert len({rule["alert"] for rule in found}) == len(found) > 5
@@ -27,7 +27,7 @@ def test_every_rule_says_what_is_wrong_and_how_bad_it_is():
         assert rule["expr"].count("(") == rule["expr"].count(")") and re.fullmatch(r"\d+[sm]", rule.get("for", "1m"))
 
 
-def test_prometheus_asks_the_services_where_they_answer():
+def test_prometheus_scrapes_the_addresses_of_the_services():
     (settings,) = read_yaml(MONITORING / "prometheus.yml")
     (compose,) = read_yaml(FILES / "docker" / "compose.yaml")
     assert settings["rule_files"] == [ALERTS.name]
@@ -43,7 +43,7 @@ def test_prometheus_asks_the_services_where_they_answer():
     assert jobs < {job["job_name"] for job in settings["scrape_configs"]}
 
 
-def test_the_password_of_prefect_reaches_prometheus_as_it_is(tmp_path):
+def test_prometheus_gets_the_unchanged_password_of_prefect(tmp_path):
     (compose,) = read_yaml(FILES / "docker" / "compose.yaml")
     (script,) = compose["services"]["prometheus"]["command"]
     script = script.replace("$$", "$").replace("/run/affwild2", str(tmp_path)).replace("exec prometheus", "echo")
@@ -53,12 +53,12 @@ def test_the_password_of_prefect_reaches_prometheus_as_it_is(tmp_path):
     assert ((tmp_path / "user").read_text(), (tmp_path / "password").read_text()) == ("lab", "a:b%s$c")
 
 
-def test_the_prefect_server_serves_the_metrics_of_the_alerts(prefect_service):
+def test_the_prefect_server_has_the_metrics_of_the_alerts(prefect_service):
     page = f"{prefect_service.url}/metrics"
     used = {(name, values) for name, values in samples_used(ALERTS) if name.startswith("prefect_")}
-    assert used and not_served(page, used) == set()
-    assert not_served(page, {("prefect_runs_total", frozenset())})
+    assert used and missing_metrics(page, used) == set()
+    assert missing_metrics(page, {("prefect_runs_total", frozenset())})
 
 
-def test_operators_find_the_files():
+def test_the_guide_names_the_files():
     assert "infra/monitoring/" in (ROOT / "docs" / "operations.md").read_text()

@@ -1,5 +1,5 @@
-"""The Slurm files: linted, their jobs rendered by dask-jobqueue, and the job script run with an ``srun`` that
-starts its tasks here."""
+"""Tests of the Slurm files: they are linted, dask-jobqueue renders their jobs, and the job script runs with an ``srun``
+that starts its tasks on this machine."""
 
 import importlib.util
 import os
@@ -32,7 +32,7 @@ def exported(script: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["gpu", "cpu"])
-def test_a_job_asks_for_one_device_and_starts_workers_of_one_thread(start_cluster, kind):
+def test_a_job_requests_one_device_and_starts_workers_with_one_thread(start_cluster, kind):
     with start_cluster.make_cluster(kind, host="127.0.0.1") as cluster:
         script = cluster.job_script()
         address = cluster.scheduler_address
@@ -46,11 +46,11 @@ def test_a_job_asks_for_one_device_and_starts_workers_of_one_thread(start_cluste
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 
-def test_the_linter_finds_nothing():
+def test_linters_find_nothing():
     assert lint("shellcheck", SBATCH) == ""
 
 
-def test_the_job_script_runs_the_command_on_its_workers_and_leaves_nothing(tmp_path):
+def test_the_job_script_runs_the_command_on_its_workers_and_leaves_no_files(tmp_path):
     (tmp_path / "data").mkdir()
     write_video(tmp_path / "data" / "clip.mp4", VideoSpec(frame_count=4))
     srun = tmp_path / "srun"
