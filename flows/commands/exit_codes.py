@@ -71,9 +71,9 @@ def guarded(action: Callable[[], int]) -> int:
         print_error(f"affwild2: interrupted; {GO_ON}")
         return EXIT_INTERRUPTED
     except Exception as error:
-        if told := cause_in_a_line(error):
-            print_error(f"affwild2: {told[0]}")
-            return told[1]
+        if cause := cause_in_a_line(error):
+            print_error(f"affwild2: {cause[0]}")
+            return cause[1]
         if type(error).__name__ in _SERVER_LOST:
             # Otherwise Prefect's client would retry for a minute to report the state to its server.
             name = type(error).__name__
