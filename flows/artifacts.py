@@ -7,6 +7,7 @@ import html
 import logging
 import re
 import time
+from dataclasses import astuple, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from prefect.context import FlowRunContext
 from data_contracts.errors import printable
 from data_contracts.files.locations import hide_credentials
 from data_contracts.store.bundles import Bundle
+from data_contracts.store.details import SubjectCoverage, SubmissionDetails
 from flows.engine.run import Run
 from tasks.results.report_tables import RunRecord
 from tasks.results.write_report import write_report
-from tasks.results.write_submission import COVERAGE_COUNTS, told_checks
 
 logger = logging.getLogger(__name__)
 _COLUMNS = ("stage", "units", "ready", "done", "failed", "quarantined", "rows", "seconds")
@@ -108,31 +109,31 @@ def _leave_link(run: Run, record: RunRecord, path: str) -> None:
 
 
 def _leave_submission(run: Run, bundle: Bundle) -> None:
-    details = bundle.details
+    details = SubmissionDetails.of(bundle)
     create_markdown_artifact(
-        key=_key("submission", details["edition"], details["task"]),
-        markdown=_submission_in_markdown(run.store.locate(f"{bundle.folder}/{details['zip']}"), bundle),
-        description=_markdown(f"{bundle.name}: {told_checks(bundle)}"),
+        key=_key("submission", details.edition, details.task),
+        markdown=_submission_in_markdown(run.store.locate(f"{bundle.folder}/{details.zip}"), bundle),
+        description=_markdown(f"{bundle.name}: {details.format_checks()}"),
     )
 
 
 def _submission_in_markdown(place: str, bundle: Bundle) -> str:
-    details = bundle.details
-    columns = ("subject", *COVERAGE_COUNTS, "frames_known_from")
-    faults = [f"- {_markdown(fault)}" for fault in (details.get("checks") or {}).get("faults", ())]
-    shown = details["coverage"][:_SUBJECTS_SHOWN]
-    more = len(details["coverage"]) - len(shown)
+    details = SubmissionDetails.of(bundle)
+    columns = [one.name for one in fields(SubjectCoverage)]
+    faults = [f"- {_markdown(fault)}" for fault in (details.checks.faults if details.checks else ())]
+    shown = details.coverage[:_SUBJECTS_SHOWN]
+    more = len(details.coverage) - len(shown)
     return "\n".join(
         [
             f"# {_markdown(bundle.name)}",
             "",
             f"- zip: `{_shown(place)}`",
-            f"- sha256: `{bundle.files[details['zip']]}`",
-            f"- head: `{details['head']}`, post-processing: `{details['postprocessing']}`",
+            f"- sha256: `{bundle.files[details.zip]}`",
+            f"- head: `{details.head}`, post-processing: `{details.postprocessing}`",
             "",
             "## Checks",
             "",
-            _markdown(told_checks(bundle)),
+            _markdown(details.format_checks()),
             "",
             *faults,
             "",
@@ -140,7 +141,7 @@ def _submission_in_markdown(place: str, bundle: Bundle) -> str:
             "",
             _line(name.replace("_", " ") for name in columns),
             _line("---" if name in ("subject", "frames_known_from") else "---:" for name in columns),
-            *(_line(_markdown(str(row[name])) for name in columns) for row in shown),
+            *(_line(_markdown(str(cell)) for cell in astuple(row)) for row in shown),
             *([f"\n{more:,} more subjects are in coverage.csv."] if more else []),
         ]
     )

@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime
 
 from data_contracts.challenge.layout import find_data
+from data_contracts.store.details import HeadDetails
 from data_contracts.vocabulary import TASKS
 from flows.engine.console import print_line
 from flows.engine.run import Run
@@ -31,7 +32,7 @@ def demo(parameters: DemoParameters) -> str:
         extract_features(run, ExtractParameters(data, store))
         fitted = fit_heads(run, [FitParameters(task, store, data) for task in TASKS])
         layout = find_data(data)
-        heads = {f.head.details["task"]: f.head.name for f in fitted if f.head}
+        heads = {HeadDetails.of(f.head).task: f.head.name for f in fitted if f.head}
         requests = [
             SubmitParameters(task, store, layout.test_lists[task][0], heads[task]) for task in TASKS if task in heads
         ]

@@ -8,7 +8,6 @@ from data_contracts.challenge.layout import DataLayout, find_data, list_crops, s
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import reading_inputs
 from data_contracts.files.locations import Location
-from data_contracts.store.manifest import Manifest
 from flows.engine.console import print_line
 from flows.engine.run import Run
 from flows.options import takes
@@ -16,7 +15,7 @@ from flows.parameters import ExtractParameters, Source
 from models.engines.precision import Precision
 from models.faces.tracking import TrackingParams
 from tasks.extract import assign_subjects, crop_faces, embed_faces, import_crops, index_videos
-from tasks.units import Unit
+from tasks.extract.index_videos import IndexedVideo
 
 T = TypeVar("T")
 
@@ -52,7 +51,7 @@ def extract_features(run: Run, request: ExtractParameters) -> Extracted:
         return extract_videos(
             run, videos, params=params, backbone=backbone, people=people, segment_frames=request.segment_frames
         )
-    counts = {stem: manifest.details["frame_count"] for stem, manifest in _index(run, videos).items()}
+    counts = {stem: video.details.frame_count for stem, video in _index(run, videos).items()}
     return _import_crops(run, request, layout, source, counts, backbone)
 
 
@@ -76,17 +75,17 @@ def extract_videos(
     return _embed(run, source, backbone, {video.stem for video in cropped}, videos)
 
 
-def _index(run: Run, videos: Mapping[str, Location]) -> dict[str, Manifest]:
+def _index(run: Run, videos: Mapping[str, Location]) -> dict[str, IndexedVideo]:
     with reading_inputs(*videos.values()):
         units = {unit.key.value("video"): unit for unit in index_videos.plan_index_videos(videos)}
     run.stage("index_videos", list(units.values()), index_videos.compute)
-    known = index_videos.ready_videos(run.store)
-    # What was known of a file before it changed, if the changed one cannot be read, is of another file.
-    return {stem: known[stem] for stem, unit in units.items() if _is_of(known.get(stem), unit)}
-
-
-def _is_of(manifest: Manifest | None, unit: Unit) -> bool:
-    return manifest is not None and manifest.fingerprint == unit.fingerprint
+    known = index_videos.indexed_videos(run.store)
+    # If a file has changed and cannot be read any more, its older index is that of another file.
+    return {
+        stem: known[stem]
+        for stem, unit in units.items()
+        if stem in known and known[stem].manifest.fingerprint == unit.fingerprint
+    }
 
 
 def _embed(

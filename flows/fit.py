@@ -1,12 +1,12 @@
 """Flow ``fit``: labels and features to a head with tuned post-processing, stages 6 to 9."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-from data_contracts.challenge.annotations import LABEL_COVERAGE_COLUMNS
 from data_contracts.challenge.layout import find_data
 from data_contracts.files.inputs import reading_inputs
 from data_contracts.store.bundles import Bundle, find_bundle
+from data_contracts.store.details import LABEL_COVERAGE_COLUMNS, HeadDetails, PostprocessingDetails, TuningFigures
 from data_contracts.vocabulary import SetName
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
@@ -53,7 +53,7 @@ def _refit_on_all(run: Run, variant: FeaturesVariant, choice: fit_head.HeadChoic
     """The head once more on train + validation, with epochs and post-processing of the one fitted on train alone."""
     if base.head is None or base.postprocessing is None:
         return base
-    job = fit_head.plan_fit_head(run.store, variant, choice, epochs=base.head.details["best_epochs"])
+    job = fit_head.plan_fit_head(run.store, variant, choice, epochs=HeadDetails.of(base.head).best_epochs)
     run.jobs("fit_head on all", [job], fit_head.make)
     head = find_bundle(run.store, job.folder)
     if head is None:
@@ -80,24 +80,20 @@ def _predict_and_tune(
 
 def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
     """Label coverage, and the figures of every head: untuned, tuned, and held out."""
-    done = [(f.head, f.postprocessing) for f in fitted if f.head]
-    rows = [
-        [head.details["task"], *(c[name] for name in LABEL_COVERAGE_COLUMNS)]
-        for head, _ in done
-        for c in head.details["coverage"]
-    ]
+    heads = [(HeadDetails.of(f.head), f.postprocessing) for f in fitted if f.head]
+    rows: list[list[object]] = [[head.task, *astuple(coverage)] for head, _ in heads for coverage in head.coverage]
     print_table("Labels", ["task", *(name.replace("_", " ") for name in LABEL_COVERAGE_COLUMNS)], rows)
     rows = []
-    for head, rule in done:
-        figures = rule.details["figures"] if rule else {}
-        name, seeds = head.details["figure"], head.details["seed_figures"]
+    for head, rule in heads:
+        seeds = head.seed_figures
         spread = f"{min(seeds):.3f}..{max(seeds):.3f}" if seeds else "-"
-        kinds = [(figures.get(kind) or {}).get(name) for kind in ("untuned", "tuned", "held_out")]
-        rows.append([head.details["task"], head.details["recipe"], name, spread, *kinds])
+        figures = PostprocessingDetails.of(rule).figures if rule else TuningFigures()
+        rows.append([head.task, head.recipe, head.figure, spread, *figures.of_metric(head.figure)])
     header = ["task", "recipe", "figure", "seeds", "untuned", "tuned (optimistic)", "held out (honest)"]
     print_table("Validation", header, rows)
-    for head, _ in done:
-        print_line(f"head: {run.store.locate(head.folder)}")
+    for one in fitted:
+        if one.head:
+            print_line(f"head: {run.store.locate(one.head.folder)}")
 
 
 @takes(FitParameters)

@@ -5,6 +5,7 @@ from pathlib import Path
 from data_contracts.challenge.pictures import read_pictures
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, find_bundle
+from data_contracts.store.details import BackboneDetails
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from flows.engine.console import print_line, print_table
@@ -27,8 +28,7 @@ def pretrain_backbone_on(run: Run, request: PretrainParameters, choice: Pretrain
     """
     train = _crops(run, request.data, request)
     validation = _crops(run, request.validation, request) if request.validation else None
-    job = pretrain_backbone.plan_pretrain_backbone(train, validation, choice)
-    job.arguments["report"] = print_line
+    job = pretrain_backbone.plan_pretrain_backbone(train, validation, choice, report=print_line)
     run.jobs_here("pretrain_backbone", [job], pretrain_backbone.make)
     return find_bundle(run.store, job.folder)
 
@@ -50,18 +50,19 @@ def _crops(run: Run, data: Path, request: PretrainParameters) -> PictureUnits:
 
 def print_trained(run: Run, bundle: Bundle, choice: PretrainingChoice) -> None:
     """Figures of a trained backbone, and how to use it."""
-    figures, coverage = bundle.details["figures"], bundle.details["coverage"]
+    details = BackboneDetails.of(bundle)
+    figures, coverage = details.figures, details.coverage
     rows = [
-        [name, coverage["train_pictures_per_class"].get(name, 0), figures["pictures"][name], value]
-        for name, value in figures.get("recall", {}).items()
+        [name, coverage.train_pictures_per_class.get(name, 0), (figures.pictures or {})[name], value]
+        for name, value in (figures.recall or {}).items()
     ]
     if rows:
         print_table("Validation", ["class", "training pictures", "validation pictures", "recall"], rows)
     for name in ("accuracy", "balanced_accuracy", "mean_ccc"):
-        if name in figures:
-            print_line(f"{name.replace('_', ' ')}: {figures[name]:.3f}")
-    if coverage["too_rare"]:
-        print_line(f"too rare to learn: {', '.join(f'{n} ({c})' for n, c in coverage['too_rare'].items())}")
+        if (value := getattr(figures, name)) is not None:
+            print_line(f"{name.replace('_', ' ')}: {value:.3f}")
+    if coverage.too_rare:
+        print_line(f"too rare to learn: {', '.join(f'{n} ({c})' for n, c in coverage.too_rare.items())}")
     path = run.store.locate(f"{bundle.folder}/{WEIGHTS_FILE}")
     print_line(f"backbone: {path}")
     print_line(f"use it: affwild2 extract DATA --store STORE --backbone {choice.backbone} --weights {path}")

@@ -4,7 +4,6 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import Arrivals, VideoListing, list_videos, split_settled
@@ -14,9 +13,8 @@ from flows.engine.run import Run
 from flows.options import takes
 from flows.parameters import RescoreParameters
 from flows.score import choose_heads, score_found
-from tasks.extract import refuse_twins
-from tasks.extract.index_videos import ready_videos
-from tasks.results.write_predictions import read_record
+from tasks.extract import index_videos
+from tasks.results.write_predictions import PredictionRecord, read_record
 from tasks.units import MAX_TRIES, Unit
 
 _LINES_SHOWN = 20
@@ -59,8 +57,8 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         )
         before = read_record(Store(out))
         if listing.twins:
-            units = refuse_twins.plan_refuse_twins(listing.twins)
-            run.stage("refuse_twins", units, refuse_twins.compute, cheap=True)
+            units = index_videos.plan_refuse_same_names(listing.twins)
+            run.stage("refuse_twins", units, index_videos.refuse_same_names, cheap=True)
         if arrivals.settled:
             score_found(run, arrivals.settled, heads=choose_heads(run, parameters.heads), out=out)
         rescored = _what_was_done(run, listing, arrivals, before, read_record(Store(out)))
@@ -75,7 +73,11 @@ def _places_of_ours(run: Run, out: Location) -> list[str]:
 
 
 def _what_was_done(
-    run: Run, listing: VideoListing, arrivals: Arrivals, before: dict[str, Any], after: dict[str, Any]
+    run: Run,
+    listing: VideoListing,
+    arrivals: Arrivals,
+    before: dict[str, PredictionRecord],
+    after: dict[str, PredictionRecord],
 ) -> Rescored:
     failed = _items(run, [list(summary.failures) for summary in run.summaries])
     quarantined = _items(run, [[name for name, _ in summary.quarantined] for summary in run.summaries]) - failed
@@ -98,8 +100,8 @@ def _items(run: Run, names: Sequence[Sequence[str]]) -> set[str]:
 
 def _without_video(run: Run, names: Collection[str]) -> list[str]:
     """Those of the names whose video is not where it was indexed either: it may lie in another folder."""
-    known = ready_videos(run.store) if names else {}
-    paths = {name: known[name].details["path"] for name in names if name in known}
+    known = index_videos.details_of_videos(run.store) if names else {}
+    paths = {name: known[name].path for name in names if name in known}
     return sorted(name for name in names if not (name in paths and location(paths[name]).exists()))
 
 

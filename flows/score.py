@@ -6,6 +6,7 @@ from data_contracts.errors import InputError
 from data_contracts.files.inputs import is_file_or_broken_link, list_entries, reading_inputs, refresh_listings
 from data_contracts.files.locations import Location
 from data_contracts.store.bundles import Bundle, list_bundles, require_bundle
+from data_contracts.store.details import HeadDetails
 from data_contracts.vocabulary import VIDEO_SUFFIXES
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
@@ -15,8 +16,8 @@ from flows.parameters import DEFAULT_BACKBONE, ScoreParameters
 from tasks.extract.crop_faces import crop_params_of
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import predict_outputs
+from tasks.fit.fit_head import provide_zero_shot_head
 from tasks.fit.subject_features import find_features
-from tasks.fit.zero_shot_head import provide_zero_shot_head
 from tasks.results.write_predictions import write_predictions
 
 
@@ -41,7 +42,7 @@ def score_found(run: Run, videos: Mapping[str, Location], *, heads: Sequence[Bun
     complete = set(videos).intersection(*(found.complete for found in extracted.values()))
     units = []
     for head in heads if complete else ():
-        variant = find_features(run.store, backbone=head.details["backbone"], source=extracted[head.name].source)
+        variant = find_features(run.store, backbone=HeadDetails.of(head).backbone, source=extracted[head.name].source)
         units += predict_outputs.plan_predict_outputs(variant, head=head, subjects=sorted(complete))
     run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
     chosen = [(head, extracted[head.name].source) for head in heads]
@@ -50,14 +51,13 @@ def score_found(run: Run, videos: Mapping[str, Location], *, heads: Sequence[Bun
 
 def _extract_for(run: Run, head: Bundle, videos: Mapping[str, Location]) -> Extracted:
     """Features such as the head was fitted on; a head fitted on official crops gets our own crops."""
-    params = crop_params_of(head.details["crop_params"])
-    backbone = BackboneChoice(
-        head.details["backbone_name"], head.details["weights"], head.details.get("precision") or "float32"
-    )
-    if backbone.variant != head.details["backbone"]:
+    details = HeadDetails.of(head)
+    params = crop_params_of(details.crop_params)
+    backbone = BackboneChoice(details.backbone_name, details.weights, details.precision or "float32")
+    if backbone.variant != details.backbone:
         raise InputError(
             f"head {head.name}: expected one fitted on features as this version makes them ({backbone.variant}), got "
-            f"one on {head.details['backbone']}; run extract and fit again"
+            f"one on {details.backbone}; run extract and fit again"
         )
     return extract_videos(run, videos, params=params, backbone=backbone, people={})
 
@@ -73,7 +73,7 @@ def choose_heads(run: Run, names: Sequence[str] | None) -> list[Bundle]:
     heads = list_bundles(run.store, "heads")
     if not heads:
         return [provide_zero_shot_head(run.store, BackboneChoice(DEFAULT_BACKBONE))]
-    tasks = [head.details["task"] for head in heads]
+    tasks = [HeadDetails.of(head).task for head in heads]
     doubled = sorted({task for task in tasks if tasks.count(task) > 1})
     if doubled:
         names = [head.name for head in heads]
@@ -84,7 +84,8 @@ def choose_heads(run: Run, names: Sequence[str] | None) -> list[Bundle]:
 def _by_features(heads: Sequence[Bundle]) -> dict[tuple[str, str], list[Bundle]]:
     groups: dict[tuple[str, str], list[Bundle]] = {}
     for head in heads:
-        groups.setdefault((head.details["backbone"], head.details["source"]), []).append(head)
+        details = HeadDetails.of(head)
+        groups.setdefault((details.backbone, details.source), []).append(head)
     return groups
 
 

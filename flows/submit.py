@@ -5,6 +5,7 @@ from data_contracts.errors import InputError, printable
 from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.files.locations import Location
 from data_contracts.store.bundles import Bundle, find_bundle, list_bundles, require_bundle
+from data_contracts.store.details import COVERAGE_COUNTS, HeadDetails, PostprocessingDetails, SubmissionDetails
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run, SomeFailedError
 from flows.options import takes
@@ -25,7 +26,8 @@ def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle
         _check_list(request.test_list)
         head = _head(run, request)
         rule = _postprocessing(run, request, head)
-        variant = find_features(run.store, backbone=head.details["backbone"], source=head.details["source"])
+        fitted_on = HeadDetails.of(head)
+        variant = find_features(run.store, backbone=fitted_on.backbone, source=fitted_on.source)
         units = predict_outputs.plan_predict_outputs(variant, head=head)
         run.stage(f"predict_outputs {request.task}", units, predict_outputs.compute, cheap=True)
         jobs.append(
@@ -54,8 +56,9 @@ def _check_list(path: Location) -> None:
 def _head(run: Run, request: SubmitParameters) -> Bundle:
     if request.head:
         head = require_bundle(run.store, "heads", request.head)
-        if head.details["task"] != request.task:
-            raise InputError(f"head {head.name}: expected one for {request.task}, got one for {head.details['task']}")
+        task = HeadDetails.of(head).task
+        if task != request.task:
+            raise InputError(f"head {head.name}: expected one for {request.task}, got one for {task}")
         return head
     return require_bundle(run.store, "heads", f"{request.task}-")
 
@@ -63,7 +66,7 @@ def _head(run: Run, request: SubmitParameters) -> Bundle:
 def _postprocessing(run: Run, request: SubmitParameters, head: Bundle) -> Bundle:
     if request.postprocessing:
         return require_bundle(run.store, "postprocessing", request.postprocessing)
-    rules = [b for b in list_bundles(run.store, "postprocessing") if b.details["head"] == head.name]
+    rules = [b for b in list_bundles(run.store, "postprocessing") if PostprocessingDetails.of(b).head == head.name]
     if len(rules) != 1:
         there = ", ".join(rule.name for rule in rules) or "none"
         raise InputError(f"head {head.name}: expected one post-processing, found {there}; name it, or run fit again")
@@ -72,22 +75,22 @@ def _postprocessing(run: Run, request: SubmitParameters, head: Bundle) -> Bundle
 
 def print_submissions(run: Run, bundles: list[Bundle]) -> None:
     """Coverage per task, and where each zip lies."""
+    written = [(bundle, SubmissionDetails.of(bundle)) for bundle in bundles]
     rows = []
-    for bundle in bundles:
-        coverage = bundle.details["coverage"]
-        totals = [sum(c[name] for c in coverage) for name in write_submission.COVERAGE_COUNTS]
-        rows.append([bundle.details["edition"], bundle.details["task"], len(coverage), *totals])
-    shown = [name.replace("_", " ") for name in write_submission.COVERAGE_COUNTS]
+    for _, details in written:
+        totals = [sum(getattr(subject, name) for subject in details.coverage) for name in COVERAGE_COUNTS]
+        rows.append([details.edition, details.task, len(details.coverage), *totals])
+    shown = [name.replace("_", " ") for name in COVERAGE_COUNTS]
     print_table("Submissions", ["edition", "task", "subjects", *shown], rows)
-    for bundle in bundles:
-        uncounted = [c["subject"] for c in bundle.details["coverage"] if c["frames_known_from"] != "video"]
-        if uncounted and rows_by(bundle.details["edition"], bundle.details["task"]) == "subject":
+    for bundle, details in written:
+        uncounted = [c.subject for c in details.coverage if c.frames_known_from != "video"]
+        if uncounted and rows_by(details.edition, details.task) == "subject":
             print_line(
-                f"note: {bundle.details['task']}: no video told how many rows {len(uncounted)} subjects need "
+                f"note: {details.task}: no video told how many rows {len(uncounted)} subjects need "
                 f"({', '.join(uncounted[:3])}, ...); theirs end at the last crop"
             )
-        print_line(f"submission: {run.store.locate(bundle.folder + '/' + bundle.details['zip'])}")
-        print_line(f"verified {bundle.details['task']}: {write_submission.told_checks(bundle)}")
+        print_line(f"submission: {run.store.locate(f'{bundle.folder}/{details.zip}')}")
+        print_line(f"verified {details.task}: {details.format_checks()}")
 
 
 def raise_for_faults(bundles: list[Bundle]) -> None:
@@ -97,8 +100,9 @@ def raise_for_faults(bundles: list[Bundle]) -> None:
         SomeFailedError: naming the first fault of the first one.
     """
     for bundle in bundles:
-        if (bundle.details.get("checks") or {}).get("fault_count"):
-            raise SomeFailedError(printable(f"{bundle.name}: {write_submission.told_checks(bundle)}"))
+        details = SubmissionDetails.of(bundle)
+        if details.checks and details.checks.fault_count:
+            raise SomeFailedError(printable(f"{bundle.name}: {details.format_checks()}"))
 
 
 @takes(SubmitParameters)
@@ -110,4 +114,4 @@ def submit(parameters: SubmitParameters) -> str:
         print_submissions(run, bundles)
         run.raise_for_failures()
         raise_for_faults(bundles)
-        return run.store.locate(f"{bundles[0].folder}/{bundles[0].details['zip']}")
+        return run.store.locate(f"{bundles[0].folder}/{SubmissionDetails.of(bundles[0]).zip}")

@@ -2,22 +2,27 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic
 
 from data_contracts.errors import InputError, StoreError
-from data_contracts.store.bundles import Bundle, find_bundle, write_bundle
+from data_contracts.store.bundles import find_bundle, write_bundle
+from data_contracts.store.details import Details
 from data_contracts.store.store import Store
-from tasks.units import Pending, UnitReport
+from tasks.units import Args, Pending, UnitReport
 
 
 @dataclass(frozen=True)
-class Job:
-    """One bundle to make: its folder, what it depends on, and what ``compute`` needs to know."""
+class Job(Generic[Args]):
+    """One bundle to make: its folder, the hash of what it depends on, and what ``make`` needs.
+
+    ``input_files``: paths outside the store that ``make`` reads; workers are checked for access to them.
+    """
 
     folder: str
     fingerprint: str
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: Args
+    input_files: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -33,24 +38,24 @@ class Files:
     """What a job makes: files of the bundle, and facts for its manifest."""
 
     files: dict[str, bytes]
-    details: dict[str, Any]
+    details: Details
 
 
-Make = Callable[[Store, Job], Files]
+Make = Callable[[Store, Job[Any]], Files]
 
 
-def split_pending_jobs(store: Store, jobs: Sequence[Job], *, max_tries: int | None = None) -> Pending:
+def split_pending_jobs(store: Store, jobs: Sequence[Job[Any]], *, max_tries: int | None = None) -> Pending:
     """Jobs whose bundle exists as planned, and jobs still to do: whatever ``max_tries``, as they leave no notes."""
     done = [job for job in jobs if _exists(store, job)]
     return Pending(done, [job for job in jobs if job not in done], [])
 
 
-def _exists(store: Store, job: Job) -> bool:
-    bundle: Bundle | None = find_bundle(store, job.folder)
+def _exists(store: Store, job: Job[Any]) -> bool:
+    bundle = find_bundle(store, job.folder)
     return bundle is not None and bundle.fingerprint == job.fingerprint
 
 
-def run_job(store_url: str, make: Make, job: Job) -> UnitReport:
+def run_job(store_url: str, make: Make, job: Job[Any]) -> UnitReport:
     """Make and write one bundle. A cause that is the input's is returned; others are raised."""
     store, started = Store(store_url), time.monotonic()
     try:

@@ -9,31 +9,39 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import pyarrow as pa
 
 from data_contracts.errors import InputError, StoreError
 from data_contracts.schemas import Dataset
+from data_contracts.store.details import Details, problems_of
 from data_contracts.store.manifest import Failure, Manifest, UnitKey
 from data_contracts.store.store import Store
 
 # After so many tries, a unit is left alone by runs that nobody watches.
 MAX_TRIES = 3
 _PROBLEMS_KEPT = 5
+Args = TypeVar("Args")
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One piece of work: where its result lies, what it depends on, and what ``compute`` needs to know.
+class Unit(Generic[Args]):
+    """One piece of work with one result in the store. Units are sent to workers, which list nothing.
 
-    ``companions`` are units of other datasets that the same work writes; all must exist for the unit to be done.
+    Attributes:
+        key: where the result is stored.
+        fingerprint: hash of everything that the result depends on.
+        arguments: what ``compute`` needs, the manifests of its inputs included; a dataclass of the stage.
+        companions: units of other datasets that the same work writes; all must exist for the unit to be done.
+        input_files: paths outside the store that ``compute`` reads; workers are checked for access to them.
     """
 
     key: UnitKey
     fingerprint: str
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: Args
     companions: tuple[UnitKey, ...] = ()
+    input_files: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -63,7 +71,7 @@ class Product:
     dataset: Dataset
     tables: Iterable[pa.Table]
     counts: Counter[str] = field(default_factory=Counter)
-    details: dict[str, Any] = field(default_factory=dict)
+    details: Details = field(default_factory=Details)
     identity: str | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -92,10 +100,10 @@ class Pending(NamedTuple):
     quarantined: Sequence[tuple[Any, Failure]] = ()
 
 
-Compute = Callable[[Store, Unit], Product]
+Compute = Callable[[Store, Unit[Any]], Product]
 
 
-def split_pending(store: Store, units: Sequence[Unit], *, max_tries: int | None = None) -> Pending:
+def split_pending(store: Store, units: Sequence[Unit[Any]], *, max_tries: int | None = None) -> Pending:
     """Which units exist as planned; manifests are listed once per dataset and variant.
 
     With ``max_tries``, a unit that so many runs have failed to make of the same input is quarantined.
@@ -105,13 +113,13 @@ def split_pending(store: Store, units: Sequence[Unit], *, max_tries: int | None 
     for dataset, partitions in sorted(roots):
         known.update(store.manifests(dataset, **dict(partitions)))
 
-    def is_done(unit: Unit) -> bool:
+    def is_done(unit: Unit[Any]) -> bool:
         manifests = [known.get(key) for key in (unit.key, *unit.companions)]
         return all(m is not None and m.fingerprint == unit.fingerprint for m in manifests)
 
     done = [unit for unit in units if is_done(unit)]
     finished = {unit.key for unit in done}
-    problems = [(u.name, line) for u in done for line in known[u.key].details.get("problems", ())]
+    problems = [(u.name, line) for u in done for line in problems_of(known[u.key])]
     todo = [unit for unit in units if unit.key not in finished]
     quarantined = _given_up(store, todo, max_tries) if max_tries else {}
     return Pending(
@@ -122,7 +130,7 @@ def split_pending(store: Store, units: Sequence[Unit], *, max_tries: int | None 
     )
 
 
-def _given_up(store: Store, units: Sequence[Unit], max_tries: int) -> dict[UnitKey, Failure]:
+def _given_up(store: Store, units: Sequence[Unit[Any]], max_tries: int) -> dict[UnitKey, Failure]:
     """Notes of the units that have failed so often as they are."""
     notes: dict[UnitKey, Failure] = {}
     for dataset, partitions in sorted({_listing_root(unit.key) for unit in units}):
@@ -131,7 +139,7 @@ def _given_up(store: Store, units: Sequence[Unit], max_tries: int) -> dict[UnitK
     return {u.key: n for u, n in found if n and n.fingerprint == u.fingerprint and n.tries >= max_tries}
 
 
-def remove_unplanned(store: Store, units: Sequence[Unit]) -> None:
+def remove_unplanned(store: Store, units: Sequence[Unit[Any]]) -> None:
     """Remove units that share a folder with planned ones but are not planned.
 
     They are what a longer video of that name, or another length of segments, has left.
@@ -152,8 +160,6 @@ def _listing_root(key: UnitKey) -> tuple[str, tuple[tuple[str, str], ...]]:
 def write_product(store: Store, key: UnitKey, product: Product, *, fingerprint: str, started: float) -> Manifest:
     """Write a unit's rows and then its manifest; ``started`` is the ``time.monotonic()`` of its begin."""
     part, size, rows = store.write_unit(key, product.dataset, product.tables, fingerprint=fingerprint)
-    if product.problems:
-        product.details["problems"] = first_few(product.problems)
     manifest = Manifest(
         fingerprint=fingerprint,
         identity=product.identity or fingerprint,
@@ -162,13 +168,13 @@ def write_product(store: Store, key: UnitKey, product: Product, *, fingerprint: 
         rows=rows,
         counts=dict(+product.counts),
         seconds=round(time.monotonic() - started, 3),
-        details=product.details,
+        details=product.details.with_problems(first_few(product.problems)).to_json(),
     )
     store.finish_unit(key, manifest)
     return manifest
 
 
-def run_unit(store_url: str, compute: Compute, unit: Unit) -> UnitReport:
+def run_unit(store_url: str, compute: Compute, unit: Unit[Any]) -> UnitReport:
     """Compute and write one unit. A cause that is the input's is noted and returned; others are raised."""
     store, started = Store(store_url), time.monotonic()
     try:
@@ -181,7 +187,7 @@ def run_unit(store_url: str, compute: Compute, unit: Unit) -> UnitReport:
             store, str(error), is_a_try=not isinstance(error.__cause__, PermissionError | FileNotFoundError)
         )
         return UnitReport(unit.name, seconds=time.monotonic() - started, cause=str(error))
-    problems = tuple(manifest.details.get("problems", ()))
+    problems = tuple(problems_of(manifest))
     return UnitReport(unit.name, counts=manifest.counts, seconds=manifest.seconds, problems=problems)
 
 

@@ -23,18 +23,6 @@ MTL_FILES = {
 _MTL_NAME = re.compile(r"([^/\\]+)/(\d{1,9})\.jpe?g", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
 _NO_EXPRESSION, _NO_VALUE, _NO_UNIT = -1, -5, -1
-# What became of the lines of a set when a head was fitted on them: keys of the table that the head's manifest holds.
-LABEL_COVERAGE_COLUMNS = (
-    "set_name",
-    "subjects",
-    "subjects_without_features",
-    "labelled",
-    "used",
-    "labelled_without_face",
-    "labelled_beyond_video",
-    "unlabelled",
-    "faces_without_label",
-)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ Tables in partitions are units (``store``); a bundle is one folder whose files o
 
 import hashlib
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from data_contracts.errors import InputError
+from data_contracts.store.details import Details, JsonObject
 from data_contracts.store.manifest import from_sealed_json, to_sealed_json
 from data_contracts.store.store import Store
 
@@ -21,7 +21,7 @@ class Bundle:
     folder: str
     fingerprint: str
     files: dict[str, str] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
+    details: JsonObject = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -29,14 +29,12 @@ class Bundle:
         return self.folder.rsplit("/", 1)[-1]
 
 
-def write_bundle(
-    store: Store, folder: str, files: dict[str, bytes], *, fingerprint: str, details: dict[str, Any]
-) -> Bundle:
+def write_bundle(store: Store, folder: str, files: dict[str, bytes], *, fingerprint: str, details: Details) -> Bundle:
     """Write the files, then the manifest that makes them a bundle."""
     for name, data in files.items():
         store.write_bytes(f"{folder}/{name}", data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    bundle = Bundle(folder, fingerprint, digests, details)
+    bundle = Bundle(folder, fingerprint, digests, details.to_json())
     write_manifest(store, bundle)
     return bundle
 

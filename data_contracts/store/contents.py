@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, list_bundles, read_manifest
+from data_contracts.store.details import HeadDetails, VideoDetails
 from data_contracts.store.manifest import Failure, UnitKey, key_of_folder, key_of_manifest_path
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED, UNREADABLE_CROP
@@ -106,7 +107,7 @@ class Coverage:
 
     def features_of_subjects(self, heads: Sequence[Bundle]) -> list[FeaturesOfSubject]:
         """Return one entry per subject, source and backbone, by name."""
-        backbones = {head.name: head.details["backbone"] for head in heads}
+        backbones = {head.name: HeadDetails.of(head).backbone for head in heads}
         predicted = Counter((subject, source, backbones.get(head)) for subject, source, head in self.outputs)
         return [
             FeaturesOfSubject(*one, frames=found.total(), with_face=found[FACE_FOUND], heads=predicted[one])
@@ -189,7 +190,7 @@ def _add_coverage(coverage: Coverage, dataset: str, table: pa.Table) -> None:
     if dataset == "videos":
         for path, details in zip(table["path"].to_pylist(), table["details"].to_pylist(), strict=True):
             key = key_of_folder(path.rpartition("/")[0])
-            coverage.frames[key.value("video")] = json.loads(details)["frame_count"]
+            coverage.frames[key.value("video")] = VideoDetails.from_json(json.loads(details)).frame_count
     elif dataset in ("faces", "features", "outputs"):
         folders = pc.replace_substring_regex(table["path"], "/[^/]*$", "")
         units = pa.table({"folder": folders, "counts": table["counts"]})

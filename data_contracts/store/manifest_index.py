@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_contracts.errors import InputError
+from data_contracts.store.details import problems_of
 from data_contracts.store.manifest import (
     Manifest,
     UnitKey,
@@ -375,7 +376,7 @@ def _is_utf8(text: str) -> bool:
 def _table_of(units: Iterable[tuple[str, tuple[int, str | None], Manifest]]) -> pa.Table:
     rows = _Rows(_SCHEMA)
     for path, state, manifest in units:
-        problems = manifest.details.get("problems")
+        problems = problems_of(manifest)
         rows.add(
             path,
             *state,

@@ -9,6 +9,7 @@ from pathlib import Path
 from data_contracts.errors import InputError, StoreError
 from data_contracts.files.local import UNFINISHED, replacing_file
 from data_contracts.store.bundles import Bundle, read_file, read_manifest, written_at
+from data_contracts.store.details import SubmissionDetails
 from data_contracts.store.store import Store
 from flows.commands.parameters import DownloadSubmissionParameters
 from flows.engine.console import print_line
@@ -30,7 +31,7 @@ def download_submission(parameters: DownloadSubmissionParameters) -> int:
     store, folder = Store(parameters.store), Path(to).expanduser().absolute()
     store.check_reachable()
     bundle = _find(store, parameters.run)
-    zip_name = bundle.details.get("zip", "")
+    zip_name = SubmissionDetails.of(bundle).zip
     data, digest = _read_verified(store, bundle, zip_name), bundle.files[zip_name]
     place = folder / f"{bundle.name}.zip"
     summary = f"{place}: {len(data):,} bytes, sha256 {digest}"

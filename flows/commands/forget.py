@@ -9,6 +9,7 @@ from data_contracts.errors import InputError, StoreError
 from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import forget_seen, names_seen
 from data_contracts.store.bundles import Bundle, list_bundles
+from data_contracts.store.details import HeadDetails
 from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import VIDEO_SUFFIXES
@@ -149,11 +150,11 @@ def _find_traces(store: Store, video: str, folders: Sequence[Store]) -> Traces:
 def _heads_fitted_on(store: Store, units: Sequence[UnitFolder], labels: Sequence[LabelSet]) -> list[str]:
     features = {unit.variant for unit in units if unit.dataset == "features"}
     sets = {(one.key.value("task"), one.key.value("set")) for one in labels}
+    heads = ((head.folder, HeadDetails.of(head)) for head in list_bundles(store, "heads"))
     return [
-        head.folder
-        for head in list_bundles(store, "heads")
-        if f"{head.details['backbone']} {head.details['source']}" in features
-        and any((head.details["task"], name) in sets for name in head.details.get("trained_on", ()))
+        folder
+        for folder, head in heads
+        if f"{head.backbone} {head.source}" in features and any((head.task, name) in sets for name in head.trained_on)
     ]
 
 

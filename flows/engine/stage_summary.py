@@ -16,7 +16,7 @@ from tasks.units import Unit, UnitReport
 _LIBRARIES_OF_REQUESTS = ("botocore", "aiobotocore", "aiohttp")
 logger = logging.getLogger(__name__)
 
-Work = Unit | Job
+Work = Unit[Any] | Job[Any]
 RunWork = Callable[[str, Any, Any], UnitReport]
 
 

@@ -33,7 +33,7 @@ def check_workers(client: Client, store: Store, todo: Sequence[Work]) -> None:
     if client.cluster is not None or not todo:
         return
     probe, content = f"{_PROBE}-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
-    files = sorted(_local_files(todo[0].arguments))
+    files = sorted(file for file in todo[0].input_files if "://" not in file)
     store.write_bytes(probe, content.encode())
     try:
         here = facts_here()
@@ -55,12 +55,6 @@ def check_workers(client: Client, store: Store, todo: Sequence[Work]) -> None:
 def explains(error: BaseException) -> bool:
     """Whether an exception of a unit may come from a worker that lacks this program, or has another version of it."""
     return isinstance(error, ImportError | AttributeError | TypeError) or "unpickl" in str(error).lower()
-
-
-def _local_files(arguments: Mapping[str, Any]) -> set[str]:
-    """Paths that a piece of work says it reads, other than the store's."""
-    named = [arguments.get("path"), getattr(arguments.get("backbone"), "weights", None)]
-    return {os.fspath(path) for path in named if path and "://" not in os.fspath(path)}
 
 
 def _refuse(found: Mapping[str, dict[str, Any]], fact: str, expected: object, what: str, advice: str = "") -> None:

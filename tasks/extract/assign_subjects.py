@@ -1,14 +1,16 @@
 """Stage ``assign_subjects``: which face of which frame is which subject of the video."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.schemas import SUBJECTS
+from data_contracts.store.details import SubjectsDetails
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import UnitKey
+from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.faces.tracking import TrackingParams, assign_subjects, track_faces
@@ -19,16 +21,26 @@ CODE_VERSION = 3
 _BOX = ("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px")
 
 
+@dataclass(frozen=True)
+class AssignSubjectsArgs:
+    """The segments of a video in order, its subjects (left first), and how faces become tracks."""
+
+    segments: list[tuple[UnitKey, Manifest]]
+    subjects: tuple[str, ...]
+    params: TrackingParams
+    frame_width_px: int
+
+
 def plan_assign_subjects(
     cropped: Sequence[CroppedVideo], *, source: str, subjects: Mapping[str, Sequence[str]], params: TrackingParams
-) -> list[Unit]:
+) -> list[Unit[AssignSubjectsArgs]]:
     """One unit per video whose segments are all there.
 
     ``subjects`` names the subjects of videos that have more than one (left first); others have one, the stem.
     """
     units = []
     for video in cropped:
-        names = list(subjects.get(video.stem, (video.stem,)))
+        names = tuple(subjects.get(video.stem, (video.stem,)))
         identities = [manifest.identity for _, manifest in video.segments]
         made_from = fingerprint(
             stage="assign_subjects",
@@ -39,33 +51,28 @@ def plan_assign_subjects(
             frame_width_px=video.width_px,
         )
         key = UnitKey("subjects", (("source", source), ("video", video.stem)))
-        arguments = {
-            "segments": video.segments,
-            "subjects": names,
-            "params": params,
-            "frame_width_px": video.width_px,
-        }
+        arguments = AssignSubjectsArgs(video.segments, names, params, video.width_px)
         units.append(Unit(key, made_from, arguments))
     return units
 
 
-def compute(store: Store, unit: Unit) -> Product:
-    """Track the faces of one video and give them to its subjects."""
-    names: list[str] = unit.arguments["subjects"]
+def compute(store: Store, unit: Unit[AssignSubjectsArgs]) -> Product:
+    """Track the faces of one video and assign the tracks to its subjects."""
+    names = unit.arguments.subjects
     columns = ["frame", "face", "status", "probability", *_BOX]
-    tables = [store.read_unit(key, m, columns=columns) for key, m in unit.arguments["segments"]]
+    tables = [store.read_unit(key, m, columns=columns) for key, m in unit.arguments.segments]
     faces = pa.concat_tables(tables)
     faces = faces.filter(pc.equal(faces["status"], FACE_FOUND))
     frame = faces["frame"].to_numpy()
     box_xyxy_px = np.stack([faces[name].to_numpy() for name in _BOX], axis=1).reshape(-1, 4)
-    track = track_faces(frame, box_xyxy_px, params=unit.arguments["params"])
+    track = track_faces(frame, box_xyxy_px, params=unit.arguments.params)
     assigned, summary = assign_subjects(
         frame,
         box_xyxy_px,
         faces["probability"].to_numpy(),
         track,
         subject_count=len(names),
-        frame_width_px=unit.arguments["frame_width_px"],
+        frame_width_px=unit.arguments.frame_width_px,
     )
     table = pa.table(
         {
@@ -75,6 +82,6 @@ def compute(store: Store, unit: Unit) -> Product:
             "subject": pa.array([names[index] if index >= 0 else None for index in assigned.tolist()], pa.string()),
         }
     )
-    product = Product(SUBJECTS, [table], details={"subjects": names, "segments": len(tables)})
+    product = Product(SUBJECTS, [table], details=SubjectsDetails(subjects=names, segments=len(tables)))
     product.counts.update(summary)
     return product

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from data_contracts.files.inputs import check_unchanged
 from data_contracts.files.locations import location
 from data_contracts.schemas import FACES
+from data_contracts.store.details import FacesDetails, JsonObject
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
@@ -20,7 +21,7 @@ from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED, SEGMENT_
 from models.faces.crops import crop_face, encode_jpeg, shrink_to
 from models.faces.detection import Detections, DetectorParams, detector_weights_digest
 from models.faces.following import first_of_group
-from tasks.extract.video_index_rows import read_video_index
+from tasks.extract.index_videos import IndexedVideo, read_video_index
 from tasks.read_ahead import read_ahead, uses_gpu
 from tasks.units import Product, Unit
 from tasks.worker_models import get_detector, get_follower
@@ -41,6 +42,16 @@ class CropParams:
     margin_fraction: float = 0.0
     max_side_px: int = 320
     jpeg_quality: int = 95
+
+
+@dataclass(frozen=True)
+class CropFacesArgs:
+    """A segment of a video (``first_frame`` is 1-based) and how its faces are found."""
+
+    video: IndexedVideo
+    first_frame: int
+    frame_count: int
+    params: CropParams
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ def crop_params(*, min_face_px: int, exact: bool) -> CropParams:
     return CropParams(DetectorParams(min_face_px=min_face_px, search_every_frames=every))
 
 
-def crop_params_of(values: dict[str, Any] | None) -> CropParams:
+def crop_params_of(values: JsonObject | None) -> CropParams:
     """The parameters that a manifest states; the defaults if it states none."""
     if values is None:
         return CropParams()
@@ -81,72 +92,66 @@ def source_of(params: CropParams) -> str:
 
 
 def plan_crop_faces(
-    videos: Mapping[str, Manifest], *, params: CropParams, segment_frames: int = SEGMENT_FRAMES
-) -> list[Unit]:
+    videos: Mapping[str, IndexedVideo], *, params: CropParams, segment_frames: int = SEGMENT_FRAMES
+) -> list[Unit[CropFacesArgs]]:
     """One unit per segment of each indexed video; segments are counted from frame 1."""
     source, weights = source_of(params), detector_weights_digest()
     units = []
-    for stem, manifest in sorted(videos.items()):
-        frame_count = manifest.details["frame_count"]
+    for stem, video in sorted(videos.items()):
+        details = video.details
+        frame_count = details.frame_count
         for number, first in enumerate(range(1, frame_count + 1, segment_frames)):
             count = min(segment_frames, frame_count - first + 1)
             made_from = fingerprint(
                 stage="crop_faces",
                 version=CODE_VERSION,
-                video=manifest.identity,
+                video=video.manifest.identity,
                 first_frame=first,
                 frame_count=count,
                 params=params,
                 weights=weights,
             )
             key = UnitKey("faces", (("source", source), ("video", stem)), f"{number:05d}")
-            arguments = {
-                "path": manifest.details["path"],
-                "file_state": manifest.details["file_state"],
-                "first": first,
-                "count": count,
-                "params": params,
-                "width_px": manifest.details["width_px"],
-            }
-            units.append(Unit(key, made_from, arguments))
+            arguments = CropFacesArgs(video, first, count, params)
+            units.append(Unit(key, made_from, arguments, input_files=(details.path,)))
     return units
 
 
-def compute(store: Store, unit: Unit) -> Product:
+def compute(store: Store, unit: Unit[CropFacesArgs]) -> Product:
     """Faces of one segment, streamed: a few frames are in memory at a time.
 
     Raises:
         InputError: the video has gone or cannot be opened.
     """
+    segment = unit.arguments
     product = Product(FACES, [])
-    product.details = {
-        "first_frame": unit.arguments["first"],
-        "frame_count": unit.arguments["count"],
-        "crop_params": asdict(unit.arguments["params"]),
-    }
-    product.tables = _tables(store, unit, product)
+    product.details = FacesDetails(
+        first_frame=segment.first_frame, frame_count=segment.frame_count, crop_params=asdict(segment.params)
+    )
+    product.tables = _tables(store, segment, product)
     return product
 
 
-def _tables(store: Store, unit: Unit, product: Product) -> Iterator[pa.Table]:
-    path, params = location(unit.arguments["path"]), unit.arguments["params"]
-    check_unchanged(path, unit.arguments["file_state"])
-    yield from _decoded_tables(store, unit, params, product.counts)
-    check_unchanged(path, unit.arguments["file_state"])
+def _tables(store: Store, segment: CropFacesArgs, product: Product) -> Iterator[pa.Table]:
+    details = segment.video.details
+    path = location(details.path)
+    check_unchanged(path, details.file_state)
+    yield from _decoded_tables(store, segment, product.counts)
+    check_unchanged(path, details.file_state)
     lost = product.counts[NOT_DECODED]
     if lost:
-        first = unit.arguments["first"]
-        last = first + unit.arguments["count"] - 1
+        first = segment.first_frame
+        last = first + segment.frame_count - 1
         product.problems.append(f"{path}: {lost} of the frames {first}..{last} cannot be decoded; replace the file")
 
 
-def _decoded_tables(store: Store, unit: Unit, params: CropParams, counts: Counter[str]) -> Iterator[pa.Table]:
-    first, count = unit.arguments["first"], unit.arguments["count"]
-    index = read_video_index(store, unit.key.value("video"))
+def _decoded_tables(store: Store, segment: CropFacesArgs, counts: Counter[str]) -> Iterator[pa.Table]:
+    first, count, params = segment.first_frame, segment.frame_count, segment.params
+    index = read_video_index(store, segment.video)
     follower = get_follower(params.detector)
     start = first_of_group(first, params.detector.search_every_frames) if follower else first
     chunks = read_segment(
-        location(unit.arguments["path"]),
+        location(segment.video.details.path),
         index,
         first_frame=start,
         frame_count=first + count - start,
@@ -208,25 +213,22 @@ def _status_row(number: int, status: str) -> dict[str, object]:
     return {"frame": number, "status": status}
 
 
-def cropped_videos(store: Store, units: list[Unit]) -> list[CroppedVideo]:
+def cropped_videos(store: Store, units: Sequence[Unit[CropFacesArgs]]) -> list[CroppedVideo]:
     """Videos of which every planned segment exists as planned."""
     if not units:
         return []
     known = store.manifests("faces", source=units[0].key.value("source"))
-    by_video: dict[str, list[Unit]] = {}
+    by_video: dict[str, list[Unit[CropFacesArgs]]] = {}
     for unit in units:
         by_video.setdefault(unit.key.value("video"), []).append(unit)
     found = []
     for stem, segments in by_video.items():
         manifests = [(u.key, known[u.key]) for u in segments if _matches(known.get(u.key), u)]
         if len(manifests) == len(segments):
-            found.append(
-                CroppedVideo(
-                    stem, sum(u.arguments["count"] for u in segments), segments[0].arguments["width_px"], manifests
-                )
-            )
+            details = segments[0].arguments.video.details
+            found.append(CroppedVideo(stem, details.frame_count, details.width_px, manifests))
     return found
 
 
-def _matches(manifest: Manifest | None, unit: Unit) -> bool:
+def _matches(manifest: Manifest | None, unit: Unit[CropFacesArgs]) -> bool:
     return manifest is not None and manifest.fingerprint == unit.fingerprint

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from data_contracts.errors import InputError
 from data_contracts.schemas import Dataset, features_dataset
+from data_contracts.store.details import FacesDetails, FeaturesDetails, SubjectsDetails
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
@@ -84,21 +85,33 @@ def subjects_of_source(store: Store, source: str) -> list[SubjectFaces]:
     segments: dict[str, list[tuple[UnitKey, Manifest]]] = {}
     found = []
     for key, manifest in store.manifests("faces", source=source).items():
-        if "subject" in manifest.details:
-            found.append(SubjectFaces(manifest.details["subject"], [(key, manifest)], None))
+        subject = FacesDetails.of(manifest).subject
+        if subject is not None:
+            found.append(SubjectFaces(subject, [(key, manifest)], None))
         else:
             segments.setdefault(key.value("video"), []).append((key, manifest))
     for key, manifest in store.manifests("subjects", source=source).items():
-        parts = segments.get(key.value("video"), [])
-        if len(parts) != manifest.details.get("segments", len(parts)):
-            continue
-        found += [SubjectFaces(name, parts, (key, manifest)) for name in manifest.details["subjects"]]
+        parts, details = segments.get(key.value("video"), []), SubjectsDetails.of(manifest)
+        if details.segments in (None, len(parts)):
+            found += [SubjectFaces(name, parts, (key, manifest)) for name in details.subjects]
     return sorted(found, key=lambda faces: faces.subject)
 
 
-def plan_embed_faces(subjects: Sequence[SubjectFaces], *, source: str, backbone: BackboneChoice) -> list[Unit]:
+@dataclass(frozen=True)
+class EmbedFacesArgs:
+    """A unit of ``faces``, the unit of ``subjects`` that picks the subject's faces from it if any, and the backbone."""
+
+    faces: tuple[UnitKey, Manifest]
+    chosen_by: tuple[UnitKey, Manifest] | None
+    backbone: BackboneChoice
+
+
+def plan_embed_faces(
+    subjects: Sequence[SubjectFaces], *, source: str, backbone: BackboneChoice
+) -> list[Unit[EmbedFacesArgs]]:
     """One unit per subject and segment."""
     made_from, variant = backbone.made_from(), backbone.variant
+    weights = (backbone.weights,) if backbone.weights else ()
     units = []
     for faces in subjects:
         chosen = faces.chosen_by[1].identity if faces.chosen_by else None
@@ -113,30 +126,31 @@ def plan_embed_faces(subjects: Sequence[SubjectFaces], *, source: str, backbone:
                 backbone=made_from,
             )
             place = (("backbone", variant), ("source", source), ("subject", faces.subject))
-            arguments = {"faces": (key, manifest), "chosen_by": faces.chosen_by, "backbone": backbone}
-            units.append(Unit(UnitKey("features", place, part), print_, arguments))
+            arguments = EmbedFacesArgs((key, manifest), faces.chosen_by, backbone)
+            units.append(Unit(UnitKey("features", place, part), print_, arguments, input_files=weights))
     return units
 
 
-def compute(store: Store, unit: Unit) -> Product:
+def compute(store: Store, unit: Unit[EmbedFacesArgs]) -> Product:
     """Features of one subject in one segment, in batches; a crop that is not a picture is counted, not fatal."""
-    choice: BackboneChoice = unit.arguments["backbone"]
+    choice = unit.arguments.backbone
     backbone = get_backbone(choice.name, choice.weights, choice.precision)
     dataset = features_dataset(backbone.spec.embedding_size, tuple(backbone.spec.class_names))
-    manifest: Manifest = unit.arguments["faces"][1]
+    _, manifest = unit.arguments.faces
     product = Product(dataset, [])
-    product.details = manifest.details | {
-        "backbone_name": choice.name,
-        "weights": choice.weights,
-        "precision": choice.precision,
-        "engine": backbone.engine,
-    }
+    product.details = FeaturesDetails(
+        **vars(FacesDetails.of(manifest)),
+        backbone_name=choice.name,
+        weights=choice.weights,
+        precision=choice.precision,
+        engine=backbone.engine,
+    )
     product.tables = _tables(store, unit, dataset, product)
     return product
 
 
-def _tables(store: Store, unit: Unit, dataset: Dataset, product: Product) -> Iterator[pa.Table]:
-    choice: BackboneChoice = unit.arguments["backbone"]
+def _tables(store: Store, unit: Unit[EmbedFacesArgs], dataset: Dataset, product: Product) -> Iterator[pa.Table]:
+    choice = unit.arguments.backbone
     backbone = get_backbone(choice.name, choice.weights, choice.precision)
     with read_ahead(_pictures(store, unit, product)) as batches:
         for numbers, images in batches:
@@ -149,7 +163,9 @@ def _tables(store: Store, unit: Unit, dataset: Dataset, product: Product) -> Ite
             yield _features_table(dataset, np.asarray(numbers), has_face, embeddings, logits)
 
 
-def _pictures(store: Store, unit: Unit, product: Product) -> Iterator[tuple[list[int], list[np.ndarray | None]]]:
+def _pictures(
+    store: Store, unit: Unit[EmbedFacesArgs], product: Product
+) -> Iterator[tuple[list[int], list[np.ndarray | None]]]:
     """Batches of (frame numbers, RGB uint8 [h, w, 3] or None); what is missing or broken is counted in the product."""
     for numbers, crops in _frames(store, unit):
         decoded = [_decoded(crop) for crop in crops]
@@ -191,11 +207,12 @@ def _features_table(
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _frames(store: Store, unit: Unit) -> Iterator[tuple[list[int], list[bytes | None]]]:
+def _frames(store: Store, unit: Unit[EmbedFacesArgs]) -> Iterator[tuple[list[int], list[bytes | None]]]:
     """Batches of (frame numbers, JPEG bytes or None) covering every frame of the segment once, in order."""
-    key, manifest = unit.arguments["faces"]
+    key, manifest = unit.arguments.faces
     chosen = _chosen_faces(store, unit)
-    first, count = manifest.details["first_frame"], manifest.details["frame_count"]
+    details = FacesDetails.of(manifest)
+    first, count = details.first_frame, details.frame_count
     numbers: list[int] = []
     crops: list[bytes | None] = []
     expected, most = first, _BATCH_FRAMES_GPU if uses_gpu() else _BATCH_FRAMES
@@ -218,11 +235,11 @@ def _frames(store: Store, unit: Unit) -> Iterator[tuple[list[int], list[bytes | 
         yield numbers, crops
 
 
-def _chosen_faces(store: Store, unit: Unit) -> Mapping[int, int] | None:
+def _chosen_faces(store: Store, unit: Unit[EmbedFacesArgs]) -> Mapping[int, int] | None:
     """Which face of each frame is the subject's: frame -> rank; None where every face of the rows is."""
-    if unit.arguments["chosen_by"] is None:
+    if unit.arguments.chosen_by is None:
         return None
-    key, manifest = unit.arguments["chosen_by"]
+    key, manifest = unit.arguments.chosen_by
     table = store.read_unit(key, manifest, columns=["frame", "face", "subject"])
     mine = table.filter(pc.equal(table["subject"], unit.key.value("subject")))
     return dict(zip(mine["frame"].to_pylist(), mine["face"].to_pylist(), strict=True))

@@ -3,7 +3,8 @@
 import errno
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -11,6 +12,7 @@ from data_contracts.challenge.layout import Crop, is_utf8
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import read_many
 from data_contracts.schemas import FACES
+from data_contracts.store.details import FacesDetails
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
@@ -22,12 +24,36 @@ _CHUNK_FRAMES = 256
 _MAX_CROP_BYTES = 1 << 25
 
 
+@dataclass(frozen=True)
+class ImportCropsArgs:
+    """A subject's crops.
+
+    Attributes:
+        files: (frame number, path, size in bytes) of each crop.
+        frame_count: number of rows of the subject.
+        frames_known_from: what told the number of frames: ``video`` or ``last crop``.
+    """
+
+    subject: str
+    frame_count: int
+    files: list[tuple[int, str, int]]
+    frames_known_from: str
+
+
+class _Row(NamedTuple):
+    frame: int
+    status: str
+    crop_jpeg: bytes | None = None
+
+
 def source_of(name: str) -> str:
     """Name of the faces variant: ``cropped`` or ``cropped_aligned`` plus the stage's version."""
     return variant_name(name, fingerprint(source=name, version=CODE_VERSION))
 
 
-def plan_import_crops(crops: Mapping[str, Sequence[Crop]], *, name: str, frame_counts: Mapping[str, int]) -> list[Unit]:
+def plan_import_crops(
+    crops: Mapping[str, Sequence[Crop]], *, name: str, frame_counts: Mapping[str, int]
+) -> list[Unit[ImportCropsArgs]]:
     """One unit per subject folder.
 
     ``frame_counts`` (video stem -> frames) says how many rows a subject has; where the video is unknown, or has fewer
@@ -44,17 +70,17 @@ def plan_import_crops(crops: Mapping[str, Sequence[Crop]], *, name: str, frame_c
             stage="import_crops", version=CODE_VERSION, subject=ascii(subject), frame_count=frame_count, files=stats
         )
         key = UnitKey("faces", (("source", source), ("video", video)), subject)
-        arguments = {
-            "subject": subject,
-            "frame_count": frame_count,
-            "files": [(crop.frame, crop.path, crop.state[0]) for crop in files],
-            "frames_known_from": "video" if video in frame_counts else "last crop",
-        }
+        arguments = ImportCropsArgs(
+            subject,
+            frame_count,
+            files=[(crop.frame, crop.path, crop.state[0]) for crop in files],
+            frames_known_from="video" if video in frame_counts else "last crop",
+        )
         units.append(Unit(key, made_from, arguments))
     return units
 
 
-def compute(store: Store, unit: Unit) -> Product:
+def compute(store: Store, unit: Unit[ImportCropsArgs]) -> Product:
     """Rows of one subject: a crop where the organisers have one, ``no_face`` where they do not.
 
     A file that cannot be read, or is too large for a face, is a row that says so.
@@ -62,25 +88,29 @@ def compute(store: Store, unit: Unit) -> Product:
     Raises:
         InputError: the folder's name is not text.
     """
-    if not is_utf8(unit.arguments["subject"]):
-        raise InputError(f"{unit.arguments['subject']}: expected a folder name in UTF-8; rename the folder")
-    subject, frame_count = unit.arguments["subject"], unit.arguments["frame_count"]
+    subject, frame_count = unit.arguments.subject, unit.arguments.frame_count
+    if not is_utf8(subject):
+        raise InputError(f"{subject}: expected a folder name in UTF-8; rename the folder")
     digest = hashlib.sha256(f"{subject}:{frame_count}:{CODE_VERSION}".encode())
     product = Product(FACES, [])
-    product.details = {"first_frame": 1, "frame_count": frame_count, "subject": subject}
-    product.details["frames_known_from"] = unit.arguments["frames_known_from"]
+    product.details = FacesDetails(
+        first_frame=1,
+        frame_count=frame_count,
+        subject=subject,
+        frames_known_from=unit.arguments.frames_known_from,
+    )
 
     def tables() -> Iterator[pa.Table]:
-        files = {frame: (path, size) for frame, path, size in unit.arguments["files"]}
+        files = {frame: (path, size) for frame, path, size in unit.arguments.files}
         for first in range(1, frame_count + 1, _CHUNK_FRAMES):
             frames = range(first, min(first + _CHUNK_FRAMES, frame_count + 1))
             crops = _read_crops({frame: files[frame] for frame in frames if frame in files})
-            rows = [_row(frame, crops.get(frame), subject, product.problems) for frame in frames]
+            rows = [_row(frame, crops.get(frame), product.problems) for frame in frames]
             for row in rows:
-                crop = row.get("crop_jpeg", row["status"].encode() if row["status"] == UNREADABLE_CROP else b"")
-                digest.update(f"{row['frame']}:".encode() + hashlib.sha256(crop).digest())
-                product.counts[str(row["status"])] += 1
-            yield pa.Table.from_pylist(rows, schema=FACES.schema)
+                crop = row.crop_jpeg or (row.status.encode() if row.status == UNREADABLE_CROP else b"")
+                digest.update(f"{row.frame}:".encode() + hashlib.sha256(crop).digest())
+                product.counts[row.status] += 1
+            yield pa.Table.from_pylist([_columns(row, subject) for row in rows], schema=FACES.schema)
         # Later stages depend on the bytes of the crops, not on when they were copied here.
         product.identity = digest.hexdigest()
 
@@ -97,12 +127,17 @@ def _read_crops(files: Mapping[int, tuple[str, int]]) -> dict[int, tuple[str, by
     }
 
 
-def _row(frame: int, crop: tuple[str, bytes | OSError] | None, subject: str, problems: list[str]) -> dict[str, Any]:
+def _row(frame: int, crop: tuple[str, bytes | OSError] | None, problems: list[str]) -> _Row:
     if crop is None:
-        return {"frame": frame, "status": NO_FACE, "subject": subject}
+        return _Row(frame, NO_FACE)
     path, data = crop
     if isinstance(data, OSError):
         cause = data.strerror or "no such file"
         problems.append(f"{path}: expected a JPEG crop of a face, got: {cause}; frame {frame} has no face")
-        return {"frame": frame, "status": UNREADABLE_CROP, "subject": subject}
-    return {"frame": frame, "face": 0, "status": FACE_FOUND, "subject": subject, "crop_jpeg": data}
+        return _Row(frame, UNREADABLE_CROP)
+    return _Row(frame, FACE_FOUND, data)
+
+
+def _columns(row: _Row, subject: str) -> dict[str, object]:
+    columns: dict[str, object] = {"frame": row.frame, "status": row.status, "subject": subject}
+    return columns if row.status != FACE_FOUND else columns | {"face": 0, "crop_jpeg": row.crop_jpeg}

@@ -1,7 +1,8 @@
 """Stage ``index_videos``: every frame's number, time stamp and keyframe flag, from packets alone."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from data_contracts.errors import InputError
 from data_contracts.files.inputs import check_unchanged, file_state
 from data_contracts.files.locations import Location, is_remote, location
 from data_contracts.schemas import FRAMES, VIDEOS
+from data_contracts.store.details import VideoDetails
 from data_contracts.store.fingerprint import digest_of_file, fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
@@ -19,25 +21,55 @@ from data_contracts.video.packets import index_video
 from tasks.units import Product, Unit, write_product
 
 CODE_VERSION = 2
+_SAME_NAMES_VERSION = 1
 
 
-def plan_index_videos(videos: Mapping[str, Location]) -> list[Unit]:
+@dataclass(frozen=True)
+class IndexVideoArgs:
+    """Path or URL of a video file."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class SameNameArgs:
+    """Paths of video files with one name."""
+
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class IndexedVideo:
+    """A video whose units of ``videos`` and ``frames`` exist."""
+
+    stem: str
+    manifest: Manifest
+    frames: Manifest
+
+    @property
+    def details(self) -> VideoDetails:
+        """Path, frame count and the like."""
+        return VideoDetails.of(self.manifest)
+
+
+def plan_index_videos(videos: Mapping[str, Location]) -> list[Unit[IndexVideoArgs]]:
     """One unit per video file (stem -> path). A file that cannot be read becomes a unit that will fail."""
     return [_unit(stem, path) for stem, path in sorted(videos.items())]
 
 
-def _unit(stem: str, path: Location) -> Unit:
+def _unit(stem: str, path: Location) -> Unit[IndexVideoArgs]:
     size, mtime_ns = file_state(path, as_listed=True)
     partitions = (("video", stem),)
     return Unit(
         UnitKey("videos", partitions),
         fingerprint(stage="index_videos", version=CODE_VERSION, path=ascii(str(path)), size=size, mtime_ns=mtime_ns),
-        {"path": str(path)},
+        IndexVideoArgs(str(path)),
         companions=(UnitKey("frames", partitions),),
+        input_files=(str(path),),
     )
 
 
-def compute(store: Store, unit: Unit) -> Product:
+def compute(store: Store, unit: Unit[IndexVideoArgs]) -> Product:
     """Index one video, as far as it can be read.
 
     Later stages depend on the file's bytes, so a moved or touched file costs no recomputation. Of a file on S3 they
@@ -46,7 +78,7 @@ def compute(store: Store, unit: Unit) -> Product:
     Raises:
         InputError: the file is not a readable video, or changes while it is read.
     """
-    started, path = time.monotonic(), location(unit.arguments["path"])
+    started, path = time.monotonic(), location(unit.arguments.path)
     if not is_utf8(path.name):
         raise InputError(f"{path}: expected a file name in UTF-8, got other bytes; rename the file")
     before = file_state(path)
@@ -59,12 +91,9 @@ def compute(store: Store, unit: Unit) -> Product:
     write_product(store, unit.companions[0], frames, fingerprint=unit.fingerprint, started=started)
     product = Product(VIDEOS, [_videos_table(path, before[0], sha256, index)], identity=identity)
     product.counts["frames"] = index.frame_count
-    product.details = {
-        "path": str(path),
-        "frame_count": index.frame_count,
-        "file_state": before,
-        "width_px": index.width_px,
-    }
+    product.details = VideoDetails(
+        path=str(path), frame_count=index.frame_count, file_state=before, width_px=index.width_px
+    )
     if index.problem:
         product.problems.append(f"{path}: {index.problem}; its {index.frame_count} frames are used, replace the file")
     return product
@@ -107,6 +136,46 @@ def _videos_table(path: Location, size_bytes: int, sha256: str | None, index: Vi
     return pa.Table.from_pylist([row], schema=VIDEOS.schema)
 
 
-def ready_videos(store: Store) -> dict[str, Manifest]:
-    """Videos that are indexed: stem -> manifest (identity: of the file's bytes; details: path, frame_count)."""
-    return {key.value("video"): manifest for key, manifest in store.manifests("videos").items()}
+def indexed_videos(store: Store) -> dict[str, IndexedVideo]:
+    """All videos that are indexed, by stem."""
+    frames = {key.value("video"): manifest for key, manifest in store.manifests("frames").items()}
+    videos = {key.value("video"): manifest for key, manifest in store.manifests("videos").items()}
+    return {stem: IndexedVideo(stem, videos[stem], frames[stem]) for stem in videos if stem in frames}
+
+
+def details_of_videos(store: Store) -> dict[str, VideoDetails]:
+    """Path, frame count and the like of all videos that are indexed, by stem."""
+    return {key.value("video"): VideoDetails.of(manifest) for key, manifest in store.manifests("videos").items()}
+
+
+def read_video_index(store: Store, video: IndexedVideo) -> VideoIndex:
+    """The stored index of a video.
+
+    Raises:
+        InputError: its data are damaged or gone.
+    """
+    partitions = (("video", video.stem),)
+    row = store.read_unit(UnitKey("videos", partitions), video.manifest).to_pylist()[0]
+    return VideoIndex.from_rows(row, store.read_unit(UnitKey("frames", partitions), video.frames))
+
+
+def plan_refuse_same_names(files_of: Mapping[str, Sequence[Location]]) -> list[Unit[SameNameArgs]]:
+    """One unit per name that several files have (stem -> files). It fails until only one of the files is left."""
+    units = []
+    for stem, files in sorted(files_of.items()):
+        names = tuple(str(path) for path in files)
+        states = [(ascii(name), *file_state(path)) for name, path in zip(names, files, strict=True)]
+        # The name of the stage is part of fingerprints in existing stores.
+        made_from = fingerprint(stage="refuse_twins", version=_SAME_NAMES_VERSION, files=states)
+        units.append(Unit(UnitKey("videos", (("video", stem),)), made_from, SameNameArgs(names)))
+    return units
+
+
+def refuse_same_names(store: Store, unit: Unit[SameNameArgs]) -> Product:
+    """Refuse files that share a name, because results are stored by name.
+
+    Raises:
+        InputError: always.
+    """
+    first, *others = unit.arguments.files
+    raise InputError(f"{first}: expected one video per name, got also {', '.join(others[:3])}; rename all but one")

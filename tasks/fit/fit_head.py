@@ -4,11 +4,13 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
 from data_contracts.errors import InputError
+from data_contracts.store.bundles import Bundle, find_bundle, write_bundle
+from data_contracts.store.details import HeadDetails, LabelsDetails
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
@@ -22,9 +24,10 @@ from tasks.fit.subject_features import FeaturesVariant
 from tasks.jobs import Files, Job
 
 if TYPE_CHECKING:
-    from tasks.fit.training_rows import LabelCoverage
+    from tasks.extract.embed_faces import BackboneChoice
 
 CODE_VERSION = 4
+_ZERO_SHOT_VERSION = 1
 # The figure by which each task is ranked in the challenge.
 FIGURE_OF_TASK: dict[TaskName, str] = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1", "mtl": "p_mtl"}
 
@@ -46,9 +49,27 @@ class HeadChoice:
         return get_recipe(self.recipe, task=self.task).replace(**given)
 
 
+@dataclass(frozen=True)
+class FitHeadArgs:
+    """What one head is fitted on, and how.
+
+    Attributes:
+        features: of the labelled subjects.
+        labels: units of the training and validation labels.
+        epochs: per seed and part, to fit on both sets; None to fit on the training set for as many as are best.
+        precision: of matrix products.
+    """
+
+    choice: HeadChoice
+    features: FeaturesVariant
+    labels: dict[SetName, Manifest]
+    epochs: list[list[int]] | None
+    precision: Precision
+
+
 def plan_fit_head(
     store: Store, variant: FeaturesVariant, choice: HeadChoice, *, epochs: list[list[int]] | None = None
-) -> Job:
+) -> Job[FitHeadArgs]:
     """The job that fits one head; it depends on features and labels of exactly the subjects that are labelled.
 
     With ``epochs`` (per seed and part) the head is fitted on train + validation for as long as was best for the head
@@ -64,7 +85,7 @@ def plan_fit_head(
         if key not in known:
             raise InputError(f"{store.url}: expected labels of {choice.task} {name}, found none; import_labels failed")
         labels[name] = known[key]
-    subjects = sorted({s for m in labels.values() for s in m.details["subjects"] if s in variant.subjects})
+    subjects = sorted({s for m in labels.values() for s in LabelsDetails.of(m).subjects if s in variant.subjects})
     precision = native_precision(default_device())
     made_from = fingerprint(
         stage="fit_head",
@@ -78,11 +99,10 @@ def plan_fit_head(
     )
     used = FeaturesVariant(variant.backbone, variant.source, {s: variant.subjects[s] for s in subjects})
     name = variant_name(f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}", made_from)
-    arguments = {"choice": choice, "variant": used, "labels": labels, "epochs": epochs, "precision": precision}
-    return Job(f"heads/{name}", made_from, arguments)
+    return Job(f"heads/{name}", made_from, FitHeadArgs(choice, used, labels, epochs, precision))
 
 
-def make(store: Store, job: Job) -> Files:
+def make(store: Store, job: Job[FitHeadArgs]) -> Files:
     """Fit one head; features lie in memory-mapped files meanwhile.
 
     Raises:
@@ -92,14 +112,11 @@ def make(store: Store, job: Job) -> Files:
     from models.heads.fitting import fit_seeds
     from tasks.fit.training_rows import gather_rows
 
-    choice: HeadChoice = job.arguments["choice"]
-    variant: FeaturesVariant = job.arguments["variant"]
-    labels: dict[SetName, Manifest] = job.arguments["labels"]
+    given, choice = job.arguments, job.arguments.choice
+    variant, epochs, precision = given.features, given.epochs, given.precision
     tables: dict[str, pa.Table] = {
-        name: store.read_unit(labels_key(choice.task, name), m) for name, m in labels.items()
+        name: store.read_unit(labels_key(choice.task, name), m) for name, m in given.labels.items()
     }
-    epochs: list[list[int]] | None = job.arguments["epochs"]
-    precision: Precision = job.arguments["precision"]
     fitted_on = {name: table for name, table in tables.items() if epochs or name == "train"}
     with tempfile.TemporaryDirectory(prefix="affwild2-rows-") as scratch:
         train, coverage = gather_rows(store, variant, fitted_on, task=choice.task, folder=_new(scratch, "train"))
@@ -123,9 +140,25 @@ def make(store: Store, job: Job) -> Files:
     metrics = {"figures": fitted.figures, "seeds": fitted.seed_figures, "history": fitted.histories}
     files = head_to_bytes(fitted.head)
     files["metrics.json"] = json.dumps(metrics, indent=1, sort_keys=True).encode() + b"\n"
-    details = _details(choice, variant, coverage, fitted.figures, fitted.seed_figures)
-    # "precision", of the features' origin, is the backbone's.
-    details |= {"best_epochs": fitted.best_epochs, "trained_on": list(fitted_on), "fitted_in": precision}
+    metric, origin = FIGURE_OF_TASK[choice.task], variant.origin
+    details = HeadDetails(
+        task=choice.task,
+        recipe=choice.recipe,
+        settings=asdict(choice.head_recipe()),
+        backbone=variant.backbone,
+        source=variant.source,
+        backbone_name=origin.backbone_name,
+        weights=origin.weights,
+        precision=origin.precision,
+        crop_params=origin.crop_params,
+        coverage=tuple(coverage),
+        figure=metric,
+        figures=fitted.figures,
+        seed_figures=[seed[metric] for seed in fitted.seed_figures],
+        best_epochs=fitted.best_epochs,
+        trained_on=tuple(fitted_on),
+        fitted_in=precision,
+    )
     return Files(files, details)
 
 
@@ -135,24 +168,45 @@ def _new(scratch: str, name: str) -> Path:
     return folder
 
 
-def _details(
-    choice: HeadChoice,
-    variant: FeaturesVariant,
-    coverage: "list[LabelCoverage]",
-    figures: dict[str, float],
-    seed_figures: list[dict[str, float]],
-) -> dict[str, Any]:
-    figure = FIGURE_OF_TASK[choice.task]
-    rows = [asdict(row) | {"subjects_without_features": len(row.subjects_without_features)} for row in coverage]
-    return {
-        "task": choice.task,
-        "recipe": choice.recipe,
-        "settings": asdict(choice.head_recipe()),
-        "backbone": variant.backbone,
-        "source": variant.source,
-        **variant.origin,
-        "coverage": rows,
-        "figure": figure,
-        "figures": figures,
-        "seed_figures": [seed[figure] for seed in seed_figures],
-    }
+def provide_zero_shot_head(store: Store, backbone: "BackboneChoice") -> Bundle:
+    """The head for a store without fitted heads, written if it is not there: the backbone's own expression classes.
+
+    Raises:
+        InputError: the backbone's classes are not expressions.
+    """
+    # Stages that decode videos take long to import, and fitting does without them.
+    from models.backbones.registry import get_spec
+    from models.heads.mlp import zero_shot_head
+    from tasks.extract.crop_faces import CropParams, source_of
+
+    spec, params = get_spec(backbone.name), CropParams()
+    try:
+        head = zero_shot_head(spec.class_names, spec.embedding_size)
+    except ValueError as error:
+        raise InputError(f"backbone {backbone.name}: {error}; fit a head on its features") from error
+    made_from = fingerprint(
+        stage="zero_shot_head",
+        version=_ZERO_SHOT_VERSION,
+        backbone=backbone.variant,
+        classes=spec.class_names,
+        crop=params,
+    )
+    folder = f"heads/{variant_name('expr-zero-shot', made_from)}"
+    found = find_bundle(store, folder)
+    if found is not None and found.fingerprint == made_from:
+        return found
+    details = HeadDetails(
+        task="expr",
+        recipe="zero-shot",
+        backbone=backbone.variant,
+        source=source_of(params),
+        backbone_name=backbone.name,
+        weights=backbone.weights,
+        precision=backbone.precision,
+        crop_params=asdict(params),
+        coverage=(),
+        figure="macro_f1",
+        figures={},
+        seed_figures=[],
+    )
+    return write_bundle(store, folder, head_to_bytes(head), fingerprint=made_from, details=details)

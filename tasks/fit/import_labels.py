@@ -1,8 +1,11 @@
 """Stage ``import_labels``: the organisers' annotation files as one table per task and set."""
 
+from dataclasses import dataclass
+
 from data_contracts.challenge.annotations import annotation_files, read_annotations
 from data_contracts.files.locations import Location, location
 from data_contracts.schemas import LABELS
+from data_contracts.store.details import LabelsDetails
 from data_contracts.store.fingerprint import digest_of_file, fingerprint
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
@@ -12,12 +15,23 @@ from tasks.units import Product, Unit
 CODE_VERSION = 2
 
 
+@dataclass(frozen=True)
+class ImportLabelsArgs:
+    """The organisers' annotation folder (path or URL), and which files of it to read."""
+
+    annotations: str
+    task: TaskName
+    set_name: SetName
+
+
 def labels_key(task: TaskName, set_name: SetName) -> UnitKey:
     """Where the labels of a set for a task lie."""
     return UnitKey("labels", (("task", task), ("set", set_name)))
 
 
-def plan_import_labels(annotations: Location, *, task: TaskName, sets: tuple[SetName, ...]) -> list[Unit]:
+def plan_import_labels(
+    annotations: Location, *, task: TaskName, sets: tuple[SetName, ...]
+) -> list[Unit[ImportLabelsArgs]]:
     """One unit per set; it depends on the names and bytes of the files, not on when they were copied.
 
     Raises:
@@ -28,21 +42,21 @@ def plan_import_labels(annotations: Location, *, task: TaskName, sets: tuple[Set
         files = annotation_files(annotations, task=task, set_name=set_name)
         digests = [(path.name, digest_of_file(path)) for path in files]
         made_from = fingerprint(stage="import_labels", version=CODE_VERSION, task=task, set=set_name, files=digests)
-        arguments = {"annotations": str(annotations), "task": task, "set": set_name}
+        arguments = ImportLabelsArgs(str(annotations), task, set_name)
         units.append(Unit(labels_key(task, set_name), made_from, arguments))
     return units
 
 
-def compute(store: Store, unit: Unit) -> Product:
+def compute(store: Store, unit: Unit[ImportLabelsArgs]) -> Product:
     """Read one set, without the files that are not as the organisers write them: these are problems of the unit.
 
     Raises:
         InputError: no file is left; the message names the first, and its line.
     """
-    task, set_name = unit.arguments["task"], unit.arguments["set"]
-    found = read_annotations(location(unit.arguments["annotations"]), task=task, set_name=set_name)
+    given = unit.arguments
+    found = read_annotations(location(given.annotations), task=given.task, set_name=given.set_name)
     product = Product(LABELS, [found.table])
     product.problems += found.faults
     product.counts["label lines"] = found.table.num_rows
-    product.details = {"subjects": sorted(set(found.table["subject"].to_pylist()))}
+    product.details = LabelsDetails(subjects=tuple(sorted(set(found.table["subject"].to_pylist()))))
     return product

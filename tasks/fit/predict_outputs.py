@@ -2,13 +2,15 @@
 
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from data_contracts.errors import InputError
 from data_contracts.schemas import OUTPUT_COLUMNS, Dataset, outputs_dataset
-from data_contracts.store.bundles import Bundle, read_file, require_bundle
+from data_contracts.store.bundles import Bundle, find_bundle, read_file
+from data_contracts.store.details import HeadDetails, OutputsDetails
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
@@ -21,20 +23,32 @@ from tasks.units import Product, Unit
 CODE_VERSION = 1
 
 
+@dataclass(frozen=True)
+class PredictOutputsArgs:
+    """Folder and fingerprint of the head's bundle, and the features of one subject."""
+
+    head_folder: str
+    head_fingerprint: str
+    features: FeaturesVariant
+
+
 def load_head(store: Store, bundle: Bundle) -> Head:
     """The head of a bundle."""
     return head_from_bytes({name: read_file(store, bundle, name) for name in ("head.safetensors", "head.json")})
 
 
-def plan_predict_outputs(variant: FeaturesVariant, *, head: Bundle, subjects: list[str] | None = None) -> list[Unit]:
+def plan_predict_outputs(
+    variant: FeaturesVariant, *, head: Bundle, subjects: list[str] | None = None
+) -> list[Unit[PredictOutputsArgs]]:
     """One unit per subject that has features (of ``subjects`` if given).
 
     Raises:
         InputError: the head was fitted on features of another backbone.
     """
-    if head.details["backbone"] != variant.backbone:
+    fitted_on = HeadDetails.of(head).backbone
+    if fitted_on != variant.backbone:
         raise InputError(
-            f"head {head.name}: fitted on features of {head.details['backbone']}, got those of {variant.backbone}; "
+            f"head {head.name}: fitted on features of {fitted_on}, got those of {variant.backbone}; "
             "extract with the head's backbone and weights"
         )
     units = []
@@ -48,40 +62,41 @@ def plan_predict_outputs(variant: FeaturesVariant, *, head: Bundle, subjects: li
             features=variant.identity(subject),
         )
         place = (("head", head.name), ("source", variant.source), ("subject", subject))
-        arguments = {
-            "head": head.name,
-            "head_made_from": head.fingerprint,
-            "variant": FeaturesVariant(variant.backbone, variant.source, {subject: variant.subjects[subject]}),
-        }
+        features = FeaturesVariant(variant.backbone, variant.source, {subject: variant.subjects[subject]})
+        arguments = PredictOutputsArgs(head.folder, head.fingerprint, features)
         units.append(Unit(UnitKey("outputs", place), made_from, arguments))
     return units
 
 
 @functools.lru_cache(maxsize=8)
-def _cached_head(store_url: str, name: str, made_from: str) -> tuple[Head, TaskName]:
+def _cached_head(store_url: str, folder: str, made_from: str) -> tuple[Head, TaskName]:
     store = Store(store_url)
-    bundle = require_bundle(store, "heads", name)
-    if bundle.fingerprint != made_from:
-        raise InputError(f"head {name}: expected the one that the run began with, got another; run again")
-    return load_head(store, bundle), bundle.details["task"]
+    bundle = find_bundle(store, folder)
+    if bundle is None or bundle.fingerprint != made_from:
+        found = "another one" if bundle else "none"
+        raise InputError(f"{folder}: expected the head that the run began with, got {found}; run again")
+    return load_head(store, bundle), HeadDetails.of(bundle).task
 
 
-def compute(store: Store, unit: Unit) -> Product:
+def compute(store: Store, unit: Unit[PredictOutputsArgs]) -> Product:
     """Outputs of one subject; frames without a face have none (interpolation belongs to post-processing)."""
-    head, task = _cached_head(store.url, unit.arguments["head"], unit.arguments["head_made_from"])
+    given = unit.arguments
+    head, task = _cached_head(store.url, given.head_folder, given.head_fingerprint)
     branches = BRANCHES_OF_TASK[task]
     dataset = outputs_dataset(branches)
-    variant: FeaturesVariant = unit.arguments["variant"]
-    product = Product(dataset, [])
-    product.details["frames_known_from"] = variant.frames_known_from(unit.key.value("subject"))
+    product, subject = Product(dataset, []), unit.key.value("subject")
+    product.details = OutputsDetails(
+        frame_count=given.features.last_frame(subject), frames_known_from=given.features.frames_known_from(subject)
+    )
     product.tables = _tables(store, unit, head, dataset, product)
     return product
 
 
-def _tables(store: Store, unit: Unit, head: Head, dataset: Dataset, product: Product) -> Iterator[pa.Table]:
-    variant: FeaturesVariant = unit.arguments["variant"]
+def _tables(
+    store: Store, unit: Unit[PredictOutputsArgs], head: Head, dataset: Dataset, product: Product
+) -> Iterator[pa.Table]:
     branches: list[BranchName] = [b for b in BRANCHES if OUTPUT_COLUMNS[b][0] in dataset.columns]
-    for frame, has_face, embeddings, logits in read_features(store, variant, unit.key.value("subject")):
+    for frame, has_face, embeddings, logits in read_features(store, unit.arguments.features, unit.key.value("subject")):
         product.counts[FACE_FOUND] += int(has_face.sum())
         product.counts[NO_FACE] += int((~has_face).sum())
         predicted = head.predict_sequence(SubjectSequence(embeddings, logits, has_face, (frame - 1) / 30))
@@ -90,7 +105,6 @@ def _tables(store: Store, unit: Unit, head: Head, dataset: Dataset, product: Pro
             for position, column in enumerate(OUTPUT_COLUMNS[branch]):
                 columns[column.name] = pa.array(predicted[branch][:, position], mask=~has_face)
         yield pa.table(columns)
-        product.details["frame_count"] = int(frame[-1])
 
 
 def read_outputs(

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from data_contracts.errors import InputError
+from data_contracts.store.details import FeaturesDetails
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, BranchName
@@ -31,13 +31,12 @@ class FeaturesVariant:
 
     def frames_known_from(self, subject: str) -> str:
         """What told how many frames the subject's video has: ``video``, or ``last crop`` for lack of a video."""
-        return str(self.subjects[subject][-1][1].details.get("frames_known_from", "video"))
+        return FeaturesDetails.of(self.subjects[subject][-1][1]).frames_known_from or "video"
 
     @property
-    def origin(self) -> dict[str, Any]:
-        """How the features came to be: ``backbone_name``, ``weights``, ``crop_params`` (None for official crops)."""
-        details = next(iter(self.subjects.values()))[0][1].details
-        return {name: details.get(name) for name in ("backbone_name", "weights", "precision", "crop_params")}
+    def origin(self) -> FeaturesDetails:
+        """How the features of this variant were computed."""
+        return FeaturesDetails.of(next(iter(self.subjects.values()))[0][1])
 
 
 def find_features(store: Store, *, backbone: str | None = None, source: str | None = None) -> FeaturesVariant:

@@ -9,25 +9,11 @@ import pyarrow as pa
 from numpy.lib.format import open_memmap
 
 from data_contracts.errors import InputError
+from data_contracts.store.details import LabelCoverage
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, BranchName, TaskName
 from models.heads.rows import TrainingRows
 from tasks.fit.subject_features import FeaturesVariant, is_labelled, label_arrays, read_faces_seen, read_features
-
-
-@dataclass(frozen=True)
-class LabelCoverage:
-    """What became of the label lines of one set: the table that users see."""
-
-    set_name: str
-    subjects: int
-    subjects_without_features: tuple[str, ...]
-    labelled: int
-    used: int
-    labelled_without_face: int
-    labelled_beyond_video: int
-    unlabelled: int
-    faces_without_label: int
 
 
 @dataclass(frozen=True)
@@ -45,14 +31,15 @@ def gather_rows(
         InputError: no row is left.
     """
     chosen: list[tuple[str, _SubjectRows]] = []
-    coverage = []
+    coverage, without_features = [], []
     for set_name, table in tables.items():
-        rows, counts = _choose_rows(store, variant, table, task=task, set_name=set_name)
+        rows, counts, absent = _choose_rows(store, variant, table, task=task, set_name=set_name)
         chosen += rows
+        without_features += absent
         coverage.append(counts)
     total = sum(len(rows.frames) for _, rows in chosen)
     if not total:
-        missing = ", ".join(coverage[0].subjects_without_features[:3]) if coverage else "no set"
+        missing = ", ".join(without_features[:3]) if coverage else "no set"
         raise InputError(
             f"{task} {'+'.join(tables)}: expected rows with a label and a face, found none "
             f"(no features for: {missing or 'nobody'}); run extract on the labelled videos first"
@@ -62,12 +49,13 @@ def gather_rows(
 
 def _choose_rows(
     store: Store, variant: FeaturesVariant, table: pa.Table, *, task: TaskName, set_name: str
-) -> tuple[list[tuple[str, _SubjectRows]], LabelCoverage]:
+) -> tuple[list[tuple[str, _SubjectRows]], LabelCoverage, list[str]]:
+    """Rows to fit on, how the labels are used, and labelled subjects without features."""
     labels = label_arrays(table)
     labelled = is_labelled(labels, BRANCHES_OF_TASK[task])
     subjects, starts = np.unique(table["subject"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
     frame = table["frame"].to_numpy()
-    rows, absent, faces_without_label, beyond = [], [], 0, 0
+    rows, absent, faces_without_label, beyond = [], list[str](), 0, 0
     for number, subject in enumerate(subjects.tolist()):
         here = np.flatnonzero((starts == number) & labelled)
         if subject not in variant.subjects:
@@ -81,10 +69,10 @@ def _choose_rows(
         if len(used):
             rows.append((subject, _SubjectRows(frame[used], {b: values[used] for b, values in labels.items()})))
     used_count = sum(len(r.frames) for _, r in rows)
-    return rows, LabelCoverage(
+    coverage = LabelCoverage(
         set_name=set_name,
         subjects=len(subjects),
-        subjects_without_features=tuple(absent),
+        subjects_without_features=len(absent),
         labelled=int(labelled.sum()),
         used=used_count,
         labelled_without_face=int(labelled.sum()) - used_count - beyond,
@@ -92,6 +80,7 @@ def _choose_rows(
         unlabelled=int((~labelled).sum()),
         faces_without_label=faces_without_label,
     )
+    return rows, coverage, absent
 
 
 def _unpack(

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.schemas import LABELS
+from data_contracts.store.details import FacesDetails, LabelsDetails, SubjectsDetails, VideoDetails, problems_of
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey, is_failure_path, key_of_manifest_path
 from data_contracts.store.store import Store
@@ -53,17 +54,18 @@ def names_of_videos(store: Store) -> set[str]:
 def indexed_path(store: Store, video: str) -> str | None:
     """Where the file was when it was indexed; None if that is not known (any more)."""
     found = store.manifests("videos", video=video)
-    return next((str(manifest.details["path"]) for manifest in found.values() if "path" in manifest.details), None)
+    return next((VideoDetails.of(manifest).path for manifest in found.values()), None)
 
 
 def subjects_of_video(store: Store, video: str, *, videos: Collection[str]) -> list[str]:
     """People in a video: those that its units name, and its sides, unless these are ``videos`` of their own."""
     named = {video} | {video + side for side in SUBJECT_SIDES if video + side not in videos}
-    for dataset in ("faces", "subjects"):
-        for folder in _folders(store, dataset, video):
-            for key, manifest in _manifests_in(store, folder).items():
-                named |= {key.part} if dataset == "faces" and "subject" in manifest.details else set()
-                named |= set(manifest.details.get("subjects", ()))
+    for folder in _folders(store, "faces", video):
+        subjects = (FacesDetails.of(manifest).subject for manifest in _manifests_in(store, folder).values())
+        named |= {subject for subject in subjects if subject is not None}
+    for folder in _folders(store, "subjects", video):
+        for manifest in _manifests_in(store, folder).values():
+            named |= set(SubjectsDetails.of(manifest).subjects)
     return sorted(named)
 
 
@@ -129,8 +131,8 @@ def find_labels(store: Store, subjects: Collection[str]) -> list[LabelSet]:
     """Sets of labels that hold lines of these subjects, or a problem with a file of one of them."""
     found = []
     for key, manifest in store.manifests("labels").items():
-        told = [line for line in manifest.details.get("problems", ()) if _names_file_of(line, subjects)]
-        if told or set(subjects) & set(manifest.details.get("subjects", ())):
+        problems = [line for line in problems_of(manifest) if _names_file_of(line, subjects)]
+        if problems or set(subjects) & set(LabelsDetails.of(manifest).subjects):
             named = store.read_unit(key, manifest, columns=["subject"])["subject"]
             lines = int(pc.sum(pc.is_in(named, pa.array(sorted(subjects)))).as_py() or 0)
             found.append(LabelSet(key, manifest, lines))
@@ -147,12 +149,11 @@ def remove_labels(store: Store, found: Sequence[LabelSet], subjects: Collection[
     for one in found:
         batches = store.iter_unit(one.key, one.manifest)
         tables = (pa.Table.from_batches([b]).filter(pc.invert(pc.is_in(b["subject"], theirs))) for b in batches)
-        details = {name: value for name, value in one.manifest.details.items() if name != "problems"}
-        details["subjects"] = [name for name in details.get("subjects", ()) if name not in subjects]
+        known = LabelsDetails.of(one.manifest).subjects
+        details = LabelsDetails(subjects=tuple(name for name in known if name not in subjects))
         product = Product(LABELS, tables, details=details)
         product.counts.update({name: count - one.lines for name, count in one.manifest.counts.items()})
-        problems = one.manifest.details.get("problems", ())
-        product.problems += [line for line in problems if not _names_file_of(line, subjects)]
+        product.problems += [line for line in problems_of(one.manifest) if not _names_file_of(line, subjects)]
         made_from = fingerprint(stage="forget_units", without=one.lines, labels=one.manifest.fingerprint)
         write_product(store, one.key, product, fingerprint=made_from, started=time.monotonic())
     _remove_leavings(store, subjects)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,9 +35,18 @@ class PictureCropParams:
     crop: CropParams = field(default_factory=lambda: CropParams(DetectorParams(min_face_px=20)))
 
 
+@dataclass(frozen=True)
+class CropPicturesArgs:
+    """Pictures, how their faces are cropped, and the number of the first one in the list."""
+
+    pictures: Sequence[Picture]
+    params: CropParams
+    first: int
+
+
 def plan_crop_pictures(
     pictures: Sequence[Picture], *, collection: str, params: PictureCropParams | None = None
-) -> list[Unit]:
+) -> list[Unit[CropPicturesArgs]]:
     """Units of five hundred pictures each, in the order of the list; ``collection`` names the list."""
     params = params or PictureCropParams()
     weights = detector_weights_digest()
@@ -51,22 +59,21 @@ def plan_crop_pictures(
             stage="crop_pictures", version=CODE_VERSION, pictures=states, params=params, weights=weights, first=first
         )
         key = UnitKey("pictures", (("source", source), ("collection", collection)), f"{number:05d}")
-        units.append(Unit(key, made_from, {"pictures": block, "params": params.crop, "first": first}))
+        units.append(Unit(key, made_from, CropPicturesArgs(block, params.crop, first)))
     return units
 
 
-def compute(store: Store, unit: Unit) -> Product:
+def compute(store: Store, unit: Unit[CropPicturesArgs]) -> Product:
     """One row per picture; a file that cannot be read, or shows no face, is a row that says so."""
     product = Product(PICTURES, [])
-    product.tables = _tables(unit, product)
+    product.tables = _tables(unit.arguments, product)
     return product
 
 
-def _tables(unit: Unit, product: Product) -> Iterator[pa.Table]:
-    first, params = unit.arguments["first"], unit.arguments["params"]
-    for at, picture in enumerate(unit.arguments["pictures"]):
-        row = _row(picture, params, product.problems) | {
-            "row": first + at,
+def _tables(given: CropPicturesArgs, product: Product) -> Iterator[pa.Table]:
+    for row_number, picture in enumerate(given.pictures, start=given.first):
+        row = _row(picture, given.params, product.problems) | {
+            "row": row_number,
             "picture": str(picture.path),
             "identity": picture.identity,
             "expression": picture.expression,
@@ -76,7 +83,7 @@ def _tables(unit: Unit, product: Product) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist([row], schema=PICTURES.schema)
 
 
-def _row(picture: Picture, params: CropParams, problems: list[str]) -> dict[str, Any]:
+def _row(picture: Picture, params: CropParams, problems: list[str]) -> dict[str, object]:
     try:
         image = read_picture(picture.path)
     except (OSError, ValueError, Image.DecompressionBombError) as error:

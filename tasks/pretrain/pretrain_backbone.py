@@ -6,15 +6,16 @@ import io
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_contracts.challenge.pictures import PICTURE_EXPRESSIONS
 from data_contracts.errors import InputError
+from data_contracts.store.details import BackboneDetails, PictureCoverage, PictureFigures, PictureSetSize
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
@@ -66,8 +67,28 @@ class _Rows:
     people: list[str] = field(default_factory=list)
 
 
-def plan_pretrain_backbone(units: Units, validation: Units | None, choice: PretrainingChoice) -> Job:
-    """The job that trains one backbone on the pictures of some units."""
+def _report_nothing(line: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class PretrainBackboneArgs:
+    """Units of pictures to train and validate on (None: a share of the former), how, and where progress is reported."""
+
+    units: Units
+    validation: Units | None
+    choice: PretrainingChoice
+    report: Callable[[str], None] = _report_nothing
+
+
+def plan_pretrain_backbone(
+    units: Units,
+    validation: Units | None,
+    choice: PretrainingChoice,
+    *,
+    report: Callable[[str], None] = _report_nothing,
+) -> Job[PretrainBackboneArgs]:
+    """The job that trains one backbone on the pictures of some units; ``report`` receives lines of progress."""
     made_from = fingerprint(
         stage="pretrain_backbone",
         version=CODE_VERSION,
@@ -77,10 +98,10 @@ def plan_pretrain_backbone(units: Units, validation: Units | None, choice: Pretr
         start=weights_digest(choice.backbone, choice.weights),
     )
     name = variant_name(f"{choice.backbone}-{choice.recipe.goal}", made_from)
-    return Job(f"backbones/{name}", made_from, {"units": units, "validation": validation, "choice": choice})
+    return Job(f"backbones/{name}", made_from, PretrainBackboneArgs(units, validation, choice, report))
 
 
-def make(store: Store, job: Job) -> Files:
+def make(store: Store, job: Job[PretrainBackboneArgs]) -> Files:
     """Train; goes on from the last checkpoint of the same job, which is removed in the end.
 
     Raises:
@@ -90,7 +111,7 @@ def make(store: Store, job: Job) -> Files:
     from models.backbones.network import load_backbone
     from models.pretraining.training import BackboneTrainer
 
-    choice: PretrainingChoice = job.arguments["choice"]
+    choice, resume = job.arguments.choice, None
     start = load_backbone(choice.backbone, weights=Path(choice.weights) if choice.weights else None)
     spec = start.spec.with_metadata(
         {
@@ -100,9 +121,9 @@ def make(store: Store, job: Job) -> Files:
     )
     checkpoint = f"{job.folder}/_checkpoint.pt"
     with tempfile.TemporaryDirectory(prefix="affwild2-pictures-") as scratch:
-        names, train, validation, coverage = _gather(store, job, Path(scratch))
+        names, train, validation, coverage = _gather(store, job.arguments, Path(scratch))
         with contextlib.suppress(FileNotFoundError):
-            job.arguments["resume"] = store.read_bytes(checkpoint)
+            resume = store.read_bytes(checkpoint)
         try:
             trainer = BackboneTrainer(
                 spec, start.tensors, choice.recipe, class_names=names, seed=choice.seed, device=default_device()
@@ -111,29 +132,29 @@ def make(store: Store, job: Job) -> Files:
                 train,
                 validation,
                 save=lambda data: store.write_bytes(checkpoint, data),
-                resume=job.arguments.get("resume"),
-                report=job.arguments.get("report", lambda line: None),
+                resume=resume,
+                report=job.arguments.report,
             )
         except (ValueError, FloatingPointError) as error:
             raise InputError(f"{job.name}: {error}") from error
     files = _files(choice, trained, coverage)
     with contextlib.suppress(FileNotFoundError):
         store.remove(checkpoint)
-    return Files(files, {"coverage": coverage, "figures": trained.figures, "kept_epoch": trained.kept_epoch})
+    figures = PictureFigures.from_json(trained.figures)
+    return Files(files, BackboneDetails(coverage=coverage, figures=figures, kept_epoch=trained.kept_epoch))
 
 
 def _gather(
-    store: Store, job: Job, scratch: Path
-) -> tuple[tuple[str, ...], "PictureSet", "PictureSet | None", dict[str, Any]]:
+    store: Store, given: PretrainBackboneArgs, scratch: Path
+) -> tuple[tuple[str, ...], "PictureSet", "PictureSet | None", PictureCoverage]:
     from models.pretraining.pictures import PictureFile
 
-    choice: PretrainingChoice = job.arguments["choice"]
-    given = job.arguments["validation"]
+    choice, validation = given.choice, given.validation
     files = {name: PictureFile(_folder(scratch, name)) for name in ("train", "validation")}
     rows = {name: _Rows() for name in files}
     statuses: Counter[str] = Counter()
     untrained = 0
-    for units, fixed in ((job.arguments["units"], "train" if given else None), (given or (), "validation")):
+    for units, fixed in ((given.units, "train" if validation else None), (validation or (), "validation")):
         for key, manifest in units:
             for row in store.read_unit(key, manifest, columns=_COLUMNS).to_pylist():
                 statuses[row["status"]] += 1
@@ -153,21 +174,23 @@ def _gather(
                 rows[name].people.append(row["identity"] or row["picture"])
     names, dropped = _class_names(rows["train"], choice.recipe.goal)
     sets = {name: files[name].finish(*_targets(rows[name], names, choice.recipe.person_power)) for name in files}
-    coverage = {
-        "status": dict(statuses),
-        "untrained_pictures": untrained,
-        "train": {"pictures": len(rows["train"].names), "people": len(set(rows["train"].people))},
-        "validation": {"pictures": len(rows["validation"].names), "people": len(set(rows["validation"].people))},
-        "train_pictures_per_class": dict(Counter(rows["train"].labels)) if len(names) <= 16 else {},
-        "too_rare": dropped,
-    }
+    sizes = {name: PictureSetSize(pictures=len(one.names), people=len(set(one.people))) for name, one in rows.items()}
+    coverage = PictureCoverage(
+        status=dict(statuses),
+        untrained_pictures=untrained,
+        train=sizes["train"],
+        validation=sizes["validation"],
+        train_pictures_per_class=dict(Counter(filter(None, rows["train"].labels))) if len(names) <= 16 else {},
+        too_rare=dropped,
+    )
     has_validation = bool(len(sets["validation"])) and (sets["validation"].classes >= 0).any()
     return names, sets["train"], sets["validation"] if has_validation else None, coverage
 
 
-def split_of(row: dict[str, Any], choice: PretrainingChoice) -> str:
+def split_of(row: Mapping[str, str | None], choice: PretrainingChoice) -> str:
     """``train`` or ``validation``: by the person for emotions, by the picture for identities; no chance, no order."""
-    who = row["picture"].rsplit("/", 1)[-1] if choice.recipe.goal == "identity" else row["identity"] or row["picture"]
+    picture = row["picture"] or ""
+    who = picture.rsplit("/", 1)[-1] if choice.recipe.goal == "identity" else row["identity"] or picture
     share = int.from_bytes(hashlib.sha256(f"{choice.seed}:{who}".encode()).digest()[:4], "big") / 2**32
     return "validation" if share < choice.validation_share else "train"
 
@@ -196,7 +219,7 @@ def _targets(rows: _Rows, names: tuple[str, ...], person_power: float) -> tuple[
     return classes, np.array(rows.affect, np.float32).reshape(-1, 2), weights
 
 
-def _files(choice: PretrainingChoice, trained: "TrainedBackbone", coverage: dict[str, Any]) -> dict[str, bytes]:
+def _files(choice: PretrainingChoice, trained: "TrainedBackbone", coverage: PictureCoverage) -> dict[str, bytes]:
     import safetensors.torch
 
     from tasks.pretrain.training_curves import draw_curves
@@ -207,7 +230,7 @@ def _files(choice: PretrainingChoice, trained: "TrainedBackbone", coverage: dict
         "figures": trained.figures,
         "kept_epoch": trained.kept_epoch,
         "training_seconds": round(trained.seconds, 1),
-        "coverage": coverage,
+        "coverage": coverage.to_json(),
         "recipe": asdict(choice.recipe),
         "history": trained.history,
     }

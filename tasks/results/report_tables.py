@@ -1,19 +1,27 @@
 """The tables of a report: which cells stand in them. How they look is in ``report.html.jinja``."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import quote
 
-from data_contracts.challenge.annotations import LABEL_COVERAGE_COLUMNS
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.contents import StoreContents
+from data_contracts.store.details import (
+    COVERAGE_COUNTS,
+    LABEL_COVERAGE_COLUMNS,
+    BackboneDetails,
+    HeadDetails,
+    PostprocessingDetails,
+    SubmissionDetails,
+    TuningFigures,
+)
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_FOUND
 from models.decisions.postprocessing import PostProcessing
-from tasks.results.write_submission import COVERAGE_COUNTS, has_no_fault, load_postprocessing, told_checks
+from tasks.results.write_submission import load_postprocessing
 from tasks.units import MAX_TRIES
 
 # A browser shows so many rows at once; the datasets themselves hold all.
@@ -184,23 +192,20 @@ def _share(part: int, whole: int) -> Share:
 
 
 def _validation(heads: Sequence[Bundle], rules: Sequence[Bundle]) -> Table:
-    tuned = {rule.details["head"]: rule.details["figures"] for rule in rules}
+    tuned = {details.head: details.figures for details in map(PostprocessingDetails.of, rules)}
     rows: list[list[object]] = []
     for head in heads:
-        details, name = head.details, head.details["figure"]
-        seeds = details["seed_figures"]
+        details = HeadDetails.of(head)
+        seeds = details.seed_figures
         spread = f"{min(seeds):.3f} to {max(seeds):.3f}" if seeds else None
-        found = tuned.get(head.name) or {}
-        kinds = [(found.get(kind) or {}).get(name) for kind in ("untuned", "tuned", "held_out")]
-        rows.append([Code(head.name), details["task"], details["recipe"], name, spread, *kinds])
+        kinds = tuned.get(head.name, TuningFigures()).of_metric(details.figure)
+        rows.append([Code(head.name), details.task, details.recipe, details.figure, spread, *kinds])
     header = ["head", "task", "recipe", "figure", "seeds", "untuned", "tuned (optimistic)", "held out (honest)"]
     return Table("Figures on the validation set", header, rows, empty="No head is fitted yet.")
 
 
 def _labels(heads: Sequence[Bundle]) -> Table:
-    rows = [
-        [h.details["task"], *(c[name] for name in LABEL_COVERAGE_COLUMNS)] for h in heads for c in h.details["coverage"]
-    ]
+    rows = [[head.task, *astuple(coverage)] for head in map(HeadDetails.of, heads) for coverage in head.coverage]
     return Table(
         "Labels that heads were fitted on", ["task", *(_words(n) for n in LABEL_COVERAGE_COLUMNS)], rows, folded=True
     )
@@ -214,7 +219,7 @@ def _rules(store: Store, bundles: Sequence[Bundle]) -> tuple[list[tuple[str, Pos
     rules, unreadable = [], []
     for bundle in bundles:
         try:
-            rules.append((bundle.details["head"], load_postprocessing(store, bundle)))
+            rules.append((PostprocessingDetails.of(bundle).head, load_postprocessing(store, bundle)))
         except InputError as error:
             unreadable.append((bundle.name, str(error)))
     return rules, unreadable
@@ -236,31 +241,27 @@ def _decisions(rules: Sequence[tuple[str, PostProcessing]]) -> list[Table]:
 
 def _backbones(bundles: Sequence[Bundle]) -> list[Table]:
     names = ("accuracy", "balanced_accuracy", "mean_ccc")
-    rows = [[Code(b.name), *(b.details.get("figures", {}).get(name) for name in names)] for b in bundles]
+    rows = [[Code(b.name), *(getattr(BackboneDetails.of(b).figures, name) for name in names)] for b in bundles]
     return [Table("Figures on held-out pictures", ["backbone", *map(_words, names)], rows)] if rows else []
 
 
 def _submissions(bundles: Sequence[Bundle]) -> list[Table]:
     rows: list[list[object]] = []
     for bundle in bundles:
-        details = bundle.details
-        total = sum(row["rows"] for row in details["coverage"])
-        seen = sum(row["with_face"] for row in details["coverage"])
-        zip_name = details["zip"]
-        link = Link(zip_name, quote(f"../../{bundle.folder}/{zip_name}"))
-        what = [details["edition"], details["task"], link, State(told_checks(bundle), has_no_fault(bundle))]
-        names = [Code(details["head"]), Code(bundle.files[zip_name])]
-        rows.append([*what, len(details["coverage"]), total, _share(seen, total), *names])
+        details = SubmissionDetails.of(bundle)
+        total = sum(row.rows for row in details.coverage)
+        with_face = sum(row.with_face for row in details.coverage)
+        link = Link(details.zip, quote(f"../../{bundle.folder}/{details.zip}"))
+        what = [details.edition, details.task, link, State(details.format_checks(), details.has_no_fault)]
+        names = [Code(details.head), Code(bundle.files[details.zip])]
+        rows.append([*what, len(details.coverage), total, _share(with_face, total), *names])
     header = ["edition", "task", "zip", "checks", "subjects", "rows", "with a face", "head", "sha256 of the zip"]
     summary = Table("Zips", header, rows, empty="No submission is written yet.")
     return [summary, *map(_coverage, bundles)]
 
 
 def _coverage(bundle: Bundle) -> Table:
-    details = bundle.details
-    rows = [
-        [row["subject"], *(row[name] for name in COVERAGE_COUNTS), row["frames_known_from"]]
-        for row in details["coverage"]
-    ]
+    details = SubmissionDetails.of(bundle)
+    rows = [astuple(row) for row in details.coverage]
     header = ["subject", *map(_words, COVERAGE_COUNTS), "frames known from"]
-    return Table(f"Coverage: {details['edition']} {details['task']}, {bundle.name}", header, rows, folded=True)
+    return Table(f"Coverage: {details.edition} {details.task}, {bundle.name}", header, rows, folded=True)

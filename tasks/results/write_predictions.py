@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from data_contracts.files.local import UNFINISHED
 from data_contracts.files.locations import Location
 from data_contracts.schemas import OUTPUT_COLUMNS
 from data_contracts.store.bundles import Bundle, list_bundles
+from data_contracts.store.details import HeadDetails, PostprocessingDetails, Record
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey, from_sealed_json, to_sealed_json
 from data_contracts.store.store import Store
@@ -32,6 +33,14 @@ _FOLDERS = "_prediction_folders.json"
 RECORD = ".affwild2_predictions.json"
 
 Units = dict[UnitKey, Manifest]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionRecord(Record):
+    """Of the predictions of one subject: hash of all inputs, and the state of each file when it was written."""
+
+    made_from: str
+    files: tuple[FileState | None, ...]
 
 
 @dataclass(frozen=True)
@@ -75,9 +84,10 @@ def write_predictions(
                 continue
             names = prediction_files(subject)
             made_from = _made_from(outputs, frames.get(_frames_key(subject)))
-            if record.get(subject) != _entry(made_from, [there.get(name) for name in names]):
+            wanted = PredictionRecord(made_from=made_from, files=tuple(map(there.get, names)))
+            if record.get(subject) != wanted:
                 _write_files(_table(store, subject, outputs, frames), target, names)
-                record[subject] = _entry(made_from, [file_state(out / name) for name in names])
+                record[subject] = replace(wanted, files=tuple(file_state(out / name) for name in names))
             paths += [out / name for name in names]
     finally:
         if record != before:
@@ -85,14 +95,15 @@ def write_predictions(
     return paths
 
 
-def read_record(target: Store) -> dict[str, Any]:
-    """Subject -> from what its predictions in a folder were made, and states of the files; empty if nothing says so."""
-    return from_sealed_json(target.files.read_many([RECORD])[0]) or {}
+def read_record(target: Store) -> dict[str, PredictionRecord]:
+    """The record of each subject with predictions in a folder; empty if there is none."""
+    values = from_sealed_json(target.files.read_many([RECORD])[0]) or {}
+    return {subject: PredictionRecord.from_json(one) for subject, one in values.items()}
 
 
-def write_record(target: Store, record: dict[str, Any]) -> None:
-    """Put the record beside the predictions that it is of."""
-    target.write_bytes(RECORD, to_sealed_json(record))
+def write_record(target: Store, record: Mapping[str, PredictionRecord]) -> None:
+    """Store the records of a folder of predictions in this folder."""
+    target.write_bytes(RECORD, to_sealed_json({subject: one.to_json() for subject, one in record.items()}))
     if target.is_local:
         with contextlib.suppress(OSError):
             os.rmdir(target.locate(UNFINISHED))
@@ -123,7 +134,7 @@ def prediction_files(subject: str) -> list[str]:
 
 
 def _outputs_of(store: Store, head: Bundle, source: str) -> _HeadOutputs:
-    tuned = [b for b in list_bundles(store, "postprocessing") if b.details["head"] == head.name]
+    tuned = [b for b in list_bundles(store, "postprocessing") if PostprocessingDetails.of(b).head == head.name]
     units = store.manifests("outputs", head=head.name, source=source)
     return _HeadOutputs(head, source, tuned[-1] if tuned else None, units)
 
@@ -151,11 +162,6 @@ def _states_in(out: Location) -> dict[str, FileState]:
         return {}
 
 
-def _entry(made_from: str, states: Sequence[FileState | None]) -> dict[str, Any]:
-    # As JSON gives them back.
-    return {"made_from": made_from, "files": [state and list(state) for state in states]}
-
-
 def _write_files(table: pa.Table, target: Store, names: Sequence[str]) -> None:
     with target.files.replacing(names[0]) as file:
         pq.write_table(table, file)
@@ -168,7 +174,7 @@ def _table(
 ) -> pa.Table:
     columns: dict[str, pa.Array] = {}
     for one, (key, manifest) in outputs:
-        present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[one.head.details["task"]])
+        present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[HeadDetails.of(one.head).task])
         columns |= _base_columns(store, subject, present, frames)
         columns |= _decision_columns(_rule(store, one), present, values)
     return pa.table(columns)
@@ -179,7 +185,7 @@ def _rule(store: Store, one: _HeadOutputs) -> "PostProcessing":
     from models.decisions.postprocessing import untuned_postprocessing
     from tasks.results.write_submission import load_postprocessing
 
-    return load_postprocessing(store, one.tuned) if one.tuned else untuned_postprocessing(one.head.details["task"])
+    return load_postprocessing(store, one.tuned) if one.tuned else untuned_postprocessing(HeadDetails.of(one.head).task)
 
 
 def _base_columns(store: Store, subject: str, present: np.ndarray, frames: Units) -> dict[str, pa.Array]:

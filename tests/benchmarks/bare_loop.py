@@ -27,7 +27,7 @@ def extract_plainly(store: Store, layout: DataLayout, videos: dict[str, Path]) -
             assert report.cause is None, report
 
     run(index_videos, index_videos.plan_index_videos(videos))
-    known = index_videos.ready_videos(store)
+    known = index_videos.indexed_videos(store)
     crops = crop_faces.plan_crop_faces({stem: known[stem] for stem in videos}, params=params)
     run(crop_faces, crops)
     cropped = crop_faces.cropped_videos(store, crops)

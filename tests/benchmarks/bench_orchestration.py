@@ -25,8 +25,8 @@ from infra.worker_processes import WORKER_ENVIRONMENT
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import predict_outputs
+from tasks.fit.fit_head import provide_zero_shot_head
 from tasks.fit.subject_features import find_features
-from tasks.fit.zero_shot_head import provide_zero_shot_head
 from tasks.units import run_unit
 
 WORKERS, VIDEOS, SUBJECTS = 2, 8, 600

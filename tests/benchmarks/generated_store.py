@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data_contracts.files.inputs import file_state
 from data_contracts.schemas import FACES, FRAMES, SUBJECTS, VIDEOS, Dataset, features_dataset
+from data_contracts.store.details import Details, FacesDetails, FeaturesDetails, SubjectsDetails, VideoDetails
 from data_contracts.store.store import Store
 from models.backbones.registry import get_spec
 from models.faces.tracking import TrackingParams
@@ -36,13 +38,13 @@ def fill_store(store: Store, videos: Mapping[str, Path], *, backbone: BackboneCh
     source = crop_faces.source_of(params)
     for unit in index_videos.plan_index_videos(videos):
         _write_index(store, unit)
-    faces = crop_faces.plan_crop_faces(index_videos.ready_videos(store), params=params)
+    faces = crop_faces.plan_crop_faces(index_videos.indexed_videos(store), params=params)
     for unit in faces:
-        details = {"first_frame": 1, "frame_count": FRAMES_PER_VIDEO, "crop_params": None}
+        details = FacesDetails(first_frame=1, frame_count=FRAMES_PER_VIDEO)
         _write(store, unit, FACES, {"frame": _numbers(), "status": ["no_face"] * FRAMES_PER_VIDEO}, details)
     cropped = crop_faces.cropped_videos(store, faces)
     for unit in assign_subjects.plan_assign_subjects(cropped, source=source, subjects={}, params=TrackingParams()):
-        details = {"subjects": unit.arguments["subjects"], "segments": 1}
+        details = SubjectsDetails(subjects=unit.arguments.subjects, segments=1)
         _write(store, unit, SUBJECTS, {"frame": _numbers(), "face": [0] * FRAMES_PER_VIDEO}, details)
     subjects = embed_faces.subjects_of_source(store, source)
     spec = get_spec(backbone.name)
@@ -51,21 +53,21 @@ def fill_store(store: Store, videos: Mapping[str, Path], *, backbone: BackboneCh
         vectors = {"embedding": (spec.embedding_size, np.float16), "logits": (len(spec.class_names), np.float32)}
         columns = {name: list(np.ones((FRAMES_PER_VIDEO, size), kind)) for name, (size, kind) in vectors.items()}
         columns |= {"frame": _numbers(), "has_face": [True] * FRAMES_PER_VIDEO}
-        details = unit.arguments["faces"][1].details | {"backbone_name": backbone.name, "weights": backbone.weights}
+        faces = FacesDetails.of(unit.arguments.faces[1])
+        details = FeaturesDetails(**vars(faces), backbone_name=backbone.name, weights=backbone.weights)
         _write(store, unit, dataset, columns, details)
 
 
 def _write_index(store: Store, unit: Unit) -> None:
-    path = Path(unit.arguments["path"])
+    path = Path(unit.arguments.path)
     frames = {"frame": _numbers(), "pts_seconds": [n / 25 for n in _numbers()], "keyframe": [True] * FRAMES_PER_VIDEO}
-    _write(store, Unit(unit.companions[0], unit.fingerprint), FRAMES, frames, {})
-    stat = path.stat()
-    details = {
-        "path": str(path),
-        "frame_count": FRAMES_PER_VIDEO,
-        "file_state": [stat.st_size, stat.st_mtime_ns],
-        "width_px": 320,
-    }
+    _write(store, Unit(unit.companions[0], unit.fingerprint, None), FRAMES, frames, Details())
+    details = VideoDetails(
+        path=str(path),
+        frame_count=FRAMES_PER_VIDEO,
+        file_state=file_state(path),
+        width_px=320,
+    )
     _write(store, unit, VIDEOS, {"path": [str(path)], "frame_count": [FRAMES_PER_VIDEO]}, details)
 
 
@@ -73,9 +75,7 @@ def _numbers() -> list[int]:
     return list(range(1, FRAMES_PER_VIDEO + 1))
 
 
-def _write(
-    store: Store, unit: Unit, dataset: Dataset, columns: Mapping[str, Sequence[Any]], details: dict[str, Any]
-) -> None:
+def _write(store: Store, unit: Unit, dataset: Dataset, columns: Mapping[str, Sequence[Any]], details: Details) -> None:
     rows = len(next(iter(columns.values())))
     others = {field.name: _nothing(field) for field in dataset.schema if field.name not in columns}
     arrays = [pa.array(columns.get(f.name, [others.get(f.name)] * rows), f.type) for f in dataset.schema]

@@ -14,10 +14,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from generated_store import make_videos
 
+from data_contracts.files.inputs import file_state
+from data_contracts.store.details import Details, FacesDetails, FeaturesDetails, SubjectsDetails, VideoDetails
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.manifest_index import INDEX_NAME
 from data_contracts.store.store import Store
@@ -25,7 +26,6 @@ from flows.parameters import DEFAULT_BACKBONE
 from models.faces.tracking import TrackingParams
 from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
 from tasks.extract.embed_faces import BackboneChoice
-from tasks.units import Unit
 
 PROGRAM = str(Path(sys.executable).with_name("affwild2"))
 
@@ -36,41 +36,38 @@ def fill_with_manifests(root: Path, videos: Mapping[str, Path], *, segments: int
     source = crop_faces.source_of(params)
     frames = segments * crop_faces.SEGMENT_FRAMES
 
-    def write(key: UnitKey, fingerprint: str, details: dict[str, Any]) -> None:
+    def write(key: UnitKey, fingerprint: str, details: Details) -> None:
         nonlocal written
         folder = root / key.folder
         if not folder.is_dir():
             folder.mkdir(parents=True)
         part = root / key.part_path(fingerprint)
         part.write_bytes(b"x")
-        manifest = Manifest(fingerprint, fingerprint, part.name, 1, 512, {"face_found": 512}, 1.0, details)
+        manifest = Manifest(fingerprint, fingerprint, part.name, 1, 512, {"face_found": 512}, 1.0, details.to_json())
         (root / key.manifest_path).write_bytes(manifest.to_json())
         written += 1
 
     for unit in index_videos.plan_index_videos(videos):
-        path = Path(unit.arguments["path"])
-        stat = path.stat()
-        state = [stat.st_size, stat.st_mtime_ns]
-        details = {"path": str(path), "frame_count": frames, "file_state": state, "width_px": 640}
+        path = Path(unit.arguments.path)
+        details = VideoDetails(path=str(path), frame_count=frames, file_state=file_state(path), width_px=640)
         for key in (unit.key, *unit.companions):
             write(key, unit.fingerprint, details)
-    faces = crop_faces.plan_crop_faces(index_videos.ready_videos(store), params=params)
+    faces = crop_faces.plan_crop_faces(index_videos.indexed_videos(store), params=params)
     for unit in faces:
-        write(unit.key, unit.fingerprint, _details_of(unit))
+        segment = unit.arguments
+        details = FacesDetails(
+            first_frame=segment.first_frame, frame_count=segment.frame_count, crop_params=asdict(segment.params)
+        )
+        write(unit.key, unit.fingerprint, details)
     cropped = crop_faces.cropped_videos(store, faces)
     for unit in assign_subjects.plan_assign_subjects(cropped, source=source, subjects={}, params=TrackingParams()):
-        write(unit.key, unit.fingerprint, {"subjects": unit.arguments["subjects"], "segments": segments})
+        write(unit.key, unit.fingerprint, SubjectsDetails(subjects=unit.arguments.subjects, segments=segments))
     backbone = BackboneChoice.find(DEFAULT_BACKBONE, None)
     subjects = embed_faces.subjects_of_source(store, source)
     for unit in embed_faces.plan_embed_faces(subjects, source=source, backbone=backbone):
-        write(unit.key, unit.fingerprint, unit.arguments["faces"][1].details)
+        faces = FacesDetails.of(unit.arguments.faces[1])
+        write(unit.key, unit.fingerprint, FeaturesDetails(**vars(faces), backbone_name=backbone.name))
     return written
-
-
-def _details_of(unit: Unit) -> dict[str, Any]:
-    arguments = unit.arguments
-    params = asdict(crop_faces.CropParams())
-    return {"first_frame": arguments["first"], "frame_count": arguments["count"], "crop_params": params}
 
 
 def measure(arguments: Sequence[object]) -> tuple[float, float, float]:

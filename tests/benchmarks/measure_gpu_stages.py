@@ -69,7 +69,7 @@ def run_stages(job: Job, rank: int, barrier: Barrier, found: "queue.Queue[dict[s
         seconds[name] = time.perf_counter() - start
 
     run(index_videos, index_videos.plan_index_videos(videos))
-    known = index_videos.ready_videos(store)
+    known = index_videos.indexed_videos(store)
     crops = crop_faces.plan_crop_faces(known, params=params)
     run(crop_faces, crops)
     cropped = crop_faces.cropped_videos(store, crops)

@@ -23,7 +23,6 @@ from models.faces.tracking import assign_subjects, track_faces
 from tasks.demo.generate import load_portraits
 from tasks.extract import assign_subjects as assign_stage
 from tasks.extract import crop_faces, embed_faces, index_videos
-from tasks.extract.video_index_rows import read_video_index
 from tasks.units import run_unit
 
 _FPS, _SECONDS, _WIDTH, _HEIGHT = 25, 10, 1920, 1080
@@ -93,7 +92,7 @@ def main() -> None:
         store = Store(folder / "store")
         with _peak("index_videos, whole file"):
             _run(store, index_videos.compute, index_videos.plan_index_videos({"long": path}))
-        videos = index_videos.ready_videos(store)
+        videos = index_videos.indexed_videos(store)
         units = crop_faces.plan_crop_faces(videos, params=crop_faces.CropParams(), segment_frames=_SEGMENT_FRAMES)
         for place, at in (("beginning", 0), ("middle", len(units) // 2), ("end", len(units) - 2)):
             with _peak(f"crop_faces, {_SEGMENT_FRAMES} frames at the {place}"):
@@ -109,7 +108,7 @@ def main() -> None:
             subjects = embed_faces.subjects_of_source(store, source)
             choice = embed_faces.BackboneChoice("efficientnet_lite0")
             _run(store, embed_faces.compute, embed_faces.plan_embed_faces(subjects, source=source, backbone=choice))
-        index = read_video_index(store, "long")
+        index = index_videos.read_video_index(store, index_videos.indexed_videos(store)["long"])
         with _peak(f"tracking, one face in each of {index.frame_count:,} frames"):
             frame = np.arange(1, index.frame_count + 1)
             left = 800 + 700 * np.sin(frame / 40)

@@ -3,26 +3,33 @@
 import os
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.jobs import Job
 from tasks.units import UnitReport
 
 
-def run_made_up(store_url: str, compute: object, job: Job) -> UnitReport:
+@dataclass(frozen=True)
+class MadeUpArgs:
+    """Folder with the log, how long the job takes, and whether it ends its worker."""
+
+    folder: str
+    seconds: float
+    ends_its_worker: bool
+
+
+def run_made_up(store_url: str, compute: object, job: Job[MadeUpArgs]) -> UnitReport:
     """Do what the job's arguments say, and append to the file ``log`` in its folder when it began and ended."""
     began = time.time()
-    if job.arguments.get("ends_its_worker"):
+    if job.arguments.ends_its_worker:
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(job.arguments["seconds"])
-    with open(Path(job.arguments["folder"], "log"), "a") as log:
+    time.sleep(job.arguments.seconds)
+    with open(Path(job.arguments.folder, "log"), "a") as log:
         log.write(f"{job.name} {os.getpid()} {began} {time.time()}\n")
     return UnitReport(job.name, counts={"units": 1})
 
 
-def made_up_jobs(folder: Path, count: int, *, seconds: float = 0.1, killer: int | None = None) -> list[Job]:
+def made_up_jobs(folder: Path, count: int, *, seconds: float = 0.1, killer: int | None = None) -> list[Job[MadeUpArgs]]:
     """So many jobs; number ``killer`` ends its worker."""
-    return [
-        Job(f"job{n}", f"{n:064x}", {"folder": str(folder), "seconds": seconds, "ends_its_worker": n == killer})
-        for n in range(count)
-    ]
+    return [Job(f"job{n}", f"{n:064x}", MadeUpArgs(str(folder), seconds, n == killer)) for n in range(count)]

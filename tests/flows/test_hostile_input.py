@@ -85,7 +85,7 @@ def test_a_file_that_changes_between_index_and_decoding_is_not_believed(tmp_path
     with Run(str(tmp_path / "store"), dask_address=dask_address) as run:
         units = index_videos.plan_index_videos({"grows": path})
         run.stage("index_videos", units, index_videos.compute)
-        videos = index_videos.ready_videos(run.store)
+        videos = index_videos.indexed_videos(run.store)
         write_video(path, VideoSpec(frame_count=30))
         planned = crop_faces.plan_crop_faces(videos, params=crop_faces.CropParams())
         run.stage("crop_faces", planned, crop_faces.compute)

@@ -12,6 +12,7 @@ from distributed import Client
 from data_contracts.errors import InputError
 from data_contracts.files.locations import location
 from data_contracts.store.bundles import list_bundles, read_file, write_bundle
+from data_contracts.store.details import HeadDetails
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters
@@ -99,7 +100,7 @@ def test_only_what_is_stale_or_missing_is_done_again(place):
     (head,) = list_bundles(store, "heads")
     files = {name: read_file(store, head, name) for name in head.files}
     shutil.rmtree(place.store / head.folder)
-    write_bundle(store, "heads/expr-again", files, fingerprint="f" * 64, details=head.details)
+    write_bundle(store, "heads/expr-again", files, fingerprint="f" * 64, details=HeadDetails.of(head))
     done, written = place.run()
     assert told(done) == {"scored": ["a", "b"]}, "another head"
     assert {"outputs"} == written - {"a.parquet", "a.csv", "b.parquet", "b.csv", ".affwild2_predictions.json"}

@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import pyarrow as pa
 import pytest
 
@@ -8,18 +10,23 @@ from data_contracts.store.store import Store
 from tasks.units import Product, Unit, remove_unplanned, run_unit, split_pending
 
 
+@dataclass(frozen=True)
+class Args:
+    frames: int | str | None
+
+
 def unit(video, fingerprint="a" * 64, part="00000", frames=3):
-    return Unit(UnitKey("frames", (("video", video),), part), fingerprint, {"frames": frames})
+    return Unit(UnitKey("frames", (("video", video),), part), fingerprint, Args(frames))
 
 
 def compute(store, unit):
-    if unit.arguments["frames"] is None:
+    if unit.arguments.frames is None:
         raise InputError("no frames; use another file")
-    if unit.arguments["frames"] == "forbidden":
+    if unit.arguments.frames == "forbidden":
         raise InputError("no permission") from PermissionError(13, "no permission")
 
     def tables():
-        for number in range(1, unit.arguments["frames"] + 1):
+        for number in range(1, unit.arguments.frames + 1):
             if number > 5:
                 raise InputError("the file ends early")
             product.counts["frames"] += 1
@@ -38,7 +45,7 @@ def test_done_units_are_known_and_stale_ones_are_not(tmp_path):
     assert report.cause is None and report.counts == {"frames": 3}
     assert split_pending(store, units) == ([units[0]], [units[1]], [], [])
     assert split_pending(store, [unit("a", "b" * 64)])[0] == []
-    companion = Unit(units[0].key, units[0].fingerprint, companions=(UnitKey("videos", (("video", "a"),)),))
+    companion = Unit(units[0].key, units[0].fingerprint, Args(3), companions=(UnitKey("videos", (("video", "a"),)),))
     assert split_pending(store, [companion])[0] == []
 
 

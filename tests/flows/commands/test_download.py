@@ -6,12 +6,26 @@ import pytest
 from data_contracts.challenge.submission_files import zip_bytes
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import write_bundle
+from data_contracts.store.details import SubmissionDetails, TuningFigures
 from data_contracts.store.store import Store
 from flows.commands.download import download_submission
 from flows.commands.parameters import DownloadSubmissionParameters as Parameters
 from tests.flows.conftest import run_command
 
 NAMES = ("abaw3-expr-1a2b3c4d", "abaw3-va-11223344")
+
+
+DETAILS = SubmissionDetails(
+    edition="abaw3",
+    task="expr",
+    head="h",
+    recipe="default",
+    postprocessing="p",
+    fingerprints={},
+    figures=TuningFigures(),
+    coverage=(),
+    zip="a_b.zip",
+)
 
 
 def zip_of(name):
@@ -24,9 +38,7 @@ def store(request, tmp_path):
     url = str(tmp_path / "store") if request.param == "disk" else request.getfixturevalue("s3_bucket") + "/store"
     store = Store(url)
     for name in reversed(NAMES):
-        write_bundle(
-            store, f"submissions/{name}", {"a_b.zip": zip_of(name)}, fingerprint=name, details={"zip": "a_b.zip"}
-        )
+        write_bundle(store, f"submissions/{name}", {"a_b.zip": zip_of(name)}, fingerprint=name, details=DETAILS)
         if request.param == "disk":
             os.utime(store.locate(f"submissions/{name}/manifest.json"), (0, 1e9 - NAMES.index(name)))
         elif name == NAMES[1]:

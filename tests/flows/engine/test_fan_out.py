@@ -5,6 +5,7 @@ import itertools
 import shutil
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from distributed import Client
@@ -82,7 +83,7 @@ def test_a_scheduler_that_is_started_again(cluster, tmp_path, capsys):
 @pytest.mark.parametrize("path", ["/nowhere/video.mp4", "video.mp4"])
 def test_a_video_that_workers_do_not_see(cluster, tmp_path, path):
     jobs = made_up_jobs(tmp_path, 600)
-    jobs[0].arguments["path"] = path
+    jobs[0] = replace(jobs[0], input_files=(path,))
     advice = "mount it there" if path.startswith("/") else "absolute path"
     with pytest.raises(ClusterError, match=rf"workers that see .*video\.mp4, got No such file.*{advice}"):
         run_jobs(cluster, tmp_path, jobs)

@@ -8,7 +8,7 @@ from tasks.units import Unit, UnitReport
 
 
 def unit(name):
-    return Unit(UnitKey("faces", (("video", name),)), "f" * 64)
+    return Unit(UnitKey("faces", (("video", name),)), "f" * 64, None)
 
 
 def run_as_named(store_url, compute, work):

@@ -6,8 +6,8 @@ import pytest
 from data_contracts.store.store import Store
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import predict_outputs
+from tasks.fit.fit_head import provide_zero_shot_head
 from tasks.fit.subject_features import find_features
-from tasks.fit.zero_shot_head import provide_zero_shot_head
 from tasks.results import write_predictions
 from tasks.units import run_unit
 from tests.benchmarks.generated_store import FRAMES_PER_VIDEO, fill_store, make_videos

@@ -1,0 +1,409 @@
+"""Facts in manifests, one class per dataset and kind of bundle. On disk they are JSON; the fields are its keys.
+
+A field with a default may be missing in manifests of earlier versions, which then count as having the default.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from data_contracts.errors import InputError
+from data_contracts.files.inputs import FileState
+from data_contracts.vocabulary import EditionName, TaskName
+
+JsonObject = dict[str, Any]
+_LEFT_OUT = "left out"
+_Value = TypeVar("_Value")
+# A field that is left out of the JSON while it has its default.
+LeftOut = Annotated[_Value, _LEFT_OUT]
+Precision = Literal["bfloat16", "float32"]
+
+
+class HasDetails(Protocol):
+    """A manifest of a unit or a bundle."""
+
+    @property
+    def details(self) -> JsonObject:
+        """The facts as JSON values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A JSON object with known keys."""
+
+    def to_json(self) -> JsonObject:
+        """Values for JSON."""
+        return {
+            one.name: _to_json(value)
+            for one, _, is_left_out in _fields_of(type(self))  # type: ignore[arg-type]  # mypy looks at __hash__ of instances
+            if (value := getattr(self, one.name)) != one.default or not is_left_out
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The record that ``to_json`` wrote, in this version or an earlier one; unknown keys are ignored.
+
+        Raises:
+            InputError: a key without a default is missing.
+        """
+        known = {}
+        for one, read, _ in _fields_of(cls):  # type: ignore[arg-type]
+            value = values.get(one.name, MISSING)
+            if value is not MISSING:
+                known[one.name] = read(value) if read and value is not None else value
+            elif one.default is MISSING:
+                raise InputError(
+                    f"manifest: expected {one.name} among its details, got {', '.join(sorted(values)) or 'none'}; "
+                    "it was written by another version of affwild2: use that one, or a new store"
+                )
+        return cls(**known)
+
+
+@functools.cache
+def _fields_of(record: type[Record]) -> "list[tuple[Field[Any], Callable[[Any], Any] | None, bool]]":
+    """Each field, the function that makes its value from a JSON value if one is needed, and whether it is left out."""
+    hints = get_type_hints(record, include_extras=True)
+    return [(one, _reader(hints[one.name]), _LEFT_OUT in get_args(hints[one.name])) for one in fields(record)]
+
+
+def _reader(hint: Any) -> Callable[[Any], Any] | None:
+    if get_origin(hint) is Annotated:
+        return _reader(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        (hint,) = (one for one in get_args(hint) if one is not NoneType)
+        return _reader(hint)
+    if get_origin(hint) is tuple:
+        read = _reader(get_args(hint)[0])
+        return (lambda values: tuple(one if one is None else read(one) for one in values)) if read else tuple
+    if hint is FileState:
+        return lambda values: FileState(*values)
+    return hint.from_json if isinstance(hint, type) and issubclass(hint, Record) else None
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.to_json()
+    if isinstance(value, list | tuple):
+        return [_to_json(one) for one in value]
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Details(Record):
+    """Facts that every manifest may hold.
+
+    ``problems``: a line for every part of the input that was lost while the rest of it was used.
+    """
+
+    problems: LeftOut[tuple[str, ...]] = ()
+
+    @classmethod
+    def of(cls, manifest: HasDetails) -> Self:
+        """The facts in a manifest of a unit or a bundle.
+
+        Raises:
+            InputError: see ``from_json``.
+        """
+        return cls.from_json(manifest.details)
+
+    def with_problems(self, problems: Sequence[str]) -> Self:
+        """The same facts with these problems, if there are any."""
+        return replace(self, problems=tuple(problems)) if problems else self
+
+
+def problems_of(manifest: HasDetails) -> Sequence[str]:
+    """A line for every part of a unit's input that was lost."""
+    lines: Sequence[str] = manifest.details.get("problems", ())
+    return lines
+
+
+# -- datasets ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoDetails(Details):
+    """``videos``: where the file was when it was indexed, its state then (size, and time in ns or ETag), its frames."""
+
+    path: str
+    file_state: FileState
+    frame_count: int
+    width_px: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FacesDetails(Details):
+    """``faces``: which frames a unit covers.
+
+    Attributes:
+        first_frame, frame_count: 1-based number of the first frame, and number of frames.
+        crop_params: how faces were detected and cropped; None for the organisers' crops.
+        subject: whose faces the organisers' crops show; None for detected faces, which may be anybody's.
+        frames_known_from: for the organisers' crops, what told the number of frames: ``video`` or ``last crop``.
+    """
+
+    first_frame: int
+    frame_count: int
+    crop_params: LeftOut[JsonObject | None] = None
+    subject: LeftOut[str | None] = None
+    frames_known_from: LeftOut[str | None] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesDetails(FacesDetails):
+    """``features``: facts of the faces, and how the features were computed.
+
+    ``weights``: the file, None for bundled weights. ``precision``: None where an earlier version did not state it.
+    """
+
+    backbone_name: str
+    weights: str | None = None
+    precision: Precision | None = None
+    engine: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectsDetails(Details):
+    """``subjects``: names of the subjects in a video, and the number of its segments (None: not stated)."""
+
+    subjects: tuple[str, ...]
+    segments: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsDetails(Details):
+    """``labels``: sorted names of all subjects that have labels."""
+
+    subjects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputsDetails(Details):
+    """``outputs``: number of frames, and what told it: ``video`` or ``last crop``."""
+
+    frame_count: int = 0
+    frames_known_from: str = "video"
+
+
+# -- bundles -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCoverage(Record):
+    """How the label lines of one set were used to fit a head.
+
+    Attributes:
+        set_name: ``train`` or ``validation``.
+        subjects, subjects_without_features: numbers of subjects.
+        labelled: lines with a label of the task; the sum of the next three.
+        used: lines with a label and a face.
+        labelled_without_face: lines whose frame shows no face of the subject.
+        labelled_beyond_video: lines whose frame is not in the video.
+        unlabelled: lines without a label of the task.
+        faces_without_label: frames with a face and without a label.
+    """
+
+    set_name: str
+    subjects: int
+    subjects_without_features: int
+    labelled: int
+    used: int
+    labelled_without_face: int
+    labelled_beyond_video: int
+    unlabelled: int
+    faces_without_label: int
+
+
+LABEL_COVERAGE_COLUMNS = tuple(one.name for one in fields(LabelCoverage))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadDetails(Details):
+    """``heads``: on what and how a head was fitted, and its scores on the validation set.
+
+    Attributes:
+        recipe: name of the recipe, or ``zero-shot`` for a head that was not fitted.
+        settings: all values of the recipe; None for ``zero-shot``.
+        backbone, source: variants of the features.
+        backbone_name, weights, precision, crop_params: how the features were made, as in ``FeaturesDetails``.
+        coverage: how the labels of each set were used.
+        figure: name of the metric by which the task is ranked.
+        figures, seed_figures: all metrics of the head, and the one named ``figure`` for each seed.
+        best_epochs: per seed and part, how many epochs were best.
+        trained_on: names of sets.
+        fitted_in: precision of the fit.
+    """
+
+    task: TaskName
+    recipe: str
+    settings: LeftOut[JsonObject | None] = None
+    backbone: str
+    source: str
+    backbone_name: str
+    weights: str | None = None
+    precision: Precision | None = None
+    crop_params: JsonObject | None = None
+    coverage: tuple[LabelCoverage, ...]
+    figure: str
+    figures: dict[str, float]
+    seed_figures: list[float]
+    best_epochs: LeftOut[list[list[int]] | None] = None
+    trained_on: LeftOut[tuple[str, ...]] = ()
+    fitted_in: LeftOut[str | None] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningFigures(Record):
+    """Metrics on the validation set: without tuning, in-sample, and on held-out subjects (None: too few subjects)."""
+
+    untuned: dict[str, float] | None = None
+    tuned: dict[str, float] | None = None
+    held_out: dict[str, float] | None = None
+
+    def of_metric(self, name: str) -> tuple[float | None, float | None, float | None]:
+        """(untuned, tuned, held-out) value of one metric."""
+        untuned, tuned, held_out = ((one or {}).get(name) for one in (self.untuned, self.tuned, self.held_out))
+        return untuned, tuned, held_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostprocessingDetails(Details):
+    """``postprocessing``: for which head and how it was tuned, on which subjects, and its metrics.
+
+    ``tuned_with``: the head whose outputs it was tuned on, if that is another one.
+    """
+
+    head: str
+    task: TaskName
+    tuning: str
+    figures: TuningFigures
+    subjects: tuple[str, ...] = ()
+    tuned_with: LeftOut[str | None] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectCoverage(Record):
+    """Where the rows of one subject in a submission come from; the parts sum to ``rows``.
+
+    Attributes:
+        with_face: frames that show the subject's face.
+        interpolated: between two frames with a face.
+        before_first_face, after_last_face: these get the first or last prediction.
+        without_any_face: the subject's face is never found: Neutral, 0, no action unit.
+        beyond_video: demanded, but the video (or the crops) has no such frame; these get the last prediction.
+        frames_known_from: ``video``, or ``last crop`` where no video could be counted: rows may be missing then.
+    """
+
+    subject: str
+    rows: int
+    with_face: int
+    interpolated: int
+    before_first_face: int
+    after_last_face: int
+    without_any_face: int
+    beyond_video: int
+    frames_known_from: str
+
+
+# Names of the counts: ``rows``, and the parts that sum to it.
+COVERAGE_COUNTS = tuple(one.name for one in fields(SubjectCoverage))[1:-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmissionChecks(Record):
+    """What ``affwild2 verify`` found in a submission: number of faults, the first ones, and what it compared with."""
+
+    fault_count: int
+    faults: tuple[str, ...]
+    against: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmissionDetails(Details):
+    """``submissions``: what was decided with, where each row comes from, and what the checks found.
+
+    Attributes:
+        recipe: of the head.
+        fingerprints: of ``head`` and ``postprocessing``.
+        figures: metrics of the post-processing on the validation set.
+        zip: file name of the submission.
+        checks: None if rows were removed since, or an earlier version wrote it.
+    """
+
+    edition: EditionName
+    task: TaskName
+    head: str
+    recipe: str
+    postprocessing: str
+    fingerprints: dict[str, str]
+    figures: TuningFigures
+    coverage: tuple[SubjectCoverage, ...]
+    zip: str
+    checks: LeftOut[SubmissionChecks | None] = None
+
+    @property
+    def has_no_fault(self) -> bool:
+        """Whether the submission was checked and no fault was found."""
+        return self.checks is not None and self.checks.fault_count == 0
+
+    def format_checks(self) -> str:
+        """The result of the checks in one line."""
+        if self.checks is None:
+            return "not checked: rows were removed, or an earlier version wrote it"
+        count, found = self.checks.fault_count, "no fault"
+        if count:
+            found = f"{count} fault{'s' if count > 1 else ''}, first: {self.checks.faults[0]}"
+        return f"{found} ({self.checks.against})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSetSize(Record):
+    """Number of pictures in a set, and of the people whom they show."""
+
+    pictures: int
+    people: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureCoverage(Record):
+    """Which pictures a backbone was trained on.
+
+    Attributes:
+        status: number of pictures per status of their crop.
+        untrained_pictures: left out because the labels of the person are in doubt.
+        train, validation: sizes of the sets.
+        train_pictures_per_class: empty if there are more than 16 classes.
+        too_rare: classes with too few pictures to learn, and how many they have.
+    """
+
+    status: dict[str, int]
+    untrained_pictures: int = 0
+    train: PictureSetSize
+    validation: PictureSetSize
+    train_pictures_per_class: dict[str, int]
+    too_rare: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFigures(Record):
+    """Metrics on the validation pictures; None where there are none, or where an output is not trained.
+
+    ``recall``, ``pictures``, ``confusion``: per class, up to 16 classes; a class without pictures has no recall.
+    """
+
+    accuracy: LeftOut[float | None] = None
+    balanced_accuracy: LeftOut[float | None] = None
+    mean_ccc: LeftOut[float | None] = None
+    recall: LeftOut[dict[str, float | None] | None] = None
+    pictures: LeftOut[dict[str, int] | None] = None
+    confusion: LeftOut[list[list[int]] | None] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneDetails(Details):
+    """``backbones``: on which pictures one was trained, its metrics, and the epoch (from 1) whose weights were kept."""
+
+    coverage: PictureCoverage
+    figures: PictureFigures
+    kept_epoch: int
