@@ -4,7 +4,7 @@ import gc
 import os
 from pathlib import Path
 
-import tests.surroundings  # noqa: F401
+import tests.environment  # noqa: F401
 
 # isort: split
 import numpy as np

@@ -124,7 +124,7 @@ def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectService]:
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PWD": str(ROOT),
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests/connections_told"), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests/recorded_connections"), os.environ.get("PYTHONPATH", "")]),
         "AFFWILD2_CONNECTIONS": str(folder / "connections"),
         **settings,
     }

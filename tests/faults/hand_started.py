@@ -4,7 +4,6 @@ What is done to its processes is in ``cluster_matrix``.
 """
 
 import contextlib
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import psutil
 
 from infra.worker_processes import WORKER_ENVIRONMENT
 from tests.faults.hosts import THIS_MACHINE, Host, end_session
+from tests.prefect_service import free_port
 
 ROOT = Path(__file__).parents[2]
 _START_SECONDS = 60
@@ -41,7 +41,7 @@ class HandStarted:
 
     def start_scheduler(self) -> None:
         """Start the scheduler, at the address that it had before if it had one."""
-        self.port = self.port or (_free_port() if self.scheduler_host is THIS_MACHINE else _PORT)
+        self.port = self.port or (free_port() if self.scheduler_host is THIS_MACHINE else _PORT)
         command = ["scheduler", "--host", self.scheduler_host.address, "--port", str(self.port), "--no-dashboard"]
         self.scheduler = self._start(self.scheduler_host, command)
 
@@ -101,12 +101,6 @@ def _runs_units(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         return "spawn_main" in " ".join(process.cmdline())
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def writes_in(process: psutil.Process, store: Path) -> bool:

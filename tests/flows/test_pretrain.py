@@ -52,6 +52,7 @@ def test_from_pictures_to_a_backbone_and_again(trained, labels, dask_address, ca
     ]  # fmt: skip
 
 
+@pytest.mark.service
 def test_killed_in_training_the_next_run_goes_on_to_the_same_weights(trained, labels, tmp_path):
     """The whole command, by kill -9, once it has written a checkpoint."""
     store = tmp_path / "store"

@@ -20,7 +20,6 @@ from tests.infra.operated import (
     DOCKERFILE,
     FILES,
     ROOT,
-    free_port,
     image_environment,
     lint,
     missing_metrics,
@@ -29,6 +28,7 @@ from tests.infra.operated import (
     samples_used,
     unknown_variables,
 )
+from tests.prefect_service import free_port
 from tests.video_factory import VideoSpec, write_video
 
 pytestmark = pytest.mark.service

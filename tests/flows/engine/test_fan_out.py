@@ -65,6 +65,7 @@ def test_a_unit_that_ends_its_worker_takes_no_neighbour_along(cluster, tmp_path)
     assert {name for name, *_ in log_of(tmp_path)} == {f"job{n}" for n in range(12)} - {"job5"}
 
 
+@pytest.mark.service
 def test_a_scheduler_that_is_started_again(cluster, tmp_path, capsys):
     def restart():
         while not (tmp_path / "log").exists():
@@ -90,6 +91,7 @@ def test_a_video_that_workers_do_not_see(cluster, tmp_path, path):
     assert not (tmp_path / "log").exists() and not list((tmp_path / "store").rglob(".worker_check*"))
 
 
+@pytest.mark.service
 def test_a_worker_with_another_version(cluster, tmp_path):
     other = shutil.copytree(ROOT / "tasks", tmp_path / "other" / "tasks")
     (other / "units.py").write_text((other / "units.py").read_text() + "# changed\n")
@@ -104,6 +106,7 @@ def test_a_worker_with_another_version(cluster, tmp_path):
     assert not (tmp_path / "log").exists()
 
 
+@pytest.mark.service
 def test_a_cluster_that_is_gone_for_good_ends_the_run(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("AFFWILD2_PATIENCE_SECONDS", "1")
 
