@@ -83,6 +83,8 @@ def test_a_scheduler_that_is_started_again(cluster, tmp_path, capsys):
 
 @pytest.mark.parametrize("path", ["/nowhere/video.mp4", "video.mp4"])
 def test_a_video_that_workers_do_not_see(cluster, tmp_path, path):
+    with Client(cluster.address) as client:
+        client.wait_for_workers(1, timeout=60)  # the test before may have ended it
     jobs = made_up_jobs(tmp_path, 600)
     jobs[0] = replace(jobs[0], input_files=(path,))
     advice = "mount it there" if path.startswith("/") else "absolute path"
