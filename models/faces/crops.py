@@ -1,4 +1,4 @@
-"""From boxes to pictures of faces, and between pictures and JPEG bytes. Detection is in ``mtcnn``."""
+"""Cut face crops out of frames, resize them, and encode and decode JPEG."""
 
 import io
 import math
@@ -7,16 +7,16 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-# A face that fills a picture of 8K.
+# A face that fills an 8K image.
 _MAX_CROP_PIXELS = 7680 * 4320
-_PLAIN_COLOURS = ("YCbCr", "Gray")
+_SIMPLE_COLOUR_SPACES = ("YCbCr", "Gray")
 
 
 def clip_box(box_xyxy_px: np.ndarray, *, width: int, height: int) -> tuple[int, int, int, int] | None:
-    """The whole pixels that a box touches, inside the picture: floor of the start, ceiling of the end.
+    """Return the pixels of an image that a box touches: floor of the start, ceiling of the end.
 
     Returns:
-        (x1, y1, x2, y2), the end exclusive; None if the box lies outside the picture.
+        (x1, y1, x2, y2), the end exclusive; None if the box lies outside the image.
     """
     x1, y1, x2, y2 = (float(value) for value in box_xyxy_px)
     left, top = max(0, math.floor(x1)), max(0, math.floor(y1))
@@ -25,10 +25,10 @@ def clip_box(box_xyxy_px: np.ndarray, *, width: int, height: int) -> tuple[int, 
 
 
 def crop_face(frame: np.ndarray, box_xyxy_px: np.ndarray, *, margin_fraction: float = 0.0) -> np.ndarray | None:
-    """View [h, w, 3] of the frame at the box, widened by a fraction of its size, cut at the picture's edges.
+    """Return a view [h, w, 3] of the frame at the box, widened by a fraction of its size and clipped to the frame.
 
     Returns:
-        None if nothing of the box is inside the picture.
+        None if the box lies outside the frame.
     """
     x1, y1, x2, y2 = (float(value) for value in box_xyxy_px)
     dx, dy = margin_fraction * (x2 - x1), margin_fraction * (y2 - y1)
@@ -41,7 +41,7 @@ def crop_face(frame: np.ndarray, box_xyxy_px: np.ndarray, *, margin_fraction: fl
 
 
 def shrink_to(image: np.ndarray, *, max_side_px: int) -> np.ndarray:
-    """The image with its longer side at most ``max_side_px`` (bilinear with antialiasing); never enlarged."""
+    """Shrink an image so that its longer side is at most ``max_side_px`` (bilinear, antialiased); never enlarge it."""
     height, width = image.shape[:2]
     longest = max(height, width)
     if longest <= max_side_px:
@@ -51,22 +51,22 @@ def shrink_to(image: np.ndarray, *, max_side_px: int) -> np.ndarray:
 
 
 def encode_jpeg(image: np.ndarray, *, quality: int = 95) -> bytes:
-    """JPEG bytes of an RGB uint8 image [h, w, 3], colour at full resolution."""
+    """Encode an RGB uint8 image [h, w, 3] as JPEG without chroma subsampling."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
 
 
 def decode_jpeg(data: bytes) -> np.ndarray:
-    """RGB uint8 [h, w, 3] of JPEG bytes; grey and CMYK pictures become RGB.
+    """Decode JPEG bytes to RGB uint8 [h, w, 3]; grey and CMYK images become RGB.
 
     Raises:
-        ValueError: the bytes are no JPEG, are cut short, or claim to be enormous.
+        ValueError: the bytes are no JPEG, are truncated, or claim an enormous size.
     """
-    # The same library as Pillow's and the same pixels, in half the time.
+    # simplejpeg uses the same library as Pillow and gives the same pixels in half the time.
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours in _PLAIN_COLOURS and height * width <= _MAX_CROP_PIXELS:
+        if colours in _SIMPLE_COLOUR_SPACES and height * width <= _MAX_CROP_PIXELS:
             return simplejpeg.decode_jpeg(data, colorspace="RGB")
     except ValueError:
         pass
@@ -74,7 +74,7 @@ def decode_jpeg(data: bytes) -> np.ndarray:
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
-    """Any JPEG, and for what is none a word on why."""
+    """Decode any JPEG; raise a ``ValueError`` that states the cause for other bytes."""
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             if image.width * image.height > _MAX_CROP_PIXELS:
@@ -85,4 +85,4 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"expected a whole JPEG, got {len(data)} bytes: {error}") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"expected a crop of a face, got an enormous picture: {error}") from error
+        raise ValueError(f"expected a crop of a face, got an enormous image: {error}") from error

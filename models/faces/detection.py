@@ -1,7 +1,7 @@
-"""What every face detector shares: its parameters, what it finds, and which weights it has. Nothing here runs one.
+"""Parameters, results and weights of the face detectors. Nothing here runs a network.
 
-Networks, thresholds and the order of the cascade are MTCNN's (Zhang et al. 2016, arXiv 1604.02878) as facenet-pytorch
-runs it. ``mtcnn`` is the cascade in torch, ``mtcnn_cpu`` the fast one for processors.
+Networks, thresholds and the order of the cascade are those of MTCNN (Zhang et al. 2016, arXiv 1604.02878) in
+facenet-pytorch. ``mtcnn`` is the cascade in torch, ``mtcnn_cpu`` the fast one for processors.
 """
 
 import functools
@@ -23,8 +23,8 @@ NETWORKS = ("pnet", "rnet", "onet")
 class DetectorParams:
     """Smallest face in pixels, acceptance thresholds of the three networks, step of the image pyramid.
 
-    ``search_every_frames``: how often the whole frame of a video is searched while its only face is followed from
-    frame to frame (see ``following``); 1 searches every frame.
+    ``search_every_frames``: the interval at which the whole frame of a video is searched while its only face is
+    followed from frame to frame (see ``following``); 1 searches every frame.
     """
 
     min_face_px: int = 40
@@ -45,7 +45,7 @@ class DetectorParams:
                 raise ValueError(f"{name}: expected a value between 0 and 1, got {value}")
 
     def scales(self, height: int, width: int) -> list[float]:
-        """Scales of the pyramid's levels for frames of that size in pixels, largest first."""
+        """Return the scales of the pyramid's levels for frames of that size in pixels, largest first."""
         scale = CELL_PX / self.min_face_px
         side, scales = min(height, width) * scale, []
         while side >= CELL_PX:
@@ -56,12 +56,12 @@ class DetectorParams:
 
 
 def level_size(height: int, width: int, scale: float) -> tuple[int, int]:
-    """Height and width in pixels of a pyramid's level."""
+    """Return height and width in pixels of a pyramid level."""
     return int(height * scale + 1), int(width * scale + 1)
 
 
 def level_cells(height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of P-Net's output for a level of that size: 3x3, 2x2 pooling rounded up, 3x3, 3x3."""
+    """Return rows and columns of P-Net's output for a level of that size: 3x3, 2x2 pooling rounded up, 3x3, 3x3."""
     return math.ceil((height - 4) / STRIDE_PX) - 3, math.ceil((width - 4) / STRIDE_PX) - 3
 
 
@@ -71,8 +71,8 @@ class Detections:
 
     Attributes:
         box_xyxy_px: float32 [n, 4]; may lie partly outside the frame.
-        landmarks_xy_px: float32 [n, 5, 2]: eye, eye, nose, mouth corner, mouth corner; of each pair the one on the
-            picture's left side first.
+        landmarks_xy_px: float32 [n, 5, 2]: eye, eye, nose, mouth corner, mouth corner; in each pair, the left one in
+            the image comes first.
         probability: float32 [n], 0..1.
     """
 
@@ -94,27 +94,27 @@ class Detections:
 
     @classmethod
     def none(cls) -> "Detections":
-        """No face."""
+        """Return detections without a face."""
         return cls(np.zeros((0, 4), "f4"), np.zeros((0, 5, 2), "f4"), np.zeros(0, "f4"))
 
     @classmethod
     def largest_first(cls, box: np.ndarray, landmarks: np.ndarray, probability: np.ndarray) -> "Detections":
-        """The faces by falling area, of equal ones the more probable first."""
+        """Sort faces by descending area, equal areas by descending probability."""
         area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
         order = np.lexsort((-probability, -area))
         return cls(box[order].astype("f4"), landmarks[order].astype("f4"), probability[order].astype("f4"))
 
-    def only(self, face: int) -> "Detections":
-        """One of the faces."""
+    def select(self, face: int) -> "Detections":
+        """Return detections with one of the faces."""
         at = slice(face, face + 1)
         return Detections(self.box_xyxy_px[at], self.landmarks_xy_px[at], self.probability[at])
 
 
-def frames_array(frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-    """RGB uint8 [B, H, W, 3], C-contiguous, of frames [H, W, 3] of one size; none give [0, 0, 0, 3].
+def stack_frames(frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """Stack frames [H, W, 3] of one size to RGB uint8 [B, H, W, 3], C-contiguous; no frames give [0, 0, 0, 3].
 
     Raises:
-        ValueError: they are not of that shape and type.
+        ValueError: the frames have another shape or type.
     """
     if not len(frames):
         return np.zeros((0, 0, 0, 3), np.uint8)
@@ -125,7 +125,7 @@ def frames_array(frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 
 
 def detector_weights_file(network: str) -> Path:
-    """The file of one network's weights, ``pnet``, ``rnet`` or ``onet``, found without importing its package."""
+    """Return the weights file of ``pnet``, ``rnet`` or ``onet`` without importing its package."""
     package = importlib.util.find_spec("facenet_pytorch")
     assert package is not None and package.submodule_search_locations, "facenet-pytorch is installed with affwild2"
     return Path(package.submodule_search_locations[0], "data", f"{network}.pt")
@@ -133,7 +133,7 @@ def detector_weights_file(network: str) -> Path:
 
 @functools.cache
 def detector_weights_digest() -> str:
-    """sha256 (64 hex digits) over the files of the three networks."""
+    """Return the sha256 (64 hex digits) over the files of the three networks."""
     digest = hashlib.sha256()
     for network in NETWORKS:
         digest.update(detector_weights_file(network).read_bytes())

@@ -1,7 +1,7 @@
-"""MTCNN (Zhang et al. 2016, arXiv 1604.02878) in plain torch, with facenet-pytorch's networks and weights.
+"""MTCNN (Zhang et al. 2016, arXiv 1604.02878) in torch, with facenet-pytorch's networks and weights.
 
-The cascade is ours: batched over frames, crops pooled through integral images, memory bounded. Its boxes, landmarks
-and probabilities equal facenet-pytorch's. Cutting crops out of frames is in ``crops``.
+Unlike facenet-pytorch's, the cascade is batched over frames, pools crops through integral images and bounds its memory.
+Boxes, landmarks and probabilities are equal to facenet-pytorch's. ``crops`` cuts faces out of frames.
 """
 
 import copy
@@ -15,7 +15,6 @@ from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from torch import Tensor, nn
 
 from models.engines.batch_size import BatchSize
-from models.faces.area_pooling import AreaPooling
 from models.faces.detection import (
     CELL_PX,
     FINAL_NMS_IOMIN,
@@ -24,28 +23,68 @@ from models.faces.detection import (
     STRIDE_PX,
     Detections,
     DetectorParams,
-    frames_array,
     level_size,
+    stack_frames,
 )
-from models.faces.grouped_nms import grouped_nms
+from models.faces.kernels import integrate
 
 _CROPS_CPU, _CROPS_GPU = 512, 4096
 
 
 @functools.cache
 def build_networks() -> dict[str, nn.Module]:
-    """P-Net, R-Net and O-Net with facenet-pytorch's weights, in evaluation mode."""
+    """Return P-Net, R-Net and O-Net with facenet-pytorch's weights, in evaluation mode."""
     return {"pnet": PNet().eval(), "rnet": RNet().eval(), "onet": ONet().eval()}
 
 
+class AreaPooling:
+    """Adaptive average pooling of many boxes at once through integral images, equal to ``adaptive_avg_pool2d``."""
+
+    def __init__(self, frames: Tensor) -> None:
+        """``frames`` is uint8 [B, H, W, 3]. The int32 sums may wrap around; differences of them are still correct."""
+        if frames.device.type == "cpu":
+            sums = np.zeros((len(frames), frames.shape[1] + 1, frames.shape[2] + 1, 3), np.int32)
+            for frame, target in zip(frames.numpy(), sums, strict=True):
+                integrate(frame, target.reshape(len(target), -1))
+            self._sums = torch.from_numpy(sums)
+            return
+        summed = frames.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
+        self._sums = torch.nn.functional.pad(summed, (0, 0, 1, 0, 1, 0))
+
+    def pool(self, box_px: Tensor, owner: Tensor, *, size_px: int) -> Tensor:
+        """Return mean colours float32 [n, 3, size, size] of boxes (int64 [n, 4]: x1, y1, x2, y2, ends exclusive).
+
+        ``owner`` int64 [n] is the frame of each box. Boxes must lie inside the frame and contain at least one pixel.
+        """
+        left, right = _pool_edges(box_px[:, 0], box_px[:, 2], size_px)
+        top, bottom = _pool_edges(box_px[:, 1], box_px[:, 3], size_px)
+        at = owner[:, None, None]
+        upper, lower = top[:, :, None], bottom[:, :, None]
+        near, far = left[:, None, :], right[:, None, :]
+        total = self._sums[at, lower, far] - self._sums[at, upper, far]
+        total = total - self._sums[at, lower, near] + self._sums[at, upper, near]
+        pixels = ((lower - upper) * (far - near))[..., None]
+        # float64: the sum over a large box exceeds 2**24, up to which float32 is exact.
+        return (total.double() / pixels).float().permute(0, 3, 1, 2)
+
+
+def _pool_edges(start: Tensor, end: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
+    """Return the first and the one-past-last pixel [n, size] of every pooling window."""
+    length = (end - start)[:, None]
+    step = torch.arange(size_px, device=start.device)[None]
+    first = (step * length).div(size_px, rounding_mode="floor")
+    last = ((step + 1) * length + size_px - 1).div(size_px, rounding_mode="floor")
+    return start[:, None] + first, start[:, None] + last
+
+
 class FaceDetector:
-    """Finds every face in frames of one size. Results do not depend on the other frames beyond float rounding."""
+    """Detect all faces in frames of one size. Results depend on the other frames only through float rounding."""
 
     def __init__(self, params: DetectorParams | None = None, *, device: str = "cpu") -> None:
         self.params = params or DetectorParams()
         self.device = torch.device(device)
-        # On a CPU one frame at a time stays in the cache; a GPU wants all at once.
-        self._together = BatchSize(1 if self.device.type == "cpu" else sys.maxsize, is_padded=False)
+        # On a CPU a single frame stays in the cache; a GPU is fastest with all frames at once.
+        self._batch = BatchSize(1 if self.device.type == "cpu" else sys.maxsize, is_padded=False)
         self._pnet, self._rnet, self._onet = (
             copy.deepcopy(network).to(self.device) for network in build_networks().values()
         )
@@ -53,38 +92,40 @@ class FaceDetector:
 
     @torch.inference_mode()
     def to_device(self, frames: np.ndarray) -> Tensor:
-        """Frames uint8 [B, H, W, 3] on the device, for ``detect``.
+        """Copy frames uint8 [B, H, W, 3] to the device, for ``detect``.
 
-        In another thread, this overlaps with the search of the frames before them.
+        Called in another thread, the copy overlaps with the detection in earlier frames.
         """
         if self._copying is None:
             return torch.from_numpy(frames)
         with torch.cuda.stream(self._copying):
             pixels = torch.from_numpy(frames).to(self.device)
-        # Whose memory it is when it is freed: of the stream that searches it.
+        # Keep this tensor's memory until the stream that runs the detection is done.
         pixels.record_stream(torch.cuda.default_stream())
         return pixels
 
     @torch.inference_mode()
     def detect(self, frames: np.ndarray | Sequence[np.ndarray] | Tensor) -> list[Detections]:
-        """Faces of each frame; ``frames`` is RGB uint8 [B, H, W, 3], ``moved`` or not, or a sequence of [H, W, 3].
+        """Return the faces of each frame.
+
+        ``frames`` is RGB uint8 [B, H, W, 3], an array or the result of ``to_device``, or a sequence of [H, W, 3].
 
         Raises:
-            ValueError: the frames are not of that shape and type, or not of one size.
+            ValueError: the frames have another shape or type, or different sizes.
         """
-        batch = frames if isinstance(frames, Tensor) else self.to_device(frames_array(frames))
+        batch = frames if isinstance(frames, Tensor) else self.to_device(stack_frames(frames))
         return [
             found
-            for _, block in self._together.run_batches(len(batch), lambda block: self._cascade(batch[block]))
-            for found in block
+            for _, detections in self._batch.run_batches(len(batch), lambda part: self._cascade(batch[part]))
+            for found in detections
         ]
 
     def _cascade(self, frames: Tensor) -> list[Detections]:
-        # TF32, which a GPU would take for convolutions, has 10 bits: too few to find the same boxes.
+        # By default a GPU convolves in TF32, whose 10 bits are too few to find the same boxes.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return self._cascade_exactly(frames)
+            return self._run_cascade(frames)
 
-    def _cascade_exactly(self, frames: Tensor) -> list[Detections]:
+    def _run_cascade(self, frames: Tensor) -> list[Detections]:
         boxes, owner = self._propose(frames.permute(0, 3, 1, 2).contiguous().float())
         pooling = AreaPooling(frames)
         boxes, owner = self._refine(pooling, frames.shape, boxes, owner)
@@ -93,14 +134,14 @@ class FaceDetector:
             Detections.largest_first(box[found == n], points[found == n], score[found == n]) for n in range(len(frames))
         ]
 
-    def _propose(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Candidates of all pyramid levels: boxes [n, 5] with scores, squared; the frame each belongs to [n]."""
-        height, width = pictures.shape[2:]
+    def _propose(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return candidates of all pyramid levels: square boxes [n, 5] with scores, and their frames [n]."""
+        height, width = images.shape[2:]
         scales = self.params.scales(height, width)
         if not scales:
             return torch.zeros((0, 5), device=self.device), torch.zeros(0, dtype=torch.long, device=self.device)
-        # All levels are looked at before anything waits for the device to say how many cells passed.
-        levels = [self._look_at_level(pictures, scale) for scale in scales]
+        # Run all levels before the first operation that waits for a result of the device.
+        levels = [self._run_pnet(images, scale) for scale in scales]
         level = torch.repeat_interleave(
             torch.arange(len(scales), device=self.device),
             torch.tensor([cells.shape[1] for cells in levels], device=self.device),
@@ -112,13 +153,13 @@ class FaceDetector:
         boxes, owner = boxes[kept], owner[kept]
         sides = (boxes[:, 2:4] - boxes[:, 0:2]).repeat(1, 2)
         refined = boxes[:, :4] + boxes[:, 5:9] * sides
-        return _squared(torch.cat([refined, boxes[:, 4:5]], dim=1)), owner
+        return _to_squares(torch.cat([refined, boxes[:, 4:5]], dim=1)), owner
 
-    def _look_at_level(self, pictures: Tensor, scale: float) -> Tensor:
-        """P-Net's answer for each cell of a level, [B, cells, 9]: box in frame pixels, probability, four shifts."""
-        height, width = pictures.shape[2:]
+    def _run_pnet(self, images: Tensor, scale: float) -> Tensor:
+        """Return P-Net's output for each cell of a level, [B, cells, 9]: box in frame pixels, probability, 4 shifts."""
+        height, width = images.shape[2:]
         size = level_size(height, width, scale)
-        pixels = _normalise(torch.nn.functional.interpolate(pictures, size=size, mode="area"))
+        pixels = _normalise(torch.nn.functional.interpolate(images, size=size, mode="area"))
         shift, probability = self._pnet(pixels.contiguous(memory_format=torch.channels_last))
         rows, columns = shift.shape[2:]
         y, x = torch.meshgrid(
@@ -127,30 +168,30 @@ class FaceDetector:
         cell = torch.stack([x, y], dim=2).reshape(-1, 2).to(shift.dtype)
         start = ((STRIDE_PX * cell + 1) / scale).floor()
         end = ((STRIDE_PX * cell + CELL_PX - 1 + 1) / scale).floor()
-        box = torch.cat([start, end], dim=1).expand(len(pictures), -1, -1)
-        return torch.cat([box, probability[:, 1].reshape(len(pictures), -1, 1), shift.flatten(2).mT], dim=2)
+        box = torch.cat([start, end], dim=1).expand(len(images), -1, -1)
+        return torch.cat([box, probability[:, 1].reshape(len(images), -1, 1), shift.flatten(2).mT], dim=2)
 
     def _refine(
         self, pooling: AreaPooling, shape: tuple[int, ...], boxes: Tensor, owner: Tensor
     ) -> tuple[Tensor, Tensor]:
-        crops, boxes, owner = _pooled(pooling, boxes, owner, size_px=24, height=shape[1], width=shape[2])
+        crops, boxes, owner = _pool_crops(pooling, boxes, owner, size_px=24, height=shape[1], width=shape[2])
         if not len(boxes):
             return boxes, owner
-        shift, probability = _in_blocks(self._rnet, crops)
+        shift, probability = _run_in_batches(self._rnet, crops)
         score = probability[:, 1]
         passed = score > self.params.rnet_threshold
         boxes = torch.cat([boxes[passed, :4], score[passed, None]], dim=1)
         owner, shift = owner[passed], shift[passed]
         kept = grouped_nms(boxes[:, :4], boxes[:, 4], owner, MERGED_NMS_IOU)
-        return _squared(_regressed(boxes[kept], shift[kept])), owner[kept]
+        return _to_squares(_apply_shifts(boxes[kept], shift[kept])), owner[kept]
 
     def _finish(
         self, pooling: AreaPooling, shape: tuple[int, ...], boxes: Tensor, owner: Tensor
     ) -> tuple[np.ndarray, ...]:
-        crops, boxes, owner = _pooled(pooling, boxes, owner, size_px=48, height=shape[1], width=shape[2])
+        crops, boxes, owner = _pool_crops(pooling, boxes, owner, size_px=48, height=shape[1], width=shape[2])
         if not len(boxes):
             return np.zeros((0, 4), "f4"), np.zeros((0, 5, 2), "f4"), np.zeros(0, "f4"), np.zeros(0, int)
-        shift, relative, probability = _in_blocks(self._onet, crops)
+        shift, relative, probability = _run_in_batches(self._onet, crops)
         score = probability[:, 1]
         passed = score > self.params.onet_threshold
         boxes = torch.cat([boxes[passed, :4], score[passed, None]], dim=1)
@@ -163,39 +204,39 @@ class FaceDetector:
             ],
             dim=2,
         )
-        boxes = _regressed(boxes, shift)
+        boxes = _apply_shifts(boxes, shift)
         box, found, point = boxes.cpu().numpy(), owner.cpu().numpy(), points.cpu().numpy()
         kept = _nms_by_smaller(box, found)
         return box[kept, :4], point[kept], box[kept, 4], found[kept]
 
 
-def _normalise(pictures: Tensor) -> Tensor:
-    return (pictures - 127.5) * 0.0078125
+def _normalise(images: Tensor) -> Tensor:
+    return (images - 127.5) * 0.0078125
 
 
 def _candidates(cells: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Cells [B, cells, 9] that pass: what is known of each [n, 9], its frame [n], its number there [n]."""
+    """Return the cells [B, cells, 9] above the threshold: values [n, 9], frames [n], cell numbers [n]."""
     owner, at = torch.nonzero(cells[:, :, 4] >= threshold, as_tuple=True)
     return cells[owner, at], owner, at
 
 
-def _regressed(boxes: Tensor, shift: Tensor) -> Tensor:
+def _apply_shifts(boxes: Tensor, shift: Tensor) -> Tensor:
     side = (boxes[:, 2:4] - boxes[:, 0:2] + 1).repeat(1, 2)
     return torch.cat([boxes[:, :4] + shift * side, boxes[:, 4:5]], dim=1)
 
 
-def _squared(boxes: Tensor) -> Tensor:
-    """Boxes widened around their centre to squares."""
+def _to_squares(boxes: Tensor) -> Tensor:
+    """Widen boxes around their centres to squares."""
     side = boxes[:, 2:4] - boxes[:, 0:2]
     longest = side.max(dim=1, keepdim=True).values
     start = boxes[:, 0:2] + side * 0.5 - longest * 0.5
     return torch.cat([start, start + longest, boxes[:, 4:5]], dim=1)
 
 
-def _pooled(
+def _pool_crops(
     pooling: AreaPooling, boxes: Tensor, owner: Tensor, *, size_px: int, height: int, width: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Network inputs [n, 3, size, size] of the boxes' part inside the frame; boxes wholly outside are dropped."""
+    """Return network inputs [n, 3, size, size] of the boxes clipped to the frame; drop boxes outside of it."""
     whole = boxes[:, :4].trunc().long()
     start = whole[:, :2].clamp(min=1) - 1
     end = torch.stack([whole[:, 2].clamp(max=width), whole[:, 3].clamp(max=height)], dim=1)
@@ -205,13 +246,13 @@ def _pooled(
     return _normalise(crops), boxes, owner
 
 
-def _in_blocks(network: torch.nn.Module, crops: Tensor) -> tuple[Tensor, ...]:
-    parts = [network(block) for block in crops.split(_CROPS_CPU if crops.device.type == "cpu" else _CROPS_GPU)]
+def _run_in_batches(network: torch.nn.Module, crops: Tensor) -> tuple[Tensor, ...]:
+    parts = [network(batch) for batch in crops.split(_CROPS_CPU if crops.device.type == "cpu" else _CROPS_GPU)]
     return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
 
 
 def _nms_by_smaller(boxes: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Greedy suppression by overlap with the smaller of two boxes; best score first within each frame."""
+    """Suppress greedily by overlap relative to the smaller box; return rows, best score first within each frame."""
     area = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
     order, kept = np.argsort(boxes[:, 4], kind="stable")[::-1], []
     while len(order):
@@ -222,3 +263,43 @@ def _nms_by_smaller(boxes: np.ndarray, owner: np.ndarray) -> np.ndarray:
         overlap = np.maximum(0, width) * np.maximum(0, height) / np.minimum(area[best], area[rest])
         order = rest[(overlap <= FINAL_NMS_IOMIN) | (owner[rest] != owner[best])]
     return np.array(kept, dtype=int)
+
+
+def grouped_nms(boxes: Tensor, score: Tensor, group: Tensor, iou: float) -> Tensor:
+    """Suppress boxes of many small groups at once; return the kept indices int64, by group, best score first.
+
+    A device that processes boxes one after the other, as torchvision's function does, takes 10 ms for the candidates of
+    32 crowded frames. Here each round settles at least one more box of every group, and the first settles most.
+
+    Args:
+        boxes: [n, 4], x1, y1, x2, y2.
+        score: [n].
+        group: int64 [n]; boxes of different groups do not suppress each other.
+        iou: a box is suppressed if its intersection over union with a better, kept box is larger than this.
+    """
+    if not len(boxes):
+        return torch.zeros(0, dtype=torch.long, device=boxes.device)
+    order = torch.argsort(score, descending=True, stable=True)
+    order = order[torch.argsort(group[order], stable=True)]
+    _, row, sizes = torch.unique_consecutive(group[order], return_inverse=True, return_counts=True)
+    place = torch.arange(len(order), device=boxes.device) - (sizes.cumsum(0) - sizes)[row]
+    # Unused places hold boxes without area, which overlap with no other.
+    places = torch.zeros((len(sizes), int(sizes.max()), 4), dtype=boxes.dtype, device=boxes.device)
+    places[row, place] = boxes[order]
+    suppresses = _overlap(places).gt_(iou).bool().triu_(1)
+    kept = torch.ones(places.shape[:2], dtype=torch.bool, device=boxes.device)
+    while True:
+        # Only earlier boxes suppress a box, so every round corrects at least the first wrong one.
+        next_kept = ~(suppresses & kept[:, :, None]).any(dim=1)
+        if torch.equal(next_kept, kept):
+            return order[kept[row, place]]
+        kept = next_kept
+
+
+def _overlap(boxes: Tensor) -> Tensor:
+    """Return the intersection over union of the boxes of each group, [groups, m, m] of [groups, m, 4]; 0 for 0 / 0."""
+    start = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    end = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    shared = (end - start).clamp_(min=0).prod(dim=3)
+    area = (boxes[:, :, 2:] - boxes[:, :, :2]).prod(dim=2)
+    return (shared / (area[:, :, None] + area[:, None, :] - shared)).nan_to_num_(0)

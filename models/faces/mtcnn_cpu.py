@@ -1,6 +1,6 @@
-"""The cascade for processors: integral images and suppression in compiled loops, networks in OpenVINO, one thread.
+"""MTCNN for processors: integral images and suppression in compiled loops, networks in OpenVINO, one thread.
 
-Boxes, landmarks and probabilities are those of ``mtcnn`` and of facenet-pytorch, up to rounding.
+Boxes, landmarks and probabilities are those of ``mtcnn`` and of facenet-pytorch, except for rounding.
 """
 
 from collections.abc import Sequence
@@ -9,30 +9,36 @@ from typing import Any
 import numpy as np
 
 from models.engines.openvino import run_network
-from models.faces.cascade_boxes import merge_levels, pooled, regressed, squared
-from models.faces.cascade_canvas import pooled_side, side_by_side
-from models.faces.cascade_kernels import find_candidates, first_layer, integrate, pool_level, pool_level_part, suppress
-from models.faces.cascade_networks import FIRST_CHANNELS, first_layer_weights, proposing_network, refining_network
 from models.faces.detection import (
     FINAL_NMS_IOMIN,
     LEVEL_NMS_IOU,
     MERGED_NMS_IOU,
     Detections,
     DetectorParams,
-    frames_array,
     level_cells,
     level_size,
+    stack_frames,
 )
+from models.faces.kernels import (
+    find_candidates,
+    first_layer,
+    integrate,
+    pool_boxes,
+    pool_level,
+    pool_level_part,
+    suppress,
+)
+from models.faces.networks import FIRST_CHANNELS, first_layer_weights, load_proposer, load_refiner
 from models.faces.tracking import iou
 
-_CROPS_AT_ONCE = 64
-# Levels that are looked at around a known face: from the one where it measures this much on.
+_CROPS_PER_BATCH = 64
+# Pyramid levels that are searched around a known face, from the first one where it measures at most this much.
 _NEAR_LEVELS, _NEAR_FACE_PX, _NEAR_WINDOW_PX = 4, 26, 48
 _MIN_IOU_TO_FOLLOW = 0.4
 
 
 def load_kernels() -> None:
-    """Have the compiled loops in memory, from the cache or compiled now."""
+    """Load the compiled loops from numba's cache, or compile them."""
     frame, boxes = np.zeros((48, 48, 3), np.uint8), np.array([[1, 1, 20, 20, 0.9, 0, 0, 0, 0]], np.float32)
     sums, level = np.zeros((49, 147), np.int32), np.zeros((1, 3, 24, 24), np.float32)
     weight, bias = np.zeros((FIRST_CHANNELS, 3, 3, 3), np.float32), np.zeros(FIRST_CHANNELS, np.float32)
@@ -41,45 +47,45 @@ def load_kernels() -> None:
     integrate(frame[4:, 4:], sums)
     pool_level(sums, 48, 48, level[0])
     pool_level_part(sums, (0, 0), (48, 48), (24, 24), (0, 0), level[0])
-    merge_levels([boxes[suppress(boxes, LEVEL_NMS_IOU, False)]])
-    pooled(sums, (0, 0, 48, 48), boxes[:, :5], 24)
+    _merge_levels([boxes[suppress(boxes, LEVEL_NMS_IOU, False)]])
+    _pool_crops(sums, (0, 0, 48, 48), boxes[:, :5], 24)
     first_layer(level[0], weight, bias, bias, maps, (0, 0))
     find_candidates(np.zeros((7, 7), np.float32), np.zeros((4, 7, 7), np.float32), (0, 0), (0, 0), (7, 7), 0.5, 0.6)
 
 
 class CpuFaceDetector:
-    """Finds every face in frames; keeps buffers, so that an object serves one thread at a time.
+    """Detect all faces in frames. An object has buffers, so it serves one thread at a time.
 
-    Results depend on the frame alone.
+    The result for a frame does not depend on other frames.
     """
 
     def __init__(self, params: DetectorParams | None = None) -> None:
         self.params = params or DetectorParams()
-        self._pnet = proposing_network([1, FIRST_CHANNELS, -1, -1])
+        self._pnet = load_proposer([1, FIRST_CHANNELS, -1, -1])
         self._canvas = np.zeros((1, FIRST_CHANNELS, 0, 0), np.float32)
         self._first = first_layer_weights()
         side = pooled_side(_NEAR_WINDOW_PX)
-        self._near = proposing_network([_NEAR_LEVELS, FIRST_CHANNELS, side, side])
+        self._near = load_proposer([_NEAR_LEVELS, FIRST_CHANNELS, side, side])
         self._near_maps = np.zeros((_NEAR_LEVELS, FIRST_CHANNELS, side, side), np.float32)
-        self._rnet, self._onet = refining_network("rnet"), refining_network("onet")
+        self._rnet, self._onet = load_refiner("rnet"), load_refiner("onet")
         self._sums = np.zeros((1, 1), np.int32)
 
     def to_device(self, frames: np.ndarray) -> np.ndarray:
-        """The frames as they are: there is no other memory that ``detect`` would rather have them in."""
+        """Return the frames unchanged: the processor reads them where they are."""
         return frames
 
     def detect(self, frames: np.ndarray | Sequence[np.ndarray]) -> list[Detections]:
-        """Faces of each frame; ``frames`` is RGB uint8 [B, H, W, 3] or a sequence of [H, W, 3] of one size.
+        """Return the faces of each frame; ``frames`` is RGB uint8 [B, H, W, 3] or a sequence of [H, W, 3] of one size.
 
         Raises:
-            ValueError: the frames are not of that shape and type.
+            ValueError: the frames have another shape or type.
         """
-        return [self._search(frame) for frame in frames_array(frames)]
+        return [self._search(frame) for frame in stack_frames(frames)]
 
     def detect_near(self, frame: np.ndarray, box_xyxy_px: np.ndarray) -> Detections:
-        """The face [H, W, 3] that overlaps most with a known box float32 [4]; none if none overlaps enough.
+        """Return the face of a frame [H, W, 3] with the largest overlap with a known box float32 [4], or no face.
 
-        Only the neighbourhood is searched, at the sizes that a face has which grew or shrank a little.
+        Only the neighbourhood of the box is searched, at slightly smaller and larger sizes.
         """
         height, width = frame.shape[:2]
         windows = self._near_windows(box_xyxy_px, height, width)
@@ -98,10 +104,10 @@ class CpuFaceDetector:
         for place, (scale, first) in enumerate(windows):
             cells = level_cells(*level_size(height, width, scale))
             found.append(self._candidates(probability[place, 1], shift[place], (0, 0), first, cells, scale))
-        faces = self._refine_and_finish(sums, part, merge_levels(found))
+        faces = self._refine_and_finish(sums, part, _merge_levels(found))
         overlap = iou(faces.box_xyxy_px, box_xyxy_px[None])[:, 0]
         best = int(overlap.argmax()) if len(faces) else 0
-        return faces.only(best) if len(faces) and overlap[best] > _MIN_IOU_TO_FOLLOW else Detections.none()
+        return faces.select(best) if len(faces) and overlap[best] > _MIN_IOU_TO_FOLLOW else Detections.none()
 
     def _search(self, frame: np.ndarray) -> Detections:
         height, width = frame.shape[:2]
@@ -109,11 +115,11 @@ class CpuFaceDetector:
         if not scales:
             return Detections.none()
         sums, sizes = self._integral(frame), [level_size(height, width, scale) for scale in scales]
-        places, canvas_size = side_by_side([(pooled_side(rows), pooled_side(columns)) for rows, columns in sizes])
+        places, canvas_size = arrange_on_canvas([(pooled_side(rows), pooled_side(columns)) for rows, columns in sizes])
         canvas = self._canvas_of(canvas_size)
-        room = np.empty(3 * sizes[0][0] * sizes[0][1], np.float32)
+        buffer = np.empty(3 * sizes[0][0] * sizes[0][1], np.float32)
         for size, place in zip(sizes, places, strict=True):
-            level = room[: 3 * size[0] * size[1]].reshape(3, *size)
+            level = buffer[: 3 * size[0] * size[1]].reshape(3, *size)
             pool_level(sums, height, width, level)
             first_layer(level, *self._first, canvas[0], place)
         shift, probability = run_network(self._pnet, canvas)
@@ -121,20 +127,20 @@ class CpuFaceDetector:
             self._candidates(probability[0, 1], shift[0], place, (0, 0), level_cells(*size), scale)
             for scale, size, place in zip(scales, sizes, places, strict=True)
         ]
-        return self._refine_and_finish(sums, (0, 0, width, height), merge_levels(found))
+        return self._refine_and_finish(sums, (0, 0, width, height), _merge_levels(found))
 
     def _canvas_of(self, size: tuple[int, int]) -> np.ndarray:
-        """Room for the maps of all levels, float32 [1, 10, h, w]; between them it is 0."""
+        """Return a buffer for the maps of all levels, float32 [1, 10, h, w], with zeros between them."""
         if self._canvas.shape[2:] != size:
             self._canvas = np.zeros((1, FIRST_CHANNELS, *size), np.float32)
         return self._canvas
 
-    def _integral(self, picture: np.ndarray) -> np.ndarray:
-        height, width = picture.shape[:2]
-        wanted = height + 1, (width + 1) * 3
-        if self._sums.shape[0] < wanted[0] or self._sums.shape[1] < wanted[1]:
-            self._sums = np.zeros((max(self._sums.shape[0], wanted[0]), max(self._sums.shape[1], wanted[1])), np.int32)
-        integrate(picture, self._sums)
+    def _integral(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        shape = height + 1, (width + 1) * 3
+        if self._sums.shape[0] < shape[0] or self._sums.shape[1] < shape[1]:
+            self._sums = np.zeros((max(self._sums.shape[0], shape[0]), max(self._sums.shape[1], shape[1])), np.int32)
+        integrate(image, self._sums)
         return self._sums
 
     def _candidates(
@@ -150,7 +156,7 @@ class CpuFaceDetector:
         return found[suppress(found, LEVEL_NMS_IOU, False)]
 
     def _near_windows(self, box: np.ndarray, height: int, width: int) -> list[tuple[float, tuple[int, int]]]:
-        """(scale, first row and column) of the windows; rows and columns are even, as P-Net's stride is 2."""
+        """Return (scale, first row and column) of the windows; both are even, because P-Net's stride is 2."""
         side = float(max(box[2] - box[0], box[3] - box[1]))
         scales = self.params.scales(height, width)
         first = next((n for n, scale in enumerate(scales) if side * scale <= _NEAR_FACE_PX), len(scales))
@@ -163,19 +169,19 @@ class CpuFaceDetector:
         return [(scale, (corner(y, scale), corner(x, scale))) for scale in near]
 
     def _refine_and_finish(self, sums: np.ndarray, part: tuple[int, int, int, int], boxes: np.ndarray) -> Detections:
-        crops, boxes = pooled(sums, part, boxes, 24)
+        crops, boxes = _pool_crops(sums, part, boxes, 24)
         if not len(boxes):
             return Detections.none()
-        shift, probability = _in_blocks(self._rnet, crops)
+        shift, probability = _run_in_batches(self._rnet, crops)
         score = probability[:, 1]
         passed = score > self.params.rnet_threshold
         boxes = np.concatenate([boxes[passed, :4], score[passed, None]], axis=1)
         kept = suppress(boxes, MERGED_NMS_IOU, False)
-        boxes = squared(regressed(boxes[kept], shift[passed][kept]))
-        crops, boxes = pooled(sums, part, boxes, 48)
+        boxes = _to_squares(_apply_shifts(boxes[kept], shift[passed][kept]))
+        crops, boxes = _pool_crops(sums, part, boxes, 48)
         if not len(boxes):
             return Detections.none()
-        shift, relative, probability = _in_blocks(self._onet, crops)
+        shift, relative, probability = _run_in_batches(self._onet, crops)
         score = probability[:, 1]
         passed = score > self.params.onet_threshold
         boxes, relative = np.concatenate([boxes[passed, :4], score[passed, None]], axis=1), relative[passed]
@@ -187,7 +193,7 @@ class CpuFaceDetector:
             ],
             axis=2,
         )
-        boxes = regressed(boxes, shift[passed])
+        boxes = _apply_shifts(boxes, shift[passed])
         kept = suppress(boxes, FINAL_NMS_IOMIN, True)
         return Detections.largest_first(boxes[kept, :4], points[kept], boxes[kept, 4])
 
@@ -195,7 +201,7 @@ class CpuFaceDetector:
 def _part_of_frame(
     windows: list[tuple[float, tuple[int, int]]], box: np.ndarray, height: int, width: int
 ) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 of what the windows see, and of a square around the box twice its size."""
+    """Return x1, y1, x2, y2 of the area that covers the windows and a square around the box of twice its size."""
     side = float(max(box[2] - box[0], box[3] - box[1]))
     x, y = float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
     left, right, top, bottom = [x - side], [x + side], [y - side], [y + side]
@@ -213,7 +219,74 @@ def _part_of_frame(
     )
 
 
-def _in_blocks(request: Any, crops: np.ndarray) -> list[np.ndarray]:
-    blocks = [crops[first : first + _CROPS_AT_ONCE] for first in range(0, len(crops), _CROPS_AT_ONCE)]
-    outputs = [[values.copy() for values in run_network(request, block)] for block in blocks]
+def _run_in_batches(request: Any, crops: np.ndarray) -> list[np.ndarray]:
+    batches = [crops[first : first + _CROPS_PER_BATCH] for first in range(0, len(crops), _CROPS_PER_BATCH)]
+    outputs = [[values.copy() for values in run_network(request, batch)] for batch in batches]
     return [np.concatenate(columns) for columns in zip(*outputs, strict=True)]
+
+
+def pooled_side(pixels: int) -> int:
+    """Return the side of P-Net's first maps for a side of a level: 3x3 convolution, 2x2 pooling rounded up."""
+    return (pixels - 1) // 2
+
+
+def arrange_on_canvas(sizes: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """Return the corner (row, column) of each rectangle (rows, columns), and the size of the canvas.
+
+    Rectangles must be in descending order of height and width. Each is placed on the first shelf that has enough room;
+    the canvas is as wide as the first rectangle.
+    """
+    corners, shelves, height = list[tuple[int, int]](), list[list[int]](), 0
+    for rows, columns in sizes:
+        shelf = next((shelf for shelf in shelves if shelf[1] + columns <= sizes[0][1]), None)
+        if shelf is None:
+            shelf = [height, 0]
+            shelves.append(shelf)
+            height += rows
+        corners.append((shelf[0], shelf[1]))
+        shelf[1] += columns
+    return corners, (height, sizes[0][1])
+
+
+def _merge_levels(found: list[np.ndarray]) -> np.ndarray:
+    """Merge the candidates of all levels: suppress, apply shifts, widen to squares; float32 [n, 5]."""
+    boxes = np.concatenate(found) if found else np.zeros((0, 9), np.float32)
+    boxes = boxes[suppress(boxes, MERGED_NMS_IOU, False)]
+    sides = np.tile(boxes[:, 2:4] - boxes[:, 0:2], 2)
+    return _to_squares(np.concatenate([boxes[:, :4] + boxes[:, 5:9] * sides, boxes[:, 4:5]], axis=1))
+
+
+def _apply_shifts(boxes: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Move boxes by a network's shifts [n, 4], which are fractions of the sides in whole pixels (+ 1)."""
+    side = np.tile(boxes[:, 2:4] - boxes[:, 0:2] + np.float32(1), 2)
+    return np.concatenate([boxes[:, :4] + shift * side, boxes[:, 4:5]], axis=1)
+
+
+def _to_squares(boxes: np.ndarray) -> np.ndarray:
+    """Widen boxes around their centres to squares."""
+    side = boxes[:, 2:4] - boxes[:, 0:2]
+    longest = side.max(axis=1, keepdims=True) if len(side) else side[:, :1]
+    start = boxes[:, 0:2] + side * np.float32(0.5) - longest * np.float32(0.5)
+    return np.concatenate([start, start + longest, boxes[:, 4:5]], axis=1)
+
+
+def _pool_crops(
+    sums: np.ndarray, part: tuple[int, int, int, int], boxes: np.ndarray, size_px: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return network inputs [n, 3, size, size] of the boxes clipped to ``part``; drop boxes outside of it."""
+    whole = np.trunc(boxes[:, :4]).astype(np.int64)
+    x1, y1 = np.maximum(whole[:, 0], 1) - 1, np.maximum(whole[:, 1], 1) - 1
+    inner = np.stack(
+        [
+            np.maximum(x1, part[0]),
+            np.maximum(y1, part[1]),
+            np.minimum(whole[:, 2], part[2]),
+            np.minimum(whole[:, 3], part[3]),
+        ],
+        axis=1,
+    )
+    inside = (inner[:, 2:] > inner[:, :2]).all(axis=1)
+    inner, boxes = inner[inside], boxes[inside]
+    crops = np.empty((len(boxes), 3, size_px, size_px), np.float32)
+    pool_boxes(sums, (part[1], part[0]), inner, crops)
+    return crops, boxes

@@ -1,10 +1,10 @@
-"""Who of the people in a video is its subject: from tracks of faces to one face a frame. Arrays only.
+"""Select the subjects of a video: from face tracks to at most one face per subject and frame. Arrays only.
 
-A subject is a chain of tracks that do not run side by side: two faces seen together are two people. The best chain has
-the largest sum of face areas over all its frames, less a price for every jump in place or size from one track to the
-next. So the main person is who fills most of the picture for most of the time; a brief loss or a cut is bridged by the
-best track of the stretch behind it; and who passes by, or waits behind the main person, is nobody. "The largest face of
-each frame" would be simpler and would flip between people of equal size.
+A subject is a chain of tracks that do not overlap in time, because two faces in one frame are two people. The best
+chain has the largest sum of face areas over its frames, minus a price for every jump in position or size between
+consecutive tracks. So the subject is the person who fills most of the frame for most of the time, a short loss or a cut
+is bridged by the best following track, and people who pass by or stay in the background are not subjects. Taking the
+largest face of each frame would be simpler, but would alternate between people of similar size.
 """
 
 from collections import Counter
@@ -14,20 +14,21 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-# Of two tracks of one person, one may end a little after the other begins: a passer-by takes over a box for a moment.
+# Tracks of one person may overlap in time by this share: a passer-by can take over a box briefly.
 _OVERLAP_SHARE = 0.2
-# Share of the lighter track's weight that a jump costs at most. Below 1, so that going on is always worth it. Where one
-# track ends as the other begins there was a cut, and going there and back costs less than it gains; elsewhere the
-# subject was lost for a while, and somebody else who is seen meanwhile is not worth two jumps.
+# The largest price of a jump, as a share of the lighter track's weight. Both are below 1, so that continuing a chain
+# always pays. If a track ends where the next one begins, there was a cut, and two jumps cost less than the track
+# between them gains. Otherwise the subject was lost for a while, and another person in the gap does not pay for two
+# jumps.
 _CUT_PRICE = 0.3
 _LOSS_PRICE = 0.65
 _CUT_FRAMES = 3
-# A track that is much smaller than the subject's usual face, or shorter than this while there are longer ones and away
-# from where they are, is taken for somebody else or for no face at all.
+# A track is not the subject's if it is much smaller than the subject's typical face, or if it is shorter than this,
+# far from the neighbouring tracks, and there are longer ones.
 _MIN_TRACK_FRAMES = 3
 _GLIMPSE_JUMP = 0.5
 _MIN_SIDE_SHARE = 0.25
-# Only people of similar size say something about who is left and who is right.
+# Only people of similar size are compared to decide who is left and who is right.
 _SIMILAR_SIDE_SHARE = 0.5
 
 
@@ -55,12 +56,12 @@ def assign_subjects(
     subject_count: int,
     frame_width_px: float | None = None,
 ) -> tuple[NDArray[np.int8], Counter[str]]:
-    """Subject int8 ``[n]`` of every face: 0 or 1, or -1 for a bystander; and counts of what was decided.
+    """Return the subject int8 ``[n]`` of every face (0 or 1, or -1 for another person), and counts of the decisions.
 
     ``frame`` int ``[n]``, ascending; ``box_xyxy_px`` float ``[n, 4]``; ``probability`` float ``[n]``, 0..1; ``track``
-    int ``[n]``, at most one face of a track in a frame. No frame has two faces of one subject. With two subjects, 0 is
-    the left one: a track goes to the side on which it is seen from the other person of similar size, or from the
-    middle between the two where it is alone (of the picture if they are never together and its width is given).
+    int ``[n]``, at most one face of a track per frame. No frame has two faces of one subject. With two subjects, 0 is
+    the left one. The side of a track is relative to the other person of similar size; if it is alone, relative to the
+    middle between the two people, or of the frame if they never appear together and its width is given.
 
     Raises:
         ValueError: ``subject_count`` is neither 1 nor 2, or a track has two faces in a frame.
@@ -76,8 +77,8 @@ def assign_subjects(
             is_right = _find_sides(frame, box_xyxy_px, tracks, frame_width_px)
         for who in range(subject_count):
             chain = _best_chain(tracks, np.flatnonzero(is_right == who))
-            likely = _likely(tracks, chain)
-            _give_faces(subject, who, frame, tracks, likely)
+            likely = _drop_unlikely(tracks, chain)
+            _assign_faces(subject, who, frame, tracks, likely)
             decided.update(_decisions(tracks, chain, likely))
     _, faces_in_frame = np.unique(frame, return_counts=True)
     counts = {
@@ -90,7 +91,7 @@ def assign_subjects(
 
 
 def _decisions(tracks: _Tracks, chain: NDArray[np.intp], likely: NDArray[np.intp]) -> dict[str, int]:
-    """How a subject's tracks were put together, for the report."""
+    """Count how a subject's tracks were joined, for the report."""
     gap_frames = tracks.first_frame[likely[1:]] - tracks.last_frame[likely[:-1]]
     cuts = int((gap_frames <= _CUT_FRAMES).sum())
     return {
@@ -102,7 +103,7 @@ def _decisions(tracks: _Tracks, chain: NDArray[np.intp], likely: NDArray[np.intp
 
 
 def box_areas(box_xyxy_px: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Areas ``[n]`` of boxes ``[n, 4]``, >= 0."""
+    """Return the areas ``[n]`` of boxes ``[n, 4]``, >= 0."""
     return np.clip(box_xyxy_px[:, 2:] - box_xyxy_px[:, :2], 0, None).prod(axis=1)
 
 
@@ -139,7 +140,7 @@ def _describe_tracks(
 
 
 def _best_chain(tracks: _Tracks, members: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Tracks of ``members`` that follow one another with the largest total weight, in order of time."""
+    """Return the tracks of ``members`` that form the chain with the largest total weight, in order of time."""
     first, last, faces = tracks.first_frame[members], tracks.last_frame[members], tracks.face_count[members]
     weight = tracks.weight[members]
     total, before = weight.copy(), np.full(members.size, -1)
@@ -148,13 +149,13 @@ def _best_chain(tracks: _Tracks, members: NDArray[np.intp]) -> NDArray[np.intp]:
         most_shared = _OVERLAP_SHARE * np.minimum(faces[:here], faces[here])
         follows = -gap < most_shared
         for other in np.flatnonzero(~follows & (last[:here] <= last[here])):
-            # Spans that overlap say little: a new track may begin with a glimpse, long before the old one ends.
+            # Spans may overlap when few frames do: a new track may begin with a glimpse long before the old one ends.
             shared = np.intersect1d(tracks.frames[members[other]], tracks.frames[members[here]], assume_unique=True)
             follows[other] = shared.size < most_shared[other]
         earlier = np.flatnonzero(follows)
         if earlier.size:
             cut = np.abs(gap[earlier]) <= _CUT_FRAMES
-            # After a loss, all that came before is what a jump leaves: else light tracks would be stepping stones.
+            # After a loss, a jump is weighed against the whole chain before it; else light tracks are stepping stones.
             left = np.where(cut, weight[earlier], total[earlier])
             jump = _jumps(tracks.last_box[members[earlier]], tracks.first_box[members[here]])
             gain = total[earlier] - np.where(cut, _CUT_PRICE, _LOSS_PRICE) * jump * np.minimum(left, weight[here])
@@ -170,7 +171,7 @@ def _best_chain(tracks: _Tracks, members: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _jumps(last_boxes: NDArray[np.floating], first_box: NDArray[np.floating]) -> NDArray[np.floating]:
-    """How unlike the boxes are to ``first_box``, 0..1: distance of centres in face sides, and ratio of sides."""
+    """Return the jump from each box to ``first_box``, 0..1: distance of centres in face sides, and ratio of sides."""
     sides = np.sqrt(np.maximum(box_areas(last_boxes), 1))
     side = np.sqrt(np.maximum(box_areas(first_box[None]), 1))
     centres = (last_boxes[:, :2] + last_boxes[:, 2:]) / 2
@@ -179,25 +180,25 @@ def _jumps(last_boxes: NDArray[np.floating], first_box: NDArray[np.floating]) ->
     return np.minimum(distance + np.abs(np.log2(sides / side)), 1)
 
 
-def _likely(tracks: _Tracks, chain: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The chain without tracks that are much smaller than the rest of it, or a glimpse of something elsewhere."""
+def _drop_unlikely(tracks: _Tracks, chain: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the chain without tracks that are much smaller than the rest, or short and far from their neighbours."""
     if not chain.size:
         return chain
     jumps = [1.0, *(float(_jumps(tracks.last_box[[a]], tracks.first_box[b])[0]) for a, b in pairwise(chain)), 1.0]
     stays = np.minimum(jumps[:-1], jumps[1:]) < _GLIMPSE_JUMP
     long_enough = tracks.face_count[chain] >= min(_MIN_TRACK_FRAMES, tracks.face_count[chain].max())
     chain = chain[long_enough | stays]
-    # Side of the face that the subject shows longest: tracks count by their faces.
+    # Median side of the subject's faces: each track counts by its number of faces.
     order = chain[np.argsort(tracks.side_px[chain])]
     faces = np.cumsum(tracks.face_count[order])
-    usual_px = tracks.side_px[order[np.searchsorted(faces, faces[-1] / 2)]]
-    return chain[tracks.side_px[chain] >= _MIN_SIDE_SHARE * usual_px]
+    median_px = tracks.side_px[order[np.searchsorted(faces, faces[-1] / 2)]]
+    return chain[tracks.side_px[chain] >= _MIN_SIDE_SHARE * median_px]
 
 
-def _give_faces(
+def _assign_faces(
     subject: NDArray[np.int8], who: int, frame: NDArray[np.integer], tracks: _Tracks, chain: NDArray[np.intp]
 ) -> None:
-    """Mark the faces of a chain; a frame in which two of its tracks meet goes to the heavier one."""
+    """Assign the faces of a chain to a subject; if two of its tracks share a frame, the heavier one counts."""
     rank = np.full(tracks.weight.size, -1)
     rank[chain[np.argsort(tracks.weight[chain])]] = np.arange(chain.size)
     rows = np.flatnonzero(rank[tracks.place] >= 0)
@@ -209,7 +210,7 @@ def _give_faces(
 def _find_sides(
     frame: NDArray[np.integer], box_xyxy_px: NDArray[np.floating], tracks: _Tracks, frame_width_px: float | None
 ) -> NDArray[np.intp]:
-    """0 for tracks of the left person, 1 for the right one, int ``[t]``."""
+    """Return 0 for tracks of the left person and 1 for the right one, int ``[t]``."""
     centre_px = (box_xyxy_px[:, 0] + box_xyxy_px[:, 2]) / 2
     other = _partners(frame, box_xyxy_px, tracks)
     paired = other >= 0
@@ -220,13 +221,13 @@ def _find_sides(
     else:
         middle_px = float(centre_px.min() + centre_px.max()) / 2
     reference_px = np.where(paired, centre_px[other], middle_px)
-    # Being left of somebody tells more than being left of a line: the camera may turn.
+    # The position relative to another person is more reliable than to a line, because the camera may turn.
     vote = np.sign(centre_px - reference_px) * np.where(paired, 1.0, 0.25)
     return (np.bincount(tracks.place, vote) > 0).astype(np.intp)
 
 
 def _partners(frame: NDArray[np.integer], box_xyxy_px: NDArray[np.floating], tracks: _Tracks) -> NDArray[np.intp]:
-    """Row of the weightiest other face of similar size in the same frame, int ``[n]``; -1 if there is none."""
+    """Return the row of the heaviest other face of similar size in the same frame, int ``[n]``; -1 for none."""
     side_px = np.sqrt(box_areas(box_xyxy_px))
     weight = tracks.weight[tracks.place]
     found = np.full(len(frame), -1, dtype=np.intp)

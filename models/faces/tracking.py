@@ -1,7 +1,7 @@
-"""Faces of one video through time: boxes become tracks. Arrays only.
+"""Connect the face boxes of one video to tracks. Arrays only.
 
-Which track is the subject of the video is decided in ``subjects``. Nothing here looks at pixels, so a person who comes
-back after a cut is a new track.
+``subjects`` selects the tracks of the video's subject. Pixels are not used, so a person who returns after a cut gets a
+new track.
 """
 
 from dataclasses import dataclass
@@ -9,14 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.faces.subjects import assign_subjects, box_areas
-
-__all__ = ["TrackingParams", "assign_subjects", "iou", "track_faces"]
+from models.faces.subjects import box_areas
 
 
 @dataclass(frozen=True)
 class TrackingParams:
-    """When a face continues a track: overlap with its last box, and how long it may have been out of sight."""
+    """Conditions for continuing a track: minimal overlap with its last box, and the longest gap in frames."""
 
     min_iou: float = 0.3
     max_gap_frames: int = 30
@@ -31,11 +29,11 @@ class TrackingParams:
 def track_faces(
     frame: NDArray[np.integer], box_xyxy_px: NDArray[np.floating], *, params: TrackingParams | None = None
 ) -> NDArray[np.int32]:
-    """Track number int32 ``[n]`` of every face, counted from 0 in the order of first sight.
+    """Return the track number int32 ``[n]`` of every face, counted from 0 in the order of first appearance.
 
-    ``frame`` int ``[n]``, ascending; ``box_xyxy_px`` float ``[n, 4]``. In every frame, faces and live tracks are
-    paired so that the sum of overlaps is largest, pairs below ``min_iou`` not counting. A track that finds no face
-    waits for ``max_gap_frames``; a cut ends all tracks, for nothing overlaps.
+    ``frame`` int ``[n]``, ascending; ``box_xyxy_px`` float ``[n, 4]``. In every frame, faces and active tracks are
+    paired to maximize the sum of overlaps; pairs below ``min_iou`` do not count. A track without a face stays active
+    for ``max_gap_frames``. A cut ends all tracks, because no boxes overlap.
 
     Raises:
         ValueError: lengths differ, frames are not ascending, or a box is not finite.
@@ -44,17 +42,17 @@ def track_faces(
     _check(frame, box_xyxy_px)
     track = np.empty(len(frame), dtype=np.int32)
     starts = np.flatnonzero(np.diff(frame, prepend=frame[0] - 1)) if len(frame) else np.empty(0, dtype=int)
-    live: dict[int, tuple[int, NDArray[np.floating]]] = {}
+    active: dict[int, tuple[int, NDArray[np.floating]]] = {}
     count = 0
     for first, after in zip(starts.tolist(), [*starts[1:].tolist(), len(frame)], strict=False):
         now, boxes = int(frame[first]), box_xyxy_px[first:after]
-        live = {number: seen for number, seen in live.items() if now - seen[0] <= params.max_gap_frames}
-        given = _pair(live, boxes, params.min_iou)
+        active = {number: seen for number, seen in active.items() if now - seen[0] <= params.max_gap_frames}
+        paired = _pair_faces(active, boxes, params.min_iou)
         for place, box in enumerate(boxes):
-            number = given.get(place, count)
+            number = paired.get(place, count)
             count += number == count
             track[first + place] = number
-            live[number] = (now, box)
+            active[number] = (now, box)
     return track
 
 
@@ -67,19 +65,19 @@ def _check(frame: NDArray[np.integer], box_xyxy_px: NDArray[np.floating]) -> Non
         )
 
 
-def _pair(
-    live: dict[int, tuple[int, NDArray[np.floating]]], boxes: NDArray[np.floating], min_iou: float
+def _pair_faces(
+    active: dict[int, tuple[int, NDArray[np.floating]]], boxes: NDArray[np.floating], min_iou: float
 ) -> dict[int, int]:
-    """Place of the face -> number of the track, of pairs that overlap enough."""
-    if not live:
+    """Return face index -> track number for all pairs that overlap enough."""
+    if not active:
         return {}
-    numbers = list(live)
-    overlap = iou(np.stack([box for _, box in live.values()]), boxes)
-    # Too little must count as nothing, or a pair that is then refused could take a face from one that fits.
+    numbers = list(active)
+    overlap = iou(np.stack([box for _, box in active.values()]), boxes)
+    # Small overlaps become 0; otherwise a pair that is dropped later could block a valid one.
     overlap[overlap < min_iou] = 0
     if overlap.shape == (1, 1):
         return {0: numbers[0]} if overlap[0, 0] else {}
-    # Videos of one face do without; it takes most of a second to import.
+    # Imported late, because it takes most of a second and videos with one face do not need it.
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(overlap, maximize=True)
@@ -88,7 +86,7 @@ def _pair(
 
 
 def iou(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Intersection over union ``[n, m]`` of two sets of boxes ``[n, 4]`` and ``[m, 4]``, 0..1; 0 for empty boxes."""
+    """Return intersection over union ``[n, m]`` of boxes ``[n, 4]`` and ``[m, 4]``, 0..1; 0 for empty boxes."""
     start = np.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
     end = np.minimum(a_xyxy[:, None, 2:], b_xyxy[None, :, 2:])
     shared = np.clip(end - start, 0, None).prod(axis=2)

@@ -13,7 +13,8 @@ from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
-from models.faces.tracking import TrackingParams, assign_subjects, track_faces
+from models.faces.subjects import assign_subjects
+from models.faces.tracking import TrackingParams, track_faces
 from tasks.extract.crop_faces import CroppedVideo
 from tasks.units import Product, Unit
 

@@ -19,7 +19,8 @@ from av.video.stream import VideoStream
 
 from data_contracts.store.store import Store
 from data_contracts.video.frames import read_segment
-from models.faces.tracking import assign_subjects, track_faces
+from models.faces.subjects import assign_subjects
+from models.faces.tracking import track_faces
 from tasks.demo.generate import load_portraits
 from tasks.extract import assign_subjects as assign_stage
 from tasks.extract import crop_faces, embed_faces, index_videos

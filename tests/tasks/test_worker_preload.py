@@ -8,7 +8,7 @@ from models.engines.devices import has_gpu_driver
 CODE = """
 import sys
 import tasks.worker_preload
-from models.faces.cascade_kernels import integrate, pool_boxes, suppress
+from models.faces.kernels import integrate, pool_boxes, suppress
 assert integrate.signatures and pool_boxes.signatures and suppress.signatures
 unwanted = {"torch", "openvino", "prefect", "scipy.optimize"} & set(sys.modules)
 sys.exit(f"imported {unwanted}" if unwanted else 0)

@@ -54,8 +54,8 @@ def test_backbone_and_detector_give_equal_results_with_less_memory(portraits, mo
 
     monkeypatch.setattr(backbone, "_run", run_few(backbone._run, 4))
     monkeypatch.setattr(detector, "_cascade", run_few(detector._cascade, 1))
-    detector._together = BatchSize(64, is_padded=False)
+    detector._batch = BatchSize(64, is_padded=False)
     np.testing.assert_allclose(backbone.extract(portraits)[0], embeddings, atol=1e-4)
     for found, expected in zip(detector.detect(frames), boxes, strict=True):
         np.testing.assert_allclose(found.box_xyxy_px, expected.box_xyxy_px, atol=1e-3)
-    assert backbone._batch.size == 4 and detector._together.size == 1
+    assert backbone._batch.size == 4 and detector._batch.size == 1

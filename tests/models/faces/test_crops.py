@@ -22,7 +22,7 @@ def test_clip_box(box, expected):
     assert clip_box(np.array(box), width=100, height=50) == expected
 
 
-def test_crop_is_what_the_box_shows():
+def test_crop_shows_the_box():
     frame = np.arange(50 * 100 * 3, dtype=np.uint8).reshape(50, 100, 3)
     assert (crop_face(frame, np.array([10, 5, 20, 25.0])) == frame[5:25, 10:20]).all()
     assert crop_face(frame, np.array([10, 5, 20, 25.0]), margin_fraction=0.5).shape == (35, 20, 3)
@@ -53,7 +53,7 @@ def jpeg_of(image, **options):
     return file.getvalue()
 
 
-def test_the_same_pixels_as_pillow(portraits):
+def test_decoding_equals_pillow(portraits):
     image = Image.fromarray(portraits[0][:211, :173])
     files = [encode_jpeg(portraits[1][:90, :77]), encode_jpeg(portraits[1][:1, :1])]
     files += [jpeg_of(image, quality=80, subsampling=s, progressive=p) for s in (0, 1, 2) for p in (False, True)]
@@ -63,7 +63,7 @@ def test_the_same_pixels_as_pillow(portraits):
 
 
 @pytest.mark.parametrize("cut", [2, 30, 2000, -700, -2])
-def test_what_is_cut_short_is_refused_as_by_pillow(portraits, cut):
+def test_truncated_jpeg_is_refused_as_by_pillow(portraits, cut):
     file = encode_jpeg(portraits[0][:90, :77])[:cut]
     with pytest.raises(ValueError, match="expected a whole JPEG") as ours:
         decode_jpeg(file)
@@ -72,7 +72,7 @@ def test_what_is_cut_short_is_refused_as_by_pillow(portraits, cut):
     assert str(ours.value) == str(pillows.value)
 
 
-def test_the_end_in_the_wrong_place_gives_what_pillow_gives(portraits):
+def test_misplaced_end_marker_decodes_as_in_pillow(portraits):
     whole = encode_jpeg(portraits[0][:90, :77])
     damaged = whole[:1500] + whole[-2:]
     try:
@@ -84,7 +84,7 @@ def test_the_end_in_the_wrong_place_gives_what_pillow_gives(portraits):
         np.testing.assert_array_equal(decode_jpeg(damaged), expected)
 
 
-def test_what_is_not_a_whole_jpeg_is_refused(portraits):
+def test_damaged_jpeg_is_refused(portraits):
     data = encode_jpeg(portraits[0])
     png = io.BytesIO()
     Image.new("RGB", (5, 5)).save(png, "PNG")
@@ -93,7 +93,7 @@ def test_what_is_not_a_whole_jpeg_is_refused(portraits):
             decode_jpeg(broken)
 
 
-def test_enormous_pictures_are_refused():
+def test_enormous_images_are_refused():
     buffer = io.BytesIO()
     Image.new("L", (20_000, 10_000)).save(buffer, "JPEG")
     with pytest.raises(ValueError, match="enormous"):

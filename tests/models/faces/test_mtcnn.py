@@ -1,23 +1,25 @@
 import numpy as np
 import pytest
+import torch
 from facenet_pytorch import MTCNN
 from PIL import Image
+from torchvision.ops import batched_nms
 
-from models.faces.detection import Detections, DetectorParams, detector_weights_digest
-from models.faces.mtcnn import FaceDetector
-from models.faces.mtcnn_cpu import CpuFaceDetector
+from models.faces.detection import Detections, DetectorParams, detector_weights_digest, level_cells, level_size
+from models.faces.mtcnn import AreaPooling, FaceDetector, grouped_nms
+from models.faces.mtcnn_cpu import CpuFaceDetector, arrange_on_canvas, pooled_side
 from models.faces.tracking import iou
 
 both = pytest.mark.parametrize("detector_class", [FaceDetector, CpuFaceDetector])
 
 
-def canvas(portraits, *, height=360, width=640, placed=()):
-    picture = np.full((height, width, 3), 90, np.uint8)
+def make_scene(portraits, *, height=360, width=640, placed=()):
+    image = np.full((height, width, 3), 90, np.uint8)
     for portrait, size, x, y in placed:
         small = np.asarray(Image.fromarray(portraits[portrait]).resize((size, size)))
         visible = small[max(0, -y) : height - y, max(0, -x) : width - x]
-        picture[max(y, 0) : max(y, 0) + visible.shape[0], max(x, 0) : max(x, 0) + visible.shape[1]] = visible
-    return picture
+        image[max(y, 0) : max(y, 0) + visible.shape[0], max(x, 0) : max(x, 0) + visible.shape[1]] = visible
+    return image
 
 
 SCENES = {
@@ -32,7 +34,7 @@ SCENES = {
 @both
 @pytest.mark.parametrize("min_face_px", [20, 40, 80])
 def test_equals_facenet_pytorch(portraits, detector_class, min_face_px):
-    frames = np.stack([canvas(portraits, placed=placed) for placed in SCENES.values()])
+    frames = np.stack([make_scene(portraits, placed=placed) for placed in SCENES.values()])
     reference = MTCNN(keep_all=True, min_face_size=min_face_px, post_process=False)
     found = detector_class(DetectorParams(min_face_px=min_face_px)).detect(frames)
     assert [len(f) > 0 for f in found[:3]] == [True] * 3
@@ -50,8 +52,8 @@ def test_equals_facenet_pytorch(portraits, detector_class, min_face_px):
 
 
 @both
-def test_each_face_is_found_where_it_is(portraits, detector_class):
-    (found,) = detector_class().detect(canvas(portraits, placed=SCENES["two"])[None])
+def test_boxes_and_landmarks_are_at_the_faces(portraits, detector_class):
+    (found,) = detector_class().detect(make_scene(portraits, placed=SCENES["two"])[None])
     centres = sorted((found.box_xyxy_px[:, :2] + found.box_xyxy_px[:, 2:])[:, 0] / 2)
     assert len(found) == 2 and centres[0] < 270 < 280 < centres[1]
     area = (found.box_xyxy_px[:, 2:] - found.box_xyxy_px[:, :2]).prod(axis=1)
@@ -61,8 +63,8 @@ def test_each_face_is_found_where_it_is(portraits, detector_class):
 
 
 @both
-def test_a_frame_does_not_depend_on_its_batch(portraits, detector_class):
-    frames = np.stack([canvas(portraits, placed=SCENES[name]) for name in ("one", "none", "two")])
+def test_detections_do_not_depend_on_the_batch(portraits, detector_class):
+    frames = np.stack([make_scene(portraits, placed=SCENES[name]) for name in ("one", "none", "two")])
     detector = detector_class()
     for alone, together in zip(
         [detector.detect(f[None])[0] for f in frames], detector.detect(list(frames)), strict=True
@@ -91,13 +93,13 @@ def test_wrong_input_is_refused(detector_class):
         Detections(np.zeros((1, 4)), np.zeros((2, 5, 2)), np.zeros(1))
 
 
-def test_digest_is_of_the_weights():
+def test_weights_digest_is_stable():
     assert len(detector_weights_digest()) == 64
     assert detector_weights_digest() == detector_weights_digest()
 
 
-def test_frames_of_other_sizes_in_between_change_nothing(portraits):
-    detector, frame = CpuFaceDetector(), canvas(portraits, placed=SCENES["two"])
+def test_frames_of_other_sizes_do_not_change_later_results(portraits):
+    detector, frame = CpuFaceDetector(), make_scene(portraits, placed=SCENES["two"])
     first = detector.detect(frame[None])[0]
     for other in (np.full((700, 500, 3), 255, np.uint8), frame[: frame.shape[0] // 2], frame[:, 7:-9]):
         detector.detect(np.ascontiguousarray(other)[None])
@@ -106,19 +108,82 @@ def test_frames_of_other_sizes_in_between_change_nothing(portraits):
 
 
 @pytest.mark.parametrize("scene", ["one", "small and large", "cut by the edges"])
-def test_near_its_place_each_face_is_found_as_in_the_whole_frame(portraits, scene):
-    frame, detector = canvas(portraits, placed=SCENES[scene]), CpuFaceDetector()
+def test_detect_near_finds_the_same_face_as_detect(portraits, scene):
+    frame, detector = make_scene(portraits, placed=SCENES[scene]), CpuFaceDetector()
     whole = detector.detect(frame[None])[0]
     assert len(whole)
     for box in whole.box_xyxy_px:
         side = box[2] - box[0]
-        moved = box + np.array([0.06, -0.05, 0.1, -0.02], np.float32) * side
-        near = detector.detect_near(frame, moved)
+        shifted = box + np.array([0.06, -0.05, 0.1, -0.02], np.float32) * side
+        near = detector.detect_near(frame, shifted)
         assert len(near) == 1
         assert iou(near.box_xyxy_px, box[None])[0, 0] > 0.8
 
 
-def test_far_from_any_face_nothing_is_found(portraits):
-    frame, detector = canvas(portraits, placed=SCENES["one"]), CpuFaceDetector()
+def test_detect_near_finds_nothing_far_from_a_face(portraits):
+    frame, detector = make_scene(portraits, placed=SCENES["one"]), CpuFaceDetector()
     for box in ([500, 200, 600, 300], [-90, -90, -10, -10], [0, 0, 639, 359], [600, 320, 700, 420]):
         assert len(detector.detect_near(frame, np.array(box, np.float32))) == 0
+
+
+def test_area_pooling_equals_adaptive_average_pooling():
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 256, (2, 90, 130, 3), dtype=np.uint8)
+    pooling = AreaPooling(torch.from_numpy(frames))
+    boxes = [(0, 0, 130, 90), (5, 7, 29, 31), (10, 20, 17, 23), (129, 89, 130, 90), (3, 1, 100, 80)]
+    for size in (24, 48):
+        for owner in (0, 1):
+            pooled = pooling.pool(torch.tensor(boxes), torch.full((len(boxes),), owner), size_px=size)
+            for (x1, y1, x2, y2), got in zip(boxes, pooled, strict=True):
+                crop = torch.from_numpy(frames[owner, y1:y2, x1:x2]).permute(2, 0, 1).double()
+                expected = torch.nn.functional.adaptive_avg_pool2d(crop, size)
+                torch.testing.assert_close(got.double(), expected, atol=1e-4, rtol=0)
+
+
+def test_area_pooling_is_correct_when_sums_wrap_around():
+    frames = np.full((1, 3000, 3000, 3), 255, np.uint8)
+    assert 3000 * 3000 * 255 > 2**31
+    pooled = AreaPooling(torch.from_numpy(frames)).pool(
+        torch.tensor([[2900, 2900, 3000, 3000]]), torch.tensor([0]), size_px=24
+    )
+    assert (pooled == 255).all()
+
+
+@pytest.mark.parametrize(("count", "groups"), [(1, 1), (2, 1), (400, 1), (600, 9), (300, 300)])
+@pytest.mark.parametrize("iou", [0.5, 0.7])
+def test_grouped_nms_equals_torchvision(count, groups, iou):
+    random = torch.Generator().manual_seed(count + groups)
+    # A crowded square of whole pixels with equal scores: long chains in which each box depends on the previous one.
+    start = torch.randint(0, 60, (count, 2), generator=random)
+    boxes = torch.cat([start, start + torch.randint(10, 30, (count, 2), generator=random)], dim=1).float()
+    score = torch.randint(0, 50, (count,), generator=random) / 50
+    group = torch.randint(0, groups, (count,), generator=random) * 7
+    kept = grouped_nms(boxes, score, group, iou)
+    expected = batched_nms(boxes, score, group, iou)
+    assert set(kept.tolist()) == set(expected.tolist())
+    assert groups > 100 or count < 3 or len(kept) < count
+    for one in group.unique():
+        assert score[kept[group[kept] == one]].diff().le(0).all()
+
+
+def test_grouped_nms_of_no_boxes_and_of_empty_boxes():
+    assert grouped_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long), 0.5).tolist() == []
+    points = torch.tensor([[5.0, 5.0, 5.0, 5.0]] * 2)
+    assert sorted(grouped_nms(points, torch.ones(2), torch.zeros(2, dtype=torch.long), 0.5).tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("frame", [(360, 640), (1080, 1920), (1280, 720), (41, 3000), (12, 12), (97, 97)])
+@pytest.mark.parametrize("min_face_px", [12, 20, 40])
+def test_levels_do_not_overlap_on_the_canvas_and_fill_most_of_it(frame, min_face_px):
+    levels = [level_size(*frame, scale) for scale in DetectorParams(min_face_px=min_face_px).scales(*frame)]
+    if not levels:
+        return
+    sizes = [(pooled_side(rows), pooled_side(columns)) for rows, columns in levels]
+    assert [level_cells(*level) for level in levels] == [(rows - 4, columns - 4) for rows, columns in sizes]
+    corners, canvas = arrange_on_canvas(sizes)
+    taken = np.zeros(canvas, int)
+    for (row, column), (rows, columns) in zip(corners, sizes, strict=True):
+        assert row + rows <= canvas[0] and column + columns <= canvas[1]
+        taken[row : row + rows, column : column + columns] += 1
+    assert taken.max() == 1
+    assert taken.mean() > 0.75

@@ -1,4 +1,4 @@
-"""Who is the subject: small scenes with a known answer."""
+"""Selection of subjects in small scenes with a known answer."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from models.faces.tracking import track_faces
 
 
 def face(frames, x, *, y=300.0, size=200.0, speed=0.0):
-    """One person's face: (frame [n], box [n, 4]); ``x`` is its centre in the first of ``frames``."""
+    """Return a person's face: (frame [n], box [n, 4]); ``x`` is its centre in the first of ``frames``."""
     frames = np.asarray([number for part in frames for number in part])
     centre = x + speed * (frames - frames[0])
     half = np.full(len(frames), size / 2)
@@ -16,7 +16,7 @@ def face(frames, x, *, y=300.0, size=200.0, speed=0.0):
 
 
 def assign(people, subject_count=1, probability=None, **options):
-    """Subjects of all faces, who they truly are (place in ``people``), and the counts."""
+    """Return the subjects of all faces, their true person (index in ``people``), and the counts."""
     frame = np.concatenate([frames for frames, _ in people])
     box = np.concatenate([boxes for _, boxes in people])
     who = np.concatenate([np.full(len(frames), place) for place, (frames, _) in enumerate(people)])
@@ -33,7 +33,7 @@ def all_are(subject, rows, value):
     return bool(np.all(subject[rows] == value))
 
 
-def test_a_passer_by_is_nobody_even_if_larger_for_a_moment():
+def test_passer_by_is_no_subject_even_if_larger_for_a_moment():
     subject, who, counts = assign([face([range(1, 300)], 500), face([range(100, 140)], 0, size=320, speed=9, y=700)])
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, -1)
     assert counts == {
@@ -45,31 +45,31 @@ def test_a_passer_by_is_nobody_even_if_larger_for_a_moment():
     }
 
 
-def test_a_passer_by_who_hides_the_subject_is_nobody():
-    """The subject is lost for longer than a track waits, and only the passer-by is seen meanwhile."""
+def test_passer_by_who_hides_the_subject_is_no_subject():
+    """The subject is lost for longer than a track stays active, and only the passer-by is visible meanwhile."""
     subject, who, _ = assign(
         [face([range(1, 300), range(360, 900)], 600), face([range(290, 370)], 300, size=350, speed=8)]
     )
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, -1)
 
 
-def test_somebody_seen_only_while_the_subject_is_away_is_nobody():
+def test_person_seen_only_in_the_subjects_absence_is_no_subject():
     subject, who, _ = assign([face([range(1, 300), range(500, 900)], 600), face([range(340, 460)], 1200)])
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, -1)
 
 
-def test_a_brief_loss_keeps_the_subject():
+def test_brief_loss_keeps_the_subject():
     subject, who, counts = assign([face([range(1, 100), range(125, 200)], 500)])
     assert all_are(subject, who == 0, 0) and counts["tracks"] == 1
 
 
-def test_a_person_in_the_background_does_not_take_over_while_the_subject_is_away():
+def test_background_person_does_not_replace_an_absent_subject():
     subject, who, _ = assign([face([range(1, 400), range(700, 1200)], 600), face([range(1, 1200)], 1500, size=90)])
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, -1)
 
 
 def test_many_short_tracks_of_the_subject_outweigh_one_long_track_of_another():
-    """None of the subject's ten tracks has as much area as the bystander's only one."""
+    """None of the subject's ten tracks has as much area as the single track of the other person."""
     pieces = [range(start, start + 60) for start in range(1, 1000, 110)]
     people = [face(pieces, 600), face([range(1, 1000)], 1500, size=110)]
     subject, who, _ = assign(people)
@@ -77,7 +77,7 @@ def test_many_short_tracks_of_the_subject_outweigh_one_long_track_of_another():
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, -1)
 
 
-def test_the_subject_is_followed_through_cuts_to_other_places_and_sizes():
+def test_subject_is_kept_across_cuts_to_other_positions_and_sizes():
     shots = [
         face([range(1, 300)], 600),
         face([range(300, 420)], 1100, size=330),
@@ -88,25 +88,25 @@ def test_the_subject_is_followed_through_cuts_to_other_places_and_sizes():
     assert all_are(subject, who < 3, 0) and all_are(subject, who == 3, -1)
 
 
-def test_a_cut_there_and_back_is_followed():
-    """Two cameras on one person: the short shot in between must not be skipped."""
+def test_cut_to_another_camera_and_back_is_followed():
+    """Two cameras show one person: the short shot in between must not be skipped."""
     shots = [face([range(1, 300)], 600), face([range(300, 330)], 1300, size=300), face([range(330, 600)], 600)]
     subject, who, _ = assign(shots)
     assert all_are(subject, who >= 0, 0)
 
 
-def test_a_much_smaller_face_behind_a_cut_is_somebody_else():
+def test_much_smaller_face_after_a_cut_is_another_person():
     subject, who, _ = assign([face([range(1, 300)], 600), face([range(300, 400)], 1300, size=40)])
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, -1)
 
 
-def test_who_was_seen_beside_the_subject_for_long_does_not_follow_it():
+def test_person_seen_with_the_subject_for_long_does_not_continue_it():
     subject, who, _ = assign([face([range(1, 300)], 600), face([range(200, 400)], 1300, size=120)])
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, -1)
 
 
-def test_one_glimpse_early_does_not_part_the_subject_from_its_next_track():
-    """The box jumps for a frame, that begins a track, which the face goes on with once the old one has ended."""
+def test_early_glimpse_does_not_separate_the_subject_from_its_next_track():
+    """The box jumps for one frame, which starts a track; the face continues it after the old one has ended."""
     first, second = face([range(1, 78)], 800), face([range(62, 63), range(78, 106)], 870, y=370)
     other = face([range(1, 99)], 300, size=185)
     frame = np.concatenate([first[0], second[0], other[0]])
@@ -119,7 +119,7 @@ def test_one_glimpse_early_does_not_part_the_subject_from_its_next_track():
 
 
 def test_glimpses_are_no_stepping_stones_between_two_people():
-    """Over them, every jump would cost next to nothing, for it costs a share of the lighter track."""
+    """Across glimpses every jump would be nearly free, because its price is a share of the lighter track."""
     left, right = face([range(1, 40)], 200), face([range(80, 106)], 1700)
     glimpses = [face([range(40, 41)], 600, size=60), face([range(60, 61)], 1300, size=60)]
     stays = face([range(1, 106)], 1000, size=150, y=700)
@@ -128,35 +128,35 @@ def test_glimpses_are_no_stepping_stones_between_two_people():
 
 
 def test_late_entry():
-    """Somebody is there first and stays; the subject enters later and is larger."""
+    """Another person is there first and stays; the subject enters later and is larger."""
     subject, who, _ = assign([face([range(1, 500)], 1300, size=120), face([range(150, 500)], 600)])
     assert all_are(subject, who == 0, -1) and all_are(subject, who == 1, 0)
 
 
-def test_a_face_in_a_single_frame_elsewhere_is_none():
-    """As detectors find them in curtains, long after the person has left."""
+def test_face_in_a_single_distant_frame_is_no_subject():
+    """Detectors find such faces in curtains, long after the person has left."""
     subject, who, _ = assign([face([range(1, 72)], 435, size=260), face([range(162, 163)], 657, size=90)])
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, -1)
 
 
-def test_a_single_frame_in_the_subjects_place_is_the_subject():
+def test_single_frame_at_the_subjects_position_is_the_subject():
     subject, _, _ = assign([face([range(1, 72), range(110, 111)], 435)])
     assert all_are(subject, slice(None), 0)
 
 
-def test_a_video_of_one_frame():
+def test_video_of_one_frame():
     subject, who, _ = assign([face([range(1, 2)], 100, size=40), face([range(1, 2)], 500, size=50)])
     assert all_are(subject, who == 0, -1) and all_are(subject, who == 1, 0)
 
 
-def test_an_unlikely_face_weighs_less():
+def test_improbable_face_weighs_less():
     people = [face([range(1, 50)], 300, size=100), face([range(1, 50)], 800, size=110)]
     assert all_are(assign(people)[0][1::2], slice(None), 0)
     assert all_are(assign(people, probability=[0.99, 0.7])[0][0::2], slice(None), 0)
 
 
-def test_a_track_that_goes_over_to_a_passer_by_loses_only_that_part():
-    """The passer-by inherits the subject's track; the subject gets a new one and the frames that both claim."""
+def test_track_taken_over_by_a_passer_by_loses_only_that_part():
+    """The passer-by continues the subject's track; the subject gets a new track and the frames that both share."""
     frame = np.r_[1:561, 505:2000]
     track = np.r_[np.zeros(560, int), np.ones(1495, int)]
     left = np.where((track == 0) & (frame >= 505), 300.0 + 8 * (frame - 505), 300.0)
@@ -168,14 +168,14 @@ def test_a_track_that_goes_over_to_a_passer_by_loses_only_that_part():
 
 
 def test_left_and_right_while_the_camera_turns():
-    """By the end the left person is where the right one was; each still has the other on the same side."""
+    """At the end the left person is where the right one was; each still has the other on the same side."""
     people = [face([range(1, 900)], 300, speed=0.6), face([range(1, 900)], 800, speed=0.6)]
     subject, who, _ = assign(people, subject_count=2)
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, 1)
 
 
 def test_left_and_right_in_shots_of_different_places():
-    """In the second, longer shot both are further right: there the left one is beyond where the right one was."""
+    """In the second, longer shot both are further right: the left one is right of the right one's old position."""
     lefts, rights = (
         [face([range(1, 300)], 300), face([range(300, 900)], 1000)],
         [
@@ -187,14 +187,14 @@ def test_left_and_right_in_shots_of_different_places():
     assert all_are(subject, who < 2, 0) and all_are(subject, who >= 2, 1)
 
 
-def test_right_person_goes_on_alone_on_the_left():
-    """Having been right of the other for a while tells more than where the camera put the face later."""
+def test_right_person_continues_alone_on_the_left():
+    """The earlier position relative to the other person counts more than the later position in the frame."""
     people = [face([range(1, 150)], 700), face([range(1, 150), range(150, 550)], 1100, speed=-1.5)]
     subject, who, _ = assign(people, subject_count=2, frame_width_px=1920)
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, 1)
 
 
-def test_somebody_small_beside_a_subject_does_not_make_it_left_or_right():
+def test_small_person_next_to_a_subject_does_not_decide_its_side():
     people = [face([range(1, 100)], 500), face([range(1, 900)], 1200), face([range(100, 900)], 1700, size=60)]
     subject, who, _ = assign(people, subject_count=2)
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, 1)
@@ -214,14 +214,14 @@ def test_right_person_alone_at_first():
 
 
 @pytest.mark.parametrize(("centre", "expected"), [(400, 0), (900, 1)])
-def test_one_of_two_subjects_who_is_always_alone_goes_by_the_picture(centre, expected):
+def test_subject_who_is_always_alone_is_placed_by_the_frame(centre, expected):
     subject, _, _ = assign([face([range(1, 90)], centre, speed=0.5)], subject_count=2, frame_width_px=1280)
     assert all_are(subject, slice(None), expected)
 
 
 @pytest.mark.parametrize("subject_count", [1, 2])
 @pytest.mark.parametrize("seed", range(5))
-def test_never_two_faces_of_a_subject_in_a_frame(subject_count, seed):
+def test_subject_never_has_two_faces_in_a_frame(subject_count, seed):
     random = np.random.default_rng(seed)
     frame = np.sort(random.integers(1, 120, 300))
     corner = random.uniform(0, 300, (300, 2))
@@ -234,7 +234,7 @@ def test_never_two_faces_of_a_subject_in_a_frame(subject_count, seed):
     assert counts["assigned"] + counts["bystanders"] == 300
 
 
-def test_what_is_refused():
+def test_invalid_input_is_refused():
     nothing = np.empty(0, int), np.empty((0, 4)), np.empty(0), np.empty(0, int)
     assert assign_subjects(*nothing, subject_count=2)[0].size == 0
     with pytest.raises(ValueError, match="one or two subjects in a video, got 3"):

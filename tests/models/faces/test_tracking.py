@@ -1,18 +1,19 @@
 import numpy as np
 import pytest
 
-from models.faces.tracking import TrackingParams, assign_subjects, iou, track_faces
+from models.faces.subjects import assign_subjects
+from models.faces.tracking import TrackingParams, iou, track_faces
 
 
 def moving(frames, x, y=50.0, size=60.0, speed=1.0):
-    """A face that drifts to the right: (frame [n], box [n, 4])."""
+    """Return a face that drifts to the right: (frame [n], box [n, 4])."""
     frames = np.asarray(list(frames))
     left = x + speed * (frames - frames[0])
     return frames, np.stack([left, np.full(len(frames), y), left + size, np.full(len(frames), y + size)], axis=1)
 
 
 def scene(*people):
-    """All people in frame order, with who is who."""
+    """Merge people in frame order; also return the person of each row."""
     frame = np.concatenate([p[0] for p in people])
     box = np.concatenate([p[1] for p in people])
     who = np.concatenate([np.full(len(p[0]), n) for n, p in enumerate(people)])
@@ -31,7 +32,7 @@ def test_iou_by_hand():
     np.testing.assert_allclose(iou(a, b), [[1 / 7, 1, 0]])
 
 
-def test_two_people_are_two_tracks_even_when_their_order_flips():
+def test_two_people_are_two_tracks_when_their_order_changes():
     frame, box, who = scene(moving(range(1, 40), 20), moving(range(1, 40), 250))
     flipped = np.concatenate([[i + 1, i] if i // 2 % 2 else [i, i + 1] for i in range(0, len(frame), 2)])
     track = track_faces(frame[flipped], box[flipped])
@@ -40,14 +41,14 @@ def test_two_people_are_two_tracks_even_when_their_order_flips():
     assert len(set(track)) == 2
 
 
-def test_a_face_lost_for_a_second_comes_back_as_itself():
+def test_face_lost_for_a_second_keeps_its_track():
     seen = [*range(1, 30), *range(55, 80)]
     frame, box, _ = scene(moving(seen, 100, speed=0.2))
     assert set(track_faces(frame, box)) == {0}
     assert set(track_faces(frame, box, params=TrackingParams(max_gap_frames=10))) == {0, 1}
 
 
-def test_passer_by_is_nobody():
+def test_passer_by_is_no_subject():
     frame, box, who = scene(
         moving(range(1, 200), 100, size=80, speed=0.1), moving(range(50, 80), 250, size=120, speed=3)
     )
@@ -56,7 +57,7 @@ def test_passer_by_is_nobody():
     assert counts["bystanders"] == 30 and counts["frames with several faces"] == 30
 
 
-def test_a_cut_is_bridged_and_a_late_entry_is_found():
+def test_cut_is_bridged_and_late_entry_is_found():
     frame, box, _ = scene(moving(range(20, 60), 50), moving(range(60, 120), 400, size=90))
     subject, counts = assign(frame, box, 1)
     assert (subject == 0).all() and counts["tracks"] == 2
@@ -72,7 +73,7 @@ def test_left_and_right_by_position_over_the_video():
     assert (subject == who).all()
 
 
-def test_at_most_one_face_a_frame_for_a_subject():
+def test_subject_has_at_most_one_face_per_frame():
     random = np.random.default_rng(0)
     frame = np.repeat(np.arange(1, 60), 4)
     corner = random.uniform(0, 300, (len(frame), 2))
@@ -83,7 +84,7 @@ def test_at_most_one_face_a_frame_for_a_subject():
             assert len(np.unique(frame[subject == who])) == (subject == who).sum()
 
 
-def test_nobody_and_wrong_input():
+def test_no_faces_and_wrong_input():
     empty = np.empty(0, int), np.empty((0, 4))
     assert assign(*empty, 1)[0].size == 0
     with pytest.raises(ValueError, match="ascending"):
@@ -92,8 +93,8 @@ def test_nobody_and_wrong_input():
         assign(*empty, 3)
 
 
-def test_an_overlap_that_is_too_small_takes_no_face_from_a_track_that_fits():
-    """Counting every overlap, the largest sum would give the first track a face that it must refuse."""
+def test_small_overlap_does_not_take_a_face_from_a_matching_track():
+    """If small overlaps counted, the largest sum would give the first track a face below ``min_iou``."""
     frame = np.array([1, 1, 2, 2])
     wide = [0.0, 0, 100, 100]
     box = np.array([wide, [62.0, 0, 162, 100], [24.0, 0, 124, 100], [-52.0, 0, 48, 100]])
@@ -103,7 +104,7 @@ def test_an_overlap_that_is_too_small_takes_no_face_from_a_track_that_fits():
     assert track_faces(frame, box, params=TrackingParams(min_iou=0.33)).tolist() == [0, 1, 0, 2]
 
 
-def test_a_cut_ends_a_track_and_a_long_gap_does_too():
+def test_cut_and_long_gap_end_a_track():
     frame, box, _ = scene(moving(range(1, 20), 50), moving(range(20, 40), 500))
     assert track_faces(frame, box).tolist() == [0] * 19 + [1] * 20
     for first_again, number in ((49, 0), (50, 1)):
@@ -111,8 +112,8 @@ def test_a_cut_ends_a_track_and_a_long_gap_does_too():
         assert track_faces(frame, box)[-1] == number
 
 
-def test_tracks_agree_with_a_slow_obvious_version():
-    """Apart from each other, every face has at most one candidate, and a plain loop must give the same tracks."""
+def test_tracks_equal_those_of_a_plain_loop():
+    """With distant faces, each has at most one candidate, so that a plain loop gives the same tracks."""
     random = np.random.default_rng(3)
     people = [
         moving(np.flatnonzero(random.random(400) < 0.8) + 1, 300 * place, speed=random.uniform(-0.2, 0.2))
@@ -132,11 +133,11 @@ def test_tracks_agree_with_a_slow_obvious_version():
 
 
 @pytest.mark.parametrize("wrong", [{"min_iou": 0.0}, {"min_iou": 1.5}, {"max_gap_frames": 0}])
-def test_parameters_that_make_no_sense(wrong):
+def test_invalid_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TrackingParams(**wrong)
 
 
-def test_a_box_that_is_not_finite_is_named():
+def test_error_names_the_row_of_a_box_that_is_not_finite():
     with pytest.raises(ValueError, match="row 1"):
         track_faces(np.array([1, 2]), np.array([[0.0, 0, 9, 9], [0, np.nan, 9, 9]]))

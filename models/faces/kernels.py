@@ -1,13 +1,14 @@
-"""Inner loops of the fast cascade: integral images, area pooling, candidates, suppression. Compiled, without the GIL.
+"""Inner loops of the MTCNN cascade on processors, compiled by numba without the GIL.
 
-An integral image is int32 [H + 1, (W + 1) * 3], colours interleaved. Sums may wrap around; differences of them are
-right all the same. Every pooling window is that of ``adaptive_avg_pool2d``: from floor(i n / m) to ceil((i + 1) n / m).
+They compute integral images, area pooling, P-Net's first layer, candidates and non-maximum suppression. An integral
+image is int32 [H + 1, (W + 1) * 3] with interleaved colours. Its sums may wrap around; differences of them are still
+correct. Pooling windows are those of ``adaptive_avg_pool2d``: from floor(i n / m) to ceil((i + 1) n / m).
 """
 
 import numba
 import numpy as np
 
-# As the networks were trained: (x - 127.5) / 128.
+# Input normalisation of the networks: (x - 127.5) / 128.
 _MEAN = np.float32(127.5)
 _SCALE = np.float32(0.0078125)
 _COLOURS = 3
@@ -15,7 +16,7 @@ _COLOURS = 3
 
 @numba.njit(cache=True, nogil=True)
 def integrate(frame: np.ndarray, sums: np.ndarray) -> None:
-    """Fill the integral image of a picture uint8 [h, w, 3]; row and column 0 of ``sums`` are set to 0."""
+    """Fill the integral image of an image uint8 [h, w, 3]; row 0 and column 0 of ``sums`` become 0."""
     height, width = frame.shape[:2]
     count = width * _COLOURS
     row = np.empty(count, np.int32)
@@ -30,7 +31,7 @@ def integrate(frame: np.ndarray, sums: np.ndarray) -> None:
             row[x * _COLOURS + 1] = green
             row[x * _COLOURS + 2] = blue
         sums[y + 1, :_COLOURS] = 0
-        # Apart from the sums along the row, which depend on one another, this loop runs many columns at a time.
+        # A loop of its own, because unlike the sums along the row it can be vectorized.
         above, here = sums[y, _COLOURS : count + _COLOURS], sums[y + 1, _COLOURS : count + _COLOURS]
         for at in range(count):
             here[at] = above[at] + row[at]
@@ -38,7 +39,7 @@ def integrate(frame: np.ndarray, sums: np.ndarray) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def _windows(size: int, count: int, first: int, starts: np.ndarray, ends: np.ndarray) -> None:
-    """Windows ``first``, ``first + 1``, ... of ``count`` windows over ``size`` pixels; empty where there are none."""
+    """Fill windows ``first``, ``first + 1``, ... of ``count`` windows over ``size`` pixels; others are empty."""
     for place in range(len(starts)):
         number = first + place
         if 0 <= number < count:
@@ -52,7 +53,7 @@ def _windows(size: int, count: int, first: int, starts: np.ndarray, ends: np.nda
 def _pool(
     sums: np.ndarray, top: np.ndarray, bottom: np.ndarray, left: np.ndarray, right: np.ndarray, out: np.ndarray
 ) -> None:
-    """Normalised means float32 [3, h, w] of the windows; 0 where a window is empty."""
+    """Write normalised means float32 [3, h, w] of the windows; 0 for an empty window."""
     for i in range(len(top)):
         upper, lower = sums[top[i]], sums[bottom[i]]
         rows = bottom[i] - top[i]
@@ -68,7 +69,7 @@ def _pool(
 
 @numba.njit(cache=True, nogil=True)
 def pool_level(sums: np.ndarray, height: int, width: int, out: np.ndarray) -> None:
-    """A frame of that size pooled to a whole level of the pyramid, float32 [3, h, w]."""
+    """Pool a frame of that size to a whole level of the image pyramid, float32 [3, h, w]."""
     rows, columns = out.shape[1], out.shape[2]
     top, bottom = np.empty(rows, np.int64), np.empty(rows, np.int64)
     left, right = np.empty(columns, np.int64), np.empty(columns, np.int64)
@@ -86,7 +87,7 @@ def pool_level_part(
     first_px: tuple[int, int],
     out: np.ndarray,
 ) -> None:
-    """Part of a level, float32 [3, h, w], from pixel ``first_px`` (row, column) on; what lies outside is grey.
+    """Pool part of a level, float32 [3, h, w], from pixel ``first_px`` (row, column) on; pixels outside it are grey.
 
     ``sums`` is the integral image of a part of the frame that begins at ``origin_px``; sizes are (height, width).
     """
@@ -108,7 +109,7 @@ def pool_level_part(
 
 @numba.njit(cache=True, nogil=True)
 def pool_boxes(sums: np.ndarray, origin_px: tuple[int, int], boxes: np.ndarray, out: np.ndarray) -> None:
-    """Boxes int64 [n, 4] (x1, y1, x2, y2, ends exclusive, at least a pixel) pooled to float32 [n, 3, size, size]."""
+    """Pool boxes int64 [n, 4] (x1, y1, x2, y2, ends exclusive, not empty) to float32 [n, 3, size, size]."""
     size = out.shape[2]
     top, bottom = np.empty(size, np.int64), np.empty(size, np.int64)
     left, right = np.empty(size, np.int64), np.empty(size, np.int64)
@@ -123,20 +124,20 @@ def pool_boxes(sums: np.ndarray, origin_px: tuple[int, int], boxes: np.ndarray, 
         _pool(sums, top, bottom, left, right, out[number])
 
 
-# Values are finite, and sums may be reordered.
+# All values are finite, and reordering the sums is acceptable.
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "nnan", "ninf"})
 def first_layer(
     level: np.ndarray, weight: np.ndarray, bias: np.ndarray, slope: np.ndarray, out: np.ndarray, at: tuple[int, int]
 ) -> None:
-    """P-Net's first layer: 3x3 convolution of a level float32 [3, h, w], PReLU, the larger of each 2x2, rounded up.
+    """Run P-Net's first layer on a level float32 [3, h, w]: 3x3 convolution, PReLU, 2x2 max pooling (rounded up).
 
-    ``weight`` [c, 3, 3, 3], ``bias`` and ``slope`` [c], c even; maps go into ``out`` [c, rows, columns] from ``at`` on.
+    ``weight`` [c, 3, 3, 3], ``bias`` and ``slope`` [c], c even. Write to ``out`` [c, rows, columns] from ``at`` on.
     """
     rows, columns = level.shape[1] - 2, level.shape[2] - 2
     lines, best = np.empty((2, columns), np.float32), np.empty((2, columns), np.float32)
     zero = np.float32(0)
     for i in range((rows + 1) // 2):
-        # Two maps at a time: each number of the level is read once for both.
+        # Two channels at a time, so that each value of the level is read once for both.
         for channel in range(0, len(weight), 2):
             first, second = lines[0], lines[1]
             for y in range(2 * i, min(2 * i + 2, rows)):
@@ -178,10 +179,10 @@ def find_candidates(
     scale: float,
     threshold: float,
 ) -> np.ndarray:
-    """Cells that pass, float32 [n, 9]: box in frame pixels, score, four shifts.
+    """Return cells whose probability reaches the threshold, float32 [n, 9]: box in frame px, score, 4 shifts.
 
-    ``probability`` [h, w] and ``shift`` [4, h, w]; from ``at`` (row, column) on they are of a level, or of its part
-    from pixel ``first_px`` on. ``cells`` (rows, columns) of the whole level: what lies beyond is no cell.
+    ``probability`` [h, w] and ``shift`` [4, h, w] hold, from ``at`` (row, column) on, the cells of a level or of its
+    part from pixel ``first_px`` on. ``cells`` is the number of (rows, columns) of the whole level; others are ignored.
     """
     top, left = at
     rows = min(probability.shape[0] - top, cells[0] - first_px[0] // 2)
@@ -211,9 +212,10 @@ def find_candidates(
 
 @numba.njit(cache=True, nogil=True)
 def suppress(boxes: np.ndarray, threshold: float, by_smaller: bool) -> np.ndarray:
-    """Rows that greedy suppression keeps, int64, best score first; ``boxes`` float32 [n, >= 5], column 4 the score.
+    """Return the rows that greedy non-maximum suppression keeps, int64, best score first.
 
-    Overlap is intersection over union; ``by_smaller``: over the smaller box, sides counted in whole pixels (+ 1).
+    ``boxes`` is float32 [n, >= 5] with the score in column 4. Overlap is intersection over union; with ``by_smaller``
+    it is intersection over the smaller box, with sides in whole pixels (+ 1).
     """
     extra = np.float32(1) if by_smaller else np.float32(0)
     order = np.argsort(-boxes[:, 4], kind="mergesort")

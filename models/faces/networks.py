@@ -1,8 +1,8 @@
-"""The three networks of the cascade as processors run them.
+"""The three networks of the MTCNN cascade in OpenVINO.
 
-P-Net is cut in two: its first layer, of three colours, is a compiled loop (``first_layer`` in ``cascade_kernels``), and
-what follows looks at all levels of the pyramid at once, side by side on one canvas. There is no pooling after the cut,
-so that a cell's result depends on its own window alone.
+P-Net is split: its first layer, which has three input channels, is a compiled loop (``kernels.first_layer``), and the
+rest runs on all levels of the image pyramid at once, placed next to each other on one canvas. The rest has no pooling,
+so that the result of a cell depends on its own window only.
 """
 
 import functools
@@ -17,21 +17,21 @@ SIZES_PX = {"rnet": 24, "onet": 48}
 FIRST_CHANNELS = 10
 
 
-def refining_network(name: str) -> Any:
-    """A request for ``rnet`` or ``onet`` that takes any number of crops float32 [n, 3, size, size]."""
-    return compile_network(_model(name), shape=[-1, 3, SIZES_PX[name], SIZES_PX[name]], precision="float32")
+def load_refiner(name: str) -> Any:
+    """Return a request for ``rnet`` or ``onet`` that takes any number of crops float32 [n, 3, size, size]."""
+    return compile_network(_load_model(name), shape=[-1, 3, SIZES_PX[name], SIZES_PX[name]], precision="float32")
 
 
-def proposing_network(shape: list[int]) -> Any:
-    """A request for P-Net without its first layer, on [n, 10, h, w]; -1 is any size."""
-    model = _model("pnet").clone()
-    return compile_network(_after_first_layer(model), shape=shape, precision="float32")
+def load_proposer(shape: list[int]) -> Any:
+    """Return a request for P-Net without its first layer, for input [n, 10, h, w]; -1 means any size."""
+    model = _load_model("pnet").clone()
+    return compile_network(_cut_after_first_layer(model), shape=shape, precision="float32")
 
 
 @functools.cache
 def first_layer_weights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights float32 [10, 3, 3, 3], bias [10] and slopes below zero [10] of P-Net's first layer."""
-    activation = _first_pooling(_model("pnet")).input_value(0).get_node()
+    """Return weights float32 [10, 3, 3, 3], bias [10] and PReLU slopes [10] of P-Net's first layer."""
+    activation = _first_pooling(_load_model("pnet")).input_value(0).get_node()
     biased, slope = (activation.input_value(n).get_node() for n in (0, 1))
     weight = biased.input_value(0).get_node().input_value(1).get_node()
     parts = (weight, biased.input_value(1).get_node(), slope)
@@ -43,7 +43,7 @@ def _first_pooling(model: Any) -> Any:
     return next(op for op in model.get_ordered_ops() if op.get_type_name() == "MaxPool")
 
 
-def _after_first_layer(model: Any) -> Any:
+def _cut_after_first_layer(model: Any) -> Any:
     import openvino
     from openvino import opset13
 
@@ -55,7 +55,7 @@ def _after_first_layer(model: Any) -> Any:
 
 
 @functools.cache
-def _model(name: str) -> Any:
+def _load_model(name: str) -> Any:
     return load_or_convert(f"mtcnn-{name}", detector_weights_digest(), lambda: _convert(name))
 
 
