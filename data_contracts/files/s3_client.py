@@ -2,10 +2,10 @@
 
 Imports s3fs, which takes most of a second. Import this module only inside functions that use S3.
 
-Why the retries of the libraries are not used: in the modes *standard* and *adaptive*, botocore limits the number of
-retries per client, so that fifty parallel reads fail within three seconds of an outage; its mode *legacy* doubles the
-wait without a limit; s3fs counts tries, and nests two such loops in reads, so that a silent server would block a run
-for hours. Here the time since the first try counts.
+Why the retries of the libraries are not used: botocore's mode *standard* limits the number of retries per client, so
+fifty parallel reads fail within three seconds of an outage; its mode *legacy* doubles the wait without a limit; s3fs
+counts tries and nests two such loops in reads, so a silent server would block a run for hours. Here the time since the
+first try counts.
 """
 
 import asyncio

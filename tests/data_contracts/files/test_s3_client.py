@@ -51,7 +51,7 @@ def test_transient_faults_are_retried_with_growing_waits(flaky, store):
 
 @pytest.mark.parametrize("kind", [ERROR_500, CUT_BEFORE])
 def test_parallel_reads_survive_an_outage(kind, flaky, store):
-    """Botocore's modes "standard" and "adaptive" fail here, because they limit the retries of a client."""
+    """Botocore's mode "standard" fails here, because it limits the retries of a client."""
     names = [f"a/{number}" for number in range(50)]
     for name in names:
         store.write_bytes(name, name.encode())
