@@ -1,6 +1,6 @@
 #!/bin/sh
-# Start several Dask workers per GPU of this machine. They share the GPU; each sees only that GPU and computes one unit at
-# a time. AFFWILD2_WORKERS_PER_GPU sets their number (default 4).
+# Start several Dask workers per GPU of this machine. They share the GPU; each sees only that GPU and computes one unit
+# at a time. AFFWILD2_WORKERS_PER_GPU sets their number (default 4).
 # The script ends all workers and exits when one of them ends for good, so that its supervisor restarts it.
 # Usage: gpu_workers.sh tcp://HOST:8786
 set -eu
