@@ -1,8 +1,8 @@
-"""The stages of ``extract`` in a bare loop: the same unit functions, no cluster, no listing, no resume.
+"""The stages of ``extract`` in a bare loop: the same unit functions without a cluster, listing or resuming.
 
-    python bare_loop.py DATA STORE PART OF
+    python bare_loop.py DATA STORE PART COUNT
 
-One process does every OF-th video from PART on; so many processes side by side do them all.
+One process computes every COUNT-th video, starting with number PART. COUNT such processes compute all videos.
 """
 
 import sys
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from data_contracts.challenge.layout import DataLayout, find_data, subjects_of_videos
 from data_contracts.store.store import Store
-from flows.extract import DEFAULT_BACKBONE
+from flows.parameters import DEFAULT_BACKBONE
 from models.faces.tracking import TrackingParams
 from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
 from tasks.units import run_unit
 
 
-def extract_plainly(store: Store, layout: DataLayout, videos: dict[str, Path]) -> None:
-    """From videos to features, one unit after the other."""
+def extract_in_loop(store: Store, layout: DataLayout, videos: dict[str, Path]) -> None:
+    """Compute features of videos, one unit after the other."""
     params, backbone = crop_faces.CropParams(), embed_faces.BackboneChoice.find(DEFAULT_BACKBONE, None)
     source = crop_faces.source_of(params)
 
@@ -31,13 +31,16 @@ def extract_plainly(store: Store, layout: DataLayout, videos: dict[str, Path]) -
     crops = crop_faces.plan_crop_faces({stem: known[stem] for stem in videos}, params=params)
     run(crop_faces, crops)
     cropped = crop_faces.cropped_videos(store, crops)
-    people, tracking = subjects_of_videos(layout), TrackingParams()
-    run(assign_subjects, assign_subjects.plan_assign_subjects(cropped, source=source, subjects=people, params=tracking))
+    subjects, tracking = subjects_of_videos(layout), TrackingParams()
+    run(
+        assign_subjects,
+        assign_subjects.plan_assign_subjects(cropped, source=source, subjects=subjects, params=tracking),
+    )
     faces = [f for f in embed_faces.subjects_of_source(store, source) if f.video in videos]
     run(embed_faces, embed_faces.plan_embed_faces(faces, source=source, backbone=backbone))
 
 
 if __name__ == "__main__":
-    data, url, part, of = sys.argv[1:]
+    data, url, part, count = sys.argv[1:]
     layout = find_data(Path(data))
-    extract_plainly(Store(url), layout, dict(sorted(layout.videos.items())[int(part) :: int(of)]))
+    extract_in_loop(Store(url), layout, dict(sorted(layout.videos.items())[int(part) :: int(count)]))

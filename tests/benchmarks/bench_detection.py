@@ -1,6 +1,6 @@
-"""Finding faces: facenet-pytorch frame by frame with all threads, against our detector in two threads.
+"""Face detection: facenet-pytorch frame by frame with all threads, against our detector in two threads.
 
-Exact: every frame is searched. Following: the default for videos, in groups of eight frames.
+Exact: every frame is searched completely. Following: the default for videos, in groups of eight frames.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-import recipe
+import reference_pipeline
 from clips import open_clips
 from pairs import Pair, run_script
 
@@ -21,12 +21,12 @@ _THREADS = 2
 _GROUP = DetectorParams().search_every_frames
 
 
-def searcher(frames: np.ndarray, params: DetectorParams) -> Callable[[], list[Detections]]:
-    """Frames shared out to two detectors in groups of eight."""
+def make_search(frames: np.ndarray, params: DetectorParams) -> Callable[[], list[Detections]]:
+    """Return a search that distributes frames to two detectors in groups of eight."""
     detectors = [CpuFaceDetector(params) for _ in range(_THREADS)]
     groups = range(0, len(frames), _GROUP)
 
-    def look(worker: int) -> dict[int, list[Detections]]:
+    def search_part(worker: int) -> dict[int, list[Detections]]:
         follower = FaceFollower(detectors[worker])
         return {
             first: [follower.detect(first + n + 1, frame) for n, frame in enumerate(frames[first : first + _GROUP])]
@@ -35,14 +35,14 @@ def searcher(frames: np.ndarray, params: DetectorParams) -> Callable[[], list[De
 
     def run() -> list[Detections]:
         with ThreadPoolExecutor(_THREADS) as pool:
-            found = {first: faces for part in pool.map(look, range(_THREADS)) for first, faces in part.items()}
+            found = {first: faces for part in pool.map(search_part, range(_THREADS)) for first, faces in part.items()}
         return [face for first in groups for face in found[first]]
 
     return run
 
 
-def agreement(least_p5: float, *, missed_share: float, every_face: bool) -> Callable[..., str]:
-    """Overlap of each face (or of the largest) with ours, and frames whose number of faces is another."""
+def check_boxes(min_p5: float, *, missed_share: float, every_face: bool) -> Callable[..., str]:
+    """Return a check of the overlap of each face (or of the largest) and of the number of faces per frame."""
 
     def compare(expected: list, got: list[Detections]) -> str:
         overlaps, missed, extra = [], 0, 0
@@ -54,15 +54,15 @@ def agreement(least_p5: float, *, missed_share: float, every_face: bool) -> Call
                 best = iou(boxes.astype(np.float64), ours.box_xyxy_px).max(axis=1)
                 overlaps += best.tolist() if every_face else [best[0]]
         median, p5 = np.median(overlaps), np.percentile(overlaps, 5)
-        said = f"IoU median {median:.4f}, p5 {p5:.4f}; frames with fewer faces {missed}, more {extra}"
-        assert p5 >= least_p5 and missed <= missed_share * len(got) and not extra, said
-        return said
+        summary = f"IoU median {median:.4f}, p5 {p5:.4f}; frames with fewer faces {missed}, more {extra}"
+        assert p5 >= min_p5 and missed <= missed_share * len(got) and not extra, summary
+        return summary
 
     return compare
 
 
 def make_pairs(quick: bool) -> Iterator[Pair]:
-    """Exact and following, for clips of one and of several faces."""
+    """Yield exact and following detection, for clips with one and with several faces."""
     goals = {
         "one face, 360p": (6.0, 10.0),
         "one face, 1080p": (6.0, 17.0),
@@ -72,19 +72,19 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
         for name, (exact_goal, following_goal) in goals.items():
             if name not in clips:
                 continue
-            frames = np.stack(list(recipe.decoded(clips[name])))
-            reference = recipe.detector()
+            frames = np.stack(list(reference_pipeline.decode_frames(clips[name])))
+            reference = reference_pipeline.make_detector()
 
-            def plain(frames: np.ndarray = frames, reference: object = reference) -> list:
+            def run_reference(frames: np.ndarray = frames, reference: object = reference) -> list:
                 return [reference.detect(frame) for frame in frames]  # type: ignore[attr-defined]
 
             shared = {"work": len(frames), "unit": "frames", "rounds": 3, "reference_rounds": 2}
             exact = DetectorParams(search_every_frames=1)
             yield Pair(
                 f"faces, {name}, exact",
-                plain,
-                searcher(frames, exact),
-                agreement(0.99, missed_share=0, every_face=True),
+                run_reference,
+                make_search(frames, exact),
+                check_boxes(0.99, missed_share=0, every_face=True),
                 goal=exact_goal,
                 **shared,
             )
@@ -92,9 +92,9 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
                 params = replace(exact, search_every_frames=_GROUP)
                 yield Pair(
                     f"faces, {name}, following",
-                    plain,
-                    searcher(frames, params),
-                    agreement(0.95, missed_share=0.08, every_face=False),
+                    run_reference,
+                    make_search(frames, params),
+                    check_boxes(0.95, missed_share=0.08, every_face=False),
                     goal=following_goal,
                     **shared,
                 )

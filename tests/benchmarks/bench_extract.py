@@ -1,7 +1,7 @@
-"""From files to features in Parquet: the recipe in one process against ``extract`` with two workers, start-up included.
+"""Files to features in Parquet: the reference in one process against ``extract`` with two workers, with start-up.
 
-EfficientNet-B0 with random weights: speed does not depend on them. Ours works on several copies of a clip, and the
-recipe on one, whose seconds are multiplied.
+EfficientNet-B0 has random weights, because speed does not depend on them. ``extract`` computes several copies of a
+clip, the reference only one; its time is multiplied.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import recipe
-from bench_features import cosines, faces, random_weights
+import reference_pipeline
+from bench_features import check_cosines, faces, random_weights
 from clips import open_clips
 from pairs import Pair, run_script
 from PIL import Image
@@ -26,14 +26,14 @@ from tasks.fit.subject_features import find_features, read_features
 
 QUICK = False
 _WORKERS = 2
-# Random weights exaggerate: with trained ones the 5th percentile was 0.987 where these have 0.948.
-_FOLLOWED_COSINE = 0.9
+# Random weights exaggerate differences: the 5th percentile is 0.948 with them and was 0.987 with trained weights.
+_FOLLOWING_MIN_COSINE = 0.9
 
 
-def extracted(
+def run_extract(
     data: Path, *, backbone: str, weights: Path | None, exact: bool, subject: str | None, source: str | None = None
 ) -> np.ndarray:
-    """Embeddings of one subject, float32 [n, D], after an extraction into a new store; rows without a face left out."""
+    """Extract into a new store; return the embeddings of one subject, float32 [n, D], without rows that lack a face."""
     with tempfile.TemporaryDirectory() as store, contextlib.redirect_stdout(io.StringIO()):
         extract(
             data=data,
@@ -49,20 +49,20 @@ def extracted(
     return np.concatenate([embeddings[has_face] for _, has_face, embeddings, _ in blocks]).astype(np.float32)
 
 
-def enough(least_p5: float, *, most_missing: int) -> Callable[[np.ndarray, np.ndarray], str]:
-    """As ``cosines``, where frames without a face have dropped out of either side."""
+def check_followed(min_p5: float, *, max_missing: int) -> Callable[[np.ndarray, np.ndarray], str]:
+    """Return a check like ``check_cosines`` for results in which a few first frames of a face may be missing."""
 
     def compare(expected: np.ndarray, got: np.ndarray) -> str:
         missing = len(expected) - len(got)
-        assert 0 <= missing <= most_missing, f"{missing} of {len(expected)} rows are missing"
-        # The few frames that following misses are at the beginning of an appearance.
-        return f"{cosines(least_p5)(expected[missing:], got)}, {missing} faces missing"
+        assert 0 <= missing <= max_missing, f"{missing} of {len(expected)} rows are missing"
+        # Following misses only the first frames after a face appears.
+        return f"{check_cosines(min_p5)(expected[missing:], got)}, {missing} faces missing"
 
     return compare
 
 
 def video_pairs(folder: Path, clips: dict[str, Path]) -> Iterator[Pair]:
-    """One face and several, every frame searched or one face followed."""
+    """Yield pairs for clips with one and with several faces, with exact and with following detection."""
     goals = {
         ("one face, 360p", "tf_efficientnet_b0", True): 7.0,
         ("one face, 360p", "tf_efficientnet_b0", False): 10.0,
@@ -77,23 +77,23 @@ def video_pairs(folder: Path, clips: dict[str, Path]) -> Iterator[Pair]:
         for number in range(copies):
             shutil.copy(clips[name], videos / f"clip{number}.mp4")
         weights = None if get_spec(backbone).bundled else folder / f"{backbone}.safetensors"
-        network, spec = recipe.plain_network(load_backbone(backbone, weights=weights)), get_spec(backbone)
-        frames = sum(1 for _ in recipe.decoded(clips[name]))
+        network, spec = reference_pipeline.plain_network(load_backbone(backbone, weights=weights)), get_spec(backbone)
+        frames = sum(1 for _ in reference_pipeline.decode_frames(clips[name]))
 
-        def plain(network: object = network, spec: object = spec, path: Path = clips[name]) -> np.ndarray:
-            return recipe.video_features(path, network, spec, largest_only=True)  # type: ignore[arg-type]
+        def run_reference(network: object = network, spec: object = spec, path: Path = clips[name]) -> np.ndarray:
+            return reference_pipeline.compute_video_features(path, network, spec, largest_only=True)  # type: ignore[arg-type]
 
         def ours(
             videos: Path = videos, backbone: str = backbone, weights: Path | None = weights, exact: bool = exact
         ) -> np.ndarray:
-            return extracted(videos, backbone=backbone, weights=weights, exact=exact, subject="clip0")
+            return run_extract(videos, backbone=backbone, weights=weights, exact=exact, subject="clip0")
 
         follows_one = "several" not in name
         yield Pair(
             f"video to features, {name}, {backbone}, {'exact' if exact else 'following'}",
-            plain,
+            run_reference,
             ours,
-            enough(0.99 if exact else _FOLLOWED_COSINE, most_missing=7)
+            check_followed(0.99 if exact else _FOLLOWING_MIN_COSINE, max_missing=7)
             if follows_one
             else lambda a, b: f"{len(a)}, {len(b)} rows",
             goal=goal,
@@ -106,10 +106,10 @@ def video_pairs(folder: Path, clips: dict[str, Path]) -> Iterator[Pair]:
 
 
 def crop_pairs(folder: Path, *, count: int) -> Iterator[Pair]:
-    """The organisers' crops, JPEG files of 112 x 112 pixels."""
+    """Yield the pair for the organisers' crops, JPEG files of 112 x 112 pixels."""
     spec = get_spec("tf_efficientnet_b0")
     weights = folder / f"{spec.name}.safetensors"
-    network = recipe.plain_network(load_backbone(spec.name, weights=weights))
+    network = reference_pipeline.plain_network(load_backbone(spec.name, weights=weights))
     root = folder / "official" / "cropped"
     subjects, pictures = 4, faces(200)
     for subject in range(subjects):
@@ -118,18 +118,20 @@ def crop_pairs(folder: Path, *, count: int) -> Iterator[Pair]:
             path = root / f"s{subject}" / f"{number + 1:05d}.jpg"
             Image.fromarray(pictures[number % len(pictures)]).save(path, quality=90)
 
-    def plain() -> np.ndarray:
+    def run_reference() -> np.ndarray:
         files = sorted((root / "s0").glob("*.jpg"))
-        return recipe.features(network, (Image.open(file).convert("RGB") for file in files), spec)
+        return reference_pipeline.compute_features(network, (Image.open(file).convert("RGB") for file in files), spec)
 
     def ours() -> np.ndarray:
-        return extracted(root.parent, backbone=spec.name, weights=weights, exact=False, subject="s0", source="cropped")
+        return run_extract(
+            root.parent, backbone=spec.name, weights=weights, exact=False, subject="s0", source="cropped"
+        )
 
     yield Pair(
         f"official crops to features, {spec.name}",
-        plain,
+        run_reference,
         ours,
-        cosines(0.999),
+        check_cosines(0.999),
         goal=10.0,
         rounds=1,
         reference_rounds=1,
@@ -140,7 +142,7 @@ def crop_pairs(folder: Path, *, count: int) -> Iterator[Pair]:
 
 
 def make_pairs(quick: bool) -> Iterator[Pair]:
-    """Videos, then the organisers' crops."""
+    """Yield pairs for videos, then for the organisers' crops."""
     with tempfile.TemporaryDirectory() as scratch, open_clips(frames=240) as clips:
         folder = Path(scratch)
         random_weights("tf_efficientnet_b0", folder)

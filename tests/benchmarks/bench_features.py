@@ -1,4 +1,4 @@
-"""Decoding, and features of faces: the plain ways against ours in two threads."""
+"""Decoding and features of faces: the reference against ours in two threads."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-import recipe
+import reference_pipeline
 import safetensors.torch
 import torch
 from clips import moving_portraits, open_clips
@@ -27,14 +27,14 @@ from tasks.extract.crop_faces import chunk_frames_of
 
 ALLOCATORS = ("default", "tuned")
 _THREADS = 2
-# Ratios with the allocator as it comes, and told to keep memory.
+# Goals with the default allocator and with one that keeps freed memory.
 _GOALS: dict[Precision, tuple[float, float]] = {"bfloat16": (12.0, 3.0), "float32": (7.0, 1.8)}
 _COSINES: dict[Precision, float] = {"bfloat16": 0.999, "float32": 0.999999}
-_KEEPS_MEMORY = "MALLOC_TRIM_THRESHOLD_" in os.environ
+_IS_ALLOCATOR_TUNED = "MALLOC_TRIM_THRESHOLD_" in os.environ
 
 
 def random_weights(name: str, folder: Path) -> Path:
-    """Weights of a network that are random: speed does not depend on them."""
+    """Write random weights of a network; speed does not depend on them."""
     torch.manual_seed(0)
     path = folder / f"{name}.safetensors"
     safetensors.torch.save_file(build_network(get_spec(name)).state_dict(), path)
@@ -42,7 +42,7 @@ def random_weights(name: str, folder: Path) -> Path:
 
 
 def faces(count: int, side: int = 112) -> list[np.ndarray]:
-    """Parts of pictures with a face, RGB uint8 [side, side, 3]."""
+    """Return crops of a face, RGB uint8 [side, side, 3]."""
     pictures = moving_portraits(1)
     found = []
     for number in range(count):
@@ -52,8 +52,8 @@ def faces(count: int, side: int = 112) -> list[np.ndarray]:
     return found
 
 
-def in_threads(backbones: list[CpuBackbone], images: list[np.ndarray]) -> Callable[[], np.ndarray]:
-    """Embeddings, the pictures shared out in halves."""
+def run_in_threads(backbones: list[CpuBackbone], images: list[np.ndarray]) -> Callable[[], np.ndarray]:
+    """Return a call that computes embeddings in two threads, with half of the pictures each."""
     half = len(images) // 2
 
     def run() -> np.ndarray:
@@ -66,20 +66,20 @@ def in_threads(backbones: list[CpuBackbone], images: list[np.ndarray]) -> Callab
     return run
 
 
-def cosines(least_p5: float) -> Callable[[np.ndarray, np.ndarray], str]:
-    """How far embeddings are apart."""
+def check_cosines(min_p5: float) -> Callable[[np.ndarray, np.ndarray], str]:
+    """Return a check of the cosine between embeddings."""
 
     def compare(expected: np.ndarray, got: np.ndarray) -> str:
-        found = (expected * got).sum(1) / np.linalg.norm(expected, axis=1) / np.linalg.norm(got, axis=1)
-        said = f"cosine min {found.min():.5f}, p5 {np.percentile(found, 5):.5f}"
-        assert np.percentile(found, 5) >= least_p5, said
-        return said
+        cosine = (expected * got).sum(1) / np.linalg.norm(expected, axis=1) / np.linalg.norm(got, axis=1)
+        summary = f"cosine min {cosine.min():.5f}, p5 {np.percentile(cosine, 5):.5f}"
+        assert np.percentile(cosine, 5) >= min_p5, summary
+        return summary
 
     return compare
 
 
 def make_pairs(quick: bool) -> Iterator[Pair]:
-    """Decoding; EfficientNet-B0 and the bundled network, both precisions."""
+    """Yield pairs for decoding, then for EfficientNet-B0 and the bundled network in both precisions."""
     yield from decoding_pairs(quick)
     names = ["emotion_lite0"] if quick else ["tf_efficientnet_b0", "emotion_lite0"]
     images = faces(48 if quick else 192)
@@ -87,22 +87,24 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
         for name in names:
             weights = None if get_spec(name).bundled else random_weights(name, Path(folder))
             spec = get_spec(name)
-            network = recipe.plain_network(load_backbone(name, weights=weights))
+            network = reference_pipeline.plain_network(load_backbone(name, weights=weights))
             pictures = [Image.fromarray(image) for image in images]
 
-            def plain(network: torch.nn.Module = network, spec: object = spec, pictures: list = pictures) -> np.ndarray:
-                return recipe.features(network, pictures, spec)  # type: ignore[arg-type]
+            def run_reference(
+                network: torch.nn.Module = network, spec: object = spec, pictures: list = pictures
+            ) -> np.ndarray:
+                return reference_pipeline.compute_features(network, pictures, spec)  # type: ignore[arg-type]
 
-            for precision, least in _COSINES.items():
+            for precision, min_cosine in _COSINES.items():
                 if supported_precision(precision) != precision:
                     continue
                 backbones = [CpuBackbone(name, weights=weights, precision=precision) for _ in range(_THREADS)]
                 yield Pair(
                     f"{name} features, {backbones[0].engine}",
-                    plain,
-                    in_threads(backbones, images),
-                    cosines(least),
-                    goal=_GOALS[precision][_KEEPS_MEMORY] if name == "tf_efficientnet_b0" else None,
+                    run_reference,
+                    run_in_threads(backbones, images),
+                    check_cosines(min_cosine),
+                    goal=_GOALS[precision][_IS_ALLOCATOR_TUNED] if name == "tf_efficientnet_b0" else None,
                     rounds=3,
                     reference_rounds=2,
                     work=len(images),
@@ -111,9 +113,9 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
 
 
 def decoding_pairs(quick: bool) -> Iterator[Pair]:
-    """PyAV's defaults, which use threads, against segments that two threads of ours share as two workers do.
+    """Yield pairs of PyAV's defaults, which use threads, and segments that two of our threads decode like two workers.
 
-    And, for what is to be had at all, against decoding alone, without making pictures.
+    To show the largest possible gain, also compare PyAV's defaults with decoding that converts no pictures.
     """
     frames = 60 if quick else 250
     with open_clips(frames=frames, small_only=quick, keyframe_every=frames // 5) as clips:
@@ -123,8 +125,8 @@ def decoding_pairs(quick: bool) -> Iterator[Pair]:
             index = index_video(path)
             half = index.frame_count // 2
 
-            def plain(path: Path = path) -> list[int]:
-                return [int(frame[::16, ::16].astype(int).sum()) for frame in recipe.decoded(path)]
+            def run_reference(path: Path = path) -> list[int]:
+                return [int(frame[::16, ::16].astype(int).sum()) for frame in reference_pipeline.decode_frames(path)]
 
             def segment(first: int, count: int, path: Path = path, index: VideoIndex = index) -> list[int]:
                 chunks = read_segment(
@@ -152,7 +154,7 @@ def decoding_pairs(quick: bool) -> Iterator[Pair]:
 
             yield Pair(
                 f"decoding, {name.split(', ')[1]}",
-                plain,
+                run_reference,
                 ours,
                 same,
                 goal=1.7,
@@ -162,7 +164,7 @@ def decoding_pairs(quick: bool) -> Iterator[Pair]:
             if not quick:
                 yield Pair(
                     f"decoding, {name.split(', ')[1]}, PyAV's defaults against no pictures at all",
-                    plain,
+                    run_reference,
                     without_pictures,
                     lambda expected, got: f"{len(expected)} and {got} frames",
                     work=index.frame_count,

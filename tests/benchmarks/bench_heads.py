@@ -1,7 +1,7 @@
-"""Fitting heads: the published recipes in Keras against ours, on made-up features of the real width.
+"""Fitting heads: the published method in Keras against ours, on generated features of the real width.
 
-Aff-Wild2 has 1,356,861 training frames with action units; both sides get a tenth of them here, and a third as many rows
-to choose the epoch by. ``scale_heads.py`` runs ours on all rows.
+Aff-Wild2 has 1,356,861 training frames with action units. Both sides get a tenth as many rows, and a third of these
+for validation, which selects the epoch. ``scale_heads.py`` fits on the full number of rows.
 """
 
 import os
@@ -15,7 +15,7 @@ os.environ["KERAS_BACKEND"] = "torch"
 
 import keras
 import numpy as np
-from made_up_rows import WIDTH, make_rows
+from generated_rows import WIDTH, make_rows
 from pairs import Pair, run_script
 
 from models.engines.precision import native_precision
@@ -29,13 +29,13 @@ ROWS, EPOCHS = 135_686, 20
 
 @dataclass(frozen=True)
 class Fitted:
-    """Outputs on the validation rows, and the figure they reach."""
+    """Score of a fitted head on the validation rows."""
 
-    figure: float
+    score: float
 
 
-def fit_units_in_keras(train: TrainingRows, validation: TrainingRows, epochs: int) -> Fitted:
-    """As published: 1280-128-12, weighted cross entropy, Adam, the epoch with the least validation loss."""
+def fit_au_in_keras(train: TrainingRows, validation: TrainingRows, epochs: int) -> Fitted:
+    """Fit the published head: 1280-128-12, weighted cross entropy, Adam, the epoch with the lowest validation loss."""
     positives = train.labels["au"].mean(axis=0)
     weights = np.stack([1 / (2 * (1 - positives)), 1 / (2 * positives)]).astype(np.float32)
     weight = keras.ops.convert_to_tensor(weights)
@@ -51,9 +51,9 @@ def fit_units_in_keras(train: TrainingRows, validation: TrainingRows, epochs: in
     return Fitted(score_branch("au", validation.labels["au"], outputs >= 0.5)["mean_f1"])
 
 
-def _fit(layers: list, loss: Any, train: TrainingRows, validation: TrainingRows, what: tuple, epochs: int) -> Any:
+def _fit(layers: list, loss: Any, train: TrainingRows, validation: TrainingRows, columns: tuple, epochs: int) -> Any:
     keras.utils.set_random_seed(0)
-    features, branch = what
+    features, branch = columns
     inputs = [np.asarray(getattr(rows, features), np.float32) for rows in (train, validation)]
     targets = [rows.labels[branch].astype(np.float32) for rows in (train, validation)]
     model = keras.Sequential([keras.layers.Input((inputs[0].shape[1],)), *layers])
@@ -67,13 +67,13 @@ def _fit(layers: list, loss: Any, train: TrainingRows, validation: TrainingRows,
     return model
 
 
-def not_below(name: str, allowed: float):  # type: ignore
-    """A check that our figure is at most so much below."""
+def check_score(name: str, tolerance: float):  # type: ignore
+    """Return a check that our score is at most ``tolerance`` below the reference."""
 
     def check(expected: Fitted, got: Fitted) -> str:
-        said = f"{name} {got.figure:.4f}, reference {expected.figure:.4f}"
-        assert got.figure >= expected.figure - allowed, said
-        return said
+        summary = f"{name} {got.score:.4f}, reference {expected.score:.4f}"
+        assert got.score >= expected.score - tolerance, summary
+        return summary
 
     return check
 
@@ -90,11 +90,11 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
 
     yield Pair(
         f"AU head as published, {count:,} x {WIDTH}, {epochs} epochs, Keras on torch",
-        lambda: fit_units_in_keras(train, validation, epochs),
+        lambda: fit_au_in_keras(train, validation, epochs),
         ours,
-        # Over three seeds: ours 0.443 to 0.444 (float32 and bfloat16 within 0.001 of one another),
+        # With three seeds: ours 0.443 to 0.444 (float32 and bfloat16 differ by at most 0.001),
         # Keras 0.447 to 0.452.
-        not_below("mean F1", 0.01),
+        check_score("mean F1", 0.01),
         goal=3.5,
         rounds=2,
         reference_rounds=1,

@@ -1,8 +1,8 @@
-"""What everything around the work costs: start-up, planning, scheduling, and finding that nothing is to do.
+"""Overhead of orchestration: start-up, planning, scheduling, and runs with nothing to do.
 
-Whole processes are timed, as a user waits for them. Where a goal is a number of seconds, the reference waits just so
-long: the ratio says how many times sooner ours is there, and the goal is 1. ``AFFWILD2_BENCH_FRAMES`` sets the frames
-of the whole run.
+Whole processes are timed, because users wait for them. If a goal is a number of seconds, the reference waits for that
+time: the ratio tells how many times faster the command is, and the goal is 1. ``AFFWILD2_BENCH_FRAMES`` sets the number
+of frames of the whole run.
 """
 
 import atexit
@@ -32,32 +32,32 @@ from tasks.units import run_unit
 WORKERS, VIDEOS, SUBJECTS = 2, 8, 600
 QUICK = False
 FRAMES = 6_000
-# The goal is 1.05 of the bare loop at 100,000 frames.
+# The goal is 1.05 times the time of the bare loop, for 100,000 frames.
 WHOLE_RUN_GOAL = 1 / 1.05
 PROGRAM = str(Path(sys.executable).with_name("affwild2"))
 
 
 @dataclass(frozen=True)
-class Ran:
-    """Where a run has left its results, and its seconds."""
+class FinishedRun:
+    """The store that a run wrote, and the run's duration."""
 
     store: Path
     seconds: float
 
 
 def run_program(*arguments: object) -> str:
-    """Standard output of the command; it must end well."""
+    """Run the command, which must succeed; return its standard output."""
     command = [PROGRAM, *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def waiting(seconds: float) -> Callable[[], None]:
-    """What a goal in seconds is compared with."""
+def wait_for(seconds: float) -> Callable[[], None]:
+    """Return a reference call that takes a number of seconds."""
     return lambda: time.sleep(seconds)
 
 
-def parts_of(store: Path) -> dict[str, bytes]:
-    """Every Parquet file of a store: path below it -> bytes."""
+def read_parts(store: Path) -> dict[str, bytes]:
+    """Return the content of every Parquet file of a store by its relative path."""
     return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*.parquet"))}
 
 
@@ -75,8 +75,8 @@ class WholeRun:
         shutil.rmtree(store, ignore_errors=True)
         return store
 
-    def in_a_bare_loop(self) -> Ran:
-        """Both halves of the videos side by side, with the settings of processes that workers have."""
+    def run_bare_loop(self) -> FinishedRun:
+        """Compute both halves of the videos in parallel, in processes with the environment of workers."""
         store, started = self._fresh("bare"), time.perf_counter()
         script = str(Path(__file__).with_name("bare_loop.py"))
         environment = WORKER_ENVIRONMENT | dict(os.environ)
@@ -85,18 +85,18 @@ class WholeRun:
             for n in range(WORKERS)
         ]
         assert [half.wait() for half in halves] == [0] * WORKERS
-        return Ran(store, time.perf_counter() - started)
+        return FinishedRun(store, time.perf_counter() - started)
 
-    def by_the_command(self) -> Ran:
-        """The command as a user types it."""
+    def run_command(self) -> FinishedRun:
+        """Run the command as a user does."""
         store, started = self._fresh("store"), time.perf_counter()
         run_program("extract", self.data, "--store", store, "--workers", WORKERS)
-        return Ran(store, time.perf_counter() - started)
+        return FinishedRun(store, time.perf_counter() - started)
 
 
-def same_bytes(bare: Ran, ours: Ran) -> str:
-    """That both stores hold the same, and what a unit costs beyond its work."""
-    expected, got = parts_of(bare.store), parts_of(ours.store)
+def check_same_bytes(bare: FinishedRun, ours: FinishedRun) -> str:
+    """Check that both stores have equal files; return the overhead per unit."""
+    expected, got = read_parts(bare.store), read_parts(ours.store)
     differ = [name for name in {*expected, *got} if expected.get(name) != got.get(name)]
     assert not differ, f"{len(differ)} of {len(expected)} files differ, first {sorted(differ)[0]}"
     per_unit = 1000 * (ours.seconds - bare.seconds) * WORKERS / len(got)
@@ -104,7 +104,7 @@ def same_bytes(bare: Ran, ours: Ran) -> str:
 
 
 class ManySubjects:
-    """A store with features and outputs of very many subjects of a few frames."""
+    """A store with features and outputs of many subjects with few frames each."""
 
     def __init__(self, scratch: Path, count: int) -> None:
         self.videos, self.out, self.store = scratch / "videos", scratch / "out", Store(scratch / "store")
@@ -113,41 +113,41 @@ class ManySubjects:
         head, variant = provide_zero_shot_head(self.store, backbone), find_features(self.store)
         self.units = predict_outputs.plan_predict_outputs(variant, head=head)
 
-    def predict_in_a_bare_loop(self) -> int:
-        """Outputs of every subject, one after the other in this process."""
+    def predict_in_loop(self) -> int:
+        """Compute outputs of every subject in this process; return the number of successes."""
         return sum(run_unit(self.store.url, predict_outputs.compute, unit).cause is None for unit in self.units)
 
-    def score_anew(self) -> int:
-        """The command, when only outputs and predictions are missing."""
+    def score_from_features(self) -> int:
+        """Run ``score`` with outputs and predictions deleted."""
         shutil.rmtree(self.out, ignore_errors=True)
         shutil.rmtree(self.store.locate("outputs"), ignore_errors=True)
         return self.score()
 
     def score(self) -> int:
-        """The command; how many subjects have predictions then."""
+        """Run ``score``; return the number of subjects with predictions."""
         run_program("score", self.videos, "--out", self.out, "--store", self.store.url, "--workers", WORKERS)
         return len(list(self.out.glob("*.parquet")))
 
     def extract(self) -> None:
-        """The command, when there is nothing to do."""
+        """Run ``extract`` with nothing to do."""
         printed = run_program("extract", self.videos, "--store", self.store.url, "--workers", WORKERS)
         assert "embed_faces" in printed
 
 
 def make_pairs(quick: bool) -> Iterator[Pair]:
-    """Start-up, nothing to do, small units, and a whole run."""
+    """Yield pairs for start-up, runs with nothing to do, small units, and a whole run."""
     scratch = Path(tempfile.mkdtemp(prefix="affwild2-bench-"))
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    yield Pair("affwild2 --help, against 0.5 s", waiting(0.5), lambda: run_program("--help"), _done, goal=1)
-    yield from _of_one_clip(scratch / "clip")
-    yield from _of_many_subjects(scratch / "many")
+    yield Pair("affwild2 --help, against 0.5 s", wait_for(0.5), lambda: run_program("--help"), _report_success, goal=1)
+    yield from _one_clip_pairs(scratch / "clip")
+    yield from _many_subjects_pairs(scratch / "many")
     frames = int(os.environ.get("AFFWILD2_BENCH_FRAMES", FRAMES))
     run = WholeRun(scratch / "whole", frames)
     yield Pair(
         f"extract, {frames:,} frames, two workers, against a bare loop",
-        run.in_a_bare_loop,
-        run.by_the_command,
-        same_bytes,
+        run.run_bare_loop,
+        run.run_command,
+        check_same_bytes,
         goal=WHOLE_RUN_GOAL,
         rounds=1,
         reference_rounds=1,
@@ -156,11 +156,11 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
     )
 
 
-def _done(_: object, __: object) -> str:
+def _report_success(_: object, __: object) -> str:
     return "ends with code 0"
 
 
-def _of_one_clip(scratch: Path) -> Iterator[Pair]:
+def _one_clip_pairs(scratch: Path) -> Iterator[Pair]:
     generate_demo_data(scratch, params=DemoDataParams(1, 0, 0, frames=25))
     clip, store = next(scratch.glob("videos/train*")), scratch / "out" / "store"
 
@@ -168,33 +168,33 @@ def _of_one_clip(scratch: Path) -> Iterator[Pair]:
         shutil.rmtree(scratch / "out", ignore_errors=True)
         run_program("score", clip, "--out", scratch / "out")
 
-    yield Pair("score of a clip of one second, against 8 s", waiting(8), score, _done, goal=1, rounds=3)
+    yield Pair("score of a clip of one second, against 8 s", wait_for(8), score, _report_success, goal=1, rounds=3)
     bare = [sys.executable, "-c", "import fsspec, numpy, pyarrow.parquet"]
     yield Pair(
         "status, against importing numpy and pyarrow",
         lambda: subprocess.run(bare, check=True),
         lambda: run_program("status", "--store", store),
-        _done,
+        _report_success,
     )
 
 
-def _of_many_subjects(scratch: Path) -> Iterator[Pair]:
+def _many_subjects_pairs(scratch: Path) -> Iterator[Pair]:
     many = ManySubjects(scratch, SUBJECTS)
     yield Pair(
         f"predictions of {SUBJECTS} subjects, against outputs alone in a bare loop of one process",
-        many.predict_in_a_bare_loop,
-        many.score_anew,
-        lambda bare, ours: f"{_equal(bare, ours)} subjects",
+        many.predict_in_loop,
+        many.score_from_features,
+        lambda bare, ours: f"{_check_equal(bare, ours)} subjects",
         rounds=1,
         work=SUBJECTS,
         unit="units",
     )
     for name, command in (("extract", many.extract), ("score", many.score)):
         what = f"{name} again, {SUBJECTS} subjects, nothing to do, start-up included, against 2 s"
-        yield Pair(what, waiting(2), command, _done, goal=1, rounds=3)
+        yield Pair(what, wait_for(2), command, _report_success, goal=1, rounds=3)
 
 
-def _equal(expected: int, got: int) -> int:
+def _check_equal(expected: int, got: int) -> int:
     assert expected == got, f"{got} subjects, expected {expected}"
     return got
 

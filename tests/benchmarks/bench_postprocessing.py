@@ -1,4 +1,4 @@
-"""Thresholds and smoothing on the shapes of the AU validation set, against the loops of the published notebook."""
+"""Thresholds and smoothing for arrays of the size of the AU validation set, against the loops of the notebook."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,12 +12,12 @@ from models.decisions.thresholds import GRID, grid_thresholds, optimal_threshold
 UNITS = 12
 # Rows of the AU validation set; frames and videos of the AU and expression validation videos together.
 ROWS, FRAMES, VIDEOS = 445_836, 449_947, 105
-# What was published with the figures: gaps, mean and median of 5 and 15 frames.
+# The published settings: filled gaps only, mean and median of 5 and 15 frames.
 SETTINGS: tuple[tuple[str, int], ...] = (("none", 0), ("mean", 2), ("mean", 7), ("median", 2), ("median", 7))
 
 
 def make_outputs(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels int8 [rows, 12] about as frequent as in Aff-Wild2, and probabilities float32 that tell some of them."""
+    """Generate int8 labels [rows, 12] as frequent as in Aff-Wild2, and correlated float32 probabilities."""
     random = np.random.default_rng(0)
     share = np.array([0.12, 0.05, 0.16, 0.27, 0.4, 0.35, 0.24, 0.03, 0.03, 0.03, 0.63, 0.08])
     labels = (random.random((rows, UNITS)) < share).astype(np.int8)
@@ -25,51 +25,51 @@ def make_outputs(rows: int) -> tuple[np.ndarray, np.ndarray]:
     return labels, (1 / (1 + np.exp(-logits))).astype(np.float32)
 
 
-def search_grid_plainly(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """As the published notebook does: four figures of scikit-learn for every unit and threshold."""
+def search_grid_by_loop(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Search the grid like the published notebook: four scikit-learn metrics for every action unit and threshold."""
     chosen = []
     for unit in range(labels.shape[1]):
         truth, p = labels[:, unit], probabilities[:, unit].astype(np.float64)
-        figures = []
+        scores = []
         for threshold in GRID:
             decided = p >= threshold
             precision_score(truth, decided, zero_division=0)
             recall_score(truth, decided)
             accuracy_score(truth, decided)
-            figures.append(f1_score(truth, decided))
-        chosen.append(GRID[int(np.argmax(figures))])
+            scores.append(f1_score(truth, decided))
+        chosen.append(GRID[int(np.argmax(scores))])
     return np.array(chosen)
 
 
-def agree_on_grid(expected: np.ndarray, got: np.ndarray) -> str:
+def check_same_thresholds(expected: np.ndarray, got: np.ndarray) -> str:
     assert (expected == got).all(), f"thresholds {got}, expected {expected}"
     return "all thresholds identical"
 
 
-def optimum_is_not_beaten(labels: np.ndarray, probabilities: np.ndarray) -> Callable[[np.ndarray, np.ndarray], str]:
-    """A check of exact thresholds against those of the grid."""
+def check_not_worse(labels: np.ndarray, probabilities: np.ndarray) -> Callable[[np.ndarray, np.ndarray], str]:
+    """Return a check that exact thresholds have no lower F1 than those of the grid."""
 
     def check(grid: np.ndarray, exact: np.ndarray) -> str:
-        figures = [
+        scores = [
             np.array([f1_score(labels[:, u], probabilities[:, u].astype(np.float64) >= t[u]) for u in range(UNITS)])
             for t in (grid, exact)
         ]
-        gained = figures[1] - figures[0]
-        assert (gained >= 0).all(), f"F1 below that of the grid by {-gained.min()}"
-        return f"mean F1 {gained.mean():+.4f} over the grid, no unit below it"
+        gain = scores[1] - scores[0]
+        assert (gain >= 0).all(), f"F1 below that of the grid by {-gain.min()}"
+        return f"mean F1 {gain.mean():+.4f} over the grid, no unit below it"
 
     return check
 
 
-def split(values: np.ndarray, videos: int) -> list[np.ndarray]:
-    """Videos of unequal lengths, as the real ones are."""
+def split_into_videos(values: np.ndarray, videos: int) -> list[np.ndarray]:
+    """Split rows into videos of different lengths."""
     random = np.random.default_rng(1)
     cuts = np.sort(random.choice(np.arange(1, len(values)), videos - 1, replace=False))
     return [np.ascontiguousarray(part) for part in np.split(values, cuts)]
 
 
-def fill_plainly(values: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Gaps frame by frame; the weights are exchanged as in the published notebook."""
+def fill_by_loop(values: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Fill gaps frame by frame, with the interpolation weights swapped like in the published notebook."""
     known = np.flatnonzero(present)
     result = np.array(values, np.float64)
     if not len(known):
@@ -88,8 +88,8 @@ def fill_plainly(values: np.ndarray, present: np.ndarray) -> np.ndarray:
     return result.astype(np.float32)
 
 
-def smooth_plainly(values: np.ndarray, method: str, half_width: int) -> np.ndarray:
-    """One window after the other, cut at the ends."""
+def smooth_by_loop(values: np.ndarray, method: str, half_width: int) -> np.ndarray:
+    """Smooth one window after the other; windows are truncated at the ends."""
     if method == "none":
         return values
     reduce = np.mean if method == "mean" else np.median
@@ -97,8 +97,8 @@ def smooth_plainly(values: np.ndarray, method: str, half_width: int) -> np.ndarr
     return np.stack([reduce(values[max(0, t - half_width) : t + half_width + 1], axis=0) for t in frames])
 
 
-def gaussian_plainly(values: np.ndarray, half_width: int) -> np.ndarray:
-    """One window after the other, weights renormalised at the ends."""
+def gaussian_by_loop(values: np.ndarray, half_width: int) -> np.ndarray:
+    """Smooth one window after the other; weights are renormalised at the ends."""
     offsets = np.arange(-half_width, half_width + 1)
     weights = np.exp(-(offsets**2) / (2 * (half_width / 2) ** 2))
     rows = []
@@ -109,46 +109,46 @@ def gaussian_plainly(values: np.ndarray, half_width: int) -> np.ndarray:
     return np.stack(rows).astype(np.float32)
 
 
-def within(limit: float) -> Callable[[list[np.ndarray], list[np.ndarray]], str]:
-    """A check that two lists of arrays differ by no more than the limit."""
+def check_difference(limit: float) -> Callable[[list[np.ndarray], list[np.ndarray]], str]:
+    """Return a check that two lists of arrays differ by at most ``limit``."""
 
     def check(expected: list[np.ndarray], got: list[np.ndarray]) -> str:
-        farthest = max(float(np.nanmax(np.abs(a - b))) for a, b in zip(expected, got, strict=True))
-        assert farthest <= limit, f"up to {farthest:.2e} apart, allowed {limit:.0e}"
-        return "identical" if farthest == 0 else f"at most {farthest:.1e} apart"
+        largest = max(float(np.nanmax(np.abs(a - b))) for a, b in zip(expected, got, strict=True))
+        assert largest <= limit, f"up to {largest:.2e} apart, allowed {limit:.0e}"
+        return "identical" if largest == 0 else f"at most {largest:.1e} apart"
 
     return check
 
 
 def make_pairs(quick: bool) -> Iterator[Pair]:
-    """Thresholds, all published smoothings, and wide windows."""
+    """Yield pairs for thresholds, all published smoothings, and wide windows."""
     rows, frames, videos = (40_000, 20_000, 5) if quick else (ROWS, FRAMES, VIDEOS)
     labels, probabilities = make_outputs(rows)
     size = f"{rows:,} x {UNITS}"
     yield Pair(
         f"thresholds on the grid, {size}, scikit-learn's loop",
-        lambda: search_grid_plainly(labels, probabilities),
+        lambda: search_grid_by_loop(labels, probabilities),
         lambda: grid_thresholds(labels, probabilities),
-        agree_on_grid,
+        check_same_thresholds,
         goal=900,
         rounds=7,
         reference_rounds=1,
     )
     yield Pair(
         f"exact thresholds, {size}, scikit-learn's loop over the grid",
-        lambda: search_grid_plainly(labels, probabilities),
+        lambda: search_grid_by_loop(labels, probabilities),
         lambda: optimal_thresholds(labels, probabilities),
-        optimum_is_not_beaten(labels, probabilities),
+        check_not_worse(labels, probabilities),
         goal=15,
         rounds=7,
         reference_rounds=1,
     )
-    present = split(np.random.default_rng(2).random(frames) < 0.97, videos)
-    outputs = split(probabilities[np.arange(frames) % rows], videos)
+    present = split_into_videos(np.random.default_rng(2).random(frames) < 0.97, videos)
+    outputs = split_into_videos(probabilities[np.arange(frames) % rows], videos)
 
-    def plain() -> list[np.ndarray]:
-        filled = [fill_plainly(v, p) for v, p in zip(outputs, present, strict=True)]
-        return [smooth_plainly(v, method, half_width) for method, half_width in SETTINGS for v in filled]
+    def run_reference() -> list[np.ndarray]:
+        filled = [fill_by_loop(v, p) for v, p in zip(outputs, present, strict=True)]
+        return [smooth_by_loop(v, method, half_width) for method, half_width in SETTINGS for v in filled]
 
     def ours() -> list[np.ndarray]:
         filled = [interpolate_missing(v, p, direction="published") for v, p in zip(outputs, present, strict=True)]
@@ -156,9 +156,9 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
 
     yield Pair(
         f"gaps and the five published smoothings, {frames:,} frames x {UNITS}, python's loops",
-        plain,
+        run_reference,
         ours,
-        within(1e-6),
+        check_difference(1e-6),
         goal=10,
         reference_rounds=1,
         work=frames,
@@ -168,15 +168,15 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
     count = sum(len(v) for v in few)
     for method, half_width in (("mean", 500), ("median", 50), ("median", 500), ("gaussian", 50), ("gaussian", 500)):
 
-        def plain_wide(method: str = method, half_width: int = half_width) -> list[np.ndarray]:  # type: ignore
-            one = gaussian_plainly if method == "gaussian" else lambda v, h: smooth_plainly(v, method, h)
+        def run_wide_reference(method: str = method, half_width: int = half_width) -> list[np.ndarray]:  # type: ignore
+            one = gaussian_by_loop if method == "gaussian" else lambda v, h: smooth_by_loop(v, method, h)
             return [one(v, half_width) for v in few]
 
         yield Pair(
             f"{method} of {2 * half_width + 1} frames, {count:,} frames x {UNITS}, python's loops",
-            plain_wide,
+            run_wide_reference,
             lambda method=method, h=half_width: [smooth(v, method=method, half_width_frames=h) for v in few],
-            within(0 if method == "median" else 1e-6),
+            check_difference(0 if method == "median" else 1e-6),
             reference_rounds=1,
             work=count,
             unit="frames",

@@ -1,6 +1,7 @@
-"""Whether cost grows with the work and no faster: each extraction against a smaller one, multiplied. 1 is linear.
+"""Growth of cost with the input: each extraction against a smaller one whose time is multiplied.
 
-Many short videos, a long one, 4K, several faces. Bundled network, two workers, start-up included on both sides.
+A ratio of 1 is linear. Many short videos, a long video, 4K, several faces. Bundled network, two workers, with start-up
+on both sides.
 """
 
 import shutil
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from bench_extract import extracted
+from bench_extract import run_extract
 from clips import moving_portraits, write_clip
 from pairs import Pair, run_script
 
@@ -21,7 +22,7 @@ _GOAL = 0.9
 
 @dataclass(frozen=True)
 class Shape:
-    """Videos of one kind: how many files of how many frames, their size in pixels, how many faces."""
+    """A kind of input: number of files, frames per file, size in pixels, number of faces."""
 
     files: int
     frames: int
@@ -30,25 +31,25 @@ class Shape:
     faces: int = 1
 
     def write(self, folder: Path) -> Path:
-        """The files in a folder of their own."""
-        inside = folder / f"{self.files}x{self.frames}-{self.width}x{self.height}-{self.faces}"
-        inside.mkdir()
-        first = inside / "clip0.mp4"
+        """Write the files into a new folder and return it."""
+        target = folder / f"{self.files}x{self.frames}-{self.width}x{self.height}-{self.faces}"
+        target.mkdir()
+        first = target / "clip0.mp4"
         size = (self.width, self.height) if self.width != 640 else None
         write_clip(first, moving_portraits(self.faces), count=self.frames, size=size)
         for number in range(1, self.files):
-            shutil.copy(first, inside / f"clip{number}.mp4")
-        return inside
+            shutil.copy(first, target / f"clip{number}.mp4")
+        return target
 
 
-def extraction(folder: Path, shape: Shape) -> Callable[[], np.ndarray]:
-    """Features of all files; returns those of the first."""
+def make_extraction(folder: Path, shape: Shape) -> Callable[[], np.ndarray]:
+    """Return a call that extracts all files and returns the features of the first."""
     videos = shape.write(folder)
-    return lambda: extracted(videos, backbone="emotion_lite0", weights=None, exact=False, subject="clip0")
+    return lambda: run_extract(videos, backbone="emotion_lite0", weights=None, exact=False, subject="clip0")
 
 
 def make_pairs(quick: bool) -> Iterator[Pair]:
-    """Small against large."""
+    """Yield pairs of a smaller and a larger input."""
     shapes = {
         "60 short videos of 100 frames, against 20": (Shape(20, _SHORT_FRAMES), Shape(60, _SHORT_FRAMES), 3.0),
         "3 minutes of 360p, against 1 minute": (Shape(1, 1500), Shape(1, 4500), 3.0),
@@ -61,8 +62,8 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
             folder.mkdir()
             yield Pair(
                 name,
-                extraction(folder, small),
-                extraction(folder, large),
+                make_extraction(folder, small),
+                make_extraction(folder, large),
                 lambda expected, got: f"{len(expected)} and {len(got)} rows of the first file",
                 goal=_GOAL,
                 rounds=1,

@@ -1,4 +1,4 @@
-"""Features in the store against what the published notebook does: a pickled dict of float32 arrays, one per frame."""
+"""Features in the store against the published notebook's format: a pickled dict of float32 arrays, one per frame."""
 
 import pickle
 import tempfile
@@ -15,23 +15,23 @@ from tasks.extract.embed_faces import _features_table
 from tasks.fit.subject_features import FeaturesVariant, read_features
 
 ROWS, WIDTH, CLASSES, SUBJECT_ROWS = 100_000, 1280, tuple("abcdefgh"), 1000
-BATCH = 64  # frames that ``embed_faces`` hands over at a time
+BATCH = 64  # frames per table that ``embed_faces`` writes
 DATASET = features_dataset(WIDTH, CLASSES)
 
 
-def write_plainly(path: Path, embeddings: np.ndarray, logits: np.ndarray) -> None:
+def write_pickle(path: Path, embeddings: np.ndarray, logits: np.ndarray) -> None:
     found = {f"{row:05d}.jpg": (embeddings[row], logits[row]) for row in range(len(embeddings))}
     with path.open("wb") as file:
         pickle.dump(found, file)
 
 
-def read_plainly(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with path.open("rb") as file:
         found = pickle.load(file)
     return np.array([pair[0] for pair in found.values()]), np.array([pair[1] for pair in found.values()])
 
 
-def write_ours(store: Store, subject: str, embeddings: np.ndarray, logits: np.ndarray) -> FeaturesVariant:
+def write_store(store: Store, subject: str, embeddings: np.ndarray, logits: np.ndarray) -> FeaturesVariant:
     key = UnitKey("features", (("backbone", "b"), ("source", "s"), ("subject", subject)))
     tables = (
         _features_table(
@@ -48,7 +48,7 @@ def write_ours(store: Store, subject: str, embeddings: np.ndarray, logits: np.nd
     return FeaturesVariant("b", "s", {subject: [(key, manifest)]})
 
 
-def read_ours(store: Store, variant: FeaturesVariant, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def read_store(store: Store, variant: FeaturesVariant, rows: int) -> tuple[np.ndarray, np.ndarray]:
     embeddings, logits = np.empty((rows, WIDTH), np.float16), np.empty((rows, len(CLASSES)), np.float32)
     (subject,) = variant.subjects
     for frame, _, block, block_logits in read_features(store, variant, subject):
@@ -56,33 +56,33 @@ def read_ours(store: Store, variant: FeaturesVariant, rows: int) -> tuple[np.nda
     return embeddings, logits
 
 
-def same_features(expected: tuple, got: tuple) -> str:
+def check_same_features(expected: tuple, got: tuple) -> str:
     assert all((np.asarray(a, b.dtype) == b).all() for a, b in zip(expected, got, strict=True)), "values differ"
     return "identical after rounding to float16"
 
 
 def make_pairs(quick: bool) -> Iterator[Pair]:
-    """Writing, reading all, reading one subject."""
+    """Yield pairs for writing, reading everything, and reading one subject."""
     rows = 10_000 if quick else ROWS
     random = np.random.default_rng(0)
     embeddings = (2 * random.random((rows, WIDTH), np.float32)).astype(np.float16)
     whole, logits = embeddings.astype(np.float32), random.random((rows, len(CLASSES)), np.float32)
     with tempfile.TemporaryDirectory() as folder:
         path, store = Path(folder, "features.pickle"), Store(Path(folder, "store"))
-        few = write_ours(store, "few", embeddings[:SUBJECT_ROWS], logits[:SUBJECT_ROWS])
-        many = write_ours(store, "many", embeddings, logits)
-        write_plainly(path, whole, logits)
+        few = write_store(store, "few", embeddings[:SUBJECT_ROWS], logits[:SUBJECT_ROWS])
+        many = write_store(store, "many", embeddings, logits)
+        write_pickle(path, whole, logits)
 
-        def smaller(_: None, variant: FeaturesVariant) -> str:
+        def check_size(_: None, variant: FeaturesVariant) -> str:
             ours = sum(manifest.part_bytes for parts in variant.subjects.values() for _, manifest in parts)
             assert ours < 0.55 * path.stat().st_size
             return f"{ours / rows:,.0f} bytes a row, pickle {path.stat().st_size / rows:,.0f}"
 
         yield Pair(
             f"features to the store, {rows:,} x {WIDTH}, pickled dict of float32 arrays",
-            lambda: write_plainly(path, whole, logits),
-            lambda: write_ours(store, "many", embeddings, logits),
-            smaller,
+            lambda: write_pickle(path, whole, logits),
+            lambda: write_store(store, "many", embeddings, logits),
+            check_size,
             goal=2,
             rounds=3,
             work=rows,
@@ -90,18 +90,18 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
         )
         yield Pair(
             f"features from the store, {rows:,} x {WIDTH}, pickled dict of float32 arrays",
-            lambda: read_plainly(path),
-            lambda: read_ours(store, many, rows),
-            same_features,
+            lambda: read_pickle(path),
+            lambda: read_store(store, many, rows),
+            check_same_features,
             goal=2,
             work=rows,
             unit="rows",
         )
         yield Pair(
             f"one subject of {SUBJECT_ROWS:,} frames, the whole pickle of {rows:,}",
-            lambda: tuple(values[:SUBJECT_ROWS] for values in read_plainly(path)),
-            lambda: read_ours(store, few, SUBJECT_ROWS),
-            same_features,
+            lambda: tuple(values[:SUBJECT_ROWS] for values in read_pickle(path)),
+            lambda: read_store(store, few, SUBJECT_ROWS),
+            check_same_features,
             work=SUBJECT_ROWS,
             unit="rows",
         )

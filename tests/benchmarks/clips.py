@@ -1,6 +1,6 @@
-"""Videos for benchmarks: real ones if ``AFFWILD2_BENCH_VIDEOS`` names a folder of them, else portraits that move.
+"""Videos for benchmarks: real videos if ``AFFWILD2_BENCH_VIDEOS`` names their folder, otherwise moving portraits.
 
-A folder may hold ``one_face_360p.mp4`` and ``several_faces_1080p.mp4``; what is not there is generated.
+The folder may contain ``one_face_360p.mp4`` and ``several_faces_1080p.mp4``. Missing files are generated.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ _X264 = {"crf": "23", "preset": "veryfast"}
 
 @contextlib.contextmanager
 def open_clips(*, frames: int, small_only: bool = False, keyframe_every: int = 250) -> Iterator[dict[str, Path]]:
-    """Files by name: ``one face, 360p``, ``one face, 1080p`` (the same, enlarged), ``several faces, 1080p``.
+    """Write ``one face, 360p``, ``one face, 1080p`` (the same video enlarged) and ``several faces, 1080p``.
 
-    At most so many frames each. ``small_only``: those of 360p.
+    Yields the files by name. Each has at most ``frames`` frames. ``small_only``: only those of 360p.
     """
     options = _X264 | {"g": str(keyframe_every)}
     given = Path(os.environ.get(_VARIABLE, "/nonexistent"))
@@ -33,27 +33,27 @@ def open_clips(*, frames: int, small_only: bool = False, keyframe_every: int = 2
         one, several = Path(folder, "one_360p.mp4"), Path(folder, "several_1080p.mp4")
         real_one, real_several = given / "one_face_360p.mp4", given / "several_faces_1080p.mp4"
         write_clip(
-            one, pictures_of(real_one) if real_one.exists() else moving_portraits(1), count=frames, options=options
+            one, read_pictures(real_one) if real_one.exists() else moving_portraits(1), count=frames, options=options
         )
         if small_only:
             yield {"one face, 360p": one}
             return
         large = Path(folder, "one_1080p.mp4")
-        write_clip(large, pictures_of(one), count=frames, size=(1920, 1080), options=options)
-        crowd = pictures_of(real_several) if real_several.exists() else moving_portraits(5)
+        write_clip(large, read_pictures(one), count=frames, size=(1920, 1080), options=options)
+        crowd = read_pictures(real_several) if real_several.exists() else moving_portraits(5)
         write_clip(several, crowd, count=frames, size=(1920, 1080), options=options)
         yield {"one face, 360p": one, "one face, 1080p": large, "several faces, 1080p": several}
 
 
-def pictures_of(path: Path) -> Iterator[np.ndarray]:
-    """Frames of a video, RGB uint8 [h, w, 3], by a plain decode."""
+def read_pictures(path: Path) -> Iterator[np.ndarray]:
+    """Decode the frames of a video, RGB uint8 [h, w, 3]."""
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             yield frame.to_ndarray(format="rgb24")
 
 
 def moving_portraits(faces: int, *, width: int = 640, height: int = 360) -> Iterator[np.ndarray]:
-    """Two portraits, in turns, that drift before a soft background; without an end."""
+    """Generate an endless sequence of pictures: faces from two portraits drift over a soft background."""
     random = np.random.default_rng(0)
     background = np.asarray(
         Image.fromarray(random.integers(40, 200, (9, 16, 3), np.uint8)).resize(
@@ -79,7 +79,7 @@ def write_clip(
     size: tuple[int, int] | None = None,
     options: dict[str, str] = _X264,
 ) -> None:
-    """H.264 of the first pictures, at their own size or (width, height)."""
+    """Encode the first ``count`` pictures as H.264, at their own size or at ``size`` (width, height)."""
     with av.open(str(path), "w") as container:
         stream = None
         for number, picture in zip(range(count), pictures, strict=False):

@@ -1,9 +1,9 @@
-"""Expression heads on features of a store, side by side: linear and hidden, embeddings and scores, and two baselines.
+"""Compare expression heads on the features of a store: linear and hidden, embeddings and scores, and two baselines.
 
     python tests/benchmarks/compare_heads.py STORE ANNOTATIONS
 
-ANNOTATIONS holds EXPR_Classification_Challenge; the store holds features of its subjects (``affwild2 extract``).
-Prints macro F1 over the classes that the validation set has, accuracy, and F1 of each of them.
+ANNOTATIONS contains EXPR_Classification_Challenge. The store contains features of its subjects (``affwild2 extract``).
+Prints macro F1 over the classes of the validation set, accuracy, and the F1 of each class.
 """
 
 import sys
@@ -29,8 +29,8 @@ from tasks.fit.training_rows import gather_rows
 PIXELS = 16
 
 
-def pixel_rows(store: Store, source: str, tables: dict, rows: TrainingRows) -> TrainingRows:
-    """The same rows with small grey pictures in place of embeddings."""
+def make_pixel_rows(store: Store, source: str, tables: dict, rows: TrainingRows) -> TrainingRows:
+    """Return the same rows with small grey pictures instead of embeddings."""
     pictures = {}
     wanted = {subject for table in tables.values() for subject in table["subject"].to_pylist()}
     for faces in subjects_of_source(store, source):
@@ -49,10 +49,10 @@ def pixel_rows(store: Store, source: str, tables: dict, rows: TrainingRows) -> T
     return TrainingRows(np.stack([pictures[at] for at in order]), rows.logits, rows.labels)
 
 
-def show(name: str, figures: dict[str, float], present: list[int], spread: str = "") -> None:
-    per_class = [figures[f"f1_{EXPRESSIONS[index]}"] for index in present]
+def print_scores(name: str, scores: dict[str, float], present: list[int], spread: str = "") -> None:
+    per_class = [scores[f"f1_{EXPRESSIONS[index]}"] for index in present]
     cells = " ".join(f"{value:9.3f}" for value in per_class)
-    print(f"{name:28} {np.mean(per_class):8.3f} {figures['accuracy']:8.3f} {cells}  {spread}", flush=True)
+    print(f"{name:28} {np.mean(per_class):8.3f} {scores['accuracy']:8.3f} {cells}  {spread}", flush=True)
 
 
 def main(store_url: str, annotations: str) -> None:
@@ -72,8 +72,8 @@ def main(store_url: str, annotations: str) -> None:
         print(f"{len(rows['train'])} training rows, {len(labels)} validation rows; seeds: lowest..highest macro F1")
         print(f"{'':28} {'macro F1':>8} {'accuracy':>8} " + " ".join(f"{EXPRESSIONS[i]:>9}" for i in present))
         majority = np.full(len(labels), np.bincount(rows["train"].labels["expr"]).argmax())
-        show("majority class", score_branch("expr", labels, majority), present)
-        pixels = {n: pixel_rows(store, variant.source, sets[n], rows[n]) for n in sets}
+        print_scores("majority class", score_branch("expr", labels, majority), present)
+        pixels = {n: make_pixel_rows(store, variant.source, sets[n], rows[n]) for n in sets}
         for kind, data in (("pixels", pixels), ("", rows)):
             for recipe_name in ("default", "paper"):
                 for features in ("embeddings",) if kind else ("embeddings", "scores", "both"):
@@ -85,7 +85,7 @@ def main(store_url: str, annotations: str) -> None:
                         scale = 8 / len(present)
                         alone = [seed["macro_f1"] * scale for seed in fitted.seed_figures]
                         name = f"{recipe_name} {kind or features} {'hidden' if hidden else 'linear'}"
-                        show(name, fitted.figures, present, f"{min(alone):.3f}..{max(alone):.3f}")
+                        print_scores(name, fitted.figures, present, f"{min(alone):.3f}..{max(alone):.3f}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A store with features of very many subjects, a few frames each, as the stages themselves would have left it.
+"""A store with features of many subjects with few frames each, equal to the store that the stages would write.
 
-The stages plan the units and the store writes them; only the values are made up, so that it takes seconds.
+The stages plan the units and the store writes them. Only the values are generated, so that this takes seconds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ FRAMES_PER_VIDEO = 4
 
 
 def make_videos(folder: Path, count: int) -> dict[str, Path]:
-    """Files that are listed like videos and never opened: stem -> file."""
+    """Write files that are listed as videos but never opened; return them by stem."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {f"video{number:04d}": folder / f"video{number:04d}.mp4" for number in range(1, count + 1)}
     for stem, path in files.items():
@@ -33,7 +33,7 @@ def make_videos(folder: Path, count: int) -> dict[str, Path]:
 
 
 def fill_store(store: Store, videos: Mapping[str, Path], *, backbone: BackboneChoice) -> None:
-    """Write what ``extract`` makes of the videos, from the index to features."""
+    """Write all datasets of ``extract`` for the videos, from the index to the features."""
     params = crop_faces.CropParams()
     source = crop_faces.source_of(params)
     for unit in index_videos.plan_index_videos(videos):
@@ -41,18 +41,18 @@ def fill_store(store: Store, videos: Mapping[str, Path], *, backbone: BackboneCh
     faces = crop_faces.plan_crop_faces(index_videos.indexed_videos(store), params=params)
     for unit in faces:
         details = FacesDetails(first_frame=1, frame_count=FRAMES_PER_VIDEO)
-        _write(store, unit, FACES, {"frame": _numbers(), "status": ["no_face"] * FRAMES_PER_VIDEO}, details)
+        _write(store, unit, FACES, {"frame": _frame_numbers(), "status": ["no_face"] * FRAMES_PER_VIDEO}, details)
     cropped = crop_faces.cropped_videos(store, faces)
     for unit in assign_subjects.plan_assign_subjects(cropped, source=source, subjects={}, params=TrackingParams()):
         details = SubjectsDetails(subjects=unit.arguments.subjects, segments=1)
-        _write(store, unit, SUBJECTS, {"frame": _numbers(), "face": [0] * FRAMES_PER_VIDEO}, details)
+        _write(store, unit, SUBJECTS, {"frame": _frame_numbers(), "face": [0] * FRAMES_PER_VIDEO}, details)
     subjects = embed_faces.subjects_of_source(store, source)
     spec = get_spec(backbone.name)
     dataset = features_dataset(spec.embedding_size, tuple(spec.class_names))
     for unit in embed_faces.plan_embed_faces(subjects, source=source, backbone=backbone):
         vectors = {"embedding": (spec.embedding_size, np.float16), "logits": (len(spec.class_names), np.float32)}
         columns = {name: list(np.ones((FRAMES_PER_VIDEO, size), kind)) for name, (size, kind) in vectors.items()}
-        columns |= {"frame": _numbers(), "has_face": [True] * FRAMES_PER_VIDEO}
+        columns |= {"frame": _frame_numbers(), "has_face": [True] * FRAMES_PER_VIDEO}
         faces = FacesDetails.of(unit.arguments.faces[1])
         details = FeaturesDetails(**vars(faces), backbone_name=backbone.name, weights=backbone.weights)
         _write(store, unit, dataset, columns, details)
@@ -60,7 +60,11 @@ def fill_store(store: Store, videos: Mapping[str, Path], *, backbone: BackboneCh
 
 def _write_index(store: Store, unit: Unit) -> None:
     path = Path(unit.arguments.path)
-    frames = {"frame": _numbers(), "pts_seconds": [n / 25 for n in _numbers()], "keyframe": [True] * FRAMES_PER_VIDEO}
+    frames = {
+        "frame": _frame_numbers(),
+        "pts_seconds": [n / 25 for n in _frame_numbers()],
+        "keyframe": [True] * FRAMES_PER_VIDEO,
+    }
     _write(store, Unit(unit.companions[0], unit.fingerprint, None), FRAMES, frames, Details())
     details = VideoDetails(
         path=str(path),
@@ -71,20 +75,20 @@ def _write_index(store: Store, unit: Unit) -> None:
     _write(store, unit, VIDEOS, {"path": [str(path)], "frame_count": [FRAMES_PER_VIDEO]}, details)
 
 
-def _numbers() -> list[int]:
+def _frame_numbers() -> list[int]:
     return list(range(1, FRAMES_PER_VIDEO + 1))
 
 
 def _write(store: Store, unit: Unit, dataset: Dataset, columns: Mapping[str, Sequence[Any]], details: Details) -> None:
     rows = len(next(iter(columns.values())))
-    others = {field.name: _nothing(field) for field in dataset.schema if field.name not in columns}
+    others = {field.name: _empty_value(field) for field in dataset.schema if field.name not in columns}
     arrays = [pa.array(columns.get(f.name, [others.get(f.name)] * rows), f.type) for f in dataset.schema]
     table = pa.Table.from_arrays(arrays, schema=dataset.schema)
     product = Product(dataset, [table], details=details)
     write_product(store, unit.key, product, fingerprint=unit.fingerprint, started=0.0)
 
 
-def _nothing(field: pa.Field) -> Any:
+def _empty_value(field: pa.Field) -> Any:
     if field.nullable:
         return None
     return "" if pa.types.is_string(field.type) else 0

@@ -1,12 +1,12 @@
-"""Figures of an emotion backbone on people whom it has not seen, with intervals, beside a generic one with a head.
+"""Scores of an emotion backbone on unseen people, with intervals, compared with a generic backbone and a head.
 
     python tests/benchmarks/measure_backbone.py STORE [BACKBONE]
 
-STORE holds the pictures and the backbone of ``affwild2 pretrain emotion``; BACKBONE is the beginning of its name.
+STORE contains the pictures and the backbone of ``affwild2 pretrain emotion``; BACKBONE is the beginning of its name.
 Prints recall and F1 per class, accuracy, and balanced accuracy over the five classes with enough pictures, for grey
-pictures, pictures in colour, and all; 95 % intervals from a bootstrap over people. Classes that the backbone does not
-know count as errors. The rival is EfficientNet-Lite0 with ImageNet weights and a linear head on its embeddings, fitted
-on the grey training pictures.
+pictures, colour pictures, and all pictures, with 95 % intervals from a bootstrap over people. Pictures of classes that
+the backbone does not know count as errors. The comparison is EfficientNet-Lite0 with ImageNet weights and a linear head
+on its embeddings, fitted on the grey training pictures.
 """
 
 import sys
@@ -32,8 +32,8 @@ _COLOUR_LEVELS = 6.0
 _DRAWS = 2000
 
 
-def pictures_of(store: Store) -> dict[str, list[dict]]:
-    """Rows with a face and an expression, by side of the split."""
+def read_pictures(store: Store) -> dict[str, list[dict]]:
+    """Read rows with a face and an expression, by side of the split."""
     choice = PretrainingChoice("", get_pretraining("default", "emotion"))
     sides: dict[str, list[dict]] = {"train": [], "validation": []}
     for key, manifest in sorted(store.manifests("pictures").items()):
@@ -43,7 +43,7 @@ def pictures_of(store: Store) -> dict[str, list[dict]]:
     return sides
 
 
-def figures_of(matrix: np.ndarray, names: list[str]) -> dict[str, float]:
+def compute_scores(matrix: np.ndarray, names: list[str]) -> dict[str, float]:
     counts = matrix.sum(axis=1)
     recall = matrix.diagonal() / np.maximum(counts, 1)
     five = [names.index(name) for name in FIVE]
@@ -61,18 +61,18 @@ def figures_of(matrix: np.ndarray, names: list[str]) -> dict[str, float]:
     }
 
 
-def show(title: str, labels: np.ndarray, decided: np.ndarray, people: np.ndarray, names: list[str]) -> None:
+def print_scores(title: str, labels: np.ndarray, decided: np.ndarray, people: np.ndarray, names: list[str]) -> None:
     random = np.random.default_rng(0)
     groups = [np.flatnonzero(people == person) for person in np.unique(people)]
     matrices = np.stack([confusion_matrix(labels[g], decided[g], class_count=len(names)) for g in groups])
     draws: dict[str, list[float]] = {}
     for _ in range(_DRAWS):
         drawn = matrices[random.integers(0, len(groups), len(groups))].sum(axis=0)
-        for name, value in figures_of(drawn, names).items():
+        for name, value in compute_scores(drawn, names).items():
             draws.setdefault(name, []).append(value)
     print(f"\n{title}: {len(labels):,} pictures of {len(groups):,} people")
     counts = np.bincount(labels, minlength=len(names))
-    for name, value in figures_of(matrices.sum(axis=0), names).items():
+    for name, value in compute_scores(matrices.sum(axis=0), names).items():
         low, high = np.percentile(draws[name], [2.5, 97.5])
         of = name.split(" ", 1)[1]
         note = f"   {counts[names.index(of)]} pictures" if of in names else ""
@@ -81,8 +81,8 @@ def show(title: str, labels: np.ndarray, decided: np.ndarray, people: np.ndarray
     print("  " + str(matrices.sum(axis=0)).replace("\n", "\n  "))
 
 
-def in_colour(image: np.ndarray) -> bool:
-    """Whether red and blue differ by more than compression makes them."""
+def is_in_colour(image: np.ndarray) -> bool:
+    """Return whether red and blue differ by more than compression causes."""
     return float(np.abs(image[..., 0].astype(np.int16) - image[..., 2]).mean()) > _COLOUR_LEVELS
 
 
@@ -91,21 +91,21 @@ def main(store_url: str, name: str = "") -> None:
     store = Store(store_url)
     bundle = require_bundle(store, "backbones", name or store.list_folder("backbones")[0])
     emotion = load_backbone("efficientnet_lite0", weights=Path(store.locate(f"{bundle.folder}/{WEIGHTS_FILE}")))
-    sides = pictures_of(store)
+    sides = read_pictures(store)
     names = [*emotion.class_names, *sorted(OTHERS - set(emotion.class_names))]
     labels = {side: np.array([names.index(row["expression"]) for row in rows]) for side, rows in sides.items()}
     people = {side: np.array([row["identity"] or row["picture"] for row in rows]) for side, rows in sides.items()}
-    assert not set(people["train"]) & set(people["validation"]), "people of both sides must differ"
+    assert not set(people["train"]) & set(people["validation"]), "a person is on both sides of the split"
     images = {side: [decode_jpeg(row["crop_jpeg"]) for row in rows] for side, rows in sides.items()}
-    colour = {side: np.array([in_colour(image) for image in images[side]]) for side in images}
+    colour = {side: np.array([is_in_colour(image) for image in images[side]]) for side in images}
     decided = {bundle.name: emotion.extract(images["validation"])[1].argmax(axis=1)}
     generic = load_backbone("efficientnet_lite0")
     features = {side: generic.extract(images[side])[0] for side in images}
-    learnt = np.isin(labels["train"], range(len(emotion.class_names))) & ~colour["train"]
-    scale = StandardScaler().fit(features["train"][learnt])
+    used = np.isin(labels["train"], range(len(emotion.class_names))) & ~colour["train"]
+    scale = StandardScaler().fit(features["train"][used])
     for weight in (None, "balanced"):
         head = LogisticRegression(C=1e-3, max_iter=2000, class_weight=weight)
-        head.fit(scale.transform(features["train"][learnt]), labels["train"][learnt])
+        head.fit(scale.transform(features["train"][used]), labels["train"][used])
         title = f"ImageNet features, linear head, {weight or 'plain'}"
         decided[title] = head.predict(scale.transform(features["validation"]))
     parts = {
@@ -115,7 +115,9 @@ def main(store_url: str, name: str = "") -> None:
     }
     for title, decisions in decided.items():
         for part, rows in parts.items():
-            show(f"{title}, {part}", labels["validation"][rows], decisions[rows], people["validation"][rows], names)
+            print_scores(
+                f"{title}, {part}", labels["validation"][rows], decisions[rows], people["validation"][rows], names
+            )
 
 
 if __name__ == "__main__":

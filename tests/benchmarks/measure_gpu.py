@@ -1,9 +1,9 @@
-"""What a GPU does: features and faces in memory, a second, beside the published recipe on it.
+"""Speed of features and detection on a GPU, from frames and crops in memory, against the reference on the same GPU.
 
     python tests/benchmarks/measure_gpu.py VIDEO... --crops FOLDER [--json FILE]
 
-Needs neither Prefect nor Dask; ``measure_gpu_stages.py`` has whole extractions. Floors are what the card's own rates,
-measured in the same run, allow for the bytes and operations that the network cannot do without.
+Needs neither Prefect nor Dask. ``measure_gpu_stages.py`` measures whole extractions. The limit of a network follows
+from its necessary bytes and operations and from the card's rates, which are measured in the same run.
 """
 
 import argparse
@@ -41,7 +41,7 @@ _THREADS = 16
 
 
 def device_seconds(call: Callable[[], Any], *, rounds: int = 10) -> float:
-    """Median seconds on the device of a call, after two that are not counted."""
+    """Return the median device time of a call, in seconds, after two untimed calls."""
     call(), call()
     found = []
     for _ in range(rounds):
@@ -55,7 +55,7 @@ def device_seconds(call: Callable[[], Any], *, rounds: int = 10) -> float:
 
 
 def wall_seconds(call: Callable[[], Any], *, rounds: int = 5) -> float:
-    """Median seconds of a call that waits for its result, after one that is not counted."""
+    """Return the median wall time of a synchronous call, in seconds, after one untimed call."""
     call()
     found = []
     for _ in range(rounds):
@@ -65,8 +65,8 @@ def wall_seconds(call: Callable[[], Any], *, rounds: int = 5) -> float:
     return statistics.median(found)
 
 
-def card_rates() -> dict[str, float]:
-    """Bytes a second of a copy on the device (read and written), and float16 operations a second of a product."""
+def measure_card_rates() -> dict[str, float]:
+    """Return bytes/s of a copy on the device (read and written), and float16 operations/s of a matrix product."""
     one = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     other = torch.empty_like(one)
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
@@ -76,8 +76,8 @@ def card_rates() -> dict[str, float]:
     }
 
 
-def floor_seconds(network: nn.Module, pixels: torch.Tensor, rates: dict[str, float]) -> float:
-    """Least seconds for a batch in float16: each convolution reads, multiplies and writes, and nothing else costs."""
+def limit_seconds(network: nn.Module, pixels: torch.Tensor, rates: dict[str, float]) -> float:
+    """Return the minimum time of a float16 batch: only reading, multiplying and writing of each convolution counts."""
     total = 0.0
 
     def count(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -95,8 +95,8 @@ def floor_seconds(network: nn.Module, pixels: torch.Tensor, rates: dict[str, flo
     return total
 
 
-def network_with_life(name: str, crops: list[np.ndarray]) -> tuple[nn.Module, Any]:
-    """The network with its bundled weights, or with random ones whose normalisations have seen the crops."""
+def make_network(name: str, crops: list[np.ndarray]) -> tuple[nn.Module, Any]:
+    """Build the network with its bundled weights, or with random weights and normalisations set on the crops."""
     spec = get_spec(name)
     if spec.bundled:
         return load_backbone(name, device="cuda").network, spec
@@ -107,27 +107,27 @@ def network_with_life(name: str, crops: list[np.ndarray]) -> tuple[nn.Module, An
             layer.momentum = 0.3
     with torch.no_grad():
         for first in range(0, 256, 32):
-            network(normalise(squares(crops[first : first + 32], spec.input_px), spec))
+            network(normalise(resize_crops(crops[first : first + 32], spec.input_px), spec))
     return network.eval(), spec
 
 
-def squares(crops: list[np.ndarray], size_px: int) -> torch.Tensor:
-    """Crops resized by Pillow, uint8 on the device."""
+def resize_crops(crops: list[np.ndarray], size_px: int) -> torch.Tensor:
+    """Resize crops with Pillow; uint8 on the device."""
     return torch.from_numpy(np.stack([resize_to_square(crop, size_px) for crop in crops])).cuda()
 
 
 @torch.inference_mode()
 def measure_features(name: str, crops: list[np.ndarray], rates: dict[str, float], folder: Path) -> dict[str, Any]:
-    """One network: the recipe's float32 in batches of 96, and ours."""
-    network, spec = network_with_life(name, crops)
+    """Measure one network: the reference in float32 with batches of 96, and ours."""
+    network, spec = make_network(name, crops)
     plain = network.to(memory_format=torch.contiguous_format)
-    batch = normalise(squares(crops[:96], spec.input_px), spec)
-    recipe = device_seconds(lambda: run_late_layers(plain, run_early_layers(plain, batch)), rounds=5)
+    batch = normalise(resize_crops(crops[:96], spec.input_px), spec)
+    reference = device_seconds(lambda: run_late_layers(plain, run_early_layers(plain, batch)), rounds=5)
     images = crops[:256]
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        pixels = normalise(squares(images, spec.input_px), spec)
+        pixels = normalise(resize_crops(images, spec.input_px), spec)
         exact = torch.cat([run_late_layers(plain, run_early_layers(plain, part))[0] for part in pixels.split(64)])
-    found: dict[str, Any] = {"name": name, "recipe_per_s": 96 / recipe}
+    found: dict[str, Any] = {"name": name, "reference_per_s": 96 / reference}
     weights = folder / f"{name}.safetensors"
     safetensors.torch.save_file({key: value.contiguous() for key, value in network.state_dict().items()}, weights)
     for precision in get_args(Precision):
@@ -144,37 +144,39 @@ def measure_features(name: str, crops: list[np.ndarray], rates: dict[str, float]
             "extract_per_s": len(images) / wall_seconds(lambda ours=ours: ours.extract(images)),
             "cosine_p5": float(cosine.quantile(0.05)),
         }
-    found["floor_per_s"] = len(images) / floor_seconds(fold_batch_norms(network), pixels, rates)
+    found["limit_per_s"] = len(images) / limit_seconds(fold_batch_norms(network), pixels, rates)
     found["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
     return found
 
 
 def measure_faces(path: Path) -> dict[str, Any]:
-    """facenet-pytorch frame by frame on the device, and ours; overlap with the same on a processor."""
+    """Measure facenet-pytorch frame by frame on the device, and ours; compare boxes with it and with ours on a CPU."""
     index = index_video(path)
     count = crop_faces.chunk_frames_of(index.width_px, index.height_px)
     _, frames = next(read_segment(path, index, first_frame=1, frame_count=count, chunk_frames=count))
-    recipe = MTCNN(keep_all=True, min_face_size=40, post_process=False, device="cuda")
+    reference = MTCNN(keep_all=True, min_face_size=40, post_process=False, device="cuda")
     few = frames[:16]
     detector = FaceDetector(DetectorParams(), device="cuda")
     expected = FaceDetector(DetectorParams()).detect(few)
     ours = [found.box_xyxy_px for found in detector.detect(few)]
-    by_recipe = [recipe.detect(frame)[0] for frame in few]
+    reference_boxes = [reference.detect(frame)[0] for frame in few]
     device_frames = detector.to_device(frames)
     return {
         "name": path.name,
         "size": f"{frames.shape[2]} x {frames.shape[1]}",
         "faces_per_frame": float(np.mean([len(found) for found in detector.detect(frames)])),
-        "recipe_per_s": len(few) / wall_seconds(lambda: [recipe.detect(frame) for frame in few], rounds=2),
+        "reference_per_s": len(few) / wall_seconds(lambda: [reference.detect(frame) for frame in few], rounds=2),
         "detect_per_s": len(frames) / wall_seconds(lambda: detector.detect(frames)),
         "detect_moved_per_s": len(frames) / wall_seconds(lambda: detector.detect(device_frames)),
-        "beside_our_processor_path": agreement([found.box_xyxy_px for found in expected], ours),
-        "beside_the_recipe": agreement([np.zeros((0, 4)) if boxes is None else boxes for boxes in by_recipe], ours),
+        "agreement_with_cpu": compare_boxes([found.box_xyxy_px for found in expected], ours),
+        "agreement_with_reference": compare_boxes(
+            [np.zeros((0, 4)) if boxes is None else boxes for boxes in reference_boxes], ours
+        ),
     }
 
 
-def agreement(expected: list[np.ndarray], got: list[np.ndarray]) -> dict[str, float]:
-    """Overlap of each expected box with the best of ours, and in how many frames there is another number of faces."""
+def compare_boxes(expected: list[np.ndarray], got: list[np.ndarray]) -> dict[str, float]:
+    """Return the overlap of each expected box with our best box, and the number of frames with another face count."""
     pairs = list(zip(expected, got, strict=True))
     overlaps = np.concatenate([iou(a.astype(np.float64), b).max(axis=1) for a, b in pairs if len(a) and len(b)])
     other = sum(len(a) != len(b) for a, b in pairs)
@@ -182,7 +184,7 @@ def agreement(expected: list[np.ndarray], got: list[np.ndarray]) -> dict[str, fl
 
 
 def main() -> None:
-    """Measure all of it and print a line for each part."""
+    """Measure all parts and print a line for each."""
     parser = argparse.ArgumentParser()
     parser.add_argument("videos", nargs="+", type=Path)
     parser.add_argument("--crops", type=Path, required=True)
@@ -191,7 +193,7 @@ def main() -> None:
     with ThreadPoolExecutor(_THREADS) as pool:
         files = sorted(arguments.crops.iterdir())[:512]
         crops = list(pool.map(lambda file: np.asarray(Image.open(file).convert("RGB")), files))
-    folder, rates = Path(tempfile.mkdtemp()), card_rates()
+    folder, rates = Path(tempfile.mkdtemp()), measure_card_rates()
     found: dict[str, Any] = {"card": torch.cuda.get_device_name(), "torch": torch.__version__, "rates": rates}
     parts: list[tuple[str, Callable[[], dict[str, Any]]]] = [
         *((f"features {name}", lambda name=name: measure_features(name, crops, rates, folder)) for name in _NETWORKS),

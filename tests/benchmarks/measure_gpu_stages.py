@@ -1,9 +1,9 @@
-"""Video files to features in Parquet on a GPU: the stages in one process, and in several that take turns on it.
+"""Video files to features in Parquet on a GPU: the stages in one process, and in several that share the GPU.
 
     python tests/benchmarks/measure_gpu_stages.py VIDEO... [--processes 1 8] [--copies 4] [--json FILE]
 
-Needs neither Prefect nor Dask: each process has units of its own, and all begin a stage together, as the workers of
-a machine with one GPU do. One unit of each stage is not counted.
+Needs neither Prefect nor Dask. Each process has its own units, and all processes start a stage together, like the
+workers of a machine with one GPU. The first unit of each stage is not timed.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
 from tasks.units import run_unit
 
 _BACKBONE = "emotion_lite0"
-_LONGEST_SECONDS = 300
+_TIMEOUT_SECONDS = 300
 
 
 @dataclass(frozen=True)
 class Job:
-    """What each process does."""
+    """The work of each process."""
 
     video: Path
     folder: Path
@@ -42,7 +42,7 @@ class Job:
 
 
 def run_stages(job: Job, rank: int, barrier: Barrier, found: "queue.Queue[dict[str, Any]]") -> None:
-    """All stages of one process; the first puts what it saw into ``found``."""
+    """Run all stages in one process; the first process puts its measurements into ``found``."""
     torch.set_num_threads(1)
     store = Store(str(job.folder / f"store_{rank}"))
     videos = {f"{job.video.stem}_{number}": job.video for number in range(job.copies + 1)}
@@ -85,14 +85,14 @@ def run_stages(job: Job, rank: int, barrier: Barrier, found: "queue.Queue[dict[s
 
 
 def measure(job: Job, processes: int) -> dict[str, Any]:
-    """Frames a second of each stage and of all, over all processes."""
+    """Return frames per second of each stage and of all stages, summed over all processes."""
     context = multiprocessing.get_context("spawn")
     barrier, found = context.Barrier(processes), context.Queue()
     children = [context.Process(target=run_stages, args=(job, rank, barrier, found)) for rank in range(processes)]
     for child in children:
         child.start()
     try:
-        seen = found.get(timeout=_LONGEST_SECONDS)
+        seen = found.get(timeout=_TIMEOUT_SECONDS)
     except queue.Empty:
         for child in children:
             child.kill()
@@ -113,7 +113,7 @@ def measure(job: Job, processes: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure all of it and print a line for each part."""
+    """Measure all parts and print a line for each."""
     parser = argparse.ArgumentParser()
     parser.add_argument("videos", nargs="+", type=Path)
     parser.add_argument("--processes", nargs="+", type=int, default=[1, 8])

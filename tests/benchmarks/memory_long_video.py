@@ -1,9 +1,9 @@
-"""Peak memory of a worker over a video of two hours in 1080p: does it grow with the length?
+"""Peak memory of a worker for a two-hour video in 1080p, to show that it does not grow with the length.
 
-By hand: ``python tests/benchmarks/memory_long_video.py [--hours 2]`` (a quarter of an hour on two cores). Ten seconds
-of a moving face are encoded once and their packets repeated. Then, in this one process: the whole file is indexed,
-every frame decoded, faces are found and embedded in segments at the beginning, the middle and the end, and the boxes of
-all frames tracked. The peak (VmHWM, reset before each step) is printed per step.
+Run by hand: ``python tests/benchmarks/memory_long_video.py [--hours 2]`` (a quarter of an hour on two cores). Ten
+seconds of a moving face are encoded once and their packets repeated. One process then indexes the whole file, detects
+and embeds faces in segments at the beginning, in the middle and at the end, tracks the boxes of all frames, and decodes
+every frame. The script prints the peak of each step (VmHWM, reset before the step).
 """
 
 import argparse
@@ -30,7 +30,7 @@ _FPS, _SECONDS, _WIDTH, _HEIGHT = 25, 10, 1920, 1080
 _SEGMENT_FRAMES = 128
 
 
-def _clip(path: Path) -> Path:
+def _write_clip(path: Path) -> Path:
     portrait = load_portraits()[0][:1080, :1080]
     height, width = portrait.shape[:2]
     with av.open(str(path), "w") as container:
@@ -48,7 +48,7 @@ def _clip(path: Path) -> Path:
     return path
 
 
-def _repeated(clip: Path, path: Path, times: int) -> Path:
+def _repeat_clip(clip: Path, path: Path, times: int) -> Path:
     with av.open(str(clip)) as source:
         video = source.streams.video[0]
         packets = [(bytes(p), p.pts, p.dts, p.is_keyframe) for p in source.demux(video) if p.size]
@@ -66,7 +66,7 @@ def _repeated(clip: Path, path: Path, times: int) -> Path:
 
 
 @contextmanager
-def _peak(step: str) -> Iterator[None]:
+def _print_peak(step: str) -> Iterator[None]:
     Path("/proc/self/clear_refs").write_text("5")
     started = time.monotonic()
     yield
@@ -82,40 +82,42 @@ def _run(store: Store, compute: Callable[..., object], units: list) -> None:  # 
 
 
 def main() -> None:
-    """Print the peak of every step."""
+    """Print the peak memory of every step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=float, default=2.0)
     hours = parser.parse_args().hours
     with tempfile.TemporaryDirectory(prefix="affwild2-long-") as scratch:
         folder = Path(scratch)
-        path = _repeated(_clip(folder / "clip.mp4"), folder / "long.mp4", max(1, round(hours * 3600 / _SECONDS)))
+        path = _repeat_clip(
+            _write_clip(folder / "clip.mp4"), folder / "long.mp4", max(1, round(hours * 3600 / _SECONDS))
+        )
         print(f"{hours:g} h of {_WIDTH} x {_HEIGHT}, {path.stat().st_size / 1e6:.0f} MB", flush=True)
         store = Store(folder / "store")
-        with _peak("index_videos, whole file"):
+        with _print_peak("index_videos, whole file"):
             _run(store, index_videos.compute, index_videos.plan_index_videos({"long": path}))
         videos = index_videos.indexed_videos(store)
         units = crop_faces.plan_crop_faces(videos, params=crop_faces.CropParams(), segment_frames=_SEGMENT_FRAMES)
         for place, at in (("beginning", 0), ("middle", len(units) // 2), ("end", len(units) - 2)):
-            with _peak(f"crop_faces, {_SEGMENT_FRAMES} frames at the {place}"):
+            with _print_peak(f"crop_faces, {_SEGMENT_FRAMES} frames at the {place}"):
                 _run(store, crop_faces.compute, units[at : at + 1])
         source = crop_faces.source_of(crop_faces.CropParams())
         found = [(key, manifest) for key, manifest in store.manifests("faces", source=source).items()]
         cropped = crop_faces.CroppedVideo("long", _SEGMENT_FRAMES * len(found), _WIDTH, found)
-        with _peak("assign_subjects, these segments"):
+        with _print_peak("assign_subjects, these segments"):
             params = assign_stage.TrackingParams()
             planned = assign_stage.plan_assign_subjects([cropped], source=source, subjects={}, params=params)
             _run(store, assign_stage.compute, planned)
-        with _peak("embed_faces, these segments"):
+        with _print_peak("embed_faces, these segments"):
             subjects = embed_faces.subjects_of_source(store, source)
             choice = embed_faces.BackboneChoice("efficientnet_lite0")
             _run(store, embed_faces.compute, embed_faces.plan_embed_faces(subjects, source=source, backbone=choice))
         index = index_videos.read_video_index(store, index_videos.indexed_videos(store)["long"])
-        with _peak(f"tracking, one face in each of {index.frame_count:,} frames"):
+        with _print_peak(f"tracking, one face in each of {index.frame_count:,} frames"):
             frame = np.arange(1, index.frame_count + 1)
             left = 800 + 700 * np.sin(frame / 40)
             box = np.stack([left, left * 0 + 100, left + 300, left * 0 + 400], axis=1).astype(np.float32)
             assign_subjects(frame, box, np.ones(len(frame)), track_faces(frame, box), subject_count=1)
-        with _peak(f"decoding, all {index.frame_count:,} frames"):
+        with _print_peak(f"decoding, all {index.frame_count:,} frames"):
             count = sum(
                 len(numbers)
                 for first in range(1, index.frame_count + 1, crop_faces.SEGMENT_FRAMES)

@@ -1,7 +1,7 @@
-"""A benchmark is a pair: the plain way and ours, run in turns on the same input, with a check that both agree.
+"""Measure a pair: a reference and our implementation, run in turns on the same input, with a check that both agree.
 
-Here is how one pair is measured. ``bench_*.py`` scripts yield pairs; ``run_benchmarks`` runs the scripts and keeps what
-they measured; ``result_files`` puts it into tables.
+The scripts ``bench_*.py`` yield pairs, ``run_benchmarks`` runs the scripts and stores the measurements, and
+``result_files`` renders them as tables.
 """
 
 import argparse
@@ -21,18 +21,18 @@ import psutil
 
 @dataclass(frozen=True)
 class Pair:
-    """Two ways to the same result.
+    """A reference and our implementation of the same computation.
 
     Attributes:
-        reference, ours: the calls that are timed, without arguments.
-        parity: gets what both returned and says in a few words how far apart they are, with numbers; raises
-            AssertionError if that is too far.
-        goal: by how much ours should be faster; None where nothing was promised.
-        rounds: how often each is timed, in turns, after an untimed call of each; with one, ours is timed while its
-            memory is watched.
-        reference_rounds: fewer for a slow reference, whose first call then counts as well.
-        reference_scale: the reference does only 1 / this of the work, and its seconds are multiplied by it.
-        work, unit: how much one call of ours does (472, "frames"), to show speed in absolute terms.
+        reference, ours: the calls to time, without arguments.
+        parity: receives both results and returns a short description of their difference, with numbers. Raises
+            AssertionError if they differ too much.
+        goal: the ratio to reach; None if there is no goal.
+        rounds: how often each side is timed, in turns, after an untimed call of each. With one round, ours is timed
+            while its memory is measured.
+        reference_rounds: a smaller number for a slow reference, whose first call then counts as well.
+        reference_scale: the reference does only 1 / ``reference_scale`` of the work; its time is multiplied.
+        work, unit: amount of work of one call of ours (472, "frames"), to show absolute speed.
     """
 
     name: str
@@ -53,10 +53,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a pair: seconds of each round, and the peak of memory in MB (10^6 bytes).
+    """One side of a pair: seconds of each round, and peak memory in MB (10^6 bytes).
 
-    ``peak_mb`` is all that the process and its children held; ``grown_mb`` is how much of it came with the call. None
-    where the kernel does not tell.
+    ``peak_mb`` is the peak of the process and its children; ``grown_mb`` is the increase during the call. Both are None
+    if the kernel does not report them.
     """
 
     seconds: list[float]
@@ -65,13 +65,13 @@ class Side:
 
     @property
     def median_seconds(self) -> float:
-        """Median of the rounds."""
+        """Median time of the rounds."""
         return statistics.median(self.seconds)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured for one pair."""
+    """The measurement of one pair."""
 
     script: str
     name: str
@@ -87,30 +87,30 @@ class Measured:
 
     @property
     def ratio(self) -> float:
-        """Median seconds of the reference over those of ours."""
+        """Median time of the reference divided by that of ours."""
         return self.reference.median_seconds / self.ours.median_seconds
 
     @property
     def key(self) -> str:
-        """What a measurement is found by when it is compared with an earlier one."""
+        """Key that identifies the same measurement in earlier results."""
         return f"{self.script}: {self.name} ({self.allocator})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, the ratio among them for people who read the file."""
+        """Return values for JSON, including the ratio for readers of the file."""
         return asdict(self) | {"ratio": round(self.ratio, 3)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Measured":
-        """The value that ``to_dict`` gave."""
+        """Restore a measurement from the result of ``to_dict``."""
         fields = {name: value for name, value in values.items() if name != "ratio"}
         return cls(**fields | {side: Side(**fields[side]) for side in ("reference", "ours")})
 
 
 def measure(pair: Pair, *, script: str = "", allocator: str = "default") -> Measured:
-    """Run a pair: memory of each side first, one after the other, then both in turns."""
-    pair.ours()  # compiles what is compiled at the first call
-    got, ours_memory, ours_first_seconds = _with_memory(pair.ours)
-    expected, reference_memory, first_seconds = _with_memory(pair.reference)
+    """Measure a pair: first the memory of each side, one after the other, then the times of both in turns."""
+    pair.ours()  # the first call compiles
+    got, ours_memory, ours_first_seconds = _call_with_memory(pair.ours)
+    expected, reference_memory, first_seconds = _call_with_memory(pair.reference)
     try:
         parity, holds = pair.parity(expected, got), True
     except AssertionError as error:
@@ -141,10 +141,10 @@ def measure(pair: Pair, *, script: str = "", allocator: str = "default") -> Meas
 
 
 def run_script(make_pairs: Callable[[bool], Iterator[Pair]]) -> None:
-    """The main function of a benchmark script: measure its pairs and print a line for each.
+    """Run a benchmark script: measure its pairs and print a line for each.
 
-    ``--quick`` takes smaller sizes, for which no goal was set; ``--json FILE`` keeps the figures; ``--only WORD``
-    leaves out other names.
+    ``--quick`` uses smaller inputs, which have no goals; ``--json FILE`` stores the measurements; ``--only WORD``
+    selects pairs by name.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
@@ -166,7 +166,7 @@ def run_script(make_pairs: Callable[[bool], Iterator[Pair]]) -> None:
 
 
 def describe(measured: Measured) -> str:
-    """One line: path, seconds of both, ratio, goal, agreement, speed, memory."""
+    """Return one line: name, times of both sides, ratio, goal, agreement, speed, memory."""
     goal = "" if measured.goal is None else f" (goal {measured.goal:g}x{'' if goal_is_met(measured) else ', MISSED'})"
     speed = f"; {measured.work / measured.ours.median_seconds:,.0f} {measured.unit}/s" if measured.work else ""
     scaled = f" (from 1/{measured.reference_scale:g})" if measured.reference_scale != 1 else ""
@@ -178,12 +178,12 @@ def describe(measured: Measured) -> str:
 
 
 def goal_is_met(measured: Measured) -> bool:
-    """Whether the ratio is at least the goal; True where there is none."""
+    """Return whether the ratio reaches the goal; True if there is no goal."""
     return measured.goal is None or measured.ratio >= measured.goal
 
 
 def megabytes(side: Side) -> str:
-    """Peak of a side and how much of it came with the call, as ``812 (+40)``."""
+    """Format the peak memory of a side and its increase during the call, as ``812 (+40)``."""
     if side.peak_mb is None or side.grown_mb is None:
         return "?"
     return f"{side.peak_mb:.0f} (+{side.grown_mb:.0f})"
@@ -196,12 +196,12 @@ def _seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def _with_memory(call: Callable[[], Any]) -> tuple[Any, tuple[float | None, float | None], float]:
-    """What a call returns, its (peak, growth) in MB, and its seconds."""
+def _call_with_memory(call: Callable[[], Any]) -> tuple[Any, tuple[float | None, float | None], float]:
+    """Call a function; return its result, its (peak, increase) of memory in MB, and its seconds."""
     gc.collect()
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # else what the side before has freed would count for this one
-        Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew from what is held now
+        ctypes.CDLL(None).malloc_trim(0)  # otherwise memory that the other side has freed would count
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak to the current value
         before = _status_mb("VmRSS")
     except (OSError, AttributeError):
         before = None
@@ -220,7 +220,7 @@ def _status_mb(name: str) -> float:
 
 
 class _ChildrenWatch:
-    """Highest sum of resident memory of child processes, looked at every 50 ms."""
+    """Peak of the sum of the resident memory of child processes, sampled every 50 ms."""
 
     def __init__(self) -> None:
         self.peak_mb = 0.0
@@ -236,10 +236,10 @@ class _ChildrenWatch:
         self._thread.join()
 
     def _watch(self) -> None:
-        me = psutil.Process()
+        process = psutil.Process()
         while not self._stop.wait(0.05):
             total = 0
-            for child in me.children(recursive=True):
+            for child in process.children(recursive=True):
                 try:
                     total += child.memory_info().rss
                 except psutil.NoSuchProcess:

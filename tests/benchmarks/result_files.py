@@ -1,4 +1,4 @@
-"""Files of measured pairs: one per day with the machine they were measured on, and the table that a page shows."""
+"""Files of measured pairs: one per day, with a description of the machine, and the tables of docs/performance.md."""
 
 import importlib.metadata
 import json
@@ -14,14 +14,14 @@ FOLDER = Path(__file__).parent / "results"
 QUICK_FILE = FOLDER / "quick.json"
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
-# A ratio below this share of the stored one is more than the noise of a shared machine.
+# A decrease of the ratio below this share of the stored value exceeds the noise of a shared machine.
 NOISE = 0.6
 _PACKAGES = ("numpy", "torch", "openvino", "onnxruntime", "numba", "pyarrow", "av", "keras", "scikit-learn")
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
 
 
 def describe_machine() -> dict[str, Any]:
-    """What speed depends on: processor, its number formats, cores, memory, versions. No names of hosts, no paths."""
+    """Describe what determines speed: processor, number formats, cores, memory, versions; no host names or paths."""
     model, flags = platform.processor() or platform.machine(), set()
     cpuinfo = Path("/proc/cpuinfo")
     for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
@@ -49,7 +49,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def store_results(path: Path, measured: Sequence[Measured], *, date: str) -> None:
-    """Put results into a file; those of scripts that were not run again stay, if the machine is the same."""
+    """Store results in a file; keep earlier results of other scripts if they are from the same machine."""
     machine = describe_machine()
     kept: list[Measured] = []
     if path.exists():
@@ -64,14 +64,14 @@ def store_results(path: Path, measured: Sequence[Measured], *, date: str) -> Non
 
 
 def load_results(path: Path) -> list[Measured]:
-    """The results of a file; empty if there is none."""
+    """Load the results of a file; empty if it does not exist."""
     if not path.exists():
         return []
     return [Measured.from_dict(values) for values in json.loads(path.read_text())["pairs"]]
 
 
-def fallen_ratios(now: Iterable[Measured], stored: Iterable[Measured]) -> list[str]:
-    """A line for every pair whose ratio is less than ``NOISE`` of what it was."""
+def find_fallen_ratios(now: Iterable[Measured], stored: Iterable[Measured]) -> list[str]:
+    """Return a line for every pair whose ratio has fallen below ``NOISE`` times its stored value."""
     before = {m.key: m.ratio for m in stored}
     return [
         f"{m.key}: ratio {m.ratio:.3g}x, was {before[m.key]:.3g}x"
@@ -81,7 +81,7 @@ def fallen_ratios(now: Iterable[Measured], stored: Iterable[Measured]) -> list[s
 
 
 def render_tables(folder: Path) -> str:
-    """Markdown of the newest results of every script, a table for each kind of machine, the newest first."""
+    """Render the newest results of every script as Markdown, one table per kind of machine, the newest first."""
     newest: dict[str, dict[str, tuple[str, list[Measured]]]] = {}
     machines: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("????-??-??*.json")):
@@ -107,16 +107,16 @@ def _table(kind: str, scripts: dict[str, tuple[str, list[Measured]]], machines: 
         lines += [_table_row(m) for m in rows]
     lines.append("")
     for date in sorted({date for date, _ in scripts.values()}):
-        of_day = ", ".join(sorted(script for script, (day, _) in scripts.items() if day == date))
-        lines.append(f"{_describe_day(date, machines[date])} Scripts: {of_day}.")
+        names = ", ".join(sorted(script for script, (day, _) in scripts.items() if day == date))
+        lines.append(f"{_describe_day(date, machines[date])} Scripts: {names}.")
     return "\n".join(lines)
 
 
 def write_page(folder: Path = FOLDER, page: Path = PAGE) -> None:
-    """Replace what stands between the markers of the page by the tables.
+    """Replace the text between the markers of the page with the tables.
 
     Raises:
-        ValueError: the page has not both markers.
+        ValueError: the page does not have each marker exactly once.
     """
     text = page.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:

@@ -1,9 +1,9 @@
-"""The head for action units on as many rows as Aff-Wild2 has, features in a memory-mapped file: time and memory.
+"""Time and memory of fitting the head for action units on as many rows as Aff-Wild2, with memory-mapped features.
 
     python tests/benchmarks/scale_heads.py [--rows 1356861] [--epochs 20] [--folder DIR]
 
-By hand: takes 3.5 GB of disk, and minutes. Anonymous memory is what cannot be given back under pressure; pages of the
-mapped file can.
+Run by hand: needs 3.5 GB of disk and takes minutes. Anonymous memory cannot be released under memory pressure; pages of
+the mapped file can.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from made_up_rows import WIDTH, make_rows
+from generated_rows import WIDTH, make_rows
 from numpy.lib.format import open_memmap
 
 from models.engines.precision import native_precision
@@ -30,7 +30,7 @@ def anonymous_mb() -> float:
 
 
 def make_mapped_rows(path: Path, count: int, *, seed: int) -> TrainingRows:
-    """Rows part by part, so that making them takes no more memory than fitting."""
+    """Generate rows part by part, so that this takes no more memory than fitting."""
     embeddings = open_memmap(path, "w+", np.float16, (count, WIDTH))
     parts = []
     for first in range(0, count, PART):
@@ -53,7 +53,7 @@ def main() -> None:
         train = make_mapped_rows(Path(folder, "train.npy"), options.rows, seed=1000)
         validation = make_mapped_rows(Path(folder, "validation.npy"), options.rows // 3, seed=2)
         recipe = get_recipe("paper", task="au").replace(epochs=options.epochs)
-        ctypes.CDLL(None).malloc_trim(0)  # what making the rows has left behind is not fitting's
+        ctypes.CDLL(None).malloc_trim(0)  # do not count memory that was freed after generating the rows
         peaks, ended, before = [0.0], threading.Event(), anonymous_mb()
 
         def watch() -> None:

@@ -1,7 +1,7 @@
-"""Backbones side by side, as in the paper's table for a phone: size, and milliseconds per face on one thread.
+"""Compare backbones like the paper's table for a phone: size, and milliseconds per face on one thread.
 
-Savchenko 2022 (arXiv 2203.13436): MobileNet-v1, EfficientNet-B0 and B2; here also Lite0 at the size of the bundled
-weights. Weights that are not bundled are random: speed does not depend on them.
+Savchenko 2022 (arXiv 2203.13436) compares MobileNet-v1, EfficientNet-B0 and B2; this table adds Lite0 at the size of
+the bundled weights. Weights that are not bundled are random, because speed does not depend on them.
 """
 
 import tempfile

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parent
-sys.path.insert(0, str(FOLDER))  # the scripts are run from there, and import each other by bare names
+sys.path.insert(0, str(FOLDER))  # the scripts run from this folder and import each other by name
 import pairs  # noqa: E402
 from pairs import Measured, Pair, describe, goal_is_met, measure  # noqa: E402
-from result_files import BEGIN, END, fallen_ratios, load_results, render_tables, store_results, write_page  # noqa: E402
-from run_benchmarks import constant_of, find_scripts, run_script  # noqa: E402
+from result_files import BEGIN, END, find_fallen_ratios, load_results, render_tables, store_results, write_page  # noqa: E402
+from run_benchmarks import find_scripts, read_constant, run_script  # noqa: E402
 
 pytestmark = pytest.mark.service
 
@@ -22,11 +22,11 @@ def equal(expected, got):
 
 
 class Clock:
-    """A clock that goes on when somebody naps, and stands still otherwise."""
+    """A clock that advances only in ``sleep``."""
 
     now = 0.0
 
-    def nap(self, seconds, result=1):
+    def sleep(self, seconds, result=1):
         self.now += seconds
         return result
 
@@ -40,17 +40,24 @@ def clock(monkeypatch):
 
 
 def pair(**changes):
-    fields = {"name": "naps", "reference": lambda: CLOCK.nap(0.02), "ours": lambda: CLOCK.nap(0.005), "parity": equal}
+    fields = {
+        "name": "sleep",
+        "reference": lambda: CLOCK.sleep(0.02),
+        "ours": lambda: CLOCK.sleep(0.005),
+        "parity": equal,
+    }
     return Pair(**fields | changes)
 
 
-def test_ratio_is_of_medians_and_rounds_are_kept(clock):
-    naps = iter([9.0, 9.0, 0.004, 0.005, 7.0])
-    measured = measure(pair(ours=lambda: CLOCK.nap(next(naps)), rounds=3, goal=2, work=10, unit="naps"), script="naps")
+def test_ratio_uses_medians_and_rounds_are_stored(clock):
+    durations = iter([9.0, 9.0, 0.004, 0.005, 7.0])
+    measured = measure(
+        pair(ours=lambda: CLOCK.sleep(next(durations)), rounds=3, goal=2, work=10, unit="calls"), script="sleep"
+    )
     assert measured.reference.seconds == pytest.approx([0.02] * 3)
     assert measured.ours.seconds == pytest.approx([0.004, 0.005, 7.0])
     assert measured.ratio == pytest.approx(4) and goal_is_met(measured)
-    assert "(goal 2x)" in describe(measured) and "2,000 naps/s" in describe(measured)
+    assert "(goal 2x)" in describe(measured) and "2,000 calls/s" in describe(measured)
 
 
 def test_slow_reference_is_called_once_and_scaled(clock):
@@ -61,22 +68,22 @@ def test_slow_reference_is_called_once_and_scaled(clock):
     assert twice.reference.median_seconds == pytest.approx(0.2)
 
 
-def test_memory_is_that_of_each_side():
+def test_memory_is_measured_per_side():
     big, small = (lambda size=size: np.ones(size) is not None for size in (30_000_000, 10))
     measured = measure(pair(reference=big, ours=small, rounds=1))
     if measured.reference.grown_mb is None:
-        pytest.skip("this kernel does not let a peak of memory be set back: there is nothing to compare")
+        pytest.skip("this kernel cannot reset the peak memory")
     assert measured.reference.grown_mb > 200 and measured.ours.grown_mb < 20
 
 
-def test_memory_of_children_counts():
+def test_memory_of_child_processes_is_included():
     code = "import time; held = b'1' * 100_000_000; time.sleep(0.4)"
     child = pair(reference=lambda: subprocess.run([sys.executable, "-c", code]).returncode, ours=lambda: 0, rounds=1)
     measured = measure(child)
     assert measured.reference.grown_mb is None or measured.reference.grown_mb > 90
 
 
-def test_broken_parity_is_kept_and_said():
+def test_failed_parity_is_stored_and_reported():
     measured = measure(pair(ours=lambda: 2, rounds=1))
     assert not measured.parity_holds and "BROKEN: 1 is not 2" in describe(measured)
 
@@ -109,24 +116,24 @@ def scripts(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_scripts_run_in_processes_of_their_own(scripts):
+def test_each_script_runs_in_its_own_process(scripts):
     assert [path.stem for path in find_scripts(scripts, [])] == ["bench_long", "bench_right", "bench_wrong"]
     assert [path.stem for path in find_scripts(scripts, ["rig"])] == ["bench_right"]
-    assert [constant_of(path, "QUICK", True) for path in find_scripts(scripts, [])] == [False, True, True]
-    assert constant_of(scripts / "bench_right.py", "ALLOCATORS", ("default",)) == ("default", "tuned")
-    (right,), well = run_script(scripts / "bench_right.py", allocator="tuned", quick=True)
-    assert well and (right.script, right.allocator, right.name) == ("right", "tuned", "sum, quick True")
-    (wrong,), well = run_script(scripts / "bench_wrong.py", allocator="default", quick=False)
-    assert not well and not wrong.parity_holds and wrong.name == "sum, quick False"
+    assert [read_constant(path, "QUICK", True) for path in find_scripts(scripts, [])] == [False, True, True]
+    assert read_constant(scripts / "bench_right.py", "ALLOCATORS", ("default",)) == ("default", "tuned")
+    (right,), succeeded = run_script(scripts / "bench_right.py", allocator="tuned", quick=True)
+    assert succeeded and (right.script, right.allocator, right.name) == ("right", "tuned", "sum, quick True")
+    (wrong,), succeeded = run_script(scripts / "bench_wrong.py", allocator="default", quick=False)
+    assert not succeeded and not wrong.parity_holds and wrong.name == "sum, quick False"
 
 
-def test_every_script_here_can_be_read():
+def test_constants_of_every_script_can_be_read():
     for path in find_scripts(FOLDER, []):
-        assert constant_of(path, "ALLOCATORS", ("default",)) and constant_of(path, "QUICK", True) in (True, False)
+        assert read_constant(path, "ALLOCATORS", ("default",)) and read_constant(path, "QUICK", True) in (True, False)
         assert "def make_pairs(" in path.read_text()
 
 
-def test_results_of_a_day_are_merged_and_the_newest_are_shown(tmp_path):
+def test_results_of_a_day_are_merged_and_the_newest_are_rendered(tmp_path):
     first, second = (measure(pair(name=name, rounds=1), script=name) for name in ("first", "second"))
     store_results(tmp_path / "2026-01-01.json", [first, second], date="2026-01-01")
     store_results(tmp_path / "2026-01-02.json", [first], date="2026-01-02")
@@ -145,7 +152,7 @@ def test_results_of_a_day_are_merged_and_the_newest_are_shown(tmp_path):
 
 
 def test_each_kind_of_machine_has_a_table(tmp_path):
-    measured = measure(pair(rounds=1), script="naps")
+    measured = measure(pair(rounds=1), script="sleep")
     for date, processor in (("2026-01-01", "Old"), ("2026-01-02", "New"), ("2026-01-03", "Old")):
         path = tmp_path / f"{date}.json"
         store_results(path, [measured], date=date)
@@ -153,20 +160,20 @@ def test_each_kind_of_machine_has_a_table(tmp_path):
         content["machine"]["processor"] = processor
         path.write_text(json.dumps(content))
     tables = render_tables(tmp_path)
-    assert tables.index("of Old") < tables.index("of New") and tables.count("| naps |") == 2
+    assert tables.index("of Old") < tables.index("of New") and tables.count("| sleep |") == 2
     assert "2026-01-03" in tables and "2026-01-01" not in tables
 
 
-def test_stored_results_name_no_machine(tmp_path):
+def test_stored_results_identify_no_machine(tmp_path):
     store_results(tmp_path / "2026-01-01.json", [measure(pair(rounds=1))], date="2026-01-01")
     text = (tmp_path / "2026-01-01.json").read_text()
     assert str(tmp_path) not in text and str(FOLDER) not in text
     assert set(json.loads(text)["machine"]) == {"processor", "flags", "cores", "memory_gb", "python", "versions"}
 
 
-def test_a_fallen_ratio_is_a_line(clock):
-    before = measure(pair(rounds=1), script="naps")
+def test_a_fallen_ratio_is_reported_in_one_line(clock):
+    before = measure(pair(rounds=1), script="sleep")
     slower = Measured.from_dict(before.to_dict() | {"ours": before.to_dict()["reference"]})
-    assert fallen_ratios([before], [before]) == [] and fallen_ratios([slower], []) == []
-    (line,) = fallen_ratios([slower], [before])
-    assert line.startswith("naps: naps (default): ratio 1x, was ")
+    assert find_fallen_ratios([before], [before]) == [] and find_fallen_ratios([slower], []) == []
+    (line,) = find_fallen_ratios([slower], [before])
+    assert line.startswith("sleep: sleep (default): ratio 1x, was ")

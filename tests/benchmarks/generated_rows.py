@@ -1,4 +1,4 @@
-"""Labelled features that are made up, for fitting heads on: as wide as the real ones, and to be learnt in part."""
+"""Generated labelled features for fitting heads, as wide as real features, with labels that can be learnt in part."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ SHARE = np.array([0.12, 0.05, 0.16, 0.27, 0.4, 0.35, 0.24, 0.03, 0.03, 0.03, 0.6
 
 
 def make_rows(count: int, *, seed: int) -> TrainingRows:
-    """Embeddings float16 >= 0 from few causes and noise; units and values that partly follow from the causes."""
+    """Generate float16 embeddings >= 0 from few hidden causes and noise, and labels that depend on the causes."""
     plan, random = np.random.default_rng(99), np.random.default_rng(seed)
     basis = plan.normal(0, 0.2, (HIDDEN_CAUSES, WIDTH)).astype(np.float32)
     maps = plan.normal(size=(HIDDEN_CAUSES, 14)).astype(np.float32) / np.sqrt(HIDDEN_CAUSES)

@@ -1,6 +1,7 @@
-"""What everybody runs: PyAV, facenet-pytorch frame by frame, PIL, and a timm network in batches of 96. The reference.
+"""The reference pipeline: PyAV, facenet-pytorch frame by frame, PIL, and a timm network in batches of 96.
 
-Our own writing of the published way (Savchenko 2022 and its notebooks), in one process, with all threads of torch.
+A new implementation of the published method (Savchenko 2022 and its notebooks), in one process with all threads of
+torch.
 """
 
 import math
@@ -20,26 +21,26 @@ from models.backbones.registry import BackboneSpec
 BATCH = 96
 
 
-def decoded(path: Path) -> Iterator[np.ndarray]:
-    """Frames as PyAV gives them by default, RGB uint8 [h, w, 3]."""
+def decode_frames(path: Path) -> Iterator[np.ndarray]:
+    """Decode frames with PyAV's defaults, RGB uint8 [h, w, 3]."""
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             yield frame.to_ndarray(format="rgb24")
 
 
-def detector(min_face_px: int = 40) -> MTCNN:
-    """facenet-pytorch's detector, which keeps all faces."""
+def make_detector(min_face_px: int = 40) -> MTCNN:
+    """Return facenet-pytorch's detector, set to return all faces."""
     return MTCNN(keep_all=True, min_face_size=min_face_px, post_process=False)
 
 
-def crop(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The pixels that a box touches."""
+def crop_box(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Return all pixels that a box covers at least in part."""
     left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
     return frame[top : math.ceil(box[3]), left : math.ceil(box[2])]
 
 
-def transform_of(spec: BackboneSpec) -> Compose:
-    """Resize by PIL, ToTensor, Normalize."""
+def make_transform(spec: BackboneSpec) -> Compose:
+    """Return the transform: resize with PIL, ToTensor, Normalize."""
     size = (spec.input_px, spec.input_px)
 
     def grey(x: torch.Tensor) -> torch.Tensor:
@@ -51,14 +52,14 @@ def transform_of(spec: BackboneSpec) -> Compose:
 
 
 @torch.inference_mode()
-def features(network: torch.nn.Module, images: Iterable[Image.Image], spec: BackboneSpec) -> np.ndarray:
-    """Embeddings float32 [n, D], in batches, put together at the end."""
-    transform, found, batch = transform_of(spec), [], []
+def compute_features(network: torch.nn.Module, images: Iterable[Image.Image], spec: BackboneSpec) -> np.ndarray:
+    """Compute embeddings in batches; float32 [n, D]."""
+    transform, embeddings, batch = make_transform(spec), [], []
 
     def flush() -> None:
         if batch:
             x = network.forward_features(torch.stack(batch))
-            found.append(network.forward_head(x, pre_logits=True).numpy())
+            embeddings.append(network.forward_head(x, pre_logits=True).numpy())
             batch.clear()
 
     for image in images:
@@ -66,22 +67,24 @@ def features(network: torch.nn.Module, images: Iterable[Image.Image], spec: Back
         if len(batch) == BATCH:
             flush()
     flush()
-    return np.concatenate(found)
+    return np.concatenate(embeddings)
 
 
 def plain_network(backbone: Backbone) -> torch.nn.Module:
-    """The network as timm makes it: float32 in the default memory layout."""
+    """Return the network as timm creates it: float32 in the default memory layout."""
     return backbone.network.float().to(memory_format=torch.contiguous_format)
 
 
-def video_features(path: Path, network: torch.nn.Module, spec: BackboneSpec, *, largest_only: bool) -> np.ndarray:
-    """Embeddings of the faces of a video, frame by frame, largest face first."""
-    finder = detector()
+def compute_video_features(
+    path: Path, network: torch.nn.Module, spec: BackboneSpec, *, largest_only: bool
+) -> np.ndarray:
+    """Compute embeddings of the faces of a video, frame by frame, the largest face first."""
+    detector = make_detector()
 
     def faces() -> Iterator[Image.Image]:
-        for frame in decoded(path):
-            boxes, _ = finder.detect(frame)
+        for frame in decode_frames(path):
+            boxes, _ = detector.detect(frame)
             for box in [] if boxes is None else boxes[:1] if largest_only else boxes:
-                yield Image.fromarray(crop(frame, box))
+                yield Image.fromarray(crop_box(frame, box))
 
-    return features(network, faces(), spec)
+    return compute_features(network, faces(), spec)
