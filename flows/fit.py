@@ -36,7 +36,7 @@ def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
             labels = import_labels.plan_import_labels(annotations, task=request.task, sets=sets)
         run.stage(f"import_labels {request.task}", labels, import_labels.compute)
         choice = fit_head.HeadChoice(
-            request.task, request.recipe, request.features, request.hidden_units, request.seeds
+            request.task, request.recipe, request.features, request.hidden_units, request.seeds, request.kind
         )
         jobs.append((variant, choice, fit_head.plan_fit_head(run.store, variant, choice)))
     run.jobs("fit_head", [job for _, _, job in jobs], fit_head.make)
@@ -66,7 +66,11 @@ def _refit_on_all(run: Run, variant: FeaturesVariant, choice: fit_head.HeadChoic
 def _predict_and_tune(
     run: Run, heads: Sequence[tuple[FeaturesVariant, Bundle, RecipeName]]
 ) -> dict[str, Bundle | None]:
-    units = [unit for variant, head, _ in heads for unit in predict_outputs.plan_predict_outputs(variant, head=head)]
+    units = [
+        unit
+        for variant, head, _ in heads
+        for unit in predict_outputs.plan_predict_outputs(run.store, variant, head=head)
+    ]
     run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
     jobs = {
         head.name: tune_postprocessing.plan_tune_postprocessing(

@@ -11,7 +11,7 @@ from data_contracts.files.locations import Location, StoreParameter
 from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, TaskName
 from flows.options import Option, TextToLocation
 from models.backbones.registry import REGISTRY
-from models.heads.recipes import Features, RecipeName
+from models.heads.recipes import HEAD_KINDS, Features, RecipeName
 from models.pretraining.recipes import Goal, PretrainingName
 
 DEFAULT_BACKBONE = "emotion_lite0"
@@ -131,6 +131,9 @@ class FitParameters:
     seeds: Annotated[
         int | None, Option("Number of seeds to average instead of the recipe's.", minimum=1, maximum=100)
     ] = None
+    kind: Annotated[str | None, Option("Kind of head to fit instead of the recipe's.", choices=tuple(HEAD_KINDS))] = (
+        None
+    )
     train_on_validation: Annotated[
         bool,
         Option(

@@ -43,7 +43,7 @@ def score_found(run: Run, videos: Mapping[str, Location], *, heads: Sequence[Bun
     units = []
     for head in heads if complete else ():
         variant = find_features(run.store, backbone=HeadDetails.of(head).backbone, source=extracted[head.name].source)
-        units += predict_outputs.plan_predict_outputs(variant, head=head, subjects=sorted(complete))
+        units += predict_outputs.plan_predict_outputs(run.store, variant, head=head, subjects=sorted(complete))
     run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
     chosen = [(head, extracted[head.name].source) for head in heads]
     return write_predictions(run.store, sorted(complete), heads=chosen, out=out)

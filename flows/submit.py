@@ -28,7 +28,7 @@ def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle
         rule = _postprocessing(run, request, head)
         fitted_on = HeadDetails.of(head)
         variant = find_features(run.store, backbone=fitted_on.backbone, source=fitted_on.source)
-        units = predict_outputs.plan_predict_outputs(variant, head=head)
+        units = predict_outputs.plan_predict_outputs(run.store, variant, head=head)
         run.stage(f"predict_outputs {request.task}", units, predict_outputs.compute, cheap=True)
         jobs.append(
             write_submission.plan_write_submission(

@@ -224,6 +224,7 @@ class HeadDetails(Details):
 
     Attributes:
         recipe: name of the recipe, or ``zero-shot`` for a head that was not fitted.
+        kind: name in ``models.heads.recipes.HEAD_KINDS``.
         settings: all values of the recipe; None for ``zero-shot``.
         backbone, source: variants of the features.
         backbone_name, weights, precision, crop_params: how the features were made, as in ``FeaturesDetails``.
@@ -251,6 +252,7 @@ class HeadDetails(Details):
     best_epochs: LeftOut[list[list[int]] | None] = None
     trained_on: LeftOut[tuple[str, ...]] = ()
     fitted_in: LeftOut[str | None] = None
+    kind: LeftOut[str] = "mlp"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,17 +11,17 @@ import pyarrow as pa
 
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, find_bundle, write_bundle
-from data_contracts.store.details import HeadDetails, LabelsDetails
+from data_contracts.store.details import HeadDetails, LabelCoverage, LabelsDetails
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SetName, TaskName
 from models.engines.devices import default_device
 from models.engines.precision import Precision, native_precision
-from models.heads.head import head_to_bytes
+from models.heads.head import head_class, head_to_bytes
 from models.heads.recipes import TaskRecipe, get_recipe
 from tasks.fit.import_labels import labels_key
-from tasks.fit.subject_features import FeaturesVariant
+from tasks.fit.subject_features import FeaturesVariant, with_frames
 from tasks.jobs import Files, Job
 
 if TYPE_CHECKING:
@@ -41,10 +42,16 @@ class HeadChoice:
     features: Literal["embeddings", "scores", "both"] | None = None
     hidden_units: int | None = None
     seeds: int | None = None
+    kind: str | None = None
 
     def head_recipe(self) -> TaskRecipe:
         """The complete setting."""
-        changes = {"features": self.features, "hidden_units": self.hidden_units, "seeds": self.seeds}
+        changes = {
+            "features": self.features,
+            "hidden_units": self.hidden_units,
+            "seeds": self.seeds,
+            "kind": self.kind,
+        }
         given = {name: value for name, value in changes.items() if value is not None}
         return get_recipe(self.recipe, task=self.task).replace(**given)
 
@@ -86,18 +93,20 @@ def plan_fit_head(
             raise InputError(f"{store.url}: expected labels of {choice.task} {name}, found none; import_labels failed")
         labels[name] = known[key]
     subjects = sorted({s for m in labels.values() for s in LabelsDetails.of(m).subjects if s in variant.subjects})
+    used, recipe = variant.of_subjects(subjects), choice.head_recipe()
+    if head_class(recipe.kind).works_on == "sequences":
+        used = with_frames(store, used)
     precision = native_precision(default_device())
     made_from = fingerprint(
         stage="fit_head",
         version=CODE_VERSION,
-        recipe=choice.head_recipe().fingerprint_fields(),
+        recipe=recipe.fingerprint_fields(),
         precision=precision,
         epochs=epochs,
         labels=[(name, manifest.identity) for name, manifest in labels.items()],
-        features=[(subject, variant.identity(subject)) for subject in subjects],
+        features=[(subject, used.identity(subject)) for subject in subjects],
         backbone=variant.backbone,
     )
-    used = FeaturesVariant(variant.backbone, variant.source, {s: variant.subjects[s] for s in subjects})
     name = variant_name(f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}", made_from)
     return Job(f"heads/{name}", made_from, FitHeadArgs(choice, used, labels, epochs, precision))
 
@@ -109,28 +118,32 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
         InputError: no labelled row with a face is left, or a class has none to learn from.
     """
     # Only whoever fits needs torch.
-    from models.heads.fitting import fit_seeds
-    from tasks.fit.training_rows import gather_rows
+    from models.heads.fitting import TrainingData, fit_seeds
+    from tasks.fit.training_rows import gather_rows, gather_sequences
 
     given, choice = job.arguments, job.arguments.choice
     variant, epochs, precision = given.features, given.epochs, given.precision
     tables: dict[str, pa.Table] = {
         name: store.read_unit(labels_key(choice.task, name), m) for name, m in given.labels.items()
     }
+    recipe = choice.head_recipe()
+    gather: Callable[..., tuple[TrainingData, list[LabelCoverage]]] = gather_rows
+    if head_class(recipe.kind).works_on == "sequences":
+        gather = gather_sequences
     fitted_on = {name: table for name, table in tables.items() if epochs or name == "train"}
     with tempfile.TemporaryDirectory(prefix="affwild2-rows-") as scratch:
-        train, coverage = gather_rows(store, variant, fitted_on, task=choice.task, folder=_new(scratch, "train"))
+        train, coverage = gather(store, variant, fitted_on, task=choice.task, folder=_new(scratch, "train"))
         validation = None
         if not epochs:
             scored_on, folder = {"validation": tables["validation"]}, _new(scratch, "validation")
-            validation, more = gather_rows(store, variant, scored_on, task=choice.task, folder=folder)
+            validation, more = gather(store, variant, scored_on, task=choice.task, folder=folder)
             coverage += more
         try:
             fitted = fit_seeds(
                 train,
                 validation,
                 task=choice.task,
-                recipe=choice.head_recipe(),
+                recipe=recipe,
                 epochs=epochs,
                 precision=precision,
                 device=default_device(),
@@ -144,7 +157,8 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
     details = HeadDetails(
         task=choice.task,
         recipe=choice.recipe,
-        settings=asdict(choice.head_recipe()),
+        kind=recipe.kind,
+        settings=asdict(recipe),
         backbone=variant.backbone,
         source=variant.source,
         backbone_name=origin.backbone_name,

@@ -15,9 +15,9 @@ from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName, TaskName
-from models.heads.head import Head, head_from_bytes
+from models.heads.head import Head, head_class, head_from_bytes
 from models.heads.sequences import SubjectSequence
-from tasks.fit.subject_features import FeaturesVariant, read_features
+from tasks.fit.subject_features import FeaturesVariant, nominal_seconds, read_features, read_sequence, with_frames
 from tasks.units import Product, Unit
 
 CODE_VERSION = 1
@@ -38,19 +38,22 @@ def load_head(store: Store, bundle: Bundle) -> Head:
 
 
 def plan_predict_outputs(
-    variant: FeaturesVariant, *, head: Bundle, subjects: list[str] | None = None
+    store: Store, variant: FeaturesVariant, *, head: Bundle, subjects: list[str] | None = None
 ) -> list[Unit[PredictOutputsArgs]]:
-    """One unit per subject that has features (of ``subjects`` if given).
+    """Plan one unit per subject that has features (of ``subjects`` if given).
 
     Raises:
         InputError: the head was fitted on features of another backbone.
     """
-    fitted_on = HeadDetails.of(head).backbone
+    details = HeadDetails.of(head)
+    fitted_on = details.backbone
     if fitted_on != variant.backbone:
         raise InputError(
             f"head {head.name}: fitted on features of {fitted_on}, got those of {variant.backbone}; "
             "extract with the head's backbone and weights"
         )
+    if head_class(details.kind).works_on == "sequences":
+        variant = with_frames(store, variant)
     units = []
     for subject in variant.subjects if subjects is None else subjects:
         if subject not in variant.subjects:
@@ -62,8 +65,7 @@ def plan_predict_outputs(
             features=variant.identity(subject),
         )
         place = (("head", head.name), ("source", variant.source), ("subject", subject))
-        features = FeaturesVariant(variant.backbone, variant.source, {subject: variant.subjects[subject]})
-        arguments = PredictOutputsArgs(head.folder, head.fingerprint, features)
+        arguments = PredictOutputsArgs(head.folder, head.fingerprint, variant.of_subjects([subject]))
         units.append(Unit(UnitKey("outputs", place), made_from, arguments))
     return units
 
@@ -96,15 +98,28 @@ def _tables(
     store: Store, unit: Unit[PredictOutputsArgs], head: Head, dataset: Dataset, product: Product
 ) -> Iterator[pa.Table]:
     branches: list[BranchName] = [b for b in BRANCHES if OUTPUT_COLUMNS[b][0] in dataset.columns]
-    for frame, has_face, embeddings, logits in read_features(store, unit.arguments.features, unit.key.value("subject")):
+    first = 1
+    for sequence in _sequences(store, unit, head):
+        has_face, frame = sequence.present, np.arange(first, first + len(sequence), dtype=np.int32)
+        first += len(sequence)
         product.counts[FACE_FOUND] += int(has_face.sum())
         product.counts[NO_FACE] += int((~has_face).sum())
-        predicted = head.predict_sequence(SubjectSequence(embeddings, logits, has_face, (frame - 1) / 30))
+        predicted = head.predict_sequence(sequence)
         columns = {"frame": pa.array(frame), "has_face": pa.array(has_face)}
         for branch in branches:
             for position, column in enumerate(OUTPUT_COLUMNS[branch]):
                 columns[column.name] = pa.array(predicted[branch][:, position], mask=~has_face)
         yield pa.table(columns)
+
+
+def _sequences(store: Store, unit: Unit[PredictOutputsArgs], head: Head) -> Iterator[SubjectSequence]:
+    """Yield the subject's sequence: as a whole if the head needs it, else in the parts that the store has."""
+    features, subject = unit.arguments.features, unit.key.value("subject")
+    if head.works_on == "sequences":
+        yield read_sequence(store, features, subject)
+        return
+    for frame, has_face, embeddings, logits in read_features(store, features, subject):
+        yield SubjectSequence(embeddings, logits, has_face, nominal_seconds(frame))
 
 
 def read_outputs(

@@ -1,7 +1,8 @@
 """Features and labels of subjects as arrays: what heads are fitted on and predict from."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,20 +11,36 @@ from data_contracts.errors import InputError
 from data_contracts.store.details import FeaturesDetails
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import ACTION_UNITS, BranchName
+from data_contracts.vocabulary import ACTION_UNITS, BranchName, video_of_subject
+from models.heads.sequences import SubjectSequence
+
+# Assumed where a video's time stamps are unknown, as for official crops without the video. Aff-Wild2 has this rate.
+_NOMINAL_FRAMES_PER_SECOND = 30
 
 
 @dataclass(frozen=True)
 class FeaturesVariant:
-    """One backbone's features of one source, as far as they are there: subject -> parts in order."""
+    """The available features of one backbone and one source.
+
+    Attributes:
+        subjects: subject -> its units in order.
+        frames: subject -> unit with the time stamps of its video; only for heads that work on sequences.
+    """
 
     backbone: str
     source: str
     subjects: dict[str, list[tuple[UnitKey, Manifest]]]
+    frames: dict[str, tuple[UnitKey, Manifest]] = field(default_factory=dict)
 
     def identity(self, subject: str) -> list[str]:
-        """What results made from this subject's features depend on."""
-        return [manifest.identity for _, manifest in self.subjects[subject]]
+        """Return what results from this subject's features depend on."""
+        frames = [self.frames[subject][1].identity] if subject in self.frames else []
+        return [*(manifest.identity for _, manifest in self.subjects[subject]), *frames]
+
+    def of_subjects(self, subjects: list[str]) -> "FeaturesVariant":
+        """Return the same variant with these subjects only."""
+        frames = {subject: self.frames[subject] for subject in subjects if subject in self.frames}
+        return FeaturesVariant(self.backbone, self.source, {s: self.subjects[s] for s in subjects}, frames)
 
     def last_frame(self, subject: str) -> int:
         """Number of the last frame that the subject's features cover."""
@@ -82,6 +99,55 @@ def read_features(
                 raise store.distrust_unit(key, "expected finite features, got NaN or infinity")
             expected += len(frame)
             yield frame, has_face, embeddings, logits
+
+
+def with_frames(store: Store, variant: FeaturesVariant) -> FeaturesVariant:
+    """Add the time stamps of the subjects' videos, as far as the videos are in the store."""
+    known = store.manifests("frames")
+    frames = {}
+    for subject in variant.subjects:
+        for video in (subject, video_of_subject(subject)):
+            key = UnitKey("frames", (("video", video),))
+            if key in known:
+                frames[subject] = key, known[key]
+                break
+    return FeaturesVariant(variant.backbone, variant.source, variant.subjects, frames)
+
+
+def nominal_seconds(frame: np.ndarray) -> np.ndarray:
+    """Return the times of frame numbers at a nominal frame rate, float64, 0 for frame 1."""
+    return (frame - 1) / _NOMINAL_FRAMES_PER_SECOND
+
+
+def read_sequence(
+    store: Store,
+    variant: FeaturesVariant,
+    subject: str,
+    *,
+    allocate: Callable[[tuple[int, int], Any], np.ndarray] = np.zeros,
+) -> SubjectSequence:
+    """Read the features of all frames of a subject, into arrays of zeros that ``allocate(shape, dtype)`` returns."""
+    count, embeddings, logits = variant.last_frame(subject), None, None
+    present = np.zeros(count, bool)
+    for frame, has_face, block, block_logits in read_features(store, variant, subject):
+        if embeddings is None or logits is None:
+            embeddings = allocate((count, block.shape[1]), block.dtype)
+            logits = allocate((count, block_logits.shape[1]), block_logits.dtype)
+        rows = frame[has_face] - 1
+        embeddings[rows], logits[rows], present[rows] = block[has_face], block_logits[has_face], True
+    assert embeddings is not None and logits is not None
+    return SubjectSequence(embeddings, logits, present, _read_seconds(store, variant, subject))
+
+
+def _read_seconds(store: Store, variant: FeaturesVariant, subject: str) -> np.ndarray:
+    """Return the time of each frame since the first frame of the video, float64 [T]; nominal times if unknown."""
+    count = variant.last_frame(subject)
+    if subject in variant.frames:
+        key, manifest = variant.frames[subject]
+        seconds = store.read_unit(key, manifest, columns=["pts_seconds"])["pts_seconds"].to_numpy()[:count]
+        if len(seconds) == count and np.isfinite(seconds).all():
+            return np.asarray(seconds, np.float64)
+    return nominal_seconds(np.arange(1, count + 1))
 
 
 def _vectors(column: pa.FixedSizeListArray) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""Labelled rows of a set, gathered once into memory-mapped files so that memory stays bounded."""
+"""Gather labelled rows or sequences for fitting, in memory-mapped files so that memory stays bounded."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,15 @@ from data_contracts.store.details import LabelCoverage
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, BranchName, TaskName
 from models.heads.rows import TrainingRows
-from tasks.fit.subject_features import FeaturesVariant, is_labelled, label_arrays, read_faces_seen, read_features
+from models.heads.sequences import SubjectSequence
+from tasks.fit.subject_features import (
+    FeaturesVariant,
+    is_labelled,
+    label_arrays,
+    read_faces_seen,
+    read_features,
+    read_sequence,
+)
 
 
 @dataclass(frozen=True)
@@ -25,11 +34,43 @@ class _SubjectRows:
 def gather_rows(
     store: Store, variant: FeaturesVariant, tables: Mapping[str, pa.Table], *, task: TaskName, folder: Path
 ) -> tuple[TrainingRows, list[LabelCoverage]]:
-    """Rows with a label and a face, of one or several sets, in the order of subjects and frames.
+    """Gather rows with a label and a face, of one or several sets, in the order of subjects and frames.
 
     Raises:
         InputError: no row is left.
     """
+    chosen, coverage = _choose(store, variant, tables, task=task)
+    return _unpack(store, variant, chosen, folder=folder), coverage
+
+
+def gather_sequences(
+    store: Store, variant: FeaturesVariant, tables: Mapping[str, pa.Table], *, task: TaskName, folder: Path
+) -> tuple[list[SubjectSequence], list[LabelCoverage]]:
+    """Gather the sequences of all subjects with a label and a face, with labels where a frame has both.
+
+    Raises:
+        InputError: no subject is left.
+    """
+    chosen, coverage = _choose(store, variant, tables, task=task)
+    sequences = []
+    for number, (subject, rows) in enumerate(chosen):
+
+        def allocate(shape: tuple[int, int], dtype: Any, number: int = number) -> np.ndarray:
+            return open_memmap(folder / f"{number}-{np.dtype(dtype)}.npy", "w+", dtype, shape)
+
+        found = read_sequence(store, variant, subject, allocate=allocate)
+        labels: dict[BranchName, np.ndarray] = {}
+        for branch, values in rows.labels.items():
+            unlabelled = np.nan if branch == "va" else -1
+            labels[branch] = np.full((len(found), *values.shape[1:]), unlabelled, values.dtype)
+            labels[branch][rows.frames - 1] = values
+        sequences.append(replace(found, labels=labels))
+    return sequences, coverage
+
+
+def _choose(
+    store: Store, variant: FeaturesVariant, tables: Mapping[str, pa.Table], *, task: TaskName
+) -> tuple[list[tuple[str, _SubjectRows]], list[LabelCoverage]]:
     chosen: list[tuple[str, _SubjectRows]] = []
     coverage, without_features = [], []
     for set_name, table in tables.items():
@@ -37,14 +78,13 @@ def gather_rows(
         chosen += rows
         without_features += absent
         coverage.append(counts)
-    total = sum(len(rows.frames) for _, rows in chosen)
-    if not total:
+    if not chosen:
         missing = ", ".join(without_features[:3]) if coverage else "no set"
         raise InputError(
             f"{task} {'+'.join(tables)}: expected rows with a label and a face, found none "
             f"(no features for: {missing or 'nobody'}); run extract on the labelled videos first"
         )
-    return _unpack(store, variant, chosen, total=total, folder=folder), coverage
+    return chosen, coverage
 
 
 def _choose_rows(
@@ -84,15 +124,10 @@ def _choose_rows(
 
 
 def _unpack(
-    store: Store,
-    variant: FeaturesVariant,
-    chosen: list[tuple[str, _SubjectRows]],
-    *,
-    total: int,
-    folder: Path,
+    store: Store, variant: FeaturesVariant, chosen: list[tuple[str, _SubjectRows]], *, folder: Path
 ) -> TrainingRows:
+    total, start = sum(len(rows.frames) for _, rows in chosen), 0
     embeddings = logits = None
-    start = 0
     for subject, rows in chosen:
         position = 0
         for frame, _, block, block_logits in read_features(store, variant, subject):

@@ -111,7 +111,7 @@ class ManySubjects:
         backbone = BackboneChoice.find(DEFAULT_BACKBONE, None)
         fill_store(self.store, make_videos(self.videos, count), backbone=backbone)
         head, variant = provide_zero_shot_head(self.store, backbone), find_features(self.store)
-        self.units = predict_outputs.plan_predict_outputs(variant, head=head)
+        self.units = predict_outputs.plan_predict_outputs(self.store, variant, head=head)
 
     def predict_in_loop(self) -> int:
         """Compute outputs of every subject in this process; return the number of successes."""

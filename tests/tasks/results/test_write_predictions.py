@@ -20,7 +20,7 @@ def written(tmp_path):
     videos = make_videos(tmp_path / "videos", 3)
     fill_store(store, videos, backbone=backbone)
     head, variant = provide_zero_shot_head(store, backbone), find_features(store)
-    for unit in predict_outputs.plan_predict_outputs(variant, head=head):
+    for unit in predict_outputs.plan_predict_outputs(store, variant, head=head):
         assert run_unit(store.url, predict_outputs.compute, unit).cause is None
 
     def write():
