@@ -23,6 +23,8 @@ WORKER_ENVIRONMENT = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 _MODULES = ("distributed", "distributed.nanny")
+# Imports what most units need, with compiled loops.
+WORKER_MODULES = ("tasks.worker_preload",)
 _started = False
 
 
@@ -38,6 +40,16 @@ def start_forking(modules: Sequence[str] = ()) -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload([*_MODULES, *modules])
     _keep_environment()
     multiprocessing.forkserver.ensure_running()
+
+
+def start_forking_for_new_store(*, store: str | None, out: object = None, dask_address: str | None = None) -> None:
+    """Start the process that workers are forked from if the store does not exist yet: then there is work for sure.
+
+    ``store`` None: ``OUT/store``. For other stores this waits until units to compute are found.
+    """
+    place = store or f"{out or '.'}/store"
+    if dask_address is None and "://" not in place and not os.path.exists(place):
+        start_forking(WORKER_MODULES)
 
 
 def _keep_environment() -> None:

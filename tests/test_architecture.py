@@ -29,7 +29,6 @@ ALLOWED = {
     "tasks.results": {"data_contracts.*", "models.*", "tasks", "tasks.extract", "tasks.fit"},
     "tasks.pretrain": {"data_contracts.*", "models.*", "tasks", "tasks.extract"},
     "tasks.demo": {"data_contracts.*", "models.*", "tasks"},
-    "tasks.forget": {"data_contracts.*", "tasks", "tasks.results"},
     "infra": {"data_contracts"},
     "flows.engine": {"data_contracts.*", "models.engines", "tasks", "infra"},
     "flows": {"data_contracts.*", "models.*", "tasks.*", "infra", "flows.engine"},

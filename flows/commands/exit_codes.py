@@ -10,9 +10,9 @@ from data_contracts.files.locations import check_no_credentials, location
 from data_contracts.settings import read_settings
 from data_contracts.vocabulary import TaskName
 from flows.engine.causes import GO_ON, cause_in_a_line
-from flows.engine.workers import start_ahead
 from infra.interruption import EXIT_INTERRUPTED, end_now, ending_on_signals
 from infra.prefect_runtime import has_server_url, quiet_prefect
+from infra.worker_processes import start_forking_for_new_store
 
 # Exceptions of Prefect's client if its server is gone. Comparing names avoids the import.
 _SERVER_LOST = ("ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout", "ReadTimeout")
@@ -34,7 +34,7 @@ def run_flow(name: str, **parameters: Any) -> int:
             if has_server_url():
                 _run_recorded(name, parameters)
             else:
-                start_ahead(
+                start_forking_for_new_store(
                     store=parameters.get("store"),
                     out=parameters.get("out"),
                     dask_address=parameters.get("dask_address"),

@@ -15,24 +15,22 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import VIDEO_SUFFIXES
 from flows.commands.parameters import ForgetParameters
 from flows.engine.console import print_error, print_line, print_table
-from tasks.forget.results import (
+from tasks.results.forget import (
+    LabelSet,
     Predictions,
+    UnitFolder,
+    find_labels,
     find_mentions,
     find_predictions,
     find_reports,
     find_results,
-    names_in_results,
-    remove_from_result,
-    remove_predictions,
-)
-from tasks.forget.units import (
-    LabelSet,
-    UnitFolder,
-    find_labels,
     find_unit_folders,
     indexed_path,
+    names_in_results,
     names_of_videos,
+    remove_from_result,
     remove_labels,
+    remove_predictions,
     remove_unit_folders,
     subjects_of_video,
 )

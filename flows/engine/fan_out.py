@@ -17,7 +17,7 @@ from distributed.client import ClosedClientError
 from data_contracts.store.store import Store
 from flows.engine.console import print_error, progress_of
 from flows.engine.stage_summary import RunWork, StageSummary, Work, report_crash, report_failure
-from flows.engine.worker_check import check_workers, explains
+from flows.engine.worker_check import check_workers, may_be_other_version
 from infra.cluster_state import ClusterState, explain_killed_worker, is_connected, unit_resources
 from tasks.units import UnitReport
 
@@ -133,7 +133,7 @@ class _Stage:
             return None
 
     def _report_crash(self, work: Work, error: BaseException | None) -> UnitReport:
-        if error and explains(error):
+        if error and may_be_other_version(error):
             # A worker that came later may be the cause: then this ends the run.
             check_workers(self._client, self._store, [work])
         return report_crash(self._store, work, error)

@@ -20,7 +20,7 @@ from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
 from flows.engine.console import print_error, print_line, print_table
 from flows.engine.stage_summary import StageSummary, work_here
-from flows.engine.workers import WORKER_MODULES
+from infra.worker_processes import WORKER_MODULES
 from models.engines.devices import default_engine
 from tasks.jobs import Job, Make, run_job, split_pending_jobs
 from tasks.units import Compute, Unit, remove_unplanned, run_unit, split_pending

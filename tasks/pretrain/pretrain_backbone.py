@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +33,7 @@ CODE_VERSION = 2
 WEIGHTS_FILE = "backbone.safetensors"
 _COLUMNS = ("row", "picture", "status", "identity", "expression", "valence", "arousal", "crop_jpeg")
 _DESCRIBED = ("class_names", "input_px", "mean", "std", "scale", "channel_order", "feature_layer")
+_CURVES = ("accuracy", "balanced_accuracy", "mean_ccc")
 # A class with fewer training pictures cannot be learnt.
 _FEWEST_TRAINING_PICTURES = 10
 
@@ -222,8 +223,6 @@ def _targets(rows: _Rows, names: tuple[str, ...], person_power: float) -> tuple[
 def _files(choice: PretrainingChoice, trained: "TrainedBackbone", coverage: PictureCoverage) -> dict[str, bytes]:
     import safetensors.torch
 
-    from tasks.pretrain.training_curves import draw_curves
-
     spec = asdict(trained.spec)
     described = {name: spec[name] for name in _DESCRIBED}
     metrics = {
@@ -247,3 +246,32 @@ def _folder(scratch: Path, name: str) -> Path:
     folder = scratch / name
     folder.mkdir()
     return folder
+
+
+def draw_curves(history: Sequence[dict[str, float]], file: IO[bytes]) -> None:
+    """Write a PNG: training loss on the left, metrics on the validation pictures on the right.
+
+    ``history``: per epoch ``epoch``, ``train_loss`` and any of the metrics.
+    """
+    # Only training needs these.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, figures = figure.subplots(1, 2)
+    epochs = [entry["epoch"] for entry in history]
+    loss.plot(epochs, [entry["train_loss"] for entry in history], marker="o", color="tab:blue")
+    loss.set(title="Training loss", xlabel="epoch", ylabel="loss")
+    for name in _CURVES:
+        points = [(entry["epoch"], entry[name]) for entry in history if name in entry]
+        if points:
+            figures.plot(*zip(*points, strict=True), marker="o", label=name.replace("_", " "))
+    figures.set(title="Validation", xlabel="epoch", ylim=(0, 1))
+    if figures.lines:
+        figures.legend(loc="lower right")
+    for axes in (loss, figures):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    figure.savefig(file, format="png", dpi=110)

@@ -4,10 +4,12 @@ import contextlib
 import os
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+from infra import worker_processes
 from infra.clusters import add_workers, open_cluster
 
 
@@ -72,3 +74,23 @@ def test_what_was_killed_starts_again_with_the_same_environment(client):
     for facts_of_worker in found.values():
         assert facts_of_worker["environment"]["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
         assert facts_of_worker["environment"]["MALLOC_TRIM_THRESHOLD_"] == "4294967296"
+
+
+@pytest.mark.parametrize(
+    ("places", "is_new"),
+    [
+        ({"store": "{tmp}/new"}, True),
+        ({"store": None, "out": Path("{tmp}/new")}, True),
+        ({"store": None, "out": Path("{tmp}")}, False),
+        ({"store": "{tmp}/store"}, False),
+        ({"store": "s3://bucket/new"}, False),
+        ({"store": "{tmp}/new", "dask_address": "tcp://127.0.0.1:8786"}, False),
+    ],
+)
+def test_workers_are_prepared_at_once_if_the_store_is_new(tmp_path, monkeypatch, places, is_new):
+    (tmp_path / "store").mkdir()
+    started = []
+    monkeypatch.setattr(worker_processes, "start_forking", started.append)
+    filled = {k: type(v)(str(v).format(tmp=tmp_path)) if v else None for k, v in places.items()}
+    worker_processes.start_forking_for_new_store(**filled)
+    assert started == ([worker_processes.WORKER_MODULES] if is_new else [])

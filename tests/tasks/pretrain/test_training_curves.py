@@ -3,7 +3,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from tasks.pretrain.training_curves import draw_curves
+from tasks.pretrain.pretrain_backbone import draw_curves
 
 
 def test_a_picture_of_the_epochs():

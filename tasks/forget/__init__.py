@@ -1,1 +1,0 @@
-"""Removal of everything derived from a video."""

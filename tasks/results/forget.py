@@ -1,0 +1,326 @@
+"""Find and remove everything that a store and folders of predictions hold of one video and the people in it."""
+
+import contextlib
+import csv
+import hashlib
+import html
+import io
+import re
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.challenge.submission_files import zip_bytes
+from data_contracts.errors import printable
+from data_contracts.files.inputs import FileState, file_state
+from data_contracts.files.local import UNFINISHED
+from data_contracts.files.locations import location
+from data_contracts.schemas import LABELS
+from data_contracts.store.bundles import Bundle, read_manifest, write_manifest
+from data_contracts.store.contents import DATASETS, REPORT_PAGE
+from data_contracts.store.details import (
+    FacesDetails,
+    LabelsDetails,
+    PostprocessingDetails,
+    SubjectsDetails,
+    SubmissionDetails,
+    VideoDetails,
+    problems_of,
+)
+from data_contracts.store.fingerprint import fingerprint
+from data_contracts.store.manifest import Manifest, UnitKey, is_failure_path, key_of_manifest_path
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import SUBJECT_SIDES, video_of_subject
+from tasks.results.write_predictions import prediction_files, read_record, write_record
+from tasks.units import Product, write_product
+
+# Partitions before the last one, which names the video or subject. Later stages come first.
+_PARTITIONS_BEFORE = {
+    "outputs": ("head", "source"),
+    "features": ("backbone", "source"),
+    "subjects": ("source",),
+    "faces": ("source",),
+    "frames": (),
+    "videos": (),
+}
+_OF_SUBJECTS = ("outputs", "features")
+
+_SUBMISSIONS, _POSTPROCESSING = "submissions", "postprocessing"
+_PREDICTIONS = "predictions/"
+_TEXTS = ("json", "txt", "csv", "html", "md")
+_MOST_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class UnitFolder:
+    """The folder of a video or subject in one variant of a dataset, and how much it holds."""
+
+    path: str
+    dataset: str
+    variant: str
+    files: int
+    size_bytes: int
+    rows: int
+
+
+def names_of_videos(store: Store) -> set[str]:
+    """Names of all videos that the datasets of a store hold anything of."""
+    datasets = [name for name in _PARTITIONS_BEFORE if name not in _OF_SUBJECTS]
+    folders = (folder for dataset in datasets for folder in _folders(store, dataset))
+    return {unquote(folder.rsplit("=", 1)[1], errors="surrogateescape") for folder in folders}
+
+
+def indexed_path(store: Store, video: str) -> str | None:
+    """Path of the video file when it was indexed; None if the video is not indexed."""
+    found = store.manifests("videos", video=video)
+    return next((VideoDetails.of(manifest).path for manifest in found.values()), None)
+
+
+def subjects_of_video(store: Store, video: str, *, videos: Collection[str]) -> list[str]:
+    """Subjects of a video: those that its units name, and its sides unless these are names of other ``videos``."""
+    named = {video} | {video + side for side in SUBJECT_SIDES if video + side not in videos}
+    for folder in _folders(store, "faces", video):
+        subjects = (FacesDetails.of(manifest).subject for manifest in _manifests_in(store, folder).values())
+        named |= {subject for subject in subjects if subject is not None}
+    for folder in _folders(store, "subjects", video):
+        for manifest in _manifests_in(store, folder).values():
+            named |= set(SubjectsDetails.of(manifest).subjects)
+    return sorted(named)
+
+
+def find_unit_folders(store: Store, video: str, subjects: Sequence[str]) -> list[UnitFolder]:
+    """Folders of a video and its subjects in all datasets and variants, the last stage first."""
+    found = []
+    for dataset in _PARTITIONS_BEFORE:
+        for name in subjects if dataset in _OF_SUBJECTS else [video]:
+            found += [_describe(store, dataset, folder) for folder in _folders(store, dataset, name)]
+    return found
+
+
+def _describe(store: Store, dataset: str, folder: str) -> UnitFolder:
+    files = store.files_below(folder)
+    variant = " ".join(part.split("=", 1)[1] for part in folder.split("/")[1:-1])
+    rows = sum(manifest.rows for manifest in _manifests_in(store, folder).values())
+    return UnitFolder(folder, dataset, variant, len(files), sum(state.size_bytes for state in files.values()), rows)
+
+
+def _folders(store: Store, dataset: str, name: str | None = None) -> Iterator[str]:
+    """Folders of one video or subject in all variants; without a name, those of all."""
+    variants = [dataset]
+    for partition in _PARTITIONS_BEFORE[dataset]:
+        variants = [f"{v}/{n}" for v in variants for n in store.list_folder(v) if n.startswith(f"{partition}=")]
+    last = "subject" if dataset in _OF_SUBJECTS else "video"
+    for variant in variants:
+        if name is None:
+            yield from (f"{variant}/{n}" for n in store.list_folder(variant) if n.startswith(f"{last}="))
+        elif store.exists(found := f"{variant}/{UnitKey('', ((last, name),)).folder.lstrip('/')}"):
+            yield found
+
+
+def _manifests_in(store: Store, folder: str) -> dict[UnitKey, Manifest]:
+    dataset, *parts = folder.split("/")
+    pairs = (part.split("=", 1) for part in parts)
+    return store.manifests(dataset, **{key: unquote(value, errors="surrogateescape") for key, value in pairs})
+
+
+def remove_unit_folders(store: Store, folders: Sequence[UnitFolder]) -> None:
+    """Remove folders with all their files.
+
+    Manifests are removed first, in the reverse order of stages and parts: at any time, the units that still exist are
+    complete and have all their inputs. ``videos`` comes last, so that an interrupted call can be repeated.
+    """
+    for folder in folders:
+        paths = [path for path in store.files_below(folder.path) if key_of_manifest_path(path)]
+        for path in sorted(paths, reverse=True):
+            store.remove(path)
+    for folder in folders:
+        store.remove_folder(folder.path)
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Labels of one set for one task that name the subjects: number of their lines."""
+
+    key: UnitKey
+    manifest: Manifest
+    lines: int
+
+
+def find_labels(store: Store, subjects: Collection[str]) -> list[LabelSet]:
+    """Label sets with lines of these subjects, or with a problem in one of their files."""
+    found = []
+    for key, manifest in store.manifests("labels").items():
+        problems = [line for line in problems_of(manifest) if _names_file_of(line, subjects)]
+        if problems or set(subjects) & set(LabelsDetails.of(manifest).subjects):
+            named = store.read_unit(key, manifest, columns=["subject"])["subject"]
+            lines = int(pc.sum(pc.is_in(named, pa.array(sorted(subjects)))).as_py() or 0)
+            found.append(LabelSet(key, manifest, lines))
+    return found
+
+
+def _names_file_of(line: str, subjects: Collection[str]) -> bool:
+    return any(re.search(rf"[/\\]{re.escape(name)}\.\w+", line) for name in subjects)
+
+
+def remove_labels(store: Store, found: Sequence[LabelSet], subjects: Collection[str]) -> None:
+    """Write the sets without the lines of these subjects. The next ``fit`` imports the annotation files again."""
+    theirs = pa.array(sorted(subjects))
+    for one in found:
+        batches = store.iter_unit(one.key, one.manifest)
+        tables = (pa.Table.from_batches([b]).filter(pc.invert(pc.is_in(b["subject"], theirs))) for b in batches)
+        known = LabelsDetails.of(one.manifest).subjects
+        details = LabelsDetails(subjects=tuple(name for name in known if name not in subjects))
+        product = Product(LABELS, tables, details=details)
+        product.counts.update({name: count - one.lines for name, count in one.manifest.counts.items()})
+        product.problems += [line for line in problems_of(one.manifest) if not _names_file_of(line, subjects)]
+        made_from = fingerprint(stage="forget_units", without=one.lines, labels=one.manifest.fingerprint)
+        write_product(store, one.key, product, fingerprint=made_from, started=time.monotonic())
+    _remove_leftovers(store, subjects)
+
+
+def _remove_leftovers(store: Store, subjects: Collection[str]) -> None:
+    """Remove parts of labels that no manifest names, and notes of failures that name a file of these subjects."""
+    kept = {f"{key.folder}/{manifest.part}" for key, manifest in store.manifests("labels").items()}
+    for path in store.files_below("labels"):
+        is_old_part = path.endswith(".parquet") and path not in kept
+        if is_old_part or (is_failure_path(path) and _names_file_of(store.read_bytes(path).decode(), subjects)):
+            store.remove(path)
+
+
+# -- bundles, reports, predictions ----------------------------------------------------------------------------------
+
+
+def find_results(store: Store, subjects: Collection[str]) -> list[Bundle]:
+    """Submissions with rows of these subjects, and post-processings tuned on them, also where files are missing."""
+    return [bundle for bundle in _results(store) if not set(subjects).isdisjoint(_subjects_of(bundle))]
+
+
+def _results(store: Store) -> Iterator[Bundle]:
+    for kind in (_SUBMISSIONS, _POSTPROCESSING):
+        for name in store.list_folder(kind):
+            if bundle := read_manifest(store, f"{kind}/{name}"):
+                yield bundle
+
+
+def _is_submission(bundle: Bundle) -> bool:
+    return bundle.folder.startswith(f"{_SUBMISSIONS}/")
+
+
+def _subjects_of(bundle: Bundle) -> tuple[str, ...]:
+    if _is_submission(bundle):
+        return tuple(row.subject for row in SubmissionDetails.of(bundle).coverage)
+    return PostprocessingDetails.of(bundle).subjects
+
+
+def names_in_results(store: Store) -> set[str]:
+    """Videos of all subjects that labels, submissions and post-processings name."""
+    named = {name for manifest in store.manifests("labels").values() for name in LabelsDetails.of(manifest).subjects}
+    named.update(name for bundle in _results(store) for name in _subjects_of(bundle))
+    return {video_of_subject(name) for name in named}
+
+
+def find_reports(store: Store, subjects: Collection[str]) -> list[str]:
+    """Pages of ``write_report`` that name one of the subjects. They can be written again without them."""
+    mention = _mention_of(subjects)
+    paths = [f"reports/{name}/{REPORT_PAGE}" for name in store.list_folder("reports")]
+    return [path for path in paths if store.exists(path) and mention.search(store.read_bytes(path))]
+
+
+def find_mentions(store: Store, subjects: Collection[str]) -> list[str]:
+    """Small text files outside of the datasets (notes, lists) that name one of the subjects."""
+    mention = _mention_of(subjects)
+    found = []
+    for top in store.list_folder(""):
+        if top in DATASETS or top.startswith("."):
+            continue
+        for path, state in (store.files_below(top) or {top: FileState(0)}).items():
+            if path.rsplit(".", 1)[-1] in _TEXTS and state.size_bytes <= _MOST_BYTES:
+                with contextlib.suppress(OSError):
+                    if mention.search(path.encode(errors="surrogateescape")) or mention.search(store.read_bytes(path)):
+                        found.append(path)
+    return found
+
+
+def _mention_of(subjects: Collection[str]) -> re.Pattern[bytes]:
+    """A pattern for a name as a whole word, as it is or as HTML pages escape it."""
+    forms = {form for subject in subjects for form in (subject, html.escape(printable(subject)))}
+    name = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+    return re.compile(rf"""(?:^|["'/\\=,>\s])(?:{name})(?=["'/.,:<\s]|$)""".encode(errors="surrogateescape"), re.M)
+
+
+def remove_from_result(store: Store, bundle: Bundle, subjects: Collection[str]) -> None:
+    """Write a bundle without these subjects. The manifest comes last, so that an interrupted call can be repeated.
+
+    A submission gets another fingerprint, so that ``submit`` does not take it for a complete one. The rules of a
+    post-processing stay as they were tuned.
+    """
+    if not _is_submission(bundle):
+        tuned = PostprocessingDetails.of(bundle)
+        others = tuple(name for name in tuned.subjects if name not in subjects)
+        write_manifest(store, replace(bundle, details=replace(tuned, subjects=others).to_json()))
+        return
+    details = SubmissionDetails.of(bundle)
+    coverage = tuple(row for row in details.coverage if row.subject not in subjects)
+    # The checks were made with the removed rows, and their faults may name a subject.
+    details = replace(details, coverage=coverage, checks=None)
+    gone = {f"{_PREDICTIONS}{subject}.txt" for subject in subjects}
+    files = {}
+    for name in bundle.files:
+        with contextlib.suppress(FileNotFoundError):
+            if name not in gone and name != details.zip:
+                data = store.read_bytes(f"{bundle.folder}/{name}")
+                files[name] = _without_lines(name, data, subjects)
+    texts = {name.removeprefix(_PREDICTIONS): data for name, data in files.items() if name.startswith(_PREDICTIONS)}
+    files[details.zip] = zip_bytes(texts)
+    for name, data in files.items():
+        store.write_bytes(f"{bundle.folder}/{name}", data)
+    for name in gone & set(bundle.files):
+        store.remove(f"{bundle.folder}/{name}")
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    made_from = fingerprint(stage="forget_results", submission=bundle.fingerprint, files=digests)
+    write_manifest(store, Bundle(bundle.folder, made_from, digests, details.to_json()))
+
+
+def _without_lines(name: str, data: bytes, subjects: Collection[str]) -> bytes:
+    """A file without the rows that name one of the subjects. Rows in files of a single subject name nobody."""
+    if name == "coverage.csv":
+        rows = csv.reader(io.StringIO(data.decode()))
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(row for row in rows if row[0] not in subjects)
+        return text.getvalue().encode()
+    if data.startswith(b"image"):
+        starts = tuple(f"{subject}/".encode() for subject in subjects)
+        return b"".join(line for line in data.splitlines(keepends=True) if not line.startswith(starts))
+    return data
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Names of files with predictions in one folder, and the subjects in its record."""
+
+    target: Store
+    files: list[str]
+    size_bytes: int
+    recorded: list[str]
+
+
+def find_predictions(target: Store, subjects: Sequence[str]) -> Predictions:
+    """Files of these subjects in a folder of predictions, also those that another program wrote, and their records."""
+    states = {name: file_state(location(target.locate(name))) for one in subjects for name in prediction_files(one)}
+    found = {name: state[0] for name, state in states.items() if state[0] >= 0}
+    return Predictions(target, list(found), sum(found.values()), sorted(set(subjects) & set(read_record(target))))
+
+
+def remove_predictions(found: Predictions) -> None:
+    """Remove the files, then their records."""
+    for name in found.files:
+        found.target.remove(name)
+    if found.recorded:
+        record = read_record(found.target)
+        write_record(found.target, {name: entry for name, entry in record.items() if name not in found.recorded})
+    if found.target.is_local:
+        found.target.remove_folder(UNFINISHED)
