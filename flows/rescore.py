@@ -69,7 +69,7 @@ def rescore(parameters: RescoreParameters) -> Rescored:
 
 def _places_of_ours(run: Run, out: Location) -> list[str]:
     """Folders that need no search, should they lie among the videos: they hold very many files, and no video."""
-    return [run.store.place, Store(out).place]
+    return [run.store.root, Store(out).root]
 
 
 def _what_was_done(

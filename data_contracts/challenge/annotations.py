@@ -15,7 +15,7 @@ from data_contracts.schemas import LABELS
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, SetName, TaskName
 
 _SET_FOLDERS = {"train": "Train_Set", "validation": "Validation_Set"}
-# Of ABAW3, and of ABAW4 and ABAW7.
+# Names in ABAW3, then names in ABAW4 and ABAW7.
 MTL_FILES = {
     "train": ("train_set.txt", "training_set_annotations.txt"),
     "validation": ("validation_set.txt", "validation_set_annotations.txt"),
@@ -27,9 +27,9 @@ _NO_EXPRESSION, _NO_VALUE, _NO_UNIT = -1, -5, -1
 
 @dataclass(frozen=True)
 class AnnotationSet:
-    """Labels of one set for one task, in the schema ``LABELS``, and the files they come from.
+    """Labels of one set for one task, in the schema ``LABELS``, and the files they were read from.
 
-    ``faults``: a line for each file that is left out, because it is not as the organisers write it.
+    ``faults``: one line per file that was skipped because its format is wrong.
     """
 
     task: TaskName
@@ -40,10 +40,10 @@ class AnnotationSet:
 
 
 def annotation_files(folder: Location, *, task: TaskName, set_name: SetName) -> list[Location]:
-    """Annotation files of a set in a challenge's folder, sorted by name.
+    """Return the annotation files of a set in a challenge's folder, sorted by name.
 
     Raises:
-        InputError: there is none.
+        InputError: there are none.
     """
     if task == "mtl":
         files = [path for name in MTL_FILES[set_name] if (path := folder / name).is_file()][:1]
@@ -59,11 +59,11 @@ def annotation_files(folder: Location, *, task: TaskName, set_name: SetName) -> 
 def read_annotations(folder: Location, *, task: TaskName, set_name: SetName) -> AnnotationSet:
     """Read all files of a set. Labels that the organisers mark as invalid (-1, -5) become null.
 
-    EXPR: -1. VA: both values are null unless both are at least -1. AU and MTL: each unit by itself where it is -1.
-    A subject's file with a fault is left out and named in ``faults``; the others are read.
+    EXPR: -1. VA: both values are null unless both are at least -1. AU and MTL: each action unit that is -1.
+    A file with a fault is skipped and named in ``faults``; the others are read.
 
     Raises:
-        InputError: no file of the set can be read: another header, a line with another number of columns, a value
+        InputError: no file of the set can be read, because of a wrong header, a wrong number of columns, or a value
             that is no number or out of range. The message names file and line.
     """
     files = annotation_files(folder, task=task, set_name=set_name)
@@ -73,10 +73,10 @@ def read_annotations(folder: Location, *, task: TaskName, set_name: SetName) -> 
         try:
             tables[path] = _read_mtl(path) if task == "mtl" else _read_subject(path, task)
         except InputError as error:
-            faults.append(f"{error}; left out")
+            faults.append(f"{error}; skipped")
     if not tables:
         more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
-        raise InputError(faults[0].removesuffix("; left out") + more)
+        raise InputError(faults[0].removesuffix("; skipped") + more)
     table = pa.concat_tables(tables.values())
     row = pa.array(np.arange(table.num_rows, dtype=np.int64))
     table = table.set_column(0, LABELS.schema.field("row"), row)
@@ -84,7 +84,7 @@ def read_annotations(folder: Location, *, task: TaskName, set_name: SetName) -> 
 
 
 def _lines(path: Location, task: TaskName) -> list[str]:
-    """Lines below the header; commas at the ends do not count."""
+    """Return the lines below the header, without trailing commas."""
     lines = read_lines(path, "annotations")
     header = ",".join(name.strip() for name in lines[0].strip().rstrip(",").split(",")) if lines else ""
     if header != HEADERS[task]:
@@ -93,7 +93,7 @@ def _lines(path: Location, task: TaskName) -> list[str]:
 
 
 def _numbers(path: Location, texts: list[str], *, columns: int) -> np.ndarray:
-    """float64 [n, columns] of comma-separated lines; the slow way only where the fast one finds a fault."""
+    """Parse comma-separated lines to float64 [n, columns]; search line by line only for the cause of a fault."""
     joined = ",".join(texts)
     try:
         flat = np.array(joined.split(","), dtype=np.float64) if joined else np.empty(0)

@@ -1,7 +1,7 @@
 """Editions of the challenge: their tasks, the headers of their files, and the names of their folders and lists.
 
-ABAW3 wants one file per subject for a single task; since ABAW5 there is one file, whose rows are those of a sample file
-that the organisers hand out. Multi-task learning has had one file with listed rows from the start.
+For a single task, ABAW3 requires one file per subject. Since ABAW5, a submission is one file with the rows of a sample
+file that the organisers publish. For multi-task learning, a submission is one file with listed rows in all editions.
 """
 
 import re
@@ -31,7 +31,7 @@ HEADERS: dict[TaskName, str] = {
 }
 VALUE_COLUMNS: dict[TaskName, int] = {"expr": 1, "va": 2, "au": 12, "mtl": 15}
 
-# Names as ABAW3 has them; how later editions call the same things, the patterns below know.
+# Names in ABAW3. The patterns below also match the names of later editions.
 ABAW3_FOLDERS: dict[TaskName, str] = {
     "expr": "EXPR_Classification_Challenge",
     "va": "VA_Estimation_Challenge",
@@ -64,27 +64,27 @@ _EDITION_IN_NAME = re.compile(r"cvpr_(\d+)th_abaw", re.IGNORECASE)
 
 
 def challenge_of_folder(name: str) -> TaskName | None:
-    """The task whose annotations a folder of that name holds, in any edition."""
+    """Return the task whose annotations are in a folder of this name, in any edition."""
     return next((task for task, pattern in _CHALLENGE_FOLDERS.items() if pattern.fullmatch(name)), None)
 
 
 def task_of_test_list(name: str) -> TaskName | None:
-    """The task whose test list or sample file has that name, in any edition."""
+    """Return the task whose test list or sample file has this name, in any edition."""
     return next((task for task, pattern in _TEST_LISTS.items() if pattern.fullmatch(name)), None)
 
 
 def rows_by(edition: EditionName, task: TaskName) -> RowsBy:
-    """Whether a submission has a file per subject, or one file with a row per listed frame."""
+    """Return ``subject`` if a submission has a file per subject, ``frame`` if it has a row per listed frame."""
     return "subject" if edition == "abaw3" and task != "mtl" else "frame"
 
 
 def submission_header(task: TaskName, by: RowsBy) -> str:
-    """First line of a submission file."""
+    """Return the first line of a submission file."""
     return HEADERS[task] if by == "subject" or task == "mtl" else f"image_location,{HEADERS[task]}"
 
 
 def edition_of_list(path: Location, task: TaskName, by: RowsBy) -> EditionName:
-    """The edition that a test list is of, by its name; where that does not tell, the latest that it can be."""
+    """Return the edition of a test list by its name; if several are possible, the latest."""
     if by == "subject":
         return "abaw3"
     if task == "mtl":
@@ -96,10 +96,10 @@ def edition_of_list(path: Location, task: TaskName, by: RowsBy) -> EditionName:
 
 
 def check_edition(edition: EditionName, task: TaskName, by: RowsBy, path: Location) -> None:
-    """That an edition has the task, and that the list at ``path`` is of its kind.
+    """Check that an edition has the task, and that the list at ``path`` has the kind that the edition uses.
 
     Raises:
-        InputError: it has not, or is not.
+        InputError: either is not the case.
     """
     if task not in TASKS_OF_EDITION[edition]:
         raise InputError(f"{edition}: expected one of its tasks ({', '.join(TASKS_OF_EDITION[edition])}), got {task}")

@@ -1,4 +1,4 @@
-"""What lies where: the organisers' folders as the editions distribute them, or just a folder of videos."""
+"""Find the data below a folder: the organisers' folders of any edition, or just a folder of videos."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from data_contracts.files.inputs import (
 from data_contracts.files.locations import Location
 from data_contracts.vocabulary import MAX_FRAME, SUBJECT_SIDES, VIDEO_SUFFIXES, TaskName, video_of_subject
 
-# The organisers hand out videos and crops in batches; releases since ABAW5 add those of fifty more videos.
+# The organisers publish videos and crops in batches. Releases since ABAW5 add fifty more videos and their crops.
 _BATCH = r"batch_?\d+|new_?vid(?:eo)?s|(?:cropped_(?:aligned_)?)?new_50_vids"
 _VIDEO_FOLDER = re.compile(rf"videos|{_BATCH}", re.IGNORECASE)
 _BATCH_FOLDER = re.compile(_BATCH, re.IGNORECASE)
@@ -35,7 +35,7 @@ _CROP_NAME = re.compile(r"(\d{5,9})\.jpe?g", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class DataLayout:
-    """What was found below a root, of whatever edition.
+    """The data that was found below a root, of any edition.
 
     Attributes:
         videos: stem -> file.
@@ -51,7 +51,7 @@ class DataLayout:
     test_lists: dict[TaskName, tuple[Location, ...]] = field(default_factory=dict)
 
     def annotations_of(self, task: TaskName) -> Location:
-        """The challenge's folder of a task.
+        """Return the challenge's folder of a task.
 
         Raises:
             InputError: there is none.
@@ -66,7 +66,7 @@ class DataLayout:
 
 
 class Crop(NamedTuple):
-    """The face crop of a subject in one frame: path or URL, and state of the file."""
+    """The face crop of a subject in one frame: path or URL, and the state of the file."""
 
     frame: int
     path: str
@@ -75,7 +75,7 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class CropFolder:
-    """Crops of all subjects, by subject, ascending; and how many files are not crops, by subject."""
+    """Crops of all subjects, sorted by frame, and the number of other files, both by subject."""
 
     subjects: dict[str, list[Crop]]
     other_files: dict[str, int]
@@ -85,7 +85,7 @@ def find_data(root: Location) -> DataLayout:
     """Look for videos, crops, annotations and test lists below a folder.
 
     Raises:
-        InputError: no such folder, nothing of use in it, two videos with one stem, or S3 does not answer.
+        InputError: there is no such folder or no data in it, two videos have the same stem, or S3 does not answer.
     """
     with reading_inputs(root):
         refresh_listings(root)
@@ -173,16 +173,16 @@ def _find_test_lists(folders: list[Location]) -> dict[TaskName, tuple[Location, 
 
 
 def _folders_of(root: Location) -> list[Location]:
-    """Folders one and two levels down, but for those of videos and crops: these hold very many files."""
+    """Return the folders one and two levels down, without those of videos and crops, which hold very many files."""
     folders = [path for path in _folders_in(root) if not (_is_crops(path) or _VIDEO_FOLDER.fullmatch(path.name))]
     return folders + [deeper for folder in folders for deeper in _folders_in(folder)]
 
 
 def list_crops(folders: Sequence[Location]) -> CropFolder:
-    """All crops ``<subject>/<frame>.jpg`` below some folders.
+    """List all crops ``<subject>/<frame>.jpg`` below folders.
 
     Raises:
-        InputError: there is no subject folder with a crop, or a subject's crops lie in two folders.
+        InputError: there is no subject folder with a crop, or a subject has crops in two folders.
     """
     subjects: dict[str, list[Crop]] = {}
     others: dict[str, int] = {}
@@ -226,7 +226,7 @@ def _crops_among(folder: Location, files: Mapping[str, FileState]) -> tuple[list
 
 
 def subjects_of_videos(layout: DataLayout) -> Mapping[str, tuple[str, ...]]:
-    """Videos with two subjects, left first: those of which annotations, test lists or crops name either side."""
+    """Return the videos with two subjects, left first: annotations, test lists or crops name one of the sides."""
     with reading_inputs(layout.root):
         return _subjects_of_videos(layout)
 
@@ -246,11 +246,11 @@ def _subjects_of_videos(layout: DataLayout) -> Mapping[str, tuple[str, ...]]:
 
 
 def _names_in(path: Location) -> set[str]:
-    """Subjects that the lines of a list name: ``subject`` or ``subject/00001.jpg,...``."""
+    """Return the subjects in the lines of a list: ``subject`` or ``subject/00001.jpg,...``."""
     with path.open(encoding="utf-8", errors="replace") as lines:
         return {line.split(",", 1)[0].split("/", 1)[0].strip() for line in lines}
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file's name is text; on disk it may be any bytes."""
+    """Return whether a file name is valid UTF-8; on disk it may be any bytes."""
     return not any("\udc80" <= c <= "\udcff" for c in name)

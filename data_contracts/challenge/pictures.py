@@ -19,14 +19,14 @@ _NAMES = {name.lower(): name for name in PICTURE_EXPRESSIONS}
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture and what is known of it; None where nothing is.
+    """A labelled picture. Unknown labels are None.
 
     Attributes:
-        path: of the file.
-        identity: who it shows.
+        path: the file.
+        identity: the person that it shows.
         expression: one of ``PICTURE_EXPRESSIONS``.
         valence_arousal: two values in -1..1.
-        box_xyxy_px: the face, where somebody has drawn it.
+        box_xyxy_px: box of the face, if it is annotated.
     """
 
     path: Path
@@ -37,13 +37,13 @@ class Picture:
 
 
 def read_pictures(data: Path, *, images: Path | None = None) -> list[Picture]:
-    """Pictures of a labels file (``image[,identity][,expression][,valence,arousal]``), AffectNet's CSV, or a folder.
+    """Read a labels file (``image[,identity][,expression][,valence,arousal]``), AffectNet's CSV, or a folder.
 
-    ``images``: folder to which the names in a file are relative; the file's own folder if not given. In a folder, each
-    inner folder is a person, named after it.
+    ``images``: folder to which the names in a file are relative; default: the file's own folder. In a folder, each
+    subfolder holds the pictures of one person and has the person's name.
 
     Raises:
-        InputError: nothing of the kind is there, or a line cannot be read; it says which line.
+        InputError: there are no labelled pictures, or a line cannot be read; the message names the line.
     """
     if data.is_dir():
         return _from_folder(data)
@@ -104,7 +104,7 @@ def _from_affectnet(folder: Path, row: dict[str, str]) -> Picture:
 
 
 def _pair(row: dict[str, str]) -> tuple[float, float] | None:
-    """Valence and arousal; None where a value is missing or outside -1..1 (AffectNet writes -2)."""
+    """Return valence and arousal; None if a value is missing or outside -1..1 (AffectNet writes -2)."""
     if not row.get("valence") or not row.get("arousal"):
         return None
     valence, arousal = float(row["valence"]), float(row["arousal"])

@@ -1,4 +1,4 @@
-"""Writing what the organisers expect: a text file per subject (ABAW3), or one file with a row per listed frame."""
+"""Write submission files: a text file per subject (ABAW3), or one file with a row per listed frame."""
 
 import io
 import zipfile
@@ -10,12 +10,12 @@ from data_contracts.challenge.editions import submission_header
 from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
 
 _VALUE = "%.6f"
-# Zip files carry times; a fixed one makes equal predictions equal bytes.
+# Zip files store times; with a fixed time, equal predictions give equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def format_subject_file(task: TaskName, decisions: Mapping[BranchName, np.ndarray]) -> bytes:
-    """Text of one subject's file: header, then a line per frame, LF at the ends.
+    """Return the text of one subject's file: a header, then a line per frame, with LF line ends.
 
     ``decisions``: class index ``[T]`` for ``expr``, values ``[T, 2]`` for ``va``, zeros and ones ``[T, 12]`` for
     ``au``.
@@ -24,13 +24,13 @@ def format_subject_file(task: TaskName, decisions: Mapping[BranchName, np.ndarra
 
 
 def format_frames_file(task: TaskName, images: Sequence[str], rows: Sequence[str]) -> bytes:
-    """Text of the one file with a row per listed frame: the frame's name as the list writes it, then its values."""
+    """Return the text of the file with a row per listed frame: the frame's name as in the list, then its values."""
     named = (f"{image},{row}" for image, row in zip(images, rows, strict=True))
     return _text([submission_header(task, "frame"), *named])
 
 
 def format_rows(task: TaskName, decisions: Mapping[BranchName, np.ndarray]) -> list[str]:
-    """Values of every frame of a subject, comma-separated, in the order of the task's columns."""
+    """Return the comma-separated values of every frame of a subject, in the order of the task's columns."""
     formats = {"va": _VALUE, "expr": "%d", "au": "%d"}
     columns = [decisions[branch].reshape(len(decisions[branch]), -1) for branch in BRANCHES_OF_TASK[task]]
     patterns = [
@@ -46,7 +46,7 @@ def _text(lines: list[str]) -> bytes:
 
 
 def zip_bytes(files: dict[str, bytes]) -> bytes:
-    """A zip of the files, sorted by name, without folders; equal files give equal bytes."""
+    """Return a zip of the files, sorted by name, without folders; equal files give equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name, data in sorted(files.items()):

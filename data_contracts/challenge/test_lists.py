@@ -1,4 +1,4 @@
-"""What is to be predicted: the organisers' lists of subjects, or of frames (sample files, multi-task lists)."""
+"""Test lists: the organisers' lists of the subjects or frames to predict (sample files, multi-task lists)."""
 
 import re
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ _HEADERS = ("image", "image_location")
 
 @dataclass(frozen=True, eq=False)
 class TestList:
-    """Subjects in the order of the list and, if it lists frames, its rows.
+    """A test list: its subjects and, if it lists frames, its rows.
 
     Attributes:
-        subjects: each once, in the order in which they first appear.
-        images: the rows' names as the list writes them (``subject/00001.jpg``), in its order; names may repeat, so
-            that only the position is a key. Empty for a list of subjects.
+        subjects: each subject once, in the order of first appearance.
+        images: names of the rows as in the list (``subject/00001.jpg``), in its order. Names may repeat, so only the
+            position identifies a row. Empty for a list of subjects.
         subject_of_row: int ``[n]``, position in ``subjects``.
         frame_of_row: int ``[n]``, 1-based.
     """
@@ -38,14 +38,14 @@ class TestList:
 
     @property
     def rows_by(self) -> RowsBy:
-        """``frame`` if rows are listed, ``subject`` if names are."""
+        """``frame`` if the list has rows of frames, ``subject`` if it has names of subjects."""
         return "frame" if self.images else "subject"
 
 
 def read_test_list(path: Location) -> TestList:
-    """A list of any edition; which kind it is, its first line tells.
+    """Read a test list of any edition. The first line determines the kind.
 
-    Of a row of a sample file only the name counts: ABAW5 leaves the values empty, ABAW6 fills in dummies.
+    Only the name in a row of a sample file is used: ABAW5 leaves the values empty, ABAW6 writes dummy values.
 
     Raises:
         InputError: not a text file, nothing in it, a line that is neither a subject nor ``subject/00001.jpg``, a name
@@ -54,7 +54,7 @@ def read_test_list(path: Location) -> TestList:
     lines = _lines(path)
     first = next(lines, None)
     if first is None:
-        raise InputError(f"{path}: expected one subject or frame a line, found none")
+        raise InputError(f"{path}: expected one subject or frame per line, found none")
     if first[1] in _HEADERS:
         return _frames(path, lines)
     if "/" in first[1]:
@@ -68,7 +68,7 @@ def _chained(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterato
 
 
 def _lines(path: Location) -> Iterator[tuple[int, str]]:
-    """(line number, text before the first comma) of lines that are not blank."""
+    """Yield (line number, text before the first comma) of the lines that are not blank."""
     for number, line in enumerate(read_lines(path, "a test list"), start=1):
         if name := line.split(",", 1)[0].strip():
             yield number, name
@@ -108,7 +108,7 @@ def _frames(path: Location, lines: Iterator[tuple[int, str]]) -> TestList:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a subject's name can be a file name and nothing more: no separator, no climbing, nothing hidden."""
+    """Return whether a subject's name is safe as a file name: no separator, not hidden, printable, not too long."""
     return (
         0 < len(name.encode("utf-8", "surrogateescape")) <= 200
         and name[0] not in ".-"

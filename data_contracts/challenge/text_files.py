@@ -1,4 +1,4 @@
-"""Small text files of others (labels, lists), read so that whatever is wrong with one is said in a line."""
+"""Read small text files (labels, lists); every fault is reported in one line."""
 
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import reading_inputs
@@ -9,15 +9,15 @@ MAX_TEXT_BYTES = 1 << 28
 
 
 def read_lines(path: Location, what: str) -> list[str]:
-    """Lines of a UTF-8 text file without their ends (LF or CRLF) and without blank lines at the end of the file.
+    """Return the lines of a UTF-8 text file without line ends (LF or CRLF) and without trailing blank lines.
 
-    A byte order mark is left out. Only line feeds end lines: form feeds and the like inside a line shift nothing.
+    A byte order mark is removed. Only line feeds end lines, so that other control characters do not shift line numbers.
 
     Args:
-        what: what the file should hold, for the message.
+        what: what the file should contain, for error messages.
 
     Raises:
-        InputError: there is no such file, it cannot be read, is not text, or is enormous.
+        InputError: there is no such file, or it cannot be read, is not text, or is larger than ``MAX_TEXT_BYTES``.
     """
     try:
         with reading_inputs(path):
@@ -28,7 +28,7 @@ def read_lines(path: Location, what: str) -> list[str]:
     if size > MAX_TEXT_BYTES:
         raise InputError(f"{path}: expected a text file with {what}, got {size:,} bytes; choose another file")
     if b"\0" in data:
-        raise InputError(f"{path}: expected a text file with {what}, got bytes that are no text")
+        raise InputError(f"{path}: expected a text file with {what}, got binary data")
     try:
         lines = data.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Checking a submission of any edition: every fault with its file, line and cause."""
+"""Check submissions of any edition, and report each fault with file, line and cause."""
 
 import zipfile
 import zlib
@@ -19,16 +19,16 @@ from data_contracts.vocabulary import TASKS, TaskName, video_of_subject
 _FAULTS_PER_KIND = 5
 _MAX_ZIP_FILES = 10_000
 _MAX_ZIP_BYTES = 4 * MAX_TEXT_BYTES
-# Of the list of files, which zipfile reads at once and keeps as objects ten times as large.
+# Maximum size of a zip's list of files: zipfile reads it at once, into objects that are ten times as large.
 _MAX_ZIP_LIST_BYTES = 4 << 20
 _BOM = b"\xef\xbb\xbf"
-# What zipfile raises on archives that are damaged, encrypted, or packed in a way that it does not know.
+# Errors that zipfile raises for damaged, encrypted or unsupported archives.
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong; line 0 is the file as a whole."""
+    """One fault of a submission. Line 0 stands for the whole file."""
 
     file: str
     line: int
@@ -40,7 +40,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What the first header tells: which task, and whether files have a row per listed frame."""
+    """Task of a submission, and whether it has a file per subject or a row per listed frame."""
 
     task: TaskName
     by: RowsBy
@@ -53,15 +53,15 @@ def verify_submission(
     test_list: Location | None = None,
     expected_rows: Mapping[str, int] | None = None,
 ) -> list[Fault]:
-    """Faults of a zip, a folder of text files, or one text file; empty if there is none.
+    """Return the faults of a zip, a folder of text files, or one text file.
 
     Args:
-        task: told by the headers if None.
-        test_list: which subjects, or which frames in which order, must be there: a list or sample file.
-        expected_rows: video stem -> frames: how many rows a subject must have.
+        task: None takes the task from the headers.
+        test_list: list or sample file with the required subjects, or the required frames in their order.
+        expected_rows: video stem -> number of frames, which is the required number of rows of its subjects.
 
     Raises:
-        InputError: there is nothing at the path, no header tells the task, or the test list cannot be read.
+        InputError: there is nothing at the path, no header identifies the task, or the test list cannot be read.
     """
     wanted = read_test_list(test_list) if test_list else None
     files, faults = _read_files(path)
@@ -80,8 +80,8 @@ def verify_submission(
 
 
 _WRONG_LIST: dict[RowsBy, str] = {
-    "subject": "has a file per subject (ABAW3), but the test list names frames: one of the two is of another edition",
-    "frame": "names frames in its rows, but the test list names subjects: one of the two is of another edition",
+    "subject": "has a file per subject (ABAW3), but the test list names frames: they are of different editions",
+    "frame": "names frames in its rows, but the test list names subjects: they are of different editions",
 }
 
 
@@ -150,7 +150,7 @@ def _fault_of_entry(entry: zipfile.ZipInfo, files: Mapping[str, bytes]) -> str |
 
 
 def _kind_of(path: Location, files: Mapping[str, bytes], task: TaskName | None, wanted: TestList | None) -> _Kind:
-    """By the first header that is known; else by what was asked."""
+    """Return the kind of the first known header; without one, the kind that was requested."""
     known = {submission_header(t, by): _Kind(t, by) for t in TASKS for by in ("subject", "frame")}
     for data in files.values():
         header = data.removeprefix(_BOM).split(b"\n", 1)[0].strip().decode("utf-8", "replace")
@@ -159,7 +159,7 @@ def _kind_of(path: Location, files: Mapping[str, bytes], task: TaskName | None, 
             return found
     if task:
         return _Kind(task, "frame" if task == "mtl" else wanted.rows_by if wanted else "subject")
-    raise InputError(f"{path}: expected a file that starts with a header of the challenge, found none; say --task")
+    raise InputError(f"{path}: expected a file that starts with a header of the challenge, found none; pass --task")
 
 
 def _check_file(name: str, data: bytes, kind: _Kind) -> list[Fault]:
@@ -184,13 +184,13 @@ def _check_file(name: str, data: bytes, kind: _Kind) -> list[Fault]:
 
 
 def _lines(data: bytes) -> list[str]:
-    """Lines without their ends; a line feed at the end of the file starts no other line."""
+    """Return the lines without line ends. A line feed at the end of the file starts no further line."""
     lines = data.removeprefix(_BOM).decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 
 def _first_few(faults: Iterable[Fault]) -> list[Fault]:
-    """The first faults of a kind, and one that says that there are more."""
+    """Return the first faults of a kind, followed by one that says that there are more."""
     found = list(islice(faults, _FAULTS_PER_KIND + 1))
     if len(found) > _FAULTS_PER_KIND:
         last = found[-1]
@@ -256,7 +256,7 @@ def _check_frames(files: Mapping[str, bytes], wanted: TestList | None, expected:
 
 
 def _check_order(name: str, got: list[str], wanted: tuple[str, ...]) -> list[Fault]:
-    """That the rows are those of the list, each as often as there, in its order."""
+    """Check that the rows are those of the list, equally often and in its order."""
     missing, extra = Counter(wanted), Counter(got)
     missing.subtract(extra)
     if any(missing.values()):
@@ -278,7 +278,7 @@ def _check_order(name: str, got: list[str], wanted: tuple[str, ...]) -> list[Fau
 
 
 def _check_runs(name: str, got: list[str], expected: Mapping[str, int]) -> list[Fault]:
-    """Without a list: that each subject's frames ascend in one run, and end with the video where that is known."""
+    """Check without a list: the frames of each subject ascend, and there is one per frame of a known video."""
     faults: list[Fault] = []
     frames: dict[str, list[tuple[int, int]]] = {}
     for line, row in enumerate(got, start=2):

@@ -1,6 +1,6 @@
-"""Folders into which videos arrive: what lies in them now, and which files have come to rest.
+"""Folders in which videos arrive: which videos they contain, and which files are no longer written to.
 
-What is scored of them, and when, is the business of ``flows``.
+``flows.rescore`` decides which of them are scored.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from upath import UPath
 
 SEEN_FOLDER = "_arriving"
-# A file that is not remembered waits until its own time is old enough.
-_MOST_REMEMBERED = 10_000
+# A file beyond this number is settled only when its own time is old enough.
+_MAX_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class VideoListing:
 
     Attributes:
         videos: stem -> file.
-        twins: stem -> files that share it, of which none is in ``videos``.
-        unreadable: folders that could not be listed, with the cause.
+        twins: stem -> files that share this stem. They are not in ``videos``.
+        unreadable: causes why folders could not be listed.
     """
 
     videos: dict[str, Location] = field(default_factory=dict)
@@ -41,10 +41,10 @@ class VideoListing:
 
 
 def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) -> VideoListing:
-    """Video files, and those of all folders and their sub-folders, but for hidden ones and those in ``leave_out``.
+    """List video files: files in ``places``, and files in the folders of ``places`` and their subfolders.
 
-    A link that leads nowhere counts as a video: whoever opens it says so. A folder may be empty. On S3, where there are
-    no folders but only names that begin alike, a prefix under which nothing lies counts as an empty one.
+    Hidden files and folders, and the folders in ``leave_out``, are skipped. A broken link counts as a video; opening it
+    raises the error. A folder may be empty; on S3, a prefix without files counts as an empty folder.
 
     Raises:
         InputError: a path does not exist, is a folder that cannot be listed, or is a file that is no video; or S3 does
@@ -86,7 +86,7 @@ def _videos_at(place: Location, leave_out: Collection[str], unreadable: list[str
 
 
 def _videos_under(prefix: "UPath", leave_out: Collection[str]) -> Iterator[Location]:
-    """Videos of a whole prefix, listed in one go: a thousand names a request, however many folders they lie in."""
+    """Yield the videos below a prefix, which is listed with a thousand names per request."""
     root = prefix.path.rstrip("/") + "/"
     skipped = tuple(place.removeprefix("s3://").rstrip("/") + "/" for place in leave_out)
     for name in prefix.fs.find(prefix.path):
@@ -114,7 +114,12 @@ def _videos_below(folder: Path, skipped: Collection[str], unreadable: list[str])
 
 @dataclass(frozen=True)
 class Arrivals:
-    """Videos (stem -> file) that have come to rest, and those that may still be written to, with what tells."""
+    """Videos whose files are no longer written to, and videos whose files may still be.
+
+    Attributes:
+        settled: stem -> file.
+        waiting: stem -> (file, reason).
+    """
 
     settled: dict[str, Location]
     waiting: dict[str, tuple[Location, str]]
@@ -123,11 +128,13 @@ class Arrivals:
 def split_settled(
     store: Store, videos: Mapping[str, Location], *, roots: Sequence[Location], settle_seconds: float, now: float
 ) -> Arrivals:
-    """Which files are at rest: last changed ``settle_seconds`` ago by their own time, or seen unchanged for as long.
+    """Separate files that have settled from files that may still be written to.
 
-    A file whose time lies ahead of ``now`` (s since 1970; clocks of two machines differ) can only show by the latter.
-    What is too young to tell by its time is remembered in the store until the next call for the same roots. A file
-    that is gone counts as settled: whoever opens it says so. So do those on S3, where a file appears when it is whole.
+    A file has settled if it was last changed at least ``settle_seconds`` ago by its own time, or if it has been seen
+    unchanged for as long. The second rule is for files with a time after ``now`` (seconds since 1970), because the
+    clocks of two machines differ. Files that have not settled are remembered in the store until the next call for the
+    same roots. A file that is gone counts as settled; opening it raises the error. So does a file on S3, because it
+    appears only when it is complete.
     """
     place = _seen_path(roots)
     before = _read_seen(store, place)
@@ -145,13 +152,13 @@ def split_settled(
             first_seen = now
         seen[str(path)] = [size, mtime_ns, first_seen]
         if now - first_seen < settle_seconds or first_seen == now:
-            waiting[stem] = path, _what_tells(size, age_seconds)
+            waiting[stem] = path, _describe_change(size, age_seconds)
     if seen != before:
         _write_seen(store, place, seen)
     return Arrivals({stem: path for stem, path in videos.items() if stem not in waiting}, waiting)
 
 
-def _what_tells(size: int, age_seconds: float) -> str:
+def _describe_change(size: int, age_seconds: float) -> str:
     ago = f"changed {age_seconds:.0f} s ago" if age_seconds >= 0 else f"changed {-age_seconds:.0f} s in the future"
     return f"{size:,} bytes, {ago}"
 
@@ -167,13 +174,13 @@ def _read_seen(store: Store, place: str) -> dict[str, list[float]]:
 
 def _write_seen(store: Store, place: str, seen: Mapping[str, list[float]]) -> None:
     if seen:
-        store.write_bytes(place, to_sealed_json({"seen": dict(list(seen.items())[-_MOST_REMEMBERED:])}))
+        store.write_bytes(place, to_sealed_json({"seen": dict(list(seen.items())[-_MAX_REMEMBERED:])}))
     else:
         store.remove(place)
 
 
 def forget_seen(store: Store, stem: str) -> int:
-    """Remove all that is remembered of files of that stem; how many there were."""
+    """Forget the files with this stem that are remembered; return their number."""
     gone = 0
     for name in store.list_folder(SEEN_FOLDER):
         place = f"{SEEN_FOLDER}/{name}"
@@ -186,6 +193,6 @@ def forget_seen(store: Store, stem: str) -> int:
 
 
 def names_seen(store: Store) -> set[str]:
-    """Stems of all files that are remembered."""
+    """Return the stems of all files that are remembered."""
     places = [f"{SEEN_FOLDER}/{name}" for name in store.list_folder(SEEN_FOLDER)]
     return {Path(path).stem for place in places for path in _read_seen(store, place)}

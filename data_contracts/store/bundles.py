@@ -1,6 +1,6 @@
-"""Small results that are a handful of files: heads, post-processing, submissions. The manifest is written last.
+"""Bundles: results that consist of a few files in one folder (heads, post-processings, submissions).
 
-Tables in partitions are units (``store``); a bundle is one folder whose files only make sense together.
+The manifest, written last, makes the files a bundle. Results in tables are units (``store``).
 """
 
 import hashlib
@@ -16,7 +16,7 @@ _MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A finished folder: fingerprint of what it was made from, digests of its files, and facts about it."""
+    """A complete folder: its fingerprint, the digests of its files, and details."""
 
     folder: str
     fingerprint: str
@@ -25,7 +25,7 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """The folder's own name: the id by which people call it."""
+        """The folder's name, which identifies the bundle within its kind."""
         return self.folder.rsplit("/", 1)[-1]
 
 
@@ -40,12 +40,12 @@ def write_bundle(store: Store, folder: str, files: dict[str, bytes], *, fingerpr
 
 
 def write_manifest(store: Store, bundle: Bundle) -> None:
-    """Write what makes some files a bundle, or take the place of what did."""
+    """Write the manifest of a bundle, or replace it."""
     store.write_bytes(f"{bundle.folder}/{_MANIFEST}", to_sealed_json(asdict(bundle)))
 
 
 def read_manifest(store: Store, folder: str) -> Bundle | None:
-    """What the manifest in a folder says, whether its files are whole or not; None if there is none."""
+    """Return the bundle that a folder's manifest describes, without checking its files; None without a manifest."""
     try:
         found = from_sealed_json(store.read_bytes(f"{folder}/{_MANIFEST}"))
         return None if found is None else Bundle(folder, found["fingerprint"], found["files"], found["details"])
@@ -54,45 +54,45 @@ def read_manifest(store: Store, folder: str) -> Bundle | None:
 
 
 def written_at(store: Store, bundle: Bundle) -> float:
-    """When a bundle was finished, in seconds since 1970, as the store's files tell."""
+    """Return when a bundle's manifest was written, in seconds since 1970."""
     return store.written_at(f"{bundle.folder}/{_MANIFEST}")
 
 
 def find_bundle(store: Store, folder: str) -> Bundle | None:
-    """The bundle in a folder, or None if there is none or it is not whole."""
+    """Return the bundle in a folder; None if there is none, or if a file is missing or changed."""
     bundle = read_manifest(store, folder)
     if bundle is None:
         return None
     try:
-        whole = all(_digest(store, folder, name) == digest for name, digest in bundle.files.items())
+        is_complete = all(_digest(store, folder, name) == digest for name, digest in bundle.files.items())
     except FileNotFoundError:
         return None
-    return bundle if whole else None
+    return bundle if is_complete else None
 
 
 def list_bundles(store: Store, kind: str) -> list[Bundle]:
-    """All whole bundles of one kind (``heads``, ``postprocessing``, ``submissions``), by name."""
+    """Return all complete bundles of a kind (``heads``, ``postprocessing``, ``submissions``), by name."""
     found = (find_bundle(store, f"{kind}/{name}") for name in store.list_folder(kind))
     return [bundle for bundle in found if bundle]
 
 
 def require_bundle(store: Store, kind: str, name: str) -> Bundle:
-    """The bundle of that name, or the only one whose name starts with it.
+    """Return the bundle with this name, or the only one whose name starts with it.
 
     Raises:
-        InputError: there is none, or several.
+        InputError: no bundle matches, or several do.
     """
     bundles = list_bundles(store, kind)
     matches = [b for b in bundles if b.name == name] or [b for b in bundles if name and b.name.startswith(name)]
     if len(matches) == 1:
         return matches[0]
     names = ", ".join(b.name for b in (matches or bundles)) or "none"
-    problem = "several match" if matches else "not found"
-    raise InputError(f"{kind}: expected the name of one in {store.url}, got {name!r}: {problem}; there: {names}")
+    problem = "several match" if matches else "none matches"
+    raise InputError(f"{kind}: expected the name of one in {store.url}, got {name!r}: {problem}; found: {names}")
 
 
 def read_file(store: Store, bundle: Bundle, name: str) -> bytes:
-    """One file of a bundle."""
+    """Return the bytes of one file of a bundle."""
     return store.read_bytes(f"{bundle.folder}/{name}")
 
 

@@ -1,4 +1,4 @@
-"""What a store holds, as manifests and notes of failures tell: for ``affwild2 status`` and the report page."""
+"""What a store holds, read from its manifests and failure notes, for ``affwild2 status`` and the report."""
 
 import json
 from collections import Counter
@@ -24,7 +24,7 @@ REPORT_PAGE = "index.html"
 
 @dataclass(frozen=True)
 class VariantContents:
-    """One dataset in one setting; ``seconds``: what its units took to make, all together."""
+    """One variant of a dataset. ``seconds``: total time that its units took to compute."""
 
     dataset: str
     variant: str
@@ -37,9 +37,10 @@ class VariantContents:
 
 @dataclass(frozen=True)
 class FacesOfVideo:
-    """What was found in a video (or among the organisers' crops of a subject), as far as its segments are done.
+    """Faces that were found in a video, or among the official crops of a subject, in the segments that are done.
 
-    ``frames``: of the video, None where none was counted; the others count rows: a frame may show several faces.
+    ``frames`` is the number of frames of the video, None if it is unknown. The other numbers count rows: a frame may
+    show several faces.
     """
 
     name: str
@@ -52,7 +53,7 @@ class FacesOfVideo:
 
 @dataclass(frozen=True)
 class FeaturesOfSubject:
-    """Frames of a subject that have features; ``heads``: how many have predicted them."""
+    """Frames of a subject that have features. ``heads``: number of heads that have predicted them."""
 
     subject: str
     source: str

@@ -1,4 +1,4 @@
-"""Stable fingerprints of everything that changes bytes: inputs, parameters, weights, code versions."""
+"""Stable fingerprints of everything that determines bytes: inputs, parameters, weights, code versions."""
 
 import dataclasses
 import hashlib
@@ -13,12 +13,12 @@ _BLOCK_BYTES = 1 << 20
 
 
 def fingerprint(**parts: Any) -> str:
-    """sha256 (64 hex digits) of the canonical JSON of ``parts``.
+    """Return the sha256 (64 hex digits) of the canonical JSON of ``parts``.
 
-    Dataclasses count as their fields (see ``added_field``); tuples as lists; the order of keys does not matter.
+    Dataclasses become their fields (see ``added_field``), tuples become lists. The order of keys does not matter.
 
     Raises:
-        TypeError: a part is of a type that has no canonical JSON (an array, a set, a path).
+        TypeError: a part has a type without canonical JSON (an array, a set, a path).
     """
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
@@ -33,7 +33,7 @@ def added_field(default: Any, *, before: Any) -> Any:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys, no spaces, and no NaN; equal values give equal text."""
+    """Return JSON with sorted keys, no spaces and no NaN; equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_as_plain)
 
 
@@ -51,7 +51,7 @@ def _is_as_before(field: "dataclasses.Field[Any]", value: Any) -> bool:
 
 
 def digest_of_file(path: Location) -> str:
-    """sha256 (64 hex digits) of a file's bytes, read in blocks."""
+    """Return the sha256 (64 hex digits) of a file, which is read in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
@@ -60,5 +60,5 @@ def digest_of_file(path: Location) -> str:
 
 
 def variant_name(name: str, full_fingerprint: str) -> str:
-    """A readable name plus eight digits of its fingerprint: two settings never share a folder."""
+    """Return a readable name with eight digits of the fingerprint, so that two settings never share a folder."""
     return f"{name}-{full_fingerprint[:VARIANT_DIGITS]}"

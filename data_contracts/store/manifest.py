@@ -1,4 +1,4 @@
-"""What is known of one unit of work: where it lies, from what it was made, and whether it is whole."""
+"""Keys, manifests and failure notes of units: where a unit is stored, and what determines its bytes."""
 
 import hashlib
 import json
@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
-# What a path, a Hive reader or a URL would take for something else. Letters of all scripts stay as they are: escaped,
-# they would soon be longer than a file name may be. A leading dot or underscore hides a file from Hive readers; "." and
-# ".." would climb.
+# Characters with a meaning in paths, Hive partitions or URLs. Letters of all scripts are kept: escaped, they would
+# exceed the maximum length of a file name. Hive readers ignore names with a leading dot or underscore, and "." and ".."
+# would lead out of the folder.
 _SPECIAL = re.compile(r"""[^\w\-.+@()\[\],~]|^[._]""")
 _PREFIX = "_manifest-"
 _FAILURE_PREFIX = "_failed-"
@@ -20,9 +20,9 @@ _MAX_INT64 = 2**63 - 1
 
 @dataclass(frozen=True, order=True)
 class UnitKey:
-    """Where one unit lies: dataset, Hive partitions in order, and the part within them.
+    """Where a unit is stored: the dataset, its Hive partitions in order, and the part within them.
 
-    Names may hold any character; in paths they are percent-encoded, which Hive readers undo.
+    Names may contain any character. They are percent-encoded in paths; Hive readers decode them.
     """
 
     dataset: str
@@ -31,7 +31,7 @@ class UnitKey:
 
     @property
     def folder(self) -> str:
-        """Folder relative to the store, without a trailing slash."""
+        """The unit's folder relative to the store, without a trailing slash."""
         return "/".join([self.dataset, *(f"{key}={encode_name(value)}" for key, value in self.partitions)])
 
     @property
@@ -41,15 +41,15 @@ class UnitKey:
 
     @property
     def failure_path(self) -> str:
-        """Where the cause lies if the unit's last try failed."""
+        """Path of the failure note, relative to the store; it exists if the unit's last try failed."""
         return f"{self.folder}/{_FAILURE_PREFIX}{encode_name(self.part)}{_SUFFIX}"
 
     def part_path(self, fingerprint: str) -> str:
-        """The data file's path relative to the store: two fingerprints never share a name."""
+        """Return the path of the data file relative to the store; two fingerprints never share a name."""
         return f"{self.folder}/part-{encode_name(self.part)}-{fingerprint[:8]}.parquet"
 
     def value(self, partition: str) -> str:
-        """Value of one partition key.
+        """Return the value of a partition key.
 
         Raises:
             KeyError: the unit has no such partition.
@@ -58,18 +58,18 @@ class UnitKey:
 
     @property
     def item(self) -> str:
-        """The video or subject that the unit is of; the dataset's name if it is of neither."""
+        """The unit's video or subject; the dataset's name if it has neither."""
         places = dict(self.partitions)
         return places.get("video") or places.get("subject") or self.dataset
 
     def __str__(self) -> str:
-        """For people: ``video1 segment 00002``."""
+        """Return a readable name, for example ``video1 part 00002``."""
         names = [value for key, value in self.partitions if key not in ("source", "backbone", "head")]
         return " ".join(names or [self.dataset]) + ("" if self.part == "00000" else f" part {self.part}")
 
 
 def key_of_manifest_path(path: str) -> UnitKey | None:
-    """The unit whose manifest or failure note lies at ``path`` (relative to the store), or None."""
+    """Return the unit whose manifest or failure note has this path relative to the store; None for other files."""
     *folders, name = path.split("/")
     prefix = next((p for p in (_PREFIX, _FAILURE_PREFIX) if name.startswith(p)), None)
     if prefix is None or not name.endswith(_SUFFIX) or not folders:
@@ -92,7 +92,7 @@ def is_manifest_path(path: str) -> bool:
 
 
 def is_failure_path(path: str) -> bool:
-    """Whether the file notes a failure rather than a finished unit."""
+    """Return whether a file is named like a failure note."""
     return path.rsplit("/", 1)[-1].startswith(_FAILURE_PREFIX)
 
 
@@ -165,10 +165,10 @@ def _is_utf8(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a unit's last try failed, kept beside the place where its data would lie.
+    """Why a unit's last try failed. The note is stored in the unit's folder.
 
-    ``tries``: how many runs have tried it with this fingerprint and failed for a cause of its own. Notes of versions
-    that did not count say nothing of it: one.
+    ``tries``: how many runs have tried this fingerprint and failed because of the unit's input. Notes of versions that
+    did not count the tries have one.
     """
 
     fingerprint: str

@@ -1,7 +1,7 @@
-"""The store: one URL under which every dataset lies in Hive-style partitions of Parquet.
+"""The store: all datasets below one URL, in Hive-style partitions of Parquet files.
 
-Here is how files become visible whole or not at all, and how units are found again. What is in them is the business
-of ``schemas``; which units there should be, of the stages.
+This module writes units so that they appear complete or not at all, and finds and reads them. ``schemas`` defines their
+columns. The stages decide which units there should be.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class Store:
 
     Raises:
         InputError: the URL is none of these, or it holds credentials.
-        StoreError: (from every method) a request to S3 failed for good.
+        StoreError: (from every method) a request to S3 failed permanently.
     """
 
     def __init__(self, url: str | Location) -> None:
@@ -46,16 +46,16 @@ class Store:
         return Store, (self.url,)
 
     def locate(self, path: str) -> str:
-        """What a person would type to find ``path`` (relative to the store)."""
+        """Return the absolute path or URL of ``path``, which is relative to the store."""
         return self.files.locate(path)
 
     @property
-    def place(self) -> str:
-        """The store's root, the same from wherever it is looked at: an absolute path or a URL."""
+    def root(self) -> str:
+        """The root of the store as an absolute path or URL."""
         return self.locate("").rstrip("/")
 
     def check_reachable(self) -> None:
-        """Say at once if the store's bucket does not answer, before any work.
+        """Check, before any work, that the store's bucket answers.
 
         Raises:
             StoreError: wrong bucket, credentials or address.
@@ -65,12 +65,12 @@ class Store:
     # -- whole files -------------------------------------------------------------------------------------------------
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Put a file in its place at once: a reader sees the old one or the new one, never a part."""
+        """Write a file atomically: a reader sees the old or the new content, never a part of it."""
         with self.files.replacing(path) as file:
             file.write(data)
 
     def read_bytes(self, path: str) -> bytes:
-        """A file's bytes.
+        """Return the bytes of a file.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -78,27 +78,27 @@ class Store:
         return self.files.read(path)
 
     def exists(self, path: str) -> bool:
-        """Whether a file or folder is there."""
+        """Return whether there is a file or folder."""
         return self.files.exists(path)
 
     def written_at(self, path: str) -> float:
-        """When a file was last written, in seconds since 1970 (whole ones on S3); 0 if it is not there."""
+        """Return when a file was last written, in seconds since 1970 (whole seconds on S3); 0 if it is missing."""
         return self.files.written_at(path)
 
     def list_folder(self, path: str) -> list[str]:
-        """Sorted names of what lies directly in a folder; empty if there is no such folder."""
+        """Return the sorted names of the entries of a folder; empty if there is no such folder."""
         return sorted(self.files.list_folder(path))
 
     def files_below(self, folder: str) -> dict[str, FileState]:
-        """State of every file below a folder; paths relative to the store, sorted."""
+        """Return the state of every file below a folder, by path relative to the store, sorted."""
         return dict(sorted(self.files.states(folder).items()))
 
     def remove_folder(self, path: str) -> None:
-        """Remove a folder with all that is in it; nothing happens if it is not there."""
+        """Remove a folder with its content, if it exists."""
         self.files.remove_folder(path)
 
     def remove(self, path: str) -> None:
-        """Remove a file; nothing happens if it is not there."""
+        """Remove a file, if it exists."""
         self.files.remove(path)
 
     # -- units -------------------------------------------------------------------------------------------------------
@@ -111,10 +111,10 @@ class Store:
         *,
         fingerprint: str,
     ) -> tuple[str, int, int]:
-        """Write a unit's data, table by table, without making it exist: ``finish_unit`` does that.
+        """Write a unit's data file, table by table. The unit exists only after ``finish_unit``.
 
         Returns:
-            (part's file name, its bytes, its rows), for the manifest.
+            (name, size in bytes, rows) of the data file, for the manifest.
 
         Raises:
             ValueError: a table does not have the dataset's schema.
@@ -137,7 +137,7 @@ class Store:
         return path.rsplit("/", 1)[-1], size, rows
 
     def finish_unit(self, key: UnitKey, manifest: Manifest) -> None:
-        """Make a unit exist: its manifest is written last; parts and failure notes of earlier tries go."""
+        """Write a unit's manifest, which makes it exist; remove data files and the failure note of earlier tries."""
         self.write_bytes(key.manifest_path, manifest.to_json())
         self.remove(key.failure_path)
         stem = key.part_path(manifest.fingerprint).rsplit("/", 1)[-1].removesuffix(".parquet")[:-8]
@@ -147,12 +147,12 @@ class Store:
                 self.remove(f"{key.folder}/{name}")
 
     def remove_unit(self, key: UnitKey, manifest: Manifest) -> None:
-        """Make a unit not exist: first its manifest goes, then its data."""
+        """Remove a unit: first its manifest, then its data file."""
         self.remove(key.manifest_path)
         self.remove(f"{key.folder}/{manifest.part}")
 
     def note_failure(self, key: UnitKey, failure: Failure) -> None:
-        """Keep the cause of a failed try beside the place where the data would lie."""
+        """Write the cause of a failed try into the unit's folder."""
         self.write_bytes(key.failure_path, failure.to_json())
 
     def manifests(self, dataset: str, **partitions: str) -> dict[UnitKey, Manifest]:
@@ -192,22 +192,22 @@ class Store:
         return dict(sorted(units, key=lambda unit: (unit[0].partitions, unit[0].part)))
 
     def failure_of(self, key: UnitKey) -> Failure | None:
-        """Cause of one unit if its last try failed."""
+        """Return the failure note of a unit; None if its last try did not fail."""
         (data,) = self.files.read_many([key.failure_path])
         return Failure.from_json(data)
 
     def read_unit(self, key: UnitKey, manifest: Manifest, *, columns: Sequence[str] | None = None) -> pa.Table:
-        """A unit's rows, or some columns of them."""
+        """Return a unit's rows, or some of their columns."""
         return pa.Table.from_batches(*_batches_and_schema(self, key, manifest, columns))
 
     def iter_unit(
         self, key: UnitKey, manifest: Manifest, *, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """A unit's rows in batches of at most ``ROW_GROUP_ROWS``, in order, in bounded memory.
+        """Yield a unit's rows in order, in batches of at most ``ROW_GROUP_ROWS``.
 
         Raises:
-            InputError: the file is gone, damaged, or not what its manifest says. The unit then no longer exists, so
-                that the next run makes it again.
+            InputError: the data file is missing, damaged, or does not match its manifest. The manifest is then removed,
+                so that the next run computes the unit again.
         """
         with self._reading(key, manifest) as parquet:
             missing = set(columns or ()) - set(parquet.schema_arrow.names)
@@ -218,7 +218,7 @@ class Store:
                 yield from parquet.read_row_group(group, columns=columns, use_threads=False).to_batches()
 
     def schema_of(self, key: UnitKey, manifest: Manifest) -> pa.Schema:
-        """Schema of a unit's file, metadata included.
+        """Return the schema of a unit's data file, with its metadata.
 
         Raises:
             InputError: as ``iter_unit``.
@@ -227,11 +227,11 @@ class Store:
             return parquet.schema_arrow
 
     def distrust_unit(self, key: UnitKey, cause: str) -> InputError:
-        """Make a unit whose data are not what they should be not exist; returns what to raise."""
+        """Remove the manifest of a unit whose data is wrong, and return the error to raise."""
         with contextlib.suppress(OSError):
             self.remove(key.manifest_path)
         where = self.locate(key.folder)
-        return InputError(f"{where}: {cause}; run the same command again: it will be made anew")
+        return InputError(f"{where}: {cause}; run the same command again to compute it anew")
 
     @contextlib.contextmanager
     def _reading(self, key: UnitKey, manifest: Manifest) -> Iterator[pq.ParquetFile]:
@@ -244,7 +244,7 @@ class Store:
         except (_DamagedError, FileNotFoundError, pa.ArrowException) as error:
             raise self.distrust_unit(key, f"{manifest.part}: {_one_line(error)}") from error
         except OSError as error:
-            # Arrow reports a checksum that does not fit as an error of input, without a number.
+            # Arrow reports a wrong checksum as an OSError without an errno.
             if error.errno is not None or type(error) is not OSError:
                 raise
             raise self.distrust_unit(key, f"{manifest.part}: {_one_line(error)}") from error
@@ -275,7 +275,7 @@ def _in_row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 class _DamagedError(Exception):
-    """A unit's file is not what its manifest says."""
+    """A unit's data file does not match its manifest."""
 
 
 def _one_line(error: BaseException) -> str:

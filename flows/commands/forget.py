@@ -96,8 +96,8 @@ def _prediction_folders(store: Store, out: str | None) -> list[Store]:
     """Return the folders of predictions: recorded in the store, around a store that ``score`` made, and ``out``."""
     if out is not None and not read_record(Store(out)):
         raise InputError(f"{out}: expected a folder of predictions, found none; check --out")
-    around = store.place.rsplit("/", 1)[0]
-    places = [*noted_folders(store), *([Store(out).place] if out else [])]
+    around = store.root.rsplit("/", 1)[0]
+    places = [*noted_folders(store), *([Store(out).root] if out else [])]
     if around not in ("", "s3:/") and read_record(Store(around)):
         places.append(around)
     return [Store(place) for place in dict.fromkeys(places)]
@@ -184,7 +184,7 @@ def print_traces(traces: Traces, what: str) -> None:
     rows += [["labels", str(one.key), 1, one.lines, None] for one in traces.labels]
     rows += [[*bundle.folder.split("/"), None, None, None] for bundle in traces.results]
     rows += [
-        ["predictions", found.target.place, len(found.files), None, round(found.size_bytes / 1e6, 3)]
+        ["predictions", found.target.root, len(found.files), None, round(found.size_bytes / 1e6, 3)]
         for found in traces.predictions
         if found.files or found.recorded
     ]

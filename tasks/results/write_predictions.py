@@ -112,8 +112,8 @@ def write_record(target: Store, record: Mapping[str, PredictionRecord]) -> None:
 def note_folder(store: Store, target: Store) -> None:
     """Let the store know that predictions are written to a folder."""
     known = noted_folders(store)
-    if target.place not in known:
-        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [*known, target.place]}))
+    if target.root not in known:
+        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [*known, target.root]}))
 
 
 def noted_folders(store: Store) -> list[str]:
@@ -124,8 +124,8 @@ def noted_folders(store: Store) -> list[str]:
 def drop_folder(store: Store, target: Store) -> None:
     """Let the store no longer know of a folder."""
     known = noted_folders(store)
-    if target.place in known:
-        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [name for name in known if name != target.place]}))
+    if target.root in known:
+        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [name for name in known if name != target.root]}))
 
 
 def prediction_files(subject: str) -> list[str]:

@@ -30,7 +30,7 @@ def write_report(store: Store, *, name: str, written: datetime, run: RunRecord |
     contents = read_contents(store, with_coverage=True)
     page = _template().render(
         title=run.name if run else "Report",
-        store=store.place,
+        store=store.root,
         written=written,
         version=importlib.metadata.version("affwild2"),
         run=run,

@@ -157,7 +157,7 @@ def test_bad_crops_are_named_and_their_frames_kept(crops_data, tmp_path, dask_ad
         (b"{header}\n0\n8\n", "line 3: expected expression in -1..7 (whole), got 8"),
         (b"{header}\n0\n0.5\n", "(whole), got 0.5"),
         (b"{header}\n0\n\xff\n", "line 3: expected UTF-8"),
-        (b"{header}\n\x00\n", "bytes that are no text"),
+        (b"{header}\n\x00\n", "got binary data"),
     ],
 )
 def test_a_bad_label_file_is_one_line_and_left_out(crops_data, tmp_path, dask_address, content, cause):
@@ -169,7 +169,7 @@ def test_a_bad_label_file_is_one_line_and_left_out(crops_data, tmp_path, dask_ad
         units = import_labels.plan_import_labels(folder, task="expr", sets=("train",))
         run.stage("import_labels", units, import_labels.compute)
         ((_, _, problem),) = run.problems
-        assert "Train_Set/bad.txt" in problem and cause in problem and problem.endswith("left out")
+        assert "Train_Set/bad.txt" in problem and cause in problem and problem.endswith("skipped")
         ((_, manifest),) = run.store.manifests("labels").items()
         assert manifest.details["subjects"] == sorted(path.stem for path in good)
 

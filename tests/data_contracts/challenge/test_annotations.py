@@ -26,7 +26,7 @@ def read(root, task, set_name="train"):
     return table
 
 
-def test_expressions_and_their_gaps(tmp_path):
+def test_expressions_with_unlabelled_frames(tmp_path):
     write(tmp_path, "expr", ["0", "-1", "7"], subject="b")
     write(tmp_path, "expr", ["3"], subject="a_left")
     table = read(tmp_path, "expr")
@@ -37,14 +37,14 @@ def test_expressions_and_their_gaps(tmp_path):
     assert table["valence"].null_count == table["AU1"].null_count == 4
 
 
-def test_valence_needs_arousal(tmp_path):
+def test_valence_without_arousal_is_null(tmp_path):
     write(tmp_path, "va", ["0.5,-1", "-5,0.2", "-5,-5", "1,1"], set_name="validation")
     table = read(tmp_path, "va", "validation")
     assert table["valence"].to_pylist() == [0.5, None, None, 1]
     assert table["arousal"].to_pylist() == [-1, None, None, 1]
 
 
-def test_each_unit_by_itself(tmp_path):
+def test_each_action_unit_is_null_by_itself(tmp_path):
     write(tmp_path, "au", ["1,0,-1," + ",".join("0" * 9), ",".join(["-1"] * 12)])
     table = read(tmp_path, "au")
     assert table.select(["AU1", "AU2", "AU4", "AU26"]).to_pylist()[0] == {"AU1": 1, "AU2": 0, "AU4": None, "AU26": 0}
@@ -90,7 +90,7 @@ def test_faults_name_file_and_line(tmp_path, task, lines, message):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_wrong_header_and_no_files(tmp_path):
+def test_wrong_header_and_missing_files_are_refused(tmp_path):
     write(tmp_path, "expr", ["0"], header="valence,arousal")
     with pytest.raises(InputError, match="line 1: expected the header 'Neutral,Anger"):
         read(tmp_path, "expr")
@@ -98,7 +98,7 @@ def test_wrong_header_and_no_files(tmp_path):
         read(tmp_path, "expr", "validation")
 
 
-def test_a_header_alone_and_trailing_blank_lines(tmp_path):
+def test_header_without_rows_and_trailing_blank_lines_are_accepted(tmp_path):
     write(tmp_path, "va", [], subject="a")
     write(tmp_path, "va", ["0,0", "", ""], subject="b")
     assert read(tmp_path, "va").num_rows == 1

@@ -14,7 +14,7 @@ from data_contracts.challenge.editions import (
 from data_contracts.errors import InputError
 
 
-def test_names_of_every_edition_are_known():
+def test_names_of_folders_and_lists_of_every_edition_are_recognized():
     assert {challenge_of_folder(name): task for task, name in ABAW3_FOLDERS.items()} == {t: t for t in ABAW3_FOLDERS}
     assert {task_of_test_list(name) for name in ABAW3_TEST_LISTS.values()} == set(ABAW3_TEST_LISTS)
     assert challenge_of_folder("EXPR_Recognition_Challenge") == "expr" and challenge_of_folder("videos") is None
@@ -43,12 +43,12 @@ def test_names_of_every_edition_are_known():
         ("MTL.txt", "mtl", "frame", "abaw7"),
     ],
 )
-def test_a_list_tells_its_edition(name, task, by, edition):
+def test_edition_is_found_from_the_name_of_the_list(name, task, by, edition):
     assert edition_of_list(Path(name), task, by) == edition
     check_edition(edition, task, by, Path(name))
 
 
-def test_headers():
+def test_headers_of_every_task():
     assert submission_header("va", "subject") == "valence,arousal"
     assert submission_header("va", "frame") == "image_location,valence,arousal"
     assert submission_header("mtl", "frame") == "image,valence,arousal,expression,aus"
@@ -62,6 +62,6 @@ def test_headers():
         ("abaw6", "va", "subject", "l.txt: expected a list of frames .* for abaw6 va, got a list of subjects"),
     ],
 )
-def test_a_list_of_another_edition_is_refused(edition, task, by, message):
+def test_list_of_another_edition_is_refused(edition, task, by, message):
     with pytest.raises(InputError, match=message):
         check_edition(edition, task, by, Path("l.txt"))

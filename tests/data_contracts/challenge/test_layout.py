@@ -22,12 +22,12 @@ def test_official_layout(tmp_path):
         layout.annotations_of("expr")
 
 
-def test_a_folder_of_videos_is_enough(tmp_path):
+def test_folder_of_videos_is_accepted(tmp_path):
     put(tmp_path, "x.mov", "y.mkv")
     assert sorted(find_data(tmp_path).videos) == ["x", "y"]
 
 
-def test_batches_are_one_set(tmp_path):
+def test_batches_of_videos_are_merged(tmp_path):
     put(tmp_path, "batch1/x.mp4", "batch2/y.mp4")
     assert sorted(find_data(tmp_path).videos) == ["x", "y"]
     put(tmp_path, "batch2/x.avi")
@@ -35,7 +35,7 @@ def test_batches_are_one_set(tmp_path):
         find_data(tmp_path)
 
 
-def test_nothing_there_is_said(tmp_path):
+def test_folder_without_data_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected videos"):
         find_data(tmp_path)
     with pytest.raises(InputError, match="found nothing there"):
@@ -45,7 +45,7 @@ def test_nothing_there_is_said(tmp_path):
         find_data(tmp_path / "file.mp4")
 
 
-def test_crops_by_frame_and_the_rest_counted(tmp_path):
+def test_crops_are_sorted_by_frame_and_other_files_counted(tmp_path):
     put(tmp_path, "a/00002.jpg", "a/00010.JPG", "a/100000.jpeg", "a/Thumbs.db", "a/00000.jpg", "b/note.txt", "c.jpg")
     put(tmp_path, "a/999999999.jpg")
     found = list_crops([tmp_path])
@@ -64,7 +64,7 @@ def test_crops_by_frame_and_the_rest_counted(tmp_path):
         "mtl",
     ],
 )
-def test_two_people_are_known_from_any_name(tmp_path, place):
+def test_videos_with_two_subjects_are_found_from_any_name(tmp_path, place):
     put(tmp_path, "videos/clip.mp4", "videos/other.mp4")
     if place == "list":
         put(tmp_path, ABAW3_TEST_LISTS["expr"], text="other\nclip_right,\n")

@@ -12,7 +12,7 @@ def written(tmp_path, text, name="labels.csv"):
     return path
 
 
-def test_a_labels_file(tmp_path):
+def test_labels_file(tmp_path):
     path = written(tmp_path, "image,identity,expression,valence,arousal\na.jpg,ann,happiness,0.5,-0.25\nb/c.png,,,,\n")
     first, second = read_pictures(path)
     assert (first.path, first.identity, first.expression) == (tmp_path / "a.jpg", "ann", "Happiness")
@@ -22,7 +22,7 @@ def test_a_labels_file(tmp_path):
     )  # fmt: skip
 
 
-def test_affectnet(tmp_path):
+def test_affectnet_csv(tmp_path):
     header = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal\n"
     path = written(tmp_path, header + "1/x.jpg,10,20,100,120,1;2,6,-0.5,0.7\n2/y.jpg,0,0,50,50,,9,-2,-2\n")
     first, second = read_pictures(path, images=Path("/pictures"))
@@ -31,7 +31,7 @@ def test_affectnet(tmp_path):
     assert second.expression is None and second.valence_arousal is None
 
 
-def test_folders_of_people(tmp_path):
+def test_folder_with_one_folder_per_person(tmp_path):
     for name in ("ann/1.jpg", "bob/2.PNG", "bob/notes.txt", ".hidden/3.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
@@ -48,7 +48,7 @@ def test_folders_of_people(tmp_path):
         ("image,expression\n,anger\n", "line 2: expected the name of a picture"),
     ],
 )
-def test_what_cannot_be_read_is_one_line(tmp_path, text, message):
+def test_unreadable_labels_are_reported_in_one_line(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as caught:
         read_pictures(written(tmp_path, text))
     assert "\n" not in str(caught.value) and "labels.csv" in str(caught.value)

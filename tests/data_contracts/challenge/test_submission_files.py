@@ -6,7 +6,7 @@ import numpy as np
 from data_contracts.challenge.submission_files import format_frames_file, format_rows, format_subject_file, zip_bytes
 
 
-def test_texts_of_abaw3(tmp_path):
+def test_files_of_abaw3(tmp_path):
     assert format_subject_file("expr", {"expr": np.array([0, 7])}) == (
         b"Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other\n0\n7\n"
     )
@@ -22,7 +22,7 @@ def test_texts_of_abaw3(tmp_path):
     assert text == b"image,valence,arousal,expression,aus\nv/00002.jpg,0.250000,0.000000,4,0,0,0,0,0,0,0,0,0,0,0,1\n"
 
 
-def test_texts_since_abaw5():
+def test_file_since_abaw5():
     """A single class index, although the header names eight columns."""
     rows = format_rows("expr", {"expr": np.array([3, 0])})
     assert format_frames_file("expr", ["b/00002.jpg", "a/00001.jpg"], rows) == (
@@ -34,7 +34,7 @@ def test_texts_since_abaw5():
     )
 
 
-def test_zip_depends_on_its_files_alone():
+def test_zip_depends_only_on_its_files():
     first, second = zip_bytes({"a.txt": b"1", "b.txt": b"2"}), zip_bytes({"b.txt": b"2", "a.txt": b"1"})
     assert first == second
     with zipfile.ZipFile(io.BytesIO(first)) as archive:

@@ -10,7 +10,7 @@ def write(tmp_path, text, name="list.txt"):
     return path
 
 
-def test_subjects_in_order(tmp_path):
+def test_subjects_keep_the_order_of_the_list(tmp_path):
     found = read_test_list(write(tmp_path, "b\r\na_left,\r\n\r\n40-30-1280x720\n"))
     assert found.subjects == ("b", "a_left", "40-30-1280x720") and found.rows_by == "subject"
 
@@ -28,14 +28,14 @@ def test_subjects_in_order(tmp_path):
         ("a\n,b\n", "line 2: expected a name first"),
     ],
 )
-def test_bad_subject_lists(tmp_path, text, message):
+def test_invalid_subject_lists_are_refused(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         read_test_list(write(tmp_path, text))
 
 
 @pytest.mark.parametrize("header", ["", "image\n", "image,\n", "image_location,valence,arousal\n"])
 @pytest.mark.parametrize("values", ["", ",", ",0", ",0.5,-0.5", "," + ",".join("0" * 12)])
-def test_frames_in_order_whatever_values_stand_behind_them(tmp_path, header, values):
+def test_frames_keep_the_order_of_the_list_and_values_are_ignored(tmp_path, header, values):
     names = ["v/00003.jpg", "v/00001.jpg", "v/00003.jpg", "w_right/100000.jpg", "v/00002.JPEG"]
     found = read_test_list(write(tmp_path, header + "".join(f"{name}{values}\r\n" for name in names)))
     assert found.images == tuple(names) and found.rows_by == "frame"
@@ -47,19 +47,19 @@ def test_frames_in_order_whatever_values_stand_behind_them(tmp_path, header, val
 @pytest.mark.parametrize(
     "text", ["image\n", "v/00000.jpg", "../v/00001.jpg", "v/00001.txt", "..//00001.jpg", "v/x.jpg"]
 )
-def test_bad_frame_lists(tmp_path, text):
+def test_invalid_frame_lists_are_refused(tmp_path, text):
     with pytest.raises(InputError, match="expected"):
         read_test_list(write(tmp_path, text))
 
 
-def test_missing_or_binary_file(tmp_path):
+def test_missing_and_binary_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="expected a text file"):
         read_test_list(tmp_path / "typo.txt")
     (tmp_path / "bin").write_bytes(b"a\n\xff\xfe\n")
     with pytest.raises(InputError, match="line 2: expected UTF-8"):
         read_test_list(tmp_path / "bin")
     (tmp_path / "bin").write_bytes(b"a\0b")
-    with pytest.raises(InputError, match="no text"):
+    with pytest.raises(InputError, match="got binary data"):
         read_test_list(tmp_path / "bin")
 
 
@@ -67,5 +67,5 @@ def test_missing_or_binary_file(tmp_path):
     ("name", "plain"),
     [("a b", True), ("ü", True), ("", False), (".a", False), ("a\\b", False), ("a\n", False), ("x" * 201, False)],
 )
-def test_plain_names(name, plain):
+def test_names_of_subjects_that_are_safe_as_file_names(name, plain):
     assert is_plain_name(name) is plain

@@ -19,12 +19,12 @@ def test_only_line_feeds_end_lines(tmp_path, data, lines):
     assert read_lines(tmp_path / "f", "labels") == lines
 
 
-def test_what_is_no_text_is_named_with_its_line(tmp_path):
+def test_binary_data_is_refused_with_its_line(tmp_path):
     (tmp_path / "f").write_bytes(b"a\nb\n\xff\n")
     with pytest.raises(InputError, match="f: line 3: expected UTF-8 text with labels"):
         read_lines(tmp_path / "f", "labels")
     (tmp_path / "f").write_bytes(b"a\0b")
-    with pytest.raises(InputError, match="bytes that are no text"):
+    with pytest.raises(InputError, match="got binary data"):
         read_lines(tmp_path / "f", "labels")
     with pytest.raises(InputError, match="got: No such file"):
         read_lines(tmp_path / "g", "labels")
@@ -32,7 +32,7 @@ def test_what_is_no_text_is_named_with_its_line(tmp_path):
         read_lines(tmp_path, "labels")
 
 
-def test_an_enormous_file_is_not_read(tmp_path):
+def test_too_large_file_is_not_read(tmp_path):
     with open(tmp_path / "f", "wb") as file:
         file.truncate(MAX_TEXT_BYTES + 1)
     with pytest.raises(InputError, match="got 268,435,457 bytes"):

@@ -39,7 +39,7 @@ def verify(tmp_path, files, task, *, raw=None, wanted=None):
 
 @pytest.mark.parametrize("task", ["expr", "va", "au", "mtl"])
 @pytest.mark.parametrize("named", [True, False])
-def test_ours_is_accepted(tmp_path, task, named):
+def test_written_submission_is_accepted(tmp_path, task, named):
     assert verify(tmp_path, texts(task), task if named else None) == []
     (tmp_path / "folder").mkdir()
     for name, data in texts(task).items():
@@ -87,7 +87,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", list(BROKEN))
-def test_broken_ones_are_rejected_with_the_cause(tmp_path, name):
+def test_invalid_submissions_are_rejected_with_the_cause(tmp_path, name):
     task, files, cause = BROKEN[name]
     faults = verify(tmp_path, files, task)
     assert any(cause in str(fault) for fault in faults), [str(fault) for fault in faults]
@@ -97,7 +97,7 @@ def test_broken_ones_are_rejected_with_the_cause(tmp_path, name):
     ("name", "cause"),
     [("deeper/", "folder inside the zip"), ("../s1.txt", "a path inside the zip"), ("/s1.txt", "path")],
 )
-def test_what_a_zip_must_not_hold(tmp_path, name, cause):
+def test_invalid_entries_of_a_zip_are_faults(tmp_path, name, cause):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for file, data in texts("expr").items():
@@ -107,7 +107,7 @@ def test_what_a_zip_must_not_hold(tmp_path, name, cause):
     assert [cause in fault.cause for fault in faults] == [True]
 
 
-def test_a_zip_of_very_many_files_is_refused_before_its_list_is_read(tmp_path):
+def test_zip_with_too_many_files_is_refused_before_its_list_is_read(tmp_path):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for number in range(20_000):
@@ -116,7 +116,7 @@ def test_a_zip_of_very_many_files_is_refused_before_its_list_is_read(tmp_path):
     assert "expected a submission, got a zip with a list of files of 4,9" in fault.cause
 
 
-def test_a_subject_twice_in_the_zip(tmp_path):
+def test_subject_twice_in_the_zip_is_a_fault(tmp_path):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
         for file in ("s1.txt", "s1.txt", "s2.txt"):
@@ -133,14 +133,14 @@ def test_nothing_there(tmp_path):
     with pytest.raises(InputError, match="expected a submission"):
         verify_submission(tmp_path / "typo.zip")
     (tmp_path / "x.txt").write_text("hello\n")
-    with pytest.raises(InputError, match="say --task"):
+    with pytest.raises(InputError, match="pass --task"):
         verify_submission(tmp_path / "x.txt")
     (tmp_path / "empty").mkdir()
     assert verify_submission(tmp_path / "empty")[0].cause.startswith("expected text files")
 
 
 @pytest.mark.parametrize("task", ["expr", "va", "au"])
-def test_one_file_since_abaw5_is_accepted(tmp_path, task):
+def test_single_file_since_abaw5_is_accepted(tmp_path, task):
     assert verify(tmp_path, frames_file(task, SORTED), None, wanted=SORTED) == []
     assert verify_submission(tmp_path / "s.zip", expected_rows=ROWS) == []
 
@@ -160,13 +160,13 @@ BROKEN_FRAMES = {
 
 
 @pytest.mark.parametrize("name", list(BROKEN_FRAMES))
-def test_rows_that_are_not_those_of_the_sample_file(tmp_path, name):
+def test_rows_that_differ_from_the_sample_file_are_faults(tmp_path, name):
     images, wanted, cause = BROKEN_FRAMES[name]
     faults = verify(tmp_path, frames_file("va", images), None, wanted=wanted)
     assert any(cause in str(fault) for fault in faults), [str(fault) for fault in faults]
 
 
-def test_without_a_list_the_videos_tell_the_rows(tmp_path):
+def test_without_a_list_rows_are_compared_with_the_videos(tmp_path):
     (tmp_path / "s.txt").write_bytes(*frames_file("va", [*sorted_without(1), "s1/00001.jpg"]).values())
     faults = [str(fault) for fault in verify_submission(tmp_path / "s.txt", expected_rows=ROWS)]
     assert faults == [
@@ -176,7 +176,7 @@ def test_without_a_list_the_videos_tell_the_rows(tmp_path):
     ]
 
 
-def test_a_million_rows_with_a_fault_in_each_are_told_briefly(tmp_path):
+def test_million_rows_with_a_fault_each_are_summarized(tmp_path):
     images = [f"s/{n:05d}.jpg" for n in range(1, 20_001)]
     (data,) = frames_file("va", images).values()
     (tmp_path / "s.txt").write_bytes(data.replace(b"0.000000", b"9"))
@@ -185,7 +185,7 @@ def test_a_million_rows_with_a_fault_in_each_are_told_briefly(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "huge"])
-def test_a_zip_that_cannot_be_read_is_a_fault(tmp_path, damage):
+def test_unreadable_zip_is_a_fault(tmp_path, damage):
     data = bytearray(zip_bytes(texts("expr")))
     if damage == "cut":
         del data[40:60]

@@ -19,7 +19,7 @@ def file_at(path, *, age_seconds=1000.0, size=3):
     return path
 
 
-def test_videos_of_all_sub_folders_but_nothing_hidden_and_nothing_of_ours(tmp_path):
+def test_videos_of_all_subfolders_are_listed_without_hidden_and_excluded_folders(tmp_path):
     for name in ("a.mp4", "day 1/b.MKV", "day 1/deep/c.avi", ".hidden/d.mp4", "day 1/.e.mp4", "notes.txt"):
         file_at(tmp_path / name)
     file_at(tmp_path / "out" / "store" / "f.mp4")
@@ -33,7 +33,7 @@ def test_videos_of_all_sub_folders_but_nothing_hidden_and_nothing_of_ours(tmp_pa
     assert list_videos([tmp_path / "empty"]).videos == {}
 
 
-def test_links_that_lead_nowhere_count_as_videos(tmp_path):
+def test_broken_links_count_as_videos(tmp_path):
     videos = tmp_path / "videos"
     file_at(tmp_path / "elsewhere" / "real.mp4")
     videos.mkdir()
@@ -55,14 +55,14 @@ def test_links_that_lead_nowhere_count_as_videos(tmp_path):
     assert causes[2] == "a pipe or a device; leave it out"
 
 
-def test_files_that_share_a_name_are_told_and_not_taken(tmp_path):
+def test_files_with_the_same_stem_are_reported_and_skipped(tmp_path):
     pair = [file_at(tmp_path / "a.mp4"), file_at(tmp_path / "sub" / "a.avi")]
     file_at(tmp_path / "b.mp4")
     found = list_videos([tmp_path, tmp_path / "sub"])
     assert list(found.videos) == ["b"] and found.twins == {"a": tuple(sorted(pair))}
 
 
-def test_wrong_places_are_one_line(tmp_path):
+def test_invalid_paths_are_reported_in_one_line(tmp_path):
     with pytest.raises(InputError, match="found nothing there"):
         list_videos([tmp_path / "typo"])
     with pytest.raises(InputError, match="got another file"):
@@ -75,7 +75,7 @@ def arrivals(tmp_path, now, **videos):
     return list(found.settled), {stem: why for stem, (_, why) in found.waiting.items()}
 
 
-def test_a_file_waits_until_its_time_is_old_enough(tmp_path):
+def test_file_waits_until_its_last_change_is_old_enough(tmp_path):
     old, young = file_at(tmp_path / "old.mp4"), file_at(tmp_path / "young.mp4", age_seconds=5, size=1234)
     settled, waiting = arrivals(tmp_path, NOW, old=old, young=young)
     assert settled == ["old"] and waiting == {"young": "1,234 bytes, changed 5 s ago"}
@@ -84,7 +84,7 @@ def test_a_file_waits_until_its_time_is_old_enough(tmp_path):
     assert not list((tmp_path / "store" / SEEN_FOLDER).iterdir()), "nothing needs to be remembered"
 
 
-def test_a_time_in_the_future_counts_until_the_file_was_seen_unchanged_for_long_enough(tmp_path):
+def test_file_with_a_time_in_the_future_waits_until_it_was_seen_unchanged_for_long_enough(tmp_path):
     ahead = file_at(tmp_path / "ahead.mp4", age_seconds=-7200)
     _, waiting = arrivals(tmp_path, NOW, ahead=ahead)
     assert waiting == {"ahead": "3 bytes, changed 7200 s in the future"}
@@ -97,7 +97,7 @@ def test_a_time_in_the_future_counts_until_the_file_was_seen_unchanged_for_long_
     assert arrivals(tmp_path, NOW + 51, ahead=ahead)[0] == ["ahead"]
 
 
-def test_what_is_remembered_is_sealed_and_can_be_forgotten(tmp_path):
+def test_remembered_files_are_sealed_and_can_be_forgotten(tmp_path):
     videos = {stem: file_at(tmp_path / f"{stem}.mp4", age_seconds=-99) for stem in ("a", "b")}
     arrivals(tmp_path, NOW, **videos)
     (place,) = (tmp_path / "store" / SEEN_FOLDER).iterdir()
@@ -107,5 +107,5 @@ def test_what_is_remembered_is_sealed_and_can_be_forgotten(tmp_path):
     assert arrivals(tmp_path, NOW + 70, **videos)[0] == [], "edited by hand: not believed"
 
 
-def test_a_file_that_is_gone_is_left_to_whoever_opens_it(tmp_path):
+def test_missing_file_counts_as_settled(tmp_path):
     assert arrivals(tmp_path, NOW, gone=tmp_path / "gone.mp4") == (["gone"], {})

@@ -30,11 +30,11 @@ def test_damaged_bundle_does_not_exist(store, damage):
     assert find_bundle(store, "heads/h") is None
 
 
-def test_names_may_be_shortened_if_clear(store):
+def test_unique_beginning_of_a_name_is_accepted(store):
     for name in ("expr-12", "expr-34"):
         write_bundle(store, f"heads/{name}", {}, fingerprint="f", details=Details())
     assert require_bundle(store, "heads", "expr-1").name == "expr-12"
-    with pytest.raises(InputError, match="several match; there: expr-12, expr-34"):
+    with pytest.raises(InputError, match="several match; found: expr-12, expr-34"):
         require_bundle(store, "heads", "expr")
-    with pytest.raises(InputError, match="not found; there: expr-12, expr-34"):
+    with pytest.raises(InputError, match="none matches; found: expr-12, expr-34"):
         require_bundle(store, "heads", "va")

@@ -35,7 +35,7 @@ def test_json_round_trip_and_garbage():
     assert Failure.from_json(before_tries_were_counted) == Failure("f", "why", tries=1)
 
 
-def test_key_is_readable_for_people():
+def test_text_of_a_key_is_readable():
     assert str(UnitKey("faces", (("source", "s-1"), ("video", "clip")), "00002")) == "clip part 00002"
     with pytest.raises(KeyError):
         UnitKey("faces").value("video")

@@ -50,14 +50,14 @@ def test_unit_comes_back_as_written(store):
     assert pickle.loads(pickle.dumps(store)).manifests("subjects") == {KEY: manifest}
 
 
-def test_file_explains_itself(store):
+def test_data_file_contains_units_and_meanings(store):
     schema = store.schema_of(KEY, write(store, KEY, [rows([1])]))
     assert schema.metadata[b"dataset"] == b"subjects"
     assert schema.field("frame").metadata[b"unit"] == b"frames"
     assert all(b"meaning" in field.metadata for field in schema)
 
 
-def test_hive_readers_see_the_names_as_they_were(local_store, tmp_path):
+def test_hive_readers_decode_names(local_store, tmp_path):
     write(local_store, KEY, [rows([1])])
     partitioning = ds.partitioning(pa.schema([("source", pa.string()), ("video", pa.string())]), flavor="hive")
     table = ds.dataset(tmp_path / "store with space" / "subjects", partitioning=partitioning).to_table()
@@ -82,7 +82,7 @@ def test_damaged_unit_does_not_exist(store, damage):
     assert store.manifests("subjects") == {}
 
 
-def test_new_fingerprint_replaces_the_old_part_only(store):
+def test_new_fingerprint_replaces_only_the_old_data_file(store):
     other = UnitKey("subjects", KEY.partitions, "00004")
     write(store, KEY, [rows([1])])
     kept = write(store, other, [rows([9])])
@@ -116,7 +116,7 @@ def test_manifests_of_one_variant_only(store):
 
 
 @pytest.mark.parametrize("name", ["..", ".hidden", "_private", "-dash", "a\nb", "'\"", "100%"])
-def test_any_name_stays_below_the_store(local_store, tmp_path, name):
+def test_any_name_stays_inside_the_store(local_store, tmp_path, name):
     key = UnitKey("subjects", (("source", name), ("video", name)), name)
     manifest = write(local_store, key, [rows([1])])
     assert local_store.manifests("subjects") == {key: manifest}
@@ -142,7 +142,7 @@ def test_rows_are_stored_in_row_groups_of_2048_however_they_arrive(local_store, 
     assert local_store.read_unit(KEY, manifest)["frame"].to_pylist() == list(range(sum(sizes)))
 
 
-def test_unknown_protocol_and_unwritable_place(tmp_path):
+def test_unknown_protocol_and_unwritable_folder_are_refused(tmp_path):
     with pytest.raises(InputError, match="expected a path"):
         Store("nonsense://x")
     (tmp_path / "file").write_text("")
@@ -151,7 +151,7 @@ def test_unknown_protocol_and_unwritable_place(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["disk", "s3"])
-def test_names_that_look_like_patterns_are_names(where, tmp_path, s3_bucket):
+def test_brackets_and_wildcards_in_names_are_literal(where, tmp_path, s3_bucket):
     store = Store(tmp_path if where == "disk" else f"{s3_bucket}/store")
     keys = [UnitKey("videos", (("video", name),)) for name in ("clip [1]", "clip 1", "clip?", "clip*")]
     for key in keys:
