@@ -7,7 +7,7 @@ from data_contracts.schemas import LABELS, features_dataset
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from tasks.fit.subject_features import find_features, label_arrays, read_faces_seen, read_features
-from tasks.fit.training_rows import gather_rows
+from tasks.fit.training_rows import gather_rows, gather_sequences
 
 DATASET = features_dataset(4, ("a", "b"))
 
@@ -71,6 +71,24 @@ def test_rows_are_those_with_label_and_face_and_the_rest_is_counted(store, tmp_p
     assert found.embeddings[:, 0].tolist() == [3, 5, 5, 2] and found.logits[:, 1].tolist() == [3, 5, 5, 2]
     assert (coverage.labelled, coverage.used, coverage.labelled_without_face, coverage.unlabelled) == (6, 4, 2, 1)
     assert coverage.subjects_without_features == 1 and coverage.faces_without_label == 3
+
+
+def test_sequences_have_all_frames_and_labels_where_a_face_is_present(store, tmp_path):
+    rows = [
+        {"row": 0, "subject": "s1", "frame": 5, "expression": 1},
+        {"row": 1, "subject": "s1", "frame": 5, "expression": 2},
+        {"row": 2, "subject": "s1", "frame": 2, "expression": 3},
+        {"row": 3, "subject": "s1", "frame": 3, "expression": 5},
+    ]
+    (tmp_path / "scratch").mkdir()
+    (found,), (coverage,) = gather_sequences(
+        store, find_features(store), {"train": labels(rows)}, task="expr", folder=tmp_path / "scratch"
+    )
+    assert found.present.tolist() == [True, False, True, True, True]
+    assert found.labels["expr"].tolist() == [-1, -1, 5, -1, 2] and np.isnan(found.labels["va"]).all()
+    assert found.embeddings[:, 0].tolist() == [1, 0, 3, 4, 5] and found.logits.dtype == np.float32
+    assert found.labelled(("expr",)).tolist() == [2, 4] and coverage.used == 3
+    np.testing.assert_allclose(found.seconds, np.arange(5) / 30)  # the store has no video
 
 
 def test_nothing_to_use_is_one_line(store, tmp_path):
