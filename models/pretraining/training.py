@@ -1,4 +1,4 @@
-"""Training a backbone on labelled faces: phases, checkpoints, figures. Recipes are in ``pretraining_recipes``."""
+"""Train a backbone on labelled faces: phases, checkpoints and metrics. ``recipes`` holds the settings."""
 
 import copy
 import io
@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,24 +21,52 @@ from models.backbones.weights import resize_to_square
 from models.engines.devices import keep_freed_memory
 from models.heads.losses import balanced_weights, log_prior
 from models.heads.metrics import mean_ccc, score_classes
-from models.pretraining.augmentation import square_px, vary_pictures
-from models.pretraining.batch import Batch, batch_loss
-from models.pretraining.layers import load_trunk, make_optimizer, stored, trained_layers
-from models.pretraining.pictures import PictureSet, training_batches
-from models.pretraining.progress import Progress, TrainedBackbone
+from models.pretraining.augmentation import augment, square_px
+from models.pretraining.images import Batch, ImageSet, batch_loss, training_batches
+from models.pretraining.layers import (
+    load_trunk,
+    make_optimizer,
+    sharpness_aware_step,
+    to_stored_precision,
+    trained_layers,
+)
 from models.pretraining.recipes import Phase, PretrainingRecipe
-from models.pretraining.sharpness_aware import sharpness_aware_step
 
 logger = logging.getLogger(__name__)
 AFFECT = ("valence", "arousal")
 _SAVE_SECONDS = 300.0
 _EVALUATION_BATCH = 32
-# The moving average follows the weights closely at first: after n steps its decay is n / (n + this), up to its limit.
+# After n steps the decay of the moving average is n / (n + this), up to its limit, so it follows the weights at first.
 _AVERAGE_WARM_UP = 10.0
 
 
+@dataclass
+class Progress:
+    """The state of a training: everything that resuming needs besides weights, and the reported values."""
+
+    epoch: int = 0
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_value: float = -math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class TrainedBackbone:
+    """A trained network's spec and tensors, the metrics of the kept epoch, and the metrics of all epochs."""
+
+    spec: BackboneSpec
+    tensors: dict[str, Tensor]
+    metrics: dict[str, Any]
+    history: list[dict[str, float]]
+    kept_epoch: int
+    seconds: float
+
+
 class BackboneTrainer:
-    """Trains one network; can be stopped at any time and goes on from what ``save`` was given last."""
+    """Trains one network. Training can stop at any time and resume from the last checkpoint passed to ``save``."""
 
     def __init__(
         self,
@@ -50,10 +78,10 @@ class BackboneTrainer:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        """``start``: tensors of the spec's architecture; its class layer is replaced by a new one.
+        """``start``: tensors of the spec's architecture; a new class layer replaces theirs.
 
         Raises:
-            ValueError: a tensor is missing or of another shape.
+            ValueError: a tensor is missing or has another shape.
         """
         outputs = (*class_names, *AFFECT) if recipe.valence_arousal else class_names
         self.spec, self.recipe = replace(spec, class_names=outputs, feature_layer=0, bundled=False), recipe
@@ -61,8 +89,8 @@ class BackboneTrainer:
         torch.manual_seed(seed)
         self._network: Any = build_network(self.spec)
         load_trunk(self._network, start)
-        # timm draws from +-1 / sqrt(outputs), which for a handful of classes means large and random logits.
-        self._network.classifier.reset_parameters()
+        # timm draws from +-1 / sqrt(outputs), which for a few classes gives large random logits.
+        self._network.get_classifier().reset_parameters()
         self._network.to(self._device, memory_format=torch.channels_last)
         self._network.drop_rate = recipe.dropout
         self._average: Any = None
@@ -79,17 +107,17 @@ class BackboneTrainer:
 
     def run(
         self,
-        train: PictureSet,
-        validation: PictureSet | None,
+        train: ImageSet,
+        validation: ImageSet | None,
         *,
         save: Callable[[bytes], None] = lambda data: None,
         resume: bytes | None = None,
         report: Callable[[str], None] = logger.info,
     ) -> TrainedBackbone:
-        """Train all phases; ``save`` gets a checkpoint every few minutes and after each epoch.
+        """Train all phases. ``save`` receives a checkpoint every five minutes and after each epoch.
 
         Raises:
-            FloatingPointError: the loss is not finite; a smaller learning rate helps.
+            FloatingPointError: the loss is not finite. A smaller learning rate helps.
         """
         if self._device.type == "cpu":
             keep_freed_memory()
@@ -97,12 +125,12 @@ class BackboneTrainer:
         self._weights = balanced_weights(train.classes, train.weights, count, self.recipe.balance).to(self._device)
         self._prior = log_prior(train.classes, train.weights, count).to(self._device)
         if self.recipe.prior_power:
-            # The class layer starts with the rest of the prior: what the loss sees at first are the classes' shares.
-            self._network.classifier.bias.data[:count] = (1 - self.recipe.prior_power) * self._prior
+            # The class layer starts with the rest of the prior, so that first outputs are the shares of the classes.
+            self._network.get_classifier().bias.data[:count] = (1 - self.recipe.prior_power) * self._prior
             if self._average:
                 self._average.set(self._network)
         if resume is not None and self._load(resume):
-            report(f"goes on in epoch {self._progress.epoch + 1}, after {self._progress.step} batches")
+            report(f"resuming in epoch {self._progress.epoch + 1}, after {self._progress.step} batches")
         first = 0
         for phase in self.recipe.phases:
             for epoch in range(max(first, self._progress.epoch), first + phase.epochs):
@@ -111,22 +139,20 @@ class BackboneTrainer:
                 save(self._dump())
             first += phase.epochs
         kept = self._progress.best_epoch if self.recipe.keep == "best" and validation is not None else first
-        measured = self._measured
+        evaluated = self._evaluated
         if self._best is not None:
-            measured.load_state_dict(self._best)
-        tensors = {name: stored(tensor) for name, tensor in measured.state_dict().items()}
-        measured.load_state_dict(tensors)
-        figures = self.evaluate(validation) if validation is not None else {}
-        return TrainedBackbone(self.spec, tensors, figures, self._progress.history, kept, self._progress.seconds)
+            evaluated.load_state_dict(self._best)
+        tensors = {name: to_stored_precision(tensor) for name, tensor in evaluated.state_dict().items()}
+        evaluated.load_state_dict(tensors)
+        metrics = self.evaluate(validation) if validation is not None else {}
+        return TrainedBackbone(self.spec, tensors, metrics, self._progress.history, kept, self._progress.seconds)
 
     @property
-    def _measured(self) -> Any:
-        """The network whose figures count and whose weights are kept."""
+    def _evaluated(self) -> Any:
+        """The network that is evaluated and whose weights are kept: the moving average, if there is one."""
         return self._average.module if self._average else self._network
 
-    def _run_epoch(
-        self, train: PictureSet, phase: Phase, epoch: int, first: int, save: Callable[[bytes], None]
-    ) -> None:
+    def _run_epoch(self, train: ImageSet, phase: Phase, epoch: int, first: int, save: Callable[[bytes], None]) -> None:
         progress, recipe = self._progress, self.recipe
         parameters = trained_layers(self._network, phase, frozen_stages=recipe.frozen_stages)
         if self._optimizer is None or (epoch == first and progress.step == 0):
@@ -156,18 +182,18 @@ class BackboneTrainer:
         progress.seconds += time.monotonic() - started
 
     def _step(self, squares: Tensor, classes: Tensor, affect: Tensor, weights: Tensor) -> float:
-        # What chance decides hangs on the place in the training alone, so that a resumed one decides the same.
-        chance = ((self._seed * 1_000_003 + self._progress.epoch) * 1_000_003 + self._progress.step) % 2**63
-        generator = torch.Generator().manual_seed(chance)
+        # Random numbers depend only on seed, epoch and step, so that a resumed training draws the same ones.
+        step_seed = ((self._seed * 1_000_003 + self._progress.epoch) * 1_000_003 + self._progress.step) % 2**63
+        generator = torch.Generator().manual_seed(step_seed)
         device, recipe = self._device, self.recipe
-        pixels = vary_pictures(squares.to(device), recipe, input_px=self.spec.input_px, generator=generator)
+        pixels = augment(squares.to(device), recipe, input_px=self.spec.input_px, generator=generator)
         batch = Batch(pixels, classes.to(device), classes.to(device), affect.to(device), weights.to(device))
         if recipe.mixing and not recipe.valence_arousal:
-            batch = batch.mixed(recipe.mixing, np.random.default_rng(chance))
+            batch = batch.blend(recipe.mixing, np.random.default_rng(step_seed))
         x = self._normalised(batch.pixels)
 
         def loss_of() -> Tensor:
-            torch.manual_seed(chance)  # both passes of a sharpness-aware step drop the same units
+            torch.manual_seed(step_seed)  # both passes of a sharpness-aware step drop out the same units
             with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
                 outputs = self._forward(x)
             prior = recipe.prior_power * self._prior
@@ -183,39 +209,39 @@ class BackboneTrainer:
         x = normalise(pixels.to(self._device), self.spec)
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _finish_epoch(self, validation: PictureSet | None, epoch: int, report: Callable[[str], None]) -> None:
+    def _finish_epoch(self, validation: ImageSet | None, epoch: int, report: Callable[[str], None]) -> None:
         progress = self._progress
         entry = {"epoch": float(epoch + 1), "train_loss": float(np.mean(progress.losses or [math.nan]))}
         if validation is not None:
-            figures = self.evaluate(validation)
-            entry |= {name: value for name, value in figures.items() if isinstance(value, float)}
+            metrics = self.evaluate(validation)
+            entry |= {name: value for name, value in metrics.items() if isinstance(value, float)}
         progress.history.append(entry)
         progress.epoch, progress.step, progress.losses = epoch + 1, 0, []
         value = entry.get("accuracy", 0.0)
         if self.recipe.keep == "best" and validation is not None and value > progress.best_value:
             progress.best_value, progress.best_epoch = value, epoch + 1
-            self._best = {name: tensor.detach().clone() for name, tensor in self._measured.state_dict().items()}
+            self._best = {name: tensor.detach().clone() for name, tensor in self._evaluated.state_dict().items()}
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in list(entry.items())[1:5])
         report(f"epoch {epoch + 1} of {self.recipe.epochs}: {shown}, {progress.seconds:.0f} s so far")
 
     @torch.inference_mode()
-    def outputs_of(self, pictures: PictureSet) -> np.ndarray:
-        """Class outputs float32 [n, C], each picture whole and at the network's size, as ``Backbone`` does it."""
-        network, found = self._measured.eval(), []
-        for first in range(0, len(pictures), _EVALUATION_BATCH):
-            rows = range(first, min(first + _EVALUATION_BATCH, len(pictures)))
-            images = np.stack([resize_to_square(pictures.picture(row), self.spec.input_px) for row in rows])
-            found.append(network(self._normalised(torch.from_numpy(images))).float().cpu().numpy())
-        return np.concatenate(found)
+    def predict(self, images: ImageSet) -> np.ndarray:
+        """Return class outputs float32 [n, C] of whole images at the network's input size, as ``Backbone`` does."""
+        network, outputs = self._evaluated.eval(), []
+        for first in range(0, len(images), _EVALUATION_BATCH):
+            rows = range(first, min(first + _EVALUATION_BATCH, len(images)))
+            squares = np.stack([resize_to_square(images.read(row), self.spec.input_px) for row in rows])
+            outputs.append(network(self._normalised(torch.from_numpy(squares))).float().cpu().numpy())
+        return np.concatenate(outputs)
 
-    def evaluate(self, pictures: PictureSet) -> dict[str, Any]:
+    def evaluate(self, images: ImageSet) -> dict[str, Any]:
         """Accuracy, balanced accuracy, recall per class, CCC where it is trained; see ``score_classes``."""
-        outputs, count = self.outputs_of(pictures), len(self._classes)
-        figures = score_classes(pictures.classes, outputs[:, :count].argmax(axis=1), self._classes)
-        rated = ~np.isnan(pictures.valence_arousal).any(axis=1)
+        outputs, count = self.predict(images), len(self._classes)
+        metrics = score_classes(images.classes, outputs[:, :count].argmax(axis=1), self._classes)
+        rated = ~np.isnan(images.valence_arousal).any(axis=1)
         if self.recipe.valence_arousal and rated.sum() > 1:
-            figures["mean_ccc"] = mean_ccc(pictures.valence_arousal[rated], outputs[rated, count:])
-        return figures
+            metrics["mean_ccc"] = mean_ccc(images.valence_arousal[rated], outputs[rated, count:])
+        return metrics
 
     def _dump(self) -> bytes:
         assert self._optimizer is not None
@@ -226,7 +252,7 @@ class BackboneTrainer:
         return buffer.getvalue()
 
     def _load(self, data: bytes) -> bool:
-        """Go on from a checkpoint; one that cannot be read, or is of another form, is as none."""
+        """Load a checkpoint and return whether that succeeded; an unreadable or incompatible one changes nothing."""
         networks = [self._network, *([self._average.module] if self._average else [])]
         before = [copy.deepcopy(network.state_dict()) for network in networks]
         try:
@@ -240,7 +266,7 @@ class BackboneTrainer:
             optimizer.load_state_dict(state["optimizer"])
         except Exception as error:
             cause = " ".join(str(error).split())[:300] or type(error).__name__
-            logger.warning("the checkpoint cannot be read, training starts anew: %s", cause)
+            logger.warning("cannot read the checkpoint, training starts from the beginning: %s", cause)
             for network, tensors in zip(networks, before, strict=True):
                 network.load_state_dict(tensors)
             return False

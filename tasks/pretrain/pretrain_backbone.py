@@ -26,8 +26,8 @@ from models.pretraining.recipes import PretrainingRecipe
 from tasks.jobs import Files, Job
 
 if TYPE_CHECKING:
-    from models.pretraining.pictures import PictureSet
-    from models.pretraining.progress import TrainedBackbone
+    from models.pretraining.images import ImageSet
+    from models.pretraining.training import TrainedBackbone
 
 CODE_VERSION = 2
 WEIGHTS_FILE = "backbone.safetensors"
@@ -141,17 +141,17 @@ def make(store: Store, job: Job[PretrainBackboneArgs]) -> Files:
     files = _files(choice, trained, coverage)
     with contextlib.suppress(FileNotFoundError):
         store.remove(checkpoint)
-    figures = PictureFigures.from_json(trained.figures)
+    figures = PictureFigures.from_json(trained.metrics)
     return Files(files, BackboneDetails(coverage=coverage, figures=figures, kept_epoch=trained.kept_epoch))
 
 
 def _gather(
     store: Store, given: PretrainBackboneArgs, scratch: Path
-) -> tuple[tuple[str, ...], "PictureSet", "PictureSet | None", PictureCoverage]:
-    from models.pretraining.pictures import PictureFile
+) -> tuple[tuple[str, ...], "ImageSet", "ImageSet | None", PictureCoverage]:
+    from models.pretraining.images import ImageFile
 
     choice, validation = given.choice, given.validation
-    files = {name: PictureFile(_folder(scratch, name)) for name in ("train", "validation")}
+    files = {name: ImageFile(_folder(scratch, name)) for name in ("train", "validation")}
     rows = {name: _Rows() for name in files}
     statuses: Counter[str] = Counter()
     untrained = 0
@@ -226,7 +226,7 @@ def _files(choice: PretrainingChoice, trained: "TrainedBackbone", coverage: Pict
     spec = asdict(trained.spec)
     described = {name: spec[name] for name in _DESCRIBED}
     metrics = {
-        "figures": trained.figures,
+        "figures": trained.metrics,
         "kept_epoch": trained.kept_epoch,
         "training_seconds": round(trained.seconds, 1),
         "coverage": coverage.to_json(),

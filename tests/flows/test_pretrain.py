@@ -60,7 +60,7 @@ def test_killed_in_training_the_next_run_goes_on_to_the_same_weights(trained, la
     assert ended.code == -9 and ended.orphans == [], ended
     assert list(store.glob("backbones/*/manifest.json")) == []
     resumed = run_command(*command(labels, store))
-    assert resumed.returncode == 0 and "goes on in epoch" in resumed.stdout
+    assert resumed.returncode == 0 and "resuming in epoch" in resumed.stdout
     assert weights_in(store) == weights_in(trained[0])
 
 

@@ -3,7 +3,7 @@ import pytest
 from models.pretraining.recipes import Phase, get_pretraining
 
 
-def test_the_paper_recipes_are_those_of_the_notebooks():
+def test_paper_recipes_are_those_of_the_notebooks():
     identity, emotion = get_pretraining("paper", "identity"), get_pretraining("paper", "emotion")
     assert [(p.layers, p.epochs, p.learning_rate) for p in identity.phases] == [("head", 1, 1e-3), ("all", 7, 1e-4)]
     assert (identity.batch_size, identity.rho, identity.balance) == (48, 0.05, 0.0)
@@ -17,7 +17,7 @@ def test_the_paper_recipes_are_those_of_the_notebooks():
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 1}, {"phases": ()}, {"smallest_crop": 0.0}, {"rho": -1.0}])
-def test_impossible_recipes_are_refused(change):
+def test_invalid_recipes_are_refused(change):
     with pytest.raises(ValueError, match="expected"):
         get_pretraining("default", "emotion").replace(**change)
 

@@ -1,4 +1,4 @@
-"""Training on pictures that are easy to tell apart: warm and cold noise."""
+"""Training on images that are easy to distinguish: warm and cold noise."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import models.pretraining.training
 from models.backbones.network import Backbone, build_network, load_backbone
 from models.backbones.registry import get_spec
 from models.faces.crops import encode_jpeg
-from models.pretraining.pictures import PictureFile
+from models.pretraining.images import ImageFile
 from models.pretraining.recipes import Phase, get_pretraining
 from models.pretraining.training import BackboneTrainer
 
@@ -21,8 +21,8 @@ def start():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    random, file = np.random.default_rng(0), PictureFile(tmp_path_factory.mktemp("pictures"))
+def images(tmp_path_factory):
+    random, file = np.random.default_rng(0), ImageFile(tmp_path_factory.mktemp("images"))
     classes = np.arange(24) % 2
     for label in classes:
         image = random.integers(0, 120, (48, 48, 3))
@@ -41,31 +41,31 @@ def trainer(start, phases=PHASES, **changes):
     return BackboneTrainer(start.spec.with_metadata({"input_px": 32}), start.tensors, recipe, class_names=NAMES)
 
 
-def test_learns_and_measures_what_it_keeps(start, pictures):
+def test_learns_and_evaluates_the_kept_weights(start, images):
     lines = []
     phases = (Phase("head", 5, 1e-2), Phase("all", 1, 1e-4))
-    trained = trainer(start, phases, keep="best", grey=False, mixing=0.0).run(pictures, pictures, report=lines.append)
-    assert trained.figures["accuracy"] >= 0.9 and trained.figures["recall"].keys() == set(NAMES)
+    trained = trainer(start, phases, keep="best", grey=False, mixing=0.0).run(images, images, report=lines.append)
+    assert trained.metrics["accuracy"] >= 0.9 and trained.metrics["recall"].keys() == set(NAMES)
     best = max(trained.history, key=lambda entry: entry["accuracy"])
     assert trained.kept_epoch == best["epoch"] and len(lines) == len(trained.history) == 6
     assert trained.spec.class_names == NAMES and trained.tensors["classifier.weight"].shape == (2, 1280)
     assert trained.tensors["conv_stem.weight"].dtype == torch.float16
 
 
-def test_head_epochs_leave_the_trunk_alone(start, pictures):
+def test_head_epochs_leave_the_trunk_alone(start, images):
     recipe = get_pretraining("paper", "emotion").replace(phases=(Phase("head", 1, 1e-3),), batch_size=8)
     spec = start.spec.with_metadata({"input_px": 32})
-    trained = BackboneTrainer(spec, start.tensors, recipe, class_names=NAMES).run(pictures, None)
+    trained = BackboneTrainer(spec, start.tensors, recipe, class_names=NAMES).run(images, None)
     for name, tensor in trained.tensors.items():
         if not name.startswith("classifier"):
             torch.testing.assert_close(tensor.float(), start.tensors[name].float(), atol=1e-2, rtol=1e-2)
             assert torch.equal(tensor, start.tensors[name].to(tensor.dtype))
 
 
-def test_killed_in_mid_epoch_it_goes_on_to_the_same_weights(start, pictures, monkeypatch):
+def test_resuming_after_a_kill_gives_equal_weights(start, images, monkeypatch):
     monkeypatch.setattr(models.pretraining.training, "_SAVE_SECONDS", 0.0)
     shipped = {"average": 0.9, "frozen_stages": 2}
-    whole = trainer(start, **shipped).run(pictures, None)
+    whole = trainer(start, **shipped).run(images, None)
 
     class KilledError(Exception):
         pass
@@ -78,74 +78,74 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_weights(start, pictures, mon
             raise KilledError
 
     with pytest.raises(KilledError):
-        trainer(start, **shipped).run(pictures, None, save=save)
+        trainer(start, **shipped).run(images, None, save=save)
     lines = []
-    resumed = trainer(start, **shipped).run(pictures, None, resume=saved[-1], report=lines.append)
-    assert lines[0] == "goes on in epoch 2, after 2 batches"
+    resumed = trainer(start, **shipped).run(images, None, resume=saved[-1], report=lines.append)
+    assert lines[0] == "resuming in epoch 2, after 2 batches"
     assert resumed.history == whole.history
     assert all(torch.equal(whole.tensors[name], tensor) for name, tensor in resumed.tensors.items())
 
 
-def test_the_moving_average_is_measured_and_kept(start, pictures):
-    plain = trainer(start).run(pictures, pictures)
-    averaged = trainer(start, average=0.9).run(pictures, pictures)
+def test_moving_average_is_evaluated_and_kept(start, images):
+    plain = trainer(start).run(images, images)
+    averaged = trainer(start, average=0.9).run(images, images)
     assert not torch.equal(plain.tensors["conv_head.weight"], averaged.tensors["conv_head.weight"])
     assert [entry["train_loss"] for entry in plain.history] == [entry["train_loss"] for entry in averaged.history]
     kept = Backbone(averaged.spec, averaged.tensors, "", device="cpu")
-    decided = kept.extract([pictures.picture(row) for row in range(len(pictures))])[1].argmax(axis=1)
-    assert averaged.figures["accuracy"] == pytest.approx((decided == pictures.classes).mean())
+    decided = kept.extract([images.read(row) for row in range(len(images))])[1].argmax(axis=1)
+    assert averaged.metrics["accuracy"] == pytest.approx((decided == images.classes).mean())
 
 
-def test_frozen_stages_keep_weights_and_statistics(start, pictures):
-    trained = trainer(start, frozen_stages=2, average=0.5, weight_decay=0.1).run(pictures, None)
+def test_frozen_stages_keep_weights_and_statistics(start, images):
+    trained = trainer(start, frozen_stages=2, average=0.5, weight_decay=0.1).run(images, None)
     for name in ("conv_stem.weight", "bn1.running_mean", "blocks.1.0.bn1.running_var", "blocks.1.1.conv_pw.weight"):
         assert torch.equal(trained.tensors[name], start.tensors[name].to(trained.tensors[name].dtype)), name
     assert not torch.equal(trained.tensors["blocks.2.0.bn1.running_var"], start.tensors["blocks.2.0.bn1.running_var"])
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_b0", "tf_efficientnet_b2", "mobilenet_v1"])
-def test_the_papers_networks_learn_with_its_recipe(name, pictures):
+def test_networks_of_the_paper_learn_with_its_recipe(name, images):
     spec = get_spec(name).with_metadata({"input_px": 32})
     torch.manual_seed(0)
     first = build_network(spec).state_dict()
     recipe = get_pretraining("paper", "emotion").replace(
         phases=(Phase("head", 1, 1e-3), Phase("all", 6, 1e-3)), batch_size=24
     )
-    trained = BackboneTrainer(spec, first, recipe, class_names=NAMES).run(pictures, pictures)
+    trained = BackboneTrainer(spec, first, recipe, class_names=NAMES).run(images, images)
     assert trained.history[-1]["train_loss"] < trained.history[0]["train_loss"]
     rebuilt = Backbone(trained.spec, trained.tensors, "", device="cpu")
-    assert rebuilt.extract([pictures.picture(0)])[1].shape == (1, 2)
+    assert rebuilt.extract([images.read(0)])[1].shape == (1, 2)
 
 
-def test_a_damaged_checkpoint_starts_anew(start, pictures):
-    """Also one of another form: from the starting weights, not from what the checkpoint holds."""
-    whole, saved = trainer(start, average=0.9).run(pictures, None), []
-    trainer(start).run(pictures, None, save=saved.append)
+def test_damaged_checkpoint_restarts_training(start, images):
+    """A checkpoint without an average restarts it too, from the starting weights and not those of the checkpoint."""
+    whole, saved = trainer(start, average=0.9).run(images, None), []
+    trainer(start).run(images, None, save=saved.append)
     for data in (b"no checkpoint", saved[-1]):
-        trained = trainer(start, average=0.9).run(pictures, None, resume=data)
+        trained = trainer(start, average=0.9).run(images, None, resume=data)
         assert len(trained.history) == 3
         assert all(torch.equal(whole.tensors[name], tensor) for name, tensor in trained.tensors.items())
 
 
-def test_a_date_is_a_seed(start, pictures):
+def test_large_seed(start, images):
     recipe = get_pretraining("default", "emotion").replace(phases=(Phase("head", 1, 1e-3),), batch_size=8)
     spec = start.spec.with_metadata({"input_px": 32})
-    trained = BackboneTrainer(spec, start.tensors, recipe, class_names=NAMES, seed=20261124).run(pictures, None)
+    trained = BackboneTrainer(spec, start.tensors, recipe, class_names=NAMES, seed=20261124).run(images, None)
     assert len(trained.history) == 1
 
 
-def test_valence_and_arousal_are_two_more_outputs(start, pictures):
-    trained = trainer(start, valence_arousal=True).run(pictures, pictures)
+def test_valence_and_arousal_are_two_more_outputs(start, images):
+    trained = trainer(start, valence_arousal=True).run(images, images)
     assert trained.spec.class_names == (*NAMES, "valence", "arousal")
-    assert -1 <= trained.figures["mean_ccc"] <= 1 and trained.tensors["classifier.weight"].shape == (4, 1280)
+    assert -1 <= trained.metrics["mean_ccc"] <= 1 and trained.tensors["classifier.weight"].shape == (4, 1280)
 
 
-def test_a_loss_that_is_not_finite_ends_it(start, pictures):
+def test_non_finite_loss_raises(start, images):
     broken = start.tensors | {"conv_stem.weight": start.tensors["conv_stem.weight"] * float("inf")}
     recipe = get_pretraining("default", "emotion")
     with pytest.raises(FloatingPointError, match="expected a finite loss"):
         spec = start.spec.with_metadata({"input_px": 32})
-        BackboneTrainer(spec, broken, recipe, class_names=NAMES).run(pictures, None)
+        BackboneTrainer(spec, broken, recipe, class_names=NAMES).run(images, None)
 
 
 def test_starting_weights_of_another_network_are_refused(start):
