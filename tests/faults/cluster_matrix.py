@@ -1,7 +1,7 @@
-"""``extract`` on a cluster that was started by hand, and everything that may happen to its processes and its network.
+"""``extract`` on a cluster that was started by hand, with faults of its processes and of its network.
 
-Part of ``python -m tests.faults``, which prints a line per fault. Each is brought about while a worker is in the middle
-of a segment; then the run goes on, or is run again, and must end with the very files of the undisturbed run.
+Part of ``python -m tests.faults``, which prints a line per fault. Each fault occurs while a worker computes a segment.
+Then the run continues, or is started again, and must end with the same files as the undisturbed run.
 """
 
 import contextlib
@@ -35,14 +35,14 @@ _SHORT_TIMEOUT = {"AFFWILD2_PATIENCE_SECONDS": "8"}
 
 
 class Pauses:
-    """The longest time in which no unit of a store was finished, looked at by a thread until ``longest`` is asked."""
+    """Measure the longest time without a finished unit in a store, in a thread, until ``longest`` is called."""
 
     def __init__(self, store: Path) -> None:
         self._store, self._ended, self._longest = store, threading.Event(), 0.0
-        self._thread = threading.Thread(target=self._look)
+        self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         before, since = finished_units(self._store), time.monotonic()
         while not self._ended.wait(0.05):
             now = finished_units(self._store)
@@ -51,7 +51,7 @@ class Pauses:
                 before, since = now, time.monotonic()
 
     def longest(self) -> float:
-        """Seconds; the time after the last unit does not count."""
+        """Stop and return the longest pause in seconds; the time after the last unit does not count."""
         self._ended.set()
         self._thread.join()
         return self._longest
@@ -59,7 +59,7 @@ class Pauses:
 
 @dataclass
 class Bench:
-    """A run on a cluster, and what may be done to it."""
+    """A run on a cluster, with the operations that faults need."""
 
     data: Path
     store: Path
@@ -69,11 +69,11 @@ class Bench:
     run: subprocess.Popen[str] | None = None
     errors: list[str] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     pauses: "Pauses | None" = None
 
-    def fault_begins(self) -> None:
-        """From now on, take note of how long no unit is finished."""
+    def begin_fault(self) -> None:
+        """Start measuring the longest time without a finished unit."""
         self.pauses = Pauses(self.store)
 
     def start_run(self, **environment: str) -> None:
@@ -89,33 +89,35 @@ class Bench:
             text=True,
         )
 
-    def wait_for_worker_in_mid_segment(self, dataset: str = "faces") -> psutil.Process:
-        """Return when a unit of the dataset is there, and a worker is in the middle of another one; that worker."""
+    def wait_for_busy_worker(self, dataset: str = "faces") -> psutil.Process:
+        """Wait until one unit of the dataset is finished and a worker computes another; return that worker."""
         deadline = time.monotonic() + _WAIT_SECONDS
         while time.monotonic() < deadline:
-            assert self.run and self.run.poll() is None, f"ended too early: {self.run and self.run.communicate()[1]}"
+            assert self.run and self.run.poll() is None, (
+                f"run ended too early: {self.run and self.run.communicate()[1]}"
+            )
             if finished_units(self.store / dataset):
                 for process in self.cluster.worker_processes():
                     if writes_in(process, self.store):
                         return process
             time.sleep(0.02)
-        raise AssertionError(f"no worker was seen in the middle of {dataset}")
+        raise AssertionError(f"no worker computed a unit of {dataset}")
 
     def end_run(self) -> int:
-        """Wait for the run; its exit code."""
+        """Wait for the end of the run; return its exit code."""
         assert self.run
         try:
             _, errors = self.run.communicate(timeout=_WAIT_SECONDS)
         except subprocess.TimeoutExpired:
             end_session(self.run)
-            self.errors.append("hangs")
+            self.errors.append("run hangs")
             return -1
         self.errors += errors.strip().splitlines()
         self.codes.append(self.run.returncode)
         return self.run.returncode
 
     def finish(self) -> None:
-        """Run again until nothing is left to do, as a person would."""
+        """Run again to completion, like a user."""
         self.start_run()
         self.end_run()
 
@@ -124,25 +126,25 @@ Fault = Callable[[Bench], None]
 
 
 def _kill_worker(bench: Bench) -> None:
-    victim = bench.wait_for_worker_in_mid_segment()
-    bench.fault_begins()
+    victim = bench.wait_for_busy_worker()
+    bench.begin_fault()
     victim.kill()
     bench.cluster.wait_for_workers(2)
     bench.end_run()
 
 
 def _kill_host(bench: Bench) -> None:
-    process = bench.wait_for_worker_in_mid_segment()
-    bench.fault_begins()
+    process = bench.wait_for_busy_worker()
+    bench.begin_fault()
     for worker in list(bench.cluster.workers):
         if process in bench.cluster.worker_processes(worker):
             bench.cluster.end_worker(worker)
     bench.end_run()
 
 
-def _kill_scheduler_that_comes_back(bench: Bench) -> None:
-    bench.wait_for_worker_in_mid_segment()
-    bench.fault_begins()
+def _restart_scheduler(bench: Bench) -> None:
+    bench.wait_for_busy_worker()
+    bench.begin_fault()
     bench.cluster.kill_scheduler()
     time.sleep(_AWAY_SECONDS)
     bench.cluster.start_scheduler()
@@ -150,8 +152,8 @@ def _kill_scheduler_that_comes_back(bench: Bench) -> None:
 
 
 def _kill_scheduler_for_good(bench: Bench) -> None:
-    bench.wait_for_worker_in_mid_segment()
-    bench.fault_begins()
+    bench.wait_for_busy_worker()
+    bench.begin_fault()
     bench.cluster.kill_scheduler()
     bench.end_run()
     bench.cluster.end_workers()
@@ -161,17 +163,17 @@ def _kill_scheduler_for_good(bench: Bench) -> None:
 
 
 def _kill_all_workers(bench: Bench) -> None:
-    bench.wait_for_worker_in_mid_segment()
-    bench.fault_begins()
+    bench.wait_for_busy_worker()
+    bench.begin_fault()
     bench.cluster.end_workers()
     bench.end_run()
     _two_workers(bench)
     bench.finish()
 
 
-def _kill_all_workers_another_comes(bench: Bench) -> None:
-    bench.wait_for_worker_in_mid_segment()
-    bench.fault_begins()
+def _replace_all_workers(bench: Bench) -> None:
+    bench.wait_for_busy_worker()
+    bench.begin_fault()
     bench.cluster.end_workers()
     time.sleep(_AWAY_SECONDS)
     bench.cluster.start_worker()
@@ -179,9 +181,9 @@ def _kill_all_workers_another_comes(bench: Bench) -> None:
 
 
 def _kill_run(bench: Bench) -> None:
-    """And start it again at once, while workers are still in the middle of what the first one wanted."""
-    bench.wait_for_worker_in_mid_segment()
-    bench.fault_begins()
+    """Kill the run and start it again at once, while workers still compute units of the first run."""
+    bench.wait_for_busy_worker()
+    bench.begin_fault()
     assert bench.run
     bench.run.kill()
     bench.end_run()
@@ -191,23 +193,23 @@ def _kill_run(bench: Bench) -> None:
 def _cut(name: str) -> Fault:
     def cut(bench: Bench) -> None:
         assert bench.switched
-        bench.wait_for_worker_in_mid_segment()
-        bench.fault_begins()
+        bench.wait_for_busy_worker()
+        bench.begin_fault()
         bench.switched.cut(bench.hosts[name])
-        mend = threading.Timer(_CUT_SECONDS, bench.switched.mend, [bench.hosts[name]])
-        mend.start()
+        reconnect = threading.Timer(_CUT_SECONDS, bench.switched.reconnect, [bench.hosts[name]])
+        reconnect.start()
         bench.end_run()
-        mend.cancel()
+        reconnect.cancel()
 
     return cut
 
 
 def _out_of_memory(bench: Bench) -> None:
-    """A video of huge pictures, on workers that have not enough memory for it, then on others."""
-    bench.fault_begins()
+    """Process a video of huge pictures on workers with too little memory, then on others."""
+    bench.begin_fault()
     bench.end_run()
     if finished_units(bench.store / "faces") != _SEGMENTS:
-        bench.wrong.append("neighbours of the huge video are not complete")
+        bench.problems.append("other videos are not complete")
     bench.cluster.end_workers()
     _two_workers(bench)
     bench.finish()
@@ -221,12 +223,12 @@ def _two_workers(bench: Bench, *, again: bool = False, options: tuple[str, ...] 
 
 @dataclass(frozen=True)
 class Cell:
-    """A fault, how the disturbed run must end, and what must be said of it."""
+    """A fault, with the expected exit codes of the disturbed run and its expected message."""
 
     name: str
     fault: Fault
     codes: tuple[int, ...] = (0,)
-    says: str = ""
+    message: str = ""
     network: bool = False
     again: bool = False
     environment: dict[str, str] = field(default_factory=dict)
@@ -236,29 +238,29 @@ class Cell:
 
 CELLS = (
     Cell("worker killed", _kill_worker),
-    Cell("host of a worker gone", _kill_host),
-    Cell("scheduler killed, comes back", _kill_scheduler_that_comes_back, again=True, says="scheduler is gone"),
+    Cell("host of a worker lost", _kill_host),
+    Cell("scheduler killed and restarted", _restart_scheduler, again=True, message="scheduler is gone"),
     Cell(
         "scheduler killed for good",
         _kill_scheduler_for_good,
         codes=(130, 0),
-        says="the same command goes on",
+        message="the same command goes on",
         environment=_SHORT_TIMEOUT,
     ),
     Cell(
-        "all workers gone for good",
+        "all workers lost for good",
         _kill_all_workers,
         codes=(130, 0),
-        says="the same command goes on",
+        message="the same command goes on",
         environment=_SHORT_TIMEOUT,
     ),
-    Cell("all workers gone, one comes", _kill_all_workers_another_comes),
+    Cell("all workers lost, one new worker", _replace_all_workers),
     Cell("flow killed, run again at once", _kill_run, codes=(-signal.SIGKILL, 0)),
     Cell(
         "workers out of memory",
         _out_of_memory,
         codes=(1, 0),
-        says="crop_faces failed: huge: out of memory",
+        message="crop_faces failed: huge: out of memory",
         worker_options=("--memory-limit", "1300MB"),
         huge_video=True,
     ),
@@ -269,13 +271,13 @@ CELLS = (
 
 
 def make_data(folder: Path) -> None:
-    """Three videos, one of two people, nine segments of a second or so of work."""
+    """Generate three videos, one with two people: nine segments that take about a second each."""
     generate_demo_data(folder, params=DemoDataParams(3, 0, 0, frames=3 * SEGMENT_FRAMES))
     (folder / "videos" / "corrupt.mp4").unlink()
 
 
-def _with_huge_video(data: Path, folder: Path) -> Path:
-    """The same videos and one of two frames of 8K, which take above a gigabyte to look at."""
+def _add_huge_video(data: Path, folder: Path) -> Path:
+    """Copy the videos and add one with two 8K frames, whose detection needs more than a gigabyte."""
     (folder / "videos").mkdir(parents=True)
     for path in (data / "videos").iterdir():
         shutil.copy(path, folder / "videos")
@@ -289,8 +291,8 @@ def _with_huge_video(data: Path, folder: Path) -> Path:
     return folder
 
 
-def undisturbed(data: Path, folder: Path) -> tuple[dict[str, bytes], float]:
-    """What must be in the store afterwards, and how long it took on a cluster that was started by hand."""
+def run_undisturbed(data: Path, folder: Path) -> tuple[dict[str, bytes], float]:
+    """Run without a fault on a cluster started by hand; return the expected content of the store and the seconds."""
     with hand_started(folder / "logs") as cluster:
         bench = Bench(data, folder / "store", cluster)
         _two_workers(bench)
@@ -302,14 +304,14 @@ def undisturbed(data: Path, folder: Path) -> tuple[dict[str, bytes], float]:
 
 
 def try_cell(cell: Cell, data: Path, folder: Path, expected: dict[str, bytes], seconds: float) -> tuple[bool, str]:
-    """Whether the cell is as it should be, and a line that says what was seen."""
+    """Run one cell; return whether it succeeded and a line with the result."""
     reason = reason_for_no_namespaces() if cell.network else None
     if reason:
-        return True, f"{cell.name:32} not tried: {reason}"
+        return True, f"{cell.name:32} skipped: {reason}"
     folder.mkdir(parents=True)
     if cell.huge_video:
-        data = _with_huge_video(data, folder / "data")
-        expected, seconds = undisturbed(data, folder)
+        data = _add_huge_video(data, folder / "data")
+        expected, seconds = run_undisturbed(data, folder)
         (folder / "store").rename(folder / "undisturbed")
     with _bench(cell, data, folder) as bench:
         _two_workers(bench, again=cell.again, options=cell.worker_options)
@@ -318,24 +320,27 @@ def try_cell(cell: Cell, data: Path, folder: Path, expected: dict[str, bytes], s
         cell.fault(bench)
         extra = time.monotonic() - started - seconds
         pause = bench.pauses.longest() if bench.pauses else 0.0
-    found, wrong = data_bytes(bench.store), bench.wrong
+    found, problems = data_bytes(bench.store), bench.problems
     if tuple(bench.codes) != cell.codes:
-        wrong.append(f"codes {bench.codes}, expected {list(cell.codes)}")
-    if cell.says not in "\n".join(bench.errors):
-        wrong.append(f"not said: {cell.says!r}")
+        problems.append(f"codes {bench.codes}, expected {list(cell.codes)}")
+    if cell.message not in "\n".join(bench.errors):
+        problems.append(f"missing message: {cell.message!r}")
     if any("Traceback" in line for line in bench.errors):
-        wrong.append("traceback")
+        problems.append("traceback")
     if found.keys() != expected.keys():
-        wrong.append(
-            f"{len(expected.keys() - found.keys())} files missing, {len(found.keys() - expected.keys())} too many"
+        problems.append(
+            f"{len(expected.keys() - found.keys())} files missing, {len(found.keys() - expected.keys())} superfluous"
         )
     elif found != expected:
-        wrong.append("other bytes")
-    ended = "same bytes" if not wrong else f"WRONG: {'; '.join(wrong)}"
+        problems.append("different bytes")
+    outcome = "same bytes" if not problems else f"FAILED: {'; '.join(problems)}"
     codes = ", then ".join(map(str, bench.codes))
-    if wrong:
-        ended += "\n    " + "\n    ".join(bench.errors[-20:])
-    return not wrong, f"{cell.name:32} code {codes:10} longest pause {pause:5.1f} s, {extra:+6.1f} s in all, {ended}"
+    if problems:
+        outcome += "\n    " + "\n    ".join(bench.errors[-20:])
+    return (
+        not problems,
+        f"{cell.name:32} code {codes:10} longest pause {pause:5.1f} s, total {extra:+6.1f} s, {outcome}",
+    )
 
 
 @contextlib.contextmanager
@@ -359,16 +364,16 @@ def _bench(cell: Cell, data: Path, folder: Path) -> Iterator[Bench]:
 
 
 def print_matrix(root: Path, words: Sequence[str]) -> int:
-    """Print a line per cell whose name holds one of the words, or of all; how many are wrong."""
+    """Print a line per cell whose name contains one of the words (all without words); return the number of failures."""
     chosen = [cell for cell in CELLS if not words or any(word in cell.name for word in words)]
     if not chosen:
         return 0
-    data, wrong = root / "data", 0
+    data, failed = root / "data", 0
     make_data(data)
-    expected, seconds = undisturbed(data, root / "undisturbed")
+    expected, seconds = run_undisturbed(data, root / "undisturbed")
     print(f"undisturbed: {seconds:.1f} s", flush=True)
     for number, cell in enumerate(chosen):
-        good, line = try_cell(cell, data, root / str(number), expected, seconds)
+        succeeded, line = try_cell(cell, data, root / str(number), expected, seconds)
         print(line, flush=True)
-        wrong += not good
-    return wrong
+        failed += not succeeded
+    return failed

@@ -1,4 +1,4 @@
-"""Start the command, wait for so many finished units, end one of its processes, and see what is left."""
+"""Start the command, wait for a number of finished units, end one of its processes, and return what remains."""
 
 import os
 import signal
@@ -14,13 +14,13 @@ import psutil
 Victim = Literal["command", "worker", "forker", "Ctrl-C", "SIGTERM"]
 VICTIMS: tuple[Victim, ...] = ("command", "worker", "forker", "Ctrl-C", "SIGTERM")
 _WAIT_SECONDS = 240
-# A process that the command started must be gone so soon after it.
+# Processes that the command started must end within this time after it.
 _ORPHAN_SECONDS = 20
 
 
 @dataclass(frozen=True)
 class Disturbed:
-    """How the command ended, what it said, and which of its processes outlived it."""
+    """Exit code and error output of the command, and the processes that outlived it."""
 
     code: int
     errors: str
@@ -37,7 +37,7 @@ def disturb(
 ) -> Disturbed:
     """Run ``affwild2 ARGUMENTS``; once ``units`` units (or bundles) of a dataset are finished, end the victim.
 
-    The moment is one of progress, not of time, so that it is the same on fast and slow machines. The forker is the
+    Progress determines the moment, not time, so that it is the same on fast and slow machines. The forker is the
     process that workers are forked from.
     """
     program = str(Path(sys.executable).with_name("affwild2"))
@@ -62,13 +62,13 @@ def disturb(
 def _wait_for(process: subprocess.Popen[str], folder: Path, units: int) -> None:
     deadline = time.monotonic() + _WAIT_SECONDS
     while finished_units(folder) < units:
-        assert process.poll() is None, f"ended too early: {process.communicate()[1][-2000:]}"
-        assert time.monotonic() < deadline, f"no {units} units in {folder} after {_WAIT_SECONDS} s"
+        assert process.poll() is None, f"command ended too early: {process.communicate()[1][-2000:]}"
+        assert time.monotonic() < deadline, f"expected {units} units in {folder} after {_WAIT_SECONDS} s"
         time.sleep(0.01)
 
 
 def finished_units(folder: Path) -> int:
-    """Manifests of units and of bundles below a folder, and checkpoints of trainings."""
+    """Count the manifests of units and bundles and the checkpoints of trainings below a folder."""
     patterns = ("_manifest-*.json", "manifest.json", "_checkpoint.pt")
     return sum(1 for pattern in patterns for _ in folder.rglob(pattern))
 

@@ -1,6 +1,6 @@
-"""A Dask cluster as a person starts it: ``dask scheduler`` and ``dask worker`` as processes, on one or several hosts.
+"""A Dask cluster started by hand: ``dask scheduler`` and ``dask worker`` as processes, on one or several hosts.
 
-What is done to its processes is in ``cluster_matrix``.
+``cluster_matrix`` disturbs its processes.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ from tests.prefect_service import free_port
 
 ROOT = Path(__file__).parents[2]
 _START_SECONDS = 60
-# Only used in namespaces, where nobody else has ports.
+# Used only in network namespaces, where no other process uses ports.
 _PORT = 8786
 
 
 @dataclass
 class HandStarted:
-    """A scheduler and its workers; ``logs`` is a folder for what they print."""
+    """A scheduler and its workers; ``logs`` is the folder of their log files."""
 
     logs: Path
     scheduler_host: Host = THIS_MACHINE
@@ -36,17 +36,17 @@ class HandStarted:
 
     @property
     def address(self) -> str:
-        """What ``--dask-address`` takes."""
+        """The value for ``--dask-address``."""
         return f"tcp://{self.scheduler_host.address}:{self.port}"
 
     def start_scheduler(self) -> None:
-        """Start the scheduler, at the address that it had before if it had one."""
+        """Start the scheduler; a restart uses the same address."""
         self.port = self.port or (free_port() if self.scheduler_host is THIS_MACHINE else _PORT)
         command = ["scheduler", "--host", self.scheduler_host.address, "--port", str(self.port), "--no-dashboard"]
         self.scheduler = self._start(self.scheduler_host, command)
 
     def start_worker(self, *options: str, host: Host = THIS_MACHINE, again: bool = False) -> subprocess.Popen:
-        """Start a worker of one thread with its nanny; ``again``: also whenever it ends, as a service manager does."""
+        """Start a single-threaded worker with its nanny; ``again``: restart it whenever it ends."""
         command = ["worker", self.address, "--host", host.address, "--no-dashboard", "--nworkers", "1"]
         if "--nthreads" not in options:
             command += ["--nthreads", "1"]
@@ -56,14 +56,14 @@ class HandStarted:
         return worker
 
     def wait_for_workers(self, count: int) -> None:
-        """Return when so many worker processes are there and their nannies have heard from them."""
+        """Wait until ``count`` worker processes run."""
         deadline = time.monotonic() + _START_SECONDS
         while len(self.worker_processes()) < count:
-            assert time.monotonic() < deadline, f"no {count} workers; see {self.logs}"
+            assert time.monotonic() < deadline, f"expected {count} workers; see {self.logs}"
             time.sleep(0.1)
 
     def worker_processes(self, worker: subprocess.Popen | None = None) -> list[psutil.Process]:
-        """The processes that run units, of one started worker or of all."""
+        """Return the processes that run units, of one started worker or of all."""
         found = []
         for started in self.workers if worker is None else [worker]:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -104,7 +104,7 @@ def _runs_units(process: psutil.Process) -> bool:
 
 
 def writes_in(process: psutil.Process, store: Path) -> bool:
-    """Whether a process is in the middle of writing a part of the store."""
+    """Return whether a process is writing a part of the store."""
     with contextlib.suppress(psutil.Error, OSError):
         return any(
             Path(file.path).parent.name == ".unfinished" for file in process.open_files() if str(store) in file.path
@@ -114,9 +114,9 @@ def writes_in(process: psutil.Process, store: Path) -> bool:
 
 @contextlib.contextmanager
 def hand_started(logs: Path, *, scheduler_host: Host = THIS_MACHINE, **environment: str) -> Iterator[HandStarted]:
-    """A scheduler without workers, for the length of the block; then all of it is killed."""
+    """Start a scheduler without workers; kill the whole cluster at the end of the block."""
     logs.mkdir(parents=True, exist_ok=True)
-    # Workers of tests say what they do, whatever the tests themselves have been told.
+    # Workers of tests log at level info, whatever the log level of the tests.
     environment = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "info"} | environment
     cluster = HandStarted(logs, scheduler_host, environment)
     cluster.start_scheduler()

@@ -1,7 +1,7 @@
-"""Hosts to start processes on: this machine, or network namespaces of their own, joined by a switch that can be cut.
+"""Hosts to start processes on: this machine, or network namespaces that are connected by a switch.
 
-A namespace is held by a process that sleeps; it and its network go when that ends. Nothing of this machine's own
-network is touched. What runs on hosts is in ``hand_started``.
+Links to the switch can be cut. A sleeping process holds each namespace; the namespace and its network disappear when it
+ends. The network of this machine is not changed. ``hand_started`` starts processes on hosts.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ _NETWORK = "10.77.0"
 
 @dataclass(frozen=True)
 class Host:
-    """An address, and what must stand before a command so that it runs there."""
+    """An address, and the command prefix that runs a command on this host."""
 
     name: str
     address: str
     prefix: tuple[str, ...] = ()
 
     def start(self, command: list[str], *, env: Mapping[str, str] | None = None, **options: object) -> subprocess.Popen:
-        """Start a command there, in a session of its own."""
+        """Start a command on this host in a new session."""
         environment = {**os.environ, **(env or {})}
         return subprocess.Popen([*self.prefix, *command], env=environment, start_new_session=True, **options)
 
@@ -33,14 +33,14 @@ THIS_MACHINE = Host("here", "127.0.0.1")
 
 
 def end_session(process: subprocess.Popen) -> None:
-    """End a process that ``Host.start`` has started, with all in its session."""
+    """Kill a process started by ``Host.start`` and all processes of its session."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def reason_for_no_namespaces() -> str | None:
-    """Why there can be no network namespaces here, or None."""
+    """Return why network namespaces are not available here, or None if they are."""
     if not all(shutil.which(tool) for tool in ("ip", "unshare", "nsenter")):
         return "needs ip (iproute2), unshare and nsenter"
     made = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
@@ -48,7 +48,7 @@ def reason_for_no_namespaces() -> str | None:
 
 
 class Switched:
-    """Hosts in namespaces of their own, each on a link to one switch."""
+    """Hosts in separate network namespaces, each linked to one switch."""
 
     def __init__(self) -> None:
         self._holders: list[subprocess.Popen] = []
@@ -57,7 +57,7 @@ class Switched:
         self._do(self._switch, "ip", "link", "set", "switch", "up")
 
     def add(self, name: str) -> Host:
-        """One more host; ``name`` has at most 10 letters."""
+        """Add a host; ``name`` has at most 10 letters."""
         holder, number = self._hold(), len(self._holders)
         address = f"{_NETWORK}.{number}"
         add = ("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
@@ -68,15 +68,15 @@ class Switched:
         return Host(name, address, self._enter(holder))
 
     def cut(self, host: Host) -> None:
-        """Let no packet through to the host or from it; nobody is told."""
+        """Drop all packets to and from the host, without closing connections."""
         self._do(self._switch, "ip", "link", "set", f"to-{host.name}", "nomaster")
 
-    def mend(self, host: Host) -> None:
-        """Let packets through again."""
+    def reconnect(self, host: Host) -> None:
+        """Forward packets again."""
         self._do(self._switch, "ip", "link", "set", f"to-{host.name}", "master", "switch")
 
     def close(self) -> None:
-        """End the namespaces; what still runs in them must have been ended before."""
+        """Remove the namespaces; processes in them must have ended before."""
         for holder in self._holders:
             end_session(holder)
 
@@ -101,7 +101,7 @@ class Switched:
 
 @contextlib.contextmanager
 def switched_hosts() -> Iterator[Switched]:
-    """A switch without hosts, for the length of the block."""
+    """Create a switch without hosts; remove it at the end of the block."""
     switched = Switched()
     try:
         yield switched

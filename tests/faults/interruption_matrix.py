@@ -1,6 +1,6 @@
-"""Every stage of ``extract`` and ``fit``, disturbed in every way, then resumed: are rows and values the same?
+"""Disturb every stage of ``extract`` and ``fit`` in every way, resume, and compare rows and values.
 
-Part of ``python -m tests.faults``, on local clusters. A few of its cells are in the tests.
+Part of ``python -m tests.faults``, on local clusters. The tests run a few of its cells.
 """
 
 import shutil
@@ -17,7 +17,7 @@ STAGES = {
     "extract": ("videos", "faces", "subjects", "features"),
     "fit": ("labels", "heads", "outputs", "postprocessing"),
 }
-# A killed worker is replaced, and so is the process that workers are forked from: the run goes on.
+# A killed worker and a killed forker are replaced, and the run continues.
 CODES: dict[Victim, tuple[int, ...]] = {
     "command": (-9,),
     "worker": (0,),
@@ -28,7 +28,7 @@ CODES: dict[Victim, tuple[int, ...]] = {
 
 
 def data_bytes(store: Path) -> dict[str, bytes]:
-    """All results that readers see: parts and files of bundles; manifests and reports hold seconds."""
+    """Read all results: parts and files of bundles, without manifests and reports, which contain durations."""
     folders = [folder for folder in store.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
     folders = [folder for folder in folders if folder.name != "reports"]
     paths = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -36,7 +36,7 @@ def data_bytes(store: Path) -> dict[str, bytes]:
 
 
 def arguments_of(flow: str, data: Path, store: Path, *, workers: int = 2) -> list[str]:
-    """The command of a flow."""
+    """Return the command-line arguments of a flow."""
     common = ["--store", str(store), "--workers", str(workers)]
     if flow == "extract":
         return ["extract", str(data), *common]
@@ -49,12 +49,12 @@ def _run(arguments: list[str]) -> None:
 
 
 def print_matrix(root: Path, words: Sequence[str]) -> int:
-    """Print a line per cell that has one of the words as flow, dataset or victim, or of all; how many are wrong."""
+    """Print a line per cell whose flow, dataset or victim is one of the words; return the number of failures."""
     cells = [(flow, dataset, victim) for flow in STAGES for dataset in STAGES[flow] for victim in VICTIMS]
     chosen = [cell for cell in cells if not words or set(words) & set(cell)]
     if not chosen:
         return 0
-    data, before, wrong = root / "data", root / "empty", 0
+    data, before, failed = root / "data", root / "empty", 0
     generate_demo_data(data, params=DemoDataParams(2, 2, 0, frames=24))
     (data / "videos" / "corrupt.mp4").unlink()
     before.mkdir()
@@ -64,12 +64,12 @@ def print_matrix(root: Path, words: Sequence[str]) -> int:
         expected = data_bytes(whole)
         for _, dataset, victim in (cell for cell in chosen if cell[0] == flow):
             store = Path(shutil.copytree(before, root / "store"))
-            good, line = _try_cell(arguments_of(flow, data, store), store, expected, dataset, victim)
+            succeeded, line = _try_cell(arguments_of(flow, data, store), store, expected, dataset, victim)
             print(f"{flow:8} {dataset:15} {victim:8} {line}", flush=True)
-            wrong += not good
+            failed += not succeeded
             shutil.rmtree(store)
         before = whole
-    return wrong
+    return failed
 
 
 def _try_cell(
@@ -80,9 +80,9 @@ def _try_cell(
     halves = [name for name, found in data_bytes(store).items() if found != expected.get(name, found)]
     _run(arguments)
     same = data_bytes(store) == expected
-    good = same and not halves and not ended.orphans and ended.code in CODES[victim]
-    return good, (
+    succeeded = same and not halves and not ended.orphans and ended.code in CODES[victim]
+    return succeeded, (
         f"code {ended.code:4}, half-written {len(halves)}, orphans {len(ended.orphans)}, resumed "
-        f"{'to the same bytes' if same else 'to OTHER bytes'}, {time.monotonic() - started:.0f} s"
-        f"{'' if good else '  WRONG'}"
+        f"{'to the same bytes' if same else 'to DIFFERENT bytes'}, {time.monotonic() - started:.0f} s"
+        f"{'' if succeeded else '  FAILED'}"
     )

@@ -1,4 +1,4 @@
-"""Work of a few lines for tests of how work reaches workers: it sleeps, or ends its worker. Workers import it."""
+"""Trivial jobs for tests of scheduling: a job sleeps or kills its worker. Workers import this module."""
 
 import os
 import signal
@@ -12,17 +12,17 @@ from tasks.units import UnitReport
 
 @dataclass(frozen=True)
 class MadeUpArgs:
-    """Folder with the log, how long the job takes, and whether it ends its worker."""
+    """Folder of the log, duration of the job, and whether the job kills its worker."""
 
     folder: str
     seconds: float
-    ends_its_worker: bool
+    kills_worker: bool
 
 
 def run_made_up(store_url: str, compute: object, job: Job[MadeUpArgs]) -> UnitReport:
-    """Do what the job's arguments say, and append to the file ``log`` in its folder when it began and ended."""
+    """Run a job, and append its start and end times to the file ``log`` in its folder."""
     began = time.time()
-    if job.arguments.ends_its_worker:
+    if job.arguments.kills_worker:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(job.arguments.seconds)
     with open(Path(job.arguments.folder, "log"), "a") as log:
@@ -31,5 +31,5 @@ def run_made_up(store_url: str, compute: object, job: Job[MadeUpArgs]) -> UnitRe
 
 
 def made_up_jobs(folder: Path, count: int, *, seconds: float = 0.1, killer: int | None = None) -> list[Job[MadeUpArgs]]:
-    """So many jobs; number ``killer`` ends its worker."""
+    """Return ``count`` jobs; job number ``killer`` kills its worker."""
     return [Job(f"job{n}", f"{n:064x}", MadeUpArgs(str(folder), seconds, n == killer)) for n in range(count)]

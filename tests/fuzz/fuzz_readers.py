@@ -1,8 +1,8 @@
-"""Hostile inputs for every reader: never a traceback, a hang, a file written elsewhere, or much memory.
+"""Pass hostile inputs to every reader: no traceback, no hang, no file written elsewhere, no excessive memory.
 
-``python -m tests.fuzz.fuzz_readers --inputs 5000 --seed 0``. A refusal in one line (``InputError`` or another
-``ValueError``) and an answer are both fine. Whatever else happens is printed with the seed that makes it happen again,
-and the offending file is kept. Ends with code 1 if anything was found.
+``python -m tests.fuzz.fuzz_readers --inputs 5000 --seed 0``. A reader may accept an input or refuse it in one line
+(``InputError`` or another ``ValueError``). Any other outcome is a fault: it is printed with the seed that reproduces
+it, and the input is kept. Exits with code 1 if there were faults.
 """
 
 import argparse
@@ -38,15 +38,15 @@ def _resident_bytes() -> int:
 
 
 def _try(reader: Reader, path: Path) -> str:
-    """What came of one input: ``accepted``, ``refused``, or the fault."""
+    """Read one input; return ``accepted``, ``refused``, or a description of the fault."""
     signal.alarm(SECONDS_PER_INPUT)
     try:
         reader.read(path)
     except ValueError as error:
         text = str(error)
-        return "refused" if text.strip() and "\n" not in text else f"a message that is not one line: {text!r}"
+        return "refused" if text.strip() and "\n" not in text else f"message of several lines: {text!r}"
     except _HangError:
-        return f"no answer in {SECONDS_PER_INPUT} s"
+        return f"no result within {SECONDS_PER_INPUT} s"
     except Exception:
         return traceback.format_exc(limit=-3)
     finally:
@@ -78,11 +78,11 @@ def _fuzz(reader: Reader, count: int, seed: int, root: Path, kept: Path) -> tupl
 
 
 def main() -> int:
-    """Print a line per reader; 1 if there was a fault."""
+    """Print a line per reader; return 1 if there were faults."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-faults"), help="where offending files go")
+    parser.add_argument("--keep", type=Path, default=Path("fuzz-faults"), help="folder for inputs that cause faults")
     parser.add_argument("--only", default="", help="beginning of a reader's name")
     chosen = parser.parse_args()
     signal.signal(signal.SIGALRM, _on_alarm)
@@ -99,13 +99,13 @@ def main() -> int:
             started = time.monotonic()
             count = max(1, round(chosen.inputs * reader.share / shares))
             outcomes, found = _fuzz(reader, count, chosen.seed, root, chosen.keep)
-            grown = (_resident_bytes() - before) / 1e6
+            growth_mb = (_resident_bytes() - before) / 1e6
             total += outcomes
             faults += found
-            said = ", ".join(f"{outcomes[kind]:5} {kind}" for kind in ("accepted", "refused", "faults"))
+            summary = ", ".join(f"{outcomes[kind]:5} {kind}" for kind in ("accepted", "refused", "faults"))
             seconds = time.monotonic() - started
             print(
-                f"{reader.name:18} {count:5} inputs: {said}, {seconds:6.1f} s, memory so far +{grown:.0f} MB",
+                f"{reader.name:18} {count:5} inputs: {summary}, {seconds:6.1f} s, memory so far +{growth_mb:.0f} MB",
                 flush=True,
             )
         if _resident_bytes() - before > MEMORY_BYTES:

@@ -1,4 +1,4 @@
-"""From valid files to hostile ones: seeded, so that a finding can be had again."""
+"""Mutate valid files into hostile ones; a seed makes each mutation reproducible."""
 
 import random
 from collections.abc import Callable
@@ -87,7 +87,7 @@ _MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
 
 
 def mutate(data: bytes, source: random.Random) -> bytes:
-    """One to four changes of one to many bytes."""
+    """Apply one to four mutations of one or more bytes."""
     changed = bytearray(data)
     for _ in range(source.choice((1, 1, 1, 2, 4))):
         if not changed:

@@ -1,4 +1,4 @@
-"""Every reader of files that others may have written: valid seeds, and what is called with what became of them."""
+"""Every reader of files from untrusted sources, with valid files to mutate and the function to call."""
 
 import io
 import json
@@ -40,7 +40,7 @@ from tests.video_factory import VideoSpec, write_video
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader's name, its valid inputs, and how it is called with a file; ``share`` of all inputs goes to it."""
+    """A reader: name, valid inputs, a function that reads a file, and its relative share of all inputs."""
 
     name: str
     seeds: tuple[bytes, ...]
@@ -50,7 +50,7 @@ class Reader:
 
 
 def all_readers(folder: Path) -> list[Reader]:
-    """The readers, with seeds made in ``folder``."""
+    """Return all readers; their valid inputs are created in ``folder``."""
     return [
         *_video_readers(folder),
         *_label_readers(),
@@ -92,21 +92,21 @@ def _label_readers() -> Iterator[Reader]:
 
         def read(path: Path, task: TaskName = task) -> None:
             place = path.parent / "annotations" / "Train_Set" / "a.txt"
-            with _moved(path, place):
+            with _move(path, place):
                 read_annotations(place.parent.parent, task=task, set_name="train")
 
         yield Reader(f"labels {task}", (text.encode(),), read)
 
     def read_list(path: Path) -> None:
         place = path.parent / "annotations" / "train_set.txt"
-        with _moved(path, place):
+        with _move(path, place):
             read_annotations(place.parent, task="mtl", set_name="train")
 
     yield Reader("labels mtl", (_sample("mtl", "0.1,-0.2,4" + ",1" * 12),), read_list)
 
 
 @contextmanager
-def _moved(path: Path, place: Path) -> Iterator[None]:
+def _move(path: Path, place: Path) -> Iterator[None]:
     place.parent.mkdir(parents=True, exist_ok=True)
     os.replace(path, place)
     yield
@@ -147,10 +147,10 @@ def _store_readers(folder: Path) -> Iterator[Reader]:
     def read_part(path: Path) -> None:
         mine = Store(path.parent / "store")
         place = path.parent / "store" / key.folder / manifest.part
-        with _moved(path, place):
+        with _move(path, place):
             found = mine.read_unit(key, replace(manifest, part_bytes=place.stat().st_size))
-        # Checksums are over pages, not over the footer: rows that come must at least be the right ones.
-        assert found["frame"].to_pylist() == list(range(1, count + 1)), "wrong rows were believed"
+        # Checksums cover pages but not the footer: rows that are returned must at least be correct.
+        assert found["frame"].to_pylist() == list(range(1, count + 1)), "wrong rows were accepted"
 
     yield Reader("manifest", (store.read_bytes(key.manifest_path),), read_manifest, ".json")
     yield Reader("part", (store.read_bytes(f"{key.folder}/{manifest.part}"),), read_part, ".parquet", 3)
@@ -187,7 +187,7 @@ def _model_readers() -> Iterator[Reader]:
     (inner,) = (name for name in parts if name.endswith("data.pkl"))
 
     def read_pickle(path: Path) -> None:
-        # Most of the file is checked by its archive; what is mutated here is what a hostile one would say.
+        # The archive has checksums, so that a mutated archive rarely reaches the pickle. Mutate the pickle itself.
         with zipfile.ZipFile(path.with_suffix(".pt"), "w") as file:
             for name, data in (parts | {inner: path.read_bytes()}).items():
                 file.writestr(name, data)
@@ -209,7 +209,7 @@ def _head() -> MlpHead:
 
 
 def _read_folder(path: Path) -> None:
-    """A tree with the names that the lines of the file say, as far as a disk takes them."""
+    """Create a folder tree with the names in the lines of the file, if the file system accepts them, and read it."""
     root = path.parent / "tree"
     root.mkdir()
     for line in path.read_bytes().split(b"\n")[:20]:
