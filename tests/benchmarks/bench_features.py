@@ -163,7 +163,7 @@ def decoding_pairs(quick: bool) -> Iterator[Pair]:
             )
             if not quick:
                 yield Pair(
-                    f"decoding, {name.split(', ')[1]}, PyAV's defaults against no pictures at all",
+                    f"decoding, {name.split(', ')[1]}, PyAV's defaults against decoding only",
                     run_reference,
                     without_pictures,
                     lambda expected, got: f"{len(expected)} and {got} frames",

@@ -100,7 +100,7 @@ def check_same_bytes(bare: FinishedRun, ours: FinishedRun) -> str:
     differ = [name for name in {*expected, *got} if expected.get(name) != got.get(name)]
     assert not differ, f"{len(differ)} of {len(expected)} files differ, first {sorted(differ)[0]}"
     per_unit = 1000 * (ours.seconds - bare.seconds) * WORKERS / len(got)
-    return f"{len(got)} files with the same bytes; {per_unit:+.0f} ms per unit and worker, start-up included"
+    return f"{len(got)} identical files; {per_unit:+.0f} ms per unit and worker, start-up included"
 
 
 class ManySubjects:
@@ -157,7 +157,7 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
 
 
 def _report_success(_: object, __: object) -> str:
-    return "ends with code 0"
+    return "exit code 0"
 
 
 def _one_clip_pairs(scratch: Path) -> Iterator[Pair]:
@@ -168,7 +168,7 @@ def _one_clip_pairs(scratch: Path) -> Iterator[Pair]:
         shutil.rmtree(scratch / "out", ignore_errors=True)
         run_program("score", clip, "--out", scratch / "out")
 
-    yield Pair("score of a clip of one second, against 8 s", wait_for(8), score, _report_success, goal=1, rounds=3)
+    yield Pair("score of a one-second clip, against 8 s", wait_for(8), score, _report_success, goal=1, rounds=3)
     bare = [sys.executable, "-c", "import fsspec, numpy, pyarrow.parquet"]
     yield Pair(
         "status, against importing numpy and pyarrow",
@@ -181,7 +181,7 @@ def _one_clip_pairs(scratch: Path) -> Iterator[Pair]:
 def _many_subjects_pairs(scratch: Path) -> Iterator[Pair]:
     many = ManySubjects(scratch, SUBJECTS)
     yield Pair(
-        f"predictions of {SUBJECTS} subjects, against outputs alone in a bare loop of one process",
+        f"score of {SUBJECTS} subjects, against predict_outputs in a bare loop of one process",
         many.predict_in_loop,
         many.score_from_features,
         lambda bare, ours: f"{_check_equal(bare, ours)} subjects",

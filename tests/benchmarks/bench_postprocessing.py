@@ -56,7 +56,7 @@ def check_not_worse(labels: np.ndarray, probabilities: np.ndarray) -> Callable[[
         ]
         gain = scores[1] - scores[0]
         assert (gain >= 0).all(), f"F1 below that of the grid by {-gain.min()}"
-        return f"mean F1 {gain.mean():+.4f} over the grid, no unit below it"
+        return f"mean F1 {gain.mean():+.4f} over the grid, no action unit below it"
 
     return check
 
@@ -155,7 +155,7 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
         return [smooth(v, method=m, half_width_frames=half_width) for m, half_width in SETTINGS for v in filled]
 
     yield Pair(
-        f"gaps and the five published smoothings, {frames:,} frames x {UNITS}, python's loops",
+        f"gap filling and the five published smoothings, {frames:,} frames x {UNITS}, Python loops",
         run_reference,
         ours,
         check_difference(1e-6),
@@ -173,7 +173,7 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
             return [one(v, half_width) for v in few]
 
         yield Pair(
-            f"{method} of {2 * half_width + 1} frames, {count:,} frames x {UNITS}, python's loops",
+            f"{method} of {2 * half_width + 1} frames, {count:,} frames x {UNITS}, Python loops",
             run_wide_reference,
             lambda method=method, h=half_width: [smooth(v, method=method, half_width_frames=h) for v in few],
             check_difference(0 if method == "median" else 1e-6),

@@ -76,10 +76,10 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
         def check_size(_: None, variant: FeaturesVariant) -> str:
             ours = sum(manifest.part_bytes for parts in variant.subjects.values() for _, manifest in parts)
             assert ours < 0.55 * path.stat().st_size
-            return f"{ours / rows:,.0f} bytes a row, pickle {path.stat().st_size / rows:,.0f}"
+            return f"{ours / rows:,.0f} bytes per row, pickle {path.stat().st_size / rows:,.0f}"
 
         yield Pair(
-            f"features to the store, {rows:,} x {WIDTH}, pickled dict of float32 arrays",
+            f"writing features, {rows:,} x {WIDTH}, pickled dict of float32 arrays",
             lambda: write_pickle(path, whole, logits),
             lambda: write_store(store, "many", embeddings, logits),
             check_size,
@@ -89,7 +89,7 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
             unit="rows",
         )
         yield Pair(
-            f"features from the store, {rows:,} x {WIDTH}, pickled dict of float32 arrays",
+            f"reading features, {rows:,} x {WIDTH}, pickled dict of float32 arrays",
             lambda: read_pickle(path),
             lambda: read_store(store, many, rows),
             check_same_features,
@@ -98,7 +98,7 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
             unit="rows",
         )
         yield Pair(
-            f"one subject of {SUBJECT_ROWS:,} frames, the whole pickle of {rows:,}",
+            f"reading one subject of {SUBJECT_ROWS:,} frames, against the whole pickle of {rows:,}",
             lambda: tuple(values[:SUBJECT_ROWS] for values in read_pickle(path)),
             lambda: read_store(store, few, SUBJECT_ROWS),
             check_same_features,

@@ -100,7 +100,7 @@ def _table(kind: str, scripts: dict[str, tuple[str, list[Measured]]], machines: 
     lines = [
         f"### {kind}",
         "",
-        "| path | reference | ours | ratio | goal | agreement | ours, absolute | peak MB, reference | peak MB, ours |",
+        "| benchmark | reference | ours | ratio | goal | agreement | our speed | peak MB, reference | peak MB, ours |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for _, rows in sorted(scripts.values(), key=lambda entry: entry[1][0].script):
