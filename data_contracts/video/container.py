@@ -1,4 +1,4 @@
-"""Open a video file and run its packets through the decoder. Which frame is which: other modules."""
+"""Open a video file and decode its packets. ``packets`` and ``frames`` number the frames."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from av.video.stream import VideoStream
 from data_contracts.errors import InputError
 from data_contracts.files.locations import S3_PREFIX, is_remote, location
 from data_contracts.video.index import VideoSource
-from data_contracts.video.limits import check_bytes, check_frames, frame_too_large, max_pixels
-from data_contracts.video.tables import claimed_frames
+from data_contracts.video.limits import check_bytes, check_frames, claimed_frames, frame_too_large, max_pixels
 
 _LOGGER = logging.getLogger(__name__)
-# What FFmpeg says is listened to where it tells a cause, and shown nowhere.
+# FFmpeg's log messages are captured to find error causes; they are never displayed.
 logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
 av.logging.set_skip_repeated(False)
 
-# Text files pass as video of this format: FFmpeg draws their characters.
+# FFmpeg opens text files as video of this format and draws their characters.
 _TEXT_FORMAT = "tty"
-# Formats that hold their frames themselves. Play lists (HLS, DASH, concat) name other files, on this machine and on
-# others, and FFmpeg would go by a file's content, whatever its suffix. Text and sound are here to be told by name.
+# Formats that contain their frames. Playlists (HLS, DASH, concat) name other files, on this machine and on others, and
+# FFmpeg detects them by their content, whatever the suffix. Text and audio are listed to get errors that name them.
 _FORMATS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "ivf", "flv", "asf", "ogg"),
     *("mxf", "dv", "nut", "3g2", _TEXT_FORMAT, "wav", "mp3", "aac", "flac"),
 )
 _TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) exceeds")
 _BLOCK_BYTES = 1 << 20
-_OF_THE_USER = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_USER_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 @contextmanager
 def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The opened file and its best video stream; cover pictures do not count. A file object is read from its
-    start.
+    """Open a file and return it with its best video stream; cover images do not count.
+
+    A file object is read from its start.
 
     Raises:
         InputError: no such file, not a video, no codec for it, or larger than the video limits.
@@ -57,7 +57,7 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
             raise InputError(f"{name}: expected a video file, got text; leave it out")
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
-            kinds = {"a cover picture" if s.type == "video" else str(s.type) for s in container.streams}
+            kinds = {"a cover image" if s.type == "video" else str(s.type) for s in container.streams}
             found = " and ".join(sorted(kinds)) or "nothing"
             raise InputError(f"{name}: expected a video stream, got {found}; leave it out")
         stream = _best_of(container, streams)
@@ -71,21 +71,21 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
 
 
 def check_claims(source: VideoSource) -> None:
-    """That the tables of a file do not claim more frames than the video limits allow: to open it makes room for them.
+    """Check that the tables of a file do not claim more frames than the limit; opening it allocates memory for them.
 
-    Of a file on S3, whose fragments lie all over it, those behind the first one are not looked at.
+    In a file on S3, only the first fragment is checked, because fragments are distributed over the whole file.
 
     Raises:
-        InputError: they do.
+        InputError: they claim more.
         OSError: the disk or the network failed.
     """
-    with _readable(source) as file, suppress(*_OF_THE_USER):
-        check_frames(name_of(source), claimed_frames(file, fragments=not is_remote(source)))
+    with _readable(source) as file, suppress(*_USER_ERRORS):
+        check_frames(name_of(source), claimed_frames(file, all_fragments=not is_remote(source)))
 
 
 @contextmanager
 def _readable(source: VideoSource) -> Iterator[Any]:
-    """The source, or a file that reads from S3; if it cannot, that is the cause of whatever else went wrong."""
+    """Yield the source, or a file object for S3 whose read errors take precedence over FFmpeg's errors."""
     name = name_of(source)
     if not is_remote(source):
         if isinstance(source, str | PathLike):
@@ -105,13 +105,13 @@ def _readable(source: VideoSource) -> Iterator[Any]:
 
 
 def _check_is_file(path: str | PathLike[str], name: str) -> None:
-    """That a link leads somewhere, and that opening will not wait for what never comes."""
+    """Check that a path is no dangling link, and no pipe or device, where opening would block."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
         if os.path.islink(path):
-            got = f"a link to {os.readlink(path)}, where no file is"
-            raise InputError(f"{name}: expected a video file, got {got}; mend the link or remove it") from error
+            got = f"a link to {os.readlink(path)}, which does not exist"
+            raise InputError(f"{name}: expected a video file, got {got}; repair the link or remove it") from error
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise InputError(f"{name}: expected a video file, got a pipe or a device; leave it out")
@@ -121,58 +121,58 @@ def _best_of(container: InputContainer, streams: list[VideoStream]) -> VideoStre
     try:
         best = container.streams.best("video")
     except IndexError:
-        # FFmpeg's choice may be a stream that appeared after the header, of which PyAV does not know.
+        # FFmpeg's choice may be a stream that appeared after the header and is unknown to PyAV.
         return streams[0]
     return next((stream for stream in streams if stream is best), streams[0])
 
 
 def name_of(source: VideoSource) -> str:
-    """What to call the file in a message."""
+    """Return the name of the file for messages."""
     return str(source if isinstance(source, str | PathLike) else getattr(source, "name", source))
 
 
 def decode_packets(packets: Iterable[Packet[Any]]) -> Iterator[VideoFrame]:
-    """Pictures in the order in which the decoder gives them out. Packets that it cannot decode are skipped.
+    """Yield frames in decoder output order. Packets that cannot be decoded are skipped.
 
-    The end of ``packets`` does not flush the decoder: the demuxer's last, empty packet does.
+    The end of ``packets`` does not flush the decoder; the demuxer's last, empty packet does.
 
     Raises:
-        InputError: a picture is larger than the video limits. FFmpeg has made no room for it.
+        InputError: a frame is larger than the limit. FFmpeg has not allocated memory for it.
     """
     for packet in packets:
         if is_empty_chunk(packet):
             continue
         try:
-            pictures = packet.decode()
+            frames = packet.decode()
         except av.FFmpegError as error:
             _LOGGER.debug("packet with pts %s: %s", packet.pts, error.strerror)
             _refuse_if_too_large(packet)
             continue
-        yield from pictures
+        yield from frames
 
 
 def _refuse_if_too_large(packet: Packet[Any]) -> None:
-    """Raise ``InputError`` if that is why a packet could not be decoded; a decoder of its own is asked."""
+    """Decode a failed packet with a second decoder; raise ``InputError`` if its frame is too large."""
     decoder = packet.stream.codec_context
     if 0 < decoder.width * decoder.height <= max_pixels():
-        # Where it refuses a picture, it forgets their size, or has taken over that of the large one.
+        # After refusing a frame, a decoder has no frame size or that of the large frame.
         return
-    asked = av.CodecContext.create(decoder.name, "r")
-    asked.extradata, asked.options = decoder.extradata, _pixel_limit()
-    with _refusing_large_pictures(packet.stream.container.name), suppress(av.FFmpegError):
-        asked.decode(packet)
+    second_decoder = av.CodecContext.create(decoder.name, "r")
+    second_decoder.extradata, second_decoder.options = decoder.extradata, _pixel_limit()
+    with _refuse_large_frames(packet.stream.container.name), suppress(av.FFmpegError):
+        second_decoder.decode(packet)
 
 
 @contextmanager
-def _refusing_large_pictures(name: str) -> Iterator[None]:
-    """Raise ``InputError`` if FFmpeg says in the block that a picture is above the limit: no return value tells."""
+def _refuse_large_frames(name: str) -> Iterator[None]:
+    """Raise ``InputError`` if FFmpeg logs within the block that a frame exceeds the limit; no return value says so."""
     av.logging.set_level(av.logging.ERROR)
-    with av.logging.Capture() as said:
+    with av.logging.Capture() as messages:
         try:
             yield
         finally:
             av.logging.set_level(None)
-            found = next((match for _, _, text in said if (match := _TOO_LARGE.search(text))), None)
+            found = next((match for _, _, text in messages if (match := _TOO_LARGE.search(text))), None)
             if found:
                 raise frame_too_large(name, int(found[1]), int(found[2]))
 
@@ -182,25 +182,25 @@ def _pixel_limit() -> dict[str, str]:
 
 
 def is_empty_chunk(packet: Packet[Any]) -> bool:
-    """Whether the packet is a place without a picture (AVI has them); decoding it would flush the decoder."""
+    """Return whether a packet is an empty chunk, as in AVI files; decoding it would flush the decoder."""
     return packet.size == 0 and not is_flush(packet)
 
 
 def is_flush(packet: Packet[Any]) -> bool:
-    """Whether this is the demuxer's last packet, which asks the decoder for the pictures it holds back."""
+    """Return whether this is the demuxer's last packet, which makes the decoder return its delayed frames."""
     return packet.size == 0 and packet.pts is None and packet.dts is None
 
 
 def raise_machine_error(error: Exception, name: str) -> None:
-    """Raise ``error`` again if it is of a disk or a network. All others are of the file ``name``.
+    """Raise ``error`` again if the disk or the network caused it. All other errors belong to the file ``name``.
 
-    FFmpeg calls some damage an error of input and output: then the file can be read to its end all the same. Lack of
-    memory is of the file too: it is reported when a damaged header asks for an absurd amount.
+    FFmpeg reports some damage as an I/O error; in that case the file can still be read to its end. Out-of-memory errors
+    belong to the file too: a damaged header can request an absurd amount.
     """
     if not isinstance(error, OSError) or isinstance(error, av.error.EOFError):
         return
     if name.startswith(S3_PREFIX) and isinstance(error, av.FFmpegError):
-        # A request that failed is told by the file itself.
+        # The file object raises the error of a failed request.
         return
     if not isinstance(error, av.FFmpegError) or not _can_be_read(name):
         raise error
@@ -221,12 +221,12 @@ def _open_container(source: str | PathLike[str] | IO[bytes]) -> InputContainer:
     options = _pixel_limit() | {"format_whitelist": ",".join(_FORMATS)}
     try:
         check_bytes(name, _size_bytes(source))
-        with _refusing_large_pictures(name):
-            # Of a relative path, FFmpeg takes what stands before a colon for a protocol.
+        with _refuse_large_frames(name):
+            # FFmpeg treats the part of a relative path before a colon as a protocol.
             file = os.path.abspath(source) if isinstance(source, str | PathLike) else source
             return av.open(file, mode="r", options=options)
     except (av.FFmpegError, OSError) as error:
-        if not isinstance(error, _OF_THE_USER):
+        if not isinstance(error, _USER_ERRORS):
             raise_machine_error(error, name)
         message = f"{name}: expected a readable video file, got: {error.strerror or error}"
         raise InputError(f"{message}; check the path and that the copy is complete") from error

@@ -1,9 +1,8 @@
-"""Decode any run of frames of an indexed video, exactly and in bounded memory.
+"""Decode any range of frames of an indexed video, exactly and in bounded memory.
 
-A segment starts at the keyframe at or before its first frame; every picture is recognised by its time stamp,
-never by how many came before it. What does not fit the index makes the reader start over further back, at
-last from the beginning. Which frames there are is the business of ``video_packets``; nothing here looks for
-faces.
+Decoding starts at the keyframe at or before the first frame. Every decoded frame is identified by its time stamp, never
+by counting. If the output does not match the index, decoding restarts further back, finally at the beginning of the
+file. ``packets`` creates the index.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from data_contracts.video.index import VideoIndex, VideoSource
 
 _LOGGER = logging.getLogger(__name__)
 
-# Of a frame's matrix of colours (``AVColorSpace``).
+# Value of ``AVColorSpace``.
 _UNSPECIFIED = 2
-# More than this, and the time stamps of the index are not those of the decoder.
+# With more dropped frames, the time stamps of the index are not those of the decoder.
 _MAX_DROPPED_FRAMES = 4
 _MAX_DROPPED_SHARE = 0.1
-# 25 MB of RGB: a chunk of so many is let be, whatever its frames were expected to be like.
+# 25 MB of RGB: smaller chunks are never split, whatever frame size the index states.
 _SMALL_CHUNK_PIXELS = 1 << 23
 
 FrameChunk = tuple[NDArray[np.int32], NDArray[np.uint8]]
@@ -43,14 +42,14 @@ _Numbered = Iterator[tuple[int, VideoFrame]]
 
 @dataclass(frozen=True)
 class _Start:
-    """Where to start: keyframe to seek (None: the beginning), or the beginning without looking at time stamps."""
+    """A start of decoding: a keyframe to seek (None: the beginning), or the beginning with frames counted."""
 
     seek_frame: int | None = None
     by_count: bool = False
 
 
 class _MismatchError(Exception):
-    """What comes out of the decoder does not fit the index; another start may help."""
+    """The output of the decoder does not match the index; another start may help."""
 
 
 def read_segment(
@@ -61,33 +60,32 @@ def read_segment(
     frame_count: int,
     chunk_frames: int = 16,
 ) -> Iterator[FrameChunk]:
-    """Frames ``first_frame`` .. ``first_frame + frame_count - 1`` of the video that ``index`` describes.
+    """Decode frames ``first_frame`` .. ``first_frame + frame_count - 1`` of the video that ``index`` describes.
 
-    Yields chunks of at most ``chunk_frames`` frames: their numbers, int32 ``[b]``, strictly increasing over
-    the whole segment, and their pixels, uint8 RGB ``[b, height, width, 3]``, upright. A number that is left
-    out belongs to a frame that could not be decoded, or lies past the end; the numbers after it are right all
-    the same. The exception is an index that is not ``seekable``: there frames are counted, and a loss shows
-    at the end of the video. A video that changes its picture size starts a new chunk there, of fewer frames
-    if they are larger. Memory is one chunk plus the decoder's own.
+    Yield chunks of at most ``chunk_frames`` frames: their numbers, int32 ``[b]``, strictly increasing over the whole
+    segment, and their pixels, uint8 RGB ``[b, height, width, 3]``, upright. A missing number belongs to a frame that
+    could not be decoded or is beyond the end; the numbers after it are still correct. If the index is not ``seekable``,
+    frames are counted instead, and lost frames are missing at the end of the video. A change of the frame size starts a
+    new chunk, with fewer frames if they are larger. Memory is one chunk plus that of the decoder.
 
     Raises:
         ValueError: ``first_frame``, ``frame_count`` or ``chunk_frames`` below 1.
         InputError: the file cannot be opened, or a frame is larger than the video limits.
         OSError: the disk or the network failed.
     """
-    asked = {"first_frame": first_frame, "frame_count": frame_count, "chunk_frames": chunk_frames}
-    for name, value in asked.items():
+    arguments = {"first_frame": first_frame, "frame_count": frame_count, "chunk_frames": chunk_frames}
+    for name, value in arguments.items():
         if value < 1:
             raise ValueError(f"{name_of(source)}: expected {name} >= 1, got {value}")
     last = min(first_frame + frame_count - 1, index.frame_count)
-    pictures = _find_frames(source, index, first=first_frame, last=last)
+    numbered = _find_frames(source, index, first=first_frame, last=last)
     chunk_pixels = max(_SMALL_CHUNK_PIXELS, chunk_frames * index.width_px * index.height_px)
     converter = _Converter(index.rotation_degrees)
-    return _collect_chunks(pictures, converter, chunk_frames, chunk_pixels)
+    return _collect_chunks(numbered, converter, chunk_frames, chunk_pixels)
 
 
 def _find_frames(source: VideoSource, index: VideoIndex, *, first: int, last: int) -> _Numbered:
-    """Numbered frames of the segment, in order, each once at most, from a start that fits the index."""
+    """Yield numbered frames of the segment in order, each at most once, from a start that matches the index."""
     wanted = first
     for start in _starts(index, first) if first <= last else ():
         try:
@@ -109,14 +107,14 @@ def _find_frames(source: VideoSource, index: VideoIndex, *, first: int, last: in
 
 
 def _starts(index: VideoIndex, first: int) -> list[_Start]:
-    """Ways to start, in the order of trying."""
+    """Return the starts to try, in order."""
     if not index.has_pts:
         return [_Start(by_count=True)]
     starts = []
     nearest = index.keyframe_at_or_before(first)
     if nearest is not None and nearest > 1:
         starts.append(_Start(seek_frame=nearest))
-        # Some demuxers land behind the place that they were asked for; some decoders need a run-up.
+        # Some demuxers seek too far, and some decoders need earlier frames.
         before = index.keyframe_at_or_before(nearest - 1)
         if before is not None and before > 1:
             starts.append(_Start(seek_frame=before))
@@ -124,9 +122,9 @@ def _starts(index: VideoIndex, first: int) -> list[_Start]:
 
 
 def _decode_from(source: VideoSource, index: VideoIndex, start: _Start) -> _Numbered:
-    """Numbered frames from where ``start`` says to the end of the file."""
+    """Yield numbered frames from ``start`` to the end of the file."""
     with open_video(source) as (container, stream):
-        # Work is shared out by segments: threads of one decoder cost a tenth to a half more of the processor.
+        # Segments run in parallel instead: decoder threads would need 10 to 50 % more processor time.
         stream.thread_type = ThreadType.NONE
         if start.by_count:
             yield from enumerate(decode_packets(_demux(container, stream)), start=1)
@@ -138,10 +136,10 @@ def _decode_from(source: VideoSource, index: VideoIndex, start: _Start) -> _Numb
 
 
 def _number_by_time(packets: Iterable[Packet[Any]], index: VideoIndex, from_pts: int) -> _Numbered:
-    """Decoded frames that are shown at ``from_pts`` or later, numbered by their time stamps.
+    """Yield decoded frames with a time stamp of ``from_pts`` or later, numbered by their time stamps.
 
-    Earlier ones lead up to the keyframe at ``from_pts`` and may lack what they refer to. Behind damage, a
-    decoder gives out a few frames late or with an unknown time stamp: they are dropped.
+    Earlier frames precede the keyframe at ``from_pts`` and may lack their reference frames. After damage, a decoder
+    returns a few frames late or with an unknown time stamp; they are dropped.
     """
     previous = numbered = dropped = 0
     for frame in decode_packets(packets):
@@ -159,7 +157,7 @@ def _number_by_time(packets: Iterable[Packet[Any]], index: VideoIndex, from_pts:
 
 
 def _number_of(pts: int | None, index: VideoIndex) -> int | None:
-    """Number of the frame with this time stamp, None if the index has none."""
+    """Return the number of the frame with this time stamp, or None."""
     place = index.frame_count if pts is None else int(np.searchsorted(index.pts, pts))
     return place + 1 if place < index.frame_count and index.pts[place] == pts else None
 
@@ -167,7 +165,7 @@ def _number_of(pts: int | None, index: VideoIndex) -> int | None:
 def _seek_keyframe(
     container: InputContainer, stream: VideoStream, index: VideoIndex, seek_pts: int
 ) -> tuple[int, Iterator[Packet[Any]]]:
-    """Time stamp of the keyframe that seeking found, and the packets from it on."""
+    """Seek; return the time stamp of the keyframe found and the packets from it on."""
     try:
         container.seek(seek_pts, stream=stream)
     except av.FFmpegError as error:
@@ -175,7 +173,7 @@ def _seek_keyframe(
     packets = _demux(container, stream)
     for packet in packets:
         if packet.is_keyframe and packet.pts is not None:
-            # A damaged table of contents shifts the time stamps after it: no keyframe is where one was.
+            # A damaged index in the file shifts time stamps, so that keyframes are not where they were.
             number = _number_of(packet.pts, index)
             if number is None or not index.keyframe[number - 1]:
                 raise _MismatchError(f"seeking to {seek_pts} landed on {packet.pts}, no keyframe")
@@ -184,7 +182,7 @@ def _seek_keyframe(
 
 
 def _demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Any]]:
-    """Packets to the end of the file, or to where it is damaged so that no more can be told apart."""
+    """Yield packets to the end of the file, or to damage after which packets cannot be separated."""
     flushed = False
     try:
         for packet in container.demux(stream):
@@ -210,9 +208,9 @@ def _collect_chunks(
             yield np.array(numbers, dtype=np.int32), pixels[: len(numbers)]
             numbers, pixels = [], None
         if pixels is None:
-            # The index knows the size of the first frame only; others may be hundreds of times as large.
-            room = min(chunk_frames, max(1, chunk_pixels // (rgb.shape[0] * rgb.shape[1])))
-            pixels = np.empty((room, *rgb.shape), dtype=np.uint8)
+            # The index states the size of the first frame only; others may be hundreds of times as large.
+            capacity = min(chunk_frames, max(1, chunk_pixels // (rgb.shape[0] * rgb.shape[1])))
+            pixels = np.empty((capacity, *rgb.shape), dtype=np.uint8)
         pixels[len(numbers)] = rgb
         numbers.append(number)
     if pixels is not None:
@@ -220,21 +218,21 @@ def _collect_chunks(
 
 
 class _Converter:
-    """Frames to upright RGB. PyAV's own ``to_ndarray`` sets up a scaler for every frame; here one is kept.
+    """Converts frames to upright RGB. Unlike PyAV's ``to_ndarray``, it does not set up a scaler for every frame.
 
-    Its settings give the same pixels as that for every pixel format; "fast" bilinear would not for 4:4:4, 10 bit and
-    odd sizes.
+    Its settings give the same pixels as ``to_ndarray`` for every pixel format; "fast" bilinear would not for 4:4:4,
+    10 bit and odd sizes.
     """
 
     def __init__(self, degrees: int) -> None:
         self._reformatter, self._turns = VideoReformatter(), degrees // 90
 
     def upright_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """View of a frame as uint8 ``[height, width, 3]``, turned clockwise; the caller copies it."""
+        """Return a view of a frame as uint8 ``[height, width, 3]``, rotated clockwise; the caller must copy it."""
         try:
             converted = self._rgb(frame)
         except av.FFmpegError:
-            # FFmpeg converts nothing that says it has YCgCo, ICtCp or another rare matrix. Most of it is mislabelled.
+            # FFmpeg cannot convert YCgCo, ICtCp and other rare color spaces, which are mostly wrong labels.
             if frame.colorspace == _UNSPECIFIED:
                 raise
             frame.colorspace = _UNSPECIFIED

@@ -1,7 +1,6 @@
-"""The index of one video: which frames it holds, when they are shown, and where decoding can start.
+"""The index of one video: its frames, their time stamps, and the keyframes at which decoding can start.
 
-A value type and its way back from stored rows. How it is filled from a file is the business of
-``video_packets``.
+``packets`` creates an index from a file.
 """
 
 from collections.abc import Mapping
@@ -27,12 +26,12 @@ QUARTER_TURNS_DEGREES = (0, 90, 180, 270)
 class VideoIndex:
     """Frames of one video in decoder output order; element 0 of every array is frame 1.
 
-    ``pts``: int64 ``[n]``, time stamps in the stream's time base, strictly increasing and equal to what the
-    decoder puts on its frames. Where the container has none that can be trusted, ``has_pts`` is false and
-    ``pts`` is zero. ``pts_seconds``: float64 ``[n]``, >= 0, time since the first frame; estimated from
-    decoding times or the frame rate if ``has_pts`` is false. ``keyframe``: bool ``[n]``. ``width_px`` and
-    ``height_px`` are those of the upright frame; ``rotation_degrees`` (clockwise) makes it upright.
-    ``claimed_frame_count`` is the container's own word, 0 if it has none. ``problem`` is one line, or None.
+    ``pts``: int64 ``[n]``, time stamps in the stream's time base, strictly increasing and equal to those of decoded
+    frames. If the container has no reliable time stamps, ``has_pts`` is false and ``pts`` is zero. ``pts_seconds``:
+    float64 ``[n]``, >= 0, time since the first frame; estimated from decoding times or the frame rate if ``has_pts`` is
+    false. ``keyframe``: bool ``[n]``. ``width_px`` and ``height_px`` are those of the upright frame;
+    ``rotation_degrees`` (clockwise) makes it upright. ``claimed_frame_count`` is the number in the container's header,
+    0 if there is none. ``problem`` is one line, or None.
     """
 
     pts: NDArray[np.int64] = field(repr=False)
@@ -65,24 +64,24 @@ class VideoIndex:
 
     @property
     def duration_seconds(self) -> float:
-        """Last minus first time stamp, >= 0; how long the last frame is shown is not known."""
+        """Last minus first time stamp, >= 0; the duration of the last frame is unknown."""
         return float(self.pts_seconds[-1])
 
     @property
     def seekable(self) -> bool:
-        """Whether decoding can start at a keyframe. If not, segments decode from the beginning."""
+        """Whether decoding can start at a keyframe; otherwise every segment is decoded from the beginning."""
         return self.has_pts and bool(self.keyframe.any())
 
     def keyframe_at_or_before(self, frame: int) -> int | None:
-        """Number of the last keyframe that is not after ``frame`` (1-based), or None."""
+        """Return the number of the last keyframe that is not after ``frame`` (1-based), or None."""
         found = np.flatnonzero(self.keyframe[: max(frame, 0)])
         return int(found[-1]) + 1 if found.size else None
 
     @classmethod
     def from_rows(cls, video: Mapping[str, Any], frames: pa.Table) -> Self:
-        """The index from its row of dataset ``videos`` and its rows of ``frames``, ordered by frame.
+        """Create the index from its row of dataset ``videos`` and its rows of ``frames``, ordered by frame.
 
-        Pixel format and time base are not stored; reading needs neither.
+        Pixel format and time base are not stored; decoding needs neither.
         """
         count = frames.num_rows
         has_pts = frames["pts"].null_count == 0
@@ -107,5 +106,5 @@ class VideoIndex:
 
 
 def even_times_seconds(count: int, fps: float | None) -> NDArray[np.float64]:
-    """Times of evenly spaced frames, float64 ``[count]`` from 0; 25 a second if ``fps`` is unknown."""
+    """Return times of evenly spaced frames, float64 ``[count]`` from 0; 25 per second if ``fps`` is unknown."""
     return np.arange(count, dtype=np.float64) / (fps or 25.0)

@@ -4,8 +4,18 @@ The limits hold both for what a file claims and for what decoding gives. They re
 a machine.
 """
 
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike
+from typing import IO
+
 from data_contracts.errors import InputError
 from data_contracts.settings import VIDEO_LIMITS, read_settings
+
+_CONTAINER_BOXES = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"})
+_HEADER_BYTES = 8
+_MAX_DEPTH = 8
 
 
 def check_bytes(name: str, size_bytes: int) -> None:
@@ -55,3 +65,83 @@ def _too_large(name: str, expected: str, got: str) -> InputError:
     return InputError(
         f"{name}: expected {expected}, got {got}; leave it out, or set {VIDEO_LIMITS} (docs/operations.md)"
     )
+
+
+def claimed_frames(source: str | PathLike[str] | IO[bytes], *, all_fragments: bool) -> int:
+    """Return the largest number of frames that one table of an MP4 file claims; 0 for other files.
+
+    16 bytes may claim billions of frames, and FFmpeg allocates memory for all of them when it opens the file. Audio
+    whose samples FFmpeg indexes by chunk does not count: seconds of it have as many samples as hours of video. A file
+    object is rewound.
+
+    ``all_fragments``: search the whole file, because a fragmented file has tables everywhere; else stop at the second
+    fragment.
+
+    Raises:
+        OSError: the disk or the network failed.
+    """
+    if isinstance(source, str | PathLike):
+        with open(source, "rb") as file:
+            return _largest_claim(file, all_fragments)
+    try:
+        return _largest_claim(source, all_fragments)
+    finally:
+        source.seek(0)
+
+
+@dataclass
+class _Track:
+    """Values from the tables of one track."""
+
+    claimed: int = 0
+    is_audio: bool = False
+    lasts_one_each: bool = False
+
+    @property
+    def frames(self) -> int:
+        # libavformat/mov.c, mov_build_index: such audio has an index entry per chunk, not per sample.
+        return 0 if self.is_audio and self.lasts_one_each else self.claimed
+
+
+def _largest_claim(file: IO[bytes], all_fragments: bool) -> int:
+    tracks, fragments = [_Track()], 0
+    for kind, offset in _boxes(file, 0, file.seek(0, os.SEEK_END), 0):
+        fragments += kind == b"moof"
+        if fragments > 1 and not all_fragments:
+            break
+        if kind == b"trak":
+            tracks.append(_Track())
+        elif kind == b"hdlr" and (handler := _read(file, offset + 8)) in (b"soun", b"vide"):
+            tracks[-1].is_audio = handler == b"soun"
+        elif kind == b"stts":
+            tracks[-1].lasts_one_each = _number(file, offset + 4) == _number(file, offset + 12) == 1
+        elif kind in (b"stsz", b"stz2"):
+            tracks[-1].claimed = max(tracks[-1].claimed, _number(file, offset + 8))
+        elif kind == b"trun":
+            tracks[0].claimed = max(tracks[0].claimed, _number(file, offset + 4))
+    return max(track.frames for track in tracks)
+
+
+def _boxes(file: IO[bytes], start: int, end: int, depth: int) -> Iterator[tuple[bytes, int]]:
+    """Yield (type, offset of the content) of every box between two offsets, including nested boxes."""
+    while start + _HEADER_BYTES <= end:
+        size, kind, content = _number(file, start), _read(file, start + 4), start + _HEADER_BYTES
+        if size == 1:
+            size = _number(file, content, size_bytes=8)
+            content += 8
+        size = end - start if size == 0 else size
+        if size < content - start:
+            return
+        yield kind, content
+        if kind in _CONTAINER_BOXES and depth < _MAX_DEPTH:
+            yield from _boxes(file, content, min(start + size, end), depth + 1)
+        start += size
+
+
+def _number(file: IO[bytes], offset: int, *, size_bytes: int = 4) -> int:
+    return int.from_bytes(_read(file, offset, size_bytes))
+
+
+def _read(file: IO[bytes], offset: int, size_bytes: int = 4) -> bytes:
+    file.seek(offset)
+    return file.read(size_bytes)

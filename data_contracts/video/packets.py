@@ -1,9 +1,8 @@
 """Index a video from its packets: exact frame numbers, time stamps and keyframes without decoding the file.
 
-The packets say which frames the decoder will give out, with two exceptions that the first pictures settle:
-frames before the first one that can be decoded never come out, and the display rotation is told with a
-decoded frame only. So the head of the file is decoded, usually one picture. Decoding a segment is the
-business of ``video_frames``.
+Packets determine the frames that the decoder will return, with two exceptions: frames before the first decodable one
+are never returned, and the display rotation is known from a decoded frame only. So the head of the file is decoded,
+usually one frame. ``frames`` decodes segments.
 """
 
 import logging
@@ -32,13 +31,12 @@ from data_contracts.video.limits import check_duration, check_frames
 
 _LOGGER = logging.getLogger(__name__)
 
-# A decoder holds back at most 16 pictures (H.264 annex A.3, HEVC annex A.4). Time stamps that are further out
-# of order than this, with room for two fields a picture, jump for another reason: recordings joined without
-# mending them.
+# A decoder delays at most 16 frames (H.264 annex A.3, HEVC annex A.4), which may have two fields each. Time stamps that
+# are further out of order have another cause, such as concatenated recordings with uncorrected time stamps.
 _MAX_REORDER_FRAMES = 32
-_MAX_HEAD_PICTURES = 300
+_MAX_HEAD_FRAMES = 300
 _MP4, _AVI = "mov,mp4", "avi"
-# These hold frames in decoding order and no presentation time; what the demuxer gives as pts is a guess.
+# These formats store frames in decoding order without presentation times; the demuxer's pts are a guess.
 _WITHOUT_PRESENTATION_TIME = (_AVI, "h264", "hevc")
 _REORDERING_CODECS = ("h264", "hevc")
 _MISSING_TAIL_SECONDS = 0.5
@@ -47,7 +45,7 @@ _AV_TIME_BASE = 1_000_000
 
 @dataclass(frozen=True)
 class _Packets:
-    """What the demuxer said of the packets that carry frames, in decoding order; times in the time base."""
+    """The packets that contain frames, in decoding order, as the demuxer reports them; times in the time base."""
 
     pts: NDArray[np.int64] | None
     dts: NDArray[np.int64] | None
@@ -60,17 +58,17 @@ class _Packets:
 
 @dataclass(frozen=True)
 class _Head:
-    """The first pictures that come out of the decoder: their time stamps, and the very first of them."""
+    """The first frames of the decoder: their time stamps, and the first frame."""
 
     pts: list[int]
-    picture: VideoFrame
+    first: VideoFrame
 
 
 def index_video(source: VideoSource) -> VideoIndex:
-    """Index of the frames that a decoder gives out for a video file (path, or file opened for reading bytes).
+    """Return the index of the frames that a decoder returns for a video file (path, or binary file object).
 
-    Frames that an edit list hides and frames before the first decodable one are not counted. A file that ends
-    early is indexed as far as it goes, and ``problem`` says so.
+    Frames that an edit list hides and frames before the first decodable one are not counted. A truncated file is
+    indexed up to its end, and ``problem`` reports it.
 
     Raises:
         InputError: not a video, unreadable, without a single frame, or larger than the video limits.
@@ -128,8 +126,8 @@ def _problems(container: InputContainer, stream: VideoStream, packets: _Packets)
         problems.append(f"reading stopped after {packets.seen} packets: {packets.stopped}")
     if packets.damaged:
         problems.append(f"{packets.damaged} damaged packets")
-    # Frame counts of headers are no promise: MP4 counts what an edit list cuts away, AVI counts places without a
-    # picture. The table of packets of MP4 is exact.
+    # Frame counts of headers are unreliable: MP4 counts frames that an edit list removes, AVI counts empty chunks. The
+    # packet table of MP4 is exact.
     promised_packets = len(stream.index_entries) if container.format.name.startswith(_MP4) else 0
     promised_seconds = _promised_seconds(container, stream)
     found_seconds = 0.0
@@ -143,9 +141,9 @@ def _problems(container: InputContainer, stream: VideoStream, packets: _Packets)
 
 
 def _promised_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """Length of the video by the container's header, 0 if unknown; that of the file if it has no sound."""
+    """Return the video's duration in the container's header, or the file's if it has no audio; 0 if unknown."""
     if container.format.name == _AVI and stream.time_base:
-        # It counts ticks, with or without a picture. The duration is recomputed where the table is cut off.
+        # The count includes empty chunks. FFmpeg recomputes the duration if the table is truncated.
         return float(stream.frames * stream.time_base)
     if stream.duration is not None and stream.time_base:
         return float(stream.duration * stream.time_base)
@@ -159,7 +157,7 @@ def _promised_seconds(container: InputContainer, stream: VideoStream) -> float:
 
 
 def _pts_are_presentation_times(container: InputContainer, stream: VideoStream, packets: _Packets) -> bool:
-    """Whether sorting the packets by pts gives the order in which the decoder gives out frames."""
+    """Return whether sorting the packets by pts gives decoder output order."""
     if packets.pts is None or not packets.pts.size:
         return False
     order = np.argsort(packets.pts, kind="stable")
@@ -168,28 +166,28 @@ def _pts_are_presentation_times(container: InputContainer, stream: VideoStream, 
     name, codec = container.format.name, stream.codec_context
     if name.startswith(_MP4) or np.any(np.diff(order) < 0):
         return True
-    # Here the pts never go back: either no frame was reordered, or these are decoding times in disguise.
+    # The pts never decrease: either no frame was reordered, or the pts are decoding times.
     guessed = name in _WITHOUT_PRESENTATION_TIME and codec.name in _REORDERING_CODECS
     return not guessed and codec.reorder_depth == 0
 
 
 def _decode_head(container: InputContainer, stream: VideoStream, packets: _Packets | None) -> _Head | None:
-    """Decode to the first picture not before the first keyframe (without ``packets``: the first of all).
+    """Decode up to the first frame that is not before the first keyframe (without ``packets``: one frame).
 
-    None if nothing in the whole file can be decoded.
+    Return None if nothing in the whole file can be decoded.
     """
     start: int | None = None
     if packets is not None and packets.pts is not None and packets.keyframe.any():
         start = int(packets.pts[packets.keyframe][0])
     seen: list[int] = []
-    picture: VideoFrame | None = None
+    first: VideoFrame | None = None
     for frame in decode_packets(container.demux(stream)):
-        picture = picture or frame
+        first = first or frame
         if frame.pts is not None:
             seen.append(frame.pts)
-        if start is None or frame.pts is None or frame.pts >= start or len(seen) > _MAX_HEAD_PICTURES:
+        if start is None or frame.pts is None or frame.pts >= start or len(seen) > _MAX_HEAD_FRAMES:
             break
-    return None if picture is None else _Head(seen, picture)
+    return None if first is None else _Head(seen, first)
 
 
 def _build_index(
@@ -199,15 +197,15 @@ def _build_index(
     average_rate = float(stream.average_rate) if stream.average_rate else None
     pts = packets.pts[keep] if has_pts and packets.pts is not None else np.zeros(keep.size, dtype=np.int64)
     times = pts if has_pts else _increasing(packets.dts, keep)
-    # A rational of PyAV is false where it is unknown, be it None or 0/0.
+    # An unknown rational of PyAV, None or 0/0, is false.
     time_base = Fraction(stream.time_base) if stream.time_base else None
     if times is None or time_base is None:
         pts_seconds = even_times_seconds(keep.size, average_rate)
     else:
         pts_seconds = (times - times[0]) * float(time_base)
     span_seconds = float(pts_seconds[-1])
-    rotation_degrees = round(-head.picture.rotation / 90) * 90 % 360
-    sides_px = (head.picture.width, head.picture.height)
+    rotation_degrees = round(-head.first.rotation / 90) * 90 % 360
+    sides_px = (head.first.width, head.first.height)
     width_px, height_px = sides_px if rotation_degrees % 180 == 0 else sides_px[::-1]
     return VideoIndex(
         pts=pts,
@@ -221,28 +219,28 @@ def _build_index(
         claimed_frame_count=stream.frames,
         average_fps=(keep.size - 1) / span_seconds if span_seconds > 0 else average_rate,
         problem=problem,
-        pixel_format=head.picture.format.name,
+        pixel_format=head.first.format.name,
         time_base=time_base,
     )
 
 
 def _increasing(dts: NDArray[np.int64] | None, keep: NDArray[np.intp]) -> NDArray[np.int64] | None:
-    """Decoding times of the kept packets if they can stand in for presentation times, else None."""
+    """Return the decoding times of the kept packets if they can replace presentation times, else None."""
     if dts is None or bool(np.any(np.diff(dts) < 0)):
         return None
     return dts[keep]
 
 
 def _kept_packets(packets: _Packets, head: _Head, *, has_pts: bool) -> NDArray[np.intp]:
-    """Positions of the packets whose frames come out, in the order in which they do."""
+    """Return the positions of the packets whose frames the decoder returns, in output order."""
     if not has_pts or packets.pts is None:
-        # Without presentation times the safe guess is that nothing comes out before the first keyframe.
+        # Without presentation times, assume that the decoder returns nothing before the first keyframe.
         keyframes = np.flatnonzero(packets.keyframe)
         return np.arange(keyframes[0] if keyframes.size else 0, packets.keyframe.size)
     order = np.argsort(packets.pts, kind="stable")
     if not head.pts:
         return order
-    # Pictures made of nothing, as MPEG-4 gives them out before its first keyframe, bear random time stamps.
+    # Frames that MPEG-4 decoders return before the first keyframe have random time stamps.
     in_order = all(before < after for before, after in pairwise(head.pts))
     pts = packets.pts[order]
     kept = order[(pts >= head.pts[-1]) | (np.isin(pts, head.pts) & in_order)]

@@ -35,33 +35,33 @@ def message_for(path: Path) -> str:
     return text
 
 
-def test_no_such_file(tmp_path: Path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     assert "No such file" in message_for(tmp_path / "nowhere.mp4")
 
 
-def test_a_folder(tmp_path: Path) -> None:
+def test_folder_is_refused(tmp_path: Path) -> None:
     assert "directory" in message_for(tmp_path).lower()
 
 
 @pytest.mark.parametrize("content", [b"", bytes(range(256)) * 40])
-def test_bytes_that_are_no_video(content: bytes, tmp_path: Path) -> None:
+def test_bytes_that_are_no_video_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.mp4"
     path.write_bytes(content)
     assert "copy is complete" in message_for(path)
 
 
-def test_text_is_not_drawn_as_a_video(tmp_path: Path) -> None:
+def test_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("frame,valence\n" * 50)
     assert "got text" in message_for(path)
 
 
-@pytest.mark.parametrize(("cover", "found"), [(False, "got audio"), (True, "a cover picture")])
-def test_sound_without_video(cover: bool, found: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("cover", "found"), [(False, "got audio"), (True, "a cover image")])
+def test_audio_without_video_is_refused(cover: bool, found: str, tmp_path: Path) -> None:
     assert found in message_for(write_sound(tmp_path / "sound.mkv", cover=cover))
 
 
-def test_a_failing_disk_is_not_the_users_fault(tmp_path: Path) -> None:
+def test_failing_disk_raises_oserror(tmp_path: Path) -> None:
     class FailingDisk(io.BytesIO):
         name = "remote.mp4"
 
@@ -72,7 +72,7 @@ def test_a_failing_disk_is_not_the_users_fault(tmp_path: Path) -> None:
         pass
 
 
-def test_places_without_a_picture_do_not_end_decoding(tmp_path: Path) -> None:
+def test_empty_chunks_do_not_end_decoding(tmp_path: Path) -> None:
     with open_video(write_video(tmp_path / "clip.mp4")) as (container, stream):
         packets = list(container.demux(stream))
         empty = av.Packet()
@@ -81,7 +81,7 @@ def test_places_without_a_picture_do_not_end_decoding(tmp_path: Path) -> None:
         assert len(list(decode_packets(packets))) == 40
 
 
-def test_an_open_file_is_read_from_its_start(tmp_path: Path) -> None:
+def test_file_object_is_read_from_its_start(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4")
     with path.open("rb") as file:
         file.seek(100)

@@ -17,7 +17,7 @@ FASTSTART = {"movflags": "faststart"}
 
 
 def read_numbers(path: Path, index: VideoIndex, *, first: int, count: int) -> list[tuple[int, int]]:
-    """Number by the reader, number by the picture."""
+    """Return the numbers from the reader and those drawn in the frames."""
     chunks = read_segment(path, index, first_frame=first, frame_count=count)
     return [(int(n), read_number(picture)) for numbers, rgb in chunks for n, picture in zip(numbers, rgb, strict=True)]
 
@@ -30,7 +30,7 @@ def test_chunks(tmp_path: Path) -> None:
     assert all(numbers.dtype == np.int32 and rgb.dtype == np.uint8 for numbers, rgb in chunks)
 
 
-def test_a_chunk_stays_as_it_was_when_the_next_one_is_read(tmp_path: Path) -> None:
+def test_reading_the_next_chunk_does_not_change_the_last_one(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4")
     reader = read_segment(path, index_video(path), first_frame=1, frame_count=8, chunk_frames=4)
     _, rgb = next(reader)
@@ -39,7 +39,7 @@ def test_a_chunk_stays_as_it_was_when_the_next_one_is_read(tmp_path: Path) -> No
     np.testing.assert_array_equal(rgb, before)
 
 
-def test_the_pixels_of_a_plain_decoder(tmp_path: Path) -> None:
+def test_pixels_equal_those_of_a_plain_decoder(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4")
     frames = decode_all(path)
     (chunk,) = read_segment(path, index_video(path), first_frame=9, frame_count=9)
@@ -54,8 +54,8 @@ def test_numbers_below_one_are_refused_at_once(wrong: str, tmp_path: Path) -> No
         read_segment(path, index_video(path), **asked)
 
 
-def test_a_start_that_needs_a_run_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With intra refresh the first pictures after a "keyframe" do not come out; the reader must go further back."""
+def test_keyframe_that_needs_earlier_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With intra refresh the decoder drops the first frames after a "keyframe"; the reader must go further back."""
     spec = VideoSpec(b_frames=0, codec_options={"x264-params": "intra-refresh=1"})
     path = write_video(tmp_path / "refresh.mp4", spec)
     with caplog.at_level(logging.DEBUG):
@@ -63,22 +63,22 @@ def test_a_start_that_needs_a_run_up(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "trying further back" in caplog.text
 
 
-def test_an_index_that_names_the_wrong_keyframes(tmp_path: Path) -> None:
+def test_index_with_wrong_keyframes(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4")
     index = index_video(path)
     shifted = replace(index, keyframe=np.roll(index.keyframe, 3))
     assert read_numbers(path, shifted, first=20, count=5) == [(n, n) for n in range(20, 25)]
 
 
-def test_an_index_whose_time_stamps_are_not_the_decoders(tmp_path: Path) -> None:
+def test_index_with_other_time_stamps_than_the_decoder(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4")
     index = index_video(path)
     strange = replace(index, pts=index.pts + 7)
     assert read_numbers(path, strange, first=20, count=5) == [(n, n) for n in range(20, 25)]
 
 
-def test_time_stamps_in_decoding_order_are_noticed(tmp_path: Path) -> None:
-    """Were the guessed stamps of H.264 in AVI believed, two of three frames would get a wrong number."""
+def test_time_stamps_in_decoding_order_are_detected(tmp_path: Path) -> None:
+    """With the guessed time stamps of H.264 in AVI, two of three frames would get a wrong number."""
     path = write_video(tmp_path / "jumbled.avi", VideoSpec(frame_count=60, gop_frames=30))
     index = index_video(path)
     believed = replace(index, has_pts=True, pts=np.arange(1, 61))
@@ -88,8 +88,8 @@ def test_time_stamps_in_decoding_order_are_noticed(tmp_path: Path) -> None:
     assert [number for number, _ in numbers[-40:]] == list(range(21, 61))
 
 
-def test_a_damaged_table_of_contents_shifts_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Two lost entries of an AVI's table move the time stamps of all frames that are reached by seeking."""
+def test_damaged_file_index_does_not_shift_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two lost entries in the index of an AVI file shift the time stamps of all frames after a seek."""
     path = write_video(tmp_path / "table.avi", VideoSpec(codec="mpeg4", frame_count=60))
     data = bytearray(path.read_bytes())
     entry = data.rindex(b"idx1") + 8 + 16 * 16
@@ -100,7 +100,7 @@ def test_a_damaged_table_of_contents_shifts_nothing(tmp_path: Path, caplog: pyte
     assert "no keyframe; trying further back" in caplog.text
 
 
-def test_a_damaged_fragment_loses_only_its_own_frames(tmp_path: Path) -> None:
+def test_damaged_fragment_loses_only_its_own_frames(tmp_path: Path) -> None:
     spec = VideoSpec(b_frames=3, container_options={"movflags": "frag_keyframe+empty_moov"})
     path = write_video(tmp_path / "fragments.mp4", spec)
     data = bytearray(path.read_bytes())
@@ -112,7 +112,7 @@ def test_a_damaged_fragment_loses_only_its_own_frames(tmp_path: Path) -> None:
 
 
 def damage_packet(path: Path, *, frame: int, offset: int = 0, content: bytes | None = None) -> None:
-    """Overwrite the stored picture of one frame in place, with zeros unless ``content`` is given."""
+    """Overwrite the stored bytes of one frame, with zeros unless ``content`` is given."""
     index = index_video(path)
     with av.open(str(path)) as container:
         packet = next(p for p in container.demux(video=0) if p.pts == index.pts[frame - 1])
@@ -125,7 +125,7 @@ def damage_packet(path: Path, *, frame: int, offset: int = 0, content: bytes | N
 
 
 @pytest.mark.parametrize("first", [1, 15, 20, 21])
-def test_a_lost_frame_leaves_a_gap_and_shifts_nothing(first: int, tmp_path: Path) -> None:
+def test_lost_frame_leaves_a_gap_and_shifts_nothing(first: int, tmp_path: Path) -> None:
     path = write_video(tmp_path / "damaged.mp4", VideoSpec(gop_frames=1, b_frames=0, container_options=FASTSTART))
     damage_packet(path, frame=20)
     index = index_video(path)
@@ -134,15 +134,15 @@ def test_a_lost_frame_leaves_a_gap_and_shifts_nothing(first: int, tmp_path: Path
     assert read_numbers(path, index, first=first, count=31 - first) == expected
 
 
-def test_a_lost_first_frame_is_not_counted(tmp_path: Path) -> None:
+def test_lost_first_frame_is_not_counted(tmp_path: Path) -> None:
     path = write_video(tmp_path / "damaged.mp4", VideoSpec(gop_frames=1, b_frames=0))
     damage_packet(path, frame=1)
     assert index_video(path).frame_count == 39
 
 
 @pytest.mark.parametrize("frame", range(26, 32))
-def test_damage_amid_b_frames_shifts_nothing_behind_it(frame: int, tmp_path: Path) -> None:
-    """An MPEG-4 decoder gives out frames late, twice, or made up around a damaged one, until the next keyframe."""
+def test_damage_among_b_frames_does_not_shift_later_frames(frame: int, tmp_path: Path) -> None:
+    """An MPEG-4 decoder returns late, duplicate or invented frames around a damaged one, until the next keyframe."""
     path = write_video(tmp_path / "damaged.avi", VideoSpec(codec="mpeg4", frame_count=60))
     damage_packet(path, frame=frame, offset=8, content=b"\xa5\x5a\xff\x13")
     index = index_video(path)
@@ -154,7 +154,7 @@ def test_damage_amid_b_frames_shifts_nothing_behind_it(frame: int, tmp_path: Pat
         assert [read_number(pictures[number]) for number in range(first, 25)] == list(range(first, 25))
 
 
-def test_a_picture_size_that_changes_starts_a_new_chunk(tmp_path: Path) -> None:
+def test_change_of_frame_size_starts_a_new_chunk(tmp_path: Path) -> None:
     small = write_video(tmp_path / "small.ts", VideoSpec(frame_count=20, gop_frames=10))
     large = write_video(tmp_path / "large.ts", VideoSpec(frame_count=20, width_px=128, height_px=96), first_number=21)
     joined = tmp_path / "joined.ts"
@@ -175,7 +175,7 @@ def test_upright(degrees: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("matrix", ["YCgCo", "bt2020c", "ICtCp"])
-def test_colours_that_ffmpeg_does_not_convert_count_as_usual_ones(matrix: str, tmp_path: Path) -> None:
+def test_color_spaces_unknown_to_ffmpeg_are_converted_as_the_default(matrix: str, tmp_path: Path) -> None:
     usual, rare = (
         write_video(tmp_path / f"{name}.mp4", VideoSpec(frame_count=6, codec_options={"x264-params": params}))
         for name, params in (("usual", "threads=1"), ("rare", f"threads=1:colormatrix={matrix}"))

@@ -46,17 +46,17 @@ def test_keyframe_at_or_before() -> None:
         ({"rotation_degrees": 45}, "got 45"),
     ],
 )
-def test_refuses_what_cannot_be(changes: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_index(**changes)
 
 
-def test_pts_may_repeat_where_they_are_not_used() -> None:
+def test_unused_pts_may_repeat() -> None:
     assert not make_index(pts=np.zeros(4, dtype=np.int64), has_pts=False).seekable
 
 
 @pytest.mark.parametrize("has_pts", [True, False])
-def test_comes_back_from_rows(has_pts: bool) -> None:
+def test_round_trip_through_rows(has_pts: bool) -> None:
     index = make_index(has_pts=has_pts, pts=make_index().pts * has_pts)
     names = (
         "width_px",
@@ -80,7 +80,7 @@ def test_comes_back_from_rows(has_pts: bool) -> None:
     assert back.has_pts is has_pts
 
 
-def test_times_are_even_where_rows_have_none() -> None:
+def test_missing_times_become_evenly_spaced() -> None:
     row = {"width_px": 64, "height_px": 48, "rotation_degrees": 0, "codec": "h264"}
     row |= {"claimed_frame_count": 0, "average_fps": 20.0, "problem": None}
     nothing = pa.nulls(3, pa.int64())

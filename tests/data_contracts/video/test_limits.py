@@ -1,4 +1,4 @@
-"""Videos that are too large, say so or not, or name other files: real ones, as an encoder makes them."""
+"""Encoded videos that are too large, with or without a truthful header, or that refer to other files."""
 
 import shutil
 import struct
@@ -38,7 +38,7 @@ def refused(path):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_frames_that_are_too_large_are_told_with_their_size(name, tmp_path, monkeypatch):
+def test_error_states_the_size_of_frames_that_are_too_large(name, tmp_path, monkeypatch):
     path = write_video(tmp_path / name, replace(KINDS[name], width_px=256, height_px=128))
     monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "pixels=32000")
     line = "frames of at most 32,000 pixels, got 256 x 128; leave it out, or set AFFWILD2_VIDEO_LIMITS"
@@ -48,7 +48,7 @@ def test_frames_that_are_too_large_are_told_with_their_size(name, tmp_path, monk
     assert index_video(path).width_px == 256
 
 
-def test_no_memory_is_given_to_a_picture_that_is_too_large(tmp_path):
+def test_no_memory_is_allocated_for_a_frame_that_is_too_large(tmp_path):
     path = write_huge_picture(tmp_path / "huge.mov")
     code = (
         "import resource, sys\nfrom data_contracts.video.packets import index_video\n"
@@ -62,7 +62,7 @@ def test_no_memory_is_given_to_a_picture_that_is_too_large(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["ts", "avi"])
-def test_a_picture_that_grows_in_mid_stream_is_cut_off_there(suffix, tmp_path, monkeypatch):
+def test_decoding_stops_where_frames_become_too_large(suffix, tmp_path, monkeypatch):
     spec = {"ts": VideoSpec(frame_count=12, gop_frames=4, b_frames=0)}.get(suffix, KINDS["mjpeg.avi"])
     small = write_video(tmp_path / f"small.{suffix}", spec)
     if suffix == "ts":
@@ -70,7 +70,7 @@ def test_a_picture_that_grows_in_mid_stream_is_cut_off_there(suffix, tmp_path, m
         joined = tmp_path / "joined.ts"
         joined.write_bytes(small.read_bytes() + large.read_bytes())
     else:
-        joined = _with_other_pictures(small, tmp_path / "joined.avi", width_px=512, height_px=320)
+        joined = _with_larger_frames(small, tmp_path / "joined.avi", width_px=512, height_px=320)
     monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "pixels=100000")
     index = index_video(joined)
     assert (index.width_px, index.frame_count) == (96, 24 if suffix == "ts" else 40)
@@ -81,8 +81,8 @@ def test_a_picture_that_grows_in_mid_stream_is_cut_off_there(suffix, tmp_path, m
     assert came[:8] == list(range(1, 9)) and len(came) <= 20
 
 
-def _with_other_pictures(source, target, *, width_px, height_px):
-    """The same file, the last half of its packets those of larger pictures, which its header knows nothing of."""
+def _with_larger_frames(source, target, *, width_px, height_px):
+    """Replace the second half of the packets by larger frames, which the header does not mention."""
     larger = write_video(target.with_name("l.avi"), VideoSpec(20, "mjpeg", width_px, height_px, b_frames=0,
                                                              pixel_format="yuvj420p"))  # fmt: skip
     with av.open(str(source)) as first, av.open(str(larger)) as second, av.open(str(target), "w") as out:
@@ -94,7 +94,7 @@ def _with_other_pictures(source, target, *, width_px, height_px):
     return target
 
 
-def test_pictures_that_grow_within_the_limit_come_in_smaller_chunks(tmp_path):
+def test_larger_frames_within_the_limit_come_in_smaller_chunks(tmp_path):
     small = write_video(tmp_path / "small.ts", VideoSpec(frame_count=6, gop_frames=4, b_frames=0))
     large = write_video(tmp_path / "large.ts", VideoSpec(6, width_px=2560, height_px=2048, gop_frames=4, b_frames=0))
     joined = tmp_path / "joined.ts"
@@ -112,8 +112,8 @@ def edited(path, box, at, *numbers):
     return path
 
 
-def test_tables_that_claim_too_much_are_refused_before_the_file_is_opened(tmp_path):
-    """Opening the first one takes 1.4 GB where nothing looks first."""
+def test_tables_that_claim_too_many_frames_are_refused_before_opening(tmp_path):
+    """Without the check, opening these files of a few kB takes 1.4 GB and 0.7 GB."""
     whole = write_video(tmp_path / "table.mp4")
     edited(whole, b"stsz", 4, 1, 20_000_000)
     edited(whole, b"stsc", 12, 20_000_000)
@@ -124,7 +124,7 @@ def test_tables_that_claim_too_much_are_refused_before_the_file_is_opened(tmp_pa
     assert "at most 5,000,000 frames, got 20,000,000 or more" in refused(pieces)
 
 
-def test_sound_of_many_samples_is_no_video_of_many_frames(tmp_path, monkeypatch):
+def test_audio_samples_do_not_count_as_frames(tmp_path, monkeypatch):
     path = tmp_path / "sound.mov"
     with av.open(str(path), "w") as out:
         video, sound = out.add_stream("mpeg4", rate=25), out.add_stream("pcm_s16le", rate=48_000)
@@ -137,7 +137,7 @@ def test_sound_of_many_samples_is_no_video_of_many_frames(tmp_path, monkeypatch)
     assert index_video(path).frame_count == 1
 
 
-def test_a_header_that_claims_less_is_not_believed(tmp_path, monkeypatch):
+def test_header_that_claims_too_little_is_not_trusted(tmp_path, monkeypatch):
     path = write_video(tmp_path / "long.mp4")
     for box, at in ((b"mvhd", 16), (b"tkhd", 20), (b"mdhd", 16)):
         edited(path, box, at, 1)
@@ -153,7 +153,7 @@ def test_a_header_that_claims_less_is_not_believed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["list.mp4", "concat:clip.mp4|clip.mp4"])
-def test_no_file_is_read_but_the_one_that_is_named(name, tmp_path, monkeypatch):
+def test_playlists_are_not_followed(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "clip.mp4")
     shutil.copy(tmp_path / "clip.mp4", tmp_path / "clip.ts")

@@ -12,7 +12,7 @@ from data_contracts.video.packets import index_video
 from tests.video_factory import VideoSpec, cut_file, decode_all, read_number, write_video
 
 
-def test_fields_of_an_ordinary_file(tmp_path: Path) -> None:
+def test_fields_of_a_typical_file(tmp_path: Path) -> None:
     index = index_video(write_video(tmp_path / "clip.mp4"))
     np.testing.assert_array_equal(index.pts, np.arange(40) * 512)
     np.testing.assert_allclose(index.pts_seconds, np.arange(40) / 25, atol=1e-12)
@@ -31,7 +31,7 @@ def test_uneven_times(tmp_path: Path) -> None:
     assert index.average_fps == pytest.approx(6 * 12_800 / 20_000)
 
 
-def test_times_start_at_zero_where_an_edit_list_hides_frames(tmp_path: Path) -> None:
+def test_times_start_at_zero_after_frames_hidden_by_an_edit_list(tmp_path: Path) -> None:
     index = index_video(write_video(tmp_path / "hidden.mp4", VideoSpec(shift_ticks=-5 * 512)))
     assert (index.frame_count, index.claimed_frame_count, index.problem) == (35, 40, None)
     assert index.pts_seconds[0] == 0
@@ -45,7 +45,7 @@ def test_rotation(counter_clockwise: int, clockwise: int, size: tuple[int, int],
 
 
 def test_guessed_time_stamps_are_not_trusted(tmp_path: Path) -> None:
-    """AVI holds H.264 in decoding order and no presentation times: its time stamps come out of the decoder jumbled."""
+    """AVI stores H.264 in decoding order without presentation times, so decoded time stamps are out of order."""
     path = write_video(tmp_path / "jumbled.avi")
     stamps = [pts for pts, _ in decode_all(path)]
     index = index_video(path)
@@ -59,8 +59,8 @@ def test_guessed_time_stamps_are_not_trusted(tmp_path: Path) -> None:
     [VideoSpec(frame_count=50), VideoSpec(frame_count=50, b_frames=0, tick=[0, *range(612, 49 * 512 + 101, 512)])],
     ids=["same times", "times in between"],
 )
-def test_recordings_joined_without_mending_their_times(second_spec: VideoSpec, tmp_path: Path) -> None:
-    """The times of the second start over, and are those of the first again or lie between them."""
+def test_concatenated_recordings_with_uncorrected_times(second_spec: VideoSpec, tmp_path: Path) -> None:
+    """The times of the second recording restart, and are equal to those of the first or lie between them."""
     first = write_video(tmp_path / "first.ts", VideoSpec(frame_count=50))
     second = write_video(tmp_path / "second.ts", second_spec, first_number=51)
     joined = tmp_path / "joined.ts"
@@ -71,8 +71,8 @@ def test_recordings_joined_without_mending_their_times(second_spec: VideoSpec, t
     assert index.duration_seconds == pytest.approx(99 / 25)
 
 
-def test_a_video_that_starts_amid_a_group_of_mpeg4_frames(tmp_path: Path) -> None:
-    """The decoder makes up pictures before the first keyframe, with any time stamps; the index leaves them out."""
+def test_mpeg4_video_that_starts_between_keyframes(tmp_path: Path) -> None:
+    """The decoder invents frames with random time stamps before the first keyframe; the index omits them."""
     path = write_video(tmp_path / "amid.mkv", VideoSpec(codec="mpeg4", drop_packets=frozenset(range(5))))
     stamps = [pts for pts, _ in decode_all(path)]
     assert len(set(stamps)) < len(stamps) == 34
@@ -82,7 +82,7 @@ def test_a_video_that_starts_amid_a_group_of_mpeg4_frames(tmp_path: Path) -> Non
     assert [read_number(picture) for picture in chunk[1]] == list(range(13, 41))
 
 
-def test_places_without_a_picture_are_no_loss(tmp_path: Path) -> None:
+def test_empty_chunks_are_no_lost_frames(tmp_path: Path) -> None:
     """AVI fills times without a frame with empty chunks, and counts them."""
     ticks = [512 * (place + 30 * (place >= 10)) for place in range(40)]
     index = index_video(write_video(tmp_path / "gap.avi", VideoSpec(codec="mpeg4", b_frames=0, tick=ticks)))
@@ -91,7 +91,7 @@ def test_places_without_a_picture_are_no_loss(tmp_path: Path) -> None:
     np.testing.assert_allclose(index.pts_seconds, np.array(ticks) / 12_800, atol=2e-3)
 
 
-def test_a_damaged_packet_is_reported(tmp_path: Path) -> None:
+def test_damaged_packet_is_reported(tmp_path: Path) -> None:
     spec = VideoSpec(frame_count=200, container_options={"movflags": "faststart"})
     whole = write_video(tmp_path / "whole.mp4", spec)
     index = index_video(cut_file(whole, tmp_path / "cut.mp4", fraction=0.8))
@@ -100,7 +100,7 @@ def test_a_damaged_packet_is_reported(tmp_path: Path) -> None:
 
 
 def test_nothing_decodable(tmp_path: Path) -> None:
-    """A file whose table of contents is whole and whose pictures are missing."""
+    """The file's index is complete, but its frames are missing."""
     spec = VideoSpec(container_options={"movflags": "faststart"})
     whole = write_video(tmp_path / "whole.mp4", spec)
     head_bytes = whole.read_bytes().index(b"mdat") + 8
@@ -109,7 +109,7 @@ def test_nothing_decodable(tmp_path: Path) -> None:
         index_video(cut)
 
 
-def test_an_open_file_gives_the_same_index(tmp_path: Path) -> None:
+def test_file_object_gives_an_equal_index(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mkv")
     with path.open("rb") as file:
         np.testing.assert_array_equal(index_video(file).pts, index_video(path).pts)

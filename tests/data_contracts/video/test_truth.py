@@ -33,7 +33,7 @@ MORE_KINDS = {
 
 
 def numbers_by_ffmpeg(path: Path, *, width_px: int, height_px: int, stream: int = 0) -> list[int]:
-    """What the program's frames show, in its order of output; none dropped or doubled to even out the rate."""
+    """Return the numbers drawn in the program's output frames, none dropped or duplicated to even out the rate."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-map", f"0:v:{stream}"]
     command += ["-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     raw = subprocess.run(command, check=True, capture_output=True).stdout
@@ -53,12 +53,12 @@ def assert_numbers_agree(path: Path, *, stream: int = 0) -> None:
 
 
 @pytest.mark.parametrize("name", [*KINDS, *MORE_KINDS])
-def test_frame_k_is_the_k_th_of_a_full_decode_by_another_program(name: str, tmp_path: Path) -> None:
+def test_frames_equal_a_full_decode_by_another_program(name: str, tmp_path: Path) -> None:
     assert_numbers_agree(write_video(tmp_path / name, (KINDS | MORE_KINDS)[name]))
 
 
 def _remux(source: Path, target: Path, change) -> Path:  # type: ignore[no-untyped-def]
-    """Copy the packets of a file, each changed on its way; ``change(number, packet)``."""
+    """Copy the packets of a file and change each by ``change(number, packet)``."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for number, packet in enumerate(p for p in old.demux(video=0) if p.size):
@@ -69,7 +69,7 @@ def _remux(source: Path, target: Path, change) -> Path:  # type: ignore[no-untyp
 
 
 def test_time_stamps_that_wrap(tmp_path: Path) -> None:
-    """MPEG-TS counts to 2^33, 26.5 hours; a recording may start just before."""
+    """MPEG-TS time stamps wrap at 2^33, after 26.5 hours; a recording may start just before."""
 
     def shift(number: int, packet: av.Packet) -> None:
         start = Fraction((1 << 33) - 45_000, 90_000)
@@ -80,7 +80,7 @@ def test_time_stamps_that_wrap(tmp_path: Path) -> None:
 
 
 def test_time_stamps_that_repeat_or_go_back(tmp_path: Path) -> None:
-    """Two recordings joined as bytes: the times of the second start anew."""
+    """Two concatenated recordings: the times of the second restart."""
     first = write_video(tmp_path / "a.ts", VideoSpec(frame_count=30))
     second = write_video(tmp_path / "b.ts", VideoSpec(frame_count=30), first_number=31)
     joined = tmp_path / "joined.ts"
@@ -89,7 +89,7 @@ def test_time_stamps_that_repeat_or_go_back(tmp_path: Path) -> None:
 
 
 def test_several_video_streams(tmp_path: Path) -> None:
-    """The one that the container marks as the default, although the other one is larger."""
+    """The default stream of the container is used although the other one is larger."""
     path = tmp_path / "two.mkv"
     with av.open(str(path), "w") as container:
         streams = []
@@ -109,7 +109,7 @@ def test_several_video_streams(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("claimed", [0, 7, 1_000_000])
-def test_a_header_that_claims_another_count(claimed: int, tmp_path: Path) -> None:
+def test_header_with_a_wrong_frame_count(claimed: int, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", VideoSpec(codec="mpeg4", b_frames=0))
     data = path.read_bytes()
     for header, offset in ((b"avih", 8 + 16), (b"strh", 8 + 32)):
@@ -119,8 +119,8 @@ def test_a_header_that_claims_another_count(claimed: int, tmp_path: Path) -> Non
     assert_numbers_agree(path)
 
 
-def test_a_giant_picture_is_refused(tmp_path: Path) -> None:
-    """A header of a few bytes must not make the decoder ask for gigabytes."""
+def test_huge_frame_is_refused(tmp_path: Path) -> None:
+    """A header of a few bytes must not make the decoder allocate gigabytes."""
     spec = VideoSpec(codec="mjpeg", b_frames=0, pixel_format="yuvj420p", frame_count=2)
     path = write_video(tmp_path / "a.avi", spec)
     start_of_frame = bytes.fromhex("ffc0001108")

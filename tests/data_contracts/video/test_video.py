@@ -74,14 +74,14 @@ def _assert_segment_is(path: Path, frames: Frames, *, first: int, count: int) ->
 
 
 @pytest.mark.parametrize(("name", "hidden"), [("closed.mp4", 0), ("edit_list.mp4", 5), ("h264.avi", 0)])
-def test_frame_n_shows_picture_n(name: str, hidden: int, tmp_path: Path) -> None:
+def test_frame_n_shows_number_n(name: str, hidden: int, tmp_path: Path) -> None:
     path = write_video(tmp_path / name, KINDS[name])
     for numbers, rgb in read_segment(path, index_video(path), first_frame=11, frame_count=20):
         assert [read_number(picture) for picture in rgb] == (numbers + hidden).tolist()
 
 
 @pytest.mark.parametrize("name", ["long.mkv", "long.avi", "long.mp4"])
-def test_a_file_that_ends_early_is_read_as_far_as_it_goes(name: str, tmp_path: Path) -> None:
+def test_truncated_file_is_read_up_to_its_end(name: str, tmp_path: Path) -> None:
     spec = VideoSpec(frame_count=200, container_options={"movflags": "faststart"} if name.endswith("mp4") else {})
     path = cut_file(write_video(tmp_path / name, spec), tmp_path / f"cut_{name}", fraction=0.75)
     frames = decode_all(path)
