@@ -1,6 +1,6 @@
-"""What a run leaves on the Prefect server that records it: what was done, where its report is, its submissions.
+"""Artifacts of a run on the Prefect server: the table of stages, a link to the report, and the submissions.
 
-A server is for many eyes: names are shown as they are in the store, secrets are not.
+Many people can read a server: names are shown as they are in the store, credentials are hidden.
 """
 
 import html
@@ -31,28 +31,28 @@ _SUBJECTS_SHOWN = 1_000
 _OF_MARKDOWN = re.compile(r"([\\`*_\[\]#|~])")
 
 
-def leave_artifacts(run: Run, error: BaseException | None) -> None:
-    """Write the run's report into its store, and a table, a link and its submissions to the server.
+def create_artifacts(run: Run, error: BaseException | None) -> None:
+    """Write the report of a run into its store, and create the artifacts on the server.
 
-    Whatever goes wrong here is a line in the log: the run has ended as it did.
+    Errors are logged, and do not change the result of the run.
     """
     context = FlowRunContext.get()
-    if context is None or context.flow_run is None or not _is_worth_telling(error):
+    if context is None or context.flow_run is None or not _should_report(error):
         return
     try:
         record = _record_of(run, error, context)
-        _leave_stages(record)
+        _create_stages(record)
         for bundle in run.submissions:
-            _leave_submission(run, bundle)
+            _create_submission(run, bundle)
         name = f"{record.flow}-{record.started:%Y%m%dT%H%M%SZ}-{str(context.flow_run.id)[:8]}"
         path = write_report(run.store, name=name, written=datetime.now(UTC), run=record)
-        _leave_link(run, record, path)
+        _create_link(run, record, path)
     except Exception as problem:
         logger.warning("artifacts of this run are not complete: %s: %s", type(problem).__name__, problem)
 
 
-def _is_worth_telling(error: BaseException | None) -> bool:
-    """Not if the run is to be over at once, and not if it is the server that is gone."""
+def _should_report(error: BaseException | None) -> bool:
+    """False if the run is being interrupted, or the server does not answer."""
     return error is None or (isinstance(error, Exception) and not isinstance(error, httpx.TransportError))
 
 
@@ -63,7 +63,7 @@ def _record_of(run: Run, error: BaseException | None, context: FlowRunContext) -
         flow=context.flow.name if context.flow else "",
         started=datetime.fromtimestamp(started.timestamp(), UTC),
         seconds=time.time() - started.timestamp(),
-        # Causes have a list of their own.
+        # Causes are listed separately.
         end="all done" if error is None else str(error).split("; first: ")[0],
         parameters=context.parameters or {},
         stage_columns=_COLUMNS,
@@ -82,7 +82,7 @@ def _row(summary: Any) -> list[object]:
     return [summary.stage, *done, counts, round(summary.seconds, 1)]
 
 
-def _leave_stages(record: RunRecord) -> None:
+def _create_stages(record: RunRecord) -> None:
     causes = [": ".join(parts) for parts in record.causes]
     more = [f"... and {len(causes) - _CAUSES_SHOWN} more"] if len(causes) > _CAUSES_SHOWN else []
     lines = [f"- {_markdown(line)}" for line in (*causes[:_CAUSES_SHOWN], *more)]
@@ -97,7 +97,7 @@ def _plain(row: Any) -> list[object]:
     return [_shown(value) if isinstance(value, str) else value for value in row]
 
 
-def _leave_link(run: Run, record: RunRecord, path: str) -> None:
+def _create_link(run: Run, record: RunRecord, path: str) -> None:
     place = run.store.locate(path)
     link = Path(place).as_uri() if run.store.is_local else place
     create_link_artifact(
@@ -108,7 +108,7 @@ def _leave_link(run: Run, record: RunRecord, path: str) -> None:
     )
 
 
-def _leave_submission(run: Run, bundle: Bundle) -> None:
+def _create_submission(run: Run, bundle: Bundle) -> None:
     details = SubmissionDetails.of(bundle)
     create_markdown_artifact(
         key=_key("submission", details.edition, details.task),
@@ -160,5 +160,5 @@ def _shown(text: str) -> str:
 
 
 def _markdown(text: str) -> str:
-    """The text as it is, whatever it holds: names of files could be links or tags."""
+    """Escape text for Markdown: file names may contain links or tags."""
     return _OF_MARKDOWN.sub(r"\\\1", html.escape(_shown(text), quote=False))

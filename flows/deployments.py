@@ -19,10 +19,10 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from data_contracts.errors import InputError
-from flows.artifacts import leave_artifacts
+from flows.artifacts import create_artifacts
 from flows.engine.causes import cause_in_a_line
-from flows.engine.console import told_to
-from flows.engine.run import stages_run_by
+from flows.engine.console import redirect_output
+from flows.engine.run import run_stages_with
 from flows.options import describe
 from flows.parameters import FLOWS
 from infra.prefect_runtime import log_causes_in_one_line
@@ -61,7 +61,7 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
     def with_stages_as_tasks(*args: P.args, **kwargs: P.kwargs) -> R:
         # Prefect passes parameters by position; errors should contain their names.
         by_name = inspect.signature(function).bind(*args, **kwargs).arguments
-        with stages_run_by(_run_as_task, at_end=leave_artifacts), _redirect_output():
+        with run_stages_with(_run_as_task, at_end=create_artifacts), _redirect_output():
             try:
                 with _drop_causes():
                     return function(**by_name)  # type: ignore[call-arg]
@@ -91,7 +91,7 @@ def _redirect_output() -> contextlib.AbstractContextManager[None]:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
         return contextlib.nullcontext()
-    return told_to(lambda text: get_run_logger().info("%s", text))
+    return redirect_output(lambda text: get_run_logger().info("%s", text))
 
 
 def _short(place: Any) -> str:

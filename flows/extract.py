@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Extracted:
-    """Names of the variants that an extraction filled; ``complete``: subjects whose features are all there."""
+    """Names of the variants of an extraction. ``complete``: subjects with all their features."""
 
     backbone: str
     source: str
@@ -31,10 +31,10 @@ class Extracted:
 
 
 def extract_features(run: Run, request: ExtractParameters) -> Extracted:
-    """Make features of everything in a folder exist.
+    """Extract features from everything in a folder.
 
     Raises:
-        InputError: the folder holds nothing of the kind that is asked for.
+        InputError: the folder contains no input of the requested source.
     """
     layout = find_data(request.data)
     source = request.source or _default_source(layout)
@@ -64,7 +64,7 @@ def extract_videos(
     people: Mapping[str, Sequence[str]],
     segment_frames: int = crop_faces.SEGMENT_FRAMES,
 ) -> Extracted:
-    """Make features of the faces in videos (stem -> file) exist; ``people`` names subjects where there are two."""
+    """Extract features from videos (stem -> file). ``people`` names the subjects of videos with two."""
     indexed = _index(run, videos)
     source = crop_faces.source_of(params)
     units = crop_faces.plan_crop_faces(indexed, params=params, segment_frames=segment_frames)
@@ -91,7 +91,7 @@ def _index(run: Run, videos: Mapping[str, Location]) -> dict[str, IndexedVideo]:
 def _embed(
     run: Run, source: str, backbone: embed_faces.BackboneChoice, names: Collection[str], videos: Mapping[str, Location]
 ) -> Extracted:
-    """Features of all subjects in the videos (or of the subjects) that are named."""
+    """Compute the features of all subjects whose video or own name is in ``names``."""
     wanted = set(names)
     faces = [f for f in embed_faces.subjects_of_source(run.store, source) if f.subject in wanted or f.video in wanted]
     units = embed_faces.plan_embed_faces(faces, source=source, backbone=backbone)
@@ -134,7 +134,7 @@ def _limited(items: Mapping[str, T], limit: int | None) -> dict[str, T]:
 
 @takes(ExtractParameters)
 def extract(parameters: ExtractParameters) -> Extracted:
-    """From face videos (or the organisers' crops) to features, resumable at every unit."""
+    """Extract features from videos or official crops. An interrupted run continues at the first missing unit."""
     with Run(parameters.store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
         extracted = extract_features(run, parameters)
         run.print_summary()

@@ -19,14 +19,14 @@ from tasks.fit.subject_features import FeaturesVariant, find_features
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head and its post-processing; None where the stage failed."""
+    """A head and its post-processing; None if the stage failed."""
 
     head: Bundle | None
     postprocessing: Bundle | None
 
 
 def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
-    """Fit one head per request, side by side; each gets outputs for all subjects and tuned post-processing."""
+    """Fit one head per request in parallel, predict outputs of all subjects, and tune the post-processing."""
     jobs = []
     for request in requests:
         variant = find_features(run.store, backbone=request.backbone, source=request.source)
@@ -50,7 +50,7 @@ def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
 
 
 def _refit_on_all(run: Run, variant: FeaturesVariant, choice: fit_head.HeadChoice, base: Fitted) -> Fitted:
-    """The head once more on train + validation, with epochs and post-processing of the one fitted on train alone."""
+    """Fit the head again on both sets, with the epochs and the post-processing of the first fit."""
     if base.head is None or base.postprocessing is None:
         return base
     job = fit_head.plan_fit_head(run.store, variant, choice, epochs=HeadDetails.of(base.head).best_epochs)
@@ -83,7 +83,7 @@ def _predict_and_tune(
 
 
 def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
-    """Label coverage, and the figures of every head: untuned, tuned, and held out."""
+    """Print label coverage, and the untuned, in-sample and held-out scores of every head."""
     heads = [(HeadDetails.of(f.head), f.postprocessing) for f in fitted if f.head]
     rows: list[list[object]] = [[head.task, *astuple(coverage)] for head, _ in heads for coverage in head.coverage]
     print_table("Labels", ["task", *(name.replace("_", " ") for name in LABEL_COVERAGE_COLUMNS)], rows)
@@ -102,7 +102,7 @@ def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
 
 @takes(FitParameters)
 def fit(parameters: FitParameters) -> str:
-    """Fit a head for one task and tune its post-processing; returns the head's name."""
+    """Fit a head for one task and tune its post-processing; return the name of the head."""
     with Run(parameters.store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
         fitted = fit_heads(run, [parameters])
         run.print_summary()

@@ -1,4 +1,4 @@
-"""Flow ``pretrain``: labelled faces to a backbone of one's own (Savchenko 2022, section 2, steps 1 and 2)."""
+"""Flow ``pretrain``: train a backbone on labelled faces (Savchenko 2022, section 2, steps 1 and 2)."""
 
 from pathlib import Path
 
@@ -21,10 +21,10 @@ PictureUnits = list[tuple[UnitKey, Manifest]]
 
 
 def pretrain_backbone_on(run: Run, request: PretrainParameters, choice: PretrainingChoice) -> Bundle | None:
-    """Crop the faces that are not cropped yet, then train; the bundle, or None if it failed.
+    """Crop missing faces, then train. Return the bundle, or None if training failed.
 
     Raises:
-        InputError: no pictures are there, the labels cannot be read, or an untrained person is not among them.
+        InputError: no pictures, unreadable labels, or an untrained person without a picture.
     """
     train = _crops(run, request.data, request)
     validation = _crops(run, request.validation, request) if request.validation else None
@@ -49,7 +49,7 @@ def _crops(run: Run, data: Path, request: PretrainParameters) -> PictureUnits:
 
 
 def print_trained(run: Run, bundle: Bundle, choice: PretrainingChoice) -> None:
-    """Figures of a trained backbone, and how to use it."""
+    """Print the scores of a trained backbone, and how to use it."""
     details = BackboneDetails.of(bundle)
     figures, coverage = details.figures, details.coverage
     rows = [
@@ -70,7 +70,7 @@ def print_trained(run: Run, bundle: Bundle, choice: PretrainingChoice) -> None:
 
 @takes(PretrainParameters)
 def pretrain(parameters: PretrainParameters) -> str | None:
-    """Train a backbone; interrupted at any moment, the same call goes on from the last checkpoint."""
+    """Train a backbone. An interrupted run continues from the last checkpoint."""
     if parameters.untrained and parameters.goal == "identity":
         raise InputError("--untrained: expected the goal emotion, got identity, which is about telling people apart")
     settings = get_pretraining(parameters.recipe, parameters.goal)

@@ -1,4 +1,4 @@
-"""Flow ``rescore``: the scheduled one. Whatever has come into some folders gets predictions, once."""
+"""Flow ``rescore``: predict new and changed videos in folders, on a schedule."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -22,15 +22,15 @@ _LINES_SHOWN = 20
 
 @dataclass(frozen=True)
 class Rescored:
-    """What a run did: names of videos.
+    """Names of videos by the result of a run.
 
     Attributes:
-        scored: predictions were written, as there were none or they were stale.
-        up_to_date: predictions were as they should be.
-        waiting: still being written, as far as can be told; the next run looks again.
-        quarantined: failed too often; not tried again until the file or the model changes.
+        scored: predictions were missing or outdated, and were written.
+        up_to_date: predictions existed.
+        waiting: the file may still be growing; the next run checks again.
+        quarantined: failed too often; skipped until the file or the model changes.
         failed: failed in this run.
-        without_video: there are predictions, but no video any more.
+        without_video: predictions exist, but the video does not.
     """
 
     scored: tuple[str, ...]
@@ -43,14 +43,14 @@ class Rescored:
 
 @takes(RescoreParameters)
 def rescore(parameters: RescoreParameters) -> Rescored:
-    """Predictions of all videos that have none, or stale ones; made to run on a schedule."""
+    """Predict all videos with missing or outdated predictions."""
     videos, out = parameters.videos, parameters.out
     with Run(
         parameters.store, dask_address=parameters.dask_address, workers=parameters.workers, max_tries=MAX_TRIES
     ) as run:
         listing = list_videos(
             [path.absolute() if isinstance(path, Path) else path for path in videos],
-            leave_out=_places_of_ours(run, out),
+            leave_out=_own_folders(run, out),
         )
         arrivals = split_settled(
             run.store, listing.videos, roots=videos, settle_seconds=parameters.settle_seconds, now=time.time()
@@ -67,8 +67,8 @@ def rescore(parameters: RescoreParameters) -> Rescored:
     return rescored
 
 
-def _places_of_ours(run: Run, out: Location) -> list[str]:
-    """Folders that need no search, should they lie among the videos: they hold very many files, and no video."""
+def _own_folders(run: Run, out: Location) -> list[str]:
+    """Folders to skip if they are below the folders of videos: they contain many files and no video."""
     return [run.store.root, Store(out).root]
 
 
@@ -93,13 +93,13 @@ def _what_was_done(
 
 
 def _items(run: Run, names: Sequence[Sequence[str]]) -> set[str]:
-    """Videos that units are of, which are named for each stage."""
+    """Videos of the units that are named for each stage."""
     units = [s.missing[name] for s, here in zip(run.summaries, names, strict=True) for name in here]
     return {unit.key.item for unit in units if isinstance(unit, Unit)}
 
 
 def _without_video(run: Run, names: Collection[str]) -> list[str]:
-    """Those of the names whose video is not where it was indexed either: it may lie in another folder."""
+    """Names whose video does not exist at its indexed path, which may be in another folder."""
     known = index_videos.details_of_videos(run.store) if names else {}
     paths = {name: known[name].path for name in names if name in known}
     return sorted(name for name in names if not (name in paths and location(paths[name]).exists()))

@@ -1,4 +1,4 @@
-"""Flow ``score``: any video to per-frame predictions, with stored heads or the bundled backbone's own classes."""
+"""Flow ``score``: predict every frame of any video, with stored heads or the classes of the bundled backbone."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +22,7 @@ from tasks.results.write_predictions import write_predictions
 
 
 def score_videos(run: Run, request: ScoreParameters) -> list[Location]:
-    """Extract what is missing, predict with each head, and write one Parquet and one CSV per subject.
+    """Extract missing features, predict with each head, and write one Parquet and one CSV file per subject.
 
     Raises:
         InputError: there are several heads for a task, or a path is neither a video nor a folder of videos.
@@ -32,9 +32,9 @@ def score_videos(run: Run, request: ScoreParameters) -> list[Location]:
 
 
 def score_found(run: Run, videos: Mapping[str, Location], *, heads: Sequence[Bundle], out: Location) -> list[Location]:
-    """The same for videos (stem -> file) and heads that are known.
+    """Predict videos (stem -> file) with given heads.
 
-    A video of which something is missing, because it failed now or is quarantined, keeps the predictions it has.
+    Videos with missing results, because of a failure or a quarantine, keep their existing predictions.
     """
     extracted: dict[str, Extracted] = {}
     for group in _by_features(heads).values():
@@ -50,7 +50,7 @@ def score_found(run: Run, videos: Mapping[str, Location], *, heads: Sequence[Bun
 
 
 def _extract_for(run: Run, head: Bundle, videos: Mapping[str, Location]) -> Extracted:
-    """Features such as the head was fitted on; a head fitted on official crops gets our own crops."""
+    """Extract features with the settings that the head was fitted with; faces are always detected in the videos."""
     details = HeadDetails.of(head)
     params = crop_params_of(details.crop_params)
     backbone = BackboneChoice(details.backbone_name, details.weights, details.precision or "float32")
@@ -63,7 +63,7 @@ def _extract_for(run: Run, head: Bundle, videos: Mapping[str, Location]) -> Extr
 
 
 def choose_heads(run: Run, names: Sequence[str] | None) -> list[Bundle]:
-    """The heads of those names, or the one of each task, or, where none was fitted, the backbone's own classes.
+    """Return the named heads, or the only head of each task, or the zero-shot head if no head was fitted.
 
     Raises:
         InputError: no head has such a name, or there are several heads for a task.
@@ -90,7 +90,7 @@ def _by_features(heads: Sequence[Bundle]) -> dict[tuple[str, str], list[Bundle]]
 
 
 def find_videos(paths: Sequence[Location]) -> dict[str, Location]:
-    """Stem -> file, for files and for folders of videos.
+    """Return stem -> file for video files and folders of videos.
 
     Raises:
         InputError: a path does not exist, a folder has no video, two files share a stem, or S3 does not answer.
@@ -122,7 +122,7 @@ def _videos_in(folder: Location) -> list[Location]:
 
 @takes(ScoreParameters)
 def score(parameters: ScoreParameters) -> list[str]:
-    """Per-frame predictions for any video, as Parquet and CSV with time in seconds."""
+    """Predict every frame of any video; write Parquet and CSV files with the time in seconds."""
     store, out = parameters.store or str(parameters.out / "store"), parameters.out
     with Run(store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
         written = score_videos(run, parameters)

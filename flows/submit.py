@@ -1,4 +1,4 @@
-"""Flow ``submit``: outputs of a head to the organisers' submission files, stage 10."""
+"""Flow ``submit``: write the organisers' submission files from the outputs of heads, stage 10."""
 
 from data_contracts.challenge.editions import rows_by
 from data_contracts.errors import InputError, printable
@@ -16,10 +16,10 @@ from tasks.results import write_submission
 
 
 def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle]:
-    """Predict what is missing, and write one submission per request.
+    """Predict missing outputs, and write one submission per request.
 
     Raises:
-        InputError: a head or post-processing is not there or not clear, or subjects of the list have no features.
+        InputError: a head or post-processing is missing or ambiguous, or subjects of the list have no features.
     """
     jobs = []
     for request in requests:
@@ -74,7 +74,7 @@ def _postprocessing(run: Run, request: SubmitParameters, head: Bundle) -> Bundle
 
 
 def print_submissions(run: Run, bundles: list[Bundle]) -> None:
-    """Coverage per task, and where each zip lies."""
+    """Print the coverage per task, and the path of each zip file."""
     written = [(bundle, SubmissionDetails.of(bundle)) for bundle in bundles]
     rows = []
     for _, details in written:
@@ -94,10 +94,10 @@ def print_submissions(run: Run, bundles: list[Bundle]) -> None:
 
 
 def raise_for_faults(bundles: list[Bundle]) -> None:
-    """End the run as failed if the checks of a submission found something; it is there, to be looked at.
+    """Raise an exception if the checks of a submission found a fault. The submission is kept for inspection.
 
     Raises:
-        SomeFailedError: naming the first fault of the first one.
+        SomeFailedError: the first fault of the first submission with faults.
     """
     for bundle in bundles:
         details = SubmissionDetails.of(bundle)
@@ -107,7 +107,7 @@ def raise_for_faults(bundles: list[Bundle]) -> None:
 
 @takes(SubmitParameters)
 def submit(parameters: SubmitParameters) -> str:
-    """Write the submission of one task; returns where its zip lies."""
+    """Write the submission of one task; return the path of its zip file."""
     with Run(parameters.store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
         bundles = write_submissions(run, [parameters])
         run.print_summary()

@@ -1,4 +1,4 @@
-"""Published weights on this machine: downloaded, verified, converted, and where they lie."""
+"""Download, verify, convert and find published weights on this machine."""
 
 import os
 import tempfile
@@ -30,7 +30,7 @@ def cache_folder() -> Path:
 
 
 def installed_path(published: PublishedWeights) -> Path:
-    """Where the usable form of published weights lies, if it is there: safetensors, or the file itself."""
+    """Return the path of installed weights, which may not exist: safetensors, or the published file itself."""
     suffix = ".safetensors" if published.convertible else Path(published.path).suffix
     return cache_folder() / f"{published.name.removesuffix('.onnx')}{suffix}"
 
@@ -41,12 +41,12 @@ def url_of(published: PublishedWeights) -> str:
 
 
 def fetch_weights(name: str, *, advance: Advance = lambda done, total: None) -> Path:
-    """Download (going on where an earlier try stopped), verify, convert and place; at once if it is there already.
+    """Download (continuing an interrupted download), verify, convert and install weights, unless they are installed.
 
-    ``advance`` is told the bytes so far and the size of the file.
+    ``advance`` is called with the number of bytes so far and the size of the file.
 
     Raises:
-        InputError: no such name, no connection, or a file with another content than was published.
+        InputError: unknown name, no connection, or a file whose content is not the published one.
     """
     published = _find(name)
     target = installed_path(published)
@@ -68,7 +68,7 @@ def fetch_weights(name: str, *, advance: Advance = lambda done, total: None) -> 
 
 @dataclass(frozen=True)
 class Converted:
-    """Where converted weights lie, what they are, and whether the file's content was the published one."""
+    """Path of converted weights, their entry in the catalogue, and whether the file had the published content."""
 
     path: Path
     published: PublishedWeights
@@ -76,7 +76,7 @@ class Converted:
 
 
 def find_weights(backbone: str, weights: str | None) -> str | None:
-    """The file with a backbone's weights: the one given, or the installed one; None for bundled weights.
+    """Return the file with a backbone's weights: the given or the installed one; None for bundled weights.
 
     Raises:
         InputError: the backbone's weights are published but not installed.
@@ -94,12 +94,12 @@ def find_weights(backbone: str, weights: str | None) -> str | None:
 
 
 def convert_file(path: Path, *, name: str | None = None, out: Path | None = None) -> Converted:
-    """Convert a file that is here already.
+    """Convert a file on this machine.
 
-    ``name`` is needed only for a file whose content is not that of a published one.
+    ``name`` is required only if the content of the file is not a published one.
 
     Raises:
-        InputError: no such file, unknown content without a name, or weights that do not fit.
+        InputError: no such file, unknown content without a name, or weights of another architecture.
     """
     if not path.is_file():
         raise InputError(f"{path}: expected a file with published weights, found nothing there")
@@ -123,7 +123,7 @@ def _find(name: str) -> PublishedWeights:
 def _place(source: Path, published: PublishedWeights, target: Path, *, verified: bool) -> None:
     """Write the usable form under a temporary name, then rename it."""
     try:
-        # Needs torch, which a worker that only looks for weights should not import.
+        # This needs torch, which a worker that only looks for weights should not import.
         from models.weight_files.conversion import convert_weights
 
         data = convert_weights(source, published, verified=verified) if published.convertible else source.read_bytes()
@@ -138,7 +138,7 @@ def _place(source: Path, published: PublishedWeights, target: Path, *, verified:
 
 
 def _download(published: PublishedWeights, partial: Path, advance: Advance) -> None:
-    import httpx  # a sixth of what commands import, most of which download nothing
+    import httpx  # A sixth of the import time of commands, most of which download nothing.
 
     url, error = url_of(published), ""
     for _ in range(_TRIES):
@@ -164,7 +164,7 @@ def _download_rest(url: str, partial: Path, advance: Advance) -> None:
     timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECTION_S)
     with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer:
         if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # all of it is there
+            return  # The file is complete.
         answer.raise_for_status()
         goes_on = answer.status_code == httpx.codes.PARTIAL_CONTENT
         done = have if goes_on else 0

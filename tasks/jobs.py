@@ -1,4 +1,4 @@
-"""Work whose result is a bundle (a head, post-processing, a submission) rather than rows of a dataset."""
+"""Work whose result is a bundle (a head, a post-processing, a submission) instead of rows of a dataset."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -26,16 +26,16 @@ class Job(Generic[Args]):
 
     @property
     def name(self) -> str:
-        """The folder: unique within a store."""
+        """The folder, which is unique in a store."""
         return self.folder
 
     def note_failure(self, store: Store, cause: str, *, is_a_try: bool = True) -> None:
-        """A job leaves no note: its cause is in the run's table, and the next run tries again."""
+        """Do nothing: failures of jobs are reported by the run, and the next run tries again."""
 
 
 @dataclass
 class Files:
-    """What a job makes: files of the bundle, and facts for its manifest."""
+    """Files of a bundle, and the details for its manifest."""
 
     files: dict[str, bytes]
     details: Details
@@ -45,7 +45,7 @@ Make = Callable[[Store, Job[Any]], Files]
 
 
 def split_pending_jobs(store: Store, jobs: Sequence[Job[Any]], *, max_tries: int | None = None) -> Pending:
-    """Jobs whose bundle exists as planned, and jobs still to do: whatever ``max_tries``, as they leave no notes."""
+    """Find the jobs whose bundles exist as planned. ``max_tries`` has no effect, because jobs leave no notes."""
     done = [job for job in jobs if _exists(store, job)]
     return Pending(done, [job for job in jobs if job not in done], [])
 
@@ -56,7 +56,7 @@ def _exists(store: Store, job: Job[Any]) -> bool:
 
 
 def run_job(store_url: str, make: Make, job: Job[Any]) -> UnitReport:
-    """Make and write one bundle. A cause that is the input's is returned; others are raised."""
+    """Make and write one bundle. Errors of the input are returned; other errors are raised."""
     store, started = Store(store_url), time.monotonic()
     try:
         made = make(store, job)

@@ -1,7 +1,7 @@
-"""What a unit of work is, which units are still to do, and how one is run on a worker.
+"""Units of work: find the ones to compute, and compute one on a worker.
 
-A stage module offers ``CODE_VERSION``, a ``plan_...`` that lists its units, and a ``compute`` that makes one unit's
-rows. How units reach workers is the business of ``flows``.
+A stage module has a ``CODE_VERSION``, a ``plan_...`` function that lists its units, and a ``compute`` function that
+returns the rows of one unit. ``flows.engine`` sends units to workers.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from data_contracts.store.details import Details, problems_of
 from data_contracts.store.manifest import Failure, Manifest, UnitKey
 from data_contracts.store.store import Store
 
-# After so many tries, a unit is left alone by runs that nobody watches.
+# Scheduled runs skip a unit after this number of failed tries.
 MAX_TRIES = 3
 _PROBLEMS_KEPT = 5
 Args = TypeVar("Args")
@@ -45,13 +45,13 @@ class Unit(Generic[Args]):
 
     @property
     def name(self) -> str:
-        """For people; with the fingerprint, also unique for schedulers."""
+        """Name in messages; unique together with the fingerprint."""
         return str(self.key)
 
     def note_failure(self, store: Store, cause: str, *, is_a_try: bool = True) -> None:
-        """Keep the cause beside the place where the data would lie, if that place can be.
+        """Store the cause in the folder of the unit, if the store accepts the name of the folder.
 
-        ``is_a_try``: the unit was really tried; a cause that is the cluster's or the network's does not count.
+        ``is_a_try``: the input or the program caused the failure. Failures of clusters and networks do not count.
         """
         before = None
         with contextlib.suppress(OSError):
@@ -63,9 +63,9 @@ class Unit(Generic[Args]):
 
 @dataclass
 class Product:
-    """Rows of a unit, to be drawn once; all else may be filled while they are drawn.
+    """Rows of a unit, iterated once. The other fields may be filled during the iteration.
 
-    ``problems``: a line for every part of the input that is lost, while the rest of it was used.
+    ``problems``: a line for every part of the input that was lost while the rest of it was used.
     """
 
     dataset: Dataset
@@ -78,7 +78,7 @@ class Product:
 
 @dataclass(frozen=True)
 class UnitReport:
-    """What came of a unit: rows per status and what is wrong with its input, or the cause why there are no rows."""
+    """Result of computing a unit: rows per status and problems of its input, or the cause of its failure."""
 
     name: str
     counts: dict[str, int] = field(default_factory=dict)
@@ -89,9 +89,13 @@ class UnitReport:
 
 
 class Pending(NamedTuple):
-    """Work that exists as planned, work still to do, and what was wrong with the inputs of the former.
+    """Units split by state.
 
-    ``quarantined``: work that is not done and is not to be tried either, with the note of its last try.
+    Attributes:
+        ready: they exist as planned.
+        todo: they do not.
+        problems: (unit, line) of inputs of ready units that were used in part.
+        quarantined: they do not exist and are skipped; with the note of the last try.
     """
 
     ready: list[Any]
@@ -104,9 +108,9 @@ Compute = Callable[[Store, Unit[Any]], Product]
 
 
 def split_pending(store: Store, units: Sequence[Unit[Any]], *, max_tries: int | None = None) -> Pending:
-    """Which units exist as planned; manifests are listed once per dataset and variant.
+    """Find the units that exist as planned. Manifests are listed once per dataset and variant.
 
-    With ``max_tries``, a unit that so many runs have failed to make of the same input is quarantined.
+    With ``max_tries``, units that failed in this number of runs with the same input are quarantined.
     """
     known: dict[UnitKey, Manifest] = {}
     roots = {_listing_root(key) for unit in units for key in (unit.key, *unit.companions)}
@@ -131,7 +135,7 @@ def split_pending(store: Store, units: Sequence[Unit[Any]], *, max_tries: int | 
 
 
 def _given_up(store: Store, units: Sequence[Unit[Any]], max_tries: int) -> dict[UnitKey, Failure]:
-    """Notes of the units that have failed so often as they are."""
+    """Notes of units that failed ``max_tries`` times with the same fingerprint."""
     notes: dict[UnitKey, Failure] = {}
     for dataset, partitions in sorted({_listing_root(unit.key) for unit in units}):
         notes.update(store.failures(dataset, **dict(partitions)))
@@ -140,9 +144,9 @@ def _given_up(store: Store, units: Sequence[Unit[Any]], max_tries: int) -> dict[
 
 
 def remove_unplanned(store: Store, units: Sequence[Unit[Any]]) -> None:
-    """Remove units that share a folder with planned ones but are not planned.
+    """Remove units that are in a folder of planned units but are not planned.
 
-    They are what a longer video of that name, or another length of segments, has left.
+    They are left over from a longer video of the same name, or from another length of segments.
     """
     planned = {unit.key for unit in units}
     folders = {key.folder for key in planned}
@@ -158,7 +162,7 @@ def _listing_root(key: UnitKey) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 
 def write_product(store: Store, key: UnitKey, product: Product, *, fingerprint: str, started: float) -> Manifest:
-    """Write a unit's rows and then its manifest; ``started`` is the ``time.monotonic()`` of its begin."""
+    """Write a unit's rows, then its manifest. ``started``: ``time.monotonic()`` when the unit started."""
     part, size, rows = store.write_unit(key, product.dataset, product.tables, fingerprint=fingerprint)
     manifest = Manifest(
         fingerprint=fingerprint,
@@ -175,14 +179,14 @@ def write_product(store: Store, key: UnitKey, product: Product, *, fingerprint: 
 
 
 def run_unit(store_url: str, compute: Compute, unit: Unit[Any]) -> UnitReport:
-    """Compute and write one unit. A cause that is the input's is noted and returned; others are raised."""
+    """Compute and write one unit. Errors of the input are stored and returned; other errors are raised."""
     store, started = Store(store_url), time.monotonic()
     try:
         manifest = write_product(store, unit.key, compute(store, unit), fingerprint=unit.fingerprint, started=started)
     except StoreError as error:
         return UnitReport(unit.name, cause=str(error), ends_the_run=True)
     except InputError as error:
-        # Whoever may not read a file gets permission, or brings it back: the file is then the same as before.
+        # A user can grant access to a file or restore it. The unit has the same fingerprint afterwards.
         unit.note_failure(
             store, str(error), is_a_try=not isinstance(error.__cause__, PermissionError | FileNotFoundError)
         )
@@ -192,6 +196,6 @@ def run_unit(store_url: str, compute: Compute, unit: Unit[Any]) -> UnitReport:
 
 
 def first_few(lines: Sequence[str]) -> list[str]:
-    """So many lines as a person reads, and how many more there are."""
+    """The first lines, and how many more there are."""
     more = len(lines) - _PROBLEMS_KEPT
     return list(lines) if more <= 1 else [*lines[:_PROBLEMS_KEPT], f"... and {more} more like these"]

@@ -1,7 +1,6 @@
-"""Imported by the process that local workers are forked from: all that they need and that may be there before a fork.
+"""Imports for the process that local workers are forked from, so that every worker has libraries and compiled loops.
 
-So every worker has the libraries and the compiled loops at once. The engine is not: it has threads, and a process with
-threads is not one to fork.
+The inference engine is not imported, because it starts threads, and a process with threads cannot be forked safely.
 """
 
 import importlib
@@ -13,7 +12,7 @@ _STAGES = ("index_videos", "crop_faces", "assign_subjects", "embed_faces")
 
 for _stage in _STAGES:
     importlib.import_module(f"tasks.extract.{_stage}")
-# To ask for GPUs would start the driver, which does not outlive a fork.
+# Looking for GPUs through the driver would initialize it, and an initialized driver does not survive a fork.
 if not has_gpu_driver() and has_openvino():
     from models.faces.mtcnn_cpu import load_kernels
 

@@ -1,4 +1,4 @@
-"""Causes that are the user's or the machine's, each in a line; there is none for mistakes in the program."""
+"""One-line messages for errors of inputs, parameters and machines. Other errors are shown with a traceback."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ EXIT_WRONG_REQUEST = 2
 
 
 def cause_in_a_line(error: BaseException) -> tuple[str, int] | None:
-    """What to say of an exception, and the command's exit code; None for what should be seen with its traceback.
+    """Return message and exit code for an exception; None if it should be shown with its traceback.
 
-    Kinds that libraries define are told by name, so that nothing is imported for it.
+    Exceptions of libraries are compared by name, which avoids the imports.
     """
     name = type(error).__name__
     if isinstance(error, InputError) or name == "ClusterError":
@@ -28,7 +28,7 @@ def cause_in_a_line(error: BaseException) -> tuple[str, int] | None:
 
 
 def _first_fault(error: BaseException) -> str:
-    """What pydantic found wrong with a parameter, in a line; Prefect tells the same as text."""
+    """Return the first validation error of pydantic in one line. Prefect passes such errors as text."""
     faults: list[dict[str, Any]] = getattr(error, "errors", list)()
     if not faults:
         return " ".join(str(error).split())

@@ -1,6 +1,6 @@
-"""What a person sees: progress, tables, lines of failures. A bar on a terminal, plain lines elsewhere.
+"""Output for users: progress, tables, lines. Progress is a bar on a terminal, and lines of text elsewhere.
 
-Within ``told_to`` all of it goes to a log instead.
+``redirect_output`` sends everything to a log instead.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ from rich.table import Table
 from data_contracts.errors import printable
 
 _PLAIN_LINE_SECONDS = 10.0
-# A stage of many hours says how far it is in at most so many lines.
+# Most lines of progress per stage.
 _PLAIN_LINES = 10
 _WIDTH = 160
 _log: ContextVar[Callable[[str], None] | None] = ContextVar("log", default=None)
 
 
 @contextlib.contextmanager
-def told_to(log: Callable[[str], None]) -> Iterator[None]:
-    """While the block runs, lines and whole tables go to ``log`` and nothing to the standard output."""
+def redirect_output(log: Callable[[str], None]) -> Iterator[None]:
+    """Send lines and tables to ``log`` instead of standard output inside the block."""
     token = _log.set(log)
     try:
         yield
@@ -35,13 +35,13 @@ def told_to(log: Callable[[str], None]) -> Iterator[None]:
 
 
 def console() -> Console:
-    """Standard output, with colours and width of the terminal; wide and plain where there is none."""
+    """Return a console on standard output: coloured on a terminal, wide and plain elsewhere."""
     return Console() if sys.stdout.isatty() else Console(width=_WIDTH, highlight=False)
 
 
 @contextlib.contextmanager
 def progress_of(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A function to call once per finished unit, with the number of failures so far."""
+    """Show the progress of a stage. Call the function once per finished unit, with the number of failures so far."""
     if _log.get() or not sys.stderr.isatty():
         yield _plain_progress(name, total)
         return
@@ -74,7 +74,7 @@ def _plain_progress(name: str, total: int) -> Callable[[int], None]:
 
 
 def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table; numbers are right-aligned."""
+    """Print a table with right-aligned numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
     rows = [list(row) for row in rows]
     for position, name in enumerate(header):
@@ -100,7 +100,7 @@ def _cell(value: object) -> str:
 
 
 def print_line(text: str) -> None:
-    """One line, as it is: no markup, no wrapping."""
+    """Print one line, without markup and wrapping."""
     if log := _log.get():
         log(printable(text))
         return
@@ -108,7 +108,7 @@ def print_line(text: str) -> None:
 
 
 def print_error(text: str) -> None:
-    """One line on standard error."""
+    """Print one line on standard error."""
     if log := _log.get():
         log(printable(text))
         return

@@ -1,6 +1,6 @@
-"""One stage, many pieces of work: submit what is missing to Dask, count as results arrive, lose nothing.
+"""Run the work of one stage on a Dask cluster: submit it, and count results as they arrive.
 
-Imported only where a cluster is opened: distributed takes a second to import.
+Import this module only after a cluster is opened, because distributed takes a second to import.
 """
 
 import logging
@@ -23,7 +23,7 @@ from tasks.units import UnitReport
 
 logger = logging.getLogger(__name__)
 _RETRIES = 1
-# How often the cluster is looked at.
+# Interval between checks of the cluster.
 _LOOK_SECONDS = 2.0
 
 
@@ -37,15 +37,17 @@ def fan_out(
     summary: StageSummary,
     reconnect: Callable[[], Client],
 ) -> None:
-    """Run every piece of work on the cluster; one that fails is noted with its cause and stops nobody else.
+    """Run all work on the cluster. A failure is stored with its cause and does not stop other work.
 
-    ``reconnect`` opens the cluster again where the client has lost its scheduler; what was not answered is submitted
-    anew. Work that ended its worker too often is tried again at the end, alone: it may have been beside the culprit.
+    ``reconnect`` opens the cluster again if the connection to the scheduler is lost; unfinished work is then submitted
+    again.
+    Work whose workers ended too often is tried again at the end, one piece at a time, because other work on the same
+    worker may have been the cause.
 
     Raises:
-        StoreError: the store cannot be written to; what is not done yet is given up.
+        StoreError: the store cannot be written to; unfinished work is given up.
         ClusterError: a worker cannot do this work (another version, no access to store or videos).
-        ClusterLostError: scheduler or workers went and did not come back in time.
+        ClusterLostError: scheduler or workers ended and did not come back in time.
     """
     with progress_of(summary.stage, len(todo)) as advance:
 
@@ -78,13 +80,13 @@ class _Stage:
         self.causes: dict[str, str] = {}
 
     def complete(self, todo: Sequence[Work], *, at_once: int | None) -> list[Work]:
-        """Answer every piece of work but those, returned, whose workers ended too often."""
+        """Report the result of all work, except work whose workers ended too often, which is returned."""
         waiting, killed = deque(todo), []
         in_flight: dict[Any, tuple[Work, Future]] = {}
         arrived: queue.SimpleQueue[Future] = queue.SimpleQueue()
         while waiting or in_flight:
             if not self._state or not is_connected(self._client):
-                # With the connection, all that was submitted is lost.
+                # All submitted work is lost with the connection.
                 waiting.extendleft(work for work, _ in in_flight.values())
                 in_flight, arrived = {}, queue.SimpleQueue()
                 self._find_cluster(waiting[0])
@@ -109,7 +111,7 @@ class _Stage:
                 error = None if future.status == "finished" else future.exception()
                 result = None if error else future.result()
             except (OSError, CancelledError):
-                # What a unit itself raises is returned: here, the connection was lost on the way.
+                # Errors of the unit itself are returned, so the connection was lost.
                 future.release()
                 waiting.appendleft(work)
                 continue
@@ -122,9 +124,9 @@ class _Stage:
         return killed
 
     def _submit(self, work: Work) -> Future | None:
-        # Names may hold what a message between processes must not: half of a letter.
+        # Names may contain lone surrogates, which messages between processes must not.
         key = f"{self._name}-{work.fingerprint[:16]}-{work.name!a}"
-        # Workers are in another folder than the person who has named the store.
+        # The working directory of a worker is not the one that a relative path of the store refers to.
         arguments = (self._store.locate("").rstrip("/"), self._compute, work)
         options = {"key": key, "pure": False, "retries": _RETRIES, "resources": self._resources}
         try:
@@ -134,12 +136,12 @@ class _Stage:
 
     def _report_crash(self, work: Work, error: BaseException | None) -> UnitReport:
         if error and may_be_other_version(error):
-            # A worker that came later may be the cause: then this ends the run.
+            # A worker that joined later may be the cause. This ends the run then.
             check_workers(self._client, self._store, [work])
         return report_crash(self._store, work, error)
 
     def _look(self) -> int:
-        """How many units may be in flight; the cluster is looked at now and then."""
+        """Return how many units may be in flight. Check the cluster at intervals."""
         assert self._state
         if time.monotonic() - self._looked > _LOOK_SECONDS and is_connected(self._client):
             self._looked = time.monotonic()
@@ -151,7 +153,7 @@ class _Stage:
     def _find_cluster(self, work: Work) -> None:
         while True:
             try:
-                # For a moment, the client itself looks for it.
+                # The client tries to reconnect by itself for a moment.
                 while self._client.status == "connecting":
                     time.sleep(0.1)
                 if not is_connected(self._client):
@@ -162,4 +164,4 @@ class _Stage:
                 self._state, self._looked = ClusterState(self._client, self._resources), 0.0
                 return
             except (OSError, ClosedClientError) as error:
-                logger.debug("lost while it was looked at", exc_info=error)
+                logger.debug("connection lost during the check", exc_info=error)

@@ -1,7 +1,6 @@
-"""One run: its store, its workers, and the table of what every stage did.
+"""One run: its store, its workers, and the results of every stage.
 
-Nothing here needs Prefect. Whoever wants stages recorded says how with ``stages_run_by``: ``flows.deployments`` makes
-each a Prefect task.
+This module does not import Prefect. ``flows.deployments`` records stages as Prefect tasks through ``run_stages_with``.
 """
 
 import contextlib
@@ -30,12 +29,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _FAILURES_SHOWN = 20
-# So many cheap units are done here sooner than workers have started.
+# This process computes so few cheap units faster than workers start.
 _FEW_UNITS = 16
 _MANY_UNITS = 1000
 
 
-# Takes a stage's name and its function of how many units there are, which says in a line what came of them.
+# Receives the name of a stage, the function that runs it and returns a line about its results, and the number of units,
+# which is the argument of the function.
 StageRunner = Callable[[str, Callable[[int], str], int], str]
 _stage_runner: ContextVar[StageRunner] = ContextVar("stage_runner", default=lambda name, stage, units: stage(units))
 
@@ -47,11 +47,8 @@ _at_end: ContextVar[AtEnd] = ContextVar("at_end", default=lambda run, error: Non
 
 
 @contextlib.contextmanager
-def stages_run_by(runner: StageRunner, *, at_end: AtEnd) -> Iterator[None]:
-    """While the block runs, every stage is handed to ``runner`` instead of being called as it is.
-
-    ``at_end`` is told of every run that is over.
-    """
+def run_stages_with(runner: StageRunner, *, at_end: AtEnd) -> Iterator[None]:
+    """Run every stage inside the block through ``runner``, and call ``at_end`` after every run."""
     tokens = _stage_runner.set(runner), _at_end.set(at_end)
     try:
         yield
@@ -61,16 +58,16 @@ def stages_run_by(runner: StageRunner, *, at_end: AtEnd) -> Iterator[None]:
 
 
 class SomeFailedError(RuntimeError):
-    """The run has ended; some inputs failed (they are listed), and everything else is complete."""
+    """Some inputs failed; the run has listed them, and everything else is complete."""
 
 
 class Run:
-    """Runs stages one after the other on one cluster, which starts when the first unit needs it."""
+    """Runs stages one after the other on one cluster, which is opened for the first unit that needs it."""
 
     def __init__(
         self, store: str, *, dask_address: str | None = None, workers: int | None = None, max_tries: int | None = None
     ) -> None:
-        """``max_tries``: units that so many runs have failed to make of the same input are not tried any more."""
+        """``max_tries``: skip units that failed in this number of runs with the same input."""
         self.store = Store(store)
         self.summaries: list[StageSummary] = []
         self.submissions: list[Bundle] = []
@@ -95,7 +92,7 @@ class Run:
             _at_end.get()(self, error)
 
     def _client_for(self, units: int) -> "Client":
-        """Client of the cluster, which starts with the first units, and grows with more of them."""
+        """Return the client of the cluster. Open the cluster for the first units, and add workers for more units."""
         from infra.clusters import add_workers, open_cluster
 
         if self._client is None:
@@ -108,7 +105,7 @@ class Run:
         return self._client
 
     def _reconnect(self) -> "Client":
-        """Client of the cluster once more, where its scheduler has gone: as soon as one answers."""
+        """Wait until a scheduler answers again, and return a new client."""
         from infra.clusters import wait_for_cluster
 
         self._cluster.close()
@@ -124,27 +121,27 @@ class Run:
         remove_others: bool = False,
         cheap: bool = False,
     ) -> StageSummary:
-        """Make every unit exist; only what is missing or stale is computed.
+        """Compute the units that are missing or outdated.
 
-        ``remove_others``: units of the same folders that are not among these go. ``cheap``: a unit is arithmetic on a
-        few arrays, without decoders and networks, so that a few of them need no workers.
+        ``remove_others``: remove other units in the folders of these. ``cheap``: units are arithmetic on a few arrays,
+        without decoders and networks, so that this process may compute a few of them.
         """
         self._check_version(compute)
         if remove_others:
             remove_unplanned(self.store, units)
         summary = self._run_stage(name, units, split=split_pending, run=run_unit, compute=compute, cheap=cheap)
         if summary.done >= _MANY_UNITS:
-            # So that `status` and the next run need not read so many manifests one by one.
+            # Otherwise `status` and the next run would read many manifests one by one.
             self.store.update_index(key for unit in units for key in (unit.key, *unit.companions))
         return summary
 
     def jobs(self, name: str, jobs: Sequence[Job], make: Make) -> StageSummary:
-        """Make every bundle exist; only what is missing or stale is made."""
+        """Make the bundles that are missing or outdated."""
         self._check_version(make)
         return self._run_stage(name, jobs, split=split_pending_jobs, run=run_job, compute=make)
 
     def jobs_here(self, name: str, jobs: Sequence[Job], make: Make) -> StageSummary:
-        """The same in this process, on all of this machine: workers that were started are ended first."""
+        """Make bundles in this process, which may use the whole machine: running workers are ended first."""
         self._check_version(make)
         self._cluster.close()
         self._client = None
@@ -191,7 +188,7 @@ class Run:
         return summary
 
     def _not_tried_yet(self, stage: str, todo: Sequence[Any]) -> list[Any]:
-        """Without what has failed in this run already: heads of other features ask for the same videos again."""
+        """Leave out work that failed earlier in this run: heads with other features request the same videos again."""
         found = [work for work in todo if (f"{stage} {work.name}", work.fingerprint) not in self._tried]
         self._tried.update((f"{stage} {work.name}", work.fingerprint) for work in found)
         return found
@@ -201,22 +198,22 @@ class Run:
 
     @property
     def failures(self) -> list[tuple[str, str, str]]:
-        """(stage, unit, cause) of everything that failed."""
+        """(stage, unit, cause) of all failures."""
         return [(s.stage, name, cause) for s in self.summaries for name, cause in s.failures.items()]
 
     @property
     def problems(self) -> list[tuple[str, str, str]]:
-        """(stage, unit, what is lost) of every input of which only a part could be used."""
+        """(stage, unit, line) of all inputs of which only a part could be used."""
         return [(s.stage, name, line) for s in self.summaries for name, line in (*s.known_problems, *s.problems)]
 
     @property
     def quarantined(self) -> list[tuple[str, str, Failure]]:
-        """(stage, unit, note of its last try) of everything that was not tried any more, each once."""
+        """(stage, unit, note of the last try) of all quarantined units, each once."""
         found = {(s.stage, name): note for s in self.summaries for name, note in s.quarantined}
         return [(stage, name, note) for (stage, name), note in found.items()]
 
     def print_summary(self) -> None:
-        """The table of stages, and a line per failure and per loss."""
+        """Print the table of stages, and a line per failure and problem."""
         rows = [
             [s.stage, s.units, s.ready, s.done, len(s.failures), _counts(s), round(s.seconds, 1)]
             for s in self.summaries
@@ -225,7 +222,7 @@ class Run:
         self.print_causes()
 
     def print_causes(self) -> None:
-        """A line per failure, per loss, and per unit that is not tried any more."""
+        """Print a line per failure, problem and quarantined unit."""
         given_up = [(stage, name, f"{n.cause} (failed {n.tries} times)") for stage, name, n in self.quarantined]
         for kind, found in (("failed", self.failures), ("in part", self.problems), ("quarantined", given_up)):
             for stage, name, cause in found[:_FAILURES_SHOWN]:
@@ -234,12 +231,12 @@ class Run:
                 print_line(f"... and {len(found) - _FAILURES_SHOWN} more: affwild2 status --store {self.store.url}")
 
     def raise_for_failures(self, *, known: bool = True) -> None:
-        """End the run as failed if anything failed, or could be used only in part.
+        """Raise an exception if a unit failed or an input was used only in part.
 
-        ``known``: also if an earlier run had to say it of an input that could be used only in part.
+        ``known``: also for inputs that an earlier run used in part.
 
         Raises:
-            SomeFailedError: naming how many and the first.
+            SomeFailedError: the numbers of failures and problems, and the first one.
         """
         problems = self.problems if known else [(s.stage, *problem) for s in self.summaries for problem in s.problems]
         counted = [f"{len(self.failures)} failed"] if self.failures else []

@@ -1,4 +1,4 @@
-"""What a stage did, and how its work is done in this process, without workers."""
+"""The results of a stage, and running its work in this process without workers."""
 
 import logging
 from collections import Counter
@@ -12,7 +12,7 @@ from data_contracts.store.store import Store
 from tasks.jobs import Job
 from tasks.units import Unit, UnitReport
 
-# Their exceptions are of networks; by name, so that nothing is imported for it.
+# Their exceptions are network errors. Comparing names avoids the imports.
 _LIBRARIES_OF_REQUESTS = ("botocore", "aiobotocore", "aiohttp")
 logger = logging.getLogger(__name__)
 
@@ -22,10 +22,15 @@ RunWork = Callable[[str, Any, Any], UnitReport]
 
 @dataclass
 class StageSummary:
-    """What a stage did: one row of the table that every run prints.
+    """The results of a stage: one row of the table that every run prints.
 
-    ``known_problems`` are those of units that were ready, ``quarantined`` what was not tried any more, and why,
-    ``missing`` (by name) all that is not there as planned.
+    Attributes:
+        counts: rows per status.
+        seconds: wall time of the stage.
+        failures: unit -> cause.
+        problems, known_problems: (unit, line) of inputs that were used in part, now or by an earlier run.
+        quarantined: skipped units, with the note of the last try.
+        missing: all work that does not exist as planned, by name.
     """
 
     stage: str
@@ -41,10 +46,10 @@ class StageSummary:
     missing: dict[str, Work] = field(default_factory=dict)
 
     def add(self, report: UnitReport) -> None:
-        """Count what came of one piece of work.
+        """Count the result of one piece of work.
 
         Raises:
-            StoreError: the store cannot be written to; no other piece would fare better.
+            StoreError: the store cannot be written to; all other work would fail, too.
         """
         if report.ends_the_run:
             raise StoreError(report.cause or report.name)
@@ -59,10 +64,10 @@ class StageSummary:
 
 
 def work_here(store: Store, todo: Sequence[Work], *, run: RunWork, compute: Any, summary: StageSummary) -> None:
-    """Do every piece of work in this process; one that fails is noted with its cause and stops nobody else.
+    """Run all work in this process. A failure is stored with its cause and does not stop other work.
 
     Raises:
-        StoreError: the store cannot be written to; what is not done yet is given up.
+        StoreError: the store cannot be written to; unfinished work is given up.
     """
     for work in todo:
         try:
@@ -73,10 +78,10 @@ def work_here(store: Store, todo: Sequence[Work], *, run: RunWork, compute: Any,
 
 
 def report_crash(store: Store, work: Work, error: BaseException | None) -> UnitReport:
-    """A cause that is not the input's: one line for the table, the traceback for the debug log.
+    """Report an error that is not an ``InputError``: one line for the table, the traceback for the debug log.
 
-    What ends a worker or raises in our own code counts as a try of the unit: it may do so every time. Lost clusters,
-    networks and disks do not: they would soon have every good video quarantined.
+    An error of this program, or one that ends a worker, counts as a try of the unit, because it may occur every time.
+    Errors of clusters, networks and disks do not count: otherwise they would quarantine good videos.
     """
     if error is None:
         cause = "the Dask cluster gave the work up (no worker left, or no connection); run the same command again"
@@ -92,6 +97,6 @@ def _is_of_the_machine(error: BaseException | None) -> bool:
 
 
 def report_failure(store: Store, work: Work, cause: str, *, is_a_try: bool = True) -> UnitReport:
-    """A cause in a line, which is kept beside the place where the data would lie."""
+    """Store the cause in the folder of the unit, and return it as a report."""
     work.note_failure(store, cause, is_a_try=is_a_try)
     return UnitReport(work.name, cause=cause)

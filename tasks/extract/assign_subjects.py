@@ -1,4 +1,4 @@
-"""Stage ``assign_subjects``: which face of which frame is which subject of the video."""
+"""Stage ``assign_subjects``: assign the faces in each video to its subjects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,15 +35,15 @@ class AssignSubjectsArgs:
 def plan_assign_subjects(
     cropped: Sequence[CroppedVideo], *, source: str, subjects: Mapping[str, Sequence[str]], params: TrackingParams
 ) -> list[Unit[AssignSubjectsArgs]]:
-    """One unit per video whose segments are all there.
+    """Plan one unit per video. All segments of the videos must exist.
 
-    ``subjects`` names the subjects of videos that have more than one (left first); others have one, the stem.
+    ``subjects`` names the subjects of videos with more than one (left first). Other videos have one, the stem.
     """
     units = []
     for video in cropped:
         names = tuple(subjects.get(video.stem, (video.stem,)))
         identities = [manifest.identity for _, manifest in video.segments]
-        made_from = fingerprint(
+        unit_fingerprint = fingerprint(
             stage="assign_subjects",
             version=CODE_VERSION,
             faces=identities,
@@ -53,7 +53,7 @@ def plan_assign_subjects(
         )
         key = UnitKey("subjects", (("source", source), ("video", video.stem)))
         arguments = AssignSubjectsArgs(video.segments, names, params, video.width_px)
-        units.append(Unit(key, made_from, arguments))
+        units.append(Unit(key, unit_fingerprint, arguments))
     return units
 
 

@@ -1,4 +1,4 @@
-"""Stage ``crop_faces``: decode a segment, detect every face, keep box, landmarks, probability and crop."""
+"""Stage ``crop_faces``: decode a segment, detect every face, and store box, landmarks, probability and crop."""
 
 import contextlib
 from collections import Counter
@@ -28,15 +28,15 @@ from tasks.worker_models import get_detector, get_follower
 
 CODE_VERSION = 2
 _CHUNK_FRAMES = 8
-# 25 MB of RGB: four frames of 1080p, one of 4K. glibc maps what is above 32 MB anew each time, page by page.
+# 25 MB of RGB: four frames of 1080p, one of 4K. glibc maps blocks above 32 MB anew each time, page by page.
 _CHUNK_PIXELS = 4 * 1920 * 1088
-# A GPU is given more at a time: so much work that it seldom waits for Python.
+# Larger chunks on a GPU, so that it seldom waits for Python.
 _CHUNK_FRAMES_GPU, _CHUNK_PIXELS_GPU = 64, 32 * 1920 * 1088
 
 
 @dataclass(frozen=True)
 class CropParams:
-    """How faces are found and kept. Crops are cut at the box itself, as the published features were."""
+    """How faces are detected and cropped. Crops have no margin by default, as for the published features."""
 
     detector: DetectorParams = field(default_factory=DetectorParams)
     margin_fraction: float = 0.0
@@ -46,7 +46,7 @@ class CropParams:
 
 @dataclass(frozen=True)
 class CropFacesArgs:
-    """A segment of a video (``first_frame`` is 1-based) and how its faces are found."""
+    """A segment of a video (``first_frame`` is 1-based) and how its faces are cropped."""
 
     video: IndexedVideo
     first_frame: int
@@ -56,7 +56,7 @@ class CropFacesArgs:
 
 @dataclass(frozen=True)
 class CroppedVideo:
-    """A video whose segments all exist, in order."""
+    """A video and all its segments, in order."""
 
     stem: str
     frame_count: int
@@ -65,36 +65,35 @@ class CroppedVideo:
 
 
 def chunk_frames_of(width_px: int, height_px: int) -> int:
-    """How many frames of that size are decoded at a time."""
+    """Return how many frames of this size are decoded at a time."""
     frames, pixels = (_CHUNK_FRAMES_GPU, _CHUNK_PIXELS_GPU) if uses_gpu() else (_CHUNK_FRAMES, _CHUNK_PIXELS)
     return max(1, min(frames, pixels // (width_px * height_px)))
 
 
 def crop_params(*, min_face_px: int, exact: bool) -> CropParams:
-    """The usual parameters; ``exact``: every frame is searched, instead of following a single face."""
+    """Return the default parameters. ``exact``: search every frame, instead of following a single face."""
     every = 1 if exact else DetectorParams().search_every_frames
     return CropParams(DetectorParams(min_face_px=min_face_px, search_every_frames=every))
 
 
 def crop_params_of(values: JsonObject | None) -> CropParams:
-    """The parameters that a manifest states; the defaults if it states none."""
+    """Return the parameters in a manifest; the defaults if it has none."""
     if values is None:
         return CropParams()
-    # Before faces were followed, every frame was searched.
+    # Earlier versions searched every frame.
     detector = DetectorParams(**({"search_every_frames": 1} | values["detector"]))
     return CropParams(**(values | {"detector": detector}))
 
 
 def source_of(params: CropParams) -> str:
-    """Name of the faces variant that these parameters and the detector's weights make."""
-    made_from = fingerprint(params=params, weights=detector_weights_digest(), version=CODE_VERSION)
-    return variant_name("mtcnn", made_from)
+    """Return the name of the faces variant of these parameters and the detector's weights."""
+    return variant_name("mtcnn", fingerprint(params=params, weights=detector_weights_digest(), version=CODE_VERSION))
 
 
 def plan_crop_faces(
     videos: Mapping[str, IndexedVideo], *, params: CropParams, segment_frames: int = SEGMENT_FRAMES
 ) -> list[Unit[CropFacesArgs]]:
-    """One unit per segment of each indexed video; segments are counted from frame 1."""
+    """Plan one unit per segment of each indexed video. The first segment starts at frame 1."""
     source, weights = source_of(params), detector_weights_digest()
     units = []
     for stem, video in sorted(videos.items()):
@@ -102,7 +101,7 @@ def plan_crop_faces(
         frame_count = details.frame_count
         for number, first in enumerate(range(1, frame_count + 1, segment_frames)):
             count = min(segment_frames, frame_count - first + 1)
-            made_from = fingerprint(
+            unit_fingerprint = fingerprint(
                 stage="crop_faces",
                 version=CODE_VERSION,
                 video=video.manifest.identity,
@@ -113,15 +112,15 @@ def plan_crop_faces(
             )
             key = UnitKey("faces", (("source", source), ("video", stem)), f"{number:05d}")
             arguments = CropFacesArgs(video, first, count, params)
-            units.append(Unit(key, made_from, arguments, input_files=(details.path,)))
+            units.append(Unit(key, unit_fingerprint, arguments, input_files=(details.path,)))
     return units
 
 
 def compute(store: Store, unit: Unit[CropFacesArgs]) -> Product:
-    """Faces of one segment, streamed: a few frames are in memory at a time.
+    """Crop the faces of one segment. Only a few frames are in memory at a time.
 
     Raises:
-        InputError: the video has gone or cannot be opened.
+        InputError: the video is gone, has changed, or cannot be opened.
     """
     segment = unit.arguments
     product = Product(FACES, [])
@@ -214,7 +213,7 @@ def _status_row(number: int, status: str) -> dict[str, object]:
 
 
 def cropped_videos(store: Store, units: Sequence[Unit[CropFacesArgs]]) -> list[CroppedVideo]:
-    """Videos of which every planned segment exists as planned."""
+    """Return the videos whose segments all exist as planned."""
     if not units:
         return []
     known = store.manifests("faces", source=units[0].key.value("source"))

@@ -1,4 +1,4 @@
-"""Stage ``embed_faces``: embeddings and logits of one backbone for one subject, frame by frame."""
+"""Stage ``embed_faces``: compute embeddings and logits of one backbone for each frame of a subject."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ _BATCH_FRAMES, _BATCH_FRAMES_GPU = 64, 256
 
 @dataclass(frozen=True)
 class BackboneChoice:
-    """A backbone of the registry, a file with its weights if they are not the bundled ones, and its precision.
+    """A backbone of the registry, the file with its weights (None: bundled), and its precision.
 
-    Where a processor has no bfloat16, float32 takes its place.
+    Processors without bfloat16 compute in float32.
     """
 
     name: str
@@ -40,10 +40,10 @@ class BackboneChoice:
 
     @classmethod
     def find(cls, name: str, weights: str | None, precision: Precision = "bfloat16") -> "BackboneChoice":
-        """The choice with the file of installed weights filled in.
+        """Return the choice with the file of the installed weights.
 
         Raises:
-            InputError: no such backbone, or its weights are not here; one line says how to get them.
+            InputError: unknown backbone, or its weights are not installed; the message says how to install them.
         """
         file = find_weights(name, weights)
         try:
@@ -52,7 +52,7 @@ class BackboneChoice:
             raise InputError(str(error)) from error
         return cls(name, file, precision)
 
-    def made_from(self) -> str:
+    def fingerprint(self) -> str:
         """Fingerprint of preprocessing, architecture and weights."""
         digest = weights_digest(self.name, self.weights)
         return fingerprint(spec=get_spec(self.name), weights=digest, precision=self.precision, version=CODE_VERSION)
@@ -60,14 +60,14 @@ class BackboneChoice:
     @property
     def variant(self) -> str:
         """Name of the features variant."""
-        return variant_name(self.name, self.made_from())
+        return variant_name(self.name, self.fingerprint())
 
 
 @dataclass(frozen=True)
 class SubjectFaces:
-    """Where the faces of one subject are: segments in order, and the table that picks its faces from them.
+    """Units with the faces of one subject, in order, and the unit of ``subjects`` that selects them.
 
-    ``chosen_by`` is None where the faces' own ``subject`` column says it (the organisers' crops).
+    ``chosen_by`` is None for the organisers' crops, whose units hold one subject each.
     """
 
     subject: str
@@ -81,7 +81,7 @@ class SubjectFaces:
 
 
 def subjects_of_source(store: Store, source: str) -> list[SubjectFaces]:
-    """All subjects of a faces variant whose faces are there, and given to subjects where that is needed."""
+    """Return all subjects of a faces variant whose faces are complete and, if detected, assigned to subjects."""
     segments: dict[str, list[tuple[UnitKey, Manifest]]] = {}
     found = []
     for key, manifest in store.manifests("faces", source=source).items():
@@ -99,7 +99,7 @@ def subjects_of_source(store: Store, source: str) -> list[SubjectFaces]:
 
 @dataclass(frozen=True)
 class EmbedFacesArgs:
-    """A unit of ``faces``, the unit of ``subjects`` that picks the subject's faces from it if any, and the backbone."""
+    """A unit of ``faces``, the unit of ``subjects`` that selects from it (None: every face), and the backbone."""
 
     faces: tuple[UnitKey, Manifest]
     chosen_by: tuple[UnitKey, Manifest] | None
@@ -109,30 +109,30 @@ class EmbedFacesArgs:
 def plan_embed_faces(
     subjects: Sequence[SubjectFaces], *, source: str, backbone: BackboneChoice
 ) -> list[Unit[EmbedFacesArgs]]:
-    """One unit per subject and segment."""
-    made_from, variant = backbone.made_from(), backbone.variant
+    """Plan one unit per subject and segment."""
+    backbone_fingerprint, variant = backbone.fingerprint(), backbone.variant
     weights = (backbone.weights,) if backbone.weights else ()
     units = []
     for faces in subjects:
         chosen = faces.chosen_by[1].identity if faces.chosen_by else None
         for key, manifest in faces.segments:
             part = "00000" if faces.chosen_by is None else key.part
-            print_ = fingerprint(
+            unit_fingerprint = fingerprint(
                 stage="embed_faces",
                 version=CODE_VERSION,
                 faces=manifest.identity,
                 subject=faces.subject,
                 chosen=chosen,
-                backbone=made_from,
+                backbone=backbone_fingerprint,
             )
             place = (("backbone", variant), ("source", source), ("subject", faces.subject))
             arguments = EmbedFacesArgs((key, manifest), faces.chosen_by, backbone)
-            units.append(Unit(UnitKey("features", place, part), print_, arguments, input_files=weights))
+            units.append(Unit(UnitKey("features", place, part), unit_fingerprint, arguments, input_files=weights))
     return units
 
 
 def compute(store: Store, unit: Unit[EmbedFacesArgs]) -> Product:
-    """Features of one subject in one segment, in batches; a crop that is not a picture is counted, not fatal."""
+    """Compute the features of one subject in one segment, in batches. Unreadable crops are counted as problems."""
     choice = unit.arguments.backbone
     backbone = get_backbone(choice.name, choice.weights, choice.precision)
     dataset = features_dataset(backbone.spec.embedding_size, tuple(backbone.spec.class_names))
@@ -166,7 +166,7 @@ def _tables(store: Store, unit: Unit[EmbedFacesArgs], dataset: Dataset, product:
 def _pictures(
     store: Store, unit: Unit[EmbedFacesArgs], product: Product
 ) -> Iterator[tuple[list[int], list[np.ndarray | None]]]:
-    """Batches of (frame numbers, RGB uint8 [h, w, 3] or None); what is missing or broken is counted in the product."""
+    """Yield batches of (frame numbers, RGB uint8 [h, w, 3] or None), and count missing and unreadable crops."""
     for numbers, crops in _frames(store, unit):
         decoded = [_decoded(crop) for crop in crops]
         images = [image if isinstance(image, np.ndarray) else None for image in decoded]
@@ -208,7 +208,7 @@ def _features_table(
 
 
 def _frames(store: Store, unit: Unit[EmbedFacesArgs]) -> Iterator[tuple[list[int], list[bytes | None]]]:
-    """Batches of (frame numbers, JPEG bytes or None) covering every frame of the segment once, in order."""
+    """Yield batches of (frame numbers, JPEG bytes or None) with every frame of the segment once, in order."""
     key, manifest = unit.arguments.faces
     chosen = _chosen_faces(store, unit)
     details = FacesDetails.of(manifest)
@@ -236,7 +236,7 @@ def _frames(store: Store, unit: Unit[EmbedFacesArgs]) -> Iterator[tuple[list[int
 
 
 def _chosen_faces(store: Store, unit: Unit[EmbedFacesArgs]) -> Mapping[int, int] | None:
-    """Which face of each frame is the subject's: frame -> rank; None where every face of the rows is."""
+    """Return the rank of the subject's face in each frame (frame -> rank); None if all faces are the subject's."""
     if unit.arguments.chosen_by is None:
         return None
     key, manifest = unit.arguments.chosen_by

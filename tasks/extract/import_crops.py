@@ -1,4 +1,4 @@
-"""Stage ``import_crops``: the organisers' JPEG folders packed into the table of faces, bytes unchanged."""
+"""Stage ``import_crops``: pack the organisers' JPEG folders into the dataset ``faces``, bytes unchanged."""
 
 import errno
 import hashlib
@@ -31,7 +31,7 @@ class ImportCropsArgs:
     Attributes:
         files: (frame number, path, size in bytes) of each crop.
         frame_count: number of rows of the subject.
-        frames_known_from: what told the number of frames: ``video`` or ``last crop``.
+        frames_known_from: source of the number of frames: ``video`` or ``last crop``.
     """
 
     subject: str
@@ -47,17 +47,17 @@ class _Row(NamedTuple):
 
 
 def source_of(name: str) -> str:
-    """Name of the faces variant: ``cropped`` or ``cropped_aligned`` plus the stage's version."""
+    """Return the name of the faces variant: ``cropped`` or ``cropped_aligned`` plus a digest of the stage's version."""
     return variant_name(name, fingerprint(source=name, version=CODE_VERSION))
 
 
 def plan_import_crops(
     crops: Mapping[str, Sequence[Crop]], *, name: str, frame_counts: Mapping[str, int]
 ) -> list[Unit[ImportCropsArgs]]:
-    """One unit per subject folder.
+    """Plan one unit per subject folder.
 
-    ``frame_counts`` (video stem -> frames) says how many rows a subject has; where the video is unknown, or has fewer
-    frames than the highest crop number, the highest crop number does.
+    A subject has as many rows as its video has frames (``frame_counts``, by video stem), or as many as the highest crop
+    number if that is larger or the video is unknown.
     """
     source = source_of(name)
     units = []
@@ -66,7 +66,7 @@ def plan_import_crops(
         video = video_of_subject(subject)
         frame_count = max(last, frame_counts.get(video, 0))
         stats = [(crop.frame, *crop.state) for crop in files]
-        made_from = fingerprint(
+        unit_fingerprint = fingerprint(
             stage="import_crops", version=CODE_VERSION, subject=ascii(subject), frame_count=frame_count, files=stats
         )
         key = UnitKey("faces", (("source", source), ("video", video)), subject)
@@ -76,17 +76,17 @@ def plan_import_crops(
             files=[(crop.frame, crop.path, crop.state[0]) for crop in files],
             frames_known_from="video" if video in frame_counts else "last crop",
         )
-        units.append(Unit(key, made_from, arguments))
+        units.append(Unit(key, unit_fingerprint, arguments))
     return units
 
 
 def compute(store: Store, unit: Unit[ImportCropsArgs]) -> Product:
-    """Rows of one subject: a crop where the organisers have one, ``no_face`` where they do not.
+    """Return one row per frame of a subject: a crop, or ``no_face`` if there is no file.
 
-    A file that cannot be read, or is too large for a face, is a row that says so.
+    A file that cannot be read, or is too large, becomes a row with the status ``unreadable_crop``.
 
     Raises:
-        InputError: the folder's name is not text.
+        InputError: the folder's name is not valid UTF-8.
     """
     subject, frame_count = unit.arguments.subject, unit.arguments.frame_count
     if not is_utf8(subject):
@@ -111,7 +111,7 @@ def compute(store: Store, unit: Unit[ImportCropsArgs]) -> Product:
                 digest.update(f"{row.frame}:".encode() + hashlib.sha256(crop).digest())
                 product.counts[row.status] += 1
             yield pa.Table.from_pylist([_columns(row, subject) for row in rows], schema=FACES.schema)
-        # Later stages depend on the bytes of the crops, not on when they were copied here.
+        # Later stages depend on the bytes of the crops, not on the times of the files.
         product.identity = digest.hexdigest()
 
     product.tables = tables()
@@ -119,7 +119,7 @@ def compute(store: Store, unit: Unit[ImportCropsArgs]) -> Product:
 
 
 def _read_crops(files: Mapping[int, tuple[str, int]]) -> dict[int, tuple[str, bytes | OSError]]:
-    """Frame -> path, and the file's bytes or why there are none; ``files``: frame -> path and size in bytes."""
+    """Return path and bytes or error for each frame. ``files``: frame -> path and size in bytes."""
     small = {frame: path for frame, (path, size) in files.items() if size <= _MAX_CROP_BYTES}
     read: dict[int, bytes | OSError] = dict(zip(small, read_many(list(small.values())), strict=True))
     return {

@@ -1,4 +1,4 @@
-"""Stage ``index_videos``: every frame's number, time stamp and keyframe flag, from packets alone."""
+"""Stage ``index_videos``: read number, time stamp and keyframe flag of every frame, without decoding."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -48,12 +48,12 @@ class IndexedVideo:
 
     @property
     def details(self) -> VideoDetails:
-        """Path, frame count and the like."""
+        """Details in the manifest of ``videos``: path, frame count, ..."""
         return VideoDetails.of(self.manifest)
 
 
 def plan_index_videos(videos: Mapping[str, Location]) -> list[Unit[IndexVideoArgs]]:
-    """One unit per video file (stem -> path). A file that cannot be read becomes a unit that will fail."""
+    """Plan one unit per video file (stem -> path). The unit of an unreadable file fails when it is computed."""
     return [_unit(stem, path) for stem, path in sorted(videos.items())]
 
 
@@ -72,8 +72,8 @@ def _unit(stem: str, path: Location) -> Unit[IndexVideoArgs]:
 def compute(store: Store, unit: Unit[IndexVideoArgs]) -> Product:
     """Index one video, as far as it can be read.
 
-    Later stages depend on the file's bytes, so a moved or touched file costs no recomputation. Of a file on S3 they
-    depend on size and ETag, which change with the bytes: a digest would need them all once more.
+    Later stages depend on the digest of the file's bytes, so a moved or touched file is not recomputed. On S3, they
+    depend on size and ETag, because a digest would require another download.
 
     Raises:
         InputError: the file is not a readable video, or changes while it is read.
@@ -107,7 +107,7 @@ def _digest(path: Location) -> str:
 
 
 def frames_table(index: VideoIndex) -> pa.Table:
-    """Rows of ``frames`` for one video; unknown time stamps are null, their seconds estimated."""
+    """Return the rows of ``frames`` for one video. Unknown time stamps are null, and their seconds are estimated."""
     unknown = None if index.has_pts else np.ones(index.frame_count, dtype=bool)
     columns = {
         "frame": pa.array(np.arange(1, index.frame_count + 1, dtype=np.int32)),
@@ -137,22 +137,22 @@ def _videos_table(path: Location, size_bytes: int, sha256: str | None, index: Vi
 
 
 def indexed_videos(store: Store) -> dict[str, IndexedVideo]:
-    """All videos that are indexed, by stem."""
+    """Return all indexed videos, by stem."""
     frames = {key.value("video"): manifest for key, manifest in store.manifests("frames").items()}
     videos = {key.value("video"): manifest for key, manifest in store.manifests("videos").items()}
     return {stem: IndexedVideo(stem, videos[stem], frames[stem]) for stem in videos if stem in frames}
 
 
 def details_of_videos(store: Store) -> dict[str, VideoDetails]:
-    """Path, frame count and the like of all videos that are indexed, by stem."""
+    """Return the details (path, frame count, ...) of all indexed videos, by stem."""
     return {key.value("video"): VideoDetails.of(manifest) for key, manifest in store.manifests("videos").items()}
 
 
 def read_video_index(store: Store, video: IndexedVideo) -> VideoIndex:
-    """The stored index of a video.
+    """Read the stored index of a video.
 
     Raises:
-        InputError: its data are damaged or gone.
+        InputError: the data are damaged or gone.
     """
     partitions = (("video", video.stem),)
     row = store.read_unit(UnitKey("videos", partitions), video.manifest).to_pylist()[0]
@@ -160,14 +160,14 @@ def read_video_index(store: Store, video: IndexedVideo) -> VideoIndex:
 
 
 def plan_refuse_same_names(files_of: Mapping[str, Sequence[Location]]) -> list[Unit[SameNameArgs]]:
-    """One unit per name that several files have (stem -> files). It fails until only one of the files is left."""
+    """Plan one unit per name of several files (stem -> files). It fails until only one of the files is left."""
     units = []
     for stem, files in sorted(files_of.items()):
         names = tuple(str(path) for path in files)
         states = [(ascii(name), *file_state(path)) for name, path in zip(names, files, strict=True)]
         # The name of the stage is part of fingerprints in existing stores.
-        made_from = fingerprint(stage="refuse_twins", version=_SAME_NAMES_VERSION, files=states)
-        units.append(Unit(UnitKey("videos", (("video", stem),)), made_from, SameNameArgs(names)))
+        unit_fingerprint = fingerprint(stage="refuse_twins", version=_SAME_NAMES_VERSION, files=states)
+        units.append(Unit(UnitKey("videos", (("video", stem),)), unit_fingerprint, SameNameArgs(names)))
     return units
 
 

@@ -1,4 +1,4 @@
-"""Stage ``fit_head``: labelled features to a head, with the figures of every seed."""
+"""Stage ``fit_head``: fit a head on labelled features, and score every seed."""
 
 import json
 import tempfile
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 CODE_VERSION = 4
 _ZERO_SHOT_VERSION = 1
-# The figure by which each task is ranked in the challenge.
+# The metric that ranks each task in the challenge.
 FIGURE_OF_TASK: dict[TaskName, str] = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1", "mtl": "p_mtl"}
 
 
 @dataclass(frozen=True)
 class HeadChoice:
-    """A task, a recipe, and what overrides the recipe (None: nothing)."""
+    """A task, a recipe, and values that override those of the recipe (None: not overridden)."""
 
     task: TaskName
     recipe: Literal["paper", "default"] = "default"
@@ -45,7 +45,7 @@ class HeadChoice:
     kind: str | None = None
 
     def head_recipe(self) -> TaskRecipe:
-        """The complete setting."""
+        """Return the recipe with all overrides."""
         changes = {
             "features": self.features,
             "hidden_units": self.hidden_units,
@@ -63,7 +63,8 @@ class FitHeadArgs:
     Attributes:
         features: of the labelled subjects.
         labels: units of the training and validation labels.
-        epochs: per seed and part, to fit on both sets; None to fit on the training set for as many as are best.
+        epochs: numbers of epochs per seed and part, to fit on both sets; None to fit on the training set and select the
+            best epoch on the validation set.
         precision: of matrix products.
     """
 
@@ -77,10 +78,10 @@ class FitHeadArgs:
 def plan_fit_head(
     store: Store, variant: FeaturesVariant, choice: HeadChoice, *, epochs: list[list[int]] | None = None
 ) -> Job[FitHeadArgs]:
-    """The job that fits one head; it depends on features and labels of exactly the subjects that are labelled.
+    """Plan the job that fits one head. It depends on the features and labels of the labelled subjects only.
 
-    With ``epochs`` (per seed and part) the head is fitted on train + validation for as long as was best for the head
-    that was fitted on train alone.
+    With ``epochs`` (per seed and part), the head is fitted on the training and validation sets for the numbers of
+    epochs that were best on the training set alone.
 
     Raises:
         InputError: the labels of a set are not in the store.
@@ -97,7 +98,7 @@ def plan_fit_head(
     if head_class(recipe.kind).works_on == "sequences":
         used = with_frames(store, used)
     precision = native_precision(default_device())
-    made_from = fingerprint(
+    job_fingerprint = fingerprint(
         stage="fit_head",
         version=CODE_VERSION,
         recipe=recipe.fingerprint_fields(),
@@ -107,17 +108,17 @@ def plan_fit_head(
         features=[(subject, used.identity(subject)) for subject in subjects],
         backbone=variant.backbone,
     )
-    name = variant_name(f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}", made_from)
-    return Job(f"heads/{name}", made_from, FitHeadArgs(choice, used, labels, epochs, precision))
+    name = variant_name(f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}", job_fingerprint)
+    return Job(f"heads/{name}", job_fingerprint, FitHeadArgs(choice, used, labels, epochs, precision))
 
 
 def make(store: Store, job: Job[FitHeadArgs]) -> Files:
-    """Fit one head; features lie in memory-mapped files meanwhile.
+    """Fit one head on features in temporary memory-mapped files.
 
     Raises:
         InputError: no labelled row with a face is left, or a class has none to learn from.
     """
-    # Only whoever fits needs torch.
+    # Planning does not need torch.
     from models.heads.fitting import TrainingData, fit_seeds
     from tasks.fit.training_rows import gather_rows, gather_sequences
 
@@ -183,12 +184,12 @@ def _new(scratch: str, name: str) -> Path:
 
 
 def provide_zero_shot_head(store: Store, backbone: "BackboneChoice") -> Bundle:
-    """The head for a store without fitted heads, written if it is not there: the backbone's own expression classes.
+    """Return the head for a store without fitted heads: the expression classes of the backbone. Write it if necessary.
 
     Raises:
         InputError: the backbone's classes are not expressions.
     """
-    # Stages that decode videos take long to import, and fitting does without them.
+    # Fitting does not need the stages that decode videos, which take long to import.
     from models.backbones.registry import get_spec
     from models.heads.mlp import zero_shot_head
     from tasks.extract.crop_faces import CropParams, source_of
@@ -198,16 +199,16 @@ def provide_zero_shot_head(store: Store, backbone: "BackboneChoice") -> Bundle:
         head = zero_shot_head(spec.class_names, spec.embedding_size)
     except ValueError as error:
         raise InputError(f"backbone {backbone.name}: {error}; fit a head on its features") from error
-    made_from = fingerprint(
+    head_fingerprint = fingerprint(
         stage="zero_shot_head",
         version=_ZERO_SHOT_VERSION,
         backbone=backbone.variant,
         classes=spec.class_names,
         crop=params,
     )
-    folder = f"heads/{variant_name('expr-zero-shot', made_from)}"
+    folder = f"heads/{variant_name('expr-zero-shot', head_fingerprint)}"
     found = find_bundle(store, folder)
-    if found is not None and found.fingerprint == made_from:
+    if found is not None and found.fingerprint == head_fingerprint:
         return found
     details = HeadDetails(
         task="expr",
@@ -223,4 +224,4 @@ def provide_zero_shot_head(store: Store, backbone: "BackboneChoice") -> Bundle:
         figures={},
         seed_figures=[],
     )
-    return write_bundle(store, folder, head_to_bytes(head), fingerprint=made_from, details=details)
+    return write_bundle(store, folder, head_to_bytes(head), fingerprint=head_fingerprint, details=details)

@@ -1,4 +1,4 @@
-"""Stage ``import_labels``: the organisers' annotation files as one table per task and set."""
+"""Stage ``import_labels``: read the organisers' annotation files into one table per task and set."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ CODE_VERSION = 2
 
 @dataclass(frozen=True)
 class ImportLabelsArgs:
-    """The organisers' annotation folder (path or URL), and which files of it to read."""
+    """The organisers' annotation folder (path or URL), and the task and set to read."""
 
     annotations: str
     task: TaskName
@@ -25,14 +25,14 @@ class ImportLabelsArgs:
 
 
 def labels_key(task: TaskName, set_name: SetName) -> UnitKey:
-    """Where the labels of a set for a task lie."""
+    """Return the key of the labels of a set for a task."""
     return UnitKey("labels", (("task", task), ("set", set_name)))
 
 
 def plan_import_labels(
     annotations: Location, *, task: TaskName, sets: tuple[SetName, ...]
 ) -> list[Unit[ImportLabelsArgs]]:
-    """One unit per set; it depends on the names and bytes of the files, not on when they were copied.
+    """Plan one unit per set. It depends on the names and bytes of the files, not on their times.
 
     Raises:
         InputError: the folder has no annotation files of that task and set.
@@ -41,17 +41,19 @@ def plan_import_labels(
     for set_name in sets:
         files = annotation_files(annotations, task=task, set_name=set_name)
         digests = [(path.name, digest_of_file(path)) for path in files]
-        made_from = fingerprint(stage="import_labels", version=CODE_VERSION, task=task, set=set_name, files=digests)
+        unit_fingerprint = fingerprint(
+            stage="import_labels", version=CODE_VERSION, task=task, set=set_name, files=digests
+        )
         arguments = ImportLabelsArgs(str(annotations), task, set_name)
-        units.append(Unit(labels_key(task, set_name), made_from, arguments))
+        units.append(Unit(labels_key(task, set_name), unit_fingerprint, arguments))
     return units
 
 
 def compute(store: Store, unit: Unit[ImportLabelsArgs]) -> Product:
-    """Read one set, without the files that are not as the organisers write them: these are problems of the unit.
+    """Read one set. Files in another format are left out and reported as problems of the unit.
 
     Raises:
-        InputError: no file is left; the message names the first, and its line.
+        InputError: no file is left; the message names the first file, and its line.
     """
     given = unit.arguments
     found = read_annotations(location(given.annotations), task=given.task, set_name=given.set_name)

@@ -1,4 +1,4 @@
-"""Stage ``predict_outputs``: a head's probabilities or values for every frame of a subject."""
+"""Stage ``predict_outputs``: predict probabilities or values for every frame of a subject with a head."""
 
 import functools
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class PredictOutputsArgs:
 
 
 def load_head(store: Store, bundle: Bundle) -> Head:
-    """The head of a bundle."""
+    """Read the head of a bundle."""
     return head_from_bytes({name: read_file(store, bundle, name) for name in ("head.safetensors", "head.json")})
 
 
@@ -58,7 +58,7 @@ def plan_predict_outputs(
     for subject in variant.subjects if subjects is None else subjects:
         if subject not in variant.subjects:
             continue
-        made_from = fingerprint(
+        unit_fingerprint = fingerprint(
             stage="predict_outputs",
             version=CODE_VERSION,
             head=head.fingerprint,
@@ -66,22 +66,22 @@ def plan_predict_outputs(
         )
         place = (("head", head.name), ("source", variant.source), ("subject", subject))
         arguments = PredictOutputsArgs(head.folder, head.fingerprint, variant.of_subjects([subject]))
-        units.append(Unit(UnitKey("outputs", place), made_from, arguments))
+        units.append(Unit(UnitKey("outputs", place), unit_fingerprint, arguments))
     return units
 
 
 @functools.lru_cache(maxsize=8)
-def _cached_head(store_url: str, folder: str, made_from: str) -> tuple[Head, TaskName]:
+def _cached_head(store_url: str, folder: str, head_fingerprint: str) -> tuple[Head, TaskName]:
     store = Store(store_url)
     bundle = find_bundle(store, folder)
-    if bundle is None or bundle.fingerprint != made_from:
+    if bundle is None or bundle.fingerprint != head_fingerprint:
         found = "another one" if bundle else "none"
         raise InputError(f"{folder}: expected the head that the run began with, got {found}; run again")
     return load_head(store, bundle), HeadDetails.of(bundle).task
 
 
 def compute(store: Store, unit: Unit[PredictOutputsArgs]) -> Product:
-    """Outputs of one subject; frames without a face have none (interpolation belongs to post-processing)."""
+    """Predict the outputs of one subject. Frames without a face have none: post-processing interpolates them."""
     given = unit.arguments
     head, task = _cached_head(store.url, given.head_folder, given.head_fingerprint)
     branches = BRANCHES_OF_TASK[task]
@@ -125,7 +125,7 @@ def _sequences(store: Store, unit: Unit[PredictOutputsArgs], head: Head) -> Iter
 def read_outputs(
     store: Store, key: UnitKey, manifest: Manifest, branches: tuple[BranchName, ...]
 ) -> tuple[np.ndarray, dict[BranchName, np.ndarray]]:
-    """(present bool [T], branch -> float32 [T,K]) of a subject, frame 1 first; values without a face are NaN."""
+    """Read (present bool [T], branch -> float32 [T,K]) of a subject from frame 1 on. Values without a face are NaN."""
     table = store.read_unit(key, manifest)
     present = table["has_face"].to_numpy()
     outputs = {

@@ -1,4 +1,4 @@
-"""Features and labels of subjects as arrays: what heads are fitted on and predict from."""
+"""Read features and labels of subjects as arrays, for fitting heads and predicting with them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -43,11 +43,11 @@ class FeaturesVariant:
         return FeaturesVariant(self.backbone, self.source, {s: self.subjects[s] for s in subjects}, frames)
 
     def last_frame(self, subject: str) -> int:
-        """Number of the last frame that the subject's features cover."""
+        """Return the number of the last frame with features of the subject."""
         return sum(manifest.rows for _, manifest in self.subjects[subject])
 
     def frames_known_from(self, subject: str) -> str:
-        """What told how many frames the subject's video has: ``video``, or ``last crop`` for lack of a video."""
+        """Return the source of the subject's number of frames: ``video``, or ``last crop`` if there is no video."""
         return FeaturesDetails.of(self.subjects[subject][-1][1]).frames_known_from or "video"
 
     @property
@@ -57,7 +57,7 @@ class FeaturesVariant:
 
 
 def find_features(store: Store, *, backbone: str | None = None, source: str | None = None) -> FeaturesVariant:
-    """The features variant whose names start as asked; the only one if nothing is asked.
+    """Return the features variant whose names start as given, or the only variant if no names are given.
 
     Raises:
         InputError: none matches, or several do.
@@ -81,11 +81,11 @@ def find_features(store: Store, *, backbone: str | None = None, source: str | No
 def read_features(
     store: Store, variant: FeaturesVariant, subject: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Blocks of (frame int32 [n], has_face bool [n], embeddings float16 [n,D], logits float32 [n,C]).
+    """Yield blocks of (frame int32 [n], has_face bool [n], embeddings float16 [n,D], logits float32 [n,C]).
 
     Raises:
-        InputError: the features are not those that were written: frames that do not follow one another, or values of
-            faces that are not finite. They are then made anew by the next run.
+        InputError: the features are damaged: frames are not consecutive, or values of faces are not finite. The next
+            run computes them again.
     """
     expected = 1
     for key, manifest in variant.subjects[subject]:
@@ -151,7 +151,7 @@ def _read_seconds(store: Store, variant: FeaturesVariant, subject: str) -> np.nd
 
 
 def _vectors(column: pa.FixedSizeListArray) -> np.ndarray:
-    """[n, D] view of a fixed-size list column; rows that are null hold anything."""
+    """Return a view [n, D] of a fixed-size list column. Rows that are null have undefined values."""
     size = column.type.list_size
     values = column.values.slice(column.offset * size, len(column) * size)
     return values.to_numpy(zero_copy_only=False).reshape(len(column), size)
@@ -160,13 +160,13 @@ def _vectors(column: pa.FixedSizeListArray) -> np.ndarray:
 def _all_finite(values: np.ndarray, rows: np.ndarray) -> bool:
     if values.dtype != np.float16:
         return bool(np.isfinite(values[rows]).all())
-    # An exponent of ones is infinity or NaN; numpy's test of float16 takes ten times as long.
+    # In infinity and NaN, all bits of the exponent are 1. NumPy's test of float16 takes ten times as long.
     largest = np.bitwise_and(values.view(np.uint16), np.uint16(0x7C00)).max(axis=1, initial=0)
     return bool((largest[rows] < 0x7C00).all())
 
 
 def read_faces_seen(store: Store, variant: FeaturesVariant, subject: str) -> np.ndarray:
-    """Frame numbers at which the subject's face is seen, ascending, int32."""
+    """Read the numbers of the frames that show the subject's face, ascending, int32."""
     parts = []
     for key, manifest in variant.subjects[subject]:
         table = store.read_unit(key, manifest, columns=["frame", "has_face"])
@@ -175,7 +175,7 @@ def read_faces_seen(store: Store, variant: FeaturesVariant, subject: str) -> np.
 
 
 def label_arrays(table: pa.Table) -> dict[BranchName, np.ndarray]:
-    """Labels as heads take them: expr int8 [n] and au int8 [n,12], -1 unlabelled; va float32 [n,2], NaN unlabelled."""
+    """Return labels as arrays: expr int8 [n] and au int8 [n,12], -1 unlabelled; va float32 [n,2], NaN unlabelled."""
     expr = table["expression"].fill_null(-1).to_numpy().astype(np.int8)
     va = np.stack([_floats(table[name]) for name in ("valence", "arousal")], axis=1)
     au = np.stack([table[name].fill_null(-1).to_numpy().astype(np.int8) for name in ACTION_UNITS], axis=1)
@@ -187,7 +187,7 @@ def _floats(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def is_labelled(labels: dict[BranchName, np.ndarray], branches: tuple[BranchName, ...]) -> np.ndarray:
-    """Rows that carry at least one label of the branches, bool [n]."""
+    """Return which rows have at least one label of the branches, bool [n]."""
     masks = {
         "expr": labels["expr"] >= 0,
         "va": ~np.isnan(labels["va"]).any(axis=1),

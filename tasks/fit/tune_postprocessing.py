@@ -1,4 +1,4 @@
-"""Stage ``tune_postprocessing``: smoothing, thresholds and class bias for one head, tuned on folds of subjects."""
+"""Stage ``tune_postprocessing``: tune smoothing, thresholds and class bias for one head, on folds of subjects."""
 
 import json
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ class AdoptPostprocessingArgs:
 def plan_tune_postprocessing(
     store: Store, *, head: Bundle, source: str, tuning: Setting, folds: int = 5
 ) -> Job[TunePostprocessingArgs]:
-    """The job that tunes on all validation subjects that have outputs of the head."""
+    """Plan the job that tunes on all validation subjects with outputs of the head."""
     task = HeadDetails.of(head).task
     labels = store.manifests("labels", task=task)[labels_key(task, "validation")]
     subjects = set(LabelsDetails.of(labels).subjects)
@@ -51,7 +51,7 @@ def plan_tune_postprocessing(
         if key.value("subject") in subjects
     ]
     added = added_smoothings(tuning)
-    made_from = fingerprint(
+    job_fingerprint = fingerprint(
         stage="tune_postprocessing",
         version=CODE_VERSION,
         outputs=[(key.value("subject"), manifest.identity) for key, manifest in outputs],
@@ -61,11 +61,11 @@ def plan_tune_postprocessing(
         **({"smoothings": added} if added else {}),
     )
     arguments = TunePostprocessingArgs(head.name, task, outputs, labels, tuning, folds)
-    return Job(f"postprocessing/{variant_name(f'{head.name}-{tuning}', made_from)}", made_from, arguments)
+    return Job(f"postprocessing/{variant_name(f'{head.name}-{tuning}', job_fingerprint)}", job_fingerprint, arguments)
 
 
 def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
-    """Tune; the tuned figure, the honest held-out figure and the untuned one go into the bundle."""
+    """Tune, and store the in-sample, held-out and untuned scores in the bundle."""
     given = job.arguments
     subjects = _subject_outputs(store, given.task, given.outputs, given.labels)
     tuned = tune_postprocessing(subjects, task=given.task, setting=given.tuning, folds=given.folds)
@@ -82,17 +82,19 @@ def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
 
 
 def plan_adopt_postprocessing(tuned: Bundle, *, head: Bundle) -> Job[AdoptPostprocessingArgs]:
-    """The job that gives a head the post-processing of another one of its kind.
+    """Plan the job that copies a tuned post-processing to another head of the same task.
 
-    A head fitted on the validation subjects cannot be tuned on them.
+    Post-processing cannot be tuned on subjects that the head was fitted on.
     """
-    made_from = fingerprint(stage="adopt_postprocessing", version=CODE_VERSION, tuned=tuned.fingerprint, head=head.name)
-    name = variant_name(f"{head.name}-{PostprocessingDetails.of(tuned).tuning}", made_from)
-    return Job(f"postprocessing/{name}", made_from, AdoptPostprocessingArgs(tuned, head.name))
+    job_fingerprint = fingerprint(
+        stage="adopt_postprocessing", version=CODE_VERSION, tuned=tuned.fingerprint, head=head.name
+    )
+    name = variant_name(f"{head.name}-{PostprocessingDetails.of(tuned).tuning}", job_fingerprint)
+    return Job(f"postprocessing/{name}", job_fingerprint, AdoptPostprocessingArgs(tuned, head.name))
 
 
 def make_adopted(store: Store, job: Job[AdoptPostprocessingArgs]) -> Files:
-    """The same rule and figures under the other head's name."""
+    """Copy rules and scores under the name of the other head."""
     tuned = job.arguments.tuned
     details = PostprocessingDetails.of(tuned)
     details = replace(details, head=job.arguments.head, tuned_with=details.head)
@@ -108,7 +110,7 @@ def _subject_outputs(
     subjects = []
     for key, manifest in outputs:
         present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
-        # A label beyond the last frame of the video has nothing to be scored against.
+        # Labels after the last frame of the video have no outputs.
         rows = (names == key.value("subject")) & (frame <= len(present))
         subjects.append(
             SubjectOutputs(

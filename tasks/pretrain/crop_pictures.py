@@ -1,4 +1,4 @@
-"""Stage ``crop_pictures``: the face in each of some labelled pictures, kept for training backbones."""
+"""Stage ``crop_pictures``: crop the face in each labelled picture, for training backbones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,13 +24,13 @@ from tasks.worker_models import get_detector
 CODE_VERSION = 2
 _PICTURES_PER_UNIT = 500
 _MAX_PIXELS = 64_000_000
-# Smallest share of the largest face's area that a face nearer to the middle needs to be the one that is meant.
+# A face nearer to the centre is preferred if its area is at least this fraction of the largest face's.
 _RIVAL_AREA = 0.25
 
 
 @dataclass(frozen=True)
 class PictureCropParams:
-    """How the face of a picture is found: as in videos, but down to smaller faces."""
+    """How the face of a picture is detected: as in videos, but including smaller faces."""
 
     crop: CropParams = field(default_factory=lambda: CropParams(DetectorParams(min_face_px=20)))
 
@@ -47,7 +47,7 @@ class CropPicturesArgs:
 def plan_crop_pictures(
     pictures: Sequence[Picture], *, collection: str, params: PictureCropParams | None = None
 ) -> list[Unit[CropPicturesArgs]]:
-    """Units of five hundred pictures each, in the order of the list; ``collection`` names the list."""
+    """Plan units of 500 pictures each, in the order of the list. ``collection`` is a name for the list."""
     params = params or PictureCropParams()
     weights = detector_weights_digest()
     source = variant_name("pictures", fingerprint(params=params, weights=weights, version=CODE_VERSION))
@@ -55,16 +55,16 @@ def plan_crop_pictures(
     for number, first in enumerate(range(0, len(pictures), _PICTURES_PER_UNIT)):
         block = pictures[first : first + _PICTURES_PER_UNIT]
         states = [(asdict(p) | {"path": p.path.name, "file": file_state(p.path)}) for p in block]
-        made_from = fingerprint(
+        unit_fingerprint = fingerprint(
             stage="crop_pictures", version=CODE_VERSION, pictures=states, params=params, weights=weights, first=first
         )
         key = UnitKey("pictures", (("source", source), ("collection", collection)), f"{number:05d}")
-        units.append(Unit(key, made_from, CropPicturesArgs(block, params.crop, first)))
+        units.append(Unit(key, unit_fingerprint, CropPicturesArgs(block, params.crop, first)))
     return units
 
 
 def compute(store: Store, unit: Unit[CropPicturesArgs]) -> Product:
-    """One row per picture; a file that cannot be read, or shows no face, is a row that says so."""
+    """Return one row per picture, also for files that cannot be read or show no face."""
     product = Product(PICTURES, [])
     product.tables = _tables(unit.arguments, product)
     return product
@@ -107,10 +107,10 @@ def _row(picture: Picture, params: CropParams, problems: list[str]) -> dict[str,
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """RGB uint8 [h, w, 3] of a JPEG or PNG file.
+    """Read a JPEG or PNG file as RGB uint8 [h, w, 3].
 
     Raises:
-        OSError, ValueError: it cannot be read, is something else, or is enormous.
+        OSError, ValueError: the file cannot be read, has another format, or is too large.
     """
     try:
         with Image.open(path, formats=["JPEG", "PNG"]) as image:
@@ -122,7 +122,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def main_face(found: Detections, *, width_px: int, height_px: int) -> int | None:
-    """Rank of the face that a picture is of: nearest to its middle among the large ones; None without faces."""
+    """Return the rank of the main face: the one nearest to the centre among the large ones; None without faces."""
     if not len(found.probability):
         return None
     boxes = found.box_xyxy_px.astype(np.float64)

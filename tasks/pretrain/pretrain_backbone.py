@@ -1,4 +1,4 @@
-"""Stage ``pretrain_backbone``: labelled faces to a backbone of one's own, with figures, curves and a model card."""
+"""Stage ``pretrain_backbone``: train a backbone on labelled faces, with scores and curves of the training."""
 
 import contextlib
 import hashlib
@@ -34,7 +34,7 @@ WEIGHTS_FILE = "backbone.safetensors"
 _COLUMNS = ("row", "picture", "status", "identity", "expression", "valence", "arousal", "crop_jpeg")
 _DESCRIBED = ("class_names", "input_px", "mean", "std", "scale", "channel_order", "feature_layer")
 _CURVES = ("accuracy", "balanced_accuracy", "mean_ccc")
-# A class with fewer training pictures cannot be learnt.
+# Classes with fewer training pictures are left out.
 _FEWEST_TRAINING_PICTURES = 10
 
 Units = Sequence[tuple[UnitKey, Manifest]]
@@ -42,11 +42,15 @@ Units = Sequence[tuple[UnitKey, Manifest]]
 
 @dataclass(frozen=True)
 class PretrainingChoice:
-    """What is trained, from where, and on which share of the people it is measured.
+    """A backbone, the weights to start from, and how it is trained and validated.
 
-    ``validation_share``: of people (``emotion``) or of each person's pictures (``identity``), if no validation
-    pictures are given. ``untrained``: people to learn no emotions from, because their labels are doubted; those among
-    the validation people are measured all the same. ``input_px`` None keeps the backbone's own input size.
+    Attributes:
+        weights: file with the weights to start from; None: the bundled ones.
+        input_px: input size; None: that of the backbone.
+        validation_share: fraction of people (goal ``emotion``) or of each person's pictures (``identity``) in the
+            validation set, if no validation pictures are given.
+        untrained: people whose emotions are not trained on because their labels are doubtful. They may be in the
+            validation set.
     """
 
     backbone: str
@@ -60,7 +64,7 @@ class PretrainingChoice:
 
 @dataclass
 class _Rows:
-    """Labels of the crops that are used, in the order of the pictures' file."""
+    """Labels of the used crops, in the order of the picture file."""
 
     names: list[str] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
@@ -74,7 +78,7 @@ def _report_nothing(line: str) -> None:
 
 @dataclass(frozen=True)
 class PretrainBackboneArgs:
-    """Units of pictures to train and validate on (None: a share of the former), how, and where progress is reported."""
+    """Units of pictures to train and validate on (None: a share of the former), the choice, and a progress callback."""
 
     units: Units
     validation: Units | None
@@ -89,8 +93,8 @@ def plan_pretrain_backbone(
     *,
     report: Callable[[str], None] = _report_nothing,
 ) -> Job[PretrainBackboneArgs]:
-    """The job that trains one backbone on the pictures of some units; ``report`` receives lines of progress."""
-    made_from = fingerprint(
+    """Plan the job that trains one backbone on the pictures of units. ``report`` is called with lines of progress."""
+    job_fingerprint = fingerprint(
         stage="pretrain_backbone",
         version=CODE_VERSION,
         pictures=[manifest.identity for _, manifest in units],
@@ -98,17 +102,17 @@ def plan_pretrain_backbone(
         choice=replace(choice, weights=None),
         start=weights_digest(choice.backbone, choice.weights),
     )
-    name = variant_name(f"{choice.backbone}-{choice.recipe.goal}", made_from)
-    return Job(f"backbones/{name}", made_from, PretrainBackboneArgs(units, validation, choice, report))
+    name = variant_name(f"{choice.backbone}-{choice.recipe.goal}", job_fingerprint)
+    return Job(f"backbones/{name}", job_fingerprint, PretrainBackboneArgs(units, validation, choice, report))
 
 
 def make(store: Store, job: Job[PretrainBackboneArgs]) -> Files:
-    """Train; goes on from the last checkpoint of the same job, which is removed in the end.
+    """Train a backbone, from the last checkpoint of the same job if there is one. Remove the checkpoint at the end.
 
     Raises:
-        InputError: too few labelled faces, starting weights that do not fit, or a loss that is not finite.
+        InputError: too few labelled faces, weights of another architecture, or a loss that is not finite.
     """
-    # To import these takes longer than all else that is done where jobs are only planned.
+    # Planning does not need these slow imports.
     from models.backbones.network import load_backbone
     from models.pretraining.training import BackboneTrainer
 
@@ -189,7 +193,7 @@ def _gather(
 
 
 def split_of(row: Mapping[str, str | None], choice: PretrainingChoice) -> str:
-    """``train`` or ``validation``: by the person for emotions, by the picture for identities; no chance, no order."""
+    """Assign a row to ``train`` or ``validation`` by a hash of the person (emotions) or the picture (identities)."""
     picture = row["picture"] or ""
     who = picture.rsplit("/", 1)[-1] if choice.recipe.goal == "identity" else row["identity"] or picture
     share = int.from_bytes(hashlib.sha256(f"{choice.seed}:{who}".encode()).digest()[:4], "big") / 2**32
@@ -253,7 +257,7 @@ def draw_curves(history: Sequence[dict[str, float]], file: IO[bytes]) -> None:
 
     ``history``: per epoch ``epoch``, ``train_loss`` and any of the metrics.
     """
-    # Only training needs these.
+    # Only the end of a training needs matplotlib.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

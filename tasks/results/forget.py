@@ -177,8 +177,8 @@ def remove_labels(store: Store, found: Sequence[LabelSet], subjects: Collection[
         product = Product(LABELS, tables, details=details)
         product.counts.update({name: count - one.lines for name, count in one.manifest.counts.items()})
         product.problems += [line for line in problems_of(one.manifest) if not _names_file_of(line, subjects)]
-        made_from = fingerprint(stage="forget_units", without=one.lines, labels=one.manifest.fingerprint)
-        write_product(store, one.key, product, fingerprint=made_from, started=time.monotonic())
+        new_fingerprint = fingerprint(stage="forget_units", without=one.lines, labels=one.manifest.fingerprint)
+        write_product(store, one.key, product, fingerprint=new_fingerprint, started=time.monotonic())
     _remove_leftovers(store, subjects)
 
 
@@ -281,8 +281,8 @@ def remove_from_result(store: Store, bundle: Bundle, subjects: Collection[str]) 
     for name in gone & set(bundle.files):
         store.remove(f"{bundle.folder}/{name}")
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    made_from = fingerprint(stage="forget_results", submission=bundle.fingerprint, files=digests)
-    write_manifest(store, Bundle(bundle.folder, made_from, digests, details.to_json()))
+    new_fingerprint = fingerprint(stage="forget_results", submission=bundle.fingerprint, files=digests)
+    write_manifest(store, Bundle(bundle.folder, new_fingerprint, digests, details.to_json()))
 
 
 def _without_lines(name: str, data: bytes, subjects: Collection[str]) -> bytes:

@@ -1,4 +1,4 @@
-"""The tables of a report: which cells stand in them. How they look is in ``report.html.jinja``."""
+"""The contents of the tables in a report. ``report.html.jinja`` determines their appearance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
@@ -24,18 +24,18 @@ from models.decisions.postprocessing import PostProcessing
 from tasks.results.write_submission import load_postprocessing
 from tasks.units import MAX_TRIES
 
-# A browser shows so many rows at once; the datasets themselves hold all.
+# Browsers are slow with longer tables. The datasets contain all rows.
 _MOST_ROWS = 2_000
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run was asked for and what it did.
+    """Parameters and results of a run.
 
     Attributes:
-        end: what ended it, in a line.
-        stages: a row of cells per stage, under ``stage_columns``.
-        causes: (what, stage, unit, cause) of all that failed, was used in part, or was not tried any more.
+        end: how the run ended, in one line.
+        stages: a row of cells per stage; ``stage_columns`` is the header.
+        causes: (what, stage, unit, cause) of all units that failed, were used in part, or are quarantined.
     """
 
     name: str
@@ -50,32 +50,32 @@ class RunRecord:
 
 
 class Share(NamedTuple):
-    """A cell that shows a part of a whole, 0..1, as a bar too; None: there is no whole."""
+    """A cell with a fraction in 0..1, also shown as a bar; None: undefined."""
 
     value: float | None
 
 
 class Tenths(NamedTuple):
-    """A cell with a number of which one digit behind the point matters."""
+    """A cell with a number that is rounded to one decimal."""
 
     value: float
 
 
 class Code(NamedTuple):
-    """A cell whose text is a name or a digest."""
+    """A cell with a name or a digest."""
 
     text: str
 
 
 class Link(NamedTuple):
-    """A cell that leads to a file of the store."""
+    """A cell with a link to a file of the store."""
 
     text: str
     target: str
 
 
 class State(NamedTuple):
-    """A cell that says whether all is well."""
+    """A cell with a state, which is good or bad."""
 
     text: str
     good: bool
@@ -83,7 +83,7 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page; ``folded``: a reader opens it."""
+    """A table of the page. ``folded``: it is shown when the reader opens it."""
 
     caption: str
     header: Sequence[str]
@@ -94,13 +94,13 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Of each column, whether it holds numbers."""
+        """Whether each column holds numbers."""
         columns = zip(*self.rows, strict=True)
         return [any(isinstance(cell, int | float | Share | Tenths) for cell in column) for column in columns]
 
 
 def head_figures(contents: StoreContents) -> list[tuple[str, int]]:
-    """What stands at the top of the page."""
+    """Return the names and values at the top of the page."""
     coverage = contents.coverage
     return [
         ("videos", len(coverage.frames)),
@@ -115,7 +115,7 @@ def head_figures(contents: StoreContents) -> list[tuple[str, int]]:
 
 
 def sections_of(store: Store, contents: StoreContents, run: RunRecord | None) -> list[tuple[str, list[Table]]]:
-    """Headings and their tables; sections that have none are left out."""
+    """Return the headings and their tables, without empty sections."""
     heads = contents.bundles["heads"]
     rules, unreadable = _rules(store, contents.bundles["postprocessing"])
     sections = [
@@ -226,7 +226,7 @@ def _rules(store: Store, bundles: Sequence[Bundle]) -> tuple[list[tuple[str, Pos
 
 
 def _decisions(rules: Sequence[tuple[str, PostProcessing]]) -> list[Table]:
-    """Smoothing, class bias and thresholds of every post-processing."""
+    """Return tables of smoothing, class bias and thresholds of every post-processing."""
     branches = [(head, branch, rule) for head, whole in rules for branch, rule in whole.rules.items()]
     smoothing = [[Code(h), b, r.method, 2 * r.half_width_frames + 1] for h, b, r in branches]
     biases = [[Code(h), *map(float, r.class_bias)] for h, b, r in branches if b == "expr"]

@@ -1,4 +1,4 @@
-"""Per-frame predictions of videos for people: decisions and probabilities of every head, with time in seconds."""
+"""Write per-frame predictions of videos: decisions and probabilities of every head, with the time in seconds."""
 
 import contextlib
 import os
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from models.decisions.postprocessing import PostProcessing
 
 CODE_VERSION = 1
-# In the store: folders that predictions were written to, so that those of a video can be found again.
+# In the store: list of the folders that predictions were written to, so that a video can be forgotten in all of them.
 _FOLDERS = "_prediction_folders.json"
-# Beside the predictions: from what each was made, and size and time of its files when they were.
+# In the folder of predictions: hash of the inputs of each subject, and the state of its files.
 RECORD = ".affwild2_predictions.json"
 
 Units = dict[UnitKey, Manifest]
@@ -37,7 +37,7 @@ Units = dict[UnitKey, Manifest]
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionRecord(Record):
-    """Of the predictions of one subject: hash of all inputs, and the state of each file when it was written."""
+    """For the predictions of one subject: hash of all inputs, and the state of each file when it was written."""
 
     made_from: str
     files: tuple[FileState | None, ...]
@@ -45,7 +45,7 @@ class PredictionRecord(Record):
 
 @dataclass(frozen=True)
 class _HeadOutputs:
-    """One head's outputs of all subjects, and the post-processing that makes decisions of them."""
+    """One head's outputs of all subjects, and the post-processing that turns them into decisions."""
 
     head: Bundle
     source: str
@@ -60,10 +60,10 @@ class _HeadOutputs:
 def write_predictions(
     store: Store, subjects: Sequence[str], *, heads: Sequence[tuple[Bundle, str]], out: Location
 ) -> list[Location]:
-    """Make ``<subject>.parquet`` and ``<subject>.csv`` exist for every subject that has outputs; returns their paths.
+    """Write ``<subject>.parquet`` and ``<subject>.csv`` for every subject with outputs; return all paths.
 
-    Files that were made from the same outputs, and that nobody has touched since, stay as they are. ``heads`` come with
-    the faces variant that their outputs are of. Columns: frame, time_seconds, has_face, and per head the decisions
+    Files that were written from the same outputs and have not changed since are not written again. ``heads``: each head
+    with the faces variant of its outputs. Columns: frame, time_seconds, has_face, and per head the decisions
     (expression by name, valence and arousal, action units 0 or 1) and smoothed probabilities. Frames without a face
     carry interpolated values.
 
@@ -83,8 +83,8 @@ def write_predictions(
             if not outputs:
                 continue
             names = prediction_files(subject)
-            made_from = _made_from(outputs, frames.get(_frames_key(subject)))
-            wanted = PredictionRecord(made_from=made_from, files=tuple(map(there.get, names)))
+            inputs = _fingerprint_inputs(outputs, frames.get(_frames_key(subject)))
+            wanted = PredictionRecord(made_from=inputs, files=tuple(map(there.get, names)))
             if record.get(subject) != wanted:
                 _write_files(_table(store, subject, outputs, frames), target, names)
                 record[subject] = replace(wanted, files=tuple(file_state(out / name) for name in names))
@@ -96,13 +96,13 @@ def write_predictions(
 
 
 def read_record(target: Store) -> dict[str, PredictionRecord]:
-    """The record of each subject with predictions in a folder; empty if there is none."""
+    """Read the record of each subject with predictions in a folder; empty if there is none."""
     values = from_sealed_json(target.files.read_many([RECORD])[0]) or {}
     return {subject: PredictionRecord.from_json(one) for subject, one in values.items()}
 
 
 def write_record(target: Store, record: Mapping[str, PredictionRecord]) -> None:
-    """Store the records of a folder of predictions in this folder."""
+    """Write the records of a folder of predictions into this folder."""
     target.write_bytes(RECORD, to_sealed_json({subject: one.to_json() for subject, one in record.items()}))
     if target.is_local:
         with contextlib.suppress(OSError):
@@ -110,26 +110,26 @@ def write_record(target: Store, record: Mapping[str, PredictionRecord]) -> None:
 
 
 def note_folder(store: Store, target: Store) -> None:
-    """Let the store know that predictions are written to a folder."""
+    """Add a folder of predictions to the list in the store."""
     known = noted_folders(store)
     if target.root not in known:
         store.write_bytes(_FOLDERS, to_sealed_json({"folders": [*known, target.root]}))
 
 
 def noted_folders(store: Store) -> list[str]:
-    """Every folder that predictions from this store were written to."""
+    """Return all folders that predictions from this store were written to."""
     return list((from_sealed_json(store.files.read_many([_FOLDERS])[0]) or {}).get("folders", []))
 
 
 def drop_folder(store: Store, target: Store) -> None:
-    """Let the store no longer know of a folder."""
+    """Remove a folder of predictions from the list in the store."""
     known = noted_folders(store)
     if target.root in known:
         store.write_bytes(_FOLDERS, to_sealed_json({"folders": [name for name in known if name != target.root]}))
 
 
 def prediction_files(subject: str) -> list[str]:
-    """Names of the files with the predictions of a subject."""
+    """Return the names of the files with the predictions of a subject."""
     return [f"{subject}{suffix}" for suffix in (".parquet", ".csv")]
 
 
@@ -143,7 +143,9 @@ def _frames_key(subject: str) -> UnitKey:
     return UnitKey("frames", (("video", subject),))
 
 
-def _made_from(outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]], frames: Manifest | None) -> str:
+def _fingerprint_inputs(
+    outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]], frames: Manifest | None
+) -> str:
     return fingerprint(
         version=CODE_VERSION,
         frames=frames.identity if frames else None,
@@ -181,7 +183,7 @@ def _table(
 
 
 def _rule(store: Store, one: _HeadOutputs) -> "PostProcessing":
-    # Compiled loops and filters take a second to import: only where something is to be written.
+    # Compiled loops and filters take a second to import, so import them only if there is something to write.
     from models.decisions.postprocessing import untuned_postprocessing
     from tasks.results.write_submission import load_postprocessing
 

@@ -1,7 +1,7 @@
-"""Stage ``write_report``: one page of HTML with all that a store holds, and what a run did to it.
+"""Stage ``write_report``: write an HTML page about the contents of a store and the results of a run.
 
-Whoever looks at a page needs nothing else: no script, no other file, no network. What it shows is in
-``store_contents`` and ``report_tables``; how it looks, in ``report.html.jinja``.
+A page needs no script, no other file and no network. ``data_contracts.store.contents`` and ``report_tables`` determine
+its content, ``report.html.jinja`` its appearance.
 """
 
 import functools
@@ -21,7 +21,7 @@ REPORT_OF_STORE = "store"
 
 
 def write_report(store: Store, *, name: str, written: datetime, run: RunRecord | None = None) -> str:
-    """Write ``reports/NAME/index.html`` of what the store holds now; returns its path within the store.
+    """Write ``reports/NAME/index.html`` about the current contents of the store; return its path within the store.
 
     Raises:
         InputError: there is no store.
@@ -64,7 +64,7 @@ def _template() -> Template:
 
 
 def _shown(text: str) -> str:
-    """Names of files may hold line feeds and what is no text at all; causes may quote a URL."""
+    """Return the text as a page may show it: file names may hold any bytes, and causes may contain credentials."""
     return printable(hide_credentials(text))
 
 

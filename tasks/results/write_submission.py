@@ -1,4 +1,4 @@
-"""Stage ``write_submission``: decisions for every row that the organisers expect, zipped, with a coverage table."""
+"""Stage ``write_submission``: write decisions for every row that the organisers expect as a zip file."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ Decisions = Mapping[BranchName, np.ndarray]
 
 @dataclass(frozen=True)
 class WriteSubmissionArgs:
-    """What one submission is written from.
+    """The inputs of one submission.
 
     Attributes:
         outputs: units of the head's outputs, one per subject of the test list, in its order.
@@ -66,7 +66,7 @@ def plan_write_submission(
     test_list: Location,
     edition: EditionName | None = None,
 ) -> Job[WriteSubmissionArgs]:
-    """The job that writes one submission; the list tells the edition if none is named.
+    """Plan the job that writes one submission. The test list determines the edition if none is given.
 
     Raises:
         InputError: the test list cannot be read or is not of that edition and task, or a subject in it has no outputs
@@ -84,7 +84,7 @@ def plan_write_submission(
             f"for {len(missing)} ({', '.join(missing[:5])}); extract their videos and predict first"
         )
     outputs = [units[subject] for subject in wanted.subjects]
-    made_from = fingerprint(
+    job_fingerprint = fingerprint(
         stage="write_submission",
         version=CODE_VERSION,
         edition=edition,
@@ -94,11 +94,11 @@ def plan_write_submission(
     )
     rows_of_videos = {stem: details.frame_count for stem, details in details_of_videos(store).items()}
     arguments = WriteSubmissionArgs(head, postprocessing, outputs, str(test_list), edition, rows_of_videos)
-    return Job(f"submissions/{variant_name(f'{edition}-{task}', made_from)}", made_from, arguments)
+    return Job(f"submissions/{variant_name(f'{edition}-{task}', job_fingerprint)}", job_fingerprint, arguments)
 
 
 def load_postprocessing(store: Store, bundle: Bundle) -> PostProcessing:
-    """The post-processing of a bundle."""
+    """Read the post-processing of a bundle."""
     try:
         return PostProcessing.from_dict(json.loads(read_file(store, bundle, "postprocessing.json"))["postprocessing"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -106,7 +106,7 @@ def load_postprocessing(store: Store, bundle: Bundle) -> PostProcessing:
 
 
 def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
-    """Text files, zip, manifest and coverage table of one submission."""
+    """Return text files, zip file and coverage table of one submission."""
     given = job.arguments
     head, chosen = HeadDetails.of(given.head), PostprocessingDetails.of(given.postprocessing)
     rule, task, edition = load_postprocessing(store, given.postprocessing), head.task, given.edition
@@ -149,7 +149,7 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
 def _checks(
     packed: bytes, zip_name: str, task: TaskName, wanted: TestList, *, rows: Mapping[str, int]
 ) -> SubmissionChecks:
-    """What ``affwild2 verify`` finds in the zip, for its manifest."""
+    """Verify the zip file as ``affwild2 verify`` does."""
     with tempfile.TemporaryDirectory(prefix="affwild2-checks-") as folder:
         path = Path(folder, zip_name)
         path.write_bytes(packed)
@@ -163,7 +163,7 @@ def _checks(
 
 
 def _coverage(subject: str, present: np.ndarray, frame: np.ndarray, known_from: str) -> SubjectCoverage:
-    """Counts over the demanded frames (1-based, any order, repeats count)."""
+    """Count the expected frames (1-based, in any order, possibly repeated)."""
     inside = frame[frame <= len(present)] - 1
     seen = np.flatnonzero(present)
     faceless = inside[~present[inside]]

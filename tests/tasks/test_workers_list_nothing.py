@@ -75,7 +75,7 @@ def test_units_of_extract(store, unlisted):
 def test_units_of_fit_and_submit(store, unlisted):
     variant = find_features(store)
     head = require_bundle(store, "heads", "expr")
-    (unit, *_) = predict_outputs.plan_predict_outputs(variant, head=head)
+    (unit, *_) = predict_outputs.plan_predict_outputs(store, variant, head=head)
     assert rows(predict_outputs.compute(unlisted, unit)) == 12
     annotations = location("data/Third ABAW Annotations/EXPR_Classification_Challenge")
     labels, _ = import_labels.plan_import_labels(annotations, task="expr", sets=("train", "validation"))
