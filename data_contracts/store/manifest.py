@@ -4,8 +4,9 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 from urllib.parse import unquote
+
+from data_contracts.store.details import JsonObject
 
 # Characters with a meaning in paths, Hive partitions or URLs. Letters of all scripts are kept: escaped, they would
 # exceed the maximum length of a file name. Hive readers ignore names with a leading dot or underscore, and "." and ".."
@@ -131,7 +132,7 @@ class Manifest:
     rows: int
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
-    details: dict[str, Any] = field(default_factory=dict)
+    details: JsonObject = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """UTF-8 JSON, one field a line, sealed."""
@@ -189,12 +190,12 @@ class Failure:
             return None
 
 
-def to_sealed_json(values: dict[str, Any]) -> bytes:
+def to_sealed_json(values: JsonObject) -> bytes:
     """Encode values as UTF-8 JSON, one field per line, with a digest of all fields: edits by hand are detected."""
     return json.dumps(values | {_SEAL: _digest(values)}, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def from_sealed_json(data: bytes) -> dict[str, Any] | None:
+def from_sealed_json(data: bytes) -> JsonObject | None:
     """Return the values of a sealed JSON file, or None if the bytes are no such file or their digest does not match."""
     try:
         values = json.loads(data)
@@ -206,5 +207,5 @@ def from_sealed_json(data: bytes) -> dict[str, Any] | None:
     return values if seal == _digest(values) else None
 
 
-def _digest(values: dict[str, Any]) -> str:
+def _digest(values: JsonObject) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
