@@ -1,7 +1,7 @@
-"""How local worker processes start: forked from one process that has imported what they all need.
+"""Start of local worker processes: forks of one process that has imported what every worker needs.
 
-To start an interpreter and import the libraries takes seconds for each worker; to fork it takes milliseconds, also
-where one that was killed is replaced.
+Starting an interpreter and importing the libraries takes seconds per worker; a fork takes milliseconds, also for the
+replacement of a killed worker.
 """
 
 import contextlib
@@ -10,9 +10,9 @@ import multiprocessing.forkserver
 import os
 from collections.abc import Iterator, Sequence
 
-# Read when a process starts, so a worker could not set them for itself. Memory that was freed is kept for the next
-# batch instead of being given back and zeroed anew by the kernel. There are as many workers as cores already: their
-# libraries start no threads; nor does pyarrow's allocator, for a process with threads is not one to fork.
+# Libraries read these variables when a process starts, so a worker cannot set them itself. malloc keeps freed memory for
+# the next batch, or the kernel would take it back and zero it again. There is a worker per core, so libraries start no
+# threads; neither does pyarrow's allocator, because a process with threads must not be forked.
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
@@ -29,9 +29,9 @@ _started = False
 
 
 def start_forking(modules: Sequence[str] = ()) -> None:
-    """Start the process that workers are forked from, if there is none yet, and return while it imports ``modules``.
+    """Start the process that workers are forked from, once, and return while it imports ``modules``.
 
-    Variables that the user has set stay as they are.
+    Variables that the user has set keep their values.
     """
     global _started
     if _started:
@@ -53,19 +53,19 @@ def start_forking_for_new_store(*, store: str | None, out: object = None, dask_a
 
 
 def _keep_environment() -> None:
-    """Let the process have the environment also where it was killed and is started again, by whoever wants a worker.
+    """Set the environment also when multiprocessing restarts a killed fork server.
 
-    Workers of it would else compute with several threads, which adds numbers in another order.
+    Otherwise its workers would compute with several threads, which add numbers in another order.
     """
     server = multiprocessing.forkserver._forkserver
     ensure_running = server.ensure_running
 
-    def ensure_running_as_it_was() -> None:
+    def ensure_running_with_environment() -> None:
         with _environment(WORKER_ENVIRONMENT):
             ensure_running()
 
-    server.ensure_running = ensure_running_as_it_was  # type: ignore[method-assign]
-    multiprocessing.forkserver.ensure_running = ensure_running_as_it_was
+    server.ensure_running = ensure_running_with_environment  # type: ignore[method-assign]
+    multiprocessing.forkserver.ensure_running = ensure_running_with_environment
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Workers of a local cluster: what they were forked from, and what they found in their environment."""
+"""Tests of the worker processes of a local cluster: their parent and their environment."""
 
 import contextlib
 import os
@@ -27,8 +27,8 @@ def facts():
     }
 
 
-def test_what_a_worker_is_forked_from_has_one_thread(client):
-    """A fork takes one thread along: locks that others hold would stay locked for ever."""
+def test_the_fork_server_has_one_thread(client):
+    """A fork copies one thread only: locks held by other threads would never be released."""
     (worker,) = client.run(facts).values()
     parent = psutil.Process(worker["parent"])
     assert parent.ppid() == os.getpid() and "forkserver" in " ".join(parent.cmdline())
@@ -36,14 +36,14 @@ def test_what_a_worker_is_forked_from_has_one_thread(client):
     assert not worker["prefect"]
 
 
-def test_memory_and_threads_are_set_before_a_worker_starts(client):
+def test_workers_start_with_memory_and_thread_settings(client):
     (worker,) = client.run(facts).values()
     assert worker["environment"]["MALLOC_TRIM_THRESHOLD_"] == "4294967296"
     assert worker["environment"]["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
     assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
 
 
-def test_workers_come_with_units_and_a_killed_one_is_replaced(client):
+def test_workers_are_added_for_units_and_a_killed_worker_is_replaced(client):
     add_workers(client, workers=2, units=1)
     assert len(client.cluster.worker_spec) == 1
     add_workers(client, workers=2, units=50)
@@ -58,8 +58,8 @@ def test_workers_come_with_units_and_a_killed_one_is_replaced(client):
     assert other in after
 
 
-def test_what_was_killed_starts_again_with_the_same_environment(client):
-    """Its workers would else have other numbers of threads, and give other last digits."""
+def test_a_killed_fork_server_restarts_with_the_same_environment(client):
+    """Otherwise its workers would run other numbers of threads and compute other last digits."""
     (before,) = {facts["parent"] for facts in client.run(facts).values()}
     worker = min(client.run(os.getpid).values())
     os.kill(before, signal.SIGKILL)
