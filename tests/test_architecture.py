@@ -132,3 +132,36 @@ sys.exit(f"imported {slow}" if slow else 0)
 
 def test_planning_imports_no_engine():
     subprocess.run([sys.executable, "-c", PLANNING], check=True)
+
+
+def file_of(module: str) -> Path | None:
+    path = ROOT / module.replace(".", "/")
+    return next((found for found in (path.with_suffix(".py"), path / "__init__.py") if found.is_file()), None)
+
+
+def names_in(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    return found
+
+
+def test_tests_and_benchmarks_import_existing_names():
+    """No test runs the scripts of tests/benchmarks and tests/faults, so a renamed function would go unnoticed."""
+    missing = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or (node.module or "").split(".")[0] not in (*PACKAGES, "tests"):
+                continue
+            module = file_of(node.module)
+            missing += [
+                f"{path.name}: {node.module}.{alias.name}"
+                for alias in node.names
+                if not (module and alias.name in names_in(module)) and not file_of(f"{node.module}.{alias.name}")
+            ]
+    assert missing == []

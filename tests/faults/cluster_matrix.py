@@ -1,7 +1,7 @@
-"""``extract`` on a cluster that was started by hand, with faults of its processes and of its network.
+"""Run ``extract`` on a cluster with a separate scheduler, and inject faults into its processes and its network.
 
-Part of ``python -m tests.faults``, which prints a line per fault. Each fault occurs while a worker computes a segment.
-Then the run continues, or is started again, and must end with the same files as the undisturbed run.
+Part of ``python -m tests.faults``. Each fault is injected while a worker is writing a segment. The run then continues,
+or is started again, and must end with the files of the uninterrupted run.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ import numpy as np
 import psutil
 
 from tasks.demo.generate import DemoDataParams, generate_demo_data
-from tests.faults.disturbances import finished_units
-from tests.faults.hand_started import ROOT, HandStarted, hand_started, writes_in
-from tests.faults.hosts import THIS_MACHINE, Host, Switched, end_session, reason_for_no_namespaces, switched_hosts
-from tests.faults.interruption_matrix import data_bytes
+from tests.faults.dask_cluster import ROOT, DaskCluster, dask_cluster, is_writing
+from tests.faults.interruption_matrix import read_results
+from tests.faults.interruptions import count_finished
+from tests.faults.network import THIS_MACHINE, Host, NetworkSwitch, kill_session, missing_for_namespaces, network_switch
 
 SEGMENT_FRAMES = 50
 _SEGMENTS = 9
@@ -35,45 +35,45 @@ _SHORT_TIMEOUT = {"AFFWILD2_PATIENCE_SECONDS": "8"}
 
 
 class Pauses:
-    """Measure the longest time without a finished unit in a store, in a thread, until ``longest`` is called."""
+    """Thread that measures the longest time in which no unit of a store was finished."""
 
     def __init__(self, store: Path) -> None:
         self._store, self._ended, self._longest = store, threading.Event(), 0.0
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._look)
         self._thread.start()
 
-    def _watch(self) -> None:
-        before, since = finished_units(self._store), time.monotonic()
+    def _look(self) -> None:
+        before, since = count_finished(self._store), time.monotonic()
         while not self._ended.wait(0.05):
-            now = finished_units(self._store)
+            now = count_finished(self._store)
             if now != before:
                 self._longest = max(self._longest, time.monotonic() - since)
                 before, since = now, time.monotonic()
 
     def longest(self) -> float:
-        """Stop and return the longest pause in seconds; the time after the last unit does not count."""
+        """Stop measuring; return seconds, without the time after the last unit."""
         self._ended.set()
         self._thread.join()
         return self._longest
 
 
 @dataclass
-class Bench:
-    """A run on a cluster, with the operations that faults need."""
+class Trial:
+    """A run on a cluster with its output, exit codes and failed checks."""
 
     data: Path
     store: Path
-    cluster: HandStarted
+    cluster: DaskCluster
     hosts: dict[str, Host] = field(default_factory=dict)
-    switched: Switched | None = None
+    switch: NetworkSwitch | None = None
     run: subprocess.Popen[str] | None = None
     errors: list[str] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
     pauses: "Pauses | None" = None
 
-    def begin_fault(self) -> None:
-        """Start measuring the longest time without a finished unit."""
+    def measure_pause(self) -> None:
+        """Start measuring how long no unit is finished."""
         self.pauses = Pauses(self.store)
 
     def start_run(self, **environment: str) -> None:
@@ -89,174 +89,174 @@ class Bench:
             text=True,
         )
 
-    def wait_for_busy_worker(self, dataset: str = "faces") -> psutil.Process:
-        """Wait until one unit of the dataset is finished and a worker computes another; return that worker."""
+    def wait_for_writing_worker(self, dataset: str = "faces") -> psutil.Process:
+        """Wait until a unit of the dataset is finished and a worker writes another one; return that worker."""
         deadline = time.monotonic() + _WAIT_SECONDS
         while time.monotonic() < deadline:
-            assert self.run and self.run.poll() is None, (
-                f"run ended too early: {self.run and self.run.communicate()[1]}"
-            )
-            if finished_units(self.store / dataset):
+            assert self.run and self.run.poll() is None, f"ended too early: {self.run and self.run.communicate()[1]}"
+            if count_finished(self.store / dataset):
                 for process in self.cluster.worker_processes():
-                    if writes_in(process, self.store):
+                    if is_writing(process, self.store):
                         return process
             time.sleep(0.02)
-        raise AssertionError(f"no worker computed a unit of {dataset}")
+        raise AssertionError(f"no worker wrote a unit of {dataset}")
 
     def end_run(self) -> int:
-        """Wait for the end of the run; return its exit code."""
+        """Wait for the run; return its exit code."""
         assert self.run
         try:
             _, errors = self.run.communicate(timeout=_WAIT_SECONDS)
         except subprocess.TimeoutExpired:
-            end_session(self.run)
-            self.errors.append("run hangs")
+            kill_session(self.run)
+            self.errors.append("hangs")
             return -1
         self.errors += errors.strip().splitlines()
         self.codes.append(self.run.returncode)
         return self.run.returncode
 
     def finish(self) -> None:
-        """Run again to completion, like a user."""
+        """Run the same command again."""
         self.start_run()
         self.end_run()
 
 
-Fault = Callable[[Bench], None]
+Fault = Callable[[Trial], None]
 
 
-def _kill_worker(bench: Bench) -> None:
-    victim = bench.wait_for_busy_worker()
-    bench.begin_fault()
+def _kill_worker(trial: Trial) -> None:
+    victim = trial.wait_for_writing_worker()
+    trial.measure_pause()
     victim.kill()
-    bench.cluster.wait_for_workers(2)
-    bench.end_run()
+    trial.cluster.wait_for_workers(2)
+    trial.end_run()
 
 
-def _kill_host(bench: Bench) -> None:
-    process = bench.wait_for_busy_worker()
-    bench.begin_fault()
-    for worker in list(bench.cluster.workers):
-        if process in bench.cluster.worker_processes(worker):
-            bench.cluster.end_worker(worker)
-    bench.end_run()
+def _kill_host(trial: Trial) -> None:
+    process = trial.wait_for_writing_worker()
+    trial.measure_pause()
+    for worker in list(trial.cluster.workers):
+        if process in trial.cluster.worker_processes(worker):
+            trial.cluster.end_worker(worker)
+    trial.end_run()
 
 
-def _restart_scheduler(bench: Bench) -> None:
-    bench.wait_for_busy_worker()
-    bench.begin_fault()
-    bench.cluster.kill_scheduler()
+def _kill_scheduler_that_comes_back(trial: Trial) -> None:
+    trial.wait_for_writing_worker()
+    trial.measure_pause()
+    trial.cluster.kill_scheduler()
     time.sleep(_AWAY_SECONDS)
-    bench.cluster.start_scheduler()
-    bench.end_run()
+    trial.cluster.start_scheduler()
+    trial.end_run()
 
 
-def _kill_scheduler_for_good(bench: Bench) -> None:
-    bench.wait_for_busy_worker()
-    bench.begin_fault()
-    bench.cluster.kill_scheduler()
-    bench.end_run()
-    bench.cluster.end_workers()
-    bench.cluster.start_scheduler()
-    _two_workers(bench)
-    bench.finish()
+def _kill_scheduler_for_good(trial: Trial) -> None:
+    trial.wait_for_writing_worker()
+    trial.measure_pause()
+    trial.cluster.kill_scheduler()
+    trial.end_run()
+    trial.cluster.end_workers()
+    trial.cluster.start_scheduler()
+    _two_workers(trial)
+    trial.finish()
 
 
-def _kill_all_workers(bench: Bench) -> None:
-    bench.wait_for_busy_worker()
-    bench.begin_fault()
-    bench.cluster.end_workers()
-    bench.end_run()
-    _two_workers(bench)
-    bench.finish()
+def _kill_all_workers(trial: Trial) -> None:
+    trial.wait_for_writing_worker()
+    trial.measure_pause()
+    trial.cluster.end_workers()
+    trial.end_run()
+    _two_workers(trial)
+    trial.finish()
 
 
-def _replace_all_workers(bench: Bench) -> None:
-    bench.wait_for_busy_worker()
-    bench.begin_fault()
-    bench.cluster.end_workers()
+def _kill_all_workers_another_comes(trial: Trial) -> None:
+    trial.wait_for_writing_worker()
+    trial.measure_pause()
+    trial.cluster.end_workers()
     time.sleep(_AWAY_SECONDS)
-    bench.cluster.start_worker()
-    bench.end_run()
+    trial.cluster.start_worker()
+    trial.end_run()
 
 
-def _kill_run(bench: Bench) -> None:
-    """Kill the run and start it again at once, while workers still compute units of the first run."""
-    bench.wait_for_busy_worker()
-    bench.begin_fault()
-    assert bench.run
-    bench.run.kill()
-    bench.end_run()
-    bench.finish()
+def _kill_run(trial: Trial) -> None:
+    """Kill the run and start it again at once, while workers still write units of the first one."""
+    trial.wait_for_writing_worker()
+    trial.measure_pause()
+    assert trial.run
+    trial.run.kill()
+    trial.end_run()
+    trial.finish()
 
 
 def _cut(name: str) -> Fault:
-    def cut(bench: Bench) -> None:
-        assert bench.switched
-        bench.wait_for_busy_worker()
-        bench.begin_fault()
-        bench.switched.cut(bench.hosts[name])
-        reconnect = threading.Timer(_CUT_SECONDS, bench.switched.reconnect, [bench.hosts[name]])
+    def cut(trial: Trial) -> None:
+        assert trial.switch
+        trial.wait_for_writing_worker()
+        trial.measure_pause()
+        trial.switch.cut(trial.hosts[name])
+        reconnect = threading.Timer(_CUT_SECONDS, trial.switch.reconnect, [trial.hosts[name]])
         reconnect.start()
-        bench.end_run()
+        trial.end_run()
         reconnect.cancel()
 
     return cut
 
 
-def _out_of_memory(bench: Bench) -> None:
-    """Process a video of huge pictures on workers with too little memory, then on others."""
-    bench.begin_fault()
-    bench.end_run()
-    if finished_units(bench.store / "faces") != _SEGMENTS:
-        bench.problems.append("other videos are not complete")
-    bench.cluster.end_workers()
-    _two_workers(bench)
-    bench.finish()
+def _out_of_memory(trial: Trial) -> None:
+    """Process a video of huge pictures on workers without enough memory for it, then on others."""
+    trial.measure_pause()
+    trial.end_run()
+    if count_finished(trial.store / "faces") != _SEGMENTS:
+        trial.wrong.append("neighbours of the huge video are not complete")
+    trial.cluster.end_workers()
+    _two_workers(trial)
+    trial.finish()
 
 
-def _two_workers(bench: Bench, *, again: bool = False, options: tuple[str, ...] = ()) -> None:
+def _two_workers(trial: Trial, *, restart: bool = False, options: tuple[str, ...] = ()) -> None:
     for name in ("worker1", "worker2"):
-        bench.cluster.start_worker(*options, host=bench.hosts.get(name, THIS_MACHINE), again=again)
-    bench.cluster.wait_for_workers(2)
+        trial.cluster.start_worker(*options, host=trial.hosts.get(name, THIS_MACHINE), restart=restart)
+    trial.cluster.wait_for_workers(2)
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A fault, with the expected exit codes of the disturbed run and its expected message."""
+class FaultCase:
+    """A fault, the expected exit codes, and a message that the output must contain."""
 
     name: str
     fault: Fault
     codes: tuple[int, ...] = (0,)
     message: str = ""
     network: bool = False
-    again: bool = False
+    restart: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     worker_options: tuple[str, ...] = ()
     huge_video: bool = False
 
 
-CELLS = (
-    Cell("worker killed", _kill_worker),
-    Cell("host of a worker lost", _kill_host),
-    Cell("scheduler killed and restarted", _restart_scheduler, again=True, message="scheduler is gone"),
-    Cell(
+CASES = (
+    FaultCase("worker killed", _kill_worker),
+    FaultCase("host of a worker gone", _kill_host),
+    FaultCase(
+        "scheduler killed, comes back", _kill_scheduler_that_comes_back, restart=True, message="scheduler is gone"
+    ),
+    FaultCase(
         "scheduler killed for good",
         _kill_scheduler_for_good,
         codes=(130, 0),
         message="the same command goes on",
         environment=_SHORT_TIMEOUT,
     ),
-    Cell(
-        "all workers lost for good",
+    FaultCase(
+        "all workers gone for good",
         _kill_all_workers,
         codes=(130, 0),
         message="the same command goes on",
         environment=_SHORT_TIMEOUT,
     ),
-    Cell("all workers lost, one new worker", _replace_all_workers),
-    Cell("flow killed, run again at once", _kill_run, codes=(-signal.SIGKILL, 0)),
-    Cell(
+    FaultCase("all workers gone, one comes", _kill_all_workers_another_comes),
+    FaultCase("flow killed, run again at once", _kill_run, codes=(-signal.SIGKILL, 0)),
+    FaultCase(
         "workers out of memory",
         _out_of_memory,
         codes=(1, 0),
@@ -264,20 +264,20 @@ CELLS = (
         worker_options=("--memory-limit", "1300MB"),
         huge_video=True,
     ),
-    Cell("worker without network, 60 s", _cut("worker1"), network=True, again=True),
-    Cell("flow without network, 60 s", _cut("flow"), network=True, again=True),
-    Cell("scheduler without network, 60 s", _cut("scheduler"), network=True, again=True),
+    FaultCase("worker without network, 60 s", _cut("worker1"), network=True, restart=True),
+    FaultCase("flow without network, 60 s", _cut("flow"), network=True, restart=True),
+    FaultCase("scheduler without network, 60 s", _cut("scheduler"), network=True, restart=True),
 )
 
 
 def make_data(folder: Path) -> None:
-    """Generate three videos, one with two people: nine segments that take about a second each."""
+    """Generate three videos, one with two people: nine segments of about a second of work each."""
     generate_demo_data(folder, params=DemoDataParams(3, 0, 0, frames=3 * SEGMENT_FRAMES))
     (folder / "videos" / "corrupt.mp4").unlink()
 
 
-def _add_huge_video(data: Path, folder: Path) -> Path:
-    """Copy the videos and add one with two 8K frames, whose detection needs more than a gigabyte."""
+def _with_huge_video(data: Path, folder: Path) -> Path:
+    """Copy the videos and add one with two 8K frames, which need more than a gigabyte of memory."""
     (folder / "videos").mkdir(parents=True)
     for path in (data / "videos").iterdir():
         shutil.copy(path, folder / "videos")
@@ -291,89 +291,86 @@ def _add_huge_video(data: Path, folder: Path) -> Path:
     return folder
 
 
-def run_undisturbed(data: Path, folder: Path) -> tuple[dict[str, bytes], float]:
-    """Run without a fault on a cluster started by hand; return the expected content of the store and the seconds."""
-    with hand_started(folder / "logs") as cluster:
-        bench = Bench(data, folder / "store", cluster)
-        _two_workers(bench)
+def uninterrupted(data: Path, folder: Path) -> tuple[dict[str, bytes], float]:
+    """Run without a fault; return the expected files and the duration in seconds."""
+    with dask_cluster(folder / "logs") as cluster:
+        trial = Trial(data, folder / "store", cluster)
+        _two_workers(trial)
         started = time.monotonic()
-        bench.finish()
+        trial.finish()
         seconds = time.monotonic() - started
-        assert bench.codes == [0], bench.errors
-    return data_bytes(bench.store), seconds
+        assert trial.codes == [0], trial.errors
+    return read_results(trial.store), seconds
 
 
-def try_cell(cell: Cell, data: Path, folder: Path, expected: dict[str, bytes], seconds: float) -> tuple[bool, str]:
-    """Run one cell; return whether it succeeded and a line with the result."""
-    reason = reason_for_no_namespaces() if cell.network else None
+def run_case(case: FaultCase, data: Path, folder: Path, expected: dict[str, bytes], seconds: float) -> tuple[bool, str]:
+    """Run a case; return whether it passed, and a line that describes the outcome."""
+    reason = missing_for_namespaces() if case.network else None
     if reason:
-        return True, f"{cell.name:32} skipped: {reason}"
+        return True, f"{case.name:32} skipped: {reason}"
     folder.mkdir(parents=True)
-    if cell.huge_video:
-        data = _add_huge_video(data, folder / "data")
-        expected, seconds = run_undisturbed(data, folder)
-        (folder / "store").rename(folder / "undisturbed")
-    with _bench(cell, data, folder) as bench:
-        _two_workers(bench, again=cell.again, options=cell.worker_options)
+    if case.huge_video:
+        data = _with_huge_video(data, folder / "data")
+        expected, seconds = uninterrupted(data, folder)
+        (folder / "store").rename(folder / "uninterrupted")
+    with _trial(case, data, folder) as trial:
+        _two_workers(trial, restart=case.restart, options=case.worker_options)
         started = time.monotonic()
-        bench.start_run(**cell.environment)
-        cell.fault(bench)
+        trial.start_run(**case.environment)
+        case.fault(trial)
         extra = time.monotonic() - started - seconds
-        pause = bench.pauses.longest() if bench.pauses else 0.0
-    found, problems = data_bytes(bench.store), bench.problems
-    if tuple(bench.codes) != cell.codes:
-        problems.append(f"codes {bench.codes}, expected {list(cell.codes)}")
-    if cell.message not in "\n".join(bench.errors):
-        problems.append(f"missing message: {cell.message!r}")
-    if any("Traceback" in line for line in bench.errors):
-        problems.append("traceback")
+        pause = trial.pauses.longest() if trial.pauses else 0.0
+    found, wrong = read_results(trial.store), trial.wrong
+    if tuple(trial.codes) != case.codes:
+        wrong.append(f"codes {trial.codes}, expected {list(case.codes)}")
+    if case.message not in "\n".join(trial.errors):
+        wrong.append(f"message is missing: {case.message!r}")
+    if any("Traceback" in line for line in trial.errors):
+        wrong.append("traceback")
     if found.keys() != expected.keys():
-        problems.append(
-            f"{len(expected.keys() - found.keys())} files missing, {len(found.keys() - expected.keys())} superfluous"
+        wrong.append(
+            f"{len(expected.keys() - found.keys())} files missing, {len(found.keys() - expected.keys())} too many"
         )
     elif found != expected:
-        problems.append("different bytes")
-    outcome = "same bytes" if not problems else f"FAILED: {'; '.join(problems)}"
-    codes = ", then ".join(map(str, bench.codes))
-    if problems:
-        outcome += "\n    " + "\n    ".join(bench.errors[-20:])
-    return (
-        not problems,
-        f"{cell.name:32} code {codes:10} longest pause {pause:5.1f} s, total {extra:+6.1f} s, {outcome}",
-    )
+        wrong.append("different bytes")
+    ended = "same bytes" if not wrong else f"FAILED: {'; '.join(wrong)}"
+    codes = ", then ".join(map(str, trial.codes))
+    if wrong:
+        ended += "\n    " + "\n    ".join(trial.errors[-20:])
+    return not wrong, f"{case.name:32} code {codes:10} longest pause {pause:5.1f} s, {extra:+6.1f} s in total, {ended}"
 
 
 @contextlib.contextmanager
-def _bench(cell: Cell, data: Path, folder: Path) -> Iterator[Bench]:
+def _trial(case: FaultCase, data: Path, folder: Path) -> Iterator[Trial]:
     with contextlib.ExitStack() as stack:
-        hosts, switched = {}, None
-        if cell.network:
-            switched = stack.enter_context(switched_hosts())
-            hosts = {name: switched.add(name) for name in ("scheduler", "worker1", "worker2", "flow")}
+        hosts, switch = {}, None
+        if case.network:
+            switch = stack.enter_context(network_switch())
+            hosts = {name: switch.add(name) for name in ("scheduler", "worker1", "worker2", "flow")}
         cluster = stack.enter_context(
-            hand_started(folder / "logs", scheduler_host=hosts.get("scheduler", THIS_MACHINE))
+            dask_cluster(folder / "logs", scheduler_host=hosts.get("scheduler", THIS_MACHINE))
         )
-        bench = Bench(data, folder / "store", cluster, hosts, switched)
+        trial = Trial(data, folder / "store", cluster, hosts, switch)
         try:
-            yield bench
+            yield trial
         finally:
-            if bench.pauses:
-                bench.pauses.longest()
-            if bench.run:
-                end_session(bench.run)
+            if trial.pauses:
+                trial.pauses.longest()
+            if trial.run:
+                kill_session(trial.run)
 
 
-def print_matrix(root: Path, words: Sequence[str]) -> int:
-    """Print a line per cell whose name contains one of the words (all without words); return the number of failures."""
-    chosen = [cell for cell in CELLS if not words or any(word in cell.name for word in words)]
+def run_cases(root: Path, words: Sequence[str]) -> int:
+    """Run the cases whose name contains one of the words, or all; print a line each; return the number of failures."""
+    chosen = [case for case in CASES if not words or any(word in case.name for word in words)]
     if not chosen:
         return 0
-    data, failed = root / "data", 0
+    data, wrong = root / "data", 0
     make_data(data)
-    expected, seconds = run_undisturbed(data, root / "undisturbed")
-    print(f"undisturbed: {seconds:.1f} s", flush=True)
-    for number, cell in enumerate(chosen):
-        succeeded, line = try_cell(cell, data, root / str(number), expected, seconds)
+    expected, seconds = uninterrupted(data, root / "uninterrupted")
+    print(f"uninterrupted: {seconds:.1f} s", flush=True)
+    for number, case in enumerate(chosen):
+        good, line = run_case(case, data, root / str(number), expected, seconds)
         print(line, flush=True)
-        failed += not succeeded
-    return failed
+        wrong += not good
+    return wrong

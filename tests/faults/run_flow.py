@@ -1,4 +1,4 @@
-"""``python -m tests.faults.run_flow FLOW JSON``: run a flow with any parameters and exit like the command line."""
+"""Run a flow with any of its parameters, with the exit codes of the command: ``run_flow FLOW JSON``."""
 
 import json
 import sys

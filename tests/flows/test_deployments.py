@@ -13,7 +13,7 @@ from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from flows.engine.run import SomeFailedError
-from tests.faults.interruption_matrix import data_bytes
+from tests.faults.interruption_matrix import read_results
 from tests.flows.conftest import run_command
 from tests.tasks.results.test_write_report import read_page
 from tests.video_factory import VideoSpec, write_video
@@ -43,7 +43,7 @@ def plain_bytes(folder, dask_address):
     from flows.extract import extract
 
     extract(folder / "videos", str(folder / "plain"), dask_address=dask_address)
-    return data_bytes(folder / "plain")
+    return read_results(folder / "plain")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def last_run():
 def test_a_deployment_runs_with_its_defaults(lab, folder, plain_bytes):
     run = lab.run_deployment("extract/affwild2")
     assert lab.end_of(run)["state"]["name"] == "Completed"
-    assert data_bytes(folder / "store") == plain_bytes
+    assert read_results(folder / "store") == plain_bytes
     assert lab.stages_of(run) == [(name, "Completed", "0 ready, 1 done, 0 failed") for name in STAGES]
     log = lab.worker_log()
     assert "Traceback" not in log and "ERROR" not in log
@@ -110,7 +110,7 @@ def test_the_command_records_its_run_on_a_named_server(prefect_server, folder, p
     arguments = ("extract", folder / "videos", "--store", tmp_path / "store", "--workers", "1")
     finished = run_command(*arguments, environment={"PREFECT_API_URL": prefect_server.url})
     assert finished.returncode == 0, finished.stderr
-    assert data_bytes(tmp_path / "store") == plain_bytes
+    assert read_results(tmp_path / "store") == plain_bytes
     run = last_run()
     assert (run.name, run.state) == (f"extract {folder.name}/videos with emotion_lite0", "Completed")
     assert run.stages == [(stage, "Completed") for stage in STAGES]

@@ -1,4 +1,4 @@
-"""Some cells of ``tests/faults/interruption_matrix.py``, and what else may come between a run and its end."""
+"""Some cases of ``tests/faults/interruption_matrix.py``, and what else may come between a run and its end."""
 
 import os
 import shutil
@@ -16,8 +16,8 @@ from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
 from flows.extract import extract
 from tasks.demo.generate import DemoDataParams, generate_demo_data
-from tests.faults.disturbances import disturb, finished_units
-from tests.faults.interruption_matrix import CODES, arguments_of, data_bytes
+from tests.faults.interruption_matrix import CODES, arguments_of, read_results
+from tests.faults.interruptions import count_finished, interrupt
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,10 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory, dask_address):
-    store = tmp_path_factory.mktemp("undisturbed") / "store"
+def uninterrupted(data, tmp_path_factory, dask_address):
+    store = tmp_path_factory.mktemp("uninterrupted") / "store"
     extract(data, str(store), dask_address=dask_address)
-    return data_bytes(store)
+    return read_results(store)
 
 
 @pytest.mark.parametrize(
@@ -40,24 +40,24 @@ def undisturbed(data, tmp_path_factory, dask_address):
     [("faces", "command", 2), ("features", "Ctrl-C", 1)],
 )
 def test_a_run_that_is_stopped_leaves_no_process_and_the_next_one_ends_the_same(
-    data, undisturbed, tmp_path, dask_address, dataset, victim, workers
+    data, uninterrupted, tmp_path, dask_address, dataset, victim, workers
 ):
     """The same bytes also for another number of workers."""
     store = tmp_path / "store"
     arguments = arguments_of("extract", data, store, workers=workers)
-    ended = disturb(arguments, store, dataset=dataset, units=1, victim=victim)
+    ended = interrupt(arguments, store, dataset=dataset, units=1, victim=victim)
     assert ended.code in CODES[victim] and ended.orphans == [], ended
     if victim == "Ctrl-C":
         assert "interrupted; what is finished is kept" in ended.errors
     if victim != "command":
         assert "Traceback" not in ended.errors, ended.errors
-    found = data_bytes(store)
-    assert found.items() <= undisturbed.items()
+    found = read_results(store)
+    assert found.items() <= uninterrupted.items()
     extract(data, str(store), dask_address=dask_address)
-    assert data_bytes(store) == undisturbed
+    assert read_results(store) == uninterrupted
 
 
-def test_two_runs_at_once_take_turns(data, undisturbed, tmp_path, dask_address, capsys):
+def test_two_runs_at_once_take_turns(data, uninterrupted, tmp_path, dask_address, capsys):
     store, errors = str(tmp_path / "store"), ""
     runs = [threading.Thread(target=extract, args=(data, store), kwargs={"dask_address": dask_address}) for _ in "ab"]
     with lock_store(Store(store), on_wait=print):
@@ -67,11 +67,11 @@ def test_two_runs_at_once_take_turns(data, undisturbed, tmp_path, dask_address, 
         while errors.count("is using this store; waiting until it ends") < 2 and time.monotonic() - started < 60:
             time.sleep(0.1)
             errors += capsys.readouterr().err
-        assert data_bytes(Path(store)) == {}
+        assert read_results(Path(store)) == {}
     for run in runs:
         run.join()
     assert errors.count("is using this store; waiting until it ends") == 2
-    assert data_bytes(Path(store)) == undisturbed
+    assert read_results(Path(store)) == uninterrupted
 
 
 def test_a_store_without_space_is_one_line(data, tmp_path):
@@ -92,14 +92,14 @@ def test_a_store_without_space_is_one_line(data, tmp_path):
     assert shutil.disk_usage(store).total > 1 << 20
 
 
-def test_a_killed_worker_is_replaced(data, undisturbed, tmp_path, dask_address):
+def test_a_killed_worker_is_replaced(data, uninterrupted, tmp_path, dask_address):
     store = tmp_path / "store"
     run = threading.Thread(target=extract, args=(data, str(store)), kwargs={"dask_address": dask_address})
     run.start()
-    while finished_units(store / "videos") < 1:
+    while count_finished(store / "videos") < 1:
         time.sleep(0.01)
     with Client(dask_address) as client:
         os.kill(min(client.run(os.getpid).values()), signal.SIGKILL)
         run.join()
-        assert data_bytes(store) == undisturbed
+        assert read_results(store) == uninterrupted
         client.wait_for_workers(2)

@@ -4,7 +4,7 @@ from PIL import Image
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from flows.pretrain import pretrain
-from tests.faults.disturbances import disturb
+from tests.faults.interruptions import interrupt
 from tests.flows.conftest import run_command
 
 
@@ -56,7 +56,7 @@ def test_from_pictures_to_a_backbone_and_again(trained, labels, dask_address, ca
 def test_killed_in_training_the_next_run_goes_on_to_the_same_weights(trained, labels, tmp_path):
     """The whole command, by kill -9, once it has written a checkpoint."""
     store = tmp_path / "store"
-    ended = disturb(command(labels, store), store, dataset="backbones", units=1, victim="command")
+    ended = interrupt(command(labels, store), store, dataset="backbones", units=1, victim="command")
     assert ended.code == -9 and ended.orphans == [], ended
     assert list(store.glob("backbones/*/manifest.json")) == []
     resumed = run_command(*command(labels, store))

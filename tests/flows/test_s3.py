@@ -15,7 +15,7 @@ from flows.extract import extract
 from flows.fit import fit
 from flows.submit import submit
 from tasks.demo.generate import DemoDataParams, generate_demo_data
-from tests.faults.interruption_matrix import data_bytes
+from tests.faults.interruption_matrix import read_results
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def put(folder: Path, url: str) -> None:
 
 
 def bytes_of(url: str) -> dict[str, bytes]:
-    """Return the bytes of all results by path, as ``data_bytes`` does for a local store."""
+    """Return the bytes of all results by path, as ``read_results`` does for a local store."""
     place = location(url)
     place.fs.invalidate_cache()
     found = place.fs.cat(place.fs.find(place.path))
@@ -62,4 +62,4 @@ def test_results_on_s3_equal_those_of_a_local_store(data, tmp_path, s3_bucket, s
         zip_path = submit("va", store, wanted, dask_address=s3_workers)
         assert verify(VerifyParameters(zip_path, test_list=str(wanted), videos=str(data))) == 0
         assert print_status(StatusParameters(store)) == 0
-    assert bytes_of(stores[1]) == data_bytes(Path(stores[0]))
+    assert bytes_of(stores[1]) == read_results(Path(stores[0]))

@@ -10,7 +10,7 @@ from flows.extract import extract
 from tasks import read_ahead as module
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tasks.read_ahead import read_ahead
-from tests.faults.interruption_matrix import data_bytes
+from tests.faults.interruption_matrix import read_results
 
 
 @pytest.fixture
@@ -89,5 +89,5 @@ def test_store_is_the_same_bytes_with_and_without_read_ahead(tmp_path, monkeypat
     extract(tmp_path, str(tmp_path / "plain"))
     monkeypatch.setattr(module, "uses_gpu", lambda: True)
     extract(tmp_path, str(tmp_path / "ahead"))
-    assert data_bytes(tmp_path / "ahead") == data_bytes(tmp_path / "plain")
+    assert read_results(tmp_path / "ahead") == read_results(tmp_path / "plain")
     assert Store(str(tmp_path / "ahead")).manifests("features") and threads() == []

@@ -15,23 +15,23 @@ from flows.engine.fan_out import fan_out
 from flows.engine.stage_summary import StageSummary
 from infra.cluster_state import ClusterLostError
 from infra.clusters import ClusterError, open_cluster, wait_for_cluster
-from tests.faults.hand_started import ROOT, hand_started
-from tests.faults.made_up_work import made_up_jobs, run_made_up
+from tests.faults.dask_cluster import ROOT, dask_cluster
+from tests.faults.jobs import make_jobs, run_job
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A worker of four threads that offers one GPU, started again when it ends; its first death is blamed."""
     logs = tmp_path_factory.mktemp("cluster")
-    with hand_started(logs, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as cluster:
-        cluster.start_worker("--nthreads", "4", "--resources", "GPU=1", again=True)
+    with dask_cluster(logs, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as cluster:
+        cluster.start_worker("--nthreads", "4", "--resources", "GPU=1", restart=True)
         with Client(cluster.address, timeout="60s") as client:
             client.wait_for_workers(1, timeout=60)
         yield cluster
 
 
 def run_jobs(cluster, folder, jobs):
-    summary = StageSummary("made_up", units=len(jobs))
+    summary = StageSummary("jobs", units=len(jobs))
     with contextlib.ExitStack() as stack:
 
         def connect():
@@ -42,7 +42,7 @@ def run_jobs(cluster, folder, jobs):
             return wait_for_cluster(connect)
 
         store = Store(str(folder / "store"))
-        fan_out(connect(), store, jobs, run=run_made_up, compute=None, summary=summary, reconnect=reconnect)
+        fan_out(connect(), store, jobs, run=run_job, compute=None, summary=summary, reconnect=reconnect)
     return summary
 
 
@@ -51,7 +51,7 @@ def log_of(folder):
 
 
 def test_one_unit_at_a_time_on_a_gpu_whatever_the_threads_of_its_worker(cluster, tmp_path):
-    summary = run_jobs(cluster, tmp_path, made_up_jobs(tmp_path, 12, seconds=0.05))
+    summary = run_jobs(cluster, tmp_path, make_jobs(tmp_path, 12, seconds=0.05))
     assert summary.done == 12 and summary.counts["units"] == 12
     times = sorted((float(began), float(ended)) for _, _, began, ended in log_of(tmp_path))
     assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(times))
@@ -59,7 +59,7 @@ def test_one_unit_at_a_time_on_a_gpu_whatever_the_threads_of_its_worker(cluster,
 
 def test_a_unit_that_ends_its_worker_takes_no_neighbour_along(cluster, tmp_path):
     """Others wait on the same worker, and are blamed with it; alone, they do well."""
-    summary = run_jobs(cluster, tmp_path, made_up_jobs(tmp_path, 12, killer=5))
+    summary = run_jobs(cluster, tmp_path, make_jobs(tmp_path, 12, killer=5))
     assert summary.done == 11 and list(summary.failures) == ["job5"]
     assert "the worker that ran it ended 1 times" in summary.failures["job5"]
     assert {name for name, *_ in log_of(tmp_path)} == {f"job{n}" for n in range(12)} - {"job5"}
@@ -75,7 +75,7 @@ def test_a_scheduler_that_is_started_again(cluster, tmp_path, capsys):
 
     restarting = threading.Thread(target=restart)
     restarting.start()
-    summary = run_jobs(cluster, tmp_path, made_up_jobs(tmp_path, 20))
+    summary = run_jobs(cluster, tmp_path, make_jobs(tmp_path, 20))
     restarting.join()
     assert summary.done == 20 and summary.failures == {}
     assert {name for name, *_ in log_of(tmp_path)} == {f"job{n}" for n in range(20)}
@@ -85,7 +85,7 @@ def test_a_scheduler_that_is_started_again(cluster, tmp_path, capsys):
 def test_a_video_that_workers_do_not_see(cluster, tmp_path, path):
     with Client(cluster.address) as client:
         client.wait_for_workers(1, timeout=60)  # the test before may have ended it
-    jobs = made_up_jobs(tmp_path, 600)
+    jobs = make_jobs(tmp_path, 600)
     jobs[0] = replace(jobs[0], input_files=(path,))
     advice = "mount it there" if path.startswith("/") else "absolute path"
     with pytest.raises(ClusterError, match=rf"workers that see .*video\.mp4, got No such file.*{advice}"):
@@ -103,7 +103,7 @@ def test_a_worker_with_another_version(cluster, tmp_path):
     with Client(cluster.address) as client:
         client.wait_for_workers(2, timeout=60)
     with pytest.raises(ClusterError, match=r"expected affwild2 of the version that runs here, got .* on worker tcp"):
-        run_jobs(cluster, tmp_path, made_up_jobs(tmp_path, 600))
+        run_jobs(cluster, tmp_path, make_jobs(tmp_path, 600))
     cluster.end_worker(worker)
     assert not (tmp_path / "log").exists()
 
@@ -120,5 +120,5 @@ def test_a_cluster_that_is_gone_for_good_ends_the_run(cluster, tmp_path, monkeyp
     ending = threading.Thread(target=end)
     ending.start()
     with pytest.raises(ClusterLostError, match="expected a Dask scheduler at"):
-        run_jobs(cluster, tmp_path, made_up_jobs(tmp_path, 50))
+        run_jobs(cluster, tmp_path, make_jobs(tmp_path, 50))
     ending.join()

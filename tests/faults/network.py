@@ -1,7 +1,7 @@
-"""Hosts to start processes on: this machine, or network namespaces that are connected by a switch.
+"""Hosts to start processes on: this machine, or network namespaces that a switch connects and disconnects.
 
-Links to the switch can be cut. A sleeping process holds each namespace; the namespace and its network disappear when it
-ends. The network of this machine is not changed. ``hand_started`` starts processes on hosts.
+A sleeping process holds a namespace; the namespace and its network disappear when that process ends. This machine's
+own network does not change.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ _NETWORK = "10.77.0"
 
 @dataclass(frozen=True)
 class Host:
-    """An address, and the command prefix that runs a command on this host."""
+    """An address, and the prefix that runs a command there."""
 
     name: str
     address: str
     prefix: tuple[str, ...] = ()
 
     def start(self, command: list[str], *, env: Mapping[str, str] | None = None, **options: object) -> subprocess.Popen:
-        """Start a command on this host in a new session."""
+        """Start a command on the host, in its own session."""
         environment = {**os.environ, **(env or {})}
         return subprocess.Popen([*self.prefix, *command], env=environment, start_new_session=True, **options)
 
@@ -32,23 +32,23 @@ class Host:
 THIS_MACHINE = Host("here", "127.0.0.1")
 
 
-def end_session(process: subprocess.Popen) -> None:
-    """Kill a process started by ``Host.start`` and all processes of its session."""
+def kill_session(process: subprocess.Popen) -> None:
+    """Kill a process that ``Host.start`` started, with its session."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def reason_for_no_namespaces() -> str | None:
-    """Return why network namespaces are not available here, or None if they are."""
+def missing_for_namespaces() -> str | None:
+    """Return what is missing for network namespaces, or None."""
     if not all(shutil.which(tool) for tool in ("ip", "unshare", "nsenter")):
         return "needs ip (iproute2), unshare and nsenter"
     made = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
     return None if made.returncode == 0 else "needs root, or unshare --user --map-root-user around the command"
 
 
-class Switched:
-    """Hosts in separate network namespaces, each linked to one switch."""
+class NetworkSwitch:
+    """Hosts in their own namespaces, each with a link to one switch."""
 
     def __init__(self) -> None:
         self._holders: list[subprocess.Popen] = []
@@ -68,7 +68,7 @@ class Switched:
         return Host(name, address, self._enter(holder))
 
     def cut(self, host: Host) -> None:
-        """Drop all packets to and from the host, without closing connections."""
+        """Drop all packets to and from the host, without closing any connection."""
         self._do(self._switch, "ip", "link", "set", f"to-{host.name}", "nomaster")
 
     def reconnect(self, host: Host) -> None:
@@ -76,9 +76,9 @@ class Switched:
         self._do(self._switch, "ip", "link", "set", f"to-{host.name}", "master", "switch")
 
     def close(self) -> None:
-        """Remove the namespaces; processes in them must have ended before."""
+        """End the namespaces. Processes in them must have ended before."""
         for holder in self._holders:
-            end_session(holder)
+            kill_session(holder)
 
     def _hold(self) -> subprocess.Popen:
         holder = subprocess.Popen(
@@ -100,10 +100,10 @@ class Switched:
 
 
 @contextlib.contextmanager
-def switched_hosts() -> Iterator[Switched]:
-    """Create a switch without hosts; remove it at the end of the block."""
-    switched = Switched()
+def network_switch() -> Iterator[NetworkSwitch]:
+    """Create a switch without hosts; remove it and its hosts when the block ends."""
+    switch = NetworkSwitch()
     try:
-        yield switched
+        yield switch
     finally:
-        switched.close()
+        switch.close()

@@ -1,6 +1,6 @@
-"""A Dask cluster started by hand: ``dask scheduler`` and ``dask worker`` as processes, on one or several hosts.
+"""A Dask cluster of ``dask scheduler`` and ``dask worker`` processes, on one or several hosts.
 
-``cluster_matrix`` disturbs its processes.
+``cluster_matrix`` injects faults into it.
 """
 
 import contextlib
@@ -14,18 +14,18 @@ from pathlib import Path
 import psutil
 
 from infra.worker_processes import WORKER_ENVIRONMENT
-from tests.faults.hosts import THIS_MACHINE, Host, end_session
+from tests.faults.network import THIS_MACHINE, Host, kill_session
 from tests.prefect_service import free_port
 
 ROOT = Path(__file__).parents[2]
 _START_SECONDS = 60
-# Used only in network namespaces, where no other process uses ports.
+# Used in network namespaces only, where no other process listens.
 _PORT = 8786
 
 
 @dataclass
-class HandStarted:
-    """A scheduler and its workers; ``logs`` is the folder of their log files."""
+class DaskCluster:
+    """A scheduler and its workers; ``logs`` is the folder of their output."""
 
     logs: Path
     scheduler_host: Host = THIS_MACHINE
@@ -36,22 +36,22 @@ class HandStarted:
 
     @property
     def address(self) -> str:
-        """The value for ``--dask-address``."""
+        """Value for ``--dask-address``."""
         return f"tcp://{self.scheduler_host.address}:{self.port}"
 
     def start_scheduler(self) -> None:
-        """Start the scheduler; a restart uses the same address."""
+        """Start the scheduler, at its previous address if it had one."""
         self.port = self.port or (free_port() if self.scheduler_host is THIS_MACHINE else _PORT)
         command = ["scheduler", "--host", self.scheduler_host.address, "--port", str(self.port), "--no-dashboard"]
         self.scheduler = self._start(self.scheduler_host, command)
 
-    def start_worker(self, *options: str, host: Host = THIS_MACHINE, again: bool = False) -> subprocess.Popen:
-        """Start a single-threaded worker with its nanny; ``again``: restart it whenever it ends."""
+    def start_worker(self, *options: str, host: Host = THIS_MACHINE, restart: bool = False) -> subprocess.Popen:
+        """Start a nanny with a worker of one thread; ``restart`` starts it again whenever it ends, as systemd does."""
         command = ["worker", self.address, "--host", host.address, "--no-dashboard", "--nworkers", "1"]
         if "--nthreads" not in options:
             command += ["--nthreads", "1"]
         command += ["--local-directory", str(self.logs / "scratch"), *options]
-        worker = self._start(host, command, again=again)
+        worker = self._start(host, command, restart=restart)
         self.workers.append(worker)
         return worker
 
@@ -59,11 +59,11 @@ class HandStarted:
         """Wait until ``count`` worker processes run."""
         deadline = time.monotonic() + _START_SECONDS
         while len(self.worker_processes()) < count:
-            assert time.monotonic() < deadline, f"expected {count} workers; see {self.logs}"
+            assert time.monotonic() < deadline, f"no {count} workers; see {self.logs}"
             time.sleep(0.1)
 
     def worker_processes(self, worker: subprocess.Popen | None = None) -> list[psutil.Process]:
-        """Return the processes that run units, of one started worker or of all."""
+        """Return the processes that run units, of one nanny or of all."""
         found = []
         for started in self.workers if worker is None else [worker]:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -73,24 +73,24 @@ class HandStarted:
 
     def end_worker(self, worker: subprocess.Popen) -> None:
         """Kill a worker with its nanny."""
-        end_session(worker)
+        kill_session(worker)
         self.workers.remove(worker)
 
     def end_workers(self) -> None:
         """Kill every worker with its nanny."""
         for worker in self.workers:
-            end_session(worker)
+            kill_session(worker)
         self.workers.clear()
 
     def kill_scheduler(self) -> None:
         """Kill the scheduler."""
         if self.scheduler:
-            end_session(self.scheduler)
+            kill_session(self.scheduler)
 
-    def _start(self, host: Host, arguments: Sequence[str], *, again: bool = False) -> subprocess.Popen:
+    def _start(self, host: Host, arguments: Sequence[str], *, restart: bool = False) -> subprocess.Popen:
         command = [str(Path(sys.executable).with_name("dask")), *arguments]
-        if again:
-            command = ["sh", "-c", 'while :; do "$@"; sleep 1; done', "again", *command]
+        if restart:
+            command = ["sh", "-c", 'while :; do "$@"; sleep 1; done', "sh", *command]
         log = open(self.logs / f"{arguments[0]}-{host.name}-{len(self.workers)}-{time.time():.0f}.log", "wb")  # noqa: SIM115
         environment = WORKER_ENVIRONMENT | {"PYTHONPATH": str(ROOT)} | self.environment
         with log:
@@ -103,7 +103,7 @@ def _runs_units(process: psutil.Process) -> bool:
     return False
 
 
-def writes_in(process: psutil.Process, store: Path) -> bool:
+def is_writing(process: psutil.Process, store: Path) -> bool:
     """Return whether a process is writing a part of the store."""
     with contextlib.suppress(psutil.Error, OSError):
         return any(
@@ -113,12 +113,12 @@ def writes_in(process: psutil.Process, store: Path) -> bool:
 
 
 @contextlib.contextmanager
-def hand_started(logs: Path, *, scheduler_host: Host = THIS_MACHINE, **environment: str) -> Iterator[HandStarted]:
-    """Start a scheduler without workers; kill the whole cluster at the end of the block."""
+def dask_cluster(logs: Path, *, scheduler_host: Host = THIS_MACHINE, **environment: str) -> Iterator[DaskCluster]:
+    """Start a scheduler without workers; kill all processes of the cluster when the block ends."""
     logs.mkdir(parents=True, exist_ok=True)
-    # Workers of tests log at level info, whatever the log level of the tests.
+    # The tests silence the logs of Dask in this process; these are read after a failure.
     environment = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "info"} | environment
-    cluster = HandStarted(logs, scheduler_host, environment)
+    cluster = DaskCluster(logs, scheduler_host, environment)
     cluster.start_scheduler()
     try:
         yield cluster

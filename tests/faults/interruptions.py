@@ -1,4 +1,4 @@
-"""Start the command, wait for a number of finished units, end one of its processes, and return what remains."""
+"""Start the command, wait for a number of finished units, end one of its processes, and report the outcome."""
 
 import os
 import signal
@@ -14,31 +14,31 @@ import psutil
 Victim = Literal["command", "worker", "forker", "Ctrl-C", "SIGTERM"]
 VICTIMS: tuple[Victim, ...] = ("command", "worker", "forker", "Ctrl-C", "SIGTERM")
 _WAIT_SECONDS = 240
-# Processes that the command started must end within this time after it.
+# The time that processes of the command may outlive it.
 _ORPHAN_SECONDS = 20
 
 
 @dataclass(frozen=True)
-class Disturbed:
-    """Exit code and error output of the command, and the processes that outlived it."""
+class Interrupted:
+    """Exit code and error output of the command, and the command lines of processes that outlived it."""
 
     code: int
     errors: str
     orphans: list[str]
 
 
-def disturb(
+def interrupt(
     arguments: list[str],
     store: Path,
     *,
     dataset: str,
     units: int,
     victim: Victim,
-) -> Disturbed:
-    """Run ``affwild2 ARGUMENTS``; once ``units`` units (or bundles) of a dataset are finished, end the victim.
+) -> Interrupted:
+    """Run ``affwild2 ARGUMENTS`` and end the victim once ``units`` units (or bundles) of a dataset are finished.
 
-    Progress determines the moment, not time, so that it is the same on fast and slow machines. The forker is the
-    process that workers are forked from.
+    Progress, not time, selects the moment, so that it is the same on fast and slow machines. The forker is the process
+    that workers are forked from.
     """
     program = str(Path(sys.executable).with_name("affwild2"))
     process = subprocess.Popen(
@@ -56,19 +56,19 @@ def disturb(
     finally:
         process.kill()
     _, alive = psutil.wait_procs(family, timeout=_ORPHAN_SECONDS)
-    return Disturbed(process.returncode, errors, [" ".join(p.cmdline()) for p in alive if p.is_running()])
+    return Interrupted(process.returncode, errors, [" ".join(p.cmdline()) for p in alive if p.is_running()])
 
 
 def _wait_for(process: subprocess.Popen[str], folder: Path, units: int) -> None:
     deadline = time.monotonic() + _WAIT_SECONDS
-    while finished_units(folder) < units:
-        assert process.poll() is None, f"command ended too early: {process.communicate()[1][-2000:]}"
-        assert time.monotonic() < deadline, f"expected {units} units in {folder} after {_WAIT_SECONDS} s"
+    while count_finished(folder) < units:
+        assert process.poll() is None, f"ended too early: {process.communicate()[1][-2000:]}"
+        assert time.monotonic() < deadline, f"no {units} units in {folder} after {_WAIT_SECONDS} s"
         time.sleep(0.01)
 
 
-def finished_units(folder: Path) -> int:
-    """Count the manifests of units and bundles and the checkpoints of trainings below a folder."""
+def count_finished(folder: Path) -> int:
+    """Count the manifests of units and bundles below a folder, and the checkpoints of trainings."""
     patterns = ("_manifest-*.json", "manifest.json", "_checkpoint.pt")
     return sum(1 for pattern in patterns for _ in folder.rglob(pattern))
 
