@@ -10,9 +10,9 @@ import multiprocessing.forkserver
 import os
 from collections.abc import Iterator, Sequence
 
-# Libraries read these variables when a process starts, so a worker cannot set them itself. malloc keeps freed memory for
-# the next batch, or the kernel would take it back and zero it again. There is a worker per core, so libraries start no
-# threads; neither does pyarrow's allocator, because a process with threads must not be forked.
+# Libraries read these variables when a process starts, so a worker cannot set them itself. malloc keeps freed memory
+# for the next batch, or the kernel would take it back and zero it again. There is a worker per core, so libraries start
+# no threads; neither does pyarrow's allocator, because a process with threads must not be forked.
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",

@@ -1,4 +1,4 @@
-"""Shared parts of the tests: quiet environment, portraits, a Dask cluster, a Prefect server. All of it real."""
+"""Order of the tests, and shared fixtures: portraits, a Dask cluster, a Prefect server, an S3 server. All are real."""
 
 import gc
 import os
@@ -15,7 +15,7 @@ from tests.flaky_s3 import flaky_s3
 from tests.s3_server import new_bucket, s3_environment, serving_s3, use_s3
 
 TESTS = Path(__file__).parent
-# The first file makes the demo, for which others would wait.
+# The first file runs the demo, whose store other files read.
 SLOWEST_FIRST = (
     "flows/test_demo.py",
     "flows/test_deployments.py",
@@ -29,12 +29,12 @@ SLOWEST_FIRST = (
 
 
 def pytest_xdist_auto_num_workers():
-    """One process more than cores: servers, workers and commands make tests wait about a third of their time."""
+    """Use one process more than cores: tests wait for servers, workers and commands a third of their time."""
     return min(4, len(os.sched_getaffinity(0)) + 1)
 
 
 def pytest_collection_modifyitems(items):
-    """Run the slowest tests first, or a slow file at the end would leave all cores but one idle.
+    """Sort slow files to the start, because a slow last file would leave all cores but one idle.
 
     The tests of a file stay together and keep their order.
     """
@@ -52,13 +52,13 @@ def pytest_collection_finish():
     # The test processes share the cores.
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
-    # What is imported by now stays. To look through all of it takes half a second each time that garbage is collected.
+    # Imported objects stay: exclude them from garbage collection, which would take half a second each time.
     gc.collect()
     gc.freeze()
 
 
 def pytest_unconfigure():
-    # Some libraries complain at the end of what was not collected.
+    # Some libraries warn at exit about objects that were not collected.
     gc.unfreeze()
 
 

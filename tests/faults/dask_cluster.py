@@ -5,7 +5,6 @@
 
 import contextlib
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import psutil
 
 from infra.worker_processes import WORKER_ENVIRONMENT
 from tests.faults.network import THIS_MACHINE, Host, kill_session
-from tests.prefect_service import free_port
+from tests.processes import free_port, program
 
 ROOT = Path(__file__).parents[2]
 _START_SECONDS = 60
@@ -88,7 +87,7 @@ class DaskCluster:
             kill_session(self.scheduler)
 
     def _start(self, host: Host, arguments: Sequence[str], *, restart: bool = False) -> subprocess.Popen:
-        command = [str(Path(sys.executable).with_name("dask")), *arguments]
+        command = [program("dask"), *arguments]
         if restart:
             command = ["sh", "-c", 'while :; do "$@"; sleep 1; done', "sh", *command]
         log = open(self.logs / f"{arguments[0]}-{host.name}-{len(self.workers)}-{time.time():.0f}.log", "wb")  # noqa: SIM115

@@ -5,13 +5,13 @@ Part of ``python -m tests.faults``, on local clusters. Some of the cases are in 
 
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tests.faults.interruptions import VICTIMS, Victim, interrupt
+from tests.processes import program
 
 STAGES = {
     "extract": ("videos", "faces", "subjects", "features"),
@@ -44,8 +44,7 @@ def arguments_of(flow: str, data: Path, store: Path, *, workers: int = 2) -> lis
 
 
 def _run(arguments: list[str]) -> None:
-    program = str(Path(sys.executable).with_name("affwild2"))
-    subprocess.run([program, *arguments], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([program("affwild2"), *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def run_cases(root: Path, words: Sequence[str]) -> int:

@@ -3,13 +3,14 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import psutil
+
+from tests.processes import program
 
 Victim = Literal["command", "worker", "forker", "Ctrl-C", "SIGTERM"]
 VICTIMS: tuple[Victim, ...] = ("command", "worker", "forker", "Ctrl-C", "SIGTERM")
@@ -40,9 +41,8 @@ def interrupt(
     Progress, not time, selects the moment, so that it is the same on fast and slow machines. The forker is the process
     that workers are forked from.
     """
-    program = str(Path(sys.executable).with_name("affwild2"))
     process = subprocess.Popen(
-        [program, *arguments],
+        [program("affwild2"), *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

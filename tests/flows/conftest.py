@@ -1,26 +1,19 @@
-"""One real ``affwild2 demo``, as a user runs it, whose store the tests of this folder look at and copy."""
+"""One run of ``affwild2 demo``, whose data and store all tests of this folder share."""
 
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-
-def run_command(*arguments, timeout=840, environment=None):
-    """The installed command in a process of its own; ``environment`` is added to the one of the tests."""
-    command = [str(Path(sys.executable).with_name("affwild2")), *map(str, arguments)]
-    env = os.environ | (environment or {})
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=env, check=False)
+from tests.processes import run_command
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the command left, and what it printed."""
+    """Folder and output of the command."""
 
     folder: Path
     output: str
@@ -36,7 +29,7 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """Made once, by whichever process of tests needs it first; nobody changes it."""
+    """Run the demo once for all test processes. Tests must not change its folder."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
@@ -51,5 +44,5 @@ def demo(tmp_path_factory):
 
 @pytest.fixture
 def store_copy(demo, tmp_path):
-    """A store of one's own with all that the demo made."""
+    """Copy of the store of the demo."""
     return Path(shutil.copytree(demo.store, tmp_path / "store"))

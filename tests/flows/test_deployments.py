@@ -14,7 +14,7 @@ from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from flows.engine.run import SomeFailedError
 from tests.faults.interruption_matrix import read_results
-from tests.flows.conftest import run_command
+from tests.processes import run_command
 from tests.tasks.results.test_write_report import read_page
 from tests.video_factory import VideoSpec, write_video
 

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from flows.extract import extract
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tests.faults.interruption_matrix import CODES, arguments_of, read_results
 from tests.faults.interruptions import count_finished, interrupt
+from tests.processes import program
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def test_a_store_without_space_is_one_line(data, tmp_path):
     """On a small file system of its own, in a mount namespace that ends with the command."""
     store = tmp_path / "store"
     store.mkdir()
-    program = Path(sys.executable).with_name("affwild2")
-    script = f"mount -t tmpfs -o size=150k tmpfs '{store}' && exec '{program}' extract '{data}' --store '{store}'"
+    command = f"'{program('affwild2')}' extract '{data}' --store '{store}'"
+    script = f"mount -t tmpfs -o size=150k tmpfs '{store}' && exec {command}"
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     finished = subprocess.run(
         [*namespace, "sh", "-c", script],

@@ -5,7 +5,7 @@ from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from flows.pretrain import pretrain
 from tests.faults.interruptions import interrupt
-from tests.flows.conftest import run_command
+from tests.processes import run_command
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters
 from flows.engine.run import SomeFailedError
 from flows.rescore import rescore
-from tests.flows.conftest import run_command
+from tests.processes import run_command
 from tests.video_factory import VideoSpec, cut_file, write_video
 
 OLD = 1_700_000_000

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from data_contracts.files.locations import location
-from tests.flows.conftest import run_command
+from tests.processes import run_command
 from tests.s3_server import s3_environment
 from tests.video_factory import VideoSpec, write_video
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.processes import program
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 FILES = ROOT / "infra"
@@ -25,11 +27,6 @@ FOREIGN = {
     *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "CUDA_VISIBLE_DEVICES"),
     *("POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"),
 }
-
-
-def program(name: str) -> str:
-    """Return the path of a program that is installed next to the interpreter."""
-    return str(BIN / name)
 
 
 def lint(name: str, *arguments: str | Path) -> str:

@@ -23,12 +23,11 @@ from tests.infra.operated import (
     image_environment,
     lint,
     missing_metrics,
-    program,
     running,
     samples_used,
     unknown_variables,
 )
-from tests.prefect_service import free_port
+from tests.processes import free_port, program
 from tests.video_factory import VideoSpec, write_video
 
 pytestmark = pytest.mark.service

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from infra.worker_processes import WORKER_ENVIRONMENT
-from tests.infra.operated import FILES, image_environment, program, read_yaml, unknown_variables
+from tests.infra.operated import FILES, image_environment, read_yaml, unknown_variables
+from tests.processes import program
 
 pytestmark = pytest.mark.service
 

@@ -9,8 +9,7 @@ import pytest
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from flows.commands.command_line import app
-
-from tests.flows.conftest import run_command  # isort: skip
+from tests.processes import run_command
 
 ROOT = Path(__file__).parents[3]
 

@@ -10,7 +10,7 @@ from data_contracts.store.details import SubmissionDetails, TuningFigures
 from data_contracts.store.store import Store
 from flows.commands.download import download_submission
 from flows.commands.parameters import DownloadSubmissionParameters as Parameters
-from tests.flows.conftest import run_command
+from tests.processes import run_command
 
 NAMES = ("abaw3-expr-1a2b3c4d", "abaw3-va-11223344")
 

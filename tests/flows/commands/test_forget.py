@@ -18,7 +18,7 @@ from flows.commands.status import write_store_report
 from flows.rescore import rescore
 from tasks.extract.embed_faces import BackboneChoice
 from tests.benchmarks.generated_store import fill_store, make_videos
-from tests.flows.conftest import run_command
+from tests.processes import run_command
 
 
 def mentions(name, *folders):
