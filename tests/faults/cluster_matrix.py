@@ -69,7 +69,7 @@ class Trial:
     run: subprocess.Popen[str] | None = None
     errors: list[str] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     pauses: "Pauses | None" = None
 
     def measure_pause(self) -> None:
@@ -140,7 +140,7 @@ def _kill_host(trial: Trial) -> None:
     trial.end_run()
 
 
-def _kill_scheduler_that_comes_back(trial: Trial) -> None:
+def _restart_scheduler(trial: Trial) -> None:
     trial.wait_for_writing_worker()
     trial.measure_pause()
     trial.cluster.kill_scheduler()
@@ -169,7 +169,7 @@ def _kill_all_workers(trial: Trial) -> None:
     trial.finish()
 
 
-def _kill_all_workers_another_comes(trial: Trial) -> None:
+def _replace_all_workers(trial: Trial) -> None:
     trial.wait_for_writing_worker()
     trial.measure_pause()
     trial.cluster.end_workers()
@@ -207,7 +207,7 @@ def _out_of_memory(trial: Trial) -> None:
     trial.measure_pause()
     trial.end_run()
     if count_finished(trial.store / "faces") != _SEGMENTS:
-        trial.wrong.append("neighbours of the huge video are not complete")
+        trial.problems.append("other videos are not complete")
     trial.cluster.end_workers()
     _two_workers(trial)
     trial.finish()
@@ -236,10 +236,8 @@ class FaultCase:
 
 CASES = (
     FaultCase("worker killed", _kill_worker),
-    FaultCase("host of a worker gone", _kill_host),
-    FaultCase(
-        "scheduler killed, comes back", _kill_scheduler_that_comes_back, restart=True, message="scheduler is gone"
-    ),
+    FaultCase("host of a worker lost", _kill_host),
+    FaultCase("scheduler killed and restarted", _restart_scheduler, restart=True, message="scheduler is gone"),
     FaultCase(
         "scheduler killed for good",
         _kill_scheduler_for_good,
@@ -248,13 +246,13 @@ CASES = (
         environment=_SHORT_TIMEOUT,
     ),
     FaultCase(
-        "all workers gone for good",
+        "all workers lost for good",
         _kill_all_workers,
         codes=(130, 0),
         message="the same command goes on",
         environment=_SHORT_TIMEOUT,
     ),
-    FaultCase("all workers gone, one comes", _kill_all_workers_another_comes),
+    FaultCase("all workers lost, one new worker", _replace_all_workers),
     FaultCase("flow killed, run again at once", _kill_run, codes=(-signal.SIGKILL, 0)),
     FaultCase(
         "workers out of memory",
@@ -276,7 +274,7 @@ def make_data(folder: Path) -> None:
     (folder / "videos" / "corrupt.mp4").unlink()
 
 
-def _with_huge_video(data: Path, folder: Path) -> Path:
+def _add_huge_video(data: Path, folder: Path) -> Path:
     """Copy the videos and add one with two 8K frames, which need more than a gigabyte of memory."""
     (folder / "videos").mkdir(parents=True)
     for path in (data / "videos").iterdir():
@@ -291,7 +289,7 @@ def _with_huge_video(data: Path, folder: Path) -> Path:
     return folder
 
 
-def uninterrupted(data: Path, folder: Path) -> tuple[dict[str, bytes], float]:
+def run_uninterrupted(data: Path, folder: Path) -> tuple[dict[str, bytes], float]:
     """Run without a fault; return the expected files and the duration in seconds."""
     with dask_cluster(folder / "logs") as cluster:
         trial = Trial(data, folder / "store", cluster)
@@ -310,8 +308,8 @@ def run_case(case: FaultCase, data: Path, folder: Path, expected: dict[str, byte
         return True, f"{case.name:32} skipped: {reason}"
     folder.mkdir(parents=True)
     if case.huge_video:
-        data = _with_huge_video(data, folder / "data")
-        expected, seconds = uninterrupted(data, folder)
+        data = _add_huge_video(data, folder / "data")
+        expected, seconds = run_uninterrupted(data, folder)
         (folder / "store").rename(folder / "uninterrupted")
     with _trial(case, data, folder) as trial:
         _two_workers(trial, restart=case.restart, options=case.worker_options)
@@ -320,24 +318,27 @@ def run_case(case: FaultCase, data: Path, folder: Path, expected: dict[str, byte
         case.fault(trial)
         extra = time.monotonic() - started - seconds
         pause = trial.pauses.longest() if trial.pauses else 0.0
-    found, wrong = read_results(trial.store), trial.wrong
+    found, problems = read_results(trial.store), trial.problems
     if tuple(trial.codes) != case.codes:
-        wrong.append(f"codes {trial.codes}, expected {list(case.codes)}")
+        problems.append(f"codes {trial.codes}, expected {list(case.codes)}")
     if case.message not in "\n".join(trial.errors):
-        wrong.append(f"message is missing: {case.message!r}")
+        problems.append(f"message is missing: {case.message!r}")
     if any("Traceback" in line for line in trial.errors):
-        wrong.append("traceback")
+        problems.append("traceback")
     if found.keys() != expected.keys():
-        wrong.append(
-            f"{len(expected.keys() - found.keys())} files missing, {len(found.keys() - expected.keys())} too many"
+        problems.append(
+            f"{len(expected.keys() - found.keys())} files missing, {len(found.keys() - expected.keys())} superfluous"
         )
     elif found != expected:
-        wrong.append("different bytes")
-    ended = "same bytes" if not wrong else f"FAILED: {'; '.join(wrong)}"
+        problems.append("different bytes")
+    outcome = "same bytes" if not problems else f"FAILED: {'; '.join(problems)}"
     codes = ", then ".join(map(str, trial.codes))
-    if wrong:
-        ended += "\n    " + "\n    ".join(trial.errors[-20:])
-    return not wrong, f"{case.name:32} code {codes:10} longest pause {pause:5.1f} s, {extra:+6.1f} s in total, {ended}"
+    if problems:
+        outcome += "\n    " + "\n    ".join(trial.errors[-20:])
+    return (
+        not problems,
+        f"{case.name:32} code {codes:10} longest pause {pause:5.1f} s, {extra:+6.1f} s in total, {outcome}",
+    )
 
 
 @contextlib.contextmanager
@@ -365,12 +366,12 @@ def run_cases(root: Path, words: Sequence[str]) -> int:
     chosen = [case for case in CASES if not words or any(word in case.name for word in words)]
     if not chosen:
         return 0
-    data, wrong = root / "data", 0
+    data, failed = root / "data", 0
     make_data(data)
-    expected, seconds = uninterrupted(data, root / "uninterrupted")
+    expected, seconds = run_uninterrupted(data, root / "uninterrupted")
     print(f"uninterrupted: {seconds:.1f} s", flush=True)
     for number, case in enumerate(chosen):
         good, line = run_case(case, data, root / str(number), expected, seconds)
         print(line, flush=True)
-        wrong += not good
-    return wrong
+        failed += not good
+    return failed
