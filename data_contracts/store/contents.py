@@ -128,55 +128,59 @@ def read_contents(store: Store, *, with_coverage: bool = False) -> StoreContents
     trained = (read_manifest(store, f"backbones/{name}") for name in store.list_folder("backbones"))
     coverage = Coverage()
 
-    def read(dataset: str) -> list[_Variant]:
-        return list(_read_variants(store, dataset, coverage if with_coverage else None))
+    def read(dataset: str) -> list[tuple[UnitKey, _Variant]]:
+        return _read_variants(store, dataset, coverage if with_coverage else None)
 
     if store.is_local:
         found = [read(name) for name in DATASETS]
     else:
         with ThreadPoolExecutor(len(DATASETS)) as pool:
             found = list(pool.map(read, DATASETS))
-    variants = [variant for dataset in found for variant in dataset]
+    variants = [one for dataset in found for one in dataset]
     return StoreContents(
-        variants=[variant.contents for variant in variants if variant.contents.units or variant.failures],
-        failures=dict(sorted((key, note) for variant in variants for key, note in variant.failures.items())),
-        problems=[problem for variant in variants for problem in variant.problems],
+        variants=[variant.to_contents(key) for key, variant in variants if variant.units or variant.failures],
+        failures=dict(sorted(note for _, variant in variants for note in variant.failures.items())),
+        problems=[problem for _, variant in variants for problem in sorted(variant.problems)],
         bundles={kind: list_bundles(store, kind) for kind in BUNDLES},
         backbones=[bundle for bundle in trained if bundle],
         coverage=coverage,
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Variant:
-    contents: VariantContents
-    failures: dict[UnitKey, Failure]
-    problems: list[tuple[UnitKey, str]]
+    """Sums over the units of a variant."""
+
+    units: int = 0
+    rows: int = 0
+    size_bytes: int = 0
+    seconds: float = 0.0
+    failures: dict[UnitKey, Failure] = field(default_factory=dict)
+    problems: list[tuple[UnitKey, str]] = field(default_factory=list)
+
+    def to_contents(self, key: UnitKey) -> VariantContents:
+        name = " ".join(value for _, value in key.partitions)
+        numbers = self.units, self.rows, self.size_bytes, self.seconds, len(self.failures)
+        return VariantContents(key.dataset, name, *numbers)
 
 
-def _read_variants(store: Store, dataset: str, coverage: Coverage | None) -> Iterator[_Variant]:
-    """Read the variants of a dataset, one after the other, from tables: an object per unit would fill the memory."""
+def _read_variants(store: Store, dataset: str, coverage: Coverage | None) -> list[tuple[UnitKey, _Variant]]:
+    """Read the variants of a dataset block by block: an object per unit would fill the memory."""
     columns = ["path", "part_bytes", "rows", "seconds", "problems"]
     if coverage is not None:
         columns += ["details"] if dataset == "videos" else ["counts"]
-    found = []
-    for listing in store.index.list_variants(dataset):
-        table = store.index.read_table(listing, columns)
-        key = key_of_folder(listing.variant)
-        failures = store.read_failures(listing)
-        contents = VariantContents(
-            dataset,
-            " ".join(value for _, value in key.partitions),
-            units=table.num_rows,
-            rows=pc.sum(table["rows"]).as_py() or 0,
-            size_bytes=pc.sum(table["part_bytes"]).as_py() or 0,
-            seconds=pc.sum(table["seconds"]).as_py() or 0.0,
-            failed=len(failures),
-        )
+    found: dict[str, _Variant] = {}
+    for block, table in store.index.read_tables(dataset, columns):
+        variant = found.setdefault(block.variant, _Variant())
+        variant.units += table.num_rows
+        variant.rows += pc.sum(table["rows"]).as_py() or 0
+        variant.size_bytes += pc.sum(table["part_bytes"]).as_py() or 0
+        variant.seconds += pc.sum(table["seconds"]).as_py() or 0.0
+        variant.failures |= store.read_failures(block)
+        variant.problems += _problems_of(table)
         if coverage is not None:
             _add_coverage(coverage, dataset, table)
-        found.append(_Variant(contents, failures, sorted(_problems_of(table))))
-    yield from sorted(found, key=lambda one: one.contents.variant)
+    return [(key_of_folder(folder), variant) for folder, variant in sorted(found.items())]
 
 
 def _problems_of(table: pa.Table) -> Iterator[tuple[UnitKey, str]]:

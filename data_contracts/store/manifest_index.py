@@ -11,8 +11,9 @@ The file name does not end in ``.parquet``, so that readers of ``**/*.parquet`` 
 """
 
 import contextlib
+import itertools
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -63,40 +64,38 @@ _NEEDED = ("path", "size_bytes", "version", "part", "part_bytes")
 _MISSING_MANIFESTS, _MISSING_SHARE = 256, 0.01
 _READ_AT_A_TIME = 4096
 _ROWS_AT_A_TIME = 16_384
+_FILES_PER_BLOCK = 65_536
 
 
 @dataclass
-class Listing:
-    """Files of one variant, or of one folder within it.
+class Block:
+    """Files of some folders of one variant. A block holds all files of a folder or none.
 
     Attributes:
         variant: folder of the variant.
-        folder: folder that was listed: the variant's or one below it.
         manifests: path, size and version of each manifest.
         parts: path and size of each data file.
         failures: paths of failure notes.
-        index_bytes: size of the variant's index; None if it has none, or if it was not listed.
     """
 
     variant: str
-    folder: str
     manifests: pa.Table
     parts: pa.Table
     failures: list[str] = field(default_factory=list)
-    index_bytes: int | None = None
 
 
 @dataclass
 class _Known:
     """Units of a variant that this process has read: path -> (size and version of the manifest, key, manifest).
 
-    ``indexed``: paths with a valid row in the index. ``has_stale_rows``: whether the index has other rows.
+    Attributes:
+        index_rows: number of rows of the stored index; None if it was not read.
+        indexed: paths of the units that have a valid row in it.
     """
 
     units: dict[str, tuple[tuple[int, str | None], UnitKey, Manifest | None]] = field(default_factory=dict)
+    index_rows: int | None = None
     indexed: set[str] = field(default_factory=set)
-    has_stale_rows: bool = False
-    is_index_read: bool = False
 
 
 class ManifestIndex:
@@ -110,64 +109,65 @@ class ManifestIndex:
         self._files = files
         self._known: dict[str, _Known] = {}
 
-    def list_variants(self, folder: str) -> Iterator[Listing]:
-        """List all files below a folder, one variant at a time."""
-        builder: _ListingBuilder | None = None
-        variant = last_folder = None
-        is_unit_folder = False
+    def list_blocks(self, folder: str) -> Iterator[Block]:
+        """List all files below a folder, block by block. The blocks of a variant follow one another."""
+        builder: _BlockBuilder | None = None
+        last_folder, is_unit_folder = "", False
         for path, (size_bytes, version) in self._files.iter_states(folder):
             where, _, name = path.rpartition("/")
             if where != last_folder:
                 if not _is_utf8(where):
                     continue
-                last_folder, is_unit_folder = where, all("=" in part for part in where.split("/")[1:])
                 variant = variant_of(where)
-                if builder is None or builder.variant != variant:
-                    if builder is not None:
-                        yield builder.finish()
-                    builder = _ListingBuilder(variant, folder if len(folder) > len(variant) else variant)
-            if is_unit_folder and builder is not None and (name.isascii() or _is_utf8(name)):
+                # Files of a folder may be listed before and after its subfolders.
+                is_nested = where.startswith(last_folder) or last_folder.startswith(where)
+                if builder and (builder.variant != variant or (builder.is_full and not is_nested)):
+                    yield builder.finish()
+                    builder = None
+                builder = builder or _BlockBuilder(variant)
+                last_folder, is_unit_folder = where, all("=" in part for part in where.split("/")[1:])
+            if builder and is_unit_folder and (name.isascii() or _is_utf8(name)):
                 builder.add(path, name, size_bytes, version)
-        if builder is not None:
+        if builder:
             yield builder.finish()
 
-    def read_units(self, listing: Listing) -> list[tuple[UnitKey, Manifest]]:
-        """Return all complete units of a listing: those whose data file has the stated size."""
-        known = self._known.setdefault(listing.variant, _Known())
-        columns = [listing.manifests.column(name).to_pylist() for name in _LISTED.names]
-        listed = dict(zip(columns[0], zip(columns[1], columns[2], strict=True), strict=True))
-        self._drop_removed(known, listed, listing.folder)
-        if not known.is_index_read and listing.index_bytes is not None:
-            self._load_index(known, listing)
-        unknown = [path for path, state in listed.items() if not _is_same(known, path, state)]
-        if unknown:
-            known.has_stale_rows = known.has_stale_rows or not known.indexed.isdisjoint(unknown)
-            known.indexed.difference_update(unknown)
-        for path, data in self._read_in_blocks(unknown):
-            key = key_of_manifest_path(path)
-            # A file may change after it was listed: its state is then not that of these bytes.
-            state = listed[path] if len(data) == listed[path][0] else (-1, None)
-            if key is not None:
-                known.units[path] = state, key, Manifest.from_json(data)
-        if self.may_write and listing.folder == listing.variant:
-            self._write_if_useful(listing.variant, known)
-        sizes = dict(zip(*(listing.parts.column(name).to_pylist() for name in _PARTS.names), strict=True))
-        found = (known.units[path][1:] for path in listed if path in known.units)
-        return [(k, m) for k, m in found if m and sizes.get(f"{k.folder}/{m.part}") == m.part_bytes]
+    def read_units(self, folder: str) -> Iterator[tuple[UnitKey, Manifest]]:
+        """Yield all complete units below a folder: those whose data file has the size that the manifest states."""
+        for variant, blocks in itertools.groupby(self.list_blocks(folder), lambda block: block.variant):
+            known = self._known.setdefault(variant, _Known())
+            is_whole_variant = variant == folder or variant.startswith(f"{folder}/")
+            index = None
+            if is_whole_variant and known.index_rows is None:
+                # Later listings need no index: every unit with a valid row is known then.
+                index = self._read_index(variant, _SCHEMA.names)
+                known.index_rows = index.num_rows
+            found: set[str] = set()
+            for block in blocks:
+                columns = [block.manifests.column(name).to_pylist() for name in _LISTED.names]
+                listed = dict(zip(columns[0], zip(columns[1], columns[2], strict=True), strict=True))
+                self._update(known, block, listed, index)
+                found.update(listed)
+                sizes = dict(zip(*(block.parts.column(name).to_pylist() for name in _PARTS.names), strict=True))
+                units = (known.units[path][1:] for path in listed if path in known.units)
+                yield from ((k, m) for k, m in units if m and sizes.get(f"{k.folder}/{m.part}") == m.part_bytes)
+            for path in [path for path in known.units if path not in found and path.startswith(f"{folder}/")]:
+                del known.units[path]
+                known.indexed.discard(path)
+            if is_whole_variant and self.may_write:
+                self._write_if_useful(variant, known)
 
-    def read_table(self, listing: Listing, columns: Collection[str]) -> pa.Table:
-        """Return the same units as a table with these columns of the index, without an object per unit."""
+    def read_tables(self, folder: str, columns: Sequence[str]) -> Iterator[tuple[Block, pa.Table]]:
+        """Yield the same units as tables with these columns of the index, block by block.
+
+        No object per unit is created, so that the memory does not grow with the number of units.
+        """
         names = [name for name in _SCHEMA.names if name in {*_NEEDED, *columns}]
-        index = self._read_index(listing, names)
-        valid, unknown = _match(listing.manifests, index if index is not None else _empty(names))
-        read = self._read_as_table(unknown, names)
-        table = pa.concat_tables([valid, read])
-        folders = pc.replace_substring_regex(table.column("path"), "/[^/]*$", "")
-        parts = pc.binary_join_element_wise(folders, table.column("part"), "/")
-        at = pc.index_in(parts, value_set=_array(listing.parts.column("path")))
-        sizes = listing.parts.column("size_bytes").take(at)
-        is_complete = pc.fill_null(pc.equal(sizes, table.column("part_bytes")), False)
-        return table.filter(is_complete).select(list(columns))
+        for variant, blocks in itertools.groupby(self.list_blocks(folder), lambda block: block.variant):
+            index = self._read_index(variant, names)
+            for block in blocks:
+                valid, unknown = _match(block.manifests, index)
+                table = pa.concat_tables([valid, self._read_as_table(unknown, names)])
+                yield block, _complete(table, block.parts).select(columns)
 
     def remove_names(self, names: Collection[str], variants: Collection[str], datasets: Iterable[str]) -> None:
         """Remove rows from all indexes of these datasets.
@@ -181,19 +181,14 @@ class ManifestIndex:
         """
         marks = [f"={encode_name(name)}/" for name in names]
         for variant in (found for dataset in datasets for found in self._variants_with_index(dataset)):
-            index = self._read_index(
-                Listing(variant, variant, _LISTED.empty_table(), _PARTS.empty_table(), [], 0), _SCHEMA.names
-            )
-            if index is None or variant in variants:
-                self._files.remove(f"{variant}/{INDEX_NAME}")
-                self._known.pop(variant, None)
-                continue
-            is_named = pa.array([False] * index.num_rows)
+            self._known.pop(variant, None)
+            index = self._read_index(variant, _SCHEMA.names)
+            is_named = pa.array([variant in variants] * index.num_rows, pa.bool_())
             for mark in marks:
                 is_named = pc.or_(is_named, pc.match_substring(_array(index.column("path")), mark))
-            if pc.any(is_named).as_py():
+            # A damaged index may hold any name.
+            if pc.any(is_named).as_py() or not index.num_rows:
                 self._write(variant, index.filter(pc.invert(is_named)))
-                self._known.pop(variant, None)
 
     def _variants_with_index(self, folder: str) -> Iterator[str]:
         names = self._files.list_folder(folder)
@@ -203,41 +198,39 @@ class ManifestIndex:
             if name.split("=", 1)[0] in VARIANT_KEYS and "=" in name:
                 yield from self._variants_with_index(f"{folder}/{name}")
 
-    @staticmethod
-    def _drop_removed(known: _Known, listed: Collection[str], folder: str) -> None:
-        removed = [path for path in known.units if path not in listed and path.startswith(f"{folder}/")]
-        for path in removed:
-            del known.units[path]
-            if path in known.indexed:
-                known.indexed.discard(path)
-                known.has_stale_rows = True
+    def _update(
+        self, known: _Known, block: Block, listed: Mapping[str, tuple[int, str | None]], index: pa.Table | None
+    ) -> None:
+        """Make the units of a block known: from memory, else from the index, else from the manifests."""
+        unknown = {path for path, state in listed.items() if not _is_same(known, path, state)}
+        known.indexed.difference_update(unknown)
+        if unknown and index is not None:
+            valid, _ = _match(block.manifests, index)
+            for path, state, key, manifest in _units_of(valid):
+                known.units[path] = state, key, manifest
+                known.indexed.add(path)
+                unknown.discard(path)
+        for path, data in self._read_in_blocks(sorted(unknown)):
+            unit = key_of_manifest_path(path)
+            # A file may change after it was listed: its state is then not the state of these bytes.
+            state = listed[path] if len(data) == listed[path][0] else (-1, None)
+            if unit is not None:
+                known.units[path] = state, unit, Manifest.from_json(data)
 
-    def _load_index(self, known: _Known, listing: Listing) -> None:
-        known.is_index_read = True
-        index = self._read_index(listing, _SCHEMA.names)
-        if index is None:
-            # Damaged: to be replaced.
-            known.has_stale_rows = True
-            return
-        valid, _ = _match(listing.manifests, index)
-        known.has_stale_rows = valid.num_rows < index.num_rows
-        for path, state, key, manifest in _units_of(valid):
-            known.units[path] = state, key, manifest
-            known.indexed.add(path)
-
-    def _read_index(self, listing: Listing, columns: Sequence[str]) -> pa.Table | None:
-        if listing.index_bytes is None:
-            return None
+    def _read_index(self, variant: str, columns: Sequence[str]) -> pa.Table:
+        """Return the index of a variant; an empty table if there is none, or if it is damaged."""
         try:
             with (
-                self._files.opened(f"{listing.variant}/{INDEX_NAME}", listing.index_bytes) as file,
+                self._files.opened(f"{variant}/{INDEX_NAME}", 0) as file,
                 pq.ParquetFile(file, page_checksum_verification=True) as parquet,
             ):
-                return parquet.read(columns=list(columns)) if parquet.schema_arrow.equals(_SCHEMA) else None
+                if parquet.schema_arrow.equals(_SCHEMA):
+                    return parquet.read(columns=list(columns), use_threads=False)
         except InputError:
             raise
         except (OSError, pa.ArrowException, ValueError):
-            return None
+            pass
+        return _empty(columns)
 
     def _read_in_blocks(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         for first in range(0, len(paths), _READ_AT_A_TIME):
@@ -256,12 +249,13 @@ class ManifestIndex:
     def _write_if_useful(self, variant: str, known: _Known) -> None:
         rows = [(path, state, m) for path, (state, _, m) in known.units.items() if m and state[1] is not None]
         missing = len(rows) - len(known.indexed)
-        if not known.has_stale_rows and missing <= max(_MISSING_MANIFESTS, _MISSING_SHARE * len(rows)):
+        has_stale_rows = known.index_rows is not None and known.index_rows > len(known.indexed)
+        if not has_stale_rows and missing <= max(_MISSING_MANIFESTS, _MISSING_SHARE * len(rows)):
             return
         # A run must not fail because of a cache.
         with contextlib.suppress(InputError, OSError):
             self._write(variant, _table_of(rows))
-            known.indexed, known.has_stale_rows, known.is_index_read = {path for path, *_ in rows}, False, True
+            known.index_rows, known.indexed = len(rows), {path for path, *_ in rows}
 
     def _write(self, variant: str, table: pa.Table) -> None:
         path = f"{variant}/{INDEX_NAME}"
@@ -281,15 +275,17 @@ class ManifestIndex:
             )
 
 
-class _ListingBuilder:
-    """Collects the files of a variant in columns."""
+class _BlockBuilder:
+    """Collects the files of a block in columns."""
 
-    def __init__(self, variant: str, folder: str) -> None:
-        self.variant, self._folder = variant, folder
-        self._index = f"{variant}/{INDEX_NAME}"
+    def __init__(self, variant: str) -> None:
+        self.variant = variant
         self._manifests, self._parts = _Rows(_LISTED), _Rows(_PARTS)
         self._failures: list[str] = []
-        self._index_bytes: int | None = None
+
+    @property
+    def is_full(self) -> bool:
+        return self._manifests.count + self._parts.count >= _FILES_PER_BLOCK
 
     def add(self, path: str, name: str, size_bytes: int, version: Any) -> None:
         if name.endswith(".parquet"):
@@ -299,24 +295,23 @@ class _ListingBuilder:
             self._manifests.add(path, size_bytes, text)
         elif is_failure_path(name):
             self._failures.append(path)
-        elif path == self._index:
-            self._index_bytes = size_bytes
 
-    def finish(self) -> Listing:
-        manifests, parts = self._manifests.finish(), self._parts.finish()
-        return Listing(self.variant, self._folder, manifests, parts, self._failures, self._index_bytes)
+    def finish(self) -> Block:
+        return Block(self.variant, self._manifests.finish(), self._parts.finish(), self._failures)
 
 
 class _Rows:
     """Collects rows into a table; Python objects of a few rows exist at a time."""
 
     def __init__(self, schema: pa.Schema) -> None:
+        self.count = 0
         self._schema = schema
         self._rows: list[tuple[Any, ...]] = []
         self._batches: list[pa.RecordBatch] = []
 
     def add(self, *row: Any) -> None:
         self._rows.append(row)
+        self.count += 1
         if len(self._rows) >= _ROWS_AT_A_TIME:
             self._flush()
 
@@ -350,6 +345,15 @@ def _match(listed: pa.Table, known: pa.Table) -> tuple[pa.Table, pa.Table]:
         is_same = pc.and_(is_same, pc.equal(_array(known.column(name)).take(at), _array(listed.column(name))))
     is_same = pc.fill_null(is_same, False)
     return known.take(at.filter(is_same)), listed.filter(pc.invert(is_same))
+
+
+def _complete(table: pa.Table, parts: pa.Table) -> pa.Table:
+    """Return the rows whose data file exists with the size that the manifest states."""
+    folders = pc.replace_substring_regex(table.column("path"), "/[^/]*$", "")
+    paths = pc.binary_join_element_wise(folders, table.column("part"), "/")
+    at = pc.index_in(paths, value_set=_array(parts.column("path")))
+    sizes = _array(parts.column("size_bytes")).take(at)
+    return table.filter(pc.fill_null(pc.equal(sizes, table.column("part_bytes")), False))
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:

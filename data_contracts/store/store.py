@@ -17,7 +17,7 @@ from data_contracts.files.local import files_at
 from data_contracts.files.locations import Location, check_no_credentials, location
 from data_contracts.schemas import Dataset, check_schema
 from data_contracts.store.manifest import Failure, Manifest, UnitKey, key_of_manifest_path
-from data_contracts.store.manifest_index import Listing, ManifestIndex, variant_of
+from data_contracts.store.manifest_index import Block, ManifestIndex, variant_of
 
 # Rows per Parquet row group: small enough to read one subject without its neighbours.
 ROW_GROUP_ROWS = 2048
@@ -164,13 +164,12 @@ class Store:
 
     def failures(self, dataset: str, **partitions: str) -> dict[UnitKey, Failure]:
         """Return the failure notes of all units of a dataset whose last try failed."""
-        listings = self.index.list_variants(UnitKey(dataset, tuple(partitions.items())).folder)
-        notes = {key: note for listing in listings for key, note in self.read_failures(listing).items()}
-        return dict(sorted(notes.items()))
+        blocks = self.index.list_blocks(UnitKey(dataset, tuple(partitions.items())).folder)
+        return dict(sorted(note for block in blocks for note in self.read_failures(block).items()))
 
-    def read_failures(self, listing: Listing) -> dict[UnitKey, Failure]:
-        """Return the failure notes of a listing."""
-        notes = zip(listing.failures, self.files.read_many(listing.failures), strict=True)
+    def read_failures(self, block: Block) -> dict[UnitKey, Failure]:
+        """Return the failure notes of a block."""
+        notes = zip(block.failures, self.files.read_many(block.failures), strict=True)
         pairs = ((key_of_manifest_path(path), Failure.from_json(data)) for path, data in notes)
         return {key: failure for key, failure in pairs if key and failure}
 
@@ -188,8 +187,7 @@ class Store:
         self.index.remove_names(names, variants, [name for name in self.list_folder("") if not name.startswith(".")])
 
     def _manifests_below(self, folder: str) -> dict[UnitKey, Manifest]:
-        units = (unit for listing in self.index.list_variants(folder) for unit in self.index.read_units(listing))
-        return dict(sorted(units, key=lambda unit: (unit[0].partitions, unit[0].part)))
+        return dict(sorted(self.index.read_units(folder), key=lambda unit: (unit[0].partitions, unit[0].part)))
 
     def failure_of(self, key: UnitKey) -> Failure | None:
         """Return the failure note of a unit; None if its last try did not fail."""

@@ -74,8 +74,8 @@ def reads_of_manifests(store):
 
 def table_of(store, folder="faces"):
     rows = []
-    for listing in store.index.list_variants(folder):
-        rows += store.index.read_table(listing, ["path", "rows", "counts", "problems"]).to_pylist()
+    for _, table in store.index.read_tables(folder, ["path", "rows", "counts", "problems"]):
+        rows += table.to_pylist()
     return {row["path"]: (row["rows"], json.loads(row["counts"]), row["problems"]) for row in rows}
 
 
