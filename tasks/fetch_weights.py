@@ -19,8 +19,8 @@ from models.weight_files.catalogue import (
 )
 
 _BASE_URL = f"https://raw.githubusercontent.com/{ORIGIN}/{BRANCH}"
-_ANSWER_S, _CONNECTION_S = 30.0, 10.0
-_TRIES = 3
+_RESPONSE_SECONDS, _CONNECT_SECONDS = 30.0, 10.0
+_MAX_TRIES = 3
 Advance = Callable[[int, int], None]
 
 
@@ -106,7 +106,7 @@ def convert_file(path: Path, *, name: str | None = None, out: Path | None = None
     known = find_by_blob_id(git_blob_id(path))
     published = _find(name) if name else known
     if published is None:
-        raise InputError(f"{path}: its content is not that of any published file; say with --name which it is")
+        raise InputError(f"{path}: its content matches no published file; pass the name of its weights with --name")
     target = out or installed_path(published)
     verified = known == published
     _place(path, published, target, verified=verified)
@@ -141,7 +141,7 @@ def _download(published: PublishedWeights, partial: Path, advance: Advance) -> N
     import httpx  # A sixth of the import time of commands, most of which download nothing.
 
     url, error = url_of(published), ""
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         try:
             _download_rest(url, partial, advance)
             return
@@ -151,8 +151,8 @@ def _download(published: PublishedWeights, partial: Path, advance: Advance) -> N
                 error = f"HTTP status {failure.response.status_code}"
                 break
     raise InputError(
-        f"{url}: cannot be downloaded ({error}); without a connection, bring that file and run "
-        f"affwild2 models convert FILE (it goes to {installed_path(published)})"
+        f"{url}: cannot be downloaded ({error}); without a connection, copy that file here and run "
+        f"affwild2 models convert FILE (installs to {installed_path(published)})"
     )
 
 
@@ -161,15 +161,15 @@ def _download_rest(url: str, partial: Path, advance: Advance) -> None:
 
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
-    timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECTION_S)
+    timeout = httpx.Timeout(_RESPONSE_SECONDS, connect=_CONNECT_SECONDS)
     with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer:
         if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # The file is complete.
         answer.raise_for_status()
-        goes_on = answer.status_code == httpx.codes.PARTIAL_CONTENT
-        done = have if goes_on else 0
+        is_resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
+        done = have if is_resumed else 0
         total = done + int(answer.headers.get("Content-Length", 0))
-        with open(partial, "ab" if goes_on else "wb") as file:
+        with open(partial, "ab" if is_resumed else "wb") as file:
             for block in answer.iter_bytes():
                 file.write(block)
                 done += len(block)

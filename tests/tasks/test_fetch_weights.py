@@ -1,4 +1,4 @@
-"""Downloads over real HTTP: whole, cut, resumed, forged, refused."""
+"""Downloads over HTTP: complete, interrupted, resumed, forged and refused."""
 
 import dataclasses
 import http.server
@@ -44,7 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Serves a network of the right kind, whose blob id stands in the catalogue for the time of the test."""
+    """Serve a network of the right type whose blob id is in the catalogue during the test."""
     source = tmp_path / "served.pt"
     torch.manual_seed(0)
     torch.save(build_network(get_spec(NAME)), source)
@@ -61,25 +61,25 @@ def server(tmp_path, monkeypatch):
         running.shutdown()
 
 
-def test_download_verify_convert_use(server):
+def test_download_is_verified_converted_and_usable(server):
     seen = []
     path = fetch_weights(NAME, advance=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (len(server.content), len(server.content))
     assert load_backbone(NAME, weights=path).class_names[1] == "Contempt"
     assert BackboneChoice.find(NAME, None).weights == str(path)
-    assert [p.name for p in path.parent.iterdir()] == [path.name], "nothing else is left there"
+    assert [p.name for p in path.parent.iterdir()] == [path.name], "other files are left in the folder"
     fetch_weights(NAME)
-    assert len(server.ranges) == 1, "what is there is not downloaded again"
+    assert len(server.ranges) == 1, "installed weights were downloaded again"
 
 
-def test_a_cut_connection_is_gone_on_from(server):
+def test_interrupted_connection_resumes(server):
     server.cuts = 2
     fetch_weights(NAME)
     half = len(server.content) // 2
     assert server.ranges[:2] == [None, f"bytes={half}-"] and len(server.ranges) == 3
 
 
-def test_an_interrupted_download_is_gone_on_from_later(server):
+def test_failed_download_resumes_in_the_next_call(server):
     server.cuts = 99
     with pytest.raises(InputError, match="cannot be downloaded"):
         fetch_weights(NAME)
@@ -88,7 +88,7 @@ def test_an_interrupted_download_is_gone_on_from_later(server):
     assert server.ranges[-1].startswith("bytes=")
 
 
-def test_another_content_is_refused_and_removed(server):
+def test_other_content_is_refused_and_removed(server):
     server.content = server.content[:-1] + b"!"
     with pytest.raises(InputError, match=r"expected the file with git blob id .* got .*; removed") as caught:
         fetch_weights(NAME)
@@ -97,32 +97,32 @@ def test_another_content_is_refused_and_removed(server):
 
 
 @pytest.mark.parametrize("status", [404, 500])
-def test_a_server_that_says_no(server, status):
+def test_http_errors_are_reported(server, status):
     server.status = status
     with pytest.raises(InputError, match=f"HTTP status {status}.*affwild2 models convert FILE"):
         fetch_weights(NAME)
 
 
-def test_no_connection_says_what_to_do(server, monkeypatch):
+def test_connection_error_suggests_a_manual_copy(server, monkeypatch):
     monkeypatch.setenv("AFFWILD2_WEIGHTS_URL", "http://127.0.0.1:9")
-    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9/.*without a connection, bring that file") as caught:
+    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9/.*connection, copy that file here") as caught:
         fetch_weights(NAME)
     assert "\n" not in str(caught.value) and str(installed_path(CATALOGUE[NAME])) in str(caught.value)
 
 
-def test_a_file_that_is_here_already(server, tmp_path):
+def test_local_file_is_converted(server, tmp_path):
     source = tmp_path / "served.pt"
     converted = convert_file(source)
     assert converted.verified and converted.published.name == NAME
     other = tmp_path / "other.pt"
     torch.save(build_network(get_spec(NAME)), other)
-    with pytest.raises(InputError, match="say with --name which it is"):
+    with pytest.raises(InputError, match="pass the name of its weights with --name"):
         convert_file(other)
     unverified = convert_file(other, name=NAME, out=tmp_path / "own.safetensors")
     assert not unverified.verified and unverified.path.exists()
 
 
-def test_wrong_names_and_missing_weights_are_one_line(server, tmp_path):
+def test_unknown_names_and_missing_weights_are_reported_in_one_line(server, tmp_path):
     with pytest.raises(InputError, match="expected one of enet_b0_8_best_vgaf"):
         fetch_weights("enet_b9")
     with pytest.raises(InputError, match="run affwild2 models fetch enet_b0_8_best_vgaf"):

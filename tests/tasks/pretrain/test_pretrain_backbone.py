@@ -60,7 +60,7 @@ def test_too_few_faces_is_one_line(collection):
     assert "expected faces of at least two classes" in report.cause
 
 
-def test_people_who_are_not_learnt_from(collection):
+def test_untrained_people_are_still_evaluated(collection):
     """Still measured, if they are among the validation people."""
     store, units = collection
 
@@ -70,7 +70,9 @@ def test_people_who_are_not_learnt_from(collection):
 
     assert report_of("Neutral0", "Neutral1", "Happiness2").cause is None
     measured = {bundle.details["coverage"]["validation"]["people"] for bundle in list_bundles(store, "backbones")}
-    everyone = [{"identity": f"{name}{number}"} for name in ("Neutral", "Happiness") for number in range(24)]
+    everyone = [
+        {"identity": f"{name}{number}", "picture": ""} for name in ("Neutral", "Happiness") for number in range(24)
+    ]
     assert measured == {sum(split_of(row, CHOICE) == "validation" for row in everyone)}, "they are still measured"
     known = {bundle.details["coverage"]["untrained_pictures"] for bundle in list_bundles(store, "backbones")}
     sides = [split_of({"identity": name, "picture": ""}, CHOICE) for name in ("Neutral0", "Neutral1", "Happiness2")]
