@@ -17,7 +17,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.context import FlowRunContext
 
 from data_contracts.errors import printable
-from data_contracts.files.locations import hide_credentials
+from data_contracts.files.credentials import hide_credentials
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import SubjectCoverage, SubmissionDetails
 from flows.engine.run import Run

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, cast, get_type_hints
 
 from data_contracts.errors import InputError
-from data_contracts.files.locations import NoCredentials, location
+from data_contracts.files.credentials import NoCredentials
+from data_contracts.files.locations import location
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from data_contracts.files.locations import Location, StoreParameter
+from data_contracts.files.credentials import StoreParameter
+from data_contracts.files.locations import Location
 from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, TaskName
 from flows.options import Option, TextToLocation
 from models.backbones.registry import REGISTRY

@@ -139,10 +139,6 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def states(self, folder: str) -> dict[str, FileState]:
-        """Return the state of every file below a folder, by path."""
-        return dict(self.iter_states(folder))
-
     def iter_states(self, folder: str) -> Iterator[tuple[str, FileState]]:
         """Yield (path, state) of every file below a folder; files of the same folder follow one another."""
         return _list_states(self.root, check_inside(folder))

@@ -130,10 +130,6 @@ class S3Files:
                 return []
         return [entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries]
 
-    def states(self, folder: str) -> dict[str, FileState]:
-        """Return the state of every file below a folder, by path."""
-        return dict(self.iter_states(folder))
-
     def iter_states(self, folder: str) -> Iterator[tuple[str, FileState]]:
         """Yield (path, state) of every file below a folder; files of the same folder follow one another."""
         with self._explained("a store that can be listed", folder):

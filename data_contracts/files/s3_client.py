@@ -10,14 +10,12 @@ first try counts.
 
 import asyncio
 import contextlib
-import io
 import os
 import random
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
@@ -29,7 +27,7 @@ from s3fs.core import S3FileSystem, set_custom_error_handler
 from s3fs.errors import translate_boto_error
 
 from data_contracts.errors import InputError
-from data_contracts.files.locations import Location, hide_secrets
+from data_contracts.files.credentials import hide_secrets
 from data_contracts.settings import read_settings
 
 # For checks before a run starts, and for releasing the lock at its end.
@@ -195,33 +193,17 @@ async def _read_each(fs: Any, keys: Sequence[str]) -> list[bytes | FileNotFoundE
     return found
 
 
-class VideoFile(io.RawIOBase):
+class VideoFile:
     """One version of a file on S3, read through fsspec's block cache.
 
     FFmpeg may ignore an error that ``read`` raises. Call ``raise_if_failed`` after FFmpeg is done.
     """
 
     def __init__(self, file: Any, name: str) -> None:
-        super().__init__()
         self.name = name
+        self.seek, self.tell = file.seek, file.tell
+        self.error: Exception | None = None
         self._file = file
-        self._error: Exception | None = None
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Change the position, without a request."""
-        return int(self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        """Return the position in bytes."""
-        return int(self._file.tell())
 
     def read(self, size: int = -1) -> bytes:
         """Return up to ``size`` bytes, none at the end of the file.
@@ -234,42 +216,36 @@ class VideoFile(io.RawIOBase):
         try:
             return bytes(self._file.read(size))
         except Exception as error:
-            self._error = error
+            self.error = error
             if error_code(error) in _CHANGED_CODES:
-                self._error = InputError(
+                self.error = InputError(
                     f"{self.name}: expected a file that stays as it is, got: it was changed; run again when it is "
                     "complete"
                 )
-            raise self._error from error
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether a request has failed permanently."""
-        return self._error is not None
+            raise self.error from error
 
     def raise_if_failed(self) -> None:
         """Raise the error of the request that failed, if one has."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
 
 
 _open_videos: "OrderedDict[tuple[str, str], VideoFile]" = OrderedDict()
 
 
-def open_video_file(place: Location) -> VideoFile:
-    """Open a video on S3 at its beginning. Videos opened before in this process keep their cached blocks.
+def open_video_file(place: Any) -> VideoFile:
+    """Open a video at a location on S3. The last videos that this process opened keep their cached blocks.
 
-    Every segment of a video reads the container's index again, which is then cached.
+    Every segment of a video reads the container's index again, which is then in the cache.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError, botocore.exceptions.BotoCoreError: a request failed permanently.
     """
-    assert not isinstance(place, Path)
     fs = place.fs
     etag = str(fs.info(place.path, refresh=True).get("ETag"))
     found = _open_videos.pop((str(place), etag), None)
-    if found is None or found.has_failed:
+    if found is None or found.error:
         fs.invalidate_cache(place.path)
         options = {"cache_type": "blockcache", "cache_options": {"maxblocks": _MAX_BLOCKS}}
         found = VideoFile(fs.open(place.path, "rb", block_size=_BLOCK_BYTES, **options), str(place))

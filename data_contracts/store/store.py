@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.errors import InputError
+from data_contracts.files.credentials import check_no_credentials
 from data_contracts.files.inputs import FileState
 from data_contracts.files.local import files_at
-from data_contracts.files.locations import Location, check_no_credentials, location
+from data_contracts.files.locations import Location, location
 from data_contracts.schemas import Dataset, check_schema
 from data_contracts.store.manifest import Failure, Manifest, UnitKey, key_of_manifest_path
 from data_contracts.store.manifest_index import Block, ManifestIndex, variant_of
@@ -91,7 +92,7 @@ class Store:
 
     def files_below(self, folder: str) -> dict[str, FileState]:
         """Return the state of every file below a folder, by path relative to the store, sorted."""
-        return dict(sorted(self.files.states(folder).items()))
+        return dict(sorted(self.files.iter_states(folder)))
 
     def remove_folder(self, path: str) -> None:
         """Remove a folder with its content, if it exists."""

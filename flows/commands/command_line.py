@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import click
 from click.shell_completion import get_completion_class
 
-from data_contracts.files.locations import NoCredentials
+from data_contracts.files.credentials import NoCredentials
 from flows.commands.parameters import (
     ConvertModelParameters,
     DownloadSubmissionParameters,

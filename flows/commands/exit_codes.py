@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from data_contracts.errors import InputError
-from data_contracts.files.locations import check_no_credentials, location
+from data_contracts.files.credentials import check_no_credentials
+from data_contracts.files.locations import location
 from data_contracts.settings import read_settings
 from data_contracts.vocabulary import TaskName
 from flows.engine.causes import GO_ON, cause_in_a_line

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from data_contracts.files.locations import StoreParameter
+from data_contracts.files.credentials import StoreParameter
 from data_contracts.vocabulary import TaskName
 from flows.options import Option
 from flows.parameters import StoreUrl

@@ -12,7 +12,7 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined, Template
 
 from data_contracts.errors import printable
-from data_contracts.files.locations import hide_credentials
+from data_contracts.files.credentials import hide_credentials
 from data_contracts.store.contents import REPORT_PAGE, read_contents
 from data_contracts.store.store import Store
 from tasks.results.report_tables import Code, Link, RunRecord, Share, State, Tenths, head_figures, sections_of

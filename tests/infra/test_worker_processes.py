@@ -21,10 +21,16 @@ def client():
 
 def facts():
     return {
+        "pid": os.getpid(),
         "parent": os.getppid(),
         "environment": dict(os.environ),
         "prefect": "prefect" in __import__("sys").modules,
     }
+
+
+def facts_of_workers(client):
+    """Facts of all workers that answer: a worker that was killed may still be known to the scheduler."""
+    return client.run(facts, on_error="ignore").values()
 
 
 def test_the_fork_server_has_one_thread(client):
@@ -48,11 +54,10 @@ def test_workers_are_added_for_units_and_a_killed_worker_is_replaced(client):
     assert len(client.cluster.worker_spec) == 1
     add_workers(client, workers=2, units=50)
     client.wait_for_workers(2, timeout=30)
-    before = client.run(os.getpid)
-    killed, other = sorted(before.values())
+    killed, other = sorted(worker["pid"] for worker in facts_of_workers(client))
     os.kill(killed, signal.SIGKILL)
     deadline = time.monotonic() + 30
-    while len(after := set(client.run(os.getpid, on_error="ignore").values()) - {killed}) < 2:
+    while len(after := {worker["pid"] for worker in facts_of_workers(client)} - {killed}) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert other in after
@@ -60,20 +65,19 @@ def test_workers_are_added_for_units_and_a_killed_worker_is_replaced(client):
 
 def test_a_killed_fork_server_restarts_with_the_same_environment(client):
     """Otherwise its workers would run other numbers of threads and compute other last digits."""
-    (before,) = {facts["parent"] for facts in client.run(facts).values()}
-    worker = min(client.run(os.getpid).values())
-    os.kill(before, signal.SIGKILL)
-    os.kill(worker, signal.SIGKILL)
+    old_workers = {worker["pid"]: worker["parent"] for worker in facts_of_workers(client)}
+    (old_server,) = set(old_workers.values())
+    for pid in (old_server, *old_workers):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 60
-    while before in (found := {f["parent"]: f for f in client.run(facts, on_error="ignore").values()}) or not found:
+    while not (new := [worker for worker in facts_of_workers(client) if worker["pid"] not in old_workers]):
         assert time.monotonic() < deadline
-        for pid in client.run(os.getpid, on_error="ignore").values():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.2)
-    for facts_of_worker in found.values():
-        assert facts_of_worker["environment"]["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
-        assert facts_of_worker["environment"]["MALLOC_TRIM_THRESHOLD_"] == "4294967296"
+        time.sleep(0.1)
+    for worker in new:
+        assert "forkserver" in " ".join(psutil.Process(worker["parent"]).cmdline())
+        assert worker["environment"]["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
+        assert worker["environment"]["MALLOC_TRIM_THRESHOLD_"] == "4294967296"
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from data_contracts.errors import InputError
-from data_contracts.files.locations import (
-    StoreParameter,
-    check_no_credentials,
-    hide_credentials,
-    hide_secrets,
-    is_remote,
-    location,
-)
+from data_contracts.files.credentials import StoreParameter, check_no_credentials, hide_credentials, hide_secrets
+from data_contracts.files.locations import is_remote, location
 from data_contracts.store.bundles import find_bundle
 from data_contracts.store.manifest import UnitKey, to_sealed_json
 from data_contracts.store.store import Store
