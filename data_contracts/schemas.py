@@ -1,19 +1,18 @@
-"""Every column once, and the datasets that are made of them.
+"""Datasets of the store and their columns.
 
-A column carries its type, unit, value range and meaning; all of it is written into the metadata of every Parquet
-file, so that a file explains itself. Where files lie is the business of ``store``; how they are filled, of the stages.
+The unit, value range and meaning of each column are written into the metadata of every Parquet file.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_STATUSES, SETS, BranchName
+from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_STATUSES, BranchName
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: what it is called, how it is stored, and what it means."""
+    """A column of a dataset."""
 
     name: str
     type: pa.DataType
@@ -23,7 +22,7 @@ class Column:
     nullable: bool = False
 
     def to_arrow(self) -> pa.Field:
-        """The Arrow field, with unit, range and meaning as field metadata."""
+        """Return the Arrow field, with unit, range and meaning as field metadata."""
         described = {"meaning": self.meaning, "unit": self.unit, "range": self.value_range}
         metadata = {key: value for key, value in described.items() if value}
         return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
@@ -31,18 +30,24 @@ class Column:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A table of the store: its columns, its key, and the partition keys of its folders."""
+    """A table of the store.
+
+    Attributes:
+        key: columns that identify a row within its partition.
+        partitions: keys of the folders of the files.
+        statistics: columns whose minimum and maximum are stored per row group.
+    """
 
     name: str
     meaning: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     partitions: tuple[str, ...] = ()
-    statistics: tuple[str, ...] = field(default=("frame",))
+    statistics: tuple[str, ...] = ("frame",)
 
     @property
     def schema(self) -> pa.Schema:
-        """Arrow schema of every file of the dataset (partition keys are folders, not columns)."""
+        """The Arrow schema of every file of the dataset; partition keys are folders, not columns."""
         metadata = {"dataset": self.name, "meaning": self.meaning, "key": ",".join((*self.partitions, *self.key))}
         return pa.schema([column.to_arrow() for column in self.columns], metadata=metadata)
 
@@ -210,9 +215,9 @@ OUTPUT_COLUMNS: dict[BranchName, tuple[Column, ...]] = {
 
 
 def features_dataset(embedding_size: int, class_names: tuple[str, ...]) -> Dataset:
-    """Features of one backbone: one row per frame of a subject.
+    """Return the dataset of the features of one backbone.
 
-    ``class_names`` are the backbone's classes in the order of its logits; they go into the column's meaning.
+    ``class_names``: classes of the backbone in the order of its logits.
     """
     names = ", ".join(class_names) if len(class_names) <= 16 else f"{len(class_names)} classes"
     return Dataset(
@@ -240,7 +245,7 @@ def features_dataset(embedding_size: int, class_names: tuple[str, ...]) -> Datas
 
 
 def outputs_dataset(branches: tuple[BranchName, ...]) -> Dataset:
-    """Outputs of a head: one row per frame of the video, before interpolation, smoothing and decisions."""
+    """Return the dataset of the outputs of a head, before interpolation, smoothing and decisions."""
     return Dataset(
         "outputs",
         "probabilities or values of a head, before any decision",
@@ -251,10 +256,10 @@ def outputs_dataset(branches: tuple[BranchName, ...]) -> Dataset:
 
 
 def check_schema(table: pa.Table, dataset: Dataset) -> pa.Table:
-    """The table with exactly the dataset's columns, order, types and metadata.
+    """Return the table with the columns in the order of the dataset, and with its metadata.
 
     Raises:
-        ValueError: a column is missing, is too much, has another type, or holds a null where none may be.
+        ValueError: a column is missing, unknown, of another type, or contains nulls although it must not.
     """
     wanted = dataset.schema
     if set(table.column_names) != set(wanted.names):
@@ -267,6 +272,3 @@ def check_schema(table: pa.Table, dataset: Dataset) -> pa.Table:
         if not column.nullable and table.column(column.name).null_count:
             raise ValueError(f"{dataset.name}.{column.name}: expected a value in every row, got nulls")
     return table.cast(wanted)
-
-
-__all__ = ["SETS", "Column", "Dataset", "check_schema", "features_dataset", "outputs_dataset"]

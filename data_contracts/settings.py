@@ -9,7 +9,7 @@ import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from data_contracts.errors import InputError
 from data_contracts.vocabulary import MAX_FRAME
@@ -96,12 +96,10 @@ def _parse(cache: str, engine: str, timeout: str, limits: str, weights_url: str)
 
 
 def _parse_engine(text: str) -> Engine | None:
-    for engine in get_args(Engine):
-        if text == engine:
-            return engine
-    if text:
-        raise InputError(f"{ENGINE}: expected one of {', '.join(get_args(Engine))}, got {text!r}")
-    return None
+    names = get_args(Engine)
+    if text and text not in names:
+        raise InputError(f"{ENGINE}: expected one of {', '.join(names)}, got {text!r}")
+    return cast(Engine | None, text or None)
 
 
 def _parse_timeout(text: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Names that every other module uses: tasks, classes, action units, statuses. Values only, no behaviour.
+"""Names that every module may use: tasks, classes, action units, statuses.
 
 Class order and action unit order are those of the ABAW3 annotation headers (Kollias 2022, arXiv 2202.10659).
 """
@@ -22,7 +22,7 @@ BRANCHES_OF_TASK: dict[TaskName, tuple[BranchName, ...]] = {
     "mtl": ("va", "expr", "au"),
 }
 
-# Status of one face row. A frame without a face is a row too, so that nothing can vanish silently.
+# Status of a row of ``faces``. A frame without a face has a row too.
 FACE_FOUND = "face"
 NO_FACE = "no_face"
 NOT_DECODED = "not_decoded"
@@ -32,10 +32,10 @@ FACE_STATUSES = (FACE_FOUND, NO_FACE, NOT_DECODED, UNREADABLE_CROP)
 SetName = Literal["train", "validation", "test"]
 SETS: tuple[SetName, ...] = get_args(SetName)
 
-# Frame numbers of crops above this are not believed: it is 55 hours at 25 frames a second, and every frame is a row.
+# Larger frame numbers of crops are refused, because every frame becomes a row. 55 hours at 25 frames per second.
 MAX_FRAME = 5_000_000
 
-# Frames per unit of work, unless a run says otherwise.
+# Default number of frames per unit of work.
 SEGMENT_FRAMES = 512
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
@@ -43,7 +43,7 @@ SUBJECT_SIDES = ("_left", "_right")
 
 
 def video_of_subject(subject: str) -> str:
-    """Stem of the video that a subject is in: the subject's name without ``_left`` or ``_right``."""
+    """Return the stem of the subject's video: the name of the subject without ``_left`` or ``_right``."""
     for side in SUBJECT_SIDES:
         if subject.endswith(side):
             return subject.removesuffix(side)

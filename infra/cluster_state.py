@@ -1,6 +1,7 @@
 """State of a Dask cluster while units run on it: free capacity, missing workers, and why a worker ended."""
 
 import time
+from typing import Any
 
 from distributed import Client, KilledWorker
 
@@ -75,11 +76,10 @@ class ClusterState:
         """Restart the timeout because a unit was finished: a paused worker may still finish what it has started."""
         self._without_workers_since = None
 
-    def _slots(self, worker: dict[str, object]) -> int:
-        offered = worker.get("resources")
+    def _slots(self, worker: dict[str, Any]) -> int:
         if self._resources:
-            return int(min(offered.get(name, 0) // need for name, need in self._resources.items()))  # type: ignore[attr-defined]
-        return int(worker["nthreads"])  # type: ignore[call-overload]
+            return int(min(worker["resources"].get(name, 0) // need for name, need in self._resources.items()))
+        return int(worker["nthreads"])
 
 
 _PAUSED = (

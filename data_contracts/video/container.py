@@ -140,7 +140,8 @@ def decode_packets(packets: Iterable[Packet[Any]]) -> Iterator[VideoFrame]:
         InputError: a frame is larger than the limit. FFmpeg has not allocated memory for it.
     """
     for packet in packets:
-        if is_empty_chunk(packet):
+        if packet.size == 0 and not is_flush(packet):
+            # Decoding an empty chunk, as in AVI files, would flush the decoder.
             continue
         try:
             frames = packet.decode()
@@ -179,11 +180,6 @@ def _refuse_large_frames(name: str) -> Iterator[None]:
 
 def _pixel_limit() -> dict[str, str]:
     return {"max_pixels": f"{max_pixels():.0f}"}
-
-
-def is_empty_chunk(packet: Packet[Any]) -> bool:
-    """Return whether a packet is an empty chunk, as in AVI files; decoding it would flush the decoder."""
-    return packet.size == 0 and not is_flush(packet)
 
 
 def is_flush(packet: Packet[Any]) -> bool:

@@ -64,7 +64,7 @@ def read_segment(
 
     Yield chunks of at most ``chunk_frames`` frames: their numbers, int32 ``[b]``, strictly increasing over the whole
     segment, and their pixels, uint8 RGB ``[b, height, width, 3]``, upright. A missing number belongs to a frame that
-    could not be decoded or is beyond the end; the numbers after it are still correct. If the index is not ``seekable``,
+    could not be decoded or is beyond the end; the numbers after it are still correct. Without time stamps in the index,
     frames are counted instead, and lost frames are missing at the end of the video. A change of the frame size starts a
     new chunk, with fewer frames if they are larger. Memory is one chunk plus that of the decoder.
 

@@ -5,7 +5,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from os import PathLike
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -45,8 +44,6 @@ class VideoIndex:
     claimed_frame_count: int
     average_fps: float | None
     problem: str | None = None
-    pixel_format: str | None = None
-    time_base: Fraction | None = None
 
     def __post_init__(self) -> None:
         shapes = {self.pts.shape, self.pts_seconds.shape, self.keyframe.shape}
@@ -67,11 +64,6 @@ class VideoIndex:
         """Last minus first time stamp, >= 0; the duration of the last frame is unknown."""
         return float(self.pts_seconds[-1])
 
-    @property
-    def seekable(self) -> bool:
-        """Whether decoding can start at a keyframe; otherwise every segment is decoded from the beginning."""
-        return self.has_pts and bool(self.keyframe.any())
-
     def keyframe_at_or_before(self, frame: int) -> int | None:
         """Return the number of the last keyframe that is not after ``frame`` (1-based), or None."""
         found = np.flatnonzero(self.keyframe[: max(frame, 0)])
@@ -79,10 +71,7 @@ class VideoIndex:
 
     @classmethod
     def from_rows(cls, video: Mapping[str, Any], frames: pa.Table) -> Self:
-        """Create the index from its row of dataset ``videos`` and its rows of ``frames``, ordered by frame.
-
-        Pixel format and time base are not stored; decoding needs neither.
-        """
+        """Create the index from its row of dataset ``videos`` and its rows of ``frames``, ordered by frame."""
         count = frames.num_rows
         has_pts = frames["pts"].null_count == 0
         fps = video["average_fps"]

@@ -125,11 +125,11 @@ def _largest_claim(file: IO[bytes], all_fragments: bool) -> int:
 def _boxes(file: IO[bytes], start: int, end: int, depth: int) -> Iterator[tuple[bytes, int]]:
     """Yield (type, offset of the content) of every box between two offsets, including nested boxes."""
     while start + _HEADER_BYTES <= end:
-        size, kind, content = _number(file, start), _read(file, start + 4), start + _HEADER_BYTES
+        header, content = _read(file, start, 2 * _HEADER_BYTES), start + _HEADER_BYTES
+        size, kind = int.from_bytes(header[:4]), header[4:8]
         if size == 1:
-            size = _number(file, content, size_bytes=8)
-            content += 8
-        size = end - start if size == 0 else size
+            size, content = int.from_bytes(header[8:]), content + 8
+        size = size or end - start
         if size < content - start:
             return
         yield kind, content
@@ -138,8 +138,8 @@ def _boxes(file: IO[bytes], start: int, end: int, depth: int) -> Iterator[tuple[
         start += size
 
 
-def _number(file: IO[bytes], offset: int, *, size_bytes: int = 4) -> int:
-    return int.from_bytes(_read(file, offset, size_bytes))
+def _number(file: IO[bytes], offset: int) -> int:
+    return int.from_bytes(_read(file, offset))
 
 
 def _read(file: IO[bytes], offset: int, size_bytes: int = 4) -> bytes:

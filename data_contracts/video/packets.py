@@ -7,7 +7,6 @@ usually one frame. ``frames`` decodes segments.
 
 import logging
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 
 import av
@@ -198,11 +197,10 @@ def _build_index(
     pts = packets.pts[keep] if has_pts and packets.pts is not None else np.zeros(keep.size, dtype=np.int64)
     times = pts if has_pts else _increasing(packets.dts, keep)
     # An unknown rational of PyAV, None or 0/0, is false.
-    time_base = Fraction(stream.time_base) if stream.time_base else None
-    if times is None or time_base is None:
+    if times is None or not stream.time_base:
         pts_seconds = even_times_seconds(keep.size, average_rate)
     else:
-        pts_seconds = (times - times[0]) * float(time_base)
+        pts_seconds = (times - times[0]) * float(stream.time_base)
     span_seconds = float(pts_seconds[-1])
     rotation_degrees = round(-head.first.rotation / 90) * 90 % 360
     sides_px = (head.first.width, head.first.height)
@@ -219,8 +217,6 @@ def _build_index(
         claimed_frame_count=stream.frames,
         average_fps=(keep.size - 1) / span_seconds if span_seconds > 0 else average_rate,
         problem=problem,
-        pixel_format=head.first.format.name,
-        time_base=time_base,
     )
 
 
