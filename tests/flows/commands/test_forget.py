@@ -4,12 +4,16 @@ import os
 import shutil
 import zipfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_contracts.challenge.layout import find_data
 from data_contracts.challenge.verification import verify_submission
 from data_contracts.errors import InputError
+from data_contracts.store import manifest_index
 from data_contracts.store.bundles import list_bundles
+from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
 from flows.commands import forget as forget_module
 from flows.commands.forget import forget
@@ -95,6 +99,23 @@ def test_a_video_whose_name_begins_with_the_same_text_is_kept(generated):
     assert not list(store.rglob("*=clip")), "no empty folder has the name"
     kept = {path: data for path, data in before.items() if path not in gone}
     assert {path: data for path, data in content(store).items() if path.name != ".lock"} == kept
+
+
+def test_indexes_of_manifests_do_not_contain_the_name_afterwards(generated, monkeypatch):
+    monkeypatch.setattr(manifest_index, "_MISSING_MANIFESTS", 0)
+    folder, _ = generated
+    store, datasets = Store(folder), ("videos", "frames", "faces", "subjects", "features")
+    with lock_store(store, on_wait=pytest.fail):
+        before = {name: store.manifests(name) for name in datasets}
+    indexes = sorted(folder.rglob(manifest_index.INDEX_NAME))
+    assert len(indexes) == len(datasets)
+    forget(ForgetParameters(["clip"], str(folder)))
+    assert sorted(folder.rglob(manifest_index.INDEX_NAME)) == indexes
+    for index in indexes:
+        paths = pq.read_table(pa.BufferReader(index.read_bytes()))["path"].to_pylist()
+        assert len(paths) == 2 and not any("=clip/" in path for path in paths)
+    kept = {name: {key: m for key, m in units.items() if key.item != "clip"} for name, units in before.items()}
+    assert {name: Store(folder).manifests(name) for name in datasets} == kept
 
 
 def test_forget_can_be_repeated_after_an_interruption_anywhere(generated, tmp_path, monkeypatch):
