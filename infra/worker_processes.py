@@ -43,9 +43,10 @@ def start_forking(modules: Sequence[str] = ()) -> None:
 
 
 def start_forking_for_new_store(*, store: str | None, out: object = None, dask_address: str | None = None) -> None:
-    """Start the process that workers are forked from if the store does not exist yet: then there is work for sure.
+    """Start the process that workers are forked from if the store is local and does not exist yet.
 
-    ``store`` None: ``OUT/store``. For other stores this waits until units to compute are found.
+    A new store certainly has units to compute; for other stores, the process is started when such units are found.
+    ``store`` None: ``OUT/store``.
     """
     place = store or f"{out or '.'}/store"
     if dask_address is None and "://" not in place and not os.path.exists(place):

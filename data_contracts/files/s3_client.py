@@ -38,18 +38,16 @@ _READ_TIMEOUT_SECONDS = 15
 _MAX_CONNECTIONS = 32
 # Waits between tries grow from 0.1 s to 15 s. Random waits keep many workers from coming back at the same moment.
 _FIRST_WAIT_SECONDS, _WAIT_GROWTH, _MAX_WAIT_SECONDS, _MIN_RANDOM_FACTOR = 0.1, 1.7, 15.0, 0.7
-_TRANSIENT_CODES = ("SlowDown", "RequestTimeout", "Throttling", "TooManyRequests", "IncompleteBody", "BadDigest", "429")
-_MORE_TRANSIENT_CODES = ("OperationAborted", "XAmzContentSHA256Mismatch")
+_TRANSIENT_CODES = (
+    *("SlowDown", "RequestTimeout", "Throttling", "TooManyRequests", "IncompleteBody", "BadDigest", "429"),
+    *("OperationAborted", "XAmzContentSHA256Mismatch"),
+)
 _CHANGED_CODES = ("PreconditionFailed", "412", "NoSuchKey", "404")
 _NOT_IMPLEMENTED = 501
 # Up to 48 MB in memory per video. A worker reads one video, or two between its segments.
 _BLOCK_BYTES, _MAX_BLOCKS, _MAX_OPEN_VIDEOS = 1 << 21, 24, 2
 # The current request of this task and the time of its first try: s3fs repeats the request if the body was cut off.
 _first_try: ContextVar[tuple[Any, float]] = ContextVar("first_try", default=(None, 0.0))
-
-
-class TimeoutReachedError(OSError):
-    """A request failed until the timeout was reached."""
 
 
 class NoBucketError(OSError):
@@ -75,7 +73,7 @@ class RetryingS3FileSystem(S3FileSystem):
         timeout_seconds = self.timeout_seconds or read_settings().s3_timeout_seconds
         started, tries, wait_seconds = _start_of((method, kwargs)), 0, _FIRST_WAIT_SECONDS
         if time.monotonic() - started > timeout_seconds:
-            raise TimeoutReachedError(f"answers that were cut off, for {time.monotonic() - started:.0f} s")
+            raise OSError(f"answers that were cut off, for {time.monotonic() - started:.0f} s")
         while True:
             try:
                 tries += 1
@@ -87,7 +85,7 @@ class RetryingS3FileSystem(S3FileSystem):
                 elapsed_seconds = time.monotonic() - started
                 if elapsed_seconds + pause_seconds > timeout_seconds:
                     last = " ".join(str(error).split())
-                    raise TimeoutReachedError(f"{tries} tries in {elapsed_seconds:.0f} s, last: {last}") from error
+                    raise OSError(f"{tries} tries in {elapsed_seconds:.0f} s, last: {last}") from error
             await asyncio.sleep(pause_seconds)
             wait_seconds = min(wait_seconds * _WAIT_GROWTH, _MAX_WAIT_SECONDS)
 
@@ -113,12 +111,10 @@ def _is_transient(error: Exception) -> bool:
     if isinstance(error, ClientError):
         code = str(error.response.get("Error", {}).get("Code"))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        is_known = code in (*_TRANSIENT_CODES, *_MORE_TRANSIENT_CODES)
-        return is_known or (status >= 500 and status != _NOT_IMPLEMENTED)
-    if isinstance(error, TimeoutReachedError | NoBucketError):
-        return False
-    transient = HTTPClientError | ResponseParserError | BotoConnectionError | ConnectionError | TimeoutError
-    return isinstance(error, transient)
+        return code in _TRANSIENT_CODES or (status >= 500 and status != _NOT_IMPLEMENTED)
+    return isinstance(
+        error, HTTPClientError | ResponseParserError | BotoConnectionError | ConnectionError | TimeoutError
+    )
 
 
 # From now on, everything in this process that opens ``s3://`` gets this file system.
@@ -136,12 +132,8 @@ def s3_options() -> dict[str, Any]:
 def check_reachable(fs: Any, bucket: str, expected: str, *, kind: type[InputError] = InputError) -> None:
     """Check that a bucket answers within the short timeout.
 
-    Args:
-        fs: the file system.
-        expected: what the error message says was expected.
-
     Raises:
-        InputError: (or ``kind``) wrong bucket, credentials or address.
+        InputError: (or ``kind``) wrong bucket, credentials or address. The message begins with ``expected``.
     """
     with explain_errors(expected, kind=kind), short_timeout(fs):
         fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)

@@ -71,12 +71,12 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
 
 
 def check_claims(source: VideoSource) -> None:
-    """Check that the tables of a file do not claim more frames than the limit; opening it allocates memory for them.
+    """Check the number of frames that the tables of a file claim, because opening it allocates memory for them.
 
     In a file on S3, only the first fragment is checked, because fragments are distributed over the whole file.
 
     Raises:
-        InputError: they claim more.
+        InputError: the number is larger than the limit.
         OSError: the disk or the network failed.
     """
     with _readable(source) as file, suppress(*_USER_ERRORS):
@@ -105,7 +105,7 @@ def _readable(source: VideoSource) -> Iterator[Any]:
 
 
 def _check_is_file(path: str | PathLike[str], name: str) -> None:
-    """Check that a path is no dangling link, and no pipe or device, where opening would block."""
+    """Refuse broken links, and pipes and devices, which would block when they are opened."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:

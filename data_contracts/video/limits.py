@@ -1,11 +1,11 @@
-"""Checks that a video is not larger than the limits of the settings.
+"""Refuse videos that are larger than the limits of the settings: files that were made to exhaust a machine.
 
-The limits hold both for what a file claims and for what decoding gives. They refuse files that were made to exhaust
-a machine.
+The limits apply to the claims of a file and to the decoded frames.
 """
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from typing import IO
@@ -19,33 +19,21 @@ _MAX_DEPTH = 8
 
 
 def check_bytes(name: str, size_bytes: int) -> None:
-    """Check the size of the file ``name``.
-
-    Raises:
-        InputError: it is larger than the limit.
-    """
+    """Raise ``InputError`` if the file ``name`` is larger than the limit."""
     limit = read_settings().video_limits.gigabytes
     if size_bytes > limit * 1e9:
         raise _too_large(name, f"a file of at most {limit:g} GB", f"{size_bytes / 1e9:,.1f} GB")
 
 
 def check_frames(name: str, count: int) -> None:
-    """Check how many frames the video ``name`` has, or claims to have.
-
-    Raises:
-        InputError: it has more than the limit.
-    """
+    """Raise ``InputError`` if the video ``name`` has, or claims to have, more frames than the limit."""
     limit = read_settings().video_limits.frames
     if count > limit:
         raise _too_large(name, f"at most {limit:,.0f} frames", f"{count:,} or more")
 
 
 def check_duration(name: str, seconds: float) -> None:
-    """Check the duration of the video ``name``.
-
-    Raises:
-        InputError: it is longer than the limit.
-    """
+    """Raise ``InputError`` if the video ``name`` is longer than the limit."""
     limit = read_settings().video_limits.hours
     if seconds > limit * 3600:
         raise _too_large(name, f"a video of at most {limit:g} hours", f"{seconds / 3600:,.1f} hours")
@@ -71,8 +59,7 @@ def claimed_frames(source: str | PathLike[str] | IO[bytes], *, all_fragments: bo
     """Return the largest number of frames that one table of an MP4 file claims; 0 for other files.
 
     16 bytes may claim billions of frames, and FFmpeg allocates memory for all of them when it opens the file. Audio
-    whose samples FFmpeg indexes by chunk does not count: seconds of it have as many samples as hours of video. A file
-    object is rewound.
+    whose samples FFmpeg indexes by chunk does not count: seconds of it have as many samples as hours of video.
 
     ``all_fragments``: search the whole file, because a fragmented file has tables everywhere; else stop at the second
     fragment.
@@ -80,13 +67,8 @@ def claimed_frames(source: str | PathLike[str] | IO[bytes], *, all_fragments: bo
     Raises:
         OSError: the disk or the network failed.
     """
-    if isinstance(source, str | PathLike):
-        with open(source, "rb") as file:
-            return _largest_claim(file, all_fragments)
-    try:
-        return _largest_claim(source, all_fragments)
-    finally:
-        source.seek(0)
+    with open(source, "rb") if isinstance(source, str | PathLike) else nullcontext(source) as file:
+        return _largest_claim(file, all_fragments)
 
 
 @dataclass

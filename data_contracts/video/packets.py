@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from data_contracts.errors import InputError
+from data_contracts.settings import read_settings
 from data_contracts.video.container import (
     check_claims,
     decode_packets,
@@ -95,6 +96,8 @@ def _read_packets(container: InputContainer, stream: VideoStream, name: str) -> 
     rows: list[tuple[int | None, int | None, bool]] = []
     end: int | None = None
     seen, damaged, stopped = 0, 0, None
+    # Reading the settings for each packet would take longer than reading the packet.
+    max_frames = read_settings().video_limits.frames
     try:
         for packet in container.demux(stream):
             if is_flush(packet):
@@ -106,7 +109,8 @@ def _read_packets(container: InputContainer, stream: VideoStream, name: str) -> 
                 end = after if end is None else max(end, after)
             if packet.size and not packet.is_discard:
                 rows.append((packet.pts, packet.dts, packet.is_keyframe))
-                check_frames(name, len(rows))
+                if len(rows) > max_frames:
+                    check_frames(name, len(rows))
     except av.FFmpegError as error:
         raise_machine_error(error, container.name)
         stopped = str(error.strerror)
