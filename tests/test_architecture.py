@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,14 @@ def test_every_module_lies_in_a_known_room():
 )
 def test_wrong_directions_are_found(room, source):
     assert len(faults_of(room, source)) == 1
+
+
+def test_modules_do_not_import_one_another_in_a_circle():
+    sources = {".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text() for path in modules()}
+    graph = {name: {found for found in imported_modules(text) if found in sources} for name, text in sources.items()}
+    TopologicalSorter(graph).prepare()
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph | {"data_contracts.errors": {"flows.extract"}}).prepare()
 
 
 def test_everything_public_has_a_docstring():

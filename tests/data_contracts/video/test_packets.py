@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from data_contracts.errors import InputError
+from data_contracts.settings import read_settings
+from data_contracts.video import limits
 from data_contracts.video.frames import read_segment
 from data_contracts.video.packets import index_video
 from tests.video_factory import VideoSpec, cut_file, decode_all, read_number, write_video
@@ -20,6 +22,14 @@ def test_fields_of_a_typical_file(tmp_path: Path) -> None:
     assert index.average_fps == pytest.approx(25)
     assert index.duration_seconds == pytest.approx(39 / 25)
     assert (index.codec, index.claimed_frame_count, index.has_pts, index.problem) == ("h264", 40, True, None)
+
+
+def test_settings_are_not_read_for_every_packet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading them takes longer than reading a packet."""
+    calls: list[int] = []
+    monkeypatch.setattr(limits, "read_settings", lambda: calls.append(1) or read_settings())
+    index_video(write_video(tmp_path / "clip.mp4", VideoSpec(frame_count=100)))
+    assert 0 < len(calls) < 50
 
 
 def test_uneven_times(tmp_path: Path) -> None:
