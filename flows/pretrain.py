@@ -29,7 +29,7 @@ def pretrain_backbone_on(run: Run, request: PretrainParameters, choice: Pretrain
     train = _crops(run, request.data, request)
     validation = _crops(run, request.validation, request) if request.validation else None
     job = pretrain_backbone.plan_pretrain_backbone(train, validation, choice, report=print_line)
-    run.jobs_here("pretrain_backbone", [job], pretrain_backbone.make)
+    run.jobs("pretrain_backbone", [job], pretrain_backbone.make, here=True)
     return find_bundle(run.store, job.folder)
 
 

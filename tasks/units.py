@@ -1,20 +1,22 @@
-"""Units of work: find the ones to compute, and compute one on a worker.
+"""Units of work and jobs: find the ones to compute, and compute one on a worker.
 
-A stage module has a ``CODE_VERSION``, a ``plan_...`` function that lists its units, and a ``compute`` function that
-returns the rows of one unit. ``flows.engine`` sends units to workers.
+A unit results in rows of a dataset, a job in a bundle of files. A stage module has a ``CODE_VERSION``, a ``plan_...``
+function that lists its units or jobs, and a ``compute`` or ``make`` function that returns the result of one.
+``flows.engine`` sends them to workers.
 """
 
 import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import pyarrow as pa
 
 from data_contracts.errors import InputError, StoreError
 from data_contracts.schemas import Dataset
+from data_contracts.store.bundles import find_bundle, write_bundle
 from data_contracts.store.details import Details, problems_of
 from data_contracts.store.manifest import Failure, Manifest, UnitKey
 from data_contracts.store.store import Store
@@ -35,6 +37,8 @@ class Unit(Generic[Args]):
         arguments: what ``compute`` needs, the manifests of its inputs included; a dataclass of the stage.
         companions: units of other datasets that the same work writes; all must exist for the unit to be done.
         input_files: paths outside the store that ``compute`` reads; workers are checked for access to them.
+        stale_parts: data files of earlier versions of the unit, relative to the store; ``split_pending`` finds them,
+            and ``run_unit`` removes them once the new version exists.
     """
 
     key: UnitKey
@@ -42,6 +46,7 @@ class Unit(Generic[Args]):
     arguments: Args
     companions: tuple[UnitKey, ...] = ()
     input_files: tuple[str, ...] = ()
+    stale_parts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -61,19 +66,27 @@ class Unit(Generic[Args]):
             store.note_failure(self.key, Failure(self.fingerprint, cause, tries + is_a_try))
 
 
-@dataclass
-class Product:
-    """Rows of a unit, iterated once. The other fields may be filled during the iteration.
+@dataclass(frozen=True)
+class Job(Generic[Args]):
+    """Work that results in a bundle: a head, a post-processing, a submission, a backbone.
 
-    ``problems``: a line for every part of the input that was lost while the rest of it was used.
+    Attributes:
+        folder: where the bundle is stored.
+        fingerprint, arguments, input_files: as of a ``Unit``.
     """
 
-    dataset: Dataset
-    tables: Iterable[pa.Table]
-    counts: Counter[str] = field(default_factory=Counter)
-    details: Details = field(default_factory=Details)
-    identity: str | None = None
-    problems: list[str] = field(default_factory=list)
+    folder: str
+    fingerprint: str
+    arguments: Args
+    input_files: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder, which is unique in a store."""
+        return self.folder
+
+    def note_failure(self, store: Store, cause: str, *, is_a_try: bool = True) -> None:
+        """Do nothing: the run reports failures of jobs, and the next run tries again."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +101,54 @@ class UnitReport:
     ends_the_run: bool = False
 
 
+@dataclass
+class Product:
+    """Rows of a unit, iterated once. The other fields may be filled during the iteration.
+
+    ``problems``: a line for every part of the input that was lost while the rest of it was used.
+    """
+
+    dataset: Dataset
+    tables: Iterable[pa.Table]
+    counts: Counter[str] = field(default_factory=Counter)
+    details: Details = field(default_factory=Details)
+    identity: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+    def write(self, store: Store, unit: Unit[Any], *, started: float) -> UnitReport:
+        """Write the unit, and remove its earlier versions. ``started``: ``time.monotonic()`` when the unit started."""
+        manifest = write_product(store, unit.key, self, fingerprint=unit.fingerprint, started=started)
+        for path in unit.stale_parts:
+            store.remove(path)
+        return UnitReport(unit.name, manifest.counts, manifest.seconds, problems=tuple(problems_of(manifest)))
+
+
+@dataclass
+class Files:
+    """Files of a bundle, and the details for its manifest."""
+
+    files: dict[str, bytes]
+    details: Details
+
+    def write(self, store: Store, job: Job[Any], *, started: float) -> UnitReport:
+        """Write the bundle of a job."""
+        write_bundle(store, job.folder, self.files, fingerprint=job.fingerprint, details=self.details)
+        return UnitReport(job.name, seconds=time.monotonic() - started)
+
+
+Compute = Callable[[Store, Unit[Any]], Product]
+Make = Callable[[Store, Job[Any]], Files]
+Work = Unit[Any] | Job[Any]
+
+
 class Pending(NamedTuple):
-    """Units split by state.
+    """Units or jobs split by state.
 
     Attributes:
         ready: they exist as planned.
         todo: they do not.
         problems: (unit, line) of inputs of ready units that were used in part.
-        quarantined: they do not exist and are skipped; with the note of the last try.
+        quarantined: they failed too often and are skipped; with the note of the last try.
     """
 
     ready: list[Any]
@@ -104,34 +157,49 @@ class Pending(NamedTuple):
     quarantined: Sequence[tuple[Any, Failure]] = ()
 
 
-Compute = Callable[[Store, Unit[Any]], Product]
-
-
-def split_pending(store: Store, units: Sequence[Unit[Any]], *, max_tries: int | None = None) -> Pending:
-    """Find the units that exist as planned. Manifests are listed once per dataset and variant.
+def split_pending(store: Store, work: Sequence[Work], *, max_tries: int | None = None) -> Pending:
+    """Find the units and jobs that exist as planned. Manifests are listed once per dataset and variant.
 
     With ``max_tries``, units that failed in this number of runs with the same input are quarantined.
     """
+    jobs = [job for job in work if isinstance(job, Job)]
+    units = [unit for unit in work if isinstance(unit, Unit)]
     known: dict[UnitKey, Manifest] = {}
-    roots = {_listing_root(key) for unit in units for key in (unit.key, *unit.companions)}
-    for dataset, partitions in sorted(roots):
-        known.update(store.manifests(dataset, **dict(partitions)))
+    orphans: dict[str, list[str]] = {}
+    for dataset, partitions in sorted({_listing_root(key) for unit in units for key in (unit.key, *unit.companions)}):
+        manifests, parts = store.manifests_and_orphans(dataset, **dict(partitions))
+        known.update(manifests)
+        for path in parts:
+            orphans.setdefault(_without_fingerprint(path), []).append(path)
 
     def is_done(unit: Unit[Any]) -> bool:
         manifests = [known.get(key) for key in (unit.key, *unit.companions)]
         return all(m is not None and m.fingerprint == unit.fingerprint for m in manifests)
 
+    def with_stale_parts(unit: Unit[Any]) -> Unit[Any]:
+        stale: list[str] = []
+        for key in (unit.key, *unit.companions):
+            new = key.part_path(unit.fingerprint)
+            old = [f"{key.folder}/{known[key].part}"] if key in known else []
+            stale += [path for path in (*old, *orphans.get(_without_fingerprint(new), ())) if path != new]
+        return replace(unit, stale_parts=tuple(stale)) if stale else unit
+
     done = [unit for unit in units if is_done(unit)]
     finished = {unit.key for unit in done}
-    problems = [(u.name, line) for u in done for line in problems_of(known[u.key])]
-    todo = [unit for unit in units if unit.key not in finished]
+    problems = [(unit.name, line) for unit in done for line in problems_of(known[unit.key])]
+    todo = [with_stale_parts(unit) for unit in units if unit.key not in finished]
     quarantined = _given_up(store, todo, max_tries) if max_tries else {}
+    made = [job for job in jobs if (bundle := find_bundle(store, job.folder)) and bundle.fingerprint == job.fingerprint]
     return Pending(
-        done,
-        [unit for unit in todo if unit.key not in quarantined],
+        [*done, *made],
+        [*(unit for unit in todo if unit.key not in quarantined), *(job for job in jobs if job not in made)],
         problems,
         [(unit, quarantined[unit.key]) for unit in todo if unit.key in quarantined],
     )
+
+
+def _without_fingerprint(part_path: str) -> str:
+    return part_path[: -len("12345678.parquet")]
 
 
 def _given_up(store: Store, units: Sequence[Unit[Any]], max_tries: int) -> dict[UnitKey, Failure]:
@@ -178,21 +246,18 @@ def write_product(store: Store, key: UnitKey, product: Product, *, fingerprint: 
     return manifest
 
 
-def run_unit(store_url: str, compute: Compute, unit: Unit[Any]) -> UnitReport:
-    """Compute and write one unit. Errors of the input are stored and returned; other errors are raised."""
+def run_unit(store_url: str, compute: Compute | Make, unit: Work) -> UnitReport:
+    """Compute and write one unit or job. Errors of the input are stored and returned; other errors are raised."""
     store, started = Store(store_url), time.monotonic()
     try:
-        manifest = write_product(store, unit.key, compute(store, unit), fingerprint=unit.fingerprint, started=started)
+        return compute(store, unit).write(store, unit, started=started)  # type: ignore[arg-type]
     except StoreError as error:
         return UnitReport(unit.name, cause=str(error), ends_the_run=True)
     except InputError as error:
         # A user can grant access to a file or restore it. The unit has the same fingerprint afterwards.
-        unit.note_failure(
-            store, str(error), is_a_try=not isinstance(error.__cause__, PermissionError | FileNotFoundError)
-        )
+        is_a_try = not isinstance(error.__cause__, PermissionError | FileNotFoundError)
+        unit.note_failure(store, str(error), is_a_try=is_a_try)
         return UnitReport(unit.name, seconds=time.monotonic() - started, cause=str(error))
-    problems = tuple(problems_of(manifest))
-    return UnitReport(unit.name, counts=manifest.counts, seconds=manifest.seconds, problems=problems)
 
 
 def first_few(lines: Sequence[str]) -> list[str]:

@@ -24,7 +24,6 @@ from tasks.fit import fit_head, predict_outputs, tune_postprocessing
 from tasks.fit.fit_head import HeadChoice
 from tasks.fit.import_labels import labels_key
 from tasks.fit.subject_features import find_features, read_sequence, with_frames
-from tasks.jobs import run_job
 from tasks.units import run_unit
 
 PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
@@ -146,13 +145,13 @@ def fit_and_predict(store, choice):
     """Fit, predict all subjects and tune; returns the bundle of the head, and the outputs of the subjects."""
     variant = find_features(store)
     job = fit_head.plan_fit_head(store, variant, choice)
-    assert run_job(store.url, fit_head.make, job).cause is None
+    assert run_unit(store.url, fit_head.make, job).cause is None
     head = find_bundle(store, job.folder)
     units = predict_outputs.plan_predict_outputs(store, variant, head=head)
     for unit in units:
         assert run_unit(store.url, predict_outputs.compute, unit).cause is None
     tuning = tune_postprocessing.plan_tune_postprocessing(store, head=head, source=variant.source, tuning="default")
-    assert run_job(store.url, tune_postprocessing.make, tuning).cause is None
+    assert run_unit(store.url, tune_postprocessing.make, tuning).cause is None
     outputs = store.manifests("outputs", head=head.name)
     return head, {k.value("subject"): predict_outputs.read_outputs(store, k, m, ("va",)) for k, m in outputs.items()}
 

@@ -131,8 +131,11 @@ class ManifestIndex:
         if builder:
             yield builder.finish()
 
-    def read_units(self, folder: str) -> Iterator[tuple[UnitKey, Manifest]]:
-        """Yield all complete units below a folder: those whose data file has the size that the manifest states."""
+    def read_units(self, folder: str) -> Iterator[tuple[Block, list[tuple[UnitKey, Manifest]]]]:
+        """Yield all complete units below a folder, block by block.
+
+        A unit is complete if its data file has the size that the manifest states.
+        """
         for variant, blocks in itertools.groupby(self.list_blocks(folder), lambda block: block.variant):
             known = self._known.setdefault(variant, _Known())
             is_whole_variant = variant == folder or variant.startswith(f"{folder}/")
@@ -149,7 +152,7 @@ class ManifestIndex:
                 found.update(listed)
                 sizes = dict(zip(*(block.parts.column(name).to_pylist() for name in _PARTS.names), strict=True))
                 units = (known.units[path][1:] for path in listed if path in known.units)
-                yield from ((k, m) for k, m in units if m and sizes.get(f"{k.folder}/{m.part}") == m.part_bytes)
+                yield block, [(k, m) for k, m in units if m and sizes.get(f"{k.folder}/{m.part}") == m.part_bytes]
             for path in [path for path in known.units if path not in found and path.startswith(f"{folder}/")]:
                 del known.units[path]
                 known.indexed.discard(path)

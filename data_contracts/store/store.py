@@ -138,14 +138,9 @@ class Store:
         return path.rsplit("/", 1)[-1], size, rows
 
     def finish_unit(self, key: UnitKey, manifest: Manifest) -> None:
-        """Write a unit's manifest, which makes it exist; remove data files and the failure note of earlier tries."""
+        """Write a unit's manifest, which makes it exist; remove the failure note of earlier tries."""
         self.write_bytes(key.manifest_path, manifest.to_json())
         self.remove(key.failure_path)
-        stem = key.part_path(manifest.fingerprint).rsplit("/", 1)[-1].removesuffix(".parquet")[:-8]
-        for name in self.list_folder(key.folder):
-            is_old = name.startswith(stem) and len(name) == len(stem) + len("12345678.parquet")
-            if is_old and name != manifest.part:
-                self.remove(f"{key.folder}/{name}")
 
     def remove_unit(self, key: UnitKey, manifest: Manifest) -> None:
         """Remove a unit: first its manifest, then its data file."""
@@ -161,7 +156,18 @@ class Store:
 
         A unit is complete if its data file exists with the size that the manifest states.
         """
-        return self._manifests_below(UnitKey(dataset, tuple(partitions.items())).folder)
+        return self.manifests_and_orphans(dataset, **partitions)[0]
+
+    def manifests_and_orphans(self, dataset: str, **partitions: str) -> tuple[dict[UnitKey, Manifest], list[str]]:
+        """Return the manifests of ``manifests``, and the paths of all data files that none of them names."""
+        folder = UnitKey(dataset, tuple(partitions.items())).folder
+        units: list[tuple[UnitKey, Manifest]] = []
+        orphans: list[str] = []
+        for block, found in self.index.read_units(folder):
+            units += found
+            named = {f"{key.folder}/{manifest.part}" for key, manifest in found}
+            orphans += [path for path in block.parts.column("path").to_pylist() if path not in named]
+        return dict(sorted(units, key=lambda unit: (unit[0].partitions, unit[0].part))), orphans
 
     def failures(self, dataset: str, **partitions: str) -> dict[UnitKey, Failure]:
         """Return the failure notes of all units of a dataset whose last try failed."""
@@ -177,7 +183,8 @@ class Store:
     def update_index(self, keys: Iterable[UnitKey]) -> None:
         """Write the indexes of the variants of these units, if this process holds the lock and it is worth it."""
         for variant in sorted({variant_of(key.folder) for key in keys}):
-            self._manifests_below(variant)
+            for _ in self.index.read_units(variant):
+                pass
 
     def remove_from_indexes(self, names: Collection[str], *, labels: Iterable[UnitKey]) -> None:
         """Remove the rows of videos and subjects, and of whole label sets, from all indexes.
@@ -186,9 +193,6 @@ class Store:
         """
         variants = {variant_of(key.folder) for key in labels}
         self.index.remove_names(names, variants, [name for name in self.list_folder("") if not name.startswith(".")])
-
-    def _manifests_below(self, folder: str) -> dict[UnitKey, Manifest]:
-        return dict(sorted(self.index.read_units(folder), key=lambda unit: (unit[0].partitions, unit[0].part)))
 
     def failure_of(self, key: UnitKey) -> Failure | None:
         """Return the failure note of a unit; None if its last try did not fail."""

@@ -16,10 +16,10 @@ from distributed.client import ClosedClientError
 
 from data_contracts.store.store import Store
 from flows.engine.console import print_error, progress_of
-from flows.engine.stage_summary import RunWork, StageSummary, Work, report_crash, report_failure
+from flows.engine.stage_summary import StageSummary, report_crash, report_failure
 from flows.engine.worker_check import check_workers, may_be_other_version
 from infra.cluster_state import ClusterState, explain_killed_worker, is_connected, unit_resources
-from tasks.units import UnitReport
+from tasks.units import Compute, Make, UnitReport, Work, run_unit
 
 logger = logging.getLogger(__name__)
 _RETRIES = 1
@@ -31,10 +31,9 @@ def fan_out(
     client: Client,
     store: Store,
     todo: Sequence[Work],
-    *,
-    run: RunWork,
-    compute: Any,
+    compute: Compute | Make,
     summary: StageSummary,
+    *,
     reconnect: Callable[[], Client],
 ) -> None:
     """Run all work on the cluster. A failure is stored with its cause and does not stop other work.
@@ -55,7 +54,7 @@ def fan_out(
             summary.add(report)
             advance(len(summary.failures))
 
-        stage = _Stage(client, store, run, compute, reconnect, summary.stage, answer)
+        stage = _Stage(client, store, compute, reconnect, summary.stage, answer)
         for work in stage.complete(todo, at_once=None):
             for killer in stage.complete([work], at_once=1):
                 answer(report_failure(store, killer, stage.causes[killer.name]))
@@ -66,13 +65,12 @@ class _Stage:
         self,
         client: Client,
         store: Store,
-        run: RunWork,
-        compute: Any,
+        compute: Compute | Make,
         reconnect: Callable[[], Client],
         name: str,
         answer: Callable[[UnitReport], None],
     ) -> None:
-        self._client, self._store, self._run, self._compute = client, store, run, compute
+        self._client, self._store, self._compute = client, store, compute
         self._reconnect, self._name, self._answer = reconnect, name, answer
         self._resources: dict[str, float] = {}
         self._state: ClusterState | None = None
@@ -130,7 +128,7 @@ class _Stage:
         arguments = (self._store.locate("").rstrip("/"), self._compute, work)
         options = {"key": key, "pure": False, "retries": _RETRIES, "resources": self._resources}
         try:
-            return self._client.submit(self._run, *arguments, **options)
+            return self._client.submit(run_unit, *arguments, **options)
         except ClosedClientError:
             return None
 

@@ -21,8 +21,7 @@ from flows.engine.console import print_error, print_line, print_table
 from flows.engine.stage_summary import StageSummary, work_here
 from infra.worker_processes import WORKER_MODULES
 from models.engines.devices import default_engine
-from tasks.jobs import Job, Make, run_job, split_pending_jobs
-from tasks.units import Compute, Unit, remove_unplanned, run_unit, split_pending
+from tasks.units import Compute, Job, Make, Unit, Work, remove_unplanned, split_pending
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -129,23 +128,22 @@ class Run:
         self._check_version(compute)
         if remove_others:
             remove_unplanned(self.store, units)
-        summary = self._run_stage(name, units, split=split_pending, run=run_unit, compute=compute, cheap=cheap)
+        summary = self._run_stage(name, units, compute, cheap=cheap)
         if summary.done >= _MANY_UNITS:
             # Otherwise `status` and the next run would read many manifests one by one.
             self.store.update_index(key for unit in units for key in (unit.key, *unit.companions))
         return summary
 
-    def jobs(self, name: str, jobs: Sequence[Job], make: Make) -> StageSummary:
-        """Make the bundles that are missing or outdated."""
-        self._check_version(make)
-        return self._run_stage(name, jobs, split=split_pending_jobs, run=run_job, compute=make)
+    def jobs(self, name: str, jobs: Sequence[Job], make: Make, *, here: bool = False) -> StageSummary:
+        """Make the bundles that are missing or outdated.
 
-    def jobs_here(self, name: str, jobs: Sequence[Job], make: Make) -> StageSummary:
-        """Make bundles in this process, which may use the whole machine: running workers are ended first."""
+        ``here``: make them in this process, which may use the whole machine; running workers are ended first.
+        """
         self._check_version(make)
-        self._cluster.close()
-        self._client = None
-        return self._run_stage(name, jobs, split=split_pending_jobs, run=run_job, compute=make, here=True)
+        if here:
+            self._cluster.close()
+            self._client = None
+        return self._run_stage(name, jobs, make, here=here)
 
     def _check_version(self, compute: Compute | Make) -> None:
         self._raise_if_lost()
@@ -155,29 +153,28 @@ class Run:
     def _run_stage(
         self,
         name: str,
-        work: Sequence[Any],
+        work: Sequence[Work],
+        compute: Compute | Make,
         *,
-        split: Any,
-        run: Any,
-        compute: Any,
         here: bool = False,
         cheap: bool = False,
     ) -> StageSummary:
         def run_stage(units: int) -> str:
-            ready, todo, summary.known_problems, quarantined = split(self.store, work, max_tries=self._max_tries)
+            ready, todo, summary.known_problems, quarantined = split_pending(
+                self.store, work, max_tries=self._max_tries
+            )
             summary.ready = len(ready)
             summary.quarantined = [(unit.name, note) for unit, note in quarantined]
             summary.missing = {one.name: one for one in (*todo, *(unit for unit, _ in quarantined))}
             todo = self._not_tried_yet(name, todo)
             logger.info("%s: %d units: %d ready, %d to do", name, units, len(ready), len(todo))
             if here or (cheap and self._needs_no_cluster(len(todo))):
-                work_here(self.store, todo, run=run, compute=compute, summary=summary)
+                work_here(self.store, todo, compute, summary)
             elif todo:
                 from flows.engine.fan_out import fan_out
 
                 client = self._client_for(len(todo))
-                parts = {"run": run, "compute": compute, "summary": summary}
-                fan_out(client, self.store, todo, **parts, reconnect=self._reconnect)
+                fan_out(client, self.store, todo, compute, summary, reconnect=self._reconnect)
             return f"{summary.ready} ready, {summary.done} done, {len(summary.failures)} failed"
 
         started = time.monotonic()

@@ -2,22 +2,17 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from data_contracts.errors import StoreError, printable
 from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
-from tasks.jobs import Job
-from tasks.units import Unit, UnitReport
+from tasks.units import Compute, Make, UnitReport, Work, run_unit
 
 # Their exceptions are network errors. Comparing names avoids the imports.
 _LIBRARIES_OF_REQUESTS = ("botocore", "aiobotocore", "aiohttp")
 logger = logging.getLogger(__name__)
-
-Work = Unit[Any] | Job[Any]
-RunWork = Callable[[str, Any, Any], UnitReport]
 
 
 @dataclass
@@ -63,7 +58,7 @@ class StageSummary:
             logger.warning("%s failed: %s: %s", self.stage, printable(report.name), report.cause)
 
 
-def work_here(store: Store, todo: Sequence[Work], *, run: RunWork, compute: Any, summary: StageSummary) -> None:
+def work_here(store: Store, todo: Sequence[Work], compute: Compute | Make, summary: StageSummary) -> None:
     """Run all work in this process. A failure is stored with its cause and does not stop other work.
 
     Raises:
@@ -71,7 +66,7 @@ def work_here(store: Store, todo: Sequence[Work], *, run: RunWork, compute: Any,
     """
     for work in todo:
         try:
-            report = run(store.url, compute, work)
+            report = run_unit(store.url, compute, work)
         except Exception as error:
             report = report_crash(store, work, error)
         summary.add(report)

@@ -16,8 +16,8 @@ from distributed import Client
 from data_contracts.errors import printable
 from data_contracts.store.store import Store
 from flows.engine.console import print_error
-from flows.engine.stage_summary import Work
 from infra.clusters import ClusterError
+from tasks.units import Work
 
 logger = logging.getLogger(__name__)
 _PROBE = ".worker_check"

@@ -59,7 +59,6 @@ class CroppedVideo:
     """A video and all its segments, in order."""
 
     stem: str
-    frame_count: int
     width_px: int
     segments: list[tuple[UnitKey, Manifest]]
 
@@ -224,8 +223,7 @@ def cropped_videos(store: Store, units: Sequence[Unit[CropFacesArgs]]) -> list[C
     for stem, segments in by_video.items():
         manifests = [(u.key, known[u.key]) for u in segments if _matches(known.get(u.key), u)]
         if len(manifests) == len(segments):
-            details = segments[0].arguments.video.details
-            found.append(CroppedVideo(stem, details.frame_count, details.width_px, manifests))
+            found.append(CroppedVideo(stem, segments[0].arguments.video.details.width_px, manifests))
     return found
 
 

@@ -22,7 +22,7 @@ from models.heads.head import head_class, head_to_bytes
 from models.heads.recipes import TaskRecipe, get_recipe
 from tasks.fit.import_labels import labels_key
 from tasks.fit.subject_features import FeaturesVariant, with_frames
-from tasks.jobs import Files, Job
+from tasks.units import Files, Job
 
 if TYPE_CHECKING:
     from tasks.extract.embed_faces import BackboneChoice

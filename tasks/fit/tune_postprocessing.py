@@ -13,7 +13,7 @@ from models.decisions.tuning import Setting, SubjectOutputs, added_smoothings, t
 from tasks.fit.import_labels import labels_key
 from tasks.fit.predict_outputs import read_outputs
 from tasks.fit.subject_features import label_arrays
-from tasks.jobs import Files, Job
+from tasks.units import Files, Job
 
 CODE_VERSION = 2
 

@@ -23,7 +23,7 @@ from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.weights import weights_digest
 from models.engines.devices import default_device
 from models.pretraining.recipes import PretrainingRecipe
-from tasks.jobs import Files, Job
+from tasks.units import Files, Job
 
 if TYPE_CHECKING:
     from models.pretraining.images import ImageSet

@@ -179,6 +179,7 @@ def remove_labels(store: Store, found: Sequence[LabelSet], subjects: Collection[
         product.problems += [line for line in problems_of(one.manifest) if not _names_file_of(line, subjects)]
         new_fingerprint = fingerprint(stage="forget_units", without=one.lines, labels=one.manifest.fingerprint)
         write_product(store, one.key, product, fingerprint=new_fingerprint, started=time.monotonic())
+        store.remove(f"{one.key.folder}/{one.manifest.part}")
     _remove_leftovers(store, subjects)
 
 

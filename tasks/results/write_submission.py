@@ -32,7 +32,7 @@ from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, EditionName,
 from models.decisions.postprocessing import PostProcessing
 from tasks.extract.index_videos import details_of_videos
 from tasks.fit.predict_outputs import read_outputs
-from tasks.jobs import Files, Job
+from tasks.units import Files, Job
 
 CODE_VERSION = 2
 _FAULTS_KEPT = 20

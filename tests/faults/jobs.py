@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.jobs import Job
-from tasks.units import UnitReport
+from data_contracts.store.details import Details
+from data_contracts.store.store import Store
+from tasks.units import Files, Job
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,15 @@ class MadeUpArgs:
     ends_its_worker: bool
 
 
-def run_job(store_url: str, compute: object, job: Job[MadeUpArgs]) -> UnitReport:
-    """Run a job and append its name, process, start and end to the file ``log`` in its folder."""
+def make(store: Store, job: Job[MadeUpArgs]) -> Files:
+    """Append the job's name, process, start and end to the file ``log`` in its folder; return an empty bundle."""
     began = time.time()
     if job.arguments.ends_its_worker:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(job.arguments.seconds)
     with open(Path(job.arguments.folder, "log"), "a") as log:
         log.write(f"{job.name} {os.getpid()} {began} {time.time()}\n")
-    return UnitReport(job.name, counts={"units": 1})
+    return Files({}, Details())
 
 
 def make_jobs(folder: Path, count: int, *, seconds: float = 0.1, killer: int | None = None) -> list[Job[MadeUpArgs]]:

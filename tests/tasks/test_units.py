@@ -1,10 +1,10 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pytest
 
 from data_contracts.errors import InputError
-from data_contracts.schemas import FRAMES
+from data_contracts.schemas import FRAMES, VIDEOS
 from data_contracts.store.manifest import Failure, UnitKey
 from data_contracts.store.store import Store
 from tasks.units import Product, Unit, remove_unplanned, run_unit, split_pending
@@ -37,7 +37,7 @@ def compute(store, unit):
     return product
 
 
-def test_done_units_are_known_and_stale_ones_are_not(tmp_path):
+def test_units_with_the_planned_fingerprint_are_ready(tmp_path):
     store = Store(tmp_path)
     units = [unit("a"), unit("b")]
     assert split_pending(store, units)[:2] == ([], units)
@@ -50,7 +50,7 @@ def test_done_units_are_known_and_stale_ones_are_not(tmp_path):
 
 
 @pytest.mark.parametrize("frames", [None, 9])
-def test_a_cause_of_the_input_is_reported_and_leaves_nothing(tmp_path, frames):
+def test_error_of_the_input_is_stored_and_leaves_no_data(tmp_path, frames):
     store = Store(tmp_path)
     report = run_unit(store.url, compute, unit("a", frames=frames))
     assert report.cause in ("no frames; use another file", "the file ends early")
@@ -59,7 +59,7 @@ def test_a_cause_of_the_input_is_reported_and_leaves_nothing(tmp_path, frames):
     assert not list(tmp_path.rglob("*.parquet")) and not list(tmp_path.rglob("*.tmp"))
 
 
-def test_what_failed_too_often_is_left_alone_until_its_input_changes(tmp_path):
+def test_unit_that_failed_too_often_is_quarantined_until_its_input_changes(tmp_path):
     store, bad, good = Store(tmp_path), unit("bad", frames=None), unit("good")
 
     def try_it(*units, max_tries=2):
@@ -71,13 +71,13 @@ def test_what_failed_too_often_is_left_alone_until_its_input_changes(tmp_path):
     assert try_it(bad, good) == (["bad", "good"], [])
     assert try_it(bad, good) == (["bad"], [])
     assert try_it(bad, good) == ([], [("bad", 2)])
-    assert try_it(bad, max_tries=None) == (["bad"], []), "who asks for it gets it"
+    assert try_it(bad, max_tries=None) == (["bad"], []), "without a limit it is tried"
     assert try_it(bad) == ([], [("bad", 3)])
     assert try_it(unit("bad", "b" * 64, frames=None)) == (["bad"], []), "another input"
-    assert try_it(bad) == (["bad"], []), "counted anew"
+    assert try_it(bad) == (["bad"], []), "the count starts again"
 
 
-def test_what_is_not_the_units_fault_does_not_count(tmp_path):
+def test_failures_of_the_network_and_missing_permissions_do_not_count_as_tries(tmp_path):
     store, one = Store(tmp_path), unit("a", frames=None)
     one.note_failure(store, "the network went away", is_a_try=False)
     assert store.failure_of(one.key) == Failure(one.fingerprint, "the network went away", 0)
@@ -91,10 +91,32 @@ def test_what_is_not_the_units_fault_does_not_count(tmp_path):
     assert store.failure_of(forbidden.key) == Failure(forbidden.fingerprint, "no permission", 0)
 
 
-def test_what_is_not_planned_any_more_goes(tmp_path):
+def test_units_that_are_no_longer_planned_are_removed(tmp_path):
     store = Store(tmp_path)
     for one in (unit("a"), unit("a", part="00001"), unit("b", part="00007")):
         run_unit(store.url, compute, one)
     remove_unplanned(store, [unit("a")])
     assert [(k.value("video"), k.part) for k in store.manifests("frames")] == [("a", "00000"), ("b", "00007")]
     assert len(list(tmp_path.rglob("*.parquet"))) == 2
+
+
+def test_new_version_of_a_unit_replaces_the_data_files_of_earlier_ones(tmp_path):
+    """Readers of all data files would find rows twice otherwise."""
+    store, companions = Store(tmp_path), (UnitKey("videos", (("video", "a"),)),)
+    for fingerprint in ("a" * 64, "b" * 64):
+        # The last attempt was interrupted between the data and the manifest.
+        store.write_unit(unit("a").key, FRAMES, [], fingerprint=fingerprint)
+        store.write_unit(companions[0], VIDEOS, [], fingerprint=fingerprint)
+        run_unit(store.url, compute, unit("a", "a" * 64))
+    run_unit(store.url, compute, unit("a", part="00001"))
+    new = replace(unit("a", "c" * 64), companions=companions)
+    (todo,) = split_pending(store, [new]).todo
+    assert sorted(todo.stale_parts) == sorted(
+        key.part_path(letter * 64) for key in (new.key, *companions) for letter in "ab"
+    )
+    assert len(list(tmp_path.rglob("*.parquet"))) == 5, "earlier versions are kept until the new one exists"
+    assert run_unit(store.url, compute, todo).cause is None
+    assert sorted(path.name for path in tmp_path.rglob("*.parquet")) == [
+        "part-00000-cccccccc.parquet",
+        "part-00001-aaaaaaaa.parquet",
+    ]

@@ -1,4 +1,4 @@
-"""What a worker runs finds its inputs by the manifests that its unit carries: listings of a large store are slow."""
+"""Workers list no folder, because listing a large store is slow. A unit carries the manifests of its inputs."""
 
 import shutil
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
+from data_contracts.files.local import LocalFiles
 from data_contracts.files.locations import location
 from data_contracts.store.bundles import list_bundles, require_bundle
 from data_contracts.store.store import Store
@@ -15,6 +16,7 @@ from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.fit.subject_features import find_features
 from tasks.results import write_submission
+from tasks.units import run_unit, split_pending
 
 OLD = Path(__file__).parents[1] / "data" / "store_34a2ed4"
 
@@ -32,61 +34,75 @@ def refuse_to_list(*args):
 
 
 @pytest.fixture
-def unlisted(store):
-    """The same store as a worker has it: listing any folder is an error."""
-    same = Store(store.url)
-    for name in ("states", "iter_states", "list_folder"):
-        assert callable(getattr(same.files, name))
-        setattr(same.files, name, refuse_to_list)
-    return same
+def work(monkeypatch):
+    """A function that computes and writes a unit or a job as a worker does. Listing any folder is an error."""
+
+    def run(compute, unit):
+        with monkeypatch.context() as context:
+            for name in ("states", "iter_states", "list_folder"):
+                assert hasattr(LocalFiles, name)
+                context.setattr(LocalFiles, name, refuse_to_list)
+            report = run_unit("store", compute, unit)
+        assert report.cause is None
+        return report.counts
+
+    return run
 
 
-def rows(product):
-    return sum(table.num_rows for table in product.tables)
+def planned(store, units):
+    """The units as a run sends them to workers: not done, and each with the data file of an earlier version."""
+    for unit in units:
+        store.remove(unit.key.manifest_path)
+        store.write_bytes(unit.key.part_path("0" * 64), b"")
+    todo = split_pending(store, units).todo
+    assert len(todo) == len(units) > 0 and all(unit.stale_parts for unit in todo)
+    return todo
 
 
-def test_listing_is_noticed(unlisted):
+def test_listing_is_noticed(store, work):
+    def compute(store, unit):
+        store.manifests("videos")
+
     with pytest.raises(AssertionError, match="a worker lists a folder"):
-        unlisted.manifests("videos")
+        work(compute, None)
 
 
-def test_units_of_extract(store, unlisted):
+def test_units_of_extract(store, work):
     videos = {path.stem: path for path in sorted(Path("data/videos").iterdir()) if path.stem == "train01"}
-    (index,) = index_videos.plan_index_videos(videos)
-    for key in (index.key, *index.companions):
-        shutil.rmtree(store.locate(key.folder))
-    index_videos.write_product(
-        store, index.key, index_videos.compute(store, index), fingerprint=index.fingerprint, started=0.0
-    )
+    (index,) = planned(store, index_videos.plan_index_videos(videos))
+    assert work(index_videos.compute, index) == {"frames": 12}
     known = index_videos.indexed_videos(store)
     params = crop_faces.crop_params(min_face_px=40, exact=False)
-    segments = crop_faces.plan_crop_faces({"train01": known["train01"]}, params=params)
-    assert [rows(crop_faces.compute(unlisted, unit)) for unit in segments] == [12]
+    segments = planned(store, crop_faces.plan_crop_faces({"train01": known["train01"]}, params=params))
+    assert [sum(work(crop_faces.compute, unit).values()) for unit in segments] == [12]
     source = crop_faces.source_of(params)
     cropped = crop_faces.cropped_videos(store, segments)
-    (tracking,) = assign_subjects.plan_assign_subjects(cropped, source=source, subjects={}, params=TrackingParams())
-    assert rows(assign_subjects.compute(unlisted, tracking)) == 3
+    tracking = assign_subjects.plan_assign_subjects(cropped, source=source, subjects={}, params=TrackingParams())
+    assert work(assign_subjects.compute, *planned(store, tracking))
     faces = [one for one in embed_faces.subjects_of_source(store, source) if one.subject == "train01"]
     backbone = BackboneChoice.find("emotion_lite0", None)
-    (embedding,) = embed_faces.plan_embed_faces(faces, source=source, backbone=backbone)
-    assert rows(embed_faces.compute(unlisted, embedding)) == 12
+    embedding = embed_faces.plan_embed_faces(faces, source=source, backbone=backbone)
+    assert sum(work(embed_faces.compute, *planned(store, embedding)).values()) == 12
+    assert not list(Path("store").rglob("*-00000000.parquet"))
 
 
-def test_units_of_fit_and_submit(store, unlisted):
+def test_units_of_fit_and_submit(store, work):
     variant = find_features(store)
     head = require_bundle(store, "heads", "expr")
-    (unit, *_) = predict_outputs.plan_predict_outputs(store, variant, head=head)
-    assert rows(predict_outputs.compute(unlisted, unit)) == 12
+    (unit, *_) = planned(store, predict_outputs.plan_predict_outputs(store, variant, head=head))
+    work(predict_outputs.compute, unit)
     annotations = location("data/Third ABAW Annotations/EXPR_Classification_Challenge")
-    labels, _ = import_labels.plan_import_labels(annotations, task="expr", sets=("train", "validation"))
-    assert rows(import_labels.compute(unlisted, labels)) > 0
+    labels, _ = planned(store, import_labels.plan_import_labels(annotations, task="expr", sets=("train", "validation")))
+    work(import_labels.compute, labels)
     choice = fit_head.HeadChoice("expr", features="scores", hidden_units=16, seeds=1)
-    assert "head.json" in fit_head.make(unlisted, fit_head.plan_fit_head(store, variant, choice)).files
+    fitting = fit_head.plan_fit_head(store, variant, choice)
+    work(fit_head.make, fitting)
     tuning = tune_postprocessing.plan_tune_postprocessing(store, head=head, source=variant.source, tuning="default")
-    assert "postprocessing.json" in tune_postprocessing.make(unlisted, tuning).files
+    work(tune_postprocessing.make, tuning)
     rule = next(one for one in list_bundles(store, "postprocessing") if one.name.startswith("expr"))
     test_list = location(f"data/names_of_videos_in_each_test_set/{ABAW3_TEST_LISTS['expr']}")
-    job = write_submission.plan_write_submission(
+    submission = write_submission.plan_write_submission(
         store, head=head, postprocessing=rule, source=variant.source, test_list=test_list
     )
-    assert "abaw3_expr.zip" in write_submission.make(unlisted, job).files
+    work(write_submission.make, submission)
+    assert split_pending(store, [fitting, tuning, submission]).todo == []

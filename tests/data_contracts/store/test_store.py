@@ -82,13 +82,12 @@ def test_damaged_unit_does_not_exist(store, damage):
     assert store.manifests("subjects") == {}
 
 
-def test_new_fingerprint_replaces_only_the_old_data_file(store):
+def test_data_files_without_a_manifest_are_listed(store):
     other = UnitKey("subjects", KEY.partitions, "00004")
     write(store, KEY, [rows([1])])
     kept = write(store, other, [rows([9])])
     new = write(store, KEY, [rows([5])], "cd" * 32)
-    assert store.manifests("subjects") == {KEY: new, other: kept}
-    assert len([name for name in store.list_folder(KEY.folder) if name.endswith(".parquet")]) == 2
+    assert store.manifests_and_orphans("subjects") == ({KEY: new, other: kept}, [KEY.part_path(FINGERPRINT)])
 
 
 def test_failed_write_leaves_no_trace(store):

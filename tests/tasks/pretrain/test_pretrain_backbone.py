@@ -10,10 +10,9 @@ from data_contracts.store.bundles import list_bundles
 from data_contracts.store.store import Store
 from models.backbones.network import load_backbone
 from models.pretraining.recipes import Phase, get_pretraining
-from tasks.jobs import run_job, split_pending_jobs
 from tasks.pretrain.crop_pictures import compute, plan_crop_pictures
 from tasks.pretrain.pretrain_backbone import PretrainingChoice, make, plan_pretrain_backbone, split_of
-from tasks.units import run_unit
+from tasks.units import run_unit, split_pending
 
 RECIPE = get_pretraining("default", "emotion").replace(phases=(Phase("head", 1, 1e-3),), batch_size=8)
 CHOICE = PretrainingChoice("efficientnet_lite0", RECIPE)
@@ -40,9 +39,9 @@ def collection(tmp_path, portraits):
 def test_a_backbone_of_ones_own(collection):
     store, units = collection
     job = plan_pretrain_backbone(units, None, PretrainingChoice("efficientnet_lite0", RECIPE, input_px=32))
-    report = run_job(store.url, make, job)
+    report = run_unit(store.url, make, job)
     assert report.cause is None
-    (bundle,) = split_pending_jobs(store, [job]).ready
+    (bundle,) = split_pending(store, [job]).ready
     path = store.locate(f"{bundle.folder}/backbone.safetensors")
     backbone = load_backbone("efficientnet_lite0", weights=Path(path))
     assert backbone.class_names == ("Happiness", "Neutral") and backbone.spec.input_px == 32
@@ -56,7 +55,7 @@ def test_too_few_faces_is_one_line(collection):
     store, units = collection
     recipe = RECIPE.replace(goal="emotion")
     job = plan_pretrain_backbone(units, None, PretrainingChoice("efficientnet_lite0", recipe, validation_share=0.9))
-    report = run_job(store.url, make, job)
+    report = run_unit(store.url, make, job)
     assert "expected faces of at least two classes" in report.cause
 
 
@@ -66,7 +65,7 @@ def test_untrained_people_are_still_evaluated(collection):
 
     def report_of(*names):
         choice = PretrainingChoice("efficientnet_lite0", RECIPE, input_px=32, untrained=names)
-        return run_job(store.url, make, plan_pretrain_backbone(units, None, choice))
+        return run_unit(store.url, make, plan_pretrain_backbone(units, None, choice))
 
     assert report_of("Neutral0", "Neutral1", "Happiness2").cause is None
     measured = {bundle.details["coverage"]["validation"]["people"] for bundle in list_bundles(store, "backbones")}
