@@ -8,28 +8,20 @@ from typing import Any
 from data_contracts.files.locations import Location
 
 VARIANT_DIGITS = 8
-_VALUE_BEFORE = "value_before"
 _BLOCK_BYTES = 1 << 20
 
 
 def fingerprint(**parts: Any) -> str:
     """Return the sha256 (64 hex digits) of the canonical JSON of ``parts``.
 
-    Dataclasses become their fields (see ``added_field``), tuples become lists. The order of keys does not matter.
+    Dataclasses become their fields, tuples become lists. The order of keys does not matter. A dataclass may have a
+    method ``fingerprint_fields`` that returns other fields. Use it to leave out a field that was added later while it
+    has the value that reproduces the behaviour from before: existing variants then keep their names.
 
     Raises:
         TypeError: a part has a type without canonical JSON (an array, a set, a path).
     """
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
-
-
-def added_field(default: Any, *, before: Any) -> Any:
-    """A field added to a dataclass whose fingerprints name existing variants.
-
-    ``before`` is the value that reproduces the behaviour from before the field existed. A field with this value is left
-    out of the fingerprint, so that existing variants keep their names. ``default`` may be another value.
-    """
-    return dataclasses.field(default=default, metadata={_VALUE_BEFORE: before})
 
 
 def canonical_json(value: Any) -> str:
@@ -39,15 +31,9 @@ def canonical_json(value: Any) -> str:
 
 def _as_plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
-        return {field.name: part for field, part in fields if not _is_as_before(field, part)}
+        own_fields = getattr(value, "fingerprint_fields", None)
+        return own_fields() if own_fields else {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
     raise TypeError(f"no canonical JSON for {type(value).__name__}: {value!r}")
-
-
-def _is_as_before(field: "dataclasses.Field[Any]", value: Any) -> bool:
-    # 1 == True == 1.0, but their JSON differs.
-    before = field.metadata.get(_VALUE_BEFORE, dataclasses.MISSING)
-    return type(value) is type(before) and bool(value == before)
 
 
 def digest_of_file(path: Location) -> str:

@@ -100,10 +100,6 @@ class TaskRecipe:
         """Return the recipe with the same fields changed in every part."""
         return TaskRecipe(tuple(part.replace(**changes) for part in self.parts))
 
-    def fingerprint_fields(self) -> dict[str, Any]:
-        """See ``HeadRecipe.fingerprint_fields``."""
-        return {"parts": [part.fingerprint_fields() for part in self.parts]}
-
     @property
     def seeds(self) -> int:
         """Number of seeds that are averaged; the same in all parts."""

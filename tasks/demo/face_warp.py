@@ -1,10 +1,8 @@
-"""Moving the parts of a still face: smooth displacements around its landmarks, one pattern per action unit.
+"""Warp a portrait so that its face shows action units: smooth displacements around its landmarks, one pattern per unit.
 
-For generated data only: the pictures are caricatures whose labels can be learnt from pixels, not ground truth about
-faces.
+For generated data only: the warped faces are caricatures with labels that can be learnt from pixels. They are no ground
+truth about faces.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -15,7 +13,7 @@ PATCH_PX = 192
 EYES_PX = 58.0
 _EYES_Y = 0.42
 
-# Parts of the face relative to the middle of the eyes, in eye distances: x to the right, y down; (x, y, reach).
+# Parts of the face relative to the middle of the eyes, in eye distances: x to the right, y down; (x, y, radius).
 _BROW_IN, _BROW_OUT, _LID_UP, _LID_LOW = (0.24, -0.28, 0.16), (0.66, -0.26, 0.18), (0.5, -0.07, 0.1), (0.5, 0.11, 0.12)
 _WING, _CORNER, _LIP_UP, _LIP_LOW, _CHIN = (
     (0.22, 0.55, 0.14),
@@ -24,8 +22,8 @@ _WING, _CORNER, _LIP_UP, _LIP_LOW, _CHIN = (
     (0.0, 1.13, 0.2),
     (0.0, 1.45, 0.3),
 )
-# Action unit -> (part, displacement) on the right of the picture; the left mirrors it. Directions after the Facial
-# Action Coding System (Ekman & Friesen 1978); sizes are ours, strong enough to be seen.
+# Action unit -> (part, displacement) in the right half of the image; the left half is its mirror image. The directions
+# follow the Facial Action Coding System (Ekman & Friesen 1978). The sizes were chosen to be clearly visible.
 ACTIONS: dict[str, tuple[tuple[tuple[float, float, float], tuple[float, float]], ...]] = {
     "AU1": ((_BROW_IN, (0.0, -0.2)),),
     "AU2": ((_BROW_OUT, (0.02, -0.22)),),
@@ -44,19 +42,16 @@ _MOUTH_Y = 1.02
 _DARK_MOUTH = np.array([45.0, 18.0, 18.0])
 
 
-@dataclass(frozen=True, eq=False)
-class FacePatch:
-    """A portrait's face, turned upright and scaled so that the eyes lie at fixed points.
+def cut_face_patch(portrait: np.ndarray, landmarks_xy_px: np.ndarray) -> np.ndarray:
+    """Return the face of a portrait, rotated and scaled so that the eyes are at fixed points.
 
-    Attributes:
-        picture: float32 [PATCH_PX, PATCH_PX, 3], 0..255.
+    Args:
+        portrait: RGB uint8 [h, w, 3].
+        landmarks_xy_px: [5, 2] in the order of ``mtcnn``, which starts with the eyes.
+
+    Returns:
+        float32 [PATCH_PX, PATCH_PX, 3], 0..255.
     """
-
-    picture: np.ndarray
-
-
-def cut_face_patch(portrait: np.ndarray, landmarks_xy_px: np.ndarray) -> FacePatch:
-    """The face of an RGB uint8 portrait with landmarks [5, 2] as ``mtcnn`` gives them (both eyes come first)."""
     left, right = landmarks_xy_px[0].astype(float), landmarks_xy_px[1].astype(float)
     axis = (right - left) / EYES_PX
     down = np.array([-axis[1], axis[0]])
@@ -64,19 +59,19 @@ def cut_face_patch(portrait: np.ndarray, landmarks_xy_px: np.ndarray) -> FacePat
     matrix = (axis[0], down[0], origin[0], axis[1], down[1], origin[1])
     size = (PATCH_PX, PATCH_PX)
     image = Image.fromarray(portrait).transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
-    return FacePatch(np.asarray(image, np.float32))
+    return np.asarray(image, np.float32)
 
 
 def _displacements() -> dict[str, np.ndarray]:
-    """Action unit -> displacement [2, PATCH_PX, PATCH_PX] in pixels at full intensity, rows first."""
+    """Return the displacement [2 (y, x), PATCH_PX, PATCH_PX] in pixels of each action unit at full intensity."""
     y, x = np.mgrid[:PATCH_PX, :PATCH_PX].astype(np.float32)
     x, y = (x - PATCH_PX / 2) / EYES_PX, (y - PATCH_PX * _EYES_Y) / EYES_PX
     fields = {}
     for unit, moves in ACTIONS.items():
         field = np.zeros((2, PATCH_PX, PATCH_PX), np.float32)
-        for (part_x, part_y, reach), (move_x, move_y) in moves:
+        for (part_x, part_y, radius), (move_x, move_y) in moves:
             for side in (1, -1) if part_x else (1,):
-                weight = np.exp(-((x - side * part_x) ** 2 + (y - part_y) ** 2) / (2 * reach**2))
+                weight = np.exp(-((x - side * part_x) ** 2 + (y - part_y) ** 2) / (2 * radius**2))
                 field += EYES_PX * weight * np.array([move_y, side * move_x], np.float32)[:, None, None]
         fields[unit] = field
     return fields
@@ -86,28 +81,28 @@ _FIELDS = _displacements()
 _GRID = np.mgrid[:PATCH_PX, :PATCH_PX].astype(np.float32)
 
 
-def warp_face(patch: FacePatch, units: dict[str, float]) -> np.ndarray:
-    """The face with action units at intensities 0..1, float32 [PATCH_PX, PATCH_PX, 3], 0..255.
+def warp_face(patch: np.ndarray, action_units: dict[str, float]) -> np.ndarray:
+    """Return a face patch with action units at intensities 0..1, as float32 [PATCH_PX, PATCH_PX, 3], 0..255.
 
-    Open lips show a dark mouth.
+    The inside of an open mouth is dark.
     """
     field = np.zeros_like(_GRID)
-    for unit, intensity in units.items():
+    for unit, intensity in action_units.items():
         field += intensity * _FIELDS[unit]
     at = _GRID - field
-    warped = np.stack([map_coordinates(patch.picture[..., c], at, order=1, mode="nearest") for c in range(3)], axis=2)
-    opening = 0.12 * units.get("AU25", 0.0) + 0.2 * units.get("AU26", 0.0)
+    warped = np.stack([map_coordinates(patch[..., c], at, order=1, mode="nearest") for c in range(3)], axis=2)
+    opening = 0.12 * action_units.get("AU25", 0.0) + 0.2 * action_units.get("AU26", 0.0)
     if opening < 0.01:
         return warped
     centre_y = PATCH_PX * _EYES_Y + EYES_PX * (_MOUTH_Y + opening / 3)
-    width = EYES_PX * (0.26 + 0.1 * units.get("AU12", 0.0))
+    width = EYES_PX * (0.26 + 0.1 * action_units.get("AU12", 0.0))
     distance = ((_GRID[1] - PATCH_PX / 2) / width) ** 2 + ((_GRID[0] - centre_y) / (EYES_PX * opening / 1.6)) ** 2
     inside = np.clip(1.6 - 1.2 * distance, 0, 1)[..., None]
     return warped * (1 - inside) + _DARK_MOUTH * inside
 
 
 def soft_oval() -> np.ndarray:
-    """How much of each patch pixel is face, float32 [PATCH_PX, PATCH_PX], 0..1: an oval that fades out."""
+    """Return the opacity of the face in a patch: an oval with a soft edge, float32 [PATCH_PX, PATCH_PX], 0..1."""
     y = (_GRID[0] - PATCH_PX * 0.54) / (PATCH_PX * 0.46)
     x = (_GRID[1] - PATCH_PX / 2) / (PATCH_PX * 0.42)
     return np.clip((1.05 - np.hypot(x, y)) / 0.12, 0, 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Who plays in the generated data set, and how: identities, expressions through time, and the labels that follow."""
+"""The people of the generated data set: their appearance, their expressions over time, and the labels."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS
 
-# Prototypes after Ekman & Friesen's EMFACS; "Other" is a mixture that is none of them.
-UNITS_OF: dict[str, tuple[str, ...]] = {
+# Prototypes after Ekman & Friesen's EMFACS. "Other" is a combination that matches no prototype.
+_ACTION_UNITS_OF: dict[str, tuple[str, ...]] = {
     "Neutral": (),
     "Anger": ("AU4", "AU7", "AU23", "AU24"),
     "Disgust": ("AU10", "AU15", "AU7"),
@@ -18,7 +18,7 @@ UNITS_OF: dict[str, tuple[str, ...]] = {
     "Other": ("AU2", "AU12", "AU24"),
 }
 # Valence and arousal at full intensity, after Russell's circumplex (1980).
-VALENCE_AROUSAL: dict[str, tuple[float, float]] = {
+_VALENCE_AROUSAL: dict[str, tuple[float, float]] = {
     "Neutral": (0.0, 0.0),
     "Anger": (-0.6, 0.7),
     "Disgust": (-0.7, 0.2),
@@ -33,40 +33,43 @@ _VISIBLE = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Performance:
-    """One person through time.
+    """The expressions of one person over time; T is the number of frames.
 
     Attributes:
-        expression: int [T], class that is played.
+        expression: int [T], class.
         intensity: float [T], 0..1.
-        units: float [T, 12], intensity of each action unit.
-        visible: bool [T], whether the face is in the picture.
+        action_units: float [T, 12], intensity of each action unit, 0..1.
+        visible: bool [T], whether the frame shows the face.
     """
 
     expression: np.ndarray
     intensity: np.ndarray
-    units: np.ndarray
+    action_units: np.ndarray
     visible: np.ndarray
 
     @property
     def expression_labels(self) -> np.ndarray:
-        """int [T]: the class, -1 where the face is away or an expression is only beginning or ending."""
+        """Return the class per frame, int [T]; -1 without a face, and while an expression starts or ends."""
         clear = (self.intensity >= _VISIBLE) | (self.expression == 0)
         return np.where(clear & self.visible, self.expression, -1)
 
     @property
     def valence_arousal(self) -> np.ndarray:
-        """float [T, 2] in -1..1, -5 where the face is away."""
-        full = np.array([VALENCE_AROUSAL[name] for name in EXPRESSIONS])[self.expression]
+        """Return valence and arousal, float [T, 2] in -1..1; -5 without a face."""
+        full = np.array([_VALENCE_AROUSAL[name] for name in EXPRESSIONS])[self.expression]
         return np.where(self.visible[:, None], full * self.intensity[:, None], -5.0)
 
     @property
-    def unit_labels(self) -> np.ndarray:
-        """int [T, 12]: 0 or 1, -1 where the face is away."""
-        return np.where(self.visible[:, None], (self.units >= _VISIBLE).astype(int), -1)
+    def action_unit_labels(self) -> np.ndarray:
+        """Return 0 or 1 per action unit, int [T, 12]; -1 without a face."""
+        return np.where(self.visible[:, None], (self.action_units >= _VISIBLE).astype(int), -1)
 
 
-def perform(frame_count: int, *, leaves: bool, random: np.random.Generator) -> Performance:
-    """Play all expressions in random order, each rising and falling; ``leaves``: away for about a sixth."""
+def make_performance(frame_count: int, *, leaves: bool, random: np.random.Generator) -> Performance:
+    """Return a performance of all expressions in random order, each with a rising and a falling intensity.
+
+    ``leaves``: the face is not visible in about a sixth of the frames.
+    """
     order = random.permutation(len(EXPRESSIONS))
     bounds = np.linspace(0, frame_count, len(order) + 1).round().astype(int)
     expression, intensity = np.zeros(frame_count, int), np.zeros(frame_count)
@@ -74,19 +77,27 @@ def perform(frame_count: int, *, leaves: bool, random: np.random.Generator) -> P
         expression[first:last] = index
         phase = (np.arange(last - first) + 0.5) / (last - first)
         intensity[first:last] = random.uniform(0.8, 1.0) * np.clip(4 * np.minimum(phase, 1 - phase), 0, 1)
-    pattern = np.array([[unit in UNITS_OF[name] for unit in ACTION_UNITS] for name in EXPRESSIONS])
-    units = pattern[expression] * intensity[:, None] * random.uniform(0.85, 1.0, (1, len(ACTION_UNITS)))
+    pattern = np.array([[unit in _ACTION_UNITS_OF[name] for unit in ACTION_UNITS] for name in EXPRESSIONS])
+    action_units = pattern[expression] * intensity[:, None] * random.uniform(0.85, 1.0, (1, len(ACTION_UNITS)))
     visible = np.ones(frame_count, bool)
     if leaves:
         away = max(8, frame_count // 6)
         start = int(random.integers(frame_count // 4, frame_count // 2))
         visible[start : start + away] = False
-    return Performance(expression, intensity, units, visible)
+    return Performance(expression, intensity, action_units, visible)
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """What tells one person from another of the same portrait, and where in the picture the face is."""
+    """Properties that distinguish people with the same portrait, and the position of the face in the frame.
+
+    Attributes:
+        portrait: index of the portrait.
+        gain_rgb: factor of each colour channel.
+        scale: size relative to the patch.
+        centre_xy: mean position of the face's centre, in pixels.
+        sway_px, phase: amplitude and phase (radians) of its movement.
+    """
 
     portrait: int
     mirrored: bool
@@ -97,8 +108,8 @@ class Appearance:
     phase: float
 
 
-def appear(number: int, *, centre_xy: tuple[float, float], random: np.random.Generator) -> Appearance:
-    """A person by number: portraits take turns, the rest is drawn."""
+def make_appearance(number: int, *, centre_xy: tuple[float, float], random: np.random.Generator) -> Appearance:
+    """Return the appearance of a person: the portraits alternate with the number, the rest is random."""
     warmth, light = random.uniform(-0.08, 0.08), random.uniform(0.85, 1.12)
     return Appearance(
         portrait=number % 2,

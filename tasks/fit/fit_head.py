@@ -101,7 +101,7 @@ def plan_fit_head(
     job_fingerprint = fingerprint(
         stage="fit_head",
         version=CODE_VERSION,
-        recipe=recipe.fingerprint_fields(),
+        recipe=recipe,
         precision=precision,
         epochs=epochs,
         labels=[(name, manifest.identity) for name, manifest in labels.items()],

@@ -102,7 +102,7 @@ def main() -> None:
                 _run(store, crop_faces.compute, units[at : at + 1])
         source = crop_faces.source_of(crop_faces.CropParams())
         found = [(key, manifest) for key, manifest in store.manifests("faces", source=source).items()]
-        cropped = crop_faces.CroppedVideo("long", _SEGMENT_FRAMES * len(found), _WIDTH, found)
+        cropped = crop_faces.CroppedVideo("long", _WIDTH, found)
         with _print_peak("assign_subjects, these segments"):
             params = assign_stage.TrackingParams()
             planned = assign_stage.plan_assign_subjects([cropped], source=source, subjects={}, params=params)

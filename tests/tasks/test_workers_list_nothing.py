@@ -89,11 +89,12 @@ def test_units_of_extract(store, work):
 def test_units_of_fit_and_submit(store, work):
     variant = find_features(store)
     head = require_bundle(store, "heads", "expr")
-    (unit, *_) = planned(store, predict_outputs.plan_predict_outputs(store, variant, head=head))
-    work(predict_outputs.compute, unit)
+    for unit in planned(store, predict_outputs.plan_predict_outputs(store, variant, head=head)):
+        work(predict_outputs.compute, unit)
     annotations = location("data/Third ABAW Annotations/EXPR_Classification_Challenge")
-    labels, _ = planned(store, import_labels.plan_import_labels(annotations, task="expr", sets=("train", "validation")))
-    work(import_labels.compute, labels)
+    labels = import_labels.plan_import_labels(annotations, task="expr", sets=("train", "validation"))
+    for unit in planned(store, labels):
+        work(import_labels.compute, unit)
     choice = fit_head.HeadChoice("expr", features="scores", hidden_units=16, seeds=1)
     fitting = fit_head.plan_fit_head(store, variant, choice)
     work(fit_head.make, fitting)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.store.fingerprint import added_field, canonical_json, digest_of_file, fingerprint, variant_name
+from data_contracts.store.fingerprint import canonical_json, digest_of_file, fingerprint, variant_name
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,11 @@ class Params:
 class ParamsLater:
     size: int = 1
     names: tuple[str, ...] = ("a",)
-    step: int = added_field(4, before=1)
-    limit: float | None = added_field(None, before=None)
+    step: int = 4
+
+    def fingerprint_fields(self):
+        # Versions without the field had a step of 1.
+        return {"size": self.size, "names": self.names} | ({} if self.step == 1 else {"step": self.step})
 
 
 @dataclass(frozen=True)
@@ -26,37 +29,31 @@ class Outer:
     params: ParamsLater
 
 
-def test_added_field_with_its_value_from_before_keeps_the_fingerprint():
+def test_field_added_later_is_left_out_while_it_has_the_value_from_before():
     assert fingerprint(a=ParamsLater(step=1)) == fingerprint(a=Params())
     assert canonical_json([Outer(ParamsLater(step=1))]) == '[{"params":{"names":["a"],"size":1}}]'
+    assert len({fingerprint(a=a) for a in (Params(), ParamsLater(), ParamsLater(step=2))}) == 3
 
 
-def test_added_field_with_another_value_changes_the_fingerprint():
-    found = {
-        fingerprint(a=a) for a in (Params(), ParamsLater(), ParamsLater(step=1, limit=2.0), ParamsLater(step=True))
-    }
-    assert len(found) == 4
-
-
-def test_equal_values_equal_fingerprint():
+def test_equal_values_have_equal_fingerprints():
     assert fingerprint(a=1, b=Params()) == fingerprint(b=Params(names=("a",)), a=1)
     assert fingerprint(a=Params()) != fingerprint(a=Params(size=2))
     assert fingerprint(a=1) != fingerprint(b=1)
 
 
-def test_known_value():
+def test_canonical_json_and_its_hash():
     assert canonical_json({"b": (1, 2.5), "a": None}) == '{"a":null,"b":[1,2.5]}'
     assert fingerprint(a=1) == hashlib.sha256(b'{"a":1}').hexdigest()
 
 
-def test_values_without_canonical_form_are_refused():
+def test_values_without_canonical_json_are_refused():
     with pytest.raises(TypeError):
         fingerprint(a=Path("x"))
     with pytest.raises(ValueError):
         fingerprint(a=float("nan"))
 
 
-def test_file_digest_and_variant(tmp_path):
+def test_file_digest_and_variant_name(tmp_path):
     path = tmp_path / "f"
     path.write_bytes(b"x" * 3_000_000)
     assert digest_of_file(path) == hashlib.sha256(b"x" * 3_000_000).hexdigest()

@@ -52,7 +52,7 @@ NAMES_IN_EXISTING_STORES = {
 
 @pytest.mark.parametrize(("name", "task"), list(NAMES_IN_EXISTING_STORES))
 def test_fingerprints_are_those_of_existing_stores(name, task):
-    found = fingerprint(recipe=get_recipe(name, task=task).fingerprint_fields())
+    found = fingerprint(recipe=get_recipe(name, task=task))
     assert found.startswith(NAMES_IN_EXISTING_STORES[name, task])
 
 
@@ -60,9 +60,9 @@ def test_other_settings_have_other_fingerprints(monkeypatch):
     monkeypatch.setitem(HEAD_KINDS, "other", "models.heads.mlp:MlpHead")
     (va,) = get_recipe("default", task="va").parts
     changes = [{}, {"hidden_units": 0}, {"hidden_units": (128,)}, {"hidden_units": (128, 64)}, {"kind": "other"}]
-    assert len({fingerprint(recipe=va.replace(**change).fingerprint_fields()) for change in changes}) == 5
+    assert len({fingerprint(recipe=va.replace(**change)) for change in changes}) == 5
     # A linear head of this recipe was fitted by L-BFGS under this fingerprint.
-    linear = fingerprint(recipe=va.replace(hidden_units=0).fingerprint_fields())
+    linear = fingerprint(recipe=va.replace(hidden_units=0))
     assert linear != fingerprint(recipe=dataclasses.asdict(va) | {"hidden_units": 0, "optimizer": "lbfgs"})
 
 

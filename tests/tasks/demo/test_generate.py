@@ -7,7 +7,7 @@ from data_contracts.video.frames import read_segment
 from data_contracts.video.packets import index_video
 from models.faces.mtcnn import FaceDetector
 from tasks.demo.generate import DemoDataParams, generate_demo_data
-from tasks.demo.people import perform
+from tasks.demo.people import make_performance
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def generated(tmp_path_factory):
     return root, generate_demo_data(root, params=DemoDataParams(2, 1, 1, frames=48, crops=True))
 
 
-def test_layout_is_the_organisers(generated):
+def test_data_has_the_official_layout(generated):
     root, summary = generated
     layout = find_data(root)
     assert set(layout.test_lists) == {"expr", "va", "au", "mtl"} and "corrupt" in layout.videos
@@ -29,7 +29,7 @@ def test_layout_is_the_organisers(generated):
     assert crops[-1].frame == 49 and 10 not in [crop.frame for crop in crops]
 
 
-def test_the_face_is_found_exactly_where_labels_say(generated):
+def test_face_is_detected_in_the_labelled_frames(generated):
     root, _ = generated
     path = root / "videos" / "train01.mp4"
     index = index_video(path)
@@ -41,9 +41,11 @@ def test_the_face_is_found_exactly_where_labels_say(generated):
     assert (seen == labelled).mean() > 0.95 and 0 < (~labelled).sum() < 20
 
 
-def test_labels_follow_from_what_is_played():
-    played = perform(80, leaves=True, random=np.random.default_rng(0))
-    labels = played.expression_labels
-    assert set(labels) == set(range(-1, 8)) and (labels[~played.visible] == -1).all()
-    happy = (labels == 4) & (played.intensity > 0.8)
-    assert (played.unit_labels[happy][:, 6] == 1).all() and (played.valence_arousal[happy][:, 0] > 0.5).all()
+def test_labels_match_the_performance():
+    performance = make_performance(80, leaves=True, random=np.random.default_rng(0))
+    labels = performance.expression_labels
+    assert set(labels) == set(range(-1, 8)) and (labels[~performance.visible] == -1).all()
+    happy = (labels == 4) & (performance.intensity > 0.8)
+    assert (performance.action_unit_labels[happy][:, 6] == 1).all() and (
+        performance.valence_arousal[happy][:, 0] > 0.5
+    ).all()
