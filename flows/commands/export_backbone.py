@@ -12,7 +12,7 @@ from models.backbones.network import Backbone, load_backbone
 from models.weight_files.export import FORMATS, ExportFormat, compare_export, export_backbone
 from tasks.demo.generate import load_portraits
 from tasks.extract.embed_faces import BackboneChoice
-from tasks.pretrain.crop_pictures import read_picture
+from tasks.pretrain.crop_pictures import read_photo
 
 _MOST_PICTURES = 256
 
@@ -71,6 +71,6 @@ def _faces(folder: Path | None) -> tuple[list[np.ndarray], str]:
     if not files:
         raise InputError(f"{folder}: expected pictures of faces ({', '.join(sorted(PICTURE_SUFFIXES))}), found none")
     try:
-        return [read_picture(path) for path in files], f"{len(files)} pictures of {folder}"
+        return [read_photo(path) for path in files], f"{len(files)} pictures of {folder}"
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: expected pictures of faces, got: {error}") from error

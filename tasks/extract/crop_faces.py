@@ -161,16 +161,15 @@ def _decoded_tables(store: Store, segment: CropFacesArgs, counts: Counter[str]) 
         for numbers, frames, device_frames in decoded:
             rows: list[dict[str, object]] = []
             if follower:
-                detections = [
-                    follower.detect(number, frame) for number, frame in zip(numbers.tolist(), frames, strict=True)
-                ]
+                detections = [follower.detect(*one) for one in zip(numbers.tolist(), frames, strict=True)]
             else:
                 detections = detector.detect(device_frames)
-            wanted = [found for found in zip(numbers.tolist(), frames, detections, strict=True) if found[0] >= first]
-            for number, frame, found in wanted:
-                rows.extend(_status_row(missing, NOT_DECODED) for missing in range(expected, number))
-                rows.extend(_face_rows(number, frame, found, params))
-                expected = number + 1
+            for number, frame, found in zip(numbers.tolist(), frames, detections, strict=True):
+                # A follower starts at the first frame of a group, which may be before the segment.
+                if number >= first:
+                    rows += [_status_row(missing, NOT_DECODED) for missing in range(expected, number)]
+                    rows += _face_rows(number, frame, found, params)
+                    expected = number + 1
             counts.update(str(row["status"]) for row in rows)
             yield pa.Table.from_pylist(rows, schema=FACES.schema)
     undelivered = [_status_row(number, NOT_DECODED) for number in range(expected, first + count)]
@@ -221,11 +220,8 @@ def cropped_videos(store: Store, units: Sequence[Unit[CropFacesArgs]]) -> list[C
         by_video.setdefault(unit.key.value("video"), []).append(unit)
     found = []
     for stem, segments in by_video.items():
-        manifests = [(u.key, known[u.key]) for u in segments if _matches(known.get(u.key), u)]
+        found_manifests = ((unit, known.get(unit.key)) for unit in segments)
+        manifests = [(unit.key, m) for unit, m in found_manifests if m and m.fingerprint == unit.fingerprint]
         if len(manifests) == len(segments):
             found.append(CroppedVideo(stem, segments[0].arguments.video.details.width_px, manifests))
     return found
-
-
-def _matches(manifest: Manifest | None, unit: Unit[CropFacesArgs]) -> bool:
-    return manifest is not None and manifest.fingerprint == unit.fingerprint

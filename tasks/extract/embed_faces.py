@@ -14,7 +14,7 @@ from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
-from models.backbones.registry import get_spec
+from models.backbones.registry import FeatureExtractor, get_spec
 from models.backbones.weights import weights_digest
 from models.engines.precision import Precision
 from models.faces.crops import decode_jpeg
@@ -145,14 +145,14 @@ def compute(store: Store, unit: Unit[EmbedFacesArgs]) -> Product:
         precision=choice.precision,
         engine=backbone.engine,
     )
-    product.tables = _tables(store, unit, dataset, product)
+    product.tables = _tables(store, unit, backbone, product)
     return product
 
 
-def _tables(store: Store, unit: Unit[EmbedFacesArgs], dataset: Dataset, product: Product) -> Iterator[pa.Table]:
-    choice = unit.arguments.backbone
-    backbone = get_backbone(choice.name, choice.weights, choice.precision)
-    with read_ahead(_pictures(store, unit, product)) as batches:
+def _tables(
+    store: Store, unit: Unit[EmbedFacesArgs], backbone: FeatureExtractor, product: Product
+) -> Iterator[pa.Table]:
+    with read_ahead(_decoded_batches(store, unit, product)) as batches:
         for numbers, images in batches:
             has_face = np.array([image is not None for image in images])
             shown = [image for image in images if image is not None]
@@ -160,31 +160,27 @@ def _tables(store: Store, unit: Unit[EmbedFacesArgs], dataset: Dataset, product:
             logits = np.zeros((len(images), len(backbone.spec.class_names)), np.float32)
             if shown:
                 embeddings[has_face], logits[has_face] = backbone.extract(shown)
-            yield _features_table(dataset, np.asarray(numbers), has_face, embeddings, logits)
+            yield _features_table(product.dataset, np.asarray(numbers), has_face, embeddings, logits)
 
 
-def _pictures(
+def _decoded_batches(
     store: Store, unit: Unit[EmbedFacesArgs], product: Product
 ) -> Iterator[tuple[list[int], list[np.ndarray | None]]]:
     """Yield batches of (frame numbers, RGB uint8 [h, w, 3] or None), and count missing and unreadable crops."""
-    for numbers, crops in _frames(store, unit):
-        decoded = [_decoded(crop) for crop in crops]
-        images = [image if isinstance(image, np.ndarray) else None for image in decoded]
-        for number, image in zip(numbers, decoded, strict=True):
-            if isinstance(image, ValueError):
-                product.counts[UNREADABLE_CROP] += 1
-                where = f"crop {unit.key.value('subject')}/{number:05d}.jpg"
-                product.problems.append(f"{where}: {image}; the frame counts as one without a face")
-        product.counts[FACE_FOUND] += sum(image is not None for image in images)
-        product.counts[NO_FACE] += sum(crop is None for crop in crops)
+    for numbers, crops in _crop_batches(store, unit):
+        images: list[np.ndarray | None] = []
+        for number, crop in zip(numbers, crops, strict=True):
+            image, status = None, NO_FACE
+            if crop is not None:
+                try:
+                    image, status = decode_jpeg(crop), FACE_FOUND
+                except ValueError as error:
+                    status = UNREADABLE_CROP
+                    where = f"crop {unit.key.value('subject')}/{number:05d}.jpg"
+                    product.problems.append(f"{where}: {error}; the frame counts as one without a face")
+            product.counts[status] += 1
+            images.append(image)
         yield numbers, images
-
-
-def _decoded(crop: bytes | None) -> np.ndarray | ValueError | None:
-    try:
-        return None if crop is None else decode_jpeg(crop)
-    except ValueError as error:
-        return error
 
 
 def _features_table(
@@ -207,7 +203,7 @@ def _features_table(
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _frames(store: Store, unit: Unit[EmbedFacesArgs]) -> Iterator[tuple[list[int], list[bytes | None]]]:
+def _crop_batches(store: Store, unit: Unit[EmbedFacesArgs]) -> Iterator[tuple[list[int], list[bytes | None]]]:
     """Yield batches of (frame numbers, JPEG bytes or None) with every frame of the segment once, in order."""
     key, manifest = unit.arguments.faces
     chosen = _chosen_faces(store, unit)

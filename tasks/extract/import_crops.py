@@ -4,7 +4,7 @@ import errno
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
@@ -40,12 +40,6 @@ class ImportCropsArgs:
     frames_known_from: str
 
 
-class _Row(NamedTuple):
-    frame: int
-    status: str
-    crop_jpeg: bytes | None = None
-
-
 def source_of(name: str) -> str:
     """Return the name of the faces variant: ``cropped`` or ``cropped_aligned`` plus a digest of the stage's version."""
     return variant_name(name, fingerprint(source=name, version=CODE_VERSION))
@@ -56,8 +50,8 @@ def plan_import_crops(
 ) -> list[Unit[ImportCropsArgs]]:
     """Plan one unit per subject folder.
 
-    A subject has as many rows as its video has frames (``frame_counts``, by video stem), or as many as the highest crop
-    number if that is larger or the video is unknown.
+    The number of rows is the frame count of the video (``frame_counts``, by stem) or the highest crop number, whichever
+    is larger.
     """
     source = source_of(name)
     units = []
@@ -105,12 +99,13 @@ def compute(store: Store, unit: Unit[ImportCropsArgs]) -> Product:
         for first in range(1, frame_count + 1, _CHUNK_FRAMES):
             frames = range(first, min(first + _CHUNK_FRAMES, frame_count + 1))
             crops = _read_crops({frame: files[frame] for frame in frames if frame in files})
-            rows = [_row(frame, crops.get(frame), product.problems) for frame in frames]
+            rows = [_row(frame, crops.get(frame), product.problems) | {"subject": subject} for frame in frames]
             for row in rows:
-                crop = row.crop_jpeg or (row.status.encode() if row.status == UNREADABLE_CROP else b"")
-                digest.update(f"{row.frame}:".encode() + hashlib.sha256(crop).digest())
-                product.counts[row.status] += 1
-            yield pa.Table.from_pylist([_columns(row, subject) for row in rows], schema=FACES.schema)
+                status = row["status"]
+                crop = row.get("crop_jpeg", status.encode() if status == UNREADABLE_CROP else b"")
+                digest.update(f"{row['frame']}:".encode() + hashlib.sha256(crop).digest())
+                product.counts[status] += 1
+            yield pa.Table.from_pylist(rows, schema=FACES.schema)
         # Later stages depend on the bytes of the crops, not on the times of the files.
         product.identity = digest.hexdigest()
 
@@ -127,17 +122,12 @@ def _read_crops(files: Mapping[int, tuple[str, int]]) -> dict[int, tuple[str, by
     }
 
 
-def _row(frame: int, crop: tuple[str, bytes | OSError] | None, problems: list[str]) -> _Row:
+def _row(frame: int, crop: tuple[str, bytes | OSError] | None, problems: list[str]) -> dict[str, Any]:
     if crop is None:
-        return _Row(frame, NO_FACE)
+        return {"frame": frame, "status": NO_FACE}
     path, data = crop
     if isinstance(data, OSError):
         cause = data.strerror or "no such file"
         problems.append(f"{path}: expected a JPEG crop of a face, got: {cause}; frame {frame} has no face")
-        return _Row(frame, UNREADABLE_CROP)
-    return _Row(frame, FACE_FOUND, data)
-
-
-def _columns(row: _Row, subject: str) -> dict[str, object]:
-    columns: dict[str, object] = {"frame": row.frame, "status": row.status, "subject": subject}
-    return columns if row.status != FACE_FOUND else columns | {"face": 0, "crop_jpeg": row.crop_jpeg}
+        return {"frame": frame, "status": UNREADABLE_CROP}
+    return {"frame": frame, "status": FACE_FOUND, "face": 0, "crop_jpeg": data}

@@ -40,7 +40,7 @@ class SameNameArgs:
 
 @dataclass(frozen=True)
 class IndexedVideo:
-    """A video whose units of ``videos`` and ``frames`` exist."""
+    """A video that has been indexed, with the manifests of its units of ``videos`` and ``frames``."""
 
     stem: str
     manifest: Manifest
@@ -54,19 +54,20 @@ class IndexedVideo:
 
 def plan_index_videos(videos: Mapping[str, Location]) -> list[Unit[IndexVideoArgs]]:
     """Plan one unit per video file (stem -> path). The unit of an unreadable file fails when it is computed."""
-    return [_unit(stem, path) for stem, path in sorted(videos.items())]
+    units = []
+    for stem, path in sorted(videos.items()):
+        size, mtime_ns = file_state(path, as_listed=True)
+        unit_fingerprint = fingerprint(
+            stage="index_videos", version=CODE_VERSION, path=ascii(str(path)), size=size, mtime_ns=mtime_ns
+        )
+        arguments = IndexVideoArgs(str(path))
+        companions = (_key("frames", stem),)
+        units.append(Unit(_key("videos", stem), unit_fingerprint, arguments, companions, input_files=(str(path),)))
+    return units
 
 
-def _unit(stem: str, path: Location) -> Unit[IndexVideoArgs]:
-    size, mtime_ns = file_state(path, as_listed=True)
-    partitions = (("video", stem),)
-    return Unit(
-        UnitKey("videos", partitions),
-        fingerprint(stage="index_videos", version=CODE_VERSION, path=ascii(str(path)), size=size, mtime_ns=mtime_ns),
-        IndexVideoArgs(str(path)),
-        companions=(UnitKey("frames", partitions),),
-        input_files=(str(path),),
-    )
+def _key(dataset: str, stem: str) -> UnitKey:
+    return UnitKey(dataset, (("video", stem),))
 
 
 def compute(store: Store, unit: Unit[IndexVideoArgs]) -> Product:
@@ -86,8 +87,8 @@ def compute(store: Store, unit: Unit[IndexVideoArgs]) -> Product:
     sha256 = None if is_remote(path) else _digest(path)
     check_unchanged(path, before)
     identity = sha256 or fingerprint(size=before[0], etag=before[1])
-    made_of = fingerprint(stage="index_videos", version=CODE_VERSION, video=identity)
-    frames = Product(FRAMES, [frames_table(index)], identity=made_of)
+    frames_identity = fingerprint(stage="index_videos", version=CODE_VERSION, video=identity)
+    frames = Product(FRAMES, [_frames_table(index)], identity=frames_identity)
     write_product(store, unit.companions[0], frames, fingerprint=unit.fingerprint, started=started)
     product = Product(VIDEOS, [_videos_table(path, before[0], sha256, index)], identity=identity)
     product.counts["frames"] = index.frame_count
@@ -106,7 +107,7 @@ def _digest(path: Location) -> str:
         raise InputError(f"{path}: expected a readable file, got {error.strerror}") from error
 
 
-def frames_table(index: VideoIndex) -> pa.Table:
+def _frames_table(index: VideoIndex) -> pa.Table:
     """Return the rows of ``frames`` for one video. Unknown time stamps are null, and their seconds are estimated."""
     unknown = None if index.has_pts else np.ones(index.frame_count, dtype=bool)
     columns = {
@@ -154,9 +155,8 @@ def read_video_index(store: Store, video: IndexedVideo) -> VideoIndex:
     Raises:
         InputError: the data are damaged or gone.
     """
-    partitions = (("video", video.stem),)
-    row = store.read_unit(UnitKey("videos", partitions), video.manifest).to_pylist()[0]
-    return VideoIndex.from_rows(row, store.read_unit(UnitKey("frames", partitions), video.frames))
+    row = store.read_unit(_key("videos", video.stem), video.manifest).to_pylist()[0]
+    return VideoIndex.from_rows(row, store.read_unit(_key("frames", video.stem), video.frames))
 
 
 def plan_refuse_same_names(files_of: Mapping[str, Sequence[Location]]) -> list[Unit[SameNameArgs]]:
@@ -167,7 +167,7 @@ def plan_refuse_same_names(files_of: Mapping[str, Sequence[Location]]) -> list[U
         states = [(ascii(name), *file_state(path)) for name, path in zip(names, files, strict=True)]
         # The name of the stage is part of fingerprints in existing stores.
         unit_fingerprint = fingerprint(stage="refuse_twins", version=_SAME_NAMES_VERSION, files=states)
-        units.append(Unit(UnitKey("videos", (("video", stem),)), unit_fingerprint, SameNameArgs(names)))
+        units.append(Unit(_key("videos", stem), unit_fingerprint, SameNameArgs(names)))
     return units
 
 

@@ -1,7 +1,7 @@
-"""Stage ``crop_pictures``: crop the face in each labelled picture, for training backbones."""
+"""Stage ``crop_pictures``: crop the face in each labelled photo, for training backbones."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,32 +24,23 @@ from tasks.worker_models import get_detector
 CODE_VERSION = 2
 _PICTURES_PER_UNIT = 500
 _MAX_PIXELS = 64_000_000
+# As for videos, but smaller faces count, too.
+_PARAMS = CropParams(DetectorParams(min_face_px=20))
 # A face nearer to the centre is preferred if its area is at least this fraction of the largest face's.
 _RIVAL_AREA = 0.25
 
 
 @dataclass(frozen=True)
-class PictureCropParams:
-    """How the face of a picture is detected: as in videos, but including smaller faces."""
-
-    crop: CropParams = field(default_factory=lambda: CropParams(DetectorParams(min_face_px=20)))
-
-
-@dataclass(frozen=True)
 class CropPicturesArgs:
-    """Pictures, how their faces are cropped, and the number of the first one in the list."""
+    """Labelled photos, and the number of the first one in the list."""
 
     pictures: Sequence[Picture]
-    params: CropParams
     first: int
 
 
-def plan_crop_pictures(
-    pictures: Sequence[Picture], *, collection: str, params: PictureCropParams | None = None
-) -> list[Unit[CropPicturesArgs]]:
-    """Plan units of 500 pictures each, in the order of the list. ``collection`` is a name for the list."""
-    params = params or PictureCropParams()
-    weights = detector_weights_digest()
+def plan_crop_pictures(pictures: Sequence[Picture], *, collection: str) -> list[Unit[CropPicturesArgs]]:
+    """Plan units of 500 photos each, in the order of the list. ``collection`` is a name for the list."""
+    params, weights = {"crop": _PARAMS}, detector_weights_digest()
     source = variant_name("pictures", fingerprint(params=params, weights=weights, version=CODE_VERSION))
     units = []
     for number, first in enumerate(range(0, len(pictures), _PICTURES_PER_UNIT)):
@@ -59,12 +50,12 @@ def plan_crop_pictures(
             stage="crop_pictures", version=CODE_VERSION, pictures=states, params=params, weights=weights, first=first
         )
         key = UnitKey("pictures", (("source", source), ("collection", collection)), f"{number:05d}")
-        units.append(Unit(key, unit_fingerprint, CropPicturesArgs(block, params.crop, first)))
+        units.append(Unit(key, unit_fingerprint, CropPicturesArgs(block, first)))
     return units
 
 
 def compute(store: Store, unit: Unit[CropPicturesArgs]) -> Product:
-    """Return one row per picture, also for files that cannot be read or show no face."""
+    """Return one row per photo, also for files that cannot be read or show no face."""
     product = Product(PICTURES, [])
     product.tables = _tables(unit.arguments, product)
     return product
@@ -72,7 +63,7 @@ def compute(store: Store, unit: Unit[CropPicturesArgs]) -> Product:
 
 def _tables(given: CropPicturesArgs, product: Product) -> Iterator[pa.Table]:
     for row_number, picture in enumerate(given.pictures, start=given.first):
-        row = _row(picture, given.params, product.problems) | {
+        row = _row(picture, product.problems) | {
             "row": row_number,
             "picture": str(picture.path),
             "identity": picture.identity,
@@ -83,30 +74,30 @@ def _tables(given: CropPicturesArgs, product: Product) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist([row], schema=PICTURES.schema)
 
 
-def _row(picture: Picture, params: CropParams, problems: list[str]) -> dict[str, object]:
+def _row(picture: Picture, problems: list[str]) -> dict[str, object]:
     try:
-        image = read_picture(picture.path)
+        image = read_photo(picture.path)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        problems.append(f"{picture.path}: expected a JPEG or PNG picture, got: {error}; left out")
+        problems.append(f"{picture.path}: expected a JPEG or PNG image, got: {error}; skipped")
         return {"status": UNREADABLE_CROP}
     probability = None
     if picture.box_xyxy_px is not None:
         box = np.array(picture.box_xyxy_px, np.float32)
     else:
-        found = get_detector(params.detector).detect(image[None])[0]
+        found = get_detector(_PARAMS.detector).detect(image[None])[0]
         chosen = main_face(found, width_px=image.shape[1], height_px=image.shape[0])
         if chosen is None:
             return {"status": NO_FACE}
         box, probability = found.box_xyxy_px[chosen], float(found.probability[chosen])
-    crop = crop_face(image, box, margin_fraction=params.margin_fraction)
+    crop = crop_face(image, box, margin_fraction=_PARAMS.margin_fraction)
     if crop is None:
         return {"status": NO_FACE}
-    jpeg = encode_jpeg(shrink_to(crop, max_side_px=params.max_side_px), quality=params.jpeg_quality)
+    jpeg = encode_jpeg(shrink_to(crop, max_side_px=_PARAMS.max_side_px), quality=_PARAMS.jpeg_quality)
     corners = dict(zip(("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px"), box.tolist(), strict=True))
     return {"status": FACE_FOUND, "probability": probability, "crop_jpeg": jpeg, **corners}
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_photo(path: Path) -> np.ndarray:
     """Read a JPEG or PNG file as RGB uint8 [h, w, 3].
 
     Raises:
@@ -118,7 +109,7 @@ def read_picture(path: Path) -> np.ndarray:
                 raise ValueError(f"{image.width} x {image.height} pixels, more than {_MAX_PIXELS:,}")
             return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, SyntaxError) as error:
-        raise ValueError("something else") from error
+        raise ValueError("another format") from error
 
 
 def main_face(found: Detections, *, width_px: int, height_px: int) -> int | None:

@@ -34,10 +34,11 @@ WEIGHTS_FILE = "backbone.safetensors"
 _COLUMNS = ("row", "picture", "status", "identity", "expression", "valence", "arousal", "crop_jpeg")
 _DESCRIBED = ("class_names", "input_px", "mean", "std", "scale", "channel_order", "feature_layer")
 _CURVES = ("accuracy", "balanced_accuracy", "mean_ccc")
-# Classes with fewer training pictures are left out.
+# Classes with fewer training photos are skipped.
 _FEWEST_TRAINING_PICTURES = 10
 
 Units = Sequence[tuple[UnitKey, Manifest]]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class PretrainingChoice:
     Attributes:
         weights: file with the weights to start from; None: the bundled ones.
         input_px: input size; None: that of the backbone.
-        validation_share: fraction of people (goal ``emotion``) or of each person's pictures (``identity``) in the
-            validation set, if no validation pictures are given.
+        validation_share: fraction of people (goal ``emotion``) or of each person's photos (``identity``) in the
+            validation set, if no validation photos are given.
         untrained: people whose emotions are not trained on because their labels are doubtful. They may be in the
             validation set.
     """
@@ -64,7 +65,7 @@ class PretrainingChoice:
 
 @dataclass
 class _Rows:
-    """Labels of the used crops, in the order of the picture file."""
+    """Labels of the used crops, in the order of the ``ImageFile``."""
 
     names: list[str] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
@@ -72,18 +73,14 @@ class _Rows:
     people: list[str] = field(default_factory=list)
 
 
-def _report_nothing(line: str) -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class PretrainBackboneArgs:
-    """Units of pictures to train and validate on (None: a share of the former), the choice, and a progress callback."""
+    """Units of ``pictures`` to train and validate on (None: a share of the former), the choice, a progress callback."""
 
     units: Units
     validation: Units | None
     choice: PretrainingChoice
-    report: Callable[[str], None] = _report_nothing
+    report: Report
 
 
 def plan_pretrain_backbone(
@@ -91,9 +88,9 @@ def plan_pretrain_backbone(
     validation: Units | None,
     choice: PretrainingChoice,
     *,
-    report: Callable[[str], None] = _report_nothing,
+    report: Report = lambda line: None,
 ) -> Job[PretrainBackboneArgs]:
-    """Plan the job that trains one backbone on the pictures of units. ``report`` is called with lines of progress."""
+    """Plan the job that trains one backbone on units of ``pictures``. ``report`` receives lines about the progress."""
     job_fingerprint = fingerprint(
         stage="pretrain_backbone",
         version=CODE_VERSION,
@@ -155,7 +152,9 @@ def _gather(
     from models.pretraining.images import ImageFile
 
     choice, validation = given.choice, given.validation
-    files = {name: ImageFile(_folder(scratch, name)) for name in ("train", "validation")}
+    for name in ("train", "validation"):
+        (scratch / name).mkdir()
+    files = {name: ImageFile(scratch / name) for name in ("train", "validation")}
     rows = {name: _Rows() for name in files}
     statuses: Counter[str] = Counter()
     untrained = 0
@@ -193,10 +192,10 @@ def _gather(
 
 
 def split_of(row: Mapping[str, str | None], choice: PretrainingChoice) -> str:
-    """Assign a row to ``train`` or ``validation`` by a hash of the person (emotions) or the picture (identities)."""
+    """Assign a row to ``train`` or ``validation`` by a hash of the person (emotions) or the file name (identities)."""
     picture = row["picture"] or ""
-    who = picture.rsplit("/", 1)[-1] if choice.recipe.goal == "identity" else row["identity"] or picture
-    share = int.from_bytes(hashlib.sha256(f"{choice.seed}:{who}".encode()).digest()[:4], "big") / 2**32
+    hashed = picture.rsplit("/", 1)[-1] if choice.recipe.goal == "identity" else row["identity"] or picture
+    share = int.from_bytes(hashlib.sha256(f"{choice.seed}:{hashed}".encode()).digest()[:4], "big") / 2**32
     return "validation" if share < choice.validation_share else "train"
 
 
@@ -246,14 +245,8 @@ def _files(choice: PretrainingChoice, trained: "TrainedBackbone", coverage: Pict
     }
 
 
-def _folder(scratch: Path, name: str) -> Path:
-    folder = scratch / name
-    folder.mkdir()
-    return folder
-
-
 def draw_curves(history: Sequence[dict[str, float]], file: IO[bytes]) -> None:
-    """Write a PNG: training loss on the left, metrics on the validation pictures on the right.
+    """Write a PNG: training loss on the left, metrics on the validation set on the right.
 
     ``history``: per epoch ``epoch``, ``train_loss`` and any of the metrics.
     """
