@@ -39,7 +39,7 @@ def work(monkeypatch):
 
     def run(compute, unit):
         with monkeypatch.context() as context:
-            for name in ("states", "iter_states", "list_folder"):
+            for name in ("iter_states", "list_folder"):
                 assert hasattr(LocalFiles, name)
                 context.setattr(LocalFiles, name, refuse_to_list)
             report = run_unit("store", compute, unit)
