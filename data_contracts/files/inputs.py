@@ -67,11 +67,15 @@ def check_unchanged(place: Location, before: Sequence[Any]) -> None:
         OSError, botocore.exceptions.BotoCoreError: a request failed.
     """
     now, before = file_state(place), FileState(*before)
-    if now != before:
-        same_size = now.size_bytes == before.size_bytes
-        problem = "it was changed" if same_size else f"{before.size_bytes:,} bytes became {now.size_bytes:,}"
-        problem = "it is gone" if now == NO_FILE else problem
-        raise InputError(f"{place}: expected a file that stays as it is, got: {problem}; run again when it is complete")
+    if now == before:
+        return
+    if now == NO_FILE:
+        problem = "it is gone"
+    elif now.size_bytes == before.size_bytes:
+        problem = "it was changed"
+    else:
+        problem = f"{before.size_bytes:,} bytes became {now.size_bytes:,}"
+    raise InputError(f"{place}: expected a file that stays as it is, got: {problem}; run again when it is complete")
 
 
 def is_file_or_broken_link(place: Location) -> bool:

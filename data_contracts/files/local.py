@@ -74,7 +74,7 @@ def raise_store_error(error: OSError, path: str) -> None:
 
 
 class LocalFiles:
-    """Files below a folder; ``path`` is relative to it, with slashes. ``S3Files`` has the same methods.
+    """Files below a folder; ``path`` is relative to it, with slashes. ``S3Files`` has the same methods for S3.
 
     Every method raises ``InputError`` if ``path`` leads out of the folder.
     """
@@ -86,7 +86,7 @@ class LocalFiles:
         """Do nothing: a missing folder is created."""
 
     def locate(self, path: str) -> str:
-        """Return the absolute path."""
+        """Return the absolute path, or the URL."""
         return f"{self.root}/{check_inside(path)}"
 
     @contextlib.contextmanager

@@ -38,7 +38,7 @@ class ObjectHead(NamedTuple):
 
 
 class S3Files:
-    """Files below ``s3://BUCKET/PREFIX``; ``path`` is relative to it. ``LocalFiles`` has the same methods.
+    """Files below ``s3://BUCKET/PREFIX``; ``path`` is relative to it. ``LocalFiles`` describes the common methods.
 
     Every method raises ``StoreError`` if a request fails permanently, and ``InputError`` if ``path`` leads out.
     """
@@ -61,32 +61,23 @@ class S3Files:
             yield
 
     def locate(self, path: str) -> str:
-        """Return the URL of ``path``."""
         return f"{self.url}/{check_inside(path)}"
 
     @contextlib.contextmanager
     def replacing(self, path: str) -> Iterator[IO[bytes]]:
-        """Open a file for writing. It replaces ``path`` if the block succeeds; otherwise nothing changes.
-
-        The content is sent in one request at the end of the block.
-        """
+        """Send the content in one request at the end of the block."""
         buffer = io.BytesIO()
         yield buffer
         with self._explained("a store that can be written", path):
             self._fs.pipe_file(self._key(path), buffer.getvalue())
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of a file.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-        """
         with self._explained("a store that can be read", path, may_be_missing=True):
             # With max_concurrency=1, s3fs does not ask for the size first.
             return bytes(self._fs.cat_file(self._key(path), max_concurrency=1))
 
     def read_many(self, paths: Sequence[str]) -> list[bytes]:
-        """Return the bytes of each file, ``b""`` for a missing one. Files are read in parallel."""
+        """Read files in parallel."""
         keys = [self._key(path) for path in paths]
         with self._explained("a store that can be read", paths[0] if paths else ""):
             found = read_each(self._fs, keys)
@@ -94,11 +85,7 @@ class S3Files:
 
     @contextlib.contextmanager
     def opened(self, path: str, size_bytes: int) -> Iterator[IO[bytes]]:
-        """Open a file of the given size for reading in pieces.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-        """
+        """Read a small file in one request, and a large one in pieces."""
         if size_bytes <= _PIECE_BYTES:
             yield io.BytesIO(self.read(path))
             return
@@ -109,12 +96,11 @@ class S3Files:
             yield file
 
     def exists(self, path: str) -> bool:
-        """Return whether there is a file or folder."""
         with self._explained("a store that can be read", path):
             return bool(self._fs.exists(self._key(path)))
 
     def written_at(self, path: str) -> float:
-        """Return when a file was last written, in seconds since 1970 by the server's clock; 0 if it is missing."""
+        """Return the time of the server's clock."""
         with self._explained("a store that can be read", path):
             try:
                 return float(self._fs.info(self._key(path))["LastModified"].timestamp())
@@ -122,7 +108,6 @@ class S3Files:
                 return 0.0
 
     def list_folder(self, path: str) -> list[str]:
-        """Return the names of the entries of a folder, unsorted; empty if there is no such folder."""
         with self._explained("a store that can be listed", path):
             try:
                 entries = self._fs.ls(self._key(path), detail=False)
@@ -131,21 +116,18 @@ class S3Files:
         return [entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries]
 
     def iter_states(self, folder: str) -> Iterator[tuple[str, FileState]]:
-        """Yield (path, state) of every file below a folder; files of the same folder follow one another."""
         with self._explained("a store that can be listed", folder):
             found = self._fs.find(self._key(folder), detail=True)
         for path, entry in found.items():
             yield path[len(self._root) + 1 :], object_state(entry)
 
     def remove_folder(self, path: str) -> None:
-        """Remove a folder with its content, if it exists."""
         with contextlib.suppress(FileNotFoundError), self._explained("a store that can be written", path, True):
             # One by one: removing many files with one call would take brackets in a name for a pattern.
             for key in self._fs.find(self._key(path)):
                 self._fs.rm_file(key)
 
     def remove(self, path: str) -> None:
-        """Remove a file, if it exists."""
         with contextlib.suppress(FileNotFoundError), self._explained("a store that can be written", path, True):
             self._fs.rm_file(self._key(path))
 

@@ -28,7 +28,7 @@ def test_every_column_is_described_once(dataset):
     assert set(dataset.statistics) <= set(names)
 
 
-def test_a_name_means_the_same_everywhere():
+def test_columns_of_equal_names_have_equal_types():
     seen = {}
     for dataset in DATASETS:
         for column in dataset.columns:
@@ -44,7 +44,7 @@ def test_columns_are_put_in_order_and_types_are_checked():
         check_schema(table.set_column(3, "frame", pa.array([1], pa.int64())), schemas.SUBJECTS)
 
 
-def test_strangers_read_embeddings_as_arrays(tmp_path):
+def test_duckdb_and_polars_read_embeddings_as_arrays(tmp_path):
     dataset = features_dataset(4, ("a", "b"))
     vectors = np.arange(8, dtype=np.float16)
     columns = [

@@ -162,7 +162,9 @@ def test_every_option_of_a_command_exists(kind):
     dask = {line for line in commands if line[0] == "dask"}
     assert len(dask) == 2
     for line in dask:
-        said = subprocess.run([program("dask"), line[1], "--help"], capture_output=True, text=True, check=True).stdout
-        assert [word for word in line if word.startswith("--") and word not in said] == []
+        help_text = subprocess.run(
+            [program("dask"), line[1], "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        assert [word for word in line if word.startswith("--") and word not in help_text] == []
     gpu_worker = next(line for line in dask if line[1] == "worker")
     assert ("GPU=1" in gpu_worker) == (kind == "gpu")

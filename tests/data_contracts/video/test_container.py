@@ -1,4 +1,4 @@
-"""Opening files that are no video, and what the message says."""
+"""Error messages for files that are no videos, and decoding of single packets."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How segments are read: chunks, threads, wrong starts, damage."""
+"""Reading of segments: chunks, starts that do not match the index, damage."""
 
 import logging
 from dataclasses import replace
@@ -22,7 +22,7 @@ def read_numbers(path: Path, index: VideoIndex, *, first: int, count: int) -> li
     return [(int(n), read_number(picture)) for numbers, rgb in chunks for n, picture in zip(numbers, rgb, strict=True)]
 
 
-def test_chunks(tmp_path: Path) -> None:
+def test_segments_are_split_into_chunks(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4")
     chunks = list(read_segment(path, index_video(path), first_frame=10, frame_count=11, chunk_frames=4))
     assert [numbers.tolist() for numbers, _ in chunks] == [[10, 11, 12, 13], [14, 15, 16, 17], [18, 19, 20]]
@@ -49,12 +49,14 @@ def test_pixels_equal_those_of_a_plain_decoder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", ["first_frame", "frame_count", "chunk_frames"])
 def test_numbers_below_one_are_refused_at_once(wrong: str, tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", VideoSpec(frame_count=3))
-    asked = {"first_frame": 1, "frame_count": 1, "chunk_frames": 1, wrong: 0}
+    arguments = {"first_frame": 1, "frame_count": 1, "chunk_frames": 1, wrong: 0}
     with pytest.raises(ValueError, match=rf"clip\.mp4: expected {wrong} >= 1, got 0"):
-        read_segment(path, index_video(path), **asked)
+        read_segment(path, index_video(path), **arguments)
 
 
-def test_keyframe_that_needs_earlier_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_decoding_starts_earlier_if_a_keyframe_needs_earlier_frames(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """With intra refresh the decoder drops the first frames after a "keyframe"; the reader must go further back."""
     spec = VideoSpec(b_frames=0, codec_options={"x264-params": "intra-refresh=1"})
     path = write_video(tmp_path / "refresh.mp4", spec)
@@ -63,27 +65,27 @@ def test_keyframe_that_needs_earlier_frames(tmp_path: Path, caplog: pytest.LogCa
     assert "trying further back" in caplog.text
 
 
-def test_index_with_wrong_keyframes(tmp_path: Path) -> None:
+def test_wrong_keyframes_in_the_index_do_not_shift_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4")
     index = index_video(path)
     shifted = replace(index, keyframe=np.roll(index.keyframe, 3))
     assert read_numbers(path, shifted, first=20, count=5) == [(n, n) for n in range(20, 25)]
 
 
-def test_index_with_other_time_stamps_than_the_decoder(tmp_path: Path) -> None:
+def test_wrong_time_stamps_in_the_index_do_not_shift_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4")
     index = index_video(path)
-    strange = replace(index, pts=index.pts + 7)
-    assert read_numbers(path, strange, first=20, count=5) == [(n, n) for n in range(20, 25)]
+    wrong = replace(index, pts=index.pts + 7)
+    assert read_numbers(path, wrong, first=20, count=5) == [(n, n) for n in range(20, 25)]
 
 
 def test_time_stamps_in_decoding_order_are_detected(tmp_path: Path) -> None:
     """With the guessed time stamps of H.264 in AVI, two of three frames would get a wrong number."""
     path = write_video(tmp_path / "jumbled.avi", VideoSpec(frame_count=60, gop_frames=30))
     index = index_video(path)
-    believed = replace(index, has_pts=True, pts=np.arange(1, 61))
+    guessed = replace(index, has_pts=True, pts=np.arange(1, 61))
     assert read_numbers(path, index, first=1, count=60) == [(n, n) for n in range(1, 61)]
-    numbers = read_numbers(path, believed, first=1, count=60)
+    numbers = read_numbers(path, guessed, first=1, count=60)
     assert all(number == picture for number, picture in numbers[-40:])
     assert [number for number, _ in numbers[-40:]] == list(range(21, 61))
 
@@ -166,11 +168,11 @@ def test_change_of_frame_size_starts_a_new_chunk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_upright(degrees: int, tmp_path: Path) -> None:
-    lying = write_video(tmp_path / "lying.mp4", VideoSpec(frame_count=3))
-    turned = write_video(tmp_path / "turned.mp4", VideoSpec(frame_count=3, rotation_degrees_ccw=degrees))
-    (one,) = read_segment(lying, index_video(lying), first_frame=1, frame_count=3)
-    (other,) = read_segment(turned, index_video(turned), first_frame=1, frame_count=3)
+def test_rotated_videos_are_decoded_upright(degrees: int, tmp_path: Path) -> None:
+    plain = write_video(tmp_path / "plain.mp4", VideoSpec(frame_count=3))
+    rotated = write_video(tmp_path / "rotated.mp4", VideoSpec(frame_count=3, rotation_degrees_ccw=degrees))
+    (one,) = read_segment(plain, index_video(plain), first_frame=1, frame_count=3)
+    (other,) = read_segment(rotated, index_video(rotated), first_frame=1, frame_count=3)
     np.testing.assert_array_equal(other[1], np.rot90(one[1], degrees // 90, axes=(1, 2)))
 
 

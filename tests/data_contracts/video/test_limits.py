@@ -58,7 +58,7 @@ def test_no_memory_is_allocated_for_a_frame_that_is_too_large(tmp_path):
     finished = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
     line, grown_kb = finished.stdout.splitlines()
     assert "at most 66,355,200 pixels, got 8200 x 8100" in line and finished.stderr == ""
-    assert int(grown_kb) < 8200 * 8100 / 1024 / 2, "less than half of the picture, of one byte a pixel"
+    assert int(grown_kb) < 8200 * 8100 / 1024 / 2, "less than half of the frame at one byte per pixel"
 
 
 @pytest.mark.parametrize("suffix", ["ts", "avi"])
@@ -74,11 +74,11 @@ def test_decoding_stops_where_frames_become_too_large(suffix, tmp_path, monkeypa
     monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "pixels=100000")
     index = index_video(joined)
     assert (index.width_px, index.frame_count) == (96, 24 if suffix == "ts" else 40)
-    came = []
+    decoded = []
     with pytest.raises(InputError, match="frames of at most 100,000 pixels, got 512 x 320"):
         for numbers, _ in read_segment(joined, index, first_frame=1, frame_count=40, chunk_frames=2):
-            came += numbers.tolist()
-    assert came[:8] == list(range(1, 9)) and len(came) <= 20
+            decoded += numbers.tolist()
+    assert decoded[:8] == list(range(1, 9)) and len(decoded) <= 20
 
 
 def _with_larger_frames(source, target, *, width_px, height_px):
@@ -142,7 +142,7 @@ def test_header_that_claims_too_little_is_not_trusted(tmp_path, monkeypatch):
     for box, at in ((b"mvhd", 16), (b"tkhd", 20), (b"mdhd", 16)):
         edited(path, box, at, 1)
     with av.open(str(path)) as container:
-        assert container.duration < 100_000, "a tenth of a second, it says"
+        assert container.duration < 100_000, "the header claims a tenth of a second"
     assert index_video(path).frame_count == 40
     monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "frames=39")
     assert "at most 39 frames, got 40 or more" in refused(path)
@@ -159,5 +159,5 @@ def test_playlists_are_not_followed(name, tmp_path, monkeypatch):
     shutil.copy(tmp_path / "clip.mp4", tmp_path / "clip.ts")
     (tmp_path / name).write_text("ffconcat version 1.0\nfile clip.mp4\n")
     with av.open(name) as container:
-        assert container.streams.video, "FFmpeg by itself would follow it"
+        assert container.streams.video, "FFmpeg follows it by default"
     refused(name)

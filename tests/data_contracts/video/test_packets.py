@@ -13,7 +13,7 @@ from data_contracts.video.packets import index_video
 from tests.video_factory import VideoSpec, cut_file, decode_all, read_number, write_video
 
 
-def test_fields_of_a_typical_file(tmp_path: Path) -> None:
+def test_index_of_a_typical_file(tmp_path: Path) -> None:
     index = index_video(write_video(tmp_path / "clip.mp4"))
     np.testing.assert_array_equal(index.pts, np.arange(40) * 512)
     np.testing.assert_allclose(index.pts_seconds, np.arange(40) / 25, atol=1e-12)
@@ -32,7 +32,7 @@ def test_settings_are_not_read_for_every_packet(tmp_path: Path, monkeypatch: pyt
     assert 0 < len(calls) < 50
 
 
-def test_uneven_times(tmp_path: Path) -> None:
+def test_times_may_be_uneven(tmp_path: Path) -> None:
     ticks = [0, 100, 1000, 1512, 9000, 9100, 20_000]
     index = index_video(write_video(tmp_path / "uneven.mp4", VideoSpec(frame_count=7, tick=ticks)))
     np.testing.assert_allclose(index.pts_seconds, np.array(ticks) / 12_800, atol=1e-9)
@@ -46,7 +46,9 @@ def test_times_start_at_zero_after_frames_hidden_by_an_edit_list(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("counter_clockwise", "clockwise", "size"), [(90, 270, (64, 96)), (180, 180, (96, 64))])
-def test_rotation(counter_clockwise: int, clockwise: int, size: tuple[int, int], tmp_path: Path) -> None:
+def test_width_and_height_are_those_of_the_upright_frame(
+    counter_clockwise: int, clockwise: int, size: tuple[int, int], tmp_path: Path
+) -> None:
     spec = VideoSpec(frame_count=3, rotation_degrees_ccw=counter_clockwise)
     index = index_video(write_video(tmp_path / "turned.mp4", spec))
     assert (index.rotation_degrees, (index.width_px, index.height_px)) == (clockwise, size)
@@ -67,7 +69,7 @@ def test_guessed_time_stamps_are_not_trusted(tmp_path: Path) -> None:
     [VideoSpec(frame_count=50), VideoSpec(frame_count=50, b_frames=0, tick=[0, *range(612, 49 * 512 + 101, 512)])],
     ids=["same times", "times in between"],
 )
-def test_concatenated_recordings_with_uncorrected_times(second_spec: VideoSpec, tmp_path: Path) -> None:
+def test_concatenated_recordings_get_increasing_times(second_spec: VideoSpec, tmp_path: Path) -> None:
     """The times of the second recording restart, and are equal to those of the first or lie between them."""
     first = write_video(tmp_path / "first.ts", VideoSpec(frame_count=50))
     second = write_video(tmp_path / "second.ts", second_spec, first_number=51)
@@ -79,7 +81,7 @@ def test_concatenated_recordings_with_uncorrected_times(second_spec: VideoSpec, 
     assert index.duration_seconds == pytest.approx(99 / 25)
 
 
-def test_mpeg4_video_that_starts_between_keyframes(tmp_path: Path) -> None:
+def test_frames_before_the_first_keyframe_are_not_counted(tmp_path: Path) -> None:
     """The decoder invents frames with random time stamps before the first keyframe; the index omits them."""
     path = write_video(tmp_path / "amid.mkv", VideoSpec(codec="mpeg4", drop_packets=frozenset(range(5))))
     stamps = [pts for pts, _ in decode_all(path)]
@@ -107,7 +109,7 @@ def test_damaged_packet_is_reported(tmp_path: Path) -> None:
     assert index.problem.startswith("1 damaged packets; cut off? 200 packets promised by the container, ")
 
 
-def test_nothing_decodable(tmp_path: Path) -> None:
+def test_a_video_without_decodable_frames_is_refused(tmp_path: Path) -> None:
     """The file's index is complete, but its frames are missing."""
     spec = VideoSpec(container_options={"movflags": "faststart"})
     whole = write_video(tmp_path / "whole.mp4", spec)

@@ -1,4 +1,4 @@
-"""Frame numbers against an independent decoder: the ``ffmpeg`` program, not the build that we read with."""
+"""Frame numbers compared with an independent decoder: the program ``ffmpeg``, another build than PyAV's."""
 
 import subprocess
 from fractions import Fraction
@@ -68,7 +68,7 @@ def _remux(source: Path, target: Path, change) -> Path:  # type: ignore[no-untyp
     return target
 
 
-def test_time_stamps_that_wrap(tmp_path: Path) -> None:
+def test_time_stamps_may_wrap(tmp_path: Path) -> None:
     """MPEG-TS time stamps wrap at 2^33, after 26.5 hours; a recording may start just before."""
 
     def shift(number: int, packet: av.Packet) -> None:
@@ -79,7 +79,7 @@ def test_time_stamps_that_wrap(tmp_path: Path) -> None:
     assert_numbers_agree(_remux(write_video(tmp_path / "a.ts"), tmp_path / "wraps.ts", shift))
 
 
-def test_time_stamps_that_repeat_or_go_back(tmp_path: Path) -> None:
+def test_time_stamps_may_repeat_or_decrease(tmp_path: Path) -> None:
     """Two concatenated recordings: the times of the second restart."""
     first = write_video(tmp_path / "a.ts", VideoSpec(frame_count=30))
     second = write_video(tmp_path / "b.ts", VideoSpec(frame_count=30), first_number=31)
@@ -88,8 +88,8 @@ def test_time_stamps_that_repeat_or_go_back(tmp_path: Path) -> None:
     assert_numbers_agree(joined)
 
 
-def test_several_video_streams(tmp_path: Path) -> None:
-    """The default stream of the container is used although the other one is larger."""
+def test_the_default_video_stream_is_used(tmp_path: Path) -> None:
+    """The other stream has larger frames."""
     path = tmp_path / "two.mkv"
     with av.open(str(path), "w") as container:
         streams = []
@@ -109,7 +109,7 @@ def test_several_video_streams(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("claimed", [0, 7, 1_000_000])
-def test_header_with_a_wrong_frame_count(claimed: int, tmp_path: Path) -> None:
+def test_wrong_frame_counts_in_headers_are_ignored(claimed: int, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", VideoSpec(codec="mpeg4", b_frames=0))
     data = path.read_bytes()
     for header, offset in ((b"avih", 8 + 16), (b"strh", 8 + 32)):

@@ -1,4 +1,4 @@
-"""Every kind of file that the factory makes: index and segments against a plain decode of the whole file."""
+"""Index and segments of many kinds of files, compared with decoding the whole file."""
 
 from pathlib import Path
 
