@@ -20,8 +20,7 @@ from prefect.states import Completed, Failed
 
 from data_contracts.errors import InputError
 from flows.artifacts import create_artifacts
-from flows.engine.causes import cause_in_a_line
-from flows.engine.console import redirect_output
+from flows.engine.console import explain_error, redirect_output
 from flows.engine.run import run_stages_with
 from flows.options import describe
 from flows.parameters import FLOWS
@@ -66,11 +65,11 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
                 with _drop_causes():
                     return function(**by_name)  # type: ignore[call-arg]
             except Exception as error:
-                cause = cause_in_a_line(error)
-                if cause is None:
+                explained = explain_error(error)
+                if explained is None:
                     raise
                 # The exception is the data of the state, so that Prefect raises it in the caller of the flow.
-                return Failed(message=cause[0], data=error)  # type: ignore[return-value]
+                return Failed(message=explained[0], data=error)  # type: ignore[return-value]
 
     return flow(
         name=function.__name__,
@@ -115,7 +114,7 @@ _RUN_NAMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "score": lambda p: f"score {_short(p.get('videos'))}{_heads(p)}",
     "submit": lambda p: f"submit {p.get('task')} {p.get('head') or 'of the only head'}",
 }
-log_causes_in_one_line(lambda error: cause_in_a_line(error) is not None)
+log_causes_in_one_line(lambda error: explain_error(error) is not None)
 
 
 def __getattr__(name: str) -> Any:

@@ -93,7 +93,7 @@ def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
         spread = f"{min(seeds):.3f}..{max(seeds):.3f}" if seeds else "-"
         figures = PostprocessingDetails.of(rule).figures if rule else TuningFigures()
         rows.append([head.task, head.recipe, head.figure, spread, *figures.of_metric(head.figure)])
-    header = ["task", "recipe", "figure", "seeds", "untuned", "tuned (optimistic)", "held out (honest)"]
+    header = ["task", "recipe", "metric", "seeds", "untuned", "in-sample", "held-out"]
     print_table("Validation", header, rows)
     for one in fitted:
         if one.head:

@@ -4,19 +4,15 @@ The command line, the Prefect forms and the validation of values are derived fro
 nothing heavy, so that help answers at once; ``takes`` imports pydantic.
 """
 
-import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, cast, get_type_hints
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
 
 from data_contracts.errors import InputError
 from data_contracts.files.credentials import NoCredentials
 from data_contracts.files.locations import location
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
@@ -26,7 +22,7 @@ EXAMPLES = "Examples:"
 
 @dataclass(frozen=True)
 class Option:
-    """What the command line and the Prefect forms say and accept, besides the type and the default of the field.
+    """Help and limits of an option. Its name, type and default are those of the field.
 
     Attributes:
         help: one or two sentences.
@@ -46,20 +42,29 @@ class Option:
     is_argument: bool = False
     command_line_name: str | None = None
 
+    # pydantic replaces metadata with this attribute by what it yields (see ``annotated_types.GroupedMetadata``).
+    __is_annotated_types_grouped_metadata__ = True
 
-@dataclass(frozen=True)
-class OptionField:
-    """One option as its dataclass defines it. ``default`` is ``inspect.Parameter.empty`` if a value is required."""
+    def __iter__(self) -> Iterator[object]:
+        """Yield the description and the limits as pydantic expects them."""
+        from pydantic import AfterValidator, Field
 
-    name: str
-    annotation: Any
-    default: Any
-    option: Option
+        yield Field(description=self.help, json_schema_extra={"enum": list(self.choices)} if self.choices else None)
+        yield from Field(ge=self.minimum, le=self.maximum, pattern=self.pattern).metadata
+        if self.choices:
+            yield AfterValidator(functools.partial(_refuse_unknown, choices=self.choices))
 
-    @property
-    def is_required(self) -> bool:
-        """Whether there is no default."""
-        return self.default is inspect.Parameter.empty
+
+class NotEmpty:
+    """Annotation that makes pydantic refuse what an unset variable leaves in prefect.yaml.
+
+    An empty path would be the current folder.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(_refuse_nothing, handler(source))
 
 
 class TextToLocation(NoCredentials):
@@ -75,19 +80,23 @@ class TextToLocation(NoCredentials):
         )
 
 
-def read_options(definition: Any) -> list[OptionField]:
-    """The options that a dataclass defines, in its order."""
+def read_options(definition: Any) -> list[tuple[Field[Any], Any, Option]]:
+    """Return the fields of a dataclass in their order, with the annotation and the option of each."""
     hints = get_type_hints(definition, include_extras=True)
     found = []
-    for field in dataclasses.fields(definition):
-        option = next(part for part in hints[field.name].__metadata__ if isinstance(part, Option))
-        default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-        found.append(OptionField(field.name, hints[field.name], default, option))
+    for field in fields(definition):
+        (option,) = (part for part in hints[field.name].__metadata__ if isinstance(part, Option))
+        found.append((field, hints[field.name], option))
     return found
 
 
+def is_required(field: Field[Any]) -> bool:
+    """Return whether the option has no default."""
+    return field.default is MISSING
+
+
 def describe(definition: Any) -> tuple[str, list[str]]:
-    """The text of the dataclass's docstring, and its examples, one command each."""
+    """Return the text of the dataclass's docstring, and its examples, one command each."""
     text, _, examples = (inspect.getdoc(definition) or "").partition(EXAMPLES)
     return text.strip(), [line.strip() for line in examples.splitlines() if line.strip()]
 
@@ -98,62 +107,23 @@ def takes(definition: Callable[P, Options]) -> Callable[[Callable[[Options], R]]
     The flow has the signature of the dataclass. Its docstring describes every parameter, because Prefect reads the
     descriptions of a form from there.
     """
-    options = read_options(definition)
-    types = {each.name: _pydantic_type(each) for each in options}
-    signature = inspect.Signature(
-        [
-            inspect.Parameter(
-                each.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=each.default, annotation=types[each.name]
-            )
-            for each in options
-        ]
-    )
-    documentation = "\n".join(
-        [describe(definition)[0], "", "Args:", *(f"    {o.name}: {o.option.help}" for o in options)]
-    )
+    from pydantic import TypeAdapter
+
+    signature = inspect.signature(definition)
+    described = [f"    {field.name}: {option.help}" for field, _, option in read_options(definition)]
 
     def decorate(function: Callable[[Options], R]) -> Callable[P, R]:
-        model = _model(function.__name__, options, types)
+        options: TypeAdapter[Options] = TypeAdapter(cast(Any, definition))
 
         @functools.wraps(function)
         def flow(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = model(**signature.bind(*args, **kwargs).arguments)
-            values = {each.name: getattr(given, each.name) for each in options}
-            return function(cast(Callable[..., Options], definition)(**values))
+            return function(options.validate_python(signature.bind(*args, **kwargs).arguments))
 
         flow.__signature__ = signature  # type: ignore[attr-defined]
-        flow.__doc__ = documentation
+        flow.__doc__ = "\n".join([describe(definition)[0], "", "Args:", *described])
         return flow
 
     return decorate
-
-
-def _model(name: str, options: list[OptionField], types: dict[str, Any]) -> "type[BaseModel]":
-    from pydantic import create_model
-
-    fields: Any = {o.name: (types[o.name], ... if o.is_required else o.default) for o in options}
-    return create_model(name, **fields)
-
-
-def _pydantic_type(option_field: OptionField) -> Any:
-    """The annotation with the limits of its option in the terms of pydantic."""
-    from pydantic import AfterValidator, BeforeValidator, Field
-
-    option = option_field.option
-    parts: list[Any] = [
-        Field(
-            ge=option.minimum,
-            le=option.maximum,
-            pattern=option.pattern,
-            description=option.help,
-            json_schema_extra={"enum": list(option.choices)} if option.choices else None,
-        )
-    ]
-    if option.choices:
-        parts.append(AfterValidator(functools.partial(_refuse_unknown, choices=option.choices)))
-    if option_field.is_required:
-        parts.append(BeforeValidator(_refuse_nothing))
-    return functools.reduce(lambda hint, part: Annotated[hint, part], parts, option_field.annotation)
 
 
 def _refuse_unknown(name: str, *, choices: tuple[str, ...]) -> str:
@@ -163,7 +133,6 @@ def _refuse_unknown(name: str, *, choices: tuple[str, ...]) -> str:
 
 
 def _refuse_nothing(value: Any) -> Any:
-    """Refuse what an unset variable leaves in prefect.yaml: an empty path would be the current folder."""
     if value == "" or value == []:
         raise InputError(
             "expected a path or URL, got nothing; give the parameter, or set the variable that prefect.yaml takes it "

@@ -11,7 +11,7 @@ from typing import NoReturn
 import psutil
 
 EXIT_INTERRUPTED = 130
-_MESSAGE = "affwild2: interrupted; what is finished is kept, the same command goes on from there"
+RESUME = "finished work is kept; run the same command again to resume"
 _GRACE_SECONDS = 3.0
 
 
@@ -32,7 +32,7 @@ def ending_on_signals() -> Iterator[None]:
 
 def _end(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_now(_MESSAGE)
+    end_now(f"affwild2: interrupted; {RESUME}")
 
 
 def end_now(message: str) -> NoReturn:

@@ -3,9 +3,11 @@
 Help must answer at once, so this module imports only Click and the definitions; a command imports its own module.
 """
 
+import functools
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import Field
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -25,11 +27,12 @@ from flows.commands.parameters import (
     StatusParameters,
     VerifyParameters,
 )
-from flows.options import OptionField, describe, read_options
+from flows.options import Option, describe, is_required, read_options
 from flows.parameters import FLOWS
 
 PROGRAM = "affwild2"
-_SHELLS = ("bash", "zsh", "fish")
+# Name of an option -> its value; locations are texts.
+Values = Mapping[str, Any]
 # Command -> its parameters and the function that takes them and returns the exit code.
 _COMMANDS: dict[str, tuple[type, str]] = {
     "verify": (VerifyParameters, "flows.commands.verify:verify"),
@@ -55,84 +58,81 @@ class _Group(click.Group):
         return list(self.commands)
 
 
-def make_command(name: str, definition: type, run: Callable[[dict[str, Any]], int]) -> click.Command:
-    """A command with an option for every field of a dataclass; ``run`` takes their values and returns the exit code."""
-    text, examples = describe(definition)
-    options = read_options(definition)
+def make_command(name: str, definition: type, run: Callable[[Values], int]) -> click.Command:
+    """Make a command with an option for every field of a dataclass.
 
-    def callback(**values: Any) -> None:
-        given = {each.name: values[each.name] for each in options}
-        # Click has a tuple, empty if nothing is given, for what may be repeated.
-        sys.exit(run({name: (list(v) or None) if isinstance(v, tuple) else v for name, v in given.items()}))
+    ``run`` receives the values of all options and returns the exit code.
+    """
+    text, examples = describe(definition)
+
+    def callback(**values: object) -> None:
+        # Click returns a tuple for a repeatable option, which is empty if the option is missing.
+        sys.exit(run({name: (list(v) or None) if isinstance(v, tuple) else v for name, v in values.items()}))
 
     return click.Command(
         name,
         callback=callback,
-        params=[_parameter(each) for each in options],
+        params=[_parameter(*each) for each in read_options(definition)],
         help=text,
         # Click keeps the lines of a paragraph that begins with a backspace.
         epilog="\n".join(["\b", "Examples:", *(f"  {example}" for example in examples)]) if examples else None,
     )
 
 
-def _parameter(field: OptionField) -> click.Parameter:
-    option = field.option
-    kind, is_list = _click_type(field.annotation, field)
-    common: dict[str, Any] = {"type": kind, "help": option.help} | (
-        {} if field.is_required else {"default": field.default}
-    )
+def _parameter(field: Field[Any], annotation: Any, option: Option) -> click.Parameter:
+    kind, is_list = _click_type(annotation, option)
+    required = is_required(field)
+    default: Any = {} if required else {"default": field.default}
     if option.is_argument:
-        return click.Argument([field.name], nargs=-1 if is_list else 1, required=field.is_required, **common)
-    name = "--" + (option.command_line_name or field.name).replace("_", "-")
+        nargs = -1 if is_list else 1
+        return click.Argument([field.name], nargs=nargs, required=required, type=kind, help=option.help, **default)
     return click.Option(
-        [name, field.name],
-        required=field.is_required,
+        ["--" + (option.command_line_name or field.name).replace("_", "-"), field.name],
+        type=kind,
+        help=f"{option.help} Repeatable." if is_list else option.help,
+        required=required,
         is_flag=kind is click.BOOL,
         multiple=is_list,
         metavar="NAME" if option.choices else "N" if isinstance(kind, click.IntRange | click.FloatRange) else None,
         show_default=field.default is not None and field.default is not False,
-        **(common | ({"help": f"{option.help} Repeatable."} if is_list else {})),
+        **default,
     )
 
 
-def _click_type(hint: Any, field: OptionField) -> tuple[click.ParamType, bool]:
-    """The type that Click converts a text to, and whether there may be several."""
-    origin, option = get_origin(hint), field.option
+def _click_type(hint: Any, option: Option) -> tuple[click.ParamType, bool]:
+    """Return the type that Click converts a text to, and whether the option is repeatable."""
+    origin = get_origin(hint)
     if origin is Annotated:
         if any(isinstance(part, NoCredentials) for part in hint.__metadata__):
             return click.Path(), False
-        return _click_type(get_args(hint)[0], field)
+        return _click_type(get_args(hint)[0], option)
     if origin in (Union, UnionType):
-        return _click_type(next(one for one in get_args(hint) if one is not type(None)), field)
+        return _click_type(next(one for one in get_args(hint) if one is not type(None)), option)
     if origin is list:
-        return _click_type(get_args(hint)[0], field)[0], True
+        return _click_type(get_args(hint)[0], option)[0], True
     if origin is Literal or option.choices:
         return click.Choice(option.choices or get_args(hint)), False
-    if hint in (int, float) and (option.minimum, option.maximum) != (None, None):
-        limited: Any = click.IntRange if hint is int else click.FloatRange
-        return limited(option.minimum, option.maximum), False
+    limits = option.minimum, option.maximum
+    if hint is int and limits != (None, None):
+        return click.IntRange(*limits), False  # type: ignore[arg-type]
+    if hint is float and limits != (None, None):
+        return click.FloatRange(*limits), False
     if hint is Path:
         return click.Path(path_type=Path), False
     return {bool: click.BOOL, int: click.INT, float: click.FLOAT}.get(hint, click.STRING), False
 
 
-def _run_flow(name: str) -> Callable[[dict[str, Any]], int]:
-    def run(values: dict[str, Any]) -> int:
-        from flows.commands.exit_codes import run_flow
+def _run_flow(name: str, values: Values) -> int:
+    from flows.commands.exit_codes import run_flow
 
-        return run_flow(name, **values)
-
-    return run
+    return run_flow(name, values)
 
 
-def _run_function(target: str, definition: type) -> Callable[[dict[str, Any]], int]:
-    def run(values: dict[str, Any]) -> int:
-        from flows.commands.exit_codes import guarded
+def _run_function(target: str, definition: type, values: Values) -> int:
+    from flows.commands.exit_codes import guarded
 
-        module, _, function = target.partition(":")
-        return guarded(lambda: getattr(importlib.import_module(module), function)(definition(**values)))
-
-    return run
+    module, _, function = target.partition(":")
+    return guarded(lambda: getattr(importlib.import_module(module), function)(definition(**values)))
 
 
 def _show_completion(ctx: click.Context, option: click.Parameter, shell: str | None) -> None:
@@ -142,43 +142,51 @@ def _show_completion(ctx: click.Context, option: click.Parameter, shell: str | N
         ctx.exit()
 
 
-def _make_app() -> click.Group:
-    group = _Group(
-        PROGRAM,
-        help="Frame-level facial affect from videos: expressions, valence and arousal, action units.",
-        context_settings={"help_option_names": ["-h", "--help"]},
-        no_args_is_help=True,
-        epilog=f"Run {PROGRAM} COMMAND --help for the options and examples of a command.",
-        params=[
-            click.Option(
-                ["--show-completion"],
-                type=click.Choice(_SHELLS),
-                is_eager=True,
-                expose_value=False,
-                callback=_show_completion,
-                help=f'Print a completion script; for bash: eval "$({PROGRAM} --show-completion bash)".',
-            )
-        ],
-    )
-    for name, definition in FLOWS.items():
-        group.add_command(make_command(name, definition, _run_flow(name)))
-    for path, (definition, target) in _COMMANDS.items():
-        *parents, name = path.split()
-        parent: click.Group = group
-        for one in parents:
-            if one not in group.commands:
-                group.add_command(_Group(one, help=_GROUPS[one], no_args_is_help=True))
-            parent = group.commands[one]  # type: ignore[assignment]
-        parent.add_command(make_command(name, definition, _run_function(target, definition)))
-    return click.version_option(package_name=PROGRAM, prog_name=PROGRAM)(group)
+@click.group(
+    PROGRAM,
+    cls=_Group,
+    help="Frame-level facial affect from videos: expressions, valence and arousal, action units.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"Run {PROGRAM} COMMAND --help for the options and examples of a command.",
+)
+@click.option(
+    "--show-completion",
+    type=click.Choice(["bash", "zsh", "fish"]),
+    is_eager=True,
+    expose_value=False,
+    callback=_show_completion,
+    help=f'Print a completion script; for bash: eval "$({PROGRAM} --show-completion bash)".',
+)
+@click.version_option(package_name=PROGRAM, prog_name=PROGRAM)
+def app() -> None:
+    """Only groups the commands."""
 
 
-app = _make_app()
+for _name, _definition in FLOWS.items():
+    app.add_command(make_command(_name, _definition, functools.partial(_run_flow, _name)))
+for _path, (_definition, _target) in _COMMANDS.items():
+    *_parents, _name = _path.split()
+    _parent: click.Group = app
+    for _word in _parents:
+        _parent = app.commands.setdefault(_word, _Group(_word, help=_GROUPS[_word]))  # type: ignore[assignment]
+    _parent.add_command(make_command(_name, _definition, functools.partial(_run_function, _target, _definition)))
 
 
 def main() -> None:
-    """Entry point of the ``affwild2`` script."""
-    app(prog_name=PROGRAM)
+    """Run the ``affwild2`` script. Wrong options end it with one line and code 2."""
+    try:
+        sys.exit(app(prog_name=PROGRAM, standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else PROGRAM
+        click.echo(f"{command}: {error.format_message()} Run {command} --help for help.", err=True)
+    except click.Abort:
+        from infra.interruption import EXIT_INTERRUPTED, RESUME
+
+        click.echo(f"{PROGRAM}: interrupted; {RESUME}", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

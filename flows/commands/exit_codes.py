@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from data_contracts.errors import InputError
@@ -10,8 +10,8 @@ from data_contracts.files.credentials import check_no_credentials
 from data_contracts.files.locations import location
 from data_contracts.settings import read_settings
 from data_contracts.vocabulary import TaskName
-from flows.engine.causes import GO_ON, cause_in_a_line
-from infra.interruption import EXIT_INTERRUPTED, end_now, ending_on_signals
+from flows.engine.console import explain_error, print_error
+from infra.interruption import EXIT_INTERRUPTED, RESUME, end_now, ending_on_signals
 from infra.prefect_runtime import has_server_url, quiet_prefect
 from infra.worker_processes import start_forking_for_new_store
 
@@ -21,13 +21,13 @@ _SERVER_LOST = ("ConnectError", "ReadError", "RemoteProtocolError", "ConnectTime
 _INPUT_FOLDERS = {"extract": "data", "fit": "annotations"}
 
 
-def run_flow(name: str, **parameters: Any) -> int:
+def run_flow(name: str, parameters: Mapping[str, Any]) -> int:
     """Run a flow and return the exit code. If ``PREFECT_API_URL`` is set, that Prefect server records the run."""
 
     def run() -> int:
         # A Prefect server stores the parameters even of a run that is then refused.
         for what, value in parameters.items():
-            for text in value if isinstance(value, list | tuple) else (value,):
+            for text in value if isinstance(value, list) else (value,):
                 check_no_credentials(str(text), what=what)
         if name in _INPUT_FOLDERS:
             _check_folder(parameters[_INPUT_FOLDERS[name]], parameters.get("task"))
@@ -46,7 +46,7 @@ def run_flow(name: str, **parameters: Any) -> int:
     return guarded(run)
 
 
-def _run_recorded(name: str, parameters: dict[str, Any]) -> None:
+def _run_recorded(name: str, parameters: Mapping[str, Any]) -> None:
     with quiet_prefect():
         flow = getattr(importlib.import_module("flows.deployments"), name)
         try:
@@ -62,25 +62,20 @@ def _run_recorded(name: str, parameters: dict[str, Any]) -> None:
 
 def guarded(action: Callable[[], int]) -> int:
     """Run an action and return its exit code. Errors of the user are printed as one line, without a traceback."""
-    from flows.engine.console import print_error
-
     try:
         # A wrong setting ends the command before any work.
         read_settings()
         return action()
     except KeyboardInterrupt:
-        print_error(f"affwild2: interrupted; {GO_ON}")
+        print_error(f"affwild2: interrupted; {RESUME}")
         return EXIT_INTERRUPTED
     except Exception as error:
-        if cause := cause_in_a_line(error):
-            print_error(f"affwild2: {cause[0]}")
-            return cause[1]
+        if explained := explain_error(error):
+            print_error(f"affwild2: {explained[0]}")
+            return explained[1]
         if type(error).__name__ in _SERVER_LOST:
             # Otherwise Prefect's client would retry for a minute to report the state to its server.
-            name = type(error).__name__
-            end_now(
-                f"affwild2: the Prefect server stopped answering ({name}); finished work is kept, run the command again"
-            )
+            end_now(f"affwild2: the Prefect server stopped answering ({type(error).__name__}); {RESUME}")
         raise
 
 

@@ -1,6 +1,6 @@
-"""Output for users: progress, tables, lines. Progress is a bar on a terminal, and lines of text elsewhere.
+"""Output for users: progress, tables, lines, and the messages of errors.
 
-``redirect_output`` sends everything to a log instead.
+Progress is a bar on a terminal, and lines of text elsewhere. ``redirect_output`` sends everything to a log instead.
 """
 
 import contextlib
@@ -9,14 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from data_contracts.errors import printable
+from data_contracts.errors import InputError, printable
+from infra.interruption import EXIT_INTERRUPTED, RESUME
 
+EXIT_SOME_FAILED = 1
+EXIT_WRONG_REQUEST = 2
 _PLAIN_LINE_SECONDS = 10.0
 # Most lines of progress per stage.
 _PLAIN_LINES = 10
@@ -113,3 +117,31 @@ def print_error(text: str) -> None:
         log(printable(text))
         return
     Console(stderr=True).print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def explain_error(error: BaseException) -> tuple[str, int] | None:
+    """Return a one-line message and the exit code for an error of inputs, parameters or machines.
+
+    Return None for other errors, which should be shown with their traceback. Exceptions of libraries are compared by
+    name, which avoids the imports.
+    """
+    name = type(error).__name__
+    if isinstance(error, InputError) or name == "ClusterError":
+        return str(error), EXIT_WRONG_REQUEST
+    if name == "SomeFailedError":
+        return str(error), EXIT_SOME_FAILED
+    if name in ("ValidationError", "ParameterTypeError"):
+        return printable(_first_validation_error(error)), EXIT_WRONG_REQUEST
+    if name == "ClusterLostError":
+        return f"{error}; {RESUME}", EXIT_INTERRUPTED
+    return None
+
+
+def _first_validation_error(error: Any) -> str:
+    """Return the first validation error of pydantic in one line. Prefect passes such errors as text."""
+    if not hasattr(error, "errors"):
+        return " ".join(str(error).split())
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    cause = first.get("ctx", {}).get("error")
+    return f"{name}: {cause}" if isinstance(cause, ValueError) else f"{name}: {first['msg']}, got {first['input']!r}"

@@ -139,10 +139,10 @@ def _ask_workers(client: Client, python: str, store_url: str, probe: str, files:
     return found
 
 
-def _make_examine() -> Callable[[str | None, str | None, Sequence[str]], dict[str, Any]]:
-    """A function that a worker runs: it is sent as code, because the worker may lack this module."""
+def _make_examine() -> Callable[..., Any]:
+    """Return a function that makes the values of ``_Worker``. It is sent as code: a worker may lack this module."""
 
-    def examine(store_url: str | None, probe: str | None, files: Sequence[str]) -> dict[str, Any]:
+    def examine(store_url: str | None, probe: str | None, files: Sequence[str]) -> dict[str, object]:
         import hashlib
         import importlib.metadata
         import importlib.util
@@ -188,7 +188,7 @@ def _make_examine() -> Callable[[str | None, str | None, Sequence[str]], dict[st
             except OSError as error:
                 return f"{error.strerror}"
 
-        facts: dict[str, Any] = {
+        facts: dict[str, object] = {
             "python": ".".join(map(str, sys.version_info[:2])),
             "program": digest(),
             "libraries": {name: version_of(name) for name in ("av", "numpy", "openvino", "pyarrow", "torch")},

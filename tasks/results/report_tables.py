@@ -200,7 +200,7 @@ def _validation(heads: Sequence[Bundle], rules: Sequence[Bundle]) -> Table:
         spread = f"{min(seeds):.3f} to {max(seeds):.3f}" if seeds else None
         kinds = tuned.get(head.name, TuningFigures()).of_metric(details.figure)
         rows.append([Code(head.name), details.task, details.recipe, details.figure, spread, *kinds])
-    header = ["head", "task", "recipe", "figure", "seeds", "untuned", "tuned (optimistic)", "held out (honest)"]
+    header = ["head", "task", "recipe", "metric", "seeds", "untuned", "in-sample", "held-out"]
     return Table("Figures on the validation set", header, rows, empty="No head is fitted yet.")
 
 

@@ -48,7 +48,7 @@ def test_a_run_that_is_stopped_leaves_no_process_and_the_next_one_ends_the_same(
     ended = interrupt(arguments, store, dataset=dataset, units=1, victim=victim)
     assert ended.code in CODES[victim] and ended.orphans == [], ended
     if victim == "Ctrl-C":
-        assert "interrupted; what is finished is kept" in ended.errors
+        assert "interrupted; finished work is kept" in ended.errors
     if victim != "command":
         assert "Traceback" not in ended.errors, ended.errors
     found = read_results(store)

@@ -32,6 +32,9 @@ def cluster(tmp_path_factory):
 
 def run_jobs(cluster, folder, jobs):
     summary = StageSummary("jobs", units=len(jobs))
+    with Client(cluster.address, timeout="60s") as client:
+        # The previous test may have ended the worker, which needs seconds to start again.
+        client.wait_for_workers(1, timeout=60)
     with contextlib.ExitStack() as stack:
 
         def connect():
@@ -83,8 +86,6 @@ def test_a_scheduler_that_is_started_again(cluster, tmp_path, capsys):
 
 @pytest.mark.parametrize("path", ["/nowhere/video.mp4", "video.mp4"])
 def test_a_video_that_workers_do_not_see(cluster, tmp_path, path):
-    with Client(cluster.address) as client:
-        client.wait_for_workers(1, timeout=60)  # the test before may have ended it
     jobs = make_jobs(tmp_path, 600)
     jobs[0] = replace(jobs[0], input_files=(path,))
     advice = "mount it there" if path.startswith("/") else "absolute path"
