@@ -7,7 +7,7 @@ import numpy as np
 GRID = np.arange(0.1, 1.0, 0.1)
 DEFAULT_THRESHOLD = 0.5
 _BLOCK_ROWS = 512
-_SIGN = np.uint32(1 << 31)
+_BUCKETS = 1 << 16
 
 
 def grid_thresholds(labels: np.ndarray, probabilities: np.ndarray, *, grid: np.ndarray = GRID) -> np.ndarray:
@@ -34,24 +34,36 @@ def optimal_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndar
     """
     thresholds = np.full(labels.shape[1], DEFAULT_THRESHOLD)
     for unit, (label, probability) in enumerate(zip(*map(np.transpose, _arrays(labels, probabilities)), strict=True)):
-        positives, usable = int((label == 1).sum()), (label >= 0) & ~np.isnan(probability)
+        positives, usable = np.count_nonzero(label == 1), (label >= 0) & ~np.isnan(probability)
         if positives and usable.any():
-            # With the label as the last bit of the key, one sort orders probability and label together.
-            keys = _to_sort_keys(probability[usable]) << np.uint64(1) | (label[usable] == 1)
-            cut = _best_cut(np.sort(keys), positives)
-            thresholds[unit] = _from_sort_keys(np.array(cut, np.uint64)).astype(np.float64).mean()
+            values = probability[usable] + np.float32(0)  # turns -0.0 into 0.0
+            thresholds[unit] = np.mean(_best_cut(values, label[usable] == 1, positives), dtype=np.float64)
     return thresholds
 
 
-def _to_sort_keys(values: np.ndarray) -> np.ndarray:
-    """Map float32 [n] without NaN to uint64 [n] below 2^32 in the same order; -0.0 equals 0.0."""
-    bits = (values + np.float32(0)).view(np.uint32)  # adding 0 turns -0.0 into 0.0
-    return np.where(bits & _SIGN, ~bits, bits | _SIGN).astype(np.uint64)
+def _best_cut(values: np.ndarray, is_positive: np.ndarray, positives: int) -> tuple[float, float]:
+    """Return the last accepted and the first rejected value of the cut with the best F1; equal if it accepts all.
 
-
-def _from_sort_keys(keys: np.ndarray) -> np.ndarray:
-    bits = keys.astype(np.uint32)
-    return np.where(bits & _SIGN, bits & ~_SIGN, ~bits).view(np.float32)
+    ``positives`` is the number of positive labels, including those without a value. Sorting all rows would take most
+    of the time, so count them in narrow buckets first, and sort only the rows near the optimum.
+    """
+    bucket = np.clip(values * _BUCKETS, 0, _BUCKETS - 1).astype(np.uint16)
+    rows, hits = np.bincount(bucket, minlength=_BUCKETS), np.bincount(bucket[is_positive], minlength=_BUCKETS)
+    accepted, accepted_hits = rows[::-1].cumsum()[::-1], hits[::-1].cumsum()[::-1]
+    # F1 of the cut below each bucket, and a bound for cuts inside it: all of its positives before all of its negatives.
+    f1 = 2.0 * accepted_hits / (accepted + positives)
+    bound = 2.0 * accepted_hits / (accepted - rows + hits + positives)
+    candidates = np.flatnonzero((rows > 0) & (bound >= f1.max()))
+    low, high = candidates[0], candidates[-1]
+    chosen = np.flatnonzero((bucket >= low) & (bucket <= high))
+    chosen = chosen[np.argsort(-values[chosen])]
+    sorted_values, sorted_hits = values[chosen], is_positive[chosen].cumsum() + accepted_hits[high] - hits[high]
+    f1 = 2.0 * sorted_hits / (np.arange(1, len(chosen) + 1) + accepted[high] - rows[high] + positives)
+    # Rows with equal values are accepted together.
+    last = np.flatnonzero(np.append(sorted_values[1:] != sorted_values[:-1], True))
+    best = last[f1[last].argmax()]
+    below = sorted_values[best + 1 :] if best + 1 < len(chosen) else values[bucket < low]
+    return sorted_values[best], below.max() if len(below) else sorted_values[best]
 
 
 def _arrays(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,21 +92,3 @@ def _count_between(labels: np.ndarray, probabilities: np.ndarray, grid: np.ndarr
             for unit in range(units):
                 counts[unit, place[row + unit]] += 1
     return counts.reshape(units, len(grid) + 1, 3)[:, :, 1:]
-
-
-@numba.njit(cache=True, nogil=True)
-def _best_cut(keys: np.ndarray, positives: int) -> tuple[np.uint64, np.uint64]:
-    """Return the last accepted and the first rejected value of the best cut; cuts are only possible between values.
-
-    ``keys``: ascending, twice the sort key of the value plus 1 for a positive row.
-    """
-    best, accepted, rejected, hits = -1.0, np.uint64(0), np.uint64(0), 0
-    for place in range(len(keys) - 1, -1, -1):
-        value = keys[place] >> np.uint64(1)
-        hits += keys[place] & np.uint64(1)
-        below = keys[place - 1] >> np.uint64(1) if place else value
-        if place == 0 or below != value:
-            f1 = 2.0 * hits / (len(keys) - place + positives)
-            if f1 > best:
-                best, accepted, rejected = f1, value, below
-    return accepted, rejected

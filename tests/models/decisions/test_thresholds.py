@@ -92,3 +92,29 @@ def test_equal_optima_of_a_constant_output_and_any_grid():
     assert optimal_thresholds(labels, p).tolist() == [float(np.float32(0.3))]
     fine = np.linspace(0.05, 0.95, 19)
     assert grid_thresholds(labels, p, grid=fine).tolist() == [fine[0]]
+
+
+def cut_by_loop(labels, values):
+    """Return the middle between the values on both sides of the best cut; the highest of equal cuts."""
+    best, threshold, cuts = -1.0, 0.5, np.unique(values[(labels >= 0) & ~np.isnan(values)])[::-1].astype(float)
+    for accepted, rejected in zip(cuts, [*cuts[1:], cuts[-1]], strict=True):
+        decided = values >= accepted
+        f1 = 2 * (decided & (labels == 1)).sum() / ((decided & (labels >= 0)).sum() + (labels == 1).sum())
+        if f1 > best:
+            best, threshold = f1, float((accepted + rejected) / 2)
+    return threshold
+
+
+@pytest.mark.parametrize("scale", [1, 1e-7, 30])
+@pytest.mark.parametrize("decimals", [1, 9])
+def test_optimal_thresholds_equal_a_loop_over_all_cuts(scale, decimals):
+    """Also if most values share one bucket, are outside 0..1, or are equal."""
+    random = np.random.default_rng(0)
+    for rows in (1, 2, 9, 300):
+        labels = random.integers(-1, 2, (rows, 8))
+        labels[0] = 1
+        p = (random.normal(0.3, 0.4, labels.shape).round(decimals) * scale).astype(np.float32)
+        p[random.random(p.shape) < 0.1] = np.nan
+        p[0] = 0.3 * scale
+        expected = [cut_by_loop(labels[:, unit], p[:, unit]) for unit in range(8)]
+        assert optimal_thresholds(labels, p).tolist() == expected
