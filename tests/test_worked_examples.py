@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 import models.heads
+from data_contracts.errors import InputError
 from data_contracts.schemas import FRAMES, LABELS, features_dataset
 from data_contracts.store.bundles import find_bundle
 from data_contracts.store.details import HeadDetails
@@ -173,3 +174,8 @@ def test_the_head_is_fitted_on_sequences_and_predicts_from_earlier_frames(store,
         assert (loaded.predict_sequence(sequence)["va"][present] == values["va"][present]).all()
         assert np.isnan(values["va"][~present]).all()
     assert sorted(outputs) == sorted(variant.subjects)
+    monkeypatch.delitem(recipes.HEAD_KINDS, "gru")
+    with pytest.raises(
+        InputError, match=r"head va-default-\w+: kind of head: expected one of mlp, got 'gru'; predict with"
+    ):
+        predict_outputs.plan_predict_outputs(store, find_features(store), head=head)

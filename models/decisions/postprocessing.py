@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
 from models.decisions.smoothing import Direction, get_smoother, interpolate_missing, smooth
-from models.heads.recipes import BRANCHES, Branch
 
 _TINY = 1e-7
 
@@ -31,7 +31,7 @@ class BranchRule:
         if len(self.class_bias) != 8 or len(self.thresholds) != 12 or self.half_width_frames < 0:
             raise ValueError(f"expected 8 biases, 12 thresholds and a half width of at least 0, got {self}")
 
-    def decide(self, branch: Branch, smoothed: np.ndarray) -> np.ndarray:
+    def decide(self, branch: BranchName, smoothed: np.ndarray) -> np.ndarray:
         """Return class indices int64 [T], values float32 [T, 2] within -1..1, or zeros and ones uint8 [T, 12].
 
         NaN (a subject without any face) becomes Neutral, 0 and 0, because submissions require these rows too.
@@ -48,15 +48,15 @@ class BranchRule:
 class PostProcessing:
     """All steps from outputs to decisions for one task."""
 
-    task: str
+    task: TaskName
     direction: Direction = "linear"
-    rules: dict[Branch, BranchRule] = field(default_factory=dict)
+    rules: dict[BranchName, BranchRule] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.task not in BRANCHES or set(self.rules) != set(BRANCHES[self.task]):
+        if self.task not in BRANCHES_OF_TASK or set(self.rules) != set(BRANCHES_OF_TASK[self.task]):
             raise ValueError(f"expected a rule for each branch of {self.task}, got {sorted(self.rules)}")
 
-    def smooth(self, outputs: dict[Branch, np.ndarray], present: np.ndarray) -> dict[Branch, np.ndarray]:
+    def smooth(self, outputs: dict[BranchName, np.ndarray], present: np.ndarray) -> dict[BranchName, np.ndarray]:
         """Interpolate and smooth the outputs [T, K] of one subject; returns float32 [T, K]."""
         return {
             branch: smooth(
@@ -67,7 +67,7 @@ class PostProcessing:
             for branch, rule in self.rules.items()
         }
 
-    def apply(self, outputs: dict[Branch, np.ndarray], present: np.ndarray) -> dict[Branch, np.ndarray]:
+    def apply(self, outputs: dict[BranchName, np.ndarray], present: np.ndarray) -> dict[BranchName, np.ndarray]:
         """Return the decisions for one subject and each branch; see ``BranchRule.decide``."""
         return {branch: self.rules[branch].decide(branch, x) for branch, x in self.smooth(outputs, present).items()}
 
@@ -94,6 +94,6 @@ def _rule(fields: dict[str, Any]) -> BranchRule:
     return BranchRule(**values)
 
 
-def untuned_postprocessing(task: str) -> PostProcessing:
+def untuned_postprocessing(task: TaskName) -> PostProcessing:
     """Return linear interpolation, no smoothing and thresholds of 0.5."""
-    return PostProcessing(task, rules={branch: BranchRule() for branch in BRANCHES[task]})
+    return PostProcessing(task, rules={branch: BranchRule() for branch in BRANCHES_OF_TASK[task]})

@@ -34,7 +34,7 @@ def optimal_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndar
     """
     thresholds = np.full(labels.shape[1], DEFAULT_THRESHOLD)
     for unit, (label, probability) in enumerate(zip(*map(np.transpose, _arrays(labels, probabilities)), strict=True)):
-        positives, usable = np.count_nonzero(label == 1), (label >= 0) & ~np.isnan(probability)
+        positives, usable = int((label == 1).sum()), (label >= 0) & ~np.isnan(probability)
         if positives and usable.any():
             values = probability[usable] + np.float32(0)  # turns -0.0 into 0.0
             thresholds[unit] = np.mean(_best_cut(values, label[usable] == 1, positives), dtype=np.float64)

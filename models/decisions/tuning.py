@@ -6,17 +6,17 @@ from typing import Literal
 
 import numpy as np
 
+from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
 from models.decisions.postprocessing import BranchRule, PostProcessing, untuned_postprocessing
 from models.decisions.smoothing import SMOOTHERS, Direction, interpolate_missing, smooth
 from models.decisions.thresholds import grid_thresholds, optimal_thresholds
 from models.heads.metrics import MAIN_METRIC, macro_f1, score_branch, score_branches
-from models.heads.recipes import BRANCHES, Branch
 
 Setting = Literal["paper", "default"]
 Smoothing = tuple[str, int]
 
 # The best published validation results (Savchenko 2022, table 5); the multi-task entry is not smoothed.
-_PAPER_SMOOTHING: dict[Branch, Smoothing] = {"expr": ("mean", 7), "va": ("mean", 7), "au": ("median", 7)}
+_PAPER_SMOOTHING: dict[BranchName, Smoothing] = {"expr": ("mean", 7), "va": ("mean", 7), "au": ("median", 7)}
 # The code version of the stage covers these smoothers; tuning with others needs a fingerprint of its own.
 _FIRST_SMOOTHERS = ("none", "mean", "median", "gaussian")
 _BIAS_STEPS = np.arange(-1.0, 1.01, 0.25)
@@ -46,10 +46,10 @@ class SubjectOutputs:
     """
 
     name: str
-    outputs: dict[Branch, np.ndarray]
+    outputs: dict[BranchName, np.ndarray]
     present: np.ndarray
     labelled_frame: np.ndarray
-    labels: dict[Branch, np.ndarray]
+    labels: dict[BranchName, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class Tuned:
         return {"untuned": self.untuned, "tuned": self.tuned, "held_out": self.held_out}
 
 
-def tune_postprocessing(subjects: Sequence[SubjectOutputs], *, task: str, setting: Setting, folds: int = 5) -> Tuned:
+def tune_postprocessing(
+    subjects: Sequence[SubjectOutputs], *, task: TaskName, setting: Setting, folds: int = 5
+) -> Tuned:
     """Choose smoothing, thresholds and class bias for every branch of the task.
 
     ``paper``: fixed windows; thresholds on the 0.1 grid, tuned on unsmoothed outputs and then used on smoothed ones.
@@ -87,7 +89,7 @@ def tune_postprocessing(subjects: Sequence[SubjectOutputs], *, task: str, settin
     if not labelled:
         raise ValueError(f"{task}: expected subjects with outputs and labels to tune on, found none")
     names = [s.name for s in labelled]
-    tables = {branch: _Candidates(labelled, task, branch, setting) for branch in BRANCHES[task]}
+    tables = {branch: _Candidates(labelled, task, branch, setting) for branch in BRANCHES_OF_TASK[task]}
     all_subjects = np.arange(len(labelled))
     rules = {branch: table.best_rule(all_subjects) for branch, table in tables.items()}
     untuned = untuned_postprocessing(task)
@@ -102,9 +104,9 @@ def tune_postprocessing(subjects: Sequence[SubjectOutputs], *, task: str, settin
     )
 
 
-def _held_out(tables: dict[Branch, "_Candidates"], count: int, folds: int) -> dict[str, float]:
+def _held_out(tables: dict[BranchName, "_Candidates"], count: int, folds: int) -> dict[str, float]:
     fold_of = np.arange(count) % min(folds, count)
-    decided: dict[Branch, tuple[np.ndarray, np.ndarray]] = {}
+    decided: dict[BranchName, tuple[np.ndarray, np.ndarray]] = {}
     for branch, table in tables.items():
         parts, order = [], []
         for fold in range(fold_of.max() + 1):
@@ -116,7 +118,7 @@ def _held_out(tables: dict[Branch, "_Candidates"], count: int, folds: int) -> di
 
 
 def _scored(
-    tables: dict[Branch, "_Candidates"], decided: dict[Branch, tuple[np.ndarray, np.ndarray]]
+    tables: dict[BranchName, "_Candidates"], decided: dict[BranchName, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, float]:
     labels = {branch: tables[branch].labels(order) for branch, (_, order) in decided.items()}
     return score_branches(labels, {branch: decisions for branch, (decisions, _) in decided.items()})
@@ -125,7 +127,9 @@ def _scored(
 class _Candidates:
     """Outputs of one branch for all subjects and every candidate smoothing, at labelled rows only."""
 
-    def __init__(self, subjects: Sequence[SubjectOutputs], task: str, branch: Branch, setting: Setting) -> None:
+    def __init__(
+        self, subjects: Sequence[SubjectOutputs], task: TaskName, branch: BranchName, setting: Setting
+    ) -> None:
         self._branch, self._setting = branch, setting
         published: Smoothing = ("none", 0) if task == "mtl" else _PAPER_SMOOTHING[branch]
         self._search = searched_smoothings() if setting == "default" else [published]

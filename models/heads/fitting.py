@@ -3,20 +3,24 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data_contracts.vocabulary import BranchName, TaskName
 from models.engines.precision import Precision
-from models.heads.head import BranchConfig, Head, HeadConfig, head_class
-from models.heads.metrics import accuracy, score_branch, score_branches
-from models.heads.recipes import Branch, HeadRecipe, TaskRecipe
+from models.heads.head import BranchConfig, FitSettings, FittedPart, Head, HeadConfig, head_class
+from models.heads.losses import BranchLosses, activate
+from models.heads.metrics import score_branch, score_branches
+from models.heads.recipes import HeadRecipe, TaskRecipe
 from models.heads.rows import BLOCK_ROWS, RowReader, TrainingRows
-from models.heads.sequences import SubjectSequence
+from models.heads.sequences import Labels, SubjectSequence
 
 logger = logging.getLogger(__name__)
 TrainingData = TrainingRows | Sequence[SubjectSequence]
+Batch = TypeVar("Batch")
 _DECAY, _SQUARE_DECAY = 0.9, 0.999
 _EPSILON = 1e-7  # as in Keras
 
@@ -43,7 +47,7 @@ def fit_seeds(
     train: TrainingData,
     validation: TrainingData | None,
     *,
-    task: str,
+    task: TaskName,
     recipe: TaskRecipe,
     epochs: Sequence[Sequence[int]] | None = None,
     precision: Precision = "float32",
@@ -64,8 +68,8 @@ def fit_seeds(
     for seed in range(recipe.seeds):
         parts = []
         for number, part in enumerate(recipe.parts):
-            settings = part.replace(epochs=epochs[seed][number], patience=0) if epochs else part
-            parts.append(kind.fit_part(train, validation, settings, seed=seed, precision=precision, device=device))
+            fixed = part.replace(epochs=epochs[seed][number], patience=0) if epochs else part
+            parts.append(kind.fit_part(train, validation, fixed, FitSettings(seed, precision, device)))
         alone = {name: tensor for part in parts for name, tensor in part.tensors.items()}
         tensors |= {f"seed{seed}.{name}": tensor for name, tensor in alone.items()}
         histories.append([part.history for part in parts])
@@ -81,7 +85,7 @@ def fit_seeds(
     return FittedHead(head, figures, seed_figures, histories, best_epochs)
 
 
-def _config(task: str, recipe: TaskRecipe, data: TrainingData, *, seeds: int) -> HeadConfig:
+def _config(task: TaskName, recipe: TaskRecipe, data: TrainingData, *, seeds: int) -> HeadConfig:
     branches = {b: BranchConfig(part.features, part.hidden_units) for part in recipe.parts for b in part.branches}
     one = data if isinstance(data, TrainingRows) else data[0]
     return HeadConfig(task, one.embeddings.shape[1], one.logits.shape[1], seeds, branches)
@@ -89,8 +93,8 @@ def _config(task: str, recipe: TaskRecipe, data: TrainingData, *, seeds: int) ->
 
 def evaluate_head(head: Head, data: TrainingData) -> dict[str, float]:
     """Return the challenge metrics of a head on labelled data, without post-processing (see ``decide``)."""
-    decided: dict[Branch, list[np.ndarray]] = {branch: [] for branch in head.config.branches}
-    labels: dict[Branch, list[np.ndarray]] = {branch: [] for branch in head.config.branches}
+    decided: dict[BranchName, list[np.ndarray]] = {branch: [] for branch in head.config.branches}
+    labels: dict[BranchName, list[np.ndarray]] = {branch: [] for branch in head.config.branches}
     for sequence in _blocks_of_rows(head, data) if isinstance(data, TrainingRows) else data:
         for branch, outputs in head.predict_sequence(sequence).items():
             decided[branch].append(decide(branch, outputs[sequence.present]))
@@ -114,27 +118,19 @@ def _blocks_of_rows(head: Head, rows: TrainingRows) -> Iterator[SubjectSequence]
         )
 
 
-def decide(branch: Branch, outputs: np.ndarray) -> np.ndarray:
+def decide(branch: BranchName, outputs: np.ndarray) -> np.ndarray:
     """Return decisions without post-processing: the class with the largest output, action units from 0.5, values."""
     if branch == "expr":
         return outputs.argmax(axis=1)
     return outputs if branch == "va" else (outputs >= 0.5).astype(np.int8)
 
 
-def checkpoint_metric(recipe: HeadRecipe, labels: np.ndarray, outputs: np.ndarray) -> float:
-    """Return the recipe's checkpoint, a metric of its only branch, on validation rows that are labelled."""
-    (branch,) = recipe.branches
-    if recipe.checkpoint == "accuracy":
-        return accuracy(labels, decide(branch, outputs))
-    return score_branch(branch, labels, decide(branch, outputs))[recipe.checkpoint]
-
-
 class Adam:
     """Adam (Kingma and Ba 2015) for float32 tensors. torch's own optimizers load its compiler: 100 MB of memory."""
 
-    def __init__(self, parameters: Iterable[Tensor], *, learning_rate: float, epsilon: float = _EPSILON) -> None:
+    def __init__(self, parameters: Iterable[Tensor], *, learning_rate: float) -> None:
         self._parameters = list(parameters)
-        self._learning_rate, self._epsilon, self._steps = learning_rate, epsilon, 0
+        self._learning_rate, self._steps = learning_rate, 0
         self._state = [tuple(torch.zeros_like(p, requires_grad=False) for _ in range(3)) for p in self._parameters]
 
     def zero_grad(self) -> None:
@@ -153,43 +149,57 @@ class Adam:
             if gradient is not None:
                 mean.lerp_(gradient, 1 - _DECAY)
                 square.mul_(_SQUARE_DECAY).addcmul_(gradient, gradient, value=1 - _SQUARE_DECAY)
-                torch.sqrt(square, out=scratch).mul_(factor).add_(self._epsilon)
+                torch.sqrt(square, out=scratch).mul_(factor).add_(_EPSILON)
                 parameter.addcdiv_(mean, scratch, value=-size)
 
 
 def fit_epochs(
     network: nn.Module,
     recipe: HeadRecipe,
+    losses: BranchLosses,
     *,
-    train_epoch: Callable[[Adam], float],
-    validate: Callable[[], float] | None,
-) -> tuple[list[dict[str, float]], int]:
-    """Fit a network by Adam, and load the weights of the epoch with the best checkpoint (without validation: the last).
+    run: Callable[[Batch], tuple[dict[BranchName, Tensor], Labels]],
+    train: Callable[[], Iterable[Batch]],
+    validation: Callable[[], Iterable[Batch]] | None,
+) -> FittedPart:
+    """Fit a network by Adam, and keep the epoch with the best checkpoint (without validation: the last).
 
     Args:
-        network: all parameters.
-        recipe: number of epochs, learning rate, patience and checkpoint.
-        train_epoch: updates the parameters on all training data, in training mode; returns the mean loss.
-        validate: returns the recipe's checkpoint on the validation data, in evaluation mode and without gradients.
-
-    Returns:
-        (one dict per epoch, the epoch that was kept, from 1).
+        network: all parameters. Those of at least two dimensions are the weights that ``recipe.l2`` applies to.
+        recipe: number of epochs, learning rate, l2, patience and checkpoint.
+        losses: of the recipe.
+        run: returns the outputs of a batch before their activation, [n, K] per branch, and the labels of these n rows.
+        train: returns the training batches of one epoch, in random order.
+        validation: returns the validation batches.
 
     Raises:
         ValueError: the checkpoint is NaN in every epoch.
     """
     optimizer = Adam(network.parameters(), learning_rate=recipe.learning_rate)
+    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+
+    def loss_of(outputs: dict[BranchName, Tensor], labels: Labels) -> Tensor:
+        loss = losses(outputs, labels)
+        return loss + recipe.l2 * torch.stack([w.square().sum() for w in weights]).sum() if recipe.l2 else loss
+
     history: list[dict[str, float]] = []
     best, best_epoch, best_state = -np.inf, 0, None
     for epoch in range(1, recipe.epochs + 1):
         network.train()
-        entry = {"epoch": float(epoch), "train_loss": train_epoch(optimizer)}
+        batch_losses = []
+        for batch in train():
+            optimizer.zero_grad()
+            loss = loss_of(*run(batch))
+            loss.backward()
+            optimizer.step()
+            batch_losses.append(loss.detach())
+        entry = {"epoch": float(epoch), "train_loss": float(torch.stack(batch_losses).mean())}
         value = float(epoch)
-        if validate is not None:
+        if validation is not None:
             network.eval()
             with torch.no_grad():
-                entry[recipe.checkpoint] = validate()
-            value = -entry["loss"] if recipe.checkpoint == "loss" else entry[recipe.checkpoint]
+                value = entry[recipe.checkpoint] = _checkpoint(recipe, loss_of, [run(batch) for batch in validation()])
+            value = -value if recipe.checkpoint == "loss" else value
         history.append(entry)
         if value > best:
             best, best_epoch = value, epoch
@@ -200,4 +210,18 @@ def fit_epochs(
         raise ValueError(f"{'+'.join(recipe.branches)}: expected a finite loss, got NaN in every epoch")
     network.load_state_dict(best_state)
     logger.debug("%s: kept epoch %d of %d", "+".join(recipe.branches), best_epoch, len(history))
-    return history, best_epoch
+    return FittedPart({name: tensor.cpu().numpy() for name, tensor in best_state.items()}, history, best_epoch)
+
+
+def _checkpoint(
+    recipe: HeadRecipe,
+    loss_of: Callable[[dict[BranchName, Tensor], Labels], Tensor],
+    batches: list[tuple[dict[BranchName, Tensor], Labels]],
+) -> float:
+    """Return the mean loss of the batches, or a metric of the recipe's only branch."""
+    if recipe.checkpoint == "loss":
+        return float(torch.stack([loss_of(*batch) for batch in batches]).mean())
+    (branch,) = recipe.branches
+    outputs = np.concatenate([activate(outputs[branch], branch).cpu().numpy() for outputs, _ in batches])
+    labels = np.concatenate([labels[branch] for _, labels in batches])
+    return score_branch(branch, labels, decide(branch, outputs))[recipe.checkpoint]

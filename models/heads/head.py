@@ -12,13 +12,20 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 import numpy as np
 import safetensors.numpy
 
+from data_contracts.vocabulary import (
+    ACTION_UNITS,
+    BRANCHES_OF_TASK,
+    DIMENSIONS,
+    EXPRESSIONS,
+    BranchName,
+    TaskName,
+)
 from models.engines.precision import Precision
-from models.heads.metrics import EXPRESSIONS, UNITS
-from models.heads.recipes import BRANCHES, HEAD_KINDS, Branch, Features, HeadRecipe, HiddenUnits, hidden_sizes
+from models.heads.recipes import HEAD_KINDS, Features, HeadRecipe, HiddenUnits, hidden_sizes
 from models.heads.sequences import SubjectSequence
 
-OUTPUT_NAMES: dict[Branch, tuple[str, ...]] = {"expr": EXPRESSIONS, "va": ("valence", "arousal"), "au": UNITS}
-ACTIVATIONS: dict[Branch, str] = {"expr": "softmax", "va": "tanh", "au": "sigmoid"}
+OUTPUT_NAMES: dict[BranchName, tuple[str, ...]] = {"expr": EXPRESSIONS, "va": DIMENSIONS, "au": ACTION_UNITS}
+ACTIVATIONS: dict[BranchName, str] = {"expr": "softmax", "va": "tanh", "au": "sigmoid"}
 
 # What a kind of head is fitted on: TrainingRows, or a list of SubjectSequence.
 Data = TypeVar("Data")
@@ -41,15 +48,26 @@ class BranchConfig:
 class HeadConfig:
     """A head without its weights."""
 
-    task: str
+    task: TaskName
     embedding_size: int
     logits_size: int
     seeds: int
-    branches: dict[Branch, BranchConfig] = field(default_factory=dict)
+    branches: dict[BranchName, BranchConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if set(self.branches) != set(BRANCHES[self.task]):
-            raise ValueError(f"{self.task}: expected branches {BRANCHES[self.task]}, got {tuple(self.branches)}")
+        if set(self.branches) != set(BRANCHES_OF_TASK[self.task]):
+            raise ValueError(
+                f"{self.task}: expected branches {BRANCHES_OF_TASK[self.task]}, got {tuple(self.branches)}"
+            )
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Settings of one fit besides the recipe; ``precision`` is that of large matrix products."""
+
+    seed: int
+    precision: Precision = "float32"
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +86,14 @@ class FittedPart:
 
 
 class Head(ABC, Generic[Data]):
-    """A fitted head: one or several seeds, each with its branches.
+    """A fitted head: one or several seeds, each with its branches. A subclass fits a part and predicts a branch.
 
     Class attributes:
         kind: name in ``HEAD_KINDS``.
         works_on: ``rows`` if every frame is predicted from its own features alone. Such a head is fitted on
-            ``TrainingRows``, and may get a sequence in parts. ``sequences`` if outputs depend on other frames or on
-            time. Such a head is fitted on a list of ``SubjectSequence``, and gets each subject's sequence as a whole.
+            ``TrainingRows``, and gets only frames with a face, a subject in parts. ``sequences`` if outputs depend on
+            other frames or on time. Such a head is fitted on a list of ``SubjectSequence``, and gets each subject's
+            sequence as a whole.
         how: how to compute the outputs from the tensors, for readers of ``head.json``.
     """
 
@@ -92,27 +111,30 @@ class Head(ABC, Generic[Data]):
 
     @classmethod
     @abstractmethod
-    def fit_part(
-        cls,
-        train: Data,
-        validation: Data | None,
-        recipe: HeadRecipe,
-        *,
-        seed: int,
-        precision: Precision = "float32",
-        device: str = "cpu",
-    ) -> FittedPart:
+    def fit_part(cls, train: Data, validation: Data | None, recipe: HeadRecipe, settings: FitSettings) -> FittedPart:
         """Fit the branches of one part of a recipe with one seed.
 
         Keep the epoch with the best checkpoint on the validation data, or the last one without validation data.
-        Deterministic for a machine and a number of threads. ``precision`` is that of large matrix products.
+        Deterministic for a machine and a number of threads.
 
         Raises:
             ValueError: nothing is labelled, or the features are not finite.
         """
 
     @abstractmethod
-    def predict_sequence(self, sequence: SubjectSequence) -> dict[Branch, np.ndarray]:
+    def predict_branch(
+        self, branch: BranchName, weights: dict[str, np.ndarray], inputs: np.ndarray, sequence: SubjectSequence
+    ) -> np.ndarray:
+        """Return the outputs of a branch before their activation, float32 [T, K].
+
+        Args:
+            branch: which one.
+            weights: tensors of one seed and this branch, without the prefix of their names.
+            inputs: float32 [T, width], the features that the branch takes.
+            sequence: the T frames.
+        """
+
+    def predict_sequence(self, sequence: SubjectSequence) -> dict[BranchName, np.ndarray]:
         """Return outputs float32 [T, K] of each branch: probabilities in 0..1 or values in -1..1, averaged over seeds.
 
         Values where the face is not present are ignored: post-processing interpolates there.
@@ -120,12 +142,33 @@ class Head(ABC, Generic[Data]):
         Raises:
             ValueError: the features do not have the sizes that the head was fitted on.
         """
-
-    def check_sizes(self, embeddings: np.ndarray, logits: np.ndarray) -> None:
-        """Raise ValueError unless the features have the sizes that the head was fitted on."""
-        expected, got = (self.config.embedding_size, self.config.logits_size), (embeddings.shape[1], logits.shape[1])
+        expected = self.config.embedding_size, self.config.logits_size
+        got = sequence.embeddings.shape[1], sequence.logits.shape[1]
         if expected != got:
             raise ValueError(f"head: expected embeddings and logits of sizes {expected}, got {got}")
+        # A mask copies the features; do without where it selects all frames.
+        is_whole = self.works_on == "sequences" or sequence.present.all()
+        frames = slice(None) if is_whole else sequence.present
+        chosen = sequence[frames]
+        outputs = {b: np.zeros((len(sequence), len(OUTPUT_NAMES[b])), np.float32) for b in self.config.branches}
+        for branch, config in self.config.branches.items():
+            inputs = chosen.inputs(config.features)
+            seeds = []
+            for seed in range(self.config.seeds):
+                prefix = f"seed{seed}.{branch}."
+                weights = {n.removeprefix(prefix): x for n, x in self.tensors.items() if n.startswith(prefix)}
+                seeds.append(_activate(self.predict_branch(branch, weights, inputs, chosen), branch))
+            outputs[branch][frames] = np.mean(seeds, axis=0)
+        return outputs
+
+
+def _activate(x: np.ndarray, branch: BranchName) -> np.ndarray:
+    if branch == "va":
+        return np.tanh(x)
+    if branch == "au":
+        return 0.5 * (1 + np.tanh(0.5 * x))
+    exponent = np.exp(x - x.max(axis=1, keepdims=True))
+    return exponent / exponent.sum(axis=1, keepdims=True)
 
 
 def head_class(kind: str) -> type[Head[Any]]:

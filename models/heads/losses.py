@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.heads.recipes import Branch, HeadRecipe
+from data_contracts.vocabulary import BranchName
+from models.heads.recipes import HeadRecipe
 
 _TINY = 1e-7
 
@@ -15,7 +16,7 @@ class BranchLosses:
     """The loss of a recipe: the sum of the losses of its branches, with class weights from the training labels."""
 
     def __init__(
-        self, recipe: HeadRecipe, labels: Mapping[Branch, np.ndarray], *, device: str | torch.device = "cpu"
+        self, recipe: HeadRecipe, labels: Mapping[BranchName, np.ndarray], *, device: str | torch.device = "cpu"
     ) -> None:
         """Take the weights of classes from the labels of all training rows: ``expr`` [n], ``au`` [n, 12]."""
         self._recipe, self._device = recipe, torch.device(device)
@@ -25,11 +26,11 @@ class BranchLosses:
         if "au" in recipe.branches:
             self._weights["au"] = unit_weights(labels["au"], balanced=recipe.balanced).to(self._device)
 
-    def __call__(self, outputs: Mapping[Branch, Tensor], targets: Mapping[Branch, Tensor]) -> Tensor:
-        """Return the loss of outputs [n, K] after their activation, and targets as ``rows.to_target`` gives them."""
+    def __call__(self, outputs: Mapping[BranchName, Tensor], labels: Mapping[BranchName, np.ndarray]) -> Tensor:
+        """Return the loss of outputs [n, K] before their activation, and labels as in ``TrainingRows``."""
         total = torch.zeros((), device=self._device)
         for branch in self._recipe.branches:
-            output, target = outputs[branch], targets[branch].to(self._device)
+            output, target = activate(outputs[branch], branch), _to_target(labels[branch], branch).to(self._device)
             if branch == "au":
                 weight, published = self._weights["au"], self._recipe.published_masking
                 total = total + unit_loss(output, target, unit_weight=weight, published_masking=published)
@@ -40,7 +41,13 @@ class BranchLosses:
         return total
 
 
-def activate(x: Tensor, branch: Branch) -> Tensor:
+def _to_target(labels: np.ndarray, branch: BranchName) -> Tensor:
+    """Convert labels to int64 [n] for ``expr``, float32 [n, K] for the others."""
+    values = torch.from_numpy(labels)
+    return values.long() if branch == "expr" else values.float()
+
+
+def activate(x: Tensor, branch: BranchName) -> Tensor:
     """Return the outputs of a branch from those of its last layer: softmax, tanh or sigmoid; x [n, K]."""
     if branch == "expr":
         return torch.softmax(x, dim=1)

@@ -1,14 +1,13 @@
 """The challenge's metrics (Kollias 2022, arXiv 2202.10659; Savchenko 2022, section 3). Higher is better for all."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-ClassNames = tuple[str, ...]
-EXPRESSIONS: ClassNames = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
-UNITS: ClassNames = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26")
-Branch = Literal["expr", "va", "au"]
+from data_contracts.vocabulary import ACTION_UNITS, BRANCHES, EXPRESSIONS, BranchName, TaskName
 
+# The metric that ranks each task in the challenge.
+MAIN_METRIC: dict[TaskName, str] = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1", "mtl": "p_mtl"}
 # The recall of a class with fewer pictures is too noisy for the balanced accuracy.
 _MIN_PICTURES = 20
 
@@ -73,12 +72,7 @@ def f1_per_unit(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
     return _f1(hits, (labels == 1).sum(axis=0), (known & decided).sum(axis=0))
 
 
-def mean_unit_f1(labels: np.ndarray, decisions: np.ndarray) -> float:
-    """Return the mean of the binary F1 over action units."""
-    return float(f1_per_unit(labels, decisions).mean())
-
-
-def score_branch(branch: Branch, labels: np.ndarray, decisions: np.ndarray) -> dict[str, float]:
+def score_branch(branch: BranchName, labels: np.ndarray, decisions: np.ndarray) -> dict[str, float]:
     """Return all metrics of one branch by name; rows without a label are ignored.
 
     Labels are int8 [n] with -1 (``expr``), float [n, 2] with NaN (``va``), int8 [n, 12] with -1 (``au``). Decisions
@@ -101,20 +95,17 @@ def score_branch(branch: Branch, labels: np.ndarray, decisions: np.ndarray) -> d
     known = np.asarray((labels >= 0).any(axis=1))
     per_unit = f1_per_unit(labels[known], decisions[known])
     return {"mean_f1": float(per_unit.mean())} | {
-        f"f1_{name}": float(value) for name, value in zip(UNITS, per_unit, strict=True)
+        f"f1_{name}": float(value) for name, value in zip(ACTION_UNITS, per_unit, strict=True)
     }
 
 
-MAIN_METRIC: dict[Branch, str] = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1"}
-
-
-def score_branches(labels: dict[Branch, np.ndarray], decisions: dict[Branch, np.ndarray]) -> dict[str, float]:
+def score_branches(labels: dict[BranchName, np.ndarray], decisions: dict[BranchName, np.ndarray]) -> dict[str, float]:
     """Return the metrics of several branches; with all three, also ``p_mtl``, the sum of their main metrics."""
     scores: dict[str, float] = {}
     for branch, decided in decisions.items():
         scores |= score_branch(branch, labels[branch], decided)
     if len(decisions) == 3:
-        scores["p_mtl"] = sum(scores[name] for name in MAIN_METRIC.values())
+        scores["p_mtl"] = sum(scores[MAIN_METRIC[branch]] for branch in BRANCHES)
     return scores
 
 

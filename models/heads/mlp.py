@@ -5,16 +5,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.engines.precision import Precision
-from models.heads.head import OUTPUT_NAMES, BranchConfig, FittedPart, Head, HeadConfig
-from models.heads.metrics import EXPRESSIONS
-from models.heads.recipes import Branch, Features, HeadRecipe, hidden_sizes
+from data_contracts.vocabulary import EXPRESSIONS, BranchName
+from models.heads.head import OUTPUT_NAMES, BranchConfig, FitSettings, FittedPart, Head, HeadConfig
+from models.heads.recipes import HeadRecipe, hidden_sizes
 from models.heads.sequences import SubjectSequence, input_width
 
 if TYPE_CHECKING:
     from models.heads.rows import TrainingRows
 
-_BLOCK_ROWS = 8192
 # As a logit: e to this is 0 in float32, so expressions that the backbone does not know get probability 0.
 _NEVER = -1e4
 
@@ -45,69 +43,24 @@ class MlpHead(Head["TrainingRows"]):
 
     @classmethod
     def fit_part(
-        cls,
-        train: "TrainingRows",
-        validation: "TrainingRows | None",
-        recipe: HeadRecipe,
-        *,
-        seed: int,
-        precision: Precision = "float32",
-        device: str = "cpu",
+        cls, train: "TrainingRows", validation: "TrainingRows | None", recipe: HeadRecipe, settings: FitSettings
     ) -> FittedPart:
         """See ``Head.fit_part``."""
         # Prediction works without torch.
-        from models.heads.mlp_fitting import MlpFit
+        from models.heads.mlp_fitting import fit_mlp
 
-        return MlpFit(train, recipe, seed=seed, precision=precision, device=device).run(validation)
+        return fit_mlp(train, validation, recipe, settings)
 
-    def predict_sequence(self, sequence: SubjectSequence) -> dict[Branch, np.ndarray]:
-        """See ``Head.predict_sequence``; 0 where the face is not present."""
-        present = sequence.present
-        predicted = self.predict(sequence.embeddings[present], sequence.logits[present])
-        outputs = {b: np.zeros((len(sequence), values.shape[1]), np.float32) for b, values in predicted.items()}
-        for branch, values in predicted.items():
-            outputs[branch][present] = values
-        return outputs
-
-    def predict(self, embeddings: np.ndarray, logits: np.ndarray) -> dict[Branch, np.ndarray]:
-        """Return outputs float32 [n, K] of rows in any order: ``embeddings`` [n, D] and ``logits`` [n, C].
-
-        Raises:
-            ValueError: the features do not have the sizes that the head was fitted on.
-        """
-        self.check_sizes(embeddings, logits)
-        outputs = {b: np.empty((len(embeddings), len(OUTPUT_NAMES[b])), np.float32) for b in self.config.branches}
-        for first in range(0, len(embeddings), _BLOCK_ROWS):
-            block = slice(first, first + _BLOCK_ROWS)
-            for branch, settings in self.config.branches.items():
-                x = _select(embeddings[block], logits[block], settings.features)
-                seeds = [self._run(x, branch, seed) for seed in range(self.config.seeds)]
-                outputs[branch][block] = np.mean(seeds, axis=0)
-        return outputs
-
-    def _run(self, x: np.ndarray, branch: Branch, seed: int) -> np.ndarray:
+    def predict_branch(
+        self, branch: BranchName, weights: dict[str, np.ndarray], inputs: np.ndarray, sequence: SubjectSequence
+    ) -> np.ndarray:
+        """See ``Head.predict_branch``."""
         last = len(hidden_sizes(self.config.branches[branch].hidden_units))
         for layer in range(last + 1):
-            name = f"seed{seed}.{branch}.{layer}"
-            x = x @ self.tensors[f"{name}.weight"].T + self.tensors[f"{name}.bias"]
+            inputs = inputs @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]
             if layer < last:
-                x = np.maximum(x, 0)
-        return _activate(x, branch)
-
-
-def _select(embeddings: np.ndarray, logits: np.ndarray, features: Features) -> np.ndarray:
-    if features == "both":
-        return np.concatenate([embeddings, logits], axis=1, dtype=np.float32)
-    return np.asarray(embeddings if features == "embeddings" else logits, np.float32)
-
-
-def _activate(x: np.ndarray, branch: Branch) -> np.ndarray:
-    if branch == "va":
-        return np.tanh(x)
-    if branch == "au":
-        return 0.5 * (1 + np.tanh(0.5 * x))
-    exponent = np.exp(x - x.max(axis=1, keepdims=True))
-    return exponent / exponent.sum(axis=1, keepdims=True)
+                inputs = np.maximum(inputs, 0)
+        return inputs
 
 
 def _shapes(config: HeadConfig) -> list[tuple[str, tuple[int, ...]]]:

@@ -4,17 +4,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Branch = Literal["expr", "va", "au"]
+from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
+
 Features = Literal["embeddings", "scores", "both"]
 Checkpoint = Literal["loss", "accuracy", "macro_f1", "mean_ccc", "mean_f1"]
 RecipeName = Literal["paper", "default"]
 HiddenUnits = int | tuple[int, ...]
-BRANCHES: dict[str, tuple[Branch, ...]] = {
-    "expr": ("expr",),
-    "va": ("va",),
-    "au": ("au",),
-    "mtl": ("va", "expr", "au"),
-}
 # Kinds of heads, and where their classes are; a class is imported when a head of its kind is fitted or loaded.
 HEAD_KINDS: dict[str, str] = {"mlp": "models.heads.mlp:MlpHead"}
 
@@ -39,7 +34,7 @@ class HeadRecipe:
         kind: name in ``HEAD_KINDS``.
     """
 
-    branches: tuple[Branch, ...]
+    branches: tuple[BranchName, ...]
     features: Features
     hidden_units: HiddenUnits
     l2: float
@@ -112,7 +107,7 @@ class TaskRecipe:
 
 
 # Savchenko 2022, section 3, and the authors' ABAW3 notebook where the two differ (batch sizes, epochs, checkpoints).
-_PAPER = {
+_PAPER: dict[TaskName, HeadRecipe] = {
     "expr": HeadRecipe(("expr",), "embeddings", 128, 0.0, 256, 10, "accuracy"),
     "va": HeadRecipe(("va",), "scores", 0, 1 / 512, 512, 20, "loss"),
     "au": HeadRecipe(("au",), "embeddings", 128, 0.0, 512, 20, "loss", drop_partial_units=True),
@@ -120,7 +115,7 @@ _PAPER = {
         ("va", "expr", "au"), "both", 0, 1 / 256, 256, 20, "loss", published_masking=True, drop_partial_units=True
     ),
 }
-_DEFAULT = {
+_DEFAULT: dict[BranchName, HeadRecipe] = {
     "expr": HeadRecipe(
         ("expr",), "embeddings", 128, 1e-4, 256, 40, "macro_f1", patience=8, standardize=True, dropout=0.5, seeds=3
     ),
@@ -133,7 +128,7 @@ _DEFAULT = {
 }
 
 
-def get_recipe(name: RecipeName, *, task: str) -> TaskRecipe:
+def get_recipe(name: RecipeName, *, task: TaskName) -> TaskRecipe:
     """Return the recipe of that name for ``expr``, ``va``, ``au`` or ``mtl``.
 
     ``paper`` fits as published. ``default`` fits each branch on its labelled rows, keeps the epoch with the best
@@ -142,8 +137,10 @@ def get_recipe(name: RecipeName, *, task: str) -> TaskRecipe:
     Raises:
         ValueError: the recipe or task is unknown.
     """
-    if name not in ("paper", "default") or task not in BRANCHES:
-        raise ValueError(f"expected recipe paper or default for {', '.join(BRANCHES)}, got {name!r} for {task!r}")
+    if name not in ("paper", "default") or task not in BRANCHES_OF_TASK:
+        raise ValueError(
+            f"expected recipe paper or default for {', '.join(BRANCHES_OF_TASK)}, got {name!r} for {task!r}"
+        )
     if name == "paper":
         return TaskRecipe((_PAPER[task],))
-    return TaskRecipe(tuple(_DEFAULT[branch] for branch in BRANCHES[task]))
+    return TaskRecipe(tuple(_DEFAULT[branch] for branch in BRANCHES_OF_TASK[task]))

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.heads.recipes import Branch, Features
+from data_contracts.vocabulary import BranchName
+from models.heads.recipes import Features
 from models.heads.sequences import input_width, is_labelled
 
 # Blocks that stay in a processor's cache while they are converted and multiplied.
@@ -27,7 +28,7 @@ class TrainingRows:
 
     embeddings: np.ndarray
     logits: np.ndarray
-    labels: dict[Branch, np.ndarray]
+    labels: dict[BranchName, np.ndarray]
 
     def __post_init__(self) -> None:
         counts = {len(self.embeddings), len(self.logits), *(len(values) for values in self.labels.values())}
@@ -44,29 +45,9 @@ class TrainingRows:
         """Return the number of inputs of a head."""
         return input_width(features, self.embeddings.shape[1], self.logits.shape[1])
 
-    def labelled(self, branches: tuple[Branch, ...], *, drop_partial_units: bool = False) -> np.ndarray:
+    def labelled(self, branches: tuple[BranchName, ...], *, drop_partial_units: bool = False) -> np.ndarray:
         """Return the indices of rows with a label of at least one branch, ascending."""
         return np.flatnonzero(is_labelled(self.labels, branches, drop_partial_units=drop_partial_units))
-
-    def inputs(self, rows: np.ndarray, features: Features) -> Tensor:
-        """Gather the inputs of the rows, float32 [len(rows), width], in new arrays; ``RowReader`` reuses its arrays."""
-        parts = []
-        if features != "scores":
-            # float16 to float32 by torch's copy: numpy's conversion is many times slower.
-            parts.append(torch.from_numpy(np.take(self.embeddings, rows, axis=0)).float())
-        if features != "embeddings":
-            parts.append(torch.from_numpy(np.take(self.logits, rows, axis=0)).float())
-        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-
-    def targets(self, rows: np.ndarray, branch: Branch) -> Tensor:
-        """Return the labels of the rows as ``to_target`` converts them."""
-        return to_target(self.labels[branch][rows], branch)
-
-
-def to_target(labels: np.ndarray, branch: Branch) -> Tensor:
-    """Convert labels to what losses take: int64 [n] for ``expr``, float32 [n, K] for the others."""
-    values = torch.from_numpy(labels)
-    return values.long() if branch == "expr" else values.float()
 
 
 class RowReader:
@@ -86,11 +67,13 @@ class RowReader:
         device: str | torch.device = "cpu",
     ) -> None:
         """Read batches of at most ``batch_rows``, as (x - mean) / deviation if these, float32 [width], are given."""
-        self._parts = [array for array, name in _arrays(rows) if features in (name, "both")]
+        arrays = (rows.embeddings, "embeddings"), (rows.logits, "scores")
+        self._parts = [array for array, name in arrays if features in (name, "both")]
         self._gathered = [np.empty((batch_rows, array.shape[1]), array.dtype) for array in self._parts]
         self._inputs = torch.empty(batch_rows, rows.width(features))
-        self._mean, self._factor = mean, None if deviation is None else 1 / deviation
         self._device = torch.device(device)
+        self._mean = None if mean is None else mean.to(self._device)
+        self._factor = None if deviation is None else (1 / deviation).to(self._device)
 
     def read(self, index: np.ndarray) -> Tensor:
         """Return float32 [len(index), width] of the rows; valid until the next call.
@@ -120,10 +103,6 @@ class RowReader:
         for first in range(0, len(index), len(self._inputs)):
             block = index[first : first + len(self._inputs)]
             yield block, self.read(block)
-
-
-def _arrays(rows: TrainingRows) -> list[tuple[np.ndarray, str]]:
-    return [(rows.embeddings, "embeddings"), (rows.logits, "scores")]
 
 
 def moments(rows: TrainingRows, index: np.ndarray, features: Features) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from models.heads.recipes import Branch, Features
+from data_contracts.vocabulary import BranchName
+from models.heads.recipes import Features
 
-Labels = Mapping[Branch, np.ndarray]
+Labels = Mapping[BranchName, np.ndarray]
 
 
 def input_width(features: Features, embedding_size: int, logits_size: int) -> int:
@@ -15,7 +16,7 @@ def input_width(features: Features, embedding_size: int, logits_size: int) -> in
     return {"embeddings": embedding_size, "scores": logits_size, "both": embedding_size + logits_size}[features]
 
 
-def is_labelled(labels: Labels, branches: tuple[Branch, ...], *, drop_partial_units: bool = False) -> np.ndarray:
+def is_labelled(labels: Labels, branches: tuple[BranchName, ...], *, drop_partial_units: bool = False) -> np.ndarray:
     """Return which rows have a label of at least one branch, bool [n].
 
     ``labels`` as in ``TrainingRows``. With ``drop_partial_units``, action units count only where all are labelled.
@@ -41,8 +42,9 @@ class SubjectSequence:
     """One subject's features in the order of its frames, T of them.
 
     Attributes:
-        embeddings: float16 or float32 [T, D], 0 where the face is not present; may be a read-only memory map.
-        logits: float32 [T, C], 0 where the face is not present; likewise.
+        embeddings: float16 or float32 [T, D]; may be a read-only memory map.
+        logits: float32 [T, C]; likewise. Both are 0 where the face is not present, except for heads that work on rows:
+            they never get such frames.
         present: bool [T], whether the frame shows the subject's face.
         seconds: float64 [T], time of each frame since the first frame of the video.
         labels: as in ``TrainingRows``, for fitting; empty for prediction.
@@ -62,23 +64,28 @@ class SubjectSequence:
     def __len__(self) -> int:
         return len(self.present)
 
-    def __getitem__(self, frames: slice) -> "SubjectSequence":
-        """Return a part of the sequence."""
+    def __getitem__(self, frames: slice | np.ndarray) -> "SubjectSequence":
+        """Return a range of frames, or those of a mask, bool [T]."""
         labels = {branch: values[frames] for branch, values in self.labels.items()}
         return SubjectSequence(
             self.embeddings[frames], self.logits[frames], self.present[frames], self.seconds[frames], labels
         )
 
-    def inputs(self, features: Features) -> np.ndarray:
-        """Return the inputs of a head, float32 [T, width]: a copy, so read long sequences in parts."""
-        parts = {"embeddings": [self.embeddings], "scores": [self.logits]}
-        return np.concatenate(parts.get(features, [self.embeddings, self.logits]), axis=1, dtype=np.float32)
+    def width(self, features: Features) -> int:
+        """Return the number of inputs of a head."""
+        return input_width(features, self.embeddings.shape[1], self.logits.shape[1])
 
-    def labelled(self, branches: tuple[Branch, ...], *, drop_partial_units: bool = False) -> np.ndarray:
+    def inputs(self, features: Features) -> np.ndarray:
+        """Return the inputs of a head, float32 [T, width]; a copy unless they are float32 already."""
+        if features == "both":
+            return np.concatenate([self.embeddings, self.logits], axis=1, dtype=np.float32)
+        return np.asarray(self.embeddings if features == "embeddings" else self.logits, np.float32)
+
+    def labelled(self, branches: tuple[BranchName, ...], *, drop_partial_units: bool = False) -> np.ndarray:
         """Return the indices of frames with a face and a label of at least one branch, ascending."""
         return np.flatnonzero(self.present & is_labelled(self.labels, branches, drop_partial_units=drop_partial_units))
 
 
-def join_labels(sequences: Sequence[SubjectSequence], branches: tuple[Branch, ...]) -> dict[Branch, np.ndarray]:
+def join_labels(sequences: Sequence[SubjectSequence], branches: tuple[BranchName, ...]) -> dict[BranchName, np.ndarray]:
     """Join the labels of all frames with a face, as in ``TrainingRows``."""
     return {branch: np.concatenate([one.labels[branch][one.present] for one in sequences]) for branch in branches}

@@ -19,6 +19,7 @@ from data_contracts.vocabulary import SetName, TaskName
 from models.engines.devices import default_device
 from models.engines.precision import Precision, native_precision
 from models.heads.head import head_class, head_to_bytes
+from models.heads.metrics import MAIN_METRIC
 from models.heads.recipes import TaskRecipe, get_recipe
 from tasks.fit.import_labels import labels_key
 from tasks.fit.subject_features import FeaturesVariant, with_frames
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 CODE_VERSION = 4
 _ZERO_SHOT_VERSION = 1
-# The metric that ranks each task in the challenge.
-FIGURE_OF_TASK: dict[TaskName, str] = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1", "mtl": "p_mtl"}
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
     metrics = {"figures": fitted.figures, "seeds": fitted.seed_figures, "history": fitted.histories}
     files = head_to_bytes(fitted.head)
     files["metrics.json"] = json.dumps(metrics, indent=1, sort_keys=True).encode() + b"\n"
-    metric, origin = FIGURE_OF_TASK[choice.task], variant.origin
+    metric, origin = MAIN_METRIC[choice.task], variant.origin
     details = HeadDetails(
         task=choice.task,
         recipe=choice.recipe,

@@ -43,7 +43,7 @@ def plan_predict_outputs(
     """Plan one unit per subject that has features (of ``subjects`` if given).
 
     Raises:
-        InputError: the head was fitted on features of another backbone.
+        InputError: the head was fitted on features of another backbone, or its kind is unknown.
     """
     details = HeadDetails.of(head)
     fitted_on = details.backbone
@@ -52,7 +52,11 @@ def plan_predict_outputs(
             f"head {head.name}: fitted on features of {fitted_on}, got those of {variant.backbone}; "
             "extract with the head's backbone and weights"
         )
-    if head_class(details.kind).works_on == "sequences":
+    try:
+        works_on = head_class(details.kind).works_on
+    except ValueError as error:
+        raise InputError(f"head {head.name}: {error}; predict with the version of affwild2 that fitted it") from error
+    if works_on == "sequences":
         variant = with_frames(store, variant)
     units = []
     for subject in variant.subjects if subjects is None else subjects:

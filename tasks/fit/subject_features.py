@@ -184,13 +184,3 @@ def label_arrays(table: pa.Table) -> dict[BranchName, np.ndarray]:
 
 def _floats(column: pa.ChunkedArray) -> np.ndarray:
     return column.fill_null(float("nan")).to_numpy().astype(np.float32)
-
-
-def is_labelled(labels: dict[BranchName, np.ndarray], branches: tuple[BranchName, ...]) -> np.ndarray:
-    """Return which rows have at least one label of the branches, bool [n]."""
-    masks = {
-        "expr": labels["expr"] >= 0,
-        "va": ~np.isnan(labels["va"]).any(axis=1),
-        "au": (labels["au"] >= 0).any(axis=1),
-    }
-    return np.logical_or.reduce([masks[branch] for branch in branches])

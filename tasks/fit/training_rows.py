@@ -14,10 +14,9 @@ from data_contracts.store.details import LabelCoverage
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, BranchName, TaskName
 from models.heads.rows import TrainingRows
-from models.heads.sequences import SubjectSequence
+from models.heads.sequences import SubjectSequence, is_labelled
 from tasks.fit.subject_features import (
     FeaturesVariant,
-    is_labelled,
     label_arrays,
     read_faces_seen,
     read_features,
@@ -90,7 +89,7 @@ def _choose(
 def _choose_rows(
     store: Store, variant: FeaturesVariant, table: pa.Table, *, task: TaskName, set_name: str
 ) -> tuple[list[tuple[str, _SubjectRows]], LabelCoverage, list[str]]:
-    """Rows to fit on, how the labels are used, and labelled subjects without features."""
+    """Return the rows to fit on, how the labels are used, and the labelled subjects without features."""
     labels = label_arrays(table)
     labelled = is_labelled(labels, BRANCHES_OF_TASK[task])
     subjects, starts = np.unique(table["subject"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)

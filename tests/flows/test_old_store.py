@@ -22,9 +22,10 @@ from flows.commands.status import print_status
 from flows.extract import extract
 from flows.fit import fit
 from flows.submit import submit
+from models.heads.sequences import SubjectSequence
 from tasks.fit import fit_head
 from tasks.fit.predict_outputs import load_head, read_outputs
-from tasks.fit.subject_features import find_features, read_features
+from tasks.fit.subject_features import find_features, nominal_seconds, read_features
 
 OLD = Path(__file__).parents[1] / "data" / "store_34a2ed4"
 BACKBONE, SOURCE = "emotion_lite0-a65c9139", "mtcnn-b3f6ef21"
@@ -124,11 +125,11 @@ def test_old_head_predicts_the_outputs_that_were_stored(old, task):
     assert [key.value("subject") for key in units] == SUBJECTS
     for key, manifest in units.items():
         present, outputs = read_outputs(old, key, manifest, BRANCHES_OF_TASK[task])
-        ((_, has_face, embeddings, logits),) = read_features(old, variant, key.value("subject"))
-        predicted = head.predict(embeddings[has_face], logits[has_face])
+        ((frame, has_face, embeddings, logits),) = read_features(old, variant, key.value("subject"))
+        predicted = head.predict_sequence(SubjectSequence(embeddings, logits, has_face, nominal_seconds(frame)))
         assert present.tolist() == has_face.tolist()
         for branch, values in outputs.items():
-            np.testing.assert_allclose(predicted[branch], values[present], atol=1e-5)
+            np.testing.assert_allclose(predicted[branch][present], values[present], atol=1e-5)
 
 
 def test_extract_fit_and_submit_recompute_nothing(old, monkeypatch):

@@ -32,6 +32,7 @@ from models.decisions.postprocessing import untuned_postprocessing
 from models.faces.crops import decode_jpeg, encode_jpeg
 from models.heads.head import BranchConfig, HeadConfig, head_from_bytes, head_to_bytes
 from models.heads.mlp import MlpHead
+from models.heads.sequences import SubjectSequence
 from models.weight_files.pickled_tensors import read_pickled_tensors
 from tasks.results.write_submission import load_postprocessing
 from tasks.units import Product, write_product
@@ -171,7 +172,11 @@ def _model_readers() -> Iterator[Reader]:
         def read(path: Path) -> None:
             found = head_from_bytes(head | {name: path.read_bytes()})
             assert isinstance(found, MlpHead)
-            found.predict(np.zeros((2, 6), np.float16), np.zeros((2, 3), np.float32))
+            found.predict_sequence(
+                SubjectSequence(
+                    np.zeros((2, 6), np.float16), np.zeros((2, 3), np.float32), np.ones(2, bool), np.zeros(2)
+                )
+            )
 
         return read
 

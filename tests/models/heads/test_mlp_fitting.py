@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from models.heads.fitting import decide
+from models.heads.head import FitSettings
 from models.heads.losses import ccc_loss, class_weights, expression_loss, unit_loss, unit_weights
 from models.heads.mlp import MlpHead
 from models.heads.mlp_fitting import RoundedLinear, SeededDropout
@@ -28,7 +29,7 @@ def rows(count=700, seed=0):
 
 
 def fit_plainly(train, recipe, seed):
-    """One linear or hidden head per branch, as one writes it without thought: torch's layers, fresh arrays."""
+    """One linear or hidden head per branch, written with torch's own layers and new arrays for every batch."""
     known = train.labelled(recipe.branches, drop_partial_units=recipe.drop_partial_units)
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
@@ -55,12 +56,15 @@ def fit_plainly(train, recipe, seed):
         order = random.permutation(known)
         for first in range(0, len(order), recipe.batch_size):
             batch = order[first : first + recipe.batch_size]
-            x = (train.inputs(batch, recipe.features) - mean) / deviation
+            features = {"embeddings": [train.embeddings], "scores": [train.logits]}
+            parts = features.get(recipe.features, [train.embeddings, train.logits])
+            x = torch.from_numpy(np.concatenate([part[batch] for part in parts], axis=1).astype("f4"))
+            x = (x - mean) / deviation
             loss = torch.zeros(())
             for branch, network in networks.items():
-                y, out = train.targets(batch, branch), network(x)
+                y, out = torch.from_numpy(train.labels[branch][batch]).float(), network(x)
                 if branch == "expr":
-                    loss = loss + expression_loss(out.softmax(1), y, class_weight=weights["expr"])
+                    loss = loss + expression_loss(out.softmax(1), y.long(), class_weight=weights["expr"])
                 elif branch == "va":
                     loss = loss + ccc_loss(out.tanh(), y)
                 else:
@@ -95,7 +99,7 @@ RECIPES = {
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_float32_equals_plain_torch(name):
     train, settings = rows(), RECIPES[name]
-    fitted = MlpHead.fit_part(train, None, settings, seed=3)
+    fitted = MlpHead.fit_part(train, None, settings, FitSettings(3))
     for tensor, expected in fit_plainly(train, settings, 3).items():
         np.testing.assert_allclose(fitted.tensors[tensor], expected, atol=2e-5)
 
@@ -103,8 +107,8 @@ def test_float32_equals_plain_torch(name):
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_bfloat16_stays_near_float32(name):
     train, validation, settings = rows(), rows(seed=1), RECIPES[name]
-    rounded = MlpHead.fit_part(train, validation, settings, seed=3, precision="bfloat16")
-    plain = MlpHead.fit_part(train, validation, settings, seed=3)
+    rounded = MlpHead.fit_part(train, validation, settings, FitSettings(3, "bfloat16"))
+    plain = MlpHead.fit_part(train, validation, settings, FitSettings(3))
     assert rounded.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], abs=0.02)
     for tensor, values in plain.tensors.items():
         if settings.hidden_units == 0:
@@ -113,14 +117,14 @@ def test_bfloat16_stays_near_float32(name):
 
 def test_same_seed_gives_same_bytes_with_dropout_and_rounding():
     settings = recipe(("expr",), dropout=0.5, standardize=True)
-    first, second = (MlpHead.fit_part(rows(), None, settings, seed=1, precision="bfloat16") for _ in range(2))
+    first, second = (MlpHead.fit_part(rows(), None, settings, FitSettings(1, "bfloat16")) for _ in range(2))
     assert all((first.tensors[name] == second.tensors[name]).all() for name in first.tensors)
 
 
 def test_one_row_and_a_batch_larger_than_all_rows():
     one = rows(1)
     one.labels["au"][:] = 1
-    fitted = MlpHead.fit_part(one, one, recipe(("au",)), seed=0, precision="bfloat16")
+    fitted = MlpHead.fit_part(one, one, recipe(("au",)), FitSettings(0, "bfloat16"))
     assert len(fitted.history) == 3 and fitted.best_epoch in (1, 2, 3)
     assert all(np.isfinite(values).all() for values in fitted.tensors.values())
 

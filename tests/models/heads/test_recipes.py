@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from data_contracts.store.fingerprint import fingerprint
-from models.heads.recipes import BRANCHES, HEAD_KINDS, get_recipe, hidden_sizes
+from data_contracts.vocabulary import BRANCHES_OF_TASK
+from models.heads.recipes import HEAD_KINDS, get_recipe, hidden_sizes
 
 
 def test_paper_is_as_published():
@@ -23,7 +24,7 @@ def test_default_fits_each_branch_on_its_own_metric():
     assert not any(part.published_masking for part in parts)
 
 
-@pytest.mark.parametrize("task", list(BRANCHES))
+@pytest.mark.parametrize("task", list(BRANCHES_OF_TASK))
 @pytest.mark.parametrize("name", ["paper", "default"])
 def test_changes_reach_every_part(name, task):
     changed = get_recipe(name, task=task).replace(seeds=5, hidden_units=7)

@@ -19,12 +19,9 @@ def rows(tmp_path=None, count=50):
     return TrainingRows(embeddings, RANDOM.normal(size=(count, 3)).astype("f4"), {"expr": expr, "va": va, "au": au})
 
 
-def test_inputs_are_the_requested_rows(tmp_path):
-    data, index = rows(tmp_path), np.array([7, 3, 3])
-    expected = np.concatenate([data.embeddings[index], data.logits[index]], axis=1).astype("f4")
-    assert (data.inputs(index, "both").numpy() == expected).all()
-    assert data.inputs(index, "scores").shape == (3, data.width("scores"))
-    assert data.inputs(index, "embeddings").dtype == torch.float32
+def inputs(data, index, features):
+    parts = {"embeddings": [data.embeddings], "scores": [data.logits], "both": [data.embeddings, data.logits]}
+    return torch.from_numpy(np.concatenate(parts[features], axis=1).astype("f4")[index])
 
 
 def test_labelled_rows_of_branches():
@@ -40,7 +37,7 @@ def test_labelled_rows_of_branches():
 def test_moments_equal_numpy():
     data, index = rows(), np.arange(40)
     mean, deviation = moments(data, index, "both")
-    values = data.inputs(index, "both").numpy().astype("f8")
+    values = inputs(data, index, "both").numpy().astype("f8")
     np.testing.assert_allclose(mean, values.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(deviation, values.std(axis=0), rtol=1e-4)
 
@@ -56,13 +53,14 @@ def test_unequal_lengths_and_nan_are_refused():
 
 
 @pytest.mark.parametrize("features", ["embeddings", "scores", "both"])
-def test_reader_equals_inputs(tmp_path, features):
+def test_reader_returns_the_requested_rows_in_float32(tmp_path, features):
     data = rows(tmp_path)
     reader, index = RowReader(data, features, batch_rows=8), RANDOM.integers(0, 50, 30)
-    blocks = [(block, inputs.clone()) for block, inputs in reader.blocks(index)]
-    assert [len(block) for block, _ in blocks] == [8, 8, 8, 6]
+    blocks = [(block, values.clone()) for block, values in reader.blocks(index)]
+    assert [values.shape for _, values in blocks] == [(size, data.width(features)) for size in (8, 8, 8, 6)]
+    assert blocks[0][1].dtype == torch.float32
     assert (np.concatenate([block for block, _ in blocks]) == index).all()
-    assert (torch.cat([inputs for _, inputs in blocks]) == data.inputs(index, features)).all()
+    assert (torch.cat([values for _, values in blocks]) == inputs(data, index, features)).all()
     with pytest.raises(IndexError, match="at most 8 rows"):
         reader.read(index)
 
@@ -71,4 +69,4 @@ def test_reader_standardises():
     data, index = rows(), np.arange(50)
     mean, deviation = moments(data, index, "both")
     got = RowReader(data, "both", mean=mean, deviation=deviation).read(index)
-    torch.testing.assert_close(got, (data.inputs(index, "both") - mean) / deviation)
+    torch.testing.assert_close(got, (inputs(data, index, "both") - mean) / deviation)
