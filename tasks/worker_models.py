@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.backbones.registry import FeatureExtractor
+from models.backbones.extractor import FeatureExtractor
 from models.engines.devices import block_while_waiting_for_gpu, default_device, default_engine
 from models.engines.precision import Precision
 from models.faces.detection import DetectorParams

@@ -6,12 +6,13 @@ the same bits whatever other images are in its batch, on one type of processor.
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from models.backbones.extractor import FeatureExtractor
 from models.backbones.weights import resize_to_square, spec_of, weights_digest
 from models.engines.openvino import compile_network, get_outputs, load_or_convert, run_network, supported_precision
 from models.engines.precision import Precision
@@ -19,8 +20,8 @@ from models.engines.precision import Precision
 _BATCH = 4
 
 
-class CpuBackbone:
-    """A network with its weights; see ``registry.FeatureExtractor``. One object serves one thread at a time."""
+class CpuBackbone(FeatureExtractor):
+    """A backbone in OpenVINO."""
 
     def __init__(self, name: str, *, weights: Path | None = None, precision: Precision = "bfloat16") -> None:
         """``weights``: a safetensors file to use instead of the bundled one.
@@ -43,19 +44,7 @@ class CpuBackbone:
         self._late.set_input_tensor(self._early.get_output_tensor(0))
         self._pixels = np.zeros((_BATCH, size, size, 3), np.uint8)
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Classes in the order of the logits."""
-        return self.spec.class_names
-
-    def extract(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return embeddings float32 [n, D] and logits float32 [n, C] of RGB uint8 images [h, w, 3].
-
-        Raises:
-            FloatingPointError: the network returns values that are not finite.
-        """
-        embeddings = np.empty((len(images), self.spec.embedding_size), np.float32)
-        logits = np.empty((len(images), len(self.class_names)), np.float32)
+    def _run_batches(self, images: Sequence[np.ndarray]) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray]]]:
         for first in range(0, len(images), _BATCH):
             batch = slice(first, min(first + _BATCH, len(images)))
             count = batch.stop - first
@@ -64,26 +53,21 @@ class CpuBackbone:
             self._pixels[count:] = 0
             run_network(self._early, self._pixels)
             self._late.infer()
-            batch_embeddings, batch_logits = get_outputs(self._late)
-            embeddings[batch], logits[batch] = batch_embeddings[:count], batch_logits[:count]
-        if not (np.isfinite(embeddings).all() and np.isfinite(logits).all()):
-            raise FloatingPointError(f"backbone {self.spec.name}: expected finite features, got NaN or infinity")
-        return embeddings, logits
+            embeddings, logits = get_outputs(self._late)
+            yield batch, (embeddings[:count], logits[:count])
 
 
-def _convert(name: str, weights: Path | None, part: str) -> Any:
+def _convert(name: str, weights: Path | None, part: Literal["early", "late"]) -> Any:
     import openvino
     import torch
 
-    from models.backbones.network import EarlyPart, LatePart, load_backbone
+    from models.backbones.network import ConvertibleNetwork, load_backbone
 
     backbone = load_backbone(name, weights=weights)
-    size = backbone.spec.input_px
-    module: torch.nn.Module = EarlyPart(backbone).eval()
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    example = torch.zeros(2, backbone.spec.input_px, backbone.spec.input_px, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         # Image sizes become constants of the converted network, as intended.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         if part == "late":
-            module, example = LatePart(backbone).eval(), module(example)
-        return openvino.convert_model(module, example_input=example)
+            example = ConvertibleNetwork(backbone, "early")(example)
+        return openvino.convert_model(ConvertibleNetwork(backbone, part), example_input=example)

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from models.backbones.extractor import FeatureExtractor
 from models.backbones.network import (
     channel_constants,
     has_known_layers,
@@ -42,8 +43,8 @@ MAX_SIDE_PX = 320
 _COEFFICIENT_BITS = 22
 
 
-class GpuBackbone:
-    """A network with its weights; see ``registry.FeatureExtractor``. One object serves one thread at a time."""
+class GpuBackbone(FeatureExtractor):
+    """A compiled backbone."""
 
     def __init__(
         self, name: str, *, weights: Path | None = None, device: str = "cuda", precision: Precision = "bfloat16"
@@ -65,31 +66,12 @@ class GpuBackbone:
         shape = (_BATCH, MAX_SIDE_PX, MAX_SIDE_PX, 3)
         self._slots = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Classes in the order of the logits."""
-        return self.spec.class_names
+    def _run_batches(self, images: Sequence[np.ndarray]) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray]]]:
+        return self._batch.run_batches(len(images), lambda batch: self._run_batch(images[batch]))
 
+    # By default a GPU computes float32 in TF32, which is neither of the two precisions.
+    @torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     @torch.inference_mode()
-    def extract(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return embeddings float32 [n, D] and logits float32 [n, C] of RGB uint8 images [h, w, 3].
-
-        Raises:
-            FloatingPointError: the network returns values that are not finite.
-            MemoryError: the GPU has too little memory for one image.
-        """
-        embeddings = np.empty((len(images), self.spec.embedding_size), np.float32)
-        logits = np.empty((len(images), len(self.class_names)), np.float32)
-        # By default a GPU computes float32 in TF32, which is neither of the two precisions.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            for batch, outputs in self._batch.run_batches(len(images), lambda batch: self._run_batch(images[batch])):
-                embeddings[batch], logits[batch] = outputs
-        if not (np.isfinite(embeddings).all() and np.isfinite(logits).all()):
-            raise FloatingPointError(
-                f"backbone {self.spec.name}: expected finite features, got NaN or infinity in {self.engine}"
-            )
-        return embeddings, logits
-
     def _run_batch(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         size = self.spec.input_px
         # Crops in the store are never larger than a slot; others are resized here.

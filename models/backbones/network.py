@@ -9,9 +9,9 @@ up to the embedding are early, so it runs in float32 on processors until its par
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import timm
@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from timm.models import EfficientNet, MobileNetV3, get_pretrained_cfg_value
 from torch import Tensor, nn
 
+from models.backbones.extractor import FeatureExtractor
 from models.backbones.registry import BackboneSpec, get_spec
 from models.backbones.weights import IMAGENET_LITE0, bundled_path, resize_to_square, spec_of, weights_digest
 from models.engines.batch_size import BatchSize
@@ -142,11 +143,14 @@ def normalise_by(pixels: Tensor, constants: tuple[Tensor, Tensor, Tensor], *, is
     return (x - mean) / std
 
 
-class Backbone:
-    """A network with its weights; see ``registry.FeatureExtractor``.
+class Backbone(FeatureExtractor):
+    """A backbone in torch, on a processor or GPU.
 
     Every batch is padded with black images to one size, so that the features of an image are the same bits whatever
     other images are in its batch, on one machine with one number of threads.
+
+    Attributes:
+        network: the timm network in evaluation mode; its input must be normalised.
     """
 
     def __init__(
@@ -163,44 +167,23 @@ class Backbone:
         self.device = torch.device(device)
         network = build_network(spec)
         _load_strictly(network, tensors, name=spec.name)
-        self._network: Any = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.network: Any = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self._batch = BatchSize(_BATCH_CPU if self.device.type == "cpu" else _BATCH_GPU, is_padded=True)
-
-    @property
-    def network(self) -> Any:
-        """The timm network in evaluation mode; its input must be normalised."""
-        return self._network
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The network's weights by name."""
-        return self._network.state_dict()
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Classes in the order of the logits."""
-        return self.spec.class_names
+        return self.network.state_dict()
 
     def preprocess(self, images: Sequence[np.ndarray]) -> Tensor:
         """Return the normalised input [n, 3, input_px, input_px] of RGB uint8 images of any size."""
         resized = [resize_to_square(image, self.spec.input_px) for image in images]
         return normalise(torch.from_numpy(np.stack(resized)).to(self.device), self.spec)
 
+    def _run_batches(self, images: Sequence[np.ndarray]) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray]]]:
+        return self._batch.run_batches(len(images), lambda batch: self._run_batch(images[batch]))
+
     @torch.inference_mode()
-    def extract(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return embeddings float32 [n, D] and logits float32 [n, C] of RGB uint8 images [h, w, 3].
-
-        Raises:
-            FloatingPointError: the network returns values that are not finite.
-        """
-        embeddings = np.empty((len(images), self.spec.embedding_size), np.float32)
-        logits = np.empty((len(images), len(self.class_names)), np.float32)
-        for batch, outputs in self._batch.run_batches(len(images), lambda batch: self._run_batch(images[batch])):
-            embeddings[batch], logits[batch] = outputs
-        if not (np.isfinite(embeddings).all() and np.isfinite(logits).all()):
-            raise FloatingPointError(f"backbone {self.spec.name}: expected finite features, got NaN or infinity")
-        return embeddings, logits
-
     def _run_batch(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         pixels = self.preprocess(images)
         count = len(pixels)
@@ -210,9 +193,9 @@ class Backbone:
 
     def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Return embeddings and logits. With bfloat16, the early part stays in float32."""
-        early = run_early_layers(self._network, pixels)
+        early = run_early_layers(self.network, pixels)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
-            return run_late_layers(self._network, early)
+            return run_late_layers(self.network, early)
 
 
 def has_known_layers(network: nn.Module) -> bool:
@@ -242,56 +225,24 @@ def run_late_layers(network: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return embeddings, network.get_classifier()(embeddings)
 
 
-class _Normalisation(nn.Module):
-    """``normalise`` for one backbone, with constants that exist before the module is traced."""
+class ConvertibleNetwork(nn.Module):
+    """A copy of a backbone, or of its early or late part, for converters to other formats.
 
-    def __init__(self, backbone: Backbone) -> None:
+    The input is uint8 images [n, px, px, 3] or, for the late part, the output of the early part. The output is
+    embeddings [n, D] and logits [n, C] or, for the early part, the input of the late part.
+    """
+
+    def __init__(self, backbone: Backbone, part: Literal["whole", "early", "late"] = "whole") -> None:
         super().__init__()
+        self._part = part
+        # Converters need the contiguous memory layout; the original is channels-last.
+        self.network: Any = copy.deepcopy(backbone.network).to(memory_format=torch.contiguous_format)
         self._constants = channel_constants(backbone.spec, torch.device("cpu"))
         self._is_grey = backbone.spec.channel_order == "grey"
+        self.eval()
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return normalise_by(pixels, self._constants, is_grey=self._is_grey)
-
-
-class WholeNetwork(nn.Module):
-    """A backbone for export: uint8 images [n, px, px, 3] to embeddings [n, D] and logits [n, C]."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.network, self.input = _contiguous_copy(backbone), _Normalisation(backbone)
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return embeddings and logits."""
-        features = self.network.forward_features(self.input(pixels))
-        embeddings = self.network.forward_head(features, pre_logits=True)
-        return embeddings, self.network.get_classifier()(embeddings)
-
-
-class EarlyPart(nn.Module):
-    """The early part of a backbone for conversion; its input is uint8 images [n, px, px, 3]."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.network, self.input = _contiguous_copy(backbone), _Normalisation(backbone)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return the output of the early part."""
-        return run_early_layers(self.network, self.input(pixels))
-
-
-class LatePart(nn.Module):
-    """The late part of a backbone for conversion."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.network = _contiguous_copy(backbone)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return embeddings [n, D] and logits [n, C] for the output of the early part."""
-        return run_late_layers(self.network, x)
-
-
-def _contiguous_copy(backbone: Backbone) -> Any:
-    """Copy the network in the contiguous memory layout, which converters need; the original is channels-last."""
-    return copy.deepcopy(backbone.network).to(memory_format=torch.contiguous_format)
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the output of the part."""
+        if self._part != "late":
+            x = run_early_layers(self.network, normalise_by(x, self._constants, is_grey=self._is_grey))
+        return x if self._part == "early" else run_late_layers(self.network, x)

@@ -3,12 +3,8 @@
 To add a backbone of any timm architecture, add one ``BackboneSpec`` to ``_SPECS``.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
-
-if TYPE_CHECKING:
-    import numpy as np
+from typing import Any, Literal
 
 AFFECTNET_8 = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
 COMMON_5 = ("Anger", "Happiness", "Neutral", "Sadness", "Surprise")
@@ -81,48 +77,15 @@ class BackboneSpec:
         return replace(self, **values)
 
 
-class FeatureExtractor(Protocol):
-    """A loaded backbone on some engine: ``network.Backbone``, ``cpu.CpuBackbone`` or ``gpu.GpuBackbone``.
-
-    Attributes:
-        weights_digest: sha256 of the weights file, 64 hex digits.
-        engine: library, device and precision, for reports.
-    """
-
-    spec: BackboneSpec
-    weights_digest: str
-    engine: str
-
-    def extract(self, images: "Sequence[np.ndarray]") -> "tuple[np.ndarray, np.ndarray]":
-        """Return embeddings float32 [n, D] and logits float32 [n, C] of RGB uint8 images [h, w, 3]."""
-
-
+_LITE0 = "tf_efficientnet_lite0"
 _LITE_MEAN = (127 / 255,) * 3
 _LITE_STD = (128 / 255,) * 3
-
 _SPECS = (
     # Trained by this project: docs/model_card.md.
     BackboneSpec(
-        "emotion_lite0",
-        "tf_efficientnet_lite0",
-        144,
-        _LITE_MEAN,
-        _LITE_STD,
-        1280,
-        COMMON_5,
-        channel_order="grey",
-        bundled=True,
+        "emotion_lite0", _LITE0, 144, _LITE_MEAN, _LITE_STD, 1280, COMMON_5, channel_order="grey", bundled=True
     ),
-    BackboneSpec(
-        "efficientnet_lite0",
-        "tf_efficientnet_lite0",
-        224,
-        _LITE_MEAN,
-        _LITE_STD,
-        1280,
-        IMAGENET_1000,
-        bundled=True,
-    ),
+    BackboneSpec("efficientnet_lite0", _LITE0, 224, _LITE_MEAN, _LITE_STD, 1280, IMAGENET_1000, bundled=True),
     BackboneSpec("tf_efficientnet_b0", "tf_efficientnet_b0", 224, _IMAGENET_MEAN, _IMAGENET_STD, 1280, AFFECTNET_8),
     # 260 px, as in the published code; the paper says 300 (Savchenko 2022, section 2).
     BackboneSpec("tf_efficientnet_b2", "tf_efficientnet_b2", 260, _IMAGENET_MEAN, _IMAGENET_STD, 1408, AFFECTNET_8),
@@ -149,8 +112,7 @@ def _published_specs() -> list[BackboneSpec]:
     found.append(replace(b0, name="enet_b0_8_va_mtl", class_names=(*AFFECTNET_8, "valence", "arousal")))
     found.append(replace(b2, name="enet_b2_7", class_names=AFFECTNET_7))
     found += [replace(b2, name=name) for name in ("enet_b2_8", "enet_b2_8_best")]
-    keras = replace(specs["mobilenet_v1"], name="mobilenet_7", feature_layer=256, bn_eps=1e-3)
-    found.append(replace(keras, class_names=AFFECTNET_7))
+    found.append(replace(specs["mobilenet_v1"], name="mobilenet_7", bn_eps=1e-3))
     # Trained to identify people: starting points for training. The class layer, if the file has one, is not used.
     faces = [replace(b0, name="vggface2_enet0"), replace(b2, name="vggface2_enet2")]
     return [*found, *(replace(spec, class_names=(UNKNOWN_IDENTITY,)) for spec in faces)]

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from models.backbones.network import Backbone, WholeNetwork
+from models.backbones.network import Backbone, ConvertibleNetwork
 from models.backbones.weights import resize_to_square
 
 ExportFormat = Literal["onnx", "onnx-int8", "openvino", "executorch"]
@@ -79,11 +79,10 @@ def export_backbone(
 
 def _write_onnx(backbone: Backbone, path: Path) -> None:
     need_package("onnx")
-    module = WholeNetwork(backbone).eval()
     example = torch.zeros(2, backbone.spec.input_px, backbone.spec.input_px, 3, dtype=torch.uint8)
     with silence_exporters(), torch.inference_mode():
         torch.onnx.export(
-            module,
+            ConvertibleNetwork(backbone),
             (example,),
             str(path),
             input_names=["pixels"],
@@ -99,9 +98,8 @@ def _write_executorch(backbone: Backbone, path: Path) -> None:
     with silence_exporters(), torch.no_grad():
         exir = need_package("executorch.exir")
         xnnpack = need_package("executorch.backends.xnnpack.partition.xnnpack_partitioner")
-        program = torch.export.export(
-            WholeNetwork(backbone).eval(), (torch.zeros(1, size, size, 3, dtype=torch.uint8),)
-        )
+        example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+        program = torch.export.export(ConvertibleNetwork(backbone), (example,))
         lowered = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
         path.write_bytes(lowered.to_executorch().buffer)
 

@@ -14,7 +14,8 @@ from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
-from models.backbones.registry import FeatureExtractor, get_spec
+from models.backbones.extractor import FeatureExtractor
+from models.backbones.registry import get_spec
 from models.backbones.weights import weights_digest
 from models.engines.precision import Precision
 from models.faces.crops import decode_jpeg

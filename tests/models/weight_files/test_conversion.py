@@ -47,7 +47,7 @@ def converted(tmp_path, source, name):
 
 @torch.inference_mode()
 def outputs_of(backbone, pixels):
-    network = backbone._network
+    network = backbone.network
     pooled = network.forward_head(network.forward_features(pixels), pre_logits=True)
     return pooled, network.classifier(pooled)
 
