@@ -13,6 +13,10 @@ _MIN_IN_FLIGHT = 8
 _IN_FLIGHT_PER_SLOT = 2
 # A worker that is being replaced is away for a moment.
 _UNREPORTED_SECONDS = 5.0
+_PAUSED = (
+    "every worker is paused by its memory limit, which is too small; start workers with a higher --memory-limit, or "
+    "with DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False"
+)
 
 
 class ClusterLostError(RuntimeError):
@@ -80,12 +84,6 @@ class ClusterState:
         if self._resources:
             return int(min(worker["resources"].get(name, 0) // need for name, need in self._resources.items()))
         return int(worker["nthreads"])
-
-
-_PAUSED = (
-    "every worker is paused by its memory limit, which is too small; start workers with a higher --memory-limit, or "
-    "with DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False"
-)
 
 
 def explain_killed_worker(client: Client, killed: KilledWorker) -> str:

@@ -133,11 +133,10 @@ class S3Files:
 
     # -- the lock file, which several processes write ------------------------------------------------------------------
 
-    def replace_if(self, path: str, data: bytes, *, etag: str | None, note: str) -> str | None:
+    def replace_if(self, path: str, note: str, *, etag: str | None) -> str | None:
         """Write a file only if it still has the given ETag (None: only if there is no such file).
 
-        Args:
-            note: kept with the file; ``head`` returns it.
+        ``note`` (ASCII) becomes the content and the metadata, which ``head`` returns.
 
         Returns:
             The new ETag; None if the condition was not met and nothing was written.
@@ -145,7 +144,7 @@ class S3Files:
         condition = {"mode": "create"} if etag is None else {"IfMatch": etag}
         with self._explained("a store that can be written", path):
             try:
-                answer = self._fs.pipe_file(self._key(path), data, Metadata={_NOTE: note}, **condition)
+                answer = self._fs.pipe_file(self._key(path), note.encode() + b"\n", Metadata={_NOTE: note}, **condition)
             except OSError as error:
                 if error_code(error) in _CONDITION_CODES:
                     return None

@@ -86,7 +86,7 @@ class S3Lock:
     def _write(self, etag: str | None) -> bool:
         self._renewals += 1
         note = json.dumps(self._holder | {"renewals": self._renewals})
-        written = self._files.replace_if(LOCK, note.encode() + b"\n", etag=etag, note=note)
+        written = self._files.replace_if(LOCK, note, etag=etag)
         if written:
             self._etag, self._renewed_at = written, time.monotonic()
         return written is not None

@@ -93,7 +93,7 @@ def _find_frames(source: VideoSource, index: VideoIndex, *, first: int, last: in
                 if number < wanted:
                     continue
                 if number > wanted == first and start.seek_frame is not None:
-                    raise _MismatchError(f"frame {number} came where {wanted} was expected")
+                    raise _MismatchError(f"got frame {number}, expected {wanted}")
                 if number > last:
                     return
                 yield number, frame
@@ -149,7 +149,7 @@ def _number_by_time(packets: Iterable[Packet[Any]], index: VideoIndex, from_pts:
         if number is None or number <= previous:
             dropped += 1
             if not numbered or (dropped > _MAX_DROPPED_FRAMES and dropped > numbered * _MAX_DROPPED_SHARE):
-                raise _MismatchError(f"time stamp {frame.pts} came after that of frame {previous}")
+                raise _MismatchError(f"unexpected time stamp {frame.pts} after frame {previous}")
             continue
         previous = number
         numbered += 1
@@ -169,14 +169,14 @@ def _seek_keyframe(
     try:
         container.seek(seek_pts, stream=stream)
     except av.FFmpegError as error:
-        raise _MismatchError(f"no seeking to {seek_pts}: {error.strerror}") from error
+        raise _MismatchError(f"seeking to {seek_pts} failed: {error.strerror}") from error
     packets = _demux(container, stream)
     for packet in packets:
         if packet.is_keyframe and packet.pts is not None:
             # A damaged index in the file shifts time stamps, so that keyframes are not where they were.
             number = _number_of(packet.pts, index)
             if number is None or not index.keyframe[number - 1]:
-                raise _MismatchError(f"seeking to {seek_pts} landed on {packet.pts}, no keyframe")
+                raise _MismatchError(f"seeking to {seek_pts} found {packet.pts}, no keyframe")
             return packet.pts, itertools.chain([packet], packets)
     raise _MismatchError(f"no keyframe after seeking to {seek_pts}")
 

@@ -18,8 +18,7 @@ def files(s3_bucket, monkeypatch):
 
 def write_lock_of_another_machine(files):
     holder = {"owner": "process 1 on elsewhere", "machine": "elsewhere", "token": "other", "process": 1}
-    note = json.dumps(holder)
-    assert files.replace_if(LOCK, note.encode(), etag=None, note=note)
+    assert files.replace_if(LOCK, json.dumps(holder), etag=None)
 
 
 def test_runs_hold_the_lock_one_after_the_other(files):
@@ -75,7 +74,7 @@ def test_a_run_that_lost_the_lock_ends(files, monkeypatch):
     lock = S3Lock(files)
     lock.acquire(pytest.fail)
     note = json.dumps({"owner": "process 2 on elsewhere", "token": "other"})
-    while not files.replace_if(LOCK, b"", etag=files.head(LOCK).etag, note=note):
+    while not files.replace_if(LOCK, note, etag=files.head(LOCK).etag):
         pass
     with pytest.raises(StoreError, match="process 2 on elsewhere took it over"):
         while True:
@@ -88,8 +87,8 @@ def test_a_run_that_lost_the_lock_ends(files, monkeypatch):
 def test_a_run_acquires_the_lock_although_the_answer_to_its_write_was_lost(files, monkeypatch):
     write, answers = S3Files.replace_if, []
 
-    def lose_first_answer(self, path, data, **kwargs):
-        answers.append(write(self, path, data, **kwargs))
+    def lose_first_answer(self, path, note, **kwargs):
+        answers.append(write(self, path, note, **kwargs))
         return None if len(answers) == 1 else answers[-1]
 
     monkeypatch.setattr(S3Files, "replace_if", lose_first_answer)
@@ -100,7 +99,7 @@ def test_a_run_acquires_the_lock_although_the_answer_to_its_write_was_lost(files
 
 
 def test_a_lock_with_unknown_content_is_respected(files):
-    files.replace_if(LOCK, b"something", etag=None, note="")
+    files.replace_if(LOCK, "something", etag=None)
     messages = []
     lock = S3Lock(files)
     lock.acquire(lambda message: (messages.append(message), files.remove(LOCK)))
