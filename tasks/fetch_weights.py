@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.errors import InputError
+from data_contracts.files.credentials import hide_credentials
 from data_contracts.settings import read_settings
 from models.weight_files.catalogue import (
     BRANCH,
@@ -25,7 +26,7 @@ Advance = Callable[[int, int], None]
 
 
 def cache_folder() -> Path:
-    """Where weights of this user lie; ``AFFWILD2_CACHE`` names another folder."""
+    """Return the folder of installed weights, which is below ``AFFWILD2_CACHE``."""
     return read_settings().cache_folder / "weights"
 
 
@@ -36,7 +37,7 @@ def installed_path(published: PublishedWeights) -> Path:
 
 
 def url_of(published: PublishedWeights) -> str:
-    """Where the file is downloaded from; ``AFFWILD2_WEIGHTS_URL`` names a mirror."""
+    """Return the URL of the file, on the mirror ``AFFWILD2_WEIGHTS_URL`` if it is set."""
     return f"{read_settings().weights_url or _BASE_URL}/{published.path}"
 
 
@@ -59,7 +60,8 @@ def fetch_weights(name: str, *, advance: Advance = lambda done, total: None) -> 
     if found != published.blob_id:
         partial.unlink()
         raise InputError(
-            f"{url_of(published)}: expected the file with git blob id {published.blob_id}, got {found}; removed"
+            f"{hide_credentials(url_of(published))}: expected the file with git blob id {published.blob_id}, "
+            f"got {found}; removed"
         )
     _place(partial, published, target, verified=True)
     partial.unlink(missing_ok=True)
@@ -151,7 +153,7 @@ def _download(published: PublishedWeights, partial: Path, advance: Advance) -> N
                 error = f"HTTP status {failure.response.status_code}"
                 break
     raise InputError(
-        f"{url}: cannot be downloaded ({error}); without a connection, copy that file here and run "
+        f"{hide_credentials(url)}: cannot be downloaded ({error}); without a connection, copy that file here and run "
         f"affwild2 models convert FILE (installs to {installed_path(published)})"
     )
 

@@ -203,7 +203,7 @@ def _without_fingerprint(part_path: str) -> str:
 
 
 def _given_up(store: Store, units: Sequence[Unit[Any]], max_tries: int) -> dict[UnitKey, Failure]:
-    """Notes of units that failed ``max_tries`` times with the same fingerprint."""
+    """Return the notes of units that failed ``max_tries`` times with the same fingerprint."""
     notes: dict[UnitKey, Failure] = {}
     for dataset, partitions in sorted({_listing_root(unit.key) for unit in units}):
         notes.update(store.failures(dataset, **dict(partitions)))
@@ -261,6 +261,6 @@ def run_unit(store_url: str, compute: Compute | Make, unit: Work) -> UnitReport:
 
 
 def first_few(lines: Sequence[str]) -> list[str]:
-    """The first lines, and how many more there are."""
+    """Return the first lines and, as the last line, the number of further ones."""
     more = len(lines) - _PROBLEMS_KEPT
     return list(lines) if more <= 1 else [*lines[:_PROBLEMS_KEPT], f"... and {more} more like these"]

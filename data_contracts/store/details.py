@@ -34,7 +34,7 @@ class Record:
     """A JSON object with known keys."""
 
     def to_json(self) -> JsonObject:
-        """Values for JSON."""
+        """Return the JSON values."""
         return {
             one.name: _to_json(value)
             for one, _, is_left_out in _fields_of(type(self))  # type: ignore[arg-type]  # mypy looks at __hash__ of instances
@@ -43,7 +43,7 @@ class Record:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The record that ``to_json`` wrote, in this version or an earlier one; unknown keys are ignored.
+        """Return the record that ``to_json`` of this or an earlier version wrote. Unknown keys are ignored.
 
         Raises:
             InputError: a key without a default is missing.
@@ -63,7 +63,7 @@ class Record:
 
 @functools.cache
 def _fields_of(record: type[Record]) -> "list[tuple[Field[Any], Callable[[Any], Any] | None, bool]]":
-    """Each field, the function that makes its value from a JSON value if one is needed, and whether it is left out."""
+    """Return each field, the function that reads its JSON value (None: identity), and whether it may be left out."""
     hints = get_type_hints(record, include_extras=True)
     return [(one, _reader(hints[one.name]), _LEFT_OUT in get_args(hints[one.name])) for one in fields(record)]
 
@@ -101,7 +101,7 @@ class Details(Record):
 
     @classmethod
     def of(cls, manifest: HasDetails) -> Self:
-        """The facts in a manifest of a unit or a bundle.
+        """Return the facts in the manifest of a unit or a bundle.
 
         Raises:
             InputError: see ``from_json``.
@@ -109,12 +109,12 @@ class Details(Record):
         return cls.from_json(manifest.details)
 
     def with_problems(self, problems: Sequence[str]) -> Self:
-        """The same facts with these problems, if there are any."""
+        """Return the same facts with these problems, if there are any."""
         return replace(self, problems=tuple(problems)) if problems else self
 
 
 def problems_of(manifest: HasDetails) -> Sequence[str]:
-    """A line for every part of a unit's input that was lost."""
+    """Return a line for every part of a unit's input that was lost."""
     lines: Sequence[str] = manifest.details.get("problems", ())
     return lines
 
@@ -124,7 +124,7 @@ def problems_of(manifest: HasDetails) -> Sequence[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoDetails(Details):
-    """``videos``: where the file was when it was indexed, its state then (size, and time in ns or ETag), its frames."""
+    """``videos``: path and state (size, and time in ns or ETag) of the file when it was indexed, and its frames."""
 
     path: str
     file_state: FileState
@@ -139,8 +139,8 @@ class FacesDetails(Details):
     Attributes:
         first_frame, frame_count: 1-based number of the first frame, and number of frames.
         crop_params: how faces were detected and cropped; None for the organisers' crops.
-        subject: whose faces the organisers' crops show; None for detected faces, which may be anybody's.
-        frames_known_from: for the organisers' crops, what told the number of frames: ``video`` or ``last crop``.
+        subject: the subject that the organisers' crops show; None for detected faces.
+        frames_known_from: for the organisers' crops, the source of the number of frames: ``video`` or ``last crop``.
     """
 
     first_frame: int
@@ -154,7 +154,7 @@ class FacesDetails(Details):
 class FeaturesDetails(FacesDetails):
     """``features``: facts of the faces, and how the features were computed.
 
-    ``weights``: the file, None for bundled weights. ``precision``: None where an earlier version did not state it.
+    ``weights``: the file; None for bundled weights. ``precision``: None if an earlier version did not store it.
     """
 
     backbone_name: str
@@ -165,7 +165,7 @@ class FeaturesDetails(FacesDetails):
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectsDetails(Details):
-    """``subjects``: names of the subjects in a video, and the number of its segments (None: not stated)."""
+    """``subjects``: names of the subjects in a video, and the number of its segments (None: not stored)."""
 
     subjects: tuple[str, ...]
     segments: int | None = None
@@ -180,7 +180,7 @@ class LabelsDetails(Details):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputsDetails(Details):
-    """``outputs``: number of frames, and what told it: ``video`` or ``last crop``."""
+    """``outputs``: number of frames, and its source: ``video`` or ``last crop``."""
 
     frame_count: int = 0
     frames_known_from: str = "video"
@@ -220,7 +220,7 @@ LABEL_COVERAGE_COLUMNS = tuple(one.name for one in fields(LabelCoverage))
 
 @dataclass(frozen=True, kw_only=True)
 class HeadDetails(Details):
-    """``heads``: on what and how a head was fitted, and its scores on the validation set.
+    """``heads``: the data and settings that a head was fitted with, and its scores on the validation set.
 
     Attributes:
         recipe: name of the recipe, or ``zero-shot`` for a head that was not fitted.
@@ -231,7 +231,7 @@ class HeadDetails(Details):
         coverage: how the labels of each set were used.
         figure: name of the metric by which the task is ranked.
         figures, seed_figures: all metrics of the head, and the one named ``figure`` for each seed.
-        best_epochs: per seed and part, how many epochs were best.
+        best_epochs: per seed and part, the number of epochs with the best score.
         trained_on: names of sets.
         fitted_in: precision of the fit.
     """
@@ -264,16 +264,16 @@ class TuningFigures(Record):
     held_out: dict[str, float] | None = None
 
     def of_metric(self, name: str) -> tuple[float | None, float | None, float | None]:
-        """(untuned, tuned, held-out) value of one metric."""
+        """Return the untuned, tuned and held-out value of one metric."""
         untuned, tuned, held_out = ((one or {}).get(name) for one in (self.untuned, self.tuned, self.held_out))
         return untuned, tuned, held_out
 
 
 @dataclass(frozen=True, kw_only=True)
 class PostprocessingDetails(Details):
-    """``postprocessing``: for which head and how it was tuned, on which subjects, and its metrics.
+    """``postprocessing``: the head, how and on which subjects it was tuned, and the metrics.
 
-    ``tuned_with``: the head whose outputs it was tuned on, if that is another one.
+    ``tuned_with``: the head on whose outputs it was tuned, if it is not ``head``.
     """
 
     head: str
@@ -286,15 +286,15 @@ class PostprocessingDetails(Details):
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectCoverage(Record):
-    """Where the rows of one subject in a submission come from; the parts sum to ``rows``.
+    """Sources of the rows of one subject in a submission; the counts sum to ``rows``.
 
     Attributes:
         with_face: frames that show the subject's face.
-        interpolated: between two frames with a face.
-        before_first_face, after_last_face: these get the first or last prediction.
-        without_any_face: the subject's face is never found: Neutral, 0, no action unit.
-        beyond_video: demanded, but the video (or the crops) has no such frame; these get the last prediction.
-        frames_known_from: ``video``, or ``last crop`` where no video could be counted: rows may be missing then.
+        interpolated: frames between two frames with a face.
+        before_first_face, after_last_face: frames that get the first or last prediction.
+        without_any_face: all frames, if the face is never found; they get Neutral, 0 and no action unit.
+        beyond_video: expected frames after the end of the video or crops; they get the last prediction.
+        frames_known_from: ``video``, or ``last crop`` if there is no video; rows may be missing then.
     """
 
     subject: str
@@ -308,13 +308,13 @@ class SubjectCoverage(Record):
     frames_known_from: str
 
 
-# Names of the counts: ``rows``, and the parts that sum to it.
+# ``rows``, and the counts that sum to it.
 COVERAGE_COUNTS = tuple(one.name for one in fields(SubjectCoverage))[1:-1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubmissionChecks(Record):
-    """What ``affwild2 verify`` found in a submission: number of faults, the first ones, and what it compared with."""
+    """Result of ``affwild2 verify``: number of faults, the first ones, and the reference of the comparison."""
 
     fault_count: int
     faults: tuple[str, ...]
@@ -323,14 +323,14 @@ class SubmissionChecks(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class SubmissionDetails(Details):
-    """``submissions``: what was decided with, where each row comes from, and what the checks found.
+    """``submissions``: the head and post-processing, the sources of the rows, and the result of the checks.
 
     Attributes:
         recipe: of the head.
         fingerprints: of ``head`` and ``postprocessing``.
         figures: metrics of the post-processing on the validation set.
         zip: file name of the submission.
-        checks: None if rows were removed since, or an earlier version wrote it.
+        checks: None if rows were removed later, or an earlier version wrote the submission.
     """
 
     edition: EditionName
@@ -346,11 +346,11 @@ class SubmissionDetails(Details):
 
     @property
     def has_no_fault(self) -> bool:
-        """Whether the submission was checked and no fault was found."""
+        """Return whether the submission was checked and no fault was found."""
         return self.checks is not None and self.checks.fault_count == 0
 
     def format_checks(self) -> str:
-        """The result of the checks in one line."""
+        """Return the result of the checks in one line."""
         if self.checks is None:
             return "not checked: rows were removed, or an earlier version wrote it"
         count, found = self.checks.fault_count, "no fault"
@@ -361,7 +361,7 @@ class SubmissionDetails(Details):
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSetSize(Record):
-    """Number of pictures in a set, and of the people whom they show."""
+    """Numbers of photos and of people in a set."""
 
     pictures: int
     people: int
@@ -369,14 +369,14 @@ class PictureSetSize(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class PictureCoverage(Record):
-    """Which pictures a backbone was trained on.
+    """The photos that a backbone was trained on.
 
     Attributes:
-        status: number of pictures per status of their crop.
-        untrained_pictures: left out because the labels of the person are in doubt.
+        status: number of photos per status of their crop.
+        untrained_pictures: number of photos that are skipped because the labels of the person are doubtful.
         train, validation: sizes of the sets.
         train_pictures_per_class: empty if there are more than 16 classes.
-        too_rare: classes with too few pictures to learn, and how many they have.
+        too_rare: number of photos of each class that is skipped because it has too few.
     """
 
     status: dict[str, int]
@@ -389,9 +389,9 @@ class PictureCoverage(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFigures(Record):
-    """Metrics on the validation pictures; None where there are none, or where an output is not trained.
+    """Metrics on the validation photos; None without such photos, and for outputs that are not trained.
 
-    ``recall``, ``pictures``, ``confusion``: per class, up to 16 classes; a class without pictures has no recall.
+    ``recall``, ``pictures``, ``confusion``: per class, for up to 16 classes; recall is None without photos.
     """
 
     accuracy: LeftOut[float | None] = None
@@ -404,7 +404,7 @@ class PictureFigures(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneDetails(Details):
-    """``backbones``: on which pictures one was trained, its metrics, and the epoch (from 1) whose weights were kept."""
+    """``backbones``: the training photos, the metrics, and the epoch (from 1) with the kept weights."""
 
     coverage: PictureCoverage
     figures: PictureFigures

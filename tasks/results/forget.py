@@ -68,20 +68,20 @@ class UnitFolder:
 
 
 def names_of_videos(store: Store) -> set[str]:
-    """Names of all videos that the datasets of a store hold anything of."""
+    """Return the names of all videos with data in the datasets of a store."""
     datasets = [name for name in _PARTITIONS_BEFORE if name not in _OF_SUBJECTS]
     folders = (folder for dataset in datasets for folder in _folders(store, dataset))
     return {unquote(folder.rsplit("=", 1)[1], errors="surrogateescape") for folder in folders}
 
 
 def indexed_path(store: Store, video: str) -> str | None:
-    """Path of the video file when it was indexed; None if the video is not indexed."""
+    """Return the path of the video file when it was indexed; None if the video is not indexed."""
     found = store.manifests("videos", video=video)
     return next((VideoDetails.of(manifest).path for manifest in found.values()), None)
 
 
 def subjects_of_video(store: Store, video: str, *, videos: Collection[str]) -> list[str]:
-    """Subjects of a video: those that its units name, and its sides unless these are names of other ``videos``."""
+    """Return the subjects that the units of a video name, and its sides unless other ``videos`` have these names."""
     named = {video} | {video + side for side in SUBJECT_SIDES if video + side not in videos}
     for folder in _folders(store, "faces", video):
         subjects = (FacesDetails.of(manifest).subject for manifest in _manifests_in(store, folder).values())
@@ -93,7 +93,7 @@ def subjects_of_video(store: Store, video: str, *, videos: Collection[str]) -> l
 
 
 def find_unit_folders(store: Store, video: str, subjects: Sequence[str]) -> list[UnitFolder]:
-    """Folders of a video and its subjects in all datasets and variants, the last stage first."""
+    """Return the folders of a video and its subjects in all datasets and variants, the last stage first."""
     found = []
     for dataset in _PARTITIONS_BEFORE:
         for name in subjects if dataset in _OF_SUBJECTS else [video]:
@@ -109,7 +109,7 @@ def _describe(store: Store, dataset: str, folder: str) -> UnitFolder:
 
 
 def _folders(store: Store, dataset: str, name: str | None = None) -> Iterator[str]:
-    """Folders of one video or subject in all variants; without a name, those of all."""
+    """Yield the folders of one video or subject in all variants; without a name, the folders of all."""
     variants = [dataset]
     for partition in _PARTITIONS_BEFORE[dataset]:
         variants = [f"{v}/{n}" for v in variants for n in store.list_folder(v) if n.startswith(f"{partition}=")]
@@ -143,7 +143,7 @@ def remove_unit_folders(store: Store, folders: Sequence[UnitFolder]) -> None:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Labels of one set for one task that name the subjects: number of their lines."""
+    """Labels of one set for one task. ``lines``: number of lines of the subjects."""
 
     key: UnitKey
     manifest: Manifest
@@ -151,7 +151,7 @@ class LabelSet:
 
 
 def find_labels(store: Store, subjects: Collection[str]) -> list[LabelSet]:
-    """Label sets with lines of these subjects, or with a problem in one of their files."""
+    """Return the label sets with lines of these subjects, or with a problem in one of their files."""
     found = []
     for key, manifest in store.manifests("labels").items():
         problems = [line for line in problems_of(manifest) if _names_file_of(line, subjects)]
@@ -167,7 +167,7 @@ def _names_file_of(line: str, subjects: Collection[str]) -> bool:
 
 
 def remove_labels(store: Store, found: Sequence[LabelSet], subjects: Collection[str]) -> None:
-    """Write the sets without the lines of these subjects. The next ``fit`` imports the annotation files again."""
+    """Remove the lines of these subjects from the sets. The next ``fit`` reads the annotation files again."""
     theirs = pa.array(sorted(subjects))
     for one in found:
         batches = store.iter_unit(one.key, one.manifest)
@@ -196,7 +196,7 @@ def _remove_leftovers(store: Store, subjects: Collection[str]) -> None:
 
 
 def find_results(store: Store, subjects: Collection[str]) -> list[Bundle]:
-    """Submissions with rows of these subjects, and post-processings tuned on them, also where files are missing."""
+    """Return submissions with rows of these subjects and post-processings tuned on them, even if files are missing."""
     return [bundle for bundle in _results(store) if not set(subjects).isdisjoint(_subjects_of(bundle))]
 
 
@@ -218,21 +218,21 @@ def _subjects_of(bundle: Bundle) -> tuple[str, ...]:
 
 
 def names_in_results(store: Store) -> set[str]:
-    """Videos of all subjects that labels, submissions and post-processings name."""
+    """Return the videos of all subjects that labels, submissions and post-processings name."""
     named = {name for manifest in store.manifests("labels").values() for name in LabelsDetails.of(manifest).subjects}
     named.update(name for bundle in _results(store) for name in _subjects_of(bundle))
     return {video_of_subject(name) for name in named}
 
 
 def find_reports(store: Store, subjects: Collection[str]) -> list[str]:
-    """Pages of ``write_report`` that name one of the subjects. They can be written again without them."""
+    """Return the paths of report pages that name one of the subjects. The pages can be written again without them."""
     mention = _mention_of(subjects)
     paths = [f"reports/{name}/{REPORT_PAGE}" for name in store.list_folder("reports")]
     return [path for path in paths if store.exists(path) and mention.search(store.read_bytes(path))]
 
 
 def find_mentions(store: Store, subjects: Collection[str]) -> list[str]:
-    """Small text files outside of the datasets (notes, lists) that name one of the subjects."""
+    """Return the paths of small text files outside of the datasets (notes, lists) that name one of the subjects."""
     mention = _mention_of(subjects)
     found = []
     for top in store.list_folder(""):
@@ -247,7 +247,7 @@ def find_mentions(store: Store, subjects: Collection[str]) -> list[str]:
 
 
 def _mention_of(subjects: Collection[str]) -> re.Pattern[bytes]:
-    """A pattern for a name as a whole word, as it is or as HTML pages escape it."""
+    """Return a pattern for the names as whole words, unchanged or escaped as in HTML pages."""
     forms = {form for subject in subjects for form in (subject, html.escape(printable(subject)))}
     name = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
     return re.compile(rf"""(?:^|["'/\\=,>\s])(?:{name})(?=["'/.,:<\s]|$)""".encode(errors="surrogateescape"), re.M)
@@ -287,7 +287,10 @@ def remove_from_result(store: Store, bundle: Bundle, subjects: Collection[str]) 
 
 
 def _without_lines(name: str, data: bytes, subjects: Collection[str]) -> bytes:
-    """A file without the rows that name one of the subjects. Rows in files of a single subject name nobody."""
+    """Return the content of a file without the rows that name one of the subjects.
+
+    Rows in files of a single subject do not contain names.
+    """
     if name == "coverage.csv":
         rows = csv.reader(io.StringIO(data.decode()))
         text = io.StringIO()
@@ -301,7 +304,7 @@ def _without_lines(name: str, data: bytes, subjects: Collection[str]) -> bytes:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Names of files with predictions in one folder, and the subjects in its record."""
+    """Predictions of some subjects in one folder: names of their files, and the subjects in the folder's record."""
 
     target: Store
     files: list[str]
@@ -310,7 +313,10 @@ class Predictions:
 
 
 def find_predictions(target: Store, subjects: Sequence[str]) -> Predictions:
-    """Files of these subjects in a folder of predictions, also those that another program wrote, and their records."""
+    """Return the files of these subjects in a folder of predictions, and their records.
+
+    Files with such a name that another program wrote are included.
+    """
     states = {name: file_state(location(target.locate(name))) for one in subjects for name in prediction_files(one)}
     found = {name: state[0] for name, state in states.items() if state[0] >= 0}
     return Predictions(target, list(found), sum(found.values()), sorted(set(subjects) & set(read_record(target))))

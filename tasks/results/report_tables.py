@@ -99,8 +99,8 @@ class Table:
         return [any(isinstance(cell, int | float | Share | Tenths) for cell in column) for column in columns]
 
 
-def head_figures(contents: StoreContents) -> list[tuple[str, int]]:
-    """Return the names and values at the top of the page."""
+def headline_counts(contents: StoreContents) -> list[tuple[str, int]]:
+    """Return the names and values of the counts at the top of the page."""
     coverage = contents.coverage
     return [
         ("videos", len(coverage.frames)),
@@ -119,7 +119,7 @@ def sections_of(store: Store, contents: StoreContents, run: RunRecord | None) ->
     heads = contents.bundles["heads"]
     rules, unreadable = _rules(store, contents.bundles["postprocessing"])
     sections = [
-        ("What the run did", _did(run) if run else []),
+        ("What the run did", _run_tables(run) if run else []),
         ("What is wrong in the store", [_failures(contents, unreadable)]),
         ("What the store holds", [_variants(contents)]),
         ("Heads", [_validation(heads, contents.bundles["postprocessing"]), _labels(heads), *_decisions(rules)]),
@@ -137,17 +137,17 @@ def _failures(contents: StoreContents, unreadable: Sequence[tuple[str, str]]) ->
         rows.append([State(what, False), key.dataset, str(key), note.cause])
     rows += [[State("unreadable", False), "postprocessing", name, cause] for name, cause in unreadable]
     rows += [[State("used in part", False), key.dataset, str(key), line] for key, line in contents.problems]
-    return Table("Failures and losses", ["what", "dataset", "unit", "cause"], rows, empty="Nothing.")
+    return Table("Failures and losses", ["what", "dataset", "unit", "cause"], rows, empty="None.")
 
 
-def _did(run: RunRecord) -> list[Table]:
-    asked = [[Code(name), _parameter(value)] for name, value in run.parameters.items() if value is not None]
+def _run_tables(run: RunRecord) -> list[Table]:
+    parameters = [[Code(name), _parameter(value)] for name, value in run.parameters.items() if value is not None]
     causes = [[State(what, False), *rest] for what, *rest in run.causes]
     stages = [[Tenths(cell) if isinstance(cell, float) else cell for cell in row] for row in run.stages]
     return [
         Table("Stages", run.stage_columns, stages, empty="The run ended before its first stage."),
         Table("Failures and losses of this run", ["what", "stage", "unit", "cause"], causes),
-        Table("Parameters", ["parameter", "value"], asked),
+        Table("Parameters", ["parameter", "value"], parameters),
     ]
 
 
@@ -175,7 +175,7 @@ def _faces(contents: StoreContents) -> Table:
             [one.name, Code(one.source), one.frames, one.faces, one.frames_without_face, share, one.unusable, state]
         )
     header = ["video", "source", "frames", "faces", "no face", "with a face", "unusable", "state"]
-    return Table("Videos and crops", header, rows, empty="No video was looked at yet.")
+    return Table("Videos and crops", header, rows, empty="No video is indexed yet.")
 
 
 def _features(contents: StoreContents) -> Table:
@@ -183,7 +183,7 @@ def _features(contents: StoreContents) -> Table:
         [f.subject, Code(f.source), Code(f.backbone), f.frames, f.with_face, _share(f.with_face, f.frames), f.heads]
         for f in contents.coverage.features_of_subjects(contents.bundles["heads"])
     ]
-    header = ["subject", "source", "backbone", "frames", "with a face", "share", "heads that predicted it"]
+    header = ["subject", "source", "backbone", "frames", "with a face", "share", "heads with predictions"]
     return Table("Subjects", header, rows, empty="No subject has features yet.")
 
 
@@ -201,7 +201,7 @@ def _validation(heads: Sequence[Bundle], rules: Sequence[Bundle]) -> Table:
         kinds = tuned.get(head.name, TuningFigures()).of_metric(details.figure)
         rows.append([Code(head.name), details.task, details.recipe, details.figure, spread, *kinds])
     header = ["head", "task", "recipe", "metric", "seeds", "untuned", "in-sample", "held-out"]
-    return Table("Figures on the validation set", header, rows, empty="No head is fitted yet.")
+    return Table("Scores on the validation set", header, rows, empty="No head is fitted yet.")
 
 
 def _labels(heads: Sequence[Bundle]) -> Table:
@@ -242,7 +242,7 @@ def _decisions(rules: Sequence[tuple[str, PostProcessing]]) -> list[Table]:
 def _backbones(bundles: Sequence[Bundle]) -> list[Table]:
     names = ("accuracy", "balanced_accuracy", "mean_ccc")
     rows = [[Code(b.name), *(getattr(BackboneDetails.of(b).figures, name) for name in names)] for b in bundles]
-    return [Table("Figures on held-out pictures", ["backbone", *map(_words, names)], rows)] if rows else []
+    return [Table("Scores on the validation photos", ["backbone", *map(_words, names)], rows)] if rows else []
 
 
 def _submissions(bundles: Sequence[Bundle]) -> list[Table]:
@@ -255,8 +255,8 @@ def _submissions(bundles: Sequence[Bundle]) -> list[Table]:
         what = [details.edition, details.task, link, State(details.format_checks(), details.has_no_fault)]
         names = [Code(details.head), Code(bundle.files[details.zip])]
         rows.append([*what, len(details.coverage), total, _share(with_face, total), *names])
-    header = ["edition", "task", "zip", "checks", "subjects", "rows", "with a face", "head", "sha256 of the zip"]
-    summary = Table("Zips", header, rows, empty="No submission is written yet.")
+    header = ["edition", "task", "zip", "checks", "subjects", "rows", "with a face", "head", "sha256 of the zip file"]
+    summary = Table("Zip files", header, rows, empty="No submission is written yet.")
     return [summary, *map(_coverage, bundles)]
 
 

@@ -37,7 +37,7 @@ Units = dict[UnitKey, Manifest]
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionRecord(Record):
-    """For the predictions of one subject: hash of all inputs, and the state of each file when it was written."""
+    """Record of the predictions of one subject: hash of all inputs, and the state of each file when it was written."""
 
     made_from: str
     files: tuple[FileState | None, ...]
@@ -71,11 +71,11 @@ def write_predictions(
         StoreError: ``out`` cannot be written to.
     """
     found = [_outputs_of(store, head, source) for head, source in heads]
-    frames = store.manifests("frames")
+    all_frames = store.manifests("frames")
     target = Store(out)
     note_folder(store, target)
     record = read_record(target)
-    before, there = dict(record), _states_in(out)
+    before, existing = dict(record), _states_in(out)
     paths: list[Location] = []
     try:
         for subject in subjects:
@@ -83,10 +83,12 @@ def write_predictions(
             if not outputs:
                 continue
             names = prediction_files(subject)
-            inputs = _fingerprint_inputs(outputs, frames.get(_frames_key(subject)))
-            wanted = PredictionRecord(made_from=inputs, files=tuple(map(there.get, names)))
+            frames_key = UnitKey("frames", (("video", subject),))
+            frames = frames_key, all_frames.get(frames_key)
+            inputs = _fingerprint_inputs(outputs, frames[1])
+            wanted = PredictionRecord(made_from=inputs, files=tuple(map(existing.get, names)))
             if record.get(subject) != wanted:
-                _write_files(_table(store, subject, outputs, frames), target, names)
+                _write_files(_table(store, outputs, frames), target, names)
                 record[subject] = replace(wanted, files=tuple(file_state(out / name) for name in names))
             paths += [out / name for name in names]
     finally:
@@ -139,10 +141,6 @@ def _outputs_of(store: Store, head: Bundle, source: str) -> _HeadOutputs:
     return _HeadOutputs(head, source, tuned[-1] if tuned else None, units)
 
 
-def _frames_key(subject: str) -> UnitKey:
-    return UnitKey("frames", (("video", subject),))
-
-
 def _fingerprint_inputs(
     outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]], frames: Manifest | None
 ) -> str:
@@ -172,36 +170,27 @@ def _write_files(table: pa.Table, target: Store, names: Sequence[str]) -> None:
 
 
 def _table(
-    store: Store, subject: str, outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]], frames: Units
+    store: Store,
+    outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]],
+    frames: tuple[UnitKey, Manifest | None],
 ) -> pa.Table:
-    columns: dict[str, pa.Array] = {}
-    for one, (key, manifest) in outputs:
-        present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[HeadDetails.of(one.head).task])
-        columns |= _base_columns(store, subject, present, frames)
-        columns |= _decision_columns(_rule(store, one), present, values)
-    return pa.table(columns)
-
-
-def _rule(store: Store, one: _HeadOutputs) -> "PostProcessing":
     # Compiled loops and filters take a second to import, so import them only if there is something to write.
     from models.decisions.postprocessing import untuned_postprocessing
     from tasks.results.write_submission import load_postprocessing
 
-    return load_postprocessing(store, one.tuned) if one.tuned else untuned_postprocessing(HeadDetails.of(one.head).task)
+    columns: dict[str, pa.Array] = {}
+    for one, (key, manifest) in outputs:
+        task = HeadDetails.of(one.head).task
+        rule = load_postprocessing(store, one.tuned) if one.tuned else untuned_postprocessing(task)
+        present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
+        columns["frame"] = pa.array(np.arange(1, len(present) + 1, dtype=np.int32))
+        columns["time_seconds"] = _time_seconds(store, len(present), *frames)
+        columns["has_face"] = pa.array(present)
+        columns |= _decision_columns(rule, present, values)
+    return pa.table(columns)
 
 
-def _base_columns(store: Store, subject: str, present: np.ndarray, frames: Units) -> dict[str, pa.Array]:
-    frame = np.arange(1, len(present) + 1, dtype=np.int32)
-    return {
-        "frame": pa.array(frame),
-        "time_seconds": _time_seconds(store, subject, len(frame), frames),
-        "has_face": pa.array(present),
-    }
-
-
-def _time_seconds(store: Store, subject: str, frame_count: int, frames: Units) -> pa.Array:
-    key = _frames_key(subject)
-    manifest = frames.get(key)
+def _time_seconds(store: Store, frame_count: int, key: UnitKey, manifest: Manifest | None) -> pa.Array:
     if manifest is None or manifest.rows != frame_count:
         return pa.nulls(frame_count, pa.float64())
     return store.read_unit(key, manifest, columns=["pts_seconds"])["pts_seconds"].combine_chunks()

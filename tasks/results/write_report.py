@@ -15,7 +15,7 @@ from data_contracts.errors import printable
 from data_contracts.files.credentials import hide_credentials
 from data_contracts.store.contents import REPORT_PAGE, read_contents
 from data_contracts.store.store import Store
-from tasks.results.report_tables import Code, Link, RunRecord, Share, State, Tenths, head_figures, sections_of
+from tasks.results.report_tables import Code, Link, RunRecord, Share, State, Tenths, headline_counts, sections_of
 
 REPORT_OF_STORE = "store"
 
@@ -34,7 +34,7 @@ def write_report(store: Store, *, name: str, written: datetime, run: RunRecord |
         written=written,
         version=importlib.metadata.version("affwild2"),
         run=run,
-        figures=head_figures(contents),
+        counts=headline_counts(contents),
         sections=sections_of(store, contents, run),
     )
     path = f"reports/{name}/{REPORT_PAGE}"
@@ -52,13 +52,8 @@ def _template() -> Template:
         finalize=lambda value: _shown(value) if type(value) is str else value,
     )
     environment.filters["cell"] = _cell
-    environment.tests |= {
-        "share": lambda value: isinstance(value, Share),
-        "code": lambda value: isinstance(value, Code),
-        "link": lambda value: isinstance(value, Link),
-        "tenths": lambda value: isinstance(value, Tenths),
-        "state": lambda value: isinstance(value, State),
-    }
+    for kind in (Share, Code, Link, Tenths, State):
+        environment.tests[kind.__name__.lower()] = lambda value, kind=kind: isinstance(value, kind)
     source = files("tasks.results").joinpath("report.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(source)
 

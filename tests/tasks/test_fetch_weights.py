@@ -104,10 +104,11 @@ def test_http_errors_are_reported(server, status):
 
 
 def test_connection_error_suggests_a_manual_copy(server, monkeypatch):
-    monkeypatch.setenv("AFFWILD2_WEIGHTS_URL", "http://127.0.0.1:9")
-    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9/.*connection, copy that file here") as caught:
+    monkeypatch.setenv("AFFWILD2_WEIGHTS_URL", "http://user:secret@127.0.0.1:9")
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:9/.*connection, copy that file here") as caught:
         fetch_weights(NAME)
-    assert "\n" not in str(caught.value) and str(installed_path(CATALOGUE[NAME])) in str(caught.value)
+    assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+    assert str(installed_path(CATALOGUE[NAME])) in str(caught.value)
 
 
 def test_local_file_is_converted(server, tmp_path):

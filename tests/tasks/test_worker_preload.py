@@ -16,7 +16,7 @@ sys.exit(f"imported {unwanted}" if unwanted else 0)
 
 
 @pytest.mark.skipif(
-    has_gpu_driver(), reason="workers of a GPU run torch, which nothing loads ahead: its driver does not outlive a fork"
+    has_gpu_driver(), reason="GPU workers load torch after the fork, because its driver does not survive one"
 )
-def test_loops_are_compiled_and_no_engine_is_there():
+def test_kernels_are_compiled_and_no_engine_is_imported():
     subprocess.run([sys.executable, "-c", CODE], check=True)

@@ -63,7 +63,7 @@ def test_a_manifest_without_a_required_key_is_refused_in_one_line():
         VideoDetails.of(manifest)
 
 
-def test_problems_replace_earlier_ones_only_if_there_are_any():
+def test_new_problems_replace_earlier_ones():
     faces = FacesDetails(first_frame=1, frame_count=2, problems=("a",))
     assert faces.with_problems([]) == faces and faces.to_json()["problems"] == ["a"]
     assert faces.with_problems(["b"]).problems == ("b",)

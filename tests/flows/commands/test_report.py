@@ -30,7 +30,7 @@ def test_the_report_of_the_demo_agrees_with_its_files(demo):
         seen = [row["has_face"] for row in features if row["subject"] == subject]
         assert (int(frames), int(with_face), heads) == (len(seen), sum(seen), "4")
 
-    figures = {row[1]: row[5:] for row in page.tables["Figures on the validation set"][1:]}
+    figures = {row[1]: row[5:] for row in page.tables["Scores on the validation set"][1:]}
     thresholds = {row[0]: row[1:] for row in page.tables["Thresholds of action units"][1:]}
     for folder in (demo.store / "postprocessing").iterdir():
         tuned = json.loads((folder / "postprocessing.json").read_text())
@@ -42,7 +42,7 @@ def test_the_report_of_the_demo_agrees_with_its_files(demo):
             assert thresholds[head] == [f"{value:.3f}" for value in rule]
 
     zips = {path.name: path for path in (demo.store / "submissions").glob("*/*.zip")}
-    for _, task, name, checks, *_, digest in page.tables["Zips"][1:]:
+    for _, task, name, checks, *_, digest in page.tables["Zip files"][1:]:
         assert digest == hashlib.sha256(zips.pop(name).read_bytes()).hexdigest()
         assert checks.startswith("no fault (test list of 4 subjects" if task != "mtl" else "no fault (test list of ")
     assert zips == {}

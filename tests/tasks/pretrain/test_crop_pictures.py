@@ -9,7 +9,7 @@ from tasks.pretrain.crop_pictures import compute, main_face, plan_crop_pictures
 from tasks.units import run_unit
 
 
-def test_faces_of_pictures_with_all_that_can_be_wrong(tmp_path, portraits):
+def test_photos_without_a_usable_face_are_counted(tmp_path, portraits):
     Image.fromarray(portraits[0]).save(tmp_path / "a.jpg")
     Image.fromarray(np.full((80, 80, 3), 90, np.uint8)).save(tmp_path / "grey.png")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no more")
@@ -47,7 +47,7 @@ def found(*boxes):
     return Detections(corners, np.zeros((count, 5, 2), np.float32), np.ones(count, np.float32))
 
 
-def test_the_face_in_the_middle_is_meant_unless_it_is_tiny():
+def test_main_face_is_the_central_one_unless_it_is_small():
     assert main_face(found([0, 0, 60, 60], [70, 70, 120, 120]), width_px=200, height_px=200) == 1
     assert main_face(found([0, 0, 90, 90], [95, 95, 105, 105]), width_px=200, height_px=200) == 0
     assert main_face(found(), width_px=9, height_px=9) is None

@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from data_contracts.store.store import Store
 from models.backbones.network import load_backbone
 from models.pretraining.recipes import Phase, get_pretraining
 from tasks.pretrain.crop_pictures import compute, plan_crop_pictures
-from tasks.pretrain.pretrain_backbone import PretrainingChoice, make, plan_pretrain_backbone, split_of
+from tasks.pretrain.pretrain_backbone import PretrainingChoice, draw_curves, make, plan_pretrain_backbone, split_of
 from tasks.units import run_unit, split_pending
 
 RECIPE = get_pretraining("default", "emotion").replace(phases=(Phase("head", 1, 1e-3),), batch_size=8)
@@ -36,7 +37,7 @@ def collection(tmp_path, portraits):
     return store, [(u.key, store.manifests("pictures")[u.key]) for u in units]
 
 
-def test_a_backbone_of_ones_own(collection):
+def test_trained_backbone_is_usable(collection):
     store, units = collection
     job = plan_pretrain_backbone(units, None, PretrainingChoice("efficientnet_lite0", RECIPE, input_px=32))
     report = run_unit(store.url, make, job)
@@ -51,7 +52,7 @@ def test_a_backbone_of_ones_own(collection):
     assert other.folder != job.folder
 
 
-def test_too_few_faces_is_one_line(collection):
+def test_too_few_faces_are_reported(collection):
     store, units = collection
     recipe = RECIPE.replace(goal="emotion")
     job = plan_pretrain_backbone(units, None, PretrainingChoice("efficientnet_lite0", recipe, validation_share=0.9))
@@ -60,7 +61,6 @@ def test_too_few_faces_is_one_line(collection):
 
 
 def test_untrained_people_are_still_evaluated(collection):
-    """Still measured, if they are among the validation people."""
     store, units = collection
 
     def report_of(*names):
@@ -68,11 +68,13 @@ def test_untrained_people_are_still_evaluated(collection):
         return run_unit(store.url, make, plan_pretrain_backbone(units, None, choice))
 
     assert report_of("Neutral0", "Neutral1", "Happiness2").cause is None
-    measured = {bundle.details["coverage"]["validation"]["people"] for bundle in list_bundles(store, "backbones")}
+    validated = {bundle.details["coverage"]["validation"]["people"] for bundle in list_bundles(store, "backbones")}
     everyone = [
         {"identity": f"{name}{number}", "picture": ""} for name in ("Neutral", "Happiness") for number in range(24)
     ]
-    assert measured == {sum(split_of(row, CHOICE) == "validation" for row in everyone)}, "they are still measured"
+    assert validated == {sum(split_of(row, CHOICE) == "validation" for row in everyone)}, (
+        "they are not removed from the validation set"
+    )
     known = {bundle.details["coverage"]["untrained_pictures"] for bundle in list_bundles(store, "backbones")}
     sides = [split_of({"identity": name, "picture": ""}, CHOICE) for name in ("Neutral0", "Neutral1", "Happiness2")]
     assert known == {sides.count("train")} and sides.count("train") > 0
@@ -80,7 +82,7 @@ def test_untrained_people_are_still_evaluated(collection):
     assert "expected faces of at least two classes" in everybody.cause
 
 
-def test_people_are_on_one_side_only():
+def test_sets_share_no_people_for_emotions_and_share_people_for_identities():
     emotion = PretrainingChoice("efficientnet_lite0", RECIPE)
     rows = [{"identity": f"p{n}", "picture": f"/x/{n}_{k}.jpg"} for n in range(300) for k in range(3)]
     sides = {}
@@ -96,7 +98,17 @@ def test_people_are_on_one_side_only():
     assert any(len(side) == 2 for side in mixed.values())
 
 
-def test_weights_that_do_not_fit_are_one_line(collection):
+def test_backbone_without_weights_is_refused(collection):
     _, units = collection
     with pytest.raises((InputError, ValueError), match="no weights are bundled"):
         plan_pretrain_backbone(units, None, PretrainingChoice("tf_efficientnet_b0", RECIPE))
+
+
+def test_curves_are_an_image():
+    file = io.BytesIO()
+    draw_curves([{"epoch": e, "train_loss": 1 / e, "accuracy": 0.5 + e / 20} for e in (1.0, 2.0, 3.0)], file)
+    image = np.asarray(Image.open(file).convert("RGB"))
+    assert image.shape[0] > 300 and image.shape[1] > 800 and len(np.unique(image)) > 50
+    empty = io.BytesIO()
+    draw_curves([{"epoch": 1.0, "train_loss": 1.0}], empty)
+    assert empty.getvalue() != file.getvalue()

@@ -15,7 +15,7 @@ from tests.benchmarks.generated_store import FRAMES_PER_VIDEO, fill_store, make_
 
 @pytest.fixture
 def written(tmp_path):
-    """A function that makes predictions of three videos exist, and says when each file was written."""
+    """A function that writes the predictions of three videos and returns when each file was written."""
     store, backbone = Store(tmp_path / "store"), BackboneChoice("emotion_lite0")
     videos = make_videos(tmp_path / "videos", 3)
     fill_store(store, videos, backbone=backbone)
@@ -32,7 +32,7 @@ def written(tmp_path):
     return write
 
 
-def test_every_frame_is_a_row_and_nothing_else_is_left(written):
+def test_every_frame_has_a_row_and_no_other_files_are_left(written):
     for path in written():
         table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
         assert table["frame"].to_list() == list(range(1, FRAMES_PER_VIDEO + 1))
@@ -42,7 +42,7 @@ def test_every_frame_is_a_row_and_nothing_else_is_left(written):
     assert names == {path.name for path in written()} | {write_predictions.RECORD}
 
 
-def test_files_that_are_up_to_date_stay_and_all_others_are_written_again(written, monkeypatch):
+def test_only_outdated_files_are_written_again(written, monkeypatch):
     first = written()
     assert written() == first
     changed, gone = sorted(first)[0], sorted(first)[2]
@@ -59,7 +59,7 @@ def test_files_that_are_up_to_date_stay_and_all_others_are_written_again(written
     assert all(stamp > third[path] for path, stamp in written().items())
 
 
-def test_what_was_written_before_an_end_in_the_middle_is_remembered(written, tmp_path, monkeypatch):
+def test_files_written_before_an_error_are_not_written_again(written, tmp_path, monkeypatch):
     whole, files = write_predictions._write_files, []
 
     def full_disk_at_the_second(table, target, names):

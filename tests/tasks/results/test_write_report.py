@@ -15,7 +15,7 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Tags that nest as they should, what they refer to, and the cells of each table by its caption."""
+    """Tags of a page, their links, and the cells of each table by caption. Checks that tags are nested correctly."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def record(**changes) -> RunRecord:
 
 
 @pytest.mark.parametrize("place", ["disk", "s3"])
-def test_names_and_causes_are_shown_as_text_whatever_they_hold(request, tmp_path, place):
+def test_names_and_causes_are_escaped(request, tmp_path, place):
     store = Store(tmp_path / "store" if place == "disk" else request.getfixturevalue("s3_bucket") + "/store")
     note_failure(store, "<script>alert(1)</script>", "s3://key:secret@host/clip.mp4?X-Amz-Signature=abc: not there", 3)
     note_failure(store, "half\udce4\nname", '\x1b[31m{{ 7 * 7 }} & "quoted"</td>')
@@ -100,7 +100,7 @@ def test_names_and_causes_are_shown_as_text_whatever_they_hold(request, tmp_path
     assert page.tables["Failures and losses of this run"][1][3] == "expected labels, found <none>"
 
 
-def test_a_page_stands_alone_and_fits_every_screen(tmp_path):
+def test_page_needs_no_other_file_and_adapts_to_screens(tmp_path):
     store = Store(tmp_path)
     note_failure(store, "clip", "empty")
     run = record(stages=[[f"stage{number}", number] for number in range(2_003)])
@@ -110,7 +110,7 @@ def test_a_page_stands_alone_and_fits_every_screen(tmp_path):
     assert len(page.tables["Stages"]) == 1 + 2_000 and "3 more rows are not shown" in text
 
 
-def test_no_store_no_page(tmp_path):
+def test_page_of_a_missing_store_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected a store of affwild2"):
         write_report(Store(tmp_path), name="store", written=NOW)
     assert list(tmp_path.iterdir()) == []
