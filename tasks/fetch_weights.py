@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_contracts.errors import InputError
 from data_contracts.files.credentials import hide_credentials
@@ -18,6 +19,9 @@ from models.weight_files.catalogue import (
     git_blob_id,
     published_for,
 )
+
+if TYPE_CHECKING:
+    import httpx
 
 _BASE_URL = f"https://raw.githubusercontent.com/{ORIGIN}/{BRANCH}"
 _RESPONSE_SECONDS, _CONNECT_SECONDS = 30.0, 10.0
@@ -143,36 +147,32 @@ def _download(published: PublishedWeights, partial: Path, advance: Advance) -> N
     import httpx  # A sixth of the import time of commands, most of which download nothing.
 
     url, error = url_of(published), ""
+    timeout = httpx.Timeout(_RESPONSE_SECONDS, connect=_CONNECT_SECONDS)
     for _ in range(_MAX_TRIES):
         try:
-            _download_rest(url, partial, advance)
+            done = partial.stat().st_size if partial.exists() else 0
+            headers = {"Range": f"bytes={done}-"} if done else {}
+            with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
+                if response.status_code != httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    _append(response.raise_for_status(), partial, advance)
             return
+        except httpx.HTTPStatusError as failure:
+            error = f"HTTP status {failure.response.status_code}"
+            break
         except (httpx.HTTPError, OSError) as failure:
             error = str(failure) or type(failure).__name__
-            if isinstance(failure, httpx.HTTPStatusError):
-                error = f"HTTP status {failure.response.status_code}"
-                break
     raise InputError(
         f"{hide_credentials(url)}: cannot be downloaded ({error}); without a connection, copy that file here and run "
         f"affwild2 models convert FILE (installs to {installed_path(published)})"
     )
 
 
-def _download_rest(url: str, partial: Path, advance: Advance) -> None:
-    import httpx
-
-    have = partial.stat().st_size if partial.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    timeout = httpx.Timeout(_RESPONSE_SECONDS, connect=_CONNECT_SECONDS)
-    with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer:
-        if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # The file is complete.
-        answer.raise_for_status()
-        is_resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
-        done = have if is_resumed else 0
-        total = done + int(answer.headers.get("Content-Length", 0))
-        with open(partial, "ab" if is_resumed else "wb") as file:
-            for block in answer.iter_bytes():
-                file.write(block)
-                done += len(block)
-                advance(done, total)
+def _append(response: "httpx.Response", partial: Path, advance: Advance) -> None:
+    is_resumed = response.status_code == 206
+    with open(partial, "ab" if is_resumed else "wb") as file:
+        done = file.tell()
+        total = done + int(response.headers.get("Content-Length", 0))
+        for block in response.iter_bytes():
+            file.write(block)
+            done += len(block)
+            advance(done, total)

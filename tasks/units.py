@@ -34,7 +34,7 @@ class Unit(Generic[Args]):
     Attributes:
         key: where the result is stored.
         fingerprint: hash of everything that the result depends on.
-        arguments: what ``compute`` needs, the manifests of its inputs included; a dataclass of the stage.
+        arguments: what ``compute`` needs, the manifests of its inputs included.
         companions: units of other datasets that the same work writes; all must exist for the unit to be done.
         input_files: paths outside the store that ``compute`` reads; workers are checked for access to them.
         stale_parts: data files of earlier versions of the unit, relative to the store; ``split_pending`` finds them,

@@ -25,20 +25,6 @@ _SAME_NAMES_VERSION = 1
 
 
 @dataclass(frozen=True)
-class IndexVideoArgs:
-    """Path or URL of a video file."""
-
-    path: str
-
-
-@dataclass(frozen=True)
-class SameNameArgs:
-    """Paths of video files with one name."""
-
-    files: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class IndexedVideo:
     """A video that has been indexed, with the manifests of its units of ``videos`` and ``frames``."""
 
@@ -52,17 +38,19 @@ class IndexedVideo:
         return VideoDetails.of(self.manifest)
 
 
-def plan_index_videos(videos: Mapping[str, Location]) -> list[Unit[IndexVideoArgs]]:
-    """Plan one unit per video file (stem -> path). The unit of an unreadable file fails when it is computed."""
+def plan_index_videos(videos: Mapping[str, Location]) -> list[Unit[str]]:
+    """Plan one unit per video file (stem -> path), with the path or URL as its arguments.
+
+    The unit of an unreadable file fails when it is computed.
+    """
     units = []
     for stem, path in sorted(videos.items()):
         size, mtime_ns = file_state(path, as_listed=True)
         unit_fingerprint = fingerprint(
             stage="index_videos", version=CODE_VERSION, path=ascii(str(path)), size=size, mtime_ns=mtime_ns
         )
-        arguments = IndexVideoArgs(str(path))
         companions = (_key("frames", stem),)
-        units.append(Unit(_key("videos", stem), unit_fingerprint, arguments, companions, input_files=(str(path),)))
+        units.append(Unit(_key("videos", stem), unit_fingerprint, str(path), companions, input_files=(str(path),)))
     return units
 
 
@@ -70,7 +58,7 @@ def _key(dataset: str, stem: str) -> UnitKey:
     return UnitKey(dataset, (("video", stem),))
 
 
-def compute(store: Store, unit: Unit[IndexVideoArgs]) -> Product:
+def compute(store: Store, unit: Unit[str]) -> Product:
     """Index one video, as far as it can be read.
 
     Later stages depend on the digest of the file's bytes, so a moved or touched file is not recomputed. On S3, they
@@ -79,7 +67,7 @@ def compute(store: Store, unit: Unit[IndexVideoArgs]) -> Product:
     Raises:
         InputError: the file is not a readable video, or changes while it is read.
     """
-    started, path = time.monotonic(), location(unit.arguments.path)
+    started, path = time.monotonic(), location(unit.arguments)
     if not is_utf8(path.name):
         raise InputError(f"{path}: expected a file name in UTF-8, got other bytes; rename the file")
     before = file_state(path)
@@ -159,7 +147,7 @@ def read_video_index(store: Store, video: IndexedVideo) -> VideoIndex:
     return VideoIndex.from_rows(row, store.read_unit(_key("frames", video.stem), video.frames))
 
 
-def plan_refuse_same_names(files_of: Mapping[str, Sequence[Location]]) -> list[Unit[SameNameArgs]]:
+def plan_refuse_same_names(files_of: Mapping[str, Sequence[Location]]) -> list[Unit[tuple[str, ...]]]:
     """Plan one unit per name of several files (stem -> files). It fails until only one of the files is left."""
     units = []
     for stem, files in sorted(files_of.items()):
@@ -167,15 +155,15 @@ def plan_refuse_same_names(files_of: Mapping[str, Sequence[Location]]) -> list[U
         states = [(ascii(name), *file_state(path)) for name, path in zip(names, files, strict=True)]
         # The name of the stage is part of fingerprints in existing stores.
         unit_fingerprint = fingerprint(stage="refuse_twins", version=_SAME_NAMES_VERSION, files=states)
-        units.append(Unit(_key("videos", stem), unit_fingerprint, SameNameArgs(names)))
+        units.append(Unit(_key("videos", stem), unit_fingerprint, names))
     return units
 
 
-def refuse_same_names(store: Store, unit: Unit[SameNameArgs]) -> Product:
+def refuse_same_names(store: Store, unit: Unit[tuple[str, ...]]) -> Product:
     """Refuse files that share a name, because results are stored by name.
 
     Raises:
         InputError: always.
     """
-    first, *others = unit.arguments.files
+    first, *others = unit.arguments
     raise InputError(f"{first}: expected one video per name, got also {', '.join(others[:3])}; rename all but one")

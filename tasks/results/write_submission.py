@@ -28,7 +28,7 @@ from data_contracts.store.details import (
 from data_contracts.store.fingerprint import digest_of_file, fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, EditionName, TaskName, video_of_subject
+from data_contracts.vocabulary import BRANCHES_OF_TASK, EditionName, TaskName, video_of_subject
 from models.decisions.postprocessing import PostProcessing
 from tasks.extract.index_videos import details_of_videos
 from tasks.fit.predict_outputs import read_outputs
@@ -36,7 +36,6 @@ from tasks.units import Files, Job
 
 CODE_VERSION = 2
 _FAULTS_KEPT = 20
-Decisions = Mapping[BranchName, np.ndarray]
 
 
 @dataclass(frozen=True)

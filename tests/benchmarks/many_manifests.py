@@ -48,7 +48,7 @@ def fill_with_manifests(root: Path, videos: Mapping[str, Path], *, segments: int
         written += 1
 
     for unit in index_videos.plan_index_videos(videos):
-        path = Path(unit.arguments.path)
+        path = Path(unit.arguments)
         details = VideoDetails(path=str(path), frame_count=frames, file_state=file_state(path), width_px=640)
         for key in (unit.key, *unit.companions):
             write(key, unit.fingerprint, details)
