@@ -7,15 +7,11 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import FileState
 from data_contracts.vocabulary import EditionName, TaskName
-
-if TYPE_CHECKING:
-    from data_contracts.store.bundles import Bundle
-    from data_contracts.store.manifest import Manifest
 
 JsonObject = dict[str, Any]
 _LEFT_OUT = "left out"
@@ -23,6 +19,14 @@ _Value = TypeVar("_Value")
 # A field that is left out of the JSON while it has its default.
 LeftOut = Annotated[_Value, _LEFT_OUT]
 Precision = Literal["bfloat16", "float32"]
+
+
+class HasDetails(Protocol):
+    """A manifest of a unit or a bundle."""
+
+    @property
+    def details(self) -> JsonObject:
+        """The facts as JSON values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +100,7 @@ class Details(Record):
     problems: LeftOut[tuple[str, ...]] = ()
 
     @classmethod
-    def of(cls, manifest: "Manifest | Bundle") -> Self:
+    def of(cls, manifest: HasDetails) -> Self:
         """Return the facts in the manifest of a unit or a bundle.
 
         Raises:
@@ -109,7 +113,7 @@ class Details(Record):
         return replace(self, problems=tuple(problems)) if problems else self
 
 
-def problems_of(manifest: "Manifest | Bundle") -> Sequence[str]:
+def problems_of(manifest: HasDetails) -> Sequence[str]:
     """Return a line for every part of a unit's input that was lost."""
     lines: Sequence[str] = manifest.details.get("problems", ())
     return lines
