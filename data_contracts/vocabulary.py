@@ -30,7 +30,6 @@ UNREADABLE_CROP = "unreadable_crop"
 FACE_STATUSES = (FACE_FOUND, NO_FACE, NOT_DECODED, UNREADABLE_CROP)
 
 SetName = Literal["train", "validation", "test"]
-SETS: tuple[SetName, ...] = get_args(SetName)
 
 # Larger frame numbers of crops are refused, because every frame becomes a row. 55 hours at 25 frames per second.
 MAX_FRAME = 5_000_000

@@ -17,7 +17,7 @@ _PARALLEL_LISTINGS = 16
 
 
 class FileState(NamedTuple):
-    """What changes when a file changes. Serialized as a list of two values.
+    """Size and version of a file, which show whether it has changed. Serialized as a list of two values.
 
     Attributes:
         size_bytes: -1 if there is no such file.
@@ -79,7 +79,7 @@ def check_unchanged(place: Location, before: Sequence[Any]) -> None:
 
 
 def is_file_or_broken_link(place: Location) -> bool:
-    """Return whether there is a file, or a link that leads nowhere or in a circle: opening it reports the cause."""
+    """Return whether there is a file or a broken link, which raises an error with the cause when it is opened."""
     return place.is_file() or (isinstance(place, Path) and place.is_symlink() and not place.exists())
 
 

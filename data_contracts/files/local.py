@@ -26,8 +26,7 @@ _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 def replacing_file(target: str, *, unfinished: str) -> Iterator[IO[bytes]]:
     """Open a file for writing. It replaces ``target`` if the block succeeds; otherwise nothing changes.
 
-    Until then the file is in the folder ``unfinished`` on the same disk, where the remains of a killed process are
-    found.
+    Until then the file is in the folder ``unfinished`` on the same disk, where files of killed processes can be found.
 
     Raises:
         StoreError, InputError: as ``raise_store_error``.

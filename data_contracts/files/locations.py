@@ -57,7 +57,7 @@ def check_inside(path: str) -> str:
     """Return ``path``, relative to a store, if it stays inside the store. Paths may come from any file that was read.
 
     Raises:
-        InputError: the path leads out of the store, or no disk can have it.
+        InputError: the path leads out of the store, or contains a NUL character.
     """
     if path.startswith("/") or "\0" in path or ".." in path.split("/"):
         raise InputError(f"store: expected a name within it, got {path[:200]!r}; remove the file that holds this name")

@@ -199,7 +199,10 @@ def _build_index(
     keep = _kept_packets(packets, head, has_pts=has_pts)
     average_rate = float(stream.average_rate) if stream.average_rate else None
     pts = packets.pts[keep] if has_pts and packets.pts is not None else np.zeros(keep.size, dtype=np.int64)
-    times = pts if has_pts else _increasing(packets.dts, keep)
+    times = pts if has_pts else None
+    if not has_pts and packets.dts is not None and not np.any(np.diff(packets.dts) < 0):
+        # Decoding times that never decrease can replace presentation times.
+        times = packets.dts[keep]
     # An unknown rational of PyAV, None or 0/0, is false.
     if times is None or not stream.time_base:
         pts_seconds = even_times_seconds(keep.size, average_rate)
@@ -222,13 +225,6 @@ def _build_index(
         average_fps=(keep.size - 1) / span_seconds if span_seconds > 0 else average_rate,
         problem=problem,
     )
-
-
-def _increasing(dts: NDArray[np.int64] | None, keep: NDArray[np.intp]) -> NDArray[np.int64] | None:
-    """Return the decoding times of the kept packets if they can replace presentation times, else None."""
-    if dts is None or bool(np.any(np.diff(dts) < 0)):
-        return None
-    return dts[keep]
 
 
 def _kept_packets(packets: _Packets, head: _Head, *, has_pts: bool) -> NDArray[np.intp]:

@@ -208,7 +208,6 @@ def test_a_cpu_worker_connects_and_is_healthy(cluster):
 
 
 def test_workers_on_each_gpu_extract_a_video(cluster, tmp_path):
-
     from flows.extract import extract
 
     (tmp_path / "data").mkdir()
