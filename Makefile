@@ -1,4 +1,4 @@
-# Every target sets up what it needs: a virtual environment in .venv, from hashed lock files.
+# Every target first installs what it needs into .venv, from hashed lock files.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,31 +8,31 @@ SERVICES := $(VENV)/services
 UV := $(VENV)/uv/bin/uv
 AUDIT := $(VENV)/audit/bin/pip-audit
 
-# Where this is set, each process would compile all modules anew: seconds of each command, minutes of the tests.
+# If this is set, each process compiles all modules again, for seconds per command and minutes of the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-services check audit bench bench-quick lock clean
 
 help:
-	@echo "make demo    everything on a small generated data set (a minute)"
-	@echo "make test    all tests but those of test-services"
-	@echo "make test-services  tests of deployments, operations and old libraries, in an environment of their own"
-	@echo "make check   formatting, lint, types"
-	@echo "make audit   known weaknesses of the locked dependencies, asked from osv.dev"
-	@echo "make bench   benchmarks, as ratios against a reference of the same run; make bench-quick: small sizes"
-	@echo "make lock    resolve the dependencies anew"
-	@echo "make clean   remove the virtual environment and what demo made"
+	@echo "make demo           run everything on a small generated data set (a minute)"
+	@echo "make test           run the tests"
+	@echo "make test-services  run the tests that start more servers, or need exporters or old libraries"
+	@echo "make check          check formatting, lint and types"
+	@echo "make audit          look up known vulnerabilities of the locked dependencies at osv.dev"
+	@echo "make bench          measure speed against references; make bench-quick: small inputs"
+	@echo "make lock           resolve the dependencies again"
+	@echo "make clean          remove the virtual environment and the output of the demo"
 
-# uv has an environment of its own, so that the project's holds nothing but the project's packages.
+# uv has its own environment, so that the environment of the project contains only packages of the project.
 $(UV): requirements-uv.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "affwild2 needs Python 3.11 or newer, found " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)/uv
 	$(VENV)/uv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	@touch $@
 
-# The lock holds the packages of all extras; pyproject.toml selects those of one environment.
+# The lock contains the packages of all extras; pyproject.toml selects those of an environment.
 LOCKED := --quiet --require-hashes --constraint requirements.lock --requirement pyproject.toml
-# The backend is installed from the lock, as everything else, instead of by the build from an index.
+# The build uses the installed setuptools, which the lock pins, instead of downloading another one.
 EDITABLE := --quiet --no-deps --no-build-isolation --editable .
 
 $(RUNTIME): $(UV) requirements.lock pyproject.toml
@@ -45,7 +45,7 @@ $(STAMP): $(RUNTIME)
 	$(UV) pip install --python $(BIN)/python $(LOCKED) --extra demo --extra dev
 	@touch $@
 
-# A second environment: exporters bring pandas, which would slow down every command (pyproject.toml).
+# A second environment, because exporters install pandas, which slows down every command (see pyproject.toml).
 $(SERVICES)/.installed: $(UV) requirements.lock pyproject.toml $(wildcard tests/models/weight_files/old_timm/*.txt) tests/infra/dask_kubernetes/requirements.txt
 	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(SERVICES)
 	$(UV) pip install --python $(SERVICES)/bin/python $(LOCKED) --extra demo --extra dev --extra export --extra services
@@ -75,8 +75,8 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# An environment of its own, as uv has. It sends names and versions, nothing else. Ends with code 1 if it finds anything;
-# what was looked at and found harmless: make audit AUDIT_FLAGS='--ignore-vuln ID'.
+# pip-audit has its own environment. It sends names and versions of packages, nothing else. The exit code is 1 if it
+# finds a vulnerability. To ignore one that does no harm here: make audit AUDIT_FLAGS='--ignore-vuln ID'.
 $(AUDIT): $(UV) requirements-audit.lock
 	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)/audit
 	$(UV) pip install --quiet --python $(VENV)/audit/bin/python --require-hashes -r requirements-audit.lock
@@ -100,7 +100,7 @@ COMPILE = $(UV) pip compile --quiet $(LOCK_FLAGS) --universal --python-version 3
   --no-annotate --no-emit-index-url
 LOCK_FLAGS ?= --upgrade
 
-# To keep the versions, where they are still allowed: make lock LOCK_FLAGS=
+# To keep all versions that are still allowed: make lock LOCK_FLAGS=
 lock: $(UV)
 	$(COMPILE) --all-extras pyproject.toml --output-file requirements.lock
 	echo uv | $(COMPILE) - --output-file requirements-uv.lock

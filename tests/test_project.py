@@ -21,7 +21,7 @@ def test_locks_carry_hashes_and_no_hosts():
 
 def test_the_default_environment_has_no_pandas():
     # pyarrow imports pandas wherever it is installed, for a second in every process.
-    assert importlib.util.find_spec("pandas") is None
+    assert importlib.util.find_spec("pandas") is None, "run make clean: this environment is from an older lock"
 
 
 def test_changelog_has_what_is_not_released():
