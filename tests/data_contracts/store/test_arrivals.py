@@ -50,8 +50,8 @@ def test_broken_links_count_as_videos(tmp_path):
         with pytest.raises(InputError) as caught:
             index_video(path)
         causes.append(str(caught.value).removeprefix(f"{path}: expected a video file, got "))
-    mend = "where no file is; mend the link or remove it"
-    assert causes[:2] == [f"a link to {tmp_path / 'nowhere.mp4'}, {mend}", f"a link to round.mp4, {mend}"]
+    advice = "which does not exist; repair the link or remove it"
+    assert causes[:2] == [f"a link to {tmp_path / 'nowhere.mp4'}, {advice}", f"a link to round.mp4, {advice}"]
     assert causes[2] == "a pipe or a device; leave it out"
 
 
