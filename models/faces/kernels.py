@@ -68,18 +68,7 @@ def _pool(
 
 
 @numba.njit(cache=True, nogil=True)
-def pool_level(sums: np.ndarray, height: int, width: int, out: np.ndarray) -> None:
-    """Pool a frame of that size to a whole level of the image pyramid, float32 [3, h, w]."""
-    rows, columns = out.shape[1], out.shape[2]
-    top, bottom = np.empty(rows, np.int64), np.empty(rows, np.int64)
-    left, right = np.empty(columns, np.int64), np.empty(columns, np.int64)
-    _windows(height, rows, 0, top, bottom)
-    _windows(width, columns, 0, left, right)
-    _pool(sums, top, bottom, left, right, out)
-
-
-@numba.njit(cache=True, nogil=True)
-def pool_level_part(
+def pool_level(
     sums: np.ndarray,
     origin_px: tuple[int, int],
     frame_px: tuple[int, int],
@@ -87,9 +76,10 @@ def pool_level_part(
     first_px: tuple[int, int],
     out: np.ndarray,
 ) -> None:
-    """Pool part of a level, float32 [3, h, w], from pixel ``first_px`` (row, column) on; pixels outside it are grey.
+    """Pool a level of the image pyramid or a part of it, float32 [3, h, w], from pixel ``first_px`` (row, column) on.
 
-    ``sums`` is the integral image of a part of the frame that begins at ``origin_px``; sizes are (height, width).
+    Pixels outside the level become grey. ``sums`` is the integral image of the frame from pixel ``origin_px`` on;
+    ``frame_px`` and ``level_px`` are the whole sizes (height, width).
     """
     rows, columns = out.shape[1], out.shape[2]
     top, bottom = np.empty(rows, np.int64), np.empty(rows, np.int64)

@@ -42,6 +42,7 @@ class AreaPooling:
 
     def __init__(self, frames: Tensor) -> None:
         """``frames`` is uint8 [B, H, W, 3]. The int32 sums may wrap around; differences of them are still correct."""
+        self.height, self.width = frames.shape[1:3]
         if frames.device.type == "cpu":
             sums = np.zeros((len(frames), frames.shape[1] + 1, frames.shape[2] + 1, 3), np.int32)
             for frame, target in zip(frames.numpy(), sums, strict=True):
@@ -120,19 +121,31 @@ class FaceDetector:
             for found in detections
         ]
 
+    # By default a GPU convolves in TF32, whose 10 bits are too few to find the same boxes.
+    @torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     def _cascade(self, frames: Tensor) -> list[Detections]:
-        # By default a GPU convolves in TF32, whose 10 bits are too few to find the same boxes.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return self._run_cascade(frames)
-
-    def _run_cascade(self, frames: Tensor) -> list[Detections]:
         boxes, owner = self._propose(frames.permute(0, 3, 1, 2).contiguous().float())
         pooling = AreaPooling(frames)
-        boxes, owner = self._refine(pooling, frames.shape, boxes, owner)
-        box, points, score, found = self._finish(pooling, frames.shape, boxes, owner)
-        return [
-            Detections.largest_first(box[found == n], points[found == n], score[found == n]) for n in range(len(frames))
-        ]
+        boxes, owner, others = _accept_boxes(
+            self._rnet, pooling, boxes, owner, size_px=24, threshold=self.params.rnet_threshold
+        )
+        if len(boxes):
+            kept = grouped_nms(boxes[:, :4], boxes[:, 4], owner, MERGED_NMS_IOU)
+            boxes, owner = _to_squares(_apply_shifts(boxes[kept], others[0][kept])), owner[kept]
+        boxes, owner, others = _accept_boxes(
+            self._onet, pooling, boxes, owner, size_px=48, threshold=self.params.onet_threshold
+        )
+        if not len(boxes):
+            return [Detections.none() for _ in frames]
+        shift, relative = others
+        side = (boxes[:, 2:4] - boxes[:, 0:2] + 1)[:, None]
+        # O-Net returns five x before five y.
+        points = side * relative.reshape(-1, 2, 5).mT + boxes[:, None, :2] - 1
+        found = (_apply_shifts(boxes, shift), points, owner)
+        box, point, frame = (values.cpu().numpy() for values in found)
+        kept_rows = _nms_by_smaller(box, frame)
+        of_frame = [kept_rows[frame[kept_rows] == number] for number in range(len(frames))]
+        return [Detections.largest_first(box[rows, :4], point[rows], box[rows, 4]) for rows in of_frame]
 
     def _propose(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return candidates of all pyramid levels: square boxes [n, 5] with scores, and their frames [n]."""
@@ -144,9 +157,11 @@ class FaceDetector:
         levels = [self._run_pnet(images, scale) for scale in scales]
         level = torch.repeat_interleave(
             torch.arange(len(scales), device=self.device),
-            torch.tensor([cells.shape[1] for cells in levels], device=self.device),
+            torch.tensor([values.shape[1] for values in levels], device=self.device),
         )
-        boxes, owner, at = _candidates(torch.cat(levels, dim=1), self.params.pnet_threshold)
+        cells = torch.cat(levels, dim=1)
+        owner, at = torch.nonzero(cells[:, :, 4] >= self.params.pnet_threshold, as_tuple=True)
+        boxes = cells[owner, at]
         kept = grouped_nms(boxes[:, :4], boxes[:, 4], owner * len(scales) + level[at], LEVEL_NMS_IOU)
         boxes, owner = boxes[kept], owner[kept]
         kept = grouped_nms(boxes[:, :4], boxes[:, 4], owner, MERGED_NMS_IOU)
@@ -171,53 +186,9 @@ class FaceDetector:
         box = torch.cat([start, end], dim=1).expand(len(images), -1, -1)
         return torch.cat([box, probability[:, 1].reshape(len(images), -1, 1), shift.flatten(2).mT], dim=2)
 
-    def _refine(
-        self, pooling: AreaPooling, shape: tuple[int, ...], boxes: Tensor, owner: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        crops, boxes, owner = _pool_crops(pooling, boxes, owner, size_px=24, height=shape[1], width=shape[2])
-        if not len(boxes):
-            return boxes, owner
-        shift, probability = _run_in_batches(self._rnet, crops)
-        score = probability[:, 1]
-        passed = score > self.params.rnet_threshold
-        boxes = torch.cat([boxes[passed, :4], score[passed, None]], dim=1)
-        owner, shift = owner[passed], shift[passed]
-        kept = grouped_nms(boxes[:, :4], boxes[:, 4], owner, MERGED_NMS_IOU)
-        return _to_squares(_apply_shifts(boxes[kept], shift[kept])), owner[kept]
-
-    def _finish(
-        self, pooling: AreaPooling, shape: tuple[int, ...], boxes: Tensor, owner: Tensor
-    ) -> tuple[np.ndarray, ...]:
-        crops, boxes, owner = _pool_crops(pooling, boxes, owner, size_px=48, height=shape[1], width=shape[2])
-        if not len(boxes):
-            return np.zeros((0, 4), "f4"), np.zeros((0, 5, 2), "f4"), np.zeros(0, "f4"), np.zeros(0, int)
-        shift, relative, probability = _run_in_batches(self._onet, crops)
-        score = probability[:, 1]
-        passed = score > self.params.onet_threshold
-        boxes = torch.cat([boxes[passed, :4], score[passed, None]], dim=1)
-        owner, shift, relative = owner[passed], shift[passed], relative[passed]
-        side = boxes[:, 2:4] - boxes[:, 0:2] + 1
-        points = torch.stack(
-            [
-                side[:, 0:1] * relative[:, :5] + boxes[:, 0:1] - 1,
-                side[:, 1:2] * relative[:, 5:] + boxes[:, 1:2] - 1,
-            ],
-            dim=2,
-        )
-        boxes = _apply_shifts(boxes, shift)
-        box, found, point = boxes.cpu().numpy(), owner.cpu().numpy(), points.cpu().numpy()
-        kept = _nms_by_smaller(box, found)
-        return box[kept, :4], point[kept], box[kept, 4], found[kept]
-
 
 def _normalise(images: Tensor) -> Tensor:
     return (images - 127.5) * 0.0078125
-
-
-def _candidates(cells: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the cells [B, cells, 9] above the threshold: values [n, 9], frames [n], cell numbers [n]."""
-    owner, at = torch.nonzero(cells[:, :, 4] >= threshold, as_tuple=True)
-    return cells[owner, at], owner, at
 
 
 def _apply_shifts(boxes: Tensor, shift: Tensor) -> Tensor:
@@ -233,22 +204,30 @@ def _to_squares(boxes: Tensor) -> Tensor:
     return torch.cat([start, start + longest, boxes[:, 4:5]], dim=1)
 
 
-def _pool_crops(
-    pooling: AreaPooling, boxes: Tensor, owner: Tensor, *, size_px: int, height: int, width: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _pool_crops(pooling: AreaPooling, boxes: Tensor, owner: Tensor, size_px: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return network inputs [n, 3, size, size] of the boxes clipped to the frame; drop boxes outside of it."""
     whole = boxes[:, :4].trunc().long()
     start = whole[:, :2].clamp(min=1) - 1
-    end = torch.stack([whole[:, 2].clamp(max=width), whole[:, 3].clamp(max=height)], dim=1)
+    end = torch.stack([whole[:, 2].clamp(max=pooling.width), whole[:, 3].clamp(max=pooling.height)], dim=1)
     inside = (end > start).all(dim=1)
     boxes, owner = boxes[inside], owner[inside]
     crops = pooling.pool(torch.cat([start, end], dim=1)[inside], owner, size_px=size_px)
     return _normalise(crops), boxes, owner
 
 
-def _run_in_batches(network: torch.nn.Module, crops: Tensor) -> tuple[Tensor, ...]:
-    parts = [network(batch) for batch in crops.split(_CROPS_CPU if crops.device.type == "cpu" else _CROPS_GPU)]
-    return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
+def _accept_boxes(
+    network: nn.Module, pooling: AreaPooling, boxes: Tensor, owner: Tensor, *, size_px: int, threshold: float
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return the boxes [n, 5] that R-Net or O-Net accepts, with its scores, their frames, and its other outputs."""
+    crops, boxes, owner = _pool_crops(pooling, boxes, owner, size_px)
+    if not len(boxes):
+        return boxes, owner, []
+    outputs = [network(batch) for batch in crops.split(_CROPS_CPU if crops.device.type == "cpu" else _CROPS_GPU)]
+    *others, probability = (torch.cat(columns) for columns in zip(*outputs, strict=True))
+    score = probability[:, 1]
+    accepted = score > threshold
+    boxes = torch.cat([boxes[accepted, :4], score[accepted, None]], dim=1)
+    return boxes, owner[accepted], [values[accepted] for values in others]
 
 
 def _nms_by_smaller(boxes: np.ndarray, owner: np.ndarray) -> np.ndarray:

@@ -25,7 +25,6 @@ from models.faces.kernels import (
     integrate,
     pool_boxes,
     pool_level,
-    pool_level_part,
     suppress,
 )
 from models.faces.networks import FIRST_CHANNELS, first_layer_weights, load_proposer, load_refiner
@@ -45,8 +44,7 @@ def load_kernels() -> None:
     maps = np.zeros((FIRST_CHANNELS, 11, 11), np.float32)
     integrate(frame, sums)
     integrate(frame[4:, 4:], sums)
-    pool_level(sums, 48, 48, level[0])
-    pool_level_part(sums, (0, 0), (48, 48), (24, 24), (0, 0), level[0])
+    pool_level(sums, (0, 0), (48, 48), (24, 24), (0, 0), level[0])
     _merge_levels([boxes[suppress(boxes, LEVEL_NMS_IOU, False)]])
     _pool_crops(sums, (0, 0, 48, 48), boxes[:, :5], 24)
     first_layer(level[0], weight, bias, bias, maps, (0, 0))
@@ -97,7 +95,7 @@ class CpuFaceDetector:
         level = np.empty((3, _NEAR_WINDOW_PX, _NEAR_WINDOW_PX), np.float32)
         for place, (scale, first) in enumerate(windows):
             size = level_size(height, width, scale)
-            pool_level_part(sums, origin, (height, width), size, first, level)
+            pool_level(sums, origin, (height, width), size, first, level)
             first_layer(level, *self._first, self._near_maps[place], (0, 0))
         shift, probability = run_network(self._near, self._near_maps)
         found = []
@@ -120,7 +118,7 @@ class CpuFaceDetector:
         buffer = np.empty(3 * sizes[0][0] * sizes[0][1], np.float32)
         for size, place in zip(sizes, places, strict=True):
             level = buffer[: 3 * size[0] * size[1]].reshape(3, *size)
-            pool_level(sums, height, width, level)
+            pool_level(sums, (0, 0), (height, width), size, (0, 0), level)
             first_layer(level, *self._first, canvas[0], place)
         shift, probability = run_network(self._pnet, canvas)
         found = [
@@ -169,31 +167,19 @@ class CpuFaceDetector:
         return [(scale, (corner(y, scale), corner(x, scale))) for scale in near]
 
     def _refine_and_finish(self, sums: np.ndarray, part: tuple[int, int, int, int], boxes: np.ndarray) -> Detections:
-        crops, boxes = _pool_crops(sums, part, boxes, 24)
+        boxes, others = _accept_boxes(self._rnet, sums, part, boxes, size_px=24, threshold=self.params.rnet_threshold)
         if not len(boxes):
             return Detections.none()
-        shift, probability = _run_in_batches(self._rnet, crops)
-        score = probability[:, 1]
-        passed = score > self.params.rnet_threshold
-        boxes = np.concatenate([boxes[passed, :4], score[passed, None]], axis=1)
         kept = suppress(boxes, MERGED_NMS_IOU, False)
-        boxes = _to_squares(_apply_shifts(boxes[kept], shift[passed][kept]))
-        crops, boxes = _pool_crops(sums, part, boxes, 48)
+        boxes = _to_squares(_apply_shifts(boxes[kept], others[0][kept]))
+        boxes, others = _accept_boxes(self._onet, sums, part, boxes, size_px=48, threshold=self.params.onet_threshold)
         if not len(boxes):
             return Detections.none()
-        shift, relative, probability = _run_in_batches(self._onet, crops)
-        score = probability[:, 1]
-        passed = score > self.params.onet_threshold
-        boxes, relative = np.concatenate([boxes[passed, :4], score[passed, None]], axis=1), relative[passed]
-        side = boxes[:, 2:4] - boxes[:, 0:2] + np.float32(1)
-        points = np.stack(
-            [
-                side[:, 0:1] * relative[:, :5] + boxes[:, 0:1] - np.float32(1),
-                side[:, 1:2] * relative[:, 5:] + boxes[:, 1:2] - np.float32(1),
-            ],
-            axis=2,
-        )
-        boxes = _apply_shifts(boxes, shift[passed])
+        shift, relative = others
+        side = (boxes[:, 2:4] - boxes[:, 0:2] + np.float32(1))[:, None]
+        # O-Net returns five x before five y.
+        points = side * relative.reshape(-1, 2, 5).swapaxes(1, 2) + boxes[:, None, :2] - np.float32(1)
+        boxes = _apply_shifts(boxes, shift)
         kept = suppress(boxes, FINAL_NMS_IOMIN, True)
         return Detections.largest_first(boxes[kept, :4], points[kept], boxes[kept, 4])
 
@@ -211,18 +197,30 @@ def _part_of_frame(
         right.append((column + _NEAR_WINDOW_PX) * width / columns + 1)
         top.append(row * height / rows)
         bottom.append((row + _NEAR_WINDOW_PX) * height / rows + 1)
-    return (
-        max(0, int(min(left))),
-        max(0, int(min(top))),
-        min(width, int(max(right)) + 1),
-        min(height, int(max(bottom)) + 1),
-    )
+    x1, y1 = max(0, int(min(left))), max(0, int(min(top)))
+    return x1, y1, min(width, int(max(right)) + 1), min(height, int(max(bottom)) + 1)
 
 
-def _run_in_batches(request: Any, crops: np.ndarray) -> list[np.ndarray]:
+def _accept_boxes(
+    request: Any,
+    sums: np.ndarray,
+    part: tuple[int, int, int, int],
+    boxes: np.ndarray,
+    *,
+    size_px: int,
+    threshold: float,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the boxes [n, 5] that R-Net or O-Net accepts, with its scores, and its other outputs for them."""
+    crops, boxes = _pool_crops(sums, part, boxes, size_px)
+    if not len(boxes):
+        return boxes, []
     batches = [crops[first : first + _CROPS_PER_BATCH] for first in range(0, len(crops), _CROPS_PER_BATCH)]
     outputs = [[values.copy() for values in run_network(request, batch)] for batch in batches]
-    return [np.concatenate(columns) for columns in zip(*outputs, strict=True)]
+    *others, probability = (np.concatenate(columns) for columns in zip(*outputs, strict=True))
+    score = probability[:, 1]
+    accepted = score > threshold
+    boxes = np.concatenate([boxes[accepted, :4], score[accepted, None]], axis=1)
+    return boxes, [values[accepted] for values in others]
 
 
 def pooled_side(pixels: int) -> int:
@@ -275,16 +273,8 @@ def _pool_crops(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return network inputs [n, 3, size, size] of the boxes clipped to ``part``; drop boxes outside of it."""
     whole = np.trunc(boxes[:, :4]).astype(np.int64)
-    x1, y1 = np.maximum(whole[:, 0], 1) - 1, np.maximum(whole[:, 1], 1) - 1
-    inner = np.stack(
-        [
-            np.maximum(x1, part[0]),
-            np.maximum(y1, part[1]),
-            np.minimum(whole[:, 2], part[2]),
-            np.minimum(whole[:, 3], part[3]),
-        ],
-        axis=1,
-    )
+    start = np.maximum(np.maximum(whole[:, :2], 1) - 1, part[:2])
+    inner = np.concatenate([start, np.minimum(whole[:, 2:], part[2:])], axis=1)
     inside = (inner[:, 2:] > inner[:, :2]).all(axis=1)
     inner, boxes = inner[inside], boxes[inside]
     crops = np.empty((len(boxes), 3, size_px, size_px), np.float32)

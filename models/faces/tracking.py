@@ -39,7 +39,11 @@ def track_faces(
         ValueError: lengths differ, frames are not ascending, or a box is not finite.
     """
     params = params or TrackingParams()
-    _check(frame, box_xyxy_px)
+    if box_xyxy_px.shape != (len(frame), 4) or (np.diff(frame) < 0).any():
+        raise ValueError(f"expected ascending frames with one box each, got {frame.shape} and {box_xyxy_px.shape}")
+    wrong_rows = np.flatnonzero(~np.isfinite(box_xyxy_px).all(axis=1))
+    if wrong_rows.size:
+        raise ValueError(f"expected finite boxes, got NaN or infinity in row {wrong_rows[0]}")
     track = np.empty(len(frame), dtype=np.int32)
     starts = np.flatnonzero(np.diff(frame, prepend=frame[0] - 1)) if len(frame) else np.empty(0, dtype=int)
     active: dict[int, tuple[int, NDArray[np.floating]]] = {}
@@ -54,15 +58,6 @@ def track_faces(
             track[first + place] = number
             active[number] = (now, box)
     return track
-
-
-def _check(frame: NDArray[np.integer], box_xyxy_px: NDArray[np.floating]) -> None:
-    if box_xyxy_px.shape != (len(frame), 4) or (np.diff(frame) < 0).any():
-        raise ValueError(f"expected ascending frames with one box each, got {frame.shape} and {box_xyxy_px.shape}")
-    if not np.isfinite(box_xyxy_px).all():
-        raise ValueError(
-            f"expected finite boxes, got some that are not in row {np.argwhere(~np.isfinite(box_xyxy_px))[0, 0]}"
-        )
 
 
 def _pair_faces(
