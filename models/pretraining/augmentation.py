@@ -1,6 +1,7 @@
 """Augmentation of training images, one batch at a time on any device: crops, rotation, flips, light, blur."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ _LARGER = 256 / 224
 _LUMINANCE = (0.299, 0.587, 0.114)
 _BLUR_REACH_PX = 2
 _BLUR_SIGMA_PX = (0.1, 2.0)
+_Draw = Callable[[float, float], Tensor]
 
 
 def square_px(recipe: PretrainingRecipe, *, input_px: int) -> int:
@@ -25,9 +27,13 @@ def augment(squares: Tensor, recipe: PretrainingRecipe, *, input_px: int, genera
 
     ``generator``: a generator on the CPU, the only source of randomness on every device.
     """
-    draw = _Draw(len(squares), squares.device, generator)
+
+    def draw(low: float, high: float) -> Tensor:
+        """Draw one uniform random number per image."""
+        return (torch.rand(len(squares), generator=generator) * (high - low) + low).to(squares.device)
+
     x = squares.permute(0, 3, 1, 2).float()
-    is_flipped = draw.uniform(0, 1) < 0.5 if recipe.flip else draw.uniform(0, 1) < 0
+    is_flipped = draw(0, 1) < (0.5 if recipe.flip else 0)
     if recipe.smallest_crop < 1 or recipe.rotation_degrees:
         x = _crop_and_rotate(x, recipe, is_flipped, draw, input_px)
     else:
@@ -39,23 +45,12 @@ def augment(squares: Tensor, recipe: PretrainingRecipe, *, input_px: int, genera
     return x.clamp(0, 255).permute(0, 2, 3, 1)
 
 
-class _Draw:
-    """Draws one uniform random number per image."""
-
-    def __init__(self, count: int, device: torch.device, generator: torch.Generator) -> None:
-        self._count, self._device, self._generator = count, device, generator
-
-    def uniform(self, low: float, high: float) -> Tensor:
-        drawn = torch.rand(self._count, generator=self._generator) * (high - low) + low
-        return drawn.to(self._device)
-
-
 def _crop_and_rotate(x: Tensor, recipe: PretrainingRecipe, is_flipped: Tensor, draw: _Draw, input_px: int) -> Tensor:
     """Cut out a random part and rotate it; pixels from outside the image repeat its border."""
-    share, angle = draw.uniform(recipe.smallest_crop, 1), math.radians(recipe.rotation_degrees) * draw.uniform(-1, 1)
-    stretch = math.log(recipe.stretch) * draw.uniform(-1, 1)
+    share, angle = draw(recipe.smallest_crop, 1), math.radians(recipe.rotation_degrees) * draw(-1, 1)
+    stretch = math.log(recipe.stretch) * draw(-1, 1)
     width, height = ((share * torch.exp(s)).sqrt().clamp(max=1) for s in (stretch, -stretch))
-    right, down = (draw.uniform(-1, 1) * (1 - side) for side in (width, height))
+    right, down = (draw(-1, 1) * (1 - side) for side in (width, height))
     width = torch.where(is_flipped, -width, width)
     rows = [
         torch.stack([angle.cos() * width, -angle.sin() * height, right], dim=1),
@@ -67,16 +62,14 @@ def _crop_and_rotate(x: Tensor, recipe: PretrainingRecipe, is_flipped: Tensor, d
 
 def _blur(x: Tensor, share: float, draw: _Draw) -> Tensor:
     """Blur a share of the images with Gaussians of random width."""
-    chosen = draw.uniform(0, 1) < share
-    sigma = draw.uniform(*_BLUR_SIGMA_PX)[:, None]
+    chosen = draw(0, 1) < share
+    sigma = draw(*_BLUR_SIGMA_PX)[:, None]
     reach = torch.arange(-_BLUR_REACH_PX, _BLUR_REACH_PX + 1, device=x.device)
     kernel = torch.exp(-0.5 * (reach / sigma).square())
     kernel = torch.where(chosen[:, None], kernel / kernel.sum(dim=1, keepdim=True), (reach == 0).float())
     count, _, height, width = x.shape
     kernel = kernel.repeat_interleave(3, dim=0)
-    rows = x.reshape(1, 3 * count, height, width)
-    pad = [_BLUR_REACH_PX] * 4
-    rows = functional.pad(rows, pad, mode="reflect")
+    rows = functional.pad(x.reshape(1, 3 * count, height, width), [_BLUR_REACH_PX] * 4, mode="reflect")
     rows = functional.conv2d(rows, kernel[:, None, None, :], groups=3 * count)
     rows = functional.conv2d(rows, kernel[:, None, :, None], groups=3 * count)
     return rows.reshape(x.shape)
@@ -84,7 +77,7 @@ def _blur(x: Tensor, share: float, draw: _Draw) -> Tensor:
 
 def _jitter(x: Tensor, jitter: float, draw: _Draw) -> Tensor:
     """Change contrast (around the image's mean), brightness and saturation, each by up to ``jitter``."""
-    contrast, brightness, saturation = (draw.uniform(1 - jitter, 1 + jitter)[:, None, None, None] for _ in range(3))
+    contrast, brightness, saturation = (draw(1 - jitter, 1 + jitter)[:, None, None, None] for _ in range(3))
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
     x = ((x - mean) * contrast + mean) * brightness
     grey = (x * torch.tensor(_LUMINANCE, device=x.device).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)

@@ -1,6 +1,7 @@
 """Layers in training: starting weights, trained parameters, optimizer, optimizer steps, and storage."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -97,17 +98,15 @@ def _move_uphill(parameters: Sequence[Tensor], rho: float) -> list[tuple[Tensor,
     return moves
 
 
-class _frozen_statistics:  # noqa: N801
-    """Within the block, batch normalisation uses the moments of the batch without updating its running statistics."""
-
-    def __init__(self, network: nn.Module) -> None:
-        norms = (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
-        self._norms = [(norm, norm.momentum) for norm in norms]
-
-    def __enter__(self) -> None:
-        for norm, _ in self._norms:
+@contextlib.contextmanager
+def _frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """Let batch normalisation use the moments of the batch without updating its running statistics."""
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
             norm.momentum = 0.0
-
-    def __exit__(self, *_: object) -> None:
-        for norm, momentum in self._norms:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -78,7 +78,7 @@ class BackboneTrainer:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        """``start``: tensors of the spec's architecture; a new class layer replaces theirs.
+        """``start``: starting weights of the spec's architecture; a new class layer replaces the one in them.
 
         Raises:
             ValueError: a tensor is missing or has another shape.
@@ -98,7 +98,8 @@ class BackboneTrainer:
             self._average = ModelEmaV3(
                 self._network, recipe.average, use_warmup=True, warmup_gamma=_AVERAGE_WARM_UP, warmup_power=1.0
             )
-        self._forward: Any = nn.DataParallel(self._network) if _several_gpus(self._device) else self._network
+        has_several_gpus = self._device.type == "cuda" and torch.cuda.device_count() > 1
+        self._forward: Any = nn.DataParallel(self._network) if has_several_gpus else self._network
         self._best: dict[str, Tensor] | None = None
         self._progress = Progress()
         self._optimizer: torch.optim.Optimizer | None = None
@@ -235,7 +236,7 @@ class BackboneTrainer:
         return np.concatenate(outputs)
 
     def evaluate(self, images: ImageSet) -> dict[str, Any]:
-        """Accuracy, balanced accuracy, recall per class, CCC where it is trained; see ``score_classes``."""
+        """Return accuracy, balanced accuracy, recall per class, and CCC if it is trained; see ``score_classes``."""
         outputs, count = self.predict(images), len(self._classes)
         metrics = score_classes(images.classes, outputs[:, :count].argmax(axis=1), self._classes)
         rated = ~np.isnan(images.valence_arousal).any(axis=1)
@@ -279,7 +280,3 @@ class BackboneTrainer:
                 return phase
             epoch -= phase.epochs
         return self.recipe.phases[-1]
-
-
-def _several_gpus(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.device_count() > 1

@@ -14,7 +14,6 @@ BRANCH = "main"
 LICENCE = "Apache-2.0"
 Kind = Literal["module", "state_dict", "keras", "onnx"]
 _EMOTIONS, _FACES = "models/affectnet_emotions", "models/pretrained_faces"
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,4 @@ def git_blob_id(path: Path) -> str:
     """Return git's id for the content of a file: sha1 of ``blob <size>``, a zero byte and the bytes; 40 hex digits."""
     digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with open(path, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: digest).hexdigest()

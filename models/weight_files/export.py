@@ -33,7 +33,7 @@ _SUFFIX: dict[ExportFormat, str] = {
     "executorch": ".pte",
 }
 _OPSET = 18
-Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 _WARM_UP_CALLS, _TIMED_CALLS = 3, 15
 
 
@@ -59,15 +59,15 @@ def export_backbone(
         plain, written = Path(scratch) / "plain.onnx", Path(scratch) / target.name
         if file_format == "executorch":
             _write_executorch(backbone, written)
+        elif file_format == "onnx":
+            _write_onnx(backbone, written)
         else:
             _write_onnx(backbone, plain)
-        if file_format == "onnx":
-            written = plain
-        elif file_format == "onnx-int8":
-            _quantize(plain, written, backbone, calibration or [])
-        elif file_format == "openvino":
-            openvino = need_package("openvino")
-            openvino.save_model(openvino.convert_model(str(plain)), str(written), compress_to_fp16=True)
+            if file_format == "onnx-int8":
+                _quantize(plain, written, backbone, calibration or [])
+            else:
+                openvino = _import_package("openvino")
+                openvino.save_model(openvino.convert_model(str(plain)), str(written), compress_to_fp16=True)
         described = json.dumps(_describe(backbone, written, target.name), indent=1) + "\n"
         (Path(scratch) / "preprocessing.json").write_text(described)
         if file_format == "openvino":
@@ -78,9 +78,9 @@ def export_backbone(
 
 
 def _write_onnx(backbone: Backbone, path: Path) -> None:
-    need_package("onnx")
+    _import_package("onnx")
     example = torch.zeros(2, backbone.spec.input_px, backbone.spec.input_px, 3, dtype=torch.uint8)
-    with silence_exporters(), torch.inference_mode():
+    with _silence_exporters(), torch.inference_mode():
         torch.onnx.export(
             ConvertibleNetwork(backbone),
             (example,),
@@ -95,9 +95,9 @@ def _write_onnx(backbone: Backbone, path: Path) -> None:
 
 def _write_executorch(backbone: Backbone, path: Path) -> None:
     size = backbone.spec.input_px
-    with silence_exporters(), torch.no_grad():
-        exir = need_package("executorch.exir")
-        xnnpack = need_package("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+    with _silence_exporters(), torch.no_grad():
+        exir = _import_package("executorch.exir")
+        xnnpack = _import_package("executorch.backends.xnnpack.partition.xnnpack_partitioner")
         example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
         program = torch.export.export(ConvertibleNetwork(backbone), (example,))
         lowered = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
@@ -106,8 +106,8 @@ def _write_executorch(backbone: Backbone, path: Path) -> None:
 
 def _quantize(plain: Path, target: Path, backbone: Backbone, calibration: list[np.ndarray]) -> None:
     """Quantize weights per channel and activations to 8 bits, with ranges from the calibration images."""
-    quantization = need_package("onnxruntime.quantization")
-    shapes = need_package("onnxruntime.quantization.shape_inference")
+    quantization = _import_package("onnxruntime.quantization")
+    shapes = _import_package("onnxruntime.quantization.shape_inference")
     prepared = target.with_suffix(".prepared.onnx")
     size = backbone.spec.input_px
 
@@ -119,7 +119,7 @@ def _quantize(plain: Path, target: Path, backbone: Backbone, calibration: list[n
             image = next(self._images, None)
             return None if image is None else {"pixels": resize_to_square(image, size)[None]}
 
-    with silence_exporters():
+    with _silence_exporters():
         shapes.quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(prepared),
@@ -162,7 +162,7 @@ def _describe(backbone: Backbone, written: Path, name: str) -> dict[str, Any]:
     }
 
 
-def need_package(package: str) -> Any:
+def _import_package(package: str) -> Any:
     """Import a package of the extra ``export``.
 
     Raises:
@@ -175,8 +175,8 @@ def need_package(package: str) -> Any:
 
 
 @contextlib.contextmanager
-def silence_exporters() -> Iterator[None]:
-    """Suppress the warnings and log messages that exporters emit about themselves."""
+def _silence_exporters() -> Iterator[None]:
+    """Suppress the warnings and log messages of exporters."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
@@ -206,32 +206,35 @@ class Comparison:
     same_class: float
 
 
-def open_exported(path: Path, *, threads: int = 1) -> Run:
-    """Load an exported file as a function from pixels uint8 [n, px, px, 3] to (embeddings [n, D], logits [n, C])."""
+def open_exported(path: Path) -> Predict:
+    """Load an exported file as a function from pixels uint8 [n, px, px, 3] to (embeddings [n, D], logits [n, C]).
+
+    The function runs on one thread.
+    """
     if path.suffix == ".xml":
-        openvino = need_package("openvino")
+        openvino = _import_package("openvino")
         core = openvino.Core()
         # With pinning, the threads of several processes would all run on the first cores.
-        core.set_property("CPU", {"ENABLE_CPU_PINNING": False, "INFERENCE_NUM_THREADS": threads})
+        core.set_property("CPU", {"ENABLE_CPU_PINNING": False, "INFERENCE_NUM_THREADS": 1})
         model = core.compile_model(str(path), "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"})
         return lambda pixels: tuple(model(pixels)[name] for name in ("embeddings", "logits"))
     if path.suffix == ".pte":
-        return _open_executorch(path, threads)
-    onnxruntime = need_package("onnxruntime")
+        return _open_executorch(path)
+    onnxruntime = _import_package("onnxruntime")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     # Without VNNI, x86 adds two products in 16 bits, where 8-bit weights saturate; other devices do not.
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda pixels: tuple(session.run(["embeddings", "logits"], {"pixels": pixels}))
 
 
-def _open_executorch(path: Path, threads: int) -> Run:
+def _open_executorch(path: Path) -> Predict:
     """Load an ExecuTorch file, which takes one image at a time."""
-    # Its native code prints the processor's features to sys.stderr, and has no option to disable this.
-    with silence_exporters(), contextlib.redirect_stderr(io.StringIO()):
-        runtime = need_package("executorch.runtime").Runtime.get()
-        need_package("executorch.extension.pybindings.portable_lib")._unsafe_reset_threadpool(threads)
+    # ExecuTorch prints the processor's features to sys.stderr and has no option to disable this.
+    with _silence_exporters(), contextlib.redirect_stderr(io.StringIO()):
+        runtime = _import_package("executorch.runtime").Runtime.get()
+        _import_package("executorch.extension.pybindings.portable_lib")._unsafe_reset_threadpool(1)
         method = runtime.load_program(path).load_method("forward")
         method.execute([torch.zeros(method.metadata.input_tensor_meta(0).sizes(), dtype=torch.uint8)])
 
@@ -255,15 +258,14 @@ def compare_export(backbone: Backbone, path: Path, images: Sequence[np.ndarray])
     return Comparison(
         megabytes=sum(file.stat().st_size for file in files) / 1e6,
         milliseconds=_milliseconds_per_call(lambda: run(pixels[:1])),
-        original_milliseconds=measure_torch_milliseconds(backbone),
+        original_milliseconds=_torch_milliseconds(backbone),
         cosine_min=float(cosine.min()),
         cosine_median=float(np.median(cosine)),
         same_class=float((logits.argmax(axis=1) == expected_logits.argmax(axis=1)).mean()),
     )
 
 
-def measure_torch_milliseconds(backbone: Backbone) -> float:
-    """Return the median time per face of the original network, one face at a time, one thread."""
+def _torch_milliseconds(backbone: Backbone) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     size = backbone.spec.input_px

@@ -94,7 +94,7 @@ def test_one_of_several_threads_converts(tmp_path, monkeypatch):
     assert len(conversions) == 1 and all(len(model.outputs) == 1 for model in models)
 
 
-def test_conversion_gives_no_tracer_warnings(tmp_path, monkeypatch, recwarn):
+def test_conversion_emits_no_tracer_warnings(tmp_path, monkeypatch, recwarn):
     monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
     path = tmp_path / "w.safetensors"
     random_weights(path, "mobilenet_v1")

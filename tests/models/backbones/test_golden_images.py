@@ -49,7 +49,7 @@ def test_every_backbone_has_golden_values():
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_input_of_each_backbone(name, astronaut):
+def test_network_input_equals_golden_values(name, astronaut):
     spec = REGISTRY[name]
     size = spec.input_px
     x = normalise(torch.from_numpy(resize_to_square(astronaut, size)[None].copy()), spec)[0]

@@ -21,7 +21,7 @@ def small_batches(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_b0", "mobilenet_v1"])
-def test_equals_the_plain_network(tmp_path, portraits, name):
+def test_equals_the_torch_backbone(tmp_path, portraits, name):
     path = tmp_path / "w.safetensors"
     random_weights(path, name)
     images = [portraits[0][:200, :160], portraits[1][:300, :120], portraits[1], portraits[0][:40, :50]]

@@ -51,7 +51,7 @@ def test_bundled_weights_recognise_a_uniform(lite0, portraits):
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_b0", "tf_efficientnet_b2", "mobilenet_v1"])
-def test_equals_the_plain_network(tmp_path, portraits, name):
+def test_equals_timm(tmp_path, portraits, name):
     network = random_weights(tmp_path / "w.safetensors", name)
     backbone = load_backbone(name, weights=tmp_path / "w.safetensors")
     images = [portraits[0][:200, :160], portraits[1]]

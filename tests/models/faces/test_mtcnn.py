@@ -73,14 +73,14 @@ def test_detections_do_not_depend_on_the_batch(portraits, detector_class):
 
 
 @both
-def test_tiny_and_empty_input(detector_class):
+def test_tiny_and_missing_frames_have_no_faces(detector_class):
     detector = detector_class()
     assert detector.detect(np.zeros((0, 100, 100, 3), np.uint8)) == []
     assert [len(found) for found in detector.detect(np.zeros((2, 8, 8, 3), np.uint8))] == [0, 0]
 
 
 @both
-def test_wrong_input_is_refused(detector_class):
+def test_invalid_frames_and_parameters_are_refused(detector_class):
     with pytest.raises(ValueError, match="uint8 frames"):
         detector_class().detect(np.zeros((1, 50, 50, 3), np.float32))
     with pytest.raises(ValueError, match="search_every_frames"):

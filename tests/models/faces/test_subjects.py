@@ -127,7 +127,7 @@ def test_glimpses_are_no_stepping_stones_between_two_people():
     assert all_are(subject, who == 2, 0) and all_are(subject, who != 2, -1)
 
 
-def test_late_entry():
+def test_subject_may_enter_after_another_person():
     """Another person is there first and stays; the subject enters later and is larger."""
     subject, who, _ = assign([face([range(1, 500)], 1300, size=120), face([range(150, 500)], 600)])
     assert all_are(subject, who == 0, -1) and all_are(subject, who == 1, 0)
@@ -144,7 +144,7 @@ def test_single_frame_at_the_subjects_position_is_the_subject():
     assert all_are(subject, slice(None), 0)
 
 
-def test_video_of_one_frame():
+def test_largest_face_of_a_single_frame_is_the_subject():
     subject, who, _ = assign([face([range(1, 2)], 100, size=40), face([range(1, 2)], 500, size=50)])
     assert all_are(subject, who == 0, -1) and all_are(subject, who == 1, 0)
 
@@ -208,7 +208,7 @@ def test_left_and_right_with_losses_and_a_small_person_between():
     assert [set(subject[who == person].tolist()) for person in range(3)] == [{0}, {1}, {-1}]
 
 
-def test_right_person_alone_at_first():
+def test_person_alone_at_first_is_the_right_one_if_another_enters_on_the_left():
     subject, who, _ = assign([face([range(400, 900)], 500), face([range(1, 900)], 1200)], subject_count=2)
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, 1)
 

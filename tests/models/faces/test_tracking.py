@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from models.faces.subjects import assign_subjects
 from models.faces.tracking import TrackingParams, iou, track_faces
 
 
@@ -19,11 +18,6 @@ def scene(*people):
     who = np.concatenate([np.full(len(p[0]), n) for n, p in enumerate(people)])
     order = np.lexsort((who, frame))
     return frame[order], box[order], who[order]
-
-
-def assign(frame, box, count, params=None):
-    track = track_faces(frame, box, params=params)
-    return assign_subjects(frame, box, np.ones(len(frame)), track, subject_count=count)
 
 
 def test_iou_by_hand():
@@ -48,49 +42,11 @@ def test_face_lost_for_a_second_keeps_its_track():
     assert set(track_faces(frame, box, params=TrackingParams(max_gap_frames=10))) == {0, 1}
 
 
-def test_passer_by_is_no_subject():
-    frame, box, who = scene(
-        moving(range(1, 200), 100, size=80, speed=0.1), moving(range(50, 80), 250, size=120, speed=3)
-    )
-    subject, counts = assign(frame, box, 1)
-    assert (subject[who == 0] == 0).all() and (subject[who == 1] == -1).all()
-    assert counts["bystanders"] == 30 and counts["frames with several faces"] == 30
-
-
-def test_cut_is_bridged_and_late_entry_is_found():
-    frame, box, _ = scene(moving(range(20, 60), 50), moving(range(60, 120), 400, size=90))
-    subject, counts = assign(frame, box, 1)
-    assert (subject == 0).all() and counts["tracks"] == 2
-
-
-def test_left_and_right_by_position_over_the_video():
-    left, right = (
-        moving(range(1, 100), 40, speed=0.3),
-        moving([*range(1, 30), *range(70, 100)], 300, size=90, speed=-0.3),
-    )
-    frame, box, who = scene(left, right)
-    subject, _ = assign(frame, box, 2)
-    assert (subject == who).all()
-
-
-def test_subject_has_at_most_one_face_per_frame():
-    random = np.random.default_rng(0)
-    frame = np.repeat(np.arange(1, 60), 4)
-    corner = random.uniform(0, 300, (len(frame), 2))
-    box = np.concatenate([corner, corner + random.uniform(30, 90, (len(frame), 1))], axis=1)
-    for count in (1, 2):
-        subject, _ = assign(frame, box, count)
-        for who in range(count):
-            assert len(np.unique(frame[subject == who])) == (subject == who).sum()
-
-
-def test_no_faces_and_wrong_input():
+def test_no_faces_have_no_tracks_and_unordered_frames_are_refused():
     empty = np.empty(0, int), np.empty((0, 4))
-    assert assign(*empty, 1)[0].size == 0
+    assert track_faces(*empty).size == 0
     with pytest.raises(ValueError, match="ascending"):
         track_faces(np.array([2, 1]), np.zeros((2, 4)))
-    with pytest.raises(ValueError, match="one or two"):
-        assign(*empty, 3)
 
 
 def test_small_overlap_does_not_take_a_face_from_a_matching_track():

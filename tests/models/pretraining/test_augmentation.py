@@ -20,7 +20,7 @@ def augmented(squares, *, seed=0, input_px=64, **changes):
     return augment(squares, STILL.replace(**changes), input_px=input_px, generator=generator)
 
 
-def test_without_augmentation_nothing_changes(squares):
+def test_recipe_without_augmentation_keeps_images_unchanged(squares):
     assert torch.equal(augmented(squares), squares.float())
     assert square_px(STILL, input_px=224) == 224
     assert square_px(STILL.replace(smallest_crop=0.5), input_px=224) == 256
@@ -57,7 +57,7 @@ def test_rotations_go_both_ways(squares):
     assert -20.5 < angle.min() < -10 and 10 < angle.max() < 20.5
 
 
-def test_blur_and_light(squares):
+def test_some_images_are_blurred_and_brightness_varies(squares):
     def sharpness(x):
         return (x[:, :, 1:] - x[:, :, :-1]).abs().mean(dim=(1, 2, 3))
 

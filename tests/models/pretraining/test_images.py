@@ -26,7 +26,7 @@ def batches_of(images, **options):
     return list(training_batches(images, side_px=32, batch_size=4, **options))
 
 
-def test_every_image_comes_once_in_an_order_set_by_the_seed(images):
+def test_seed_determines_the_order_and_no_image_is_repeated(images):
     first, again, other = batches_of(images, seed=1), batches_of(images, seed=1), batches_of(images, seed=2)
     seen = [label for _, classes, *_ in first for label in classes.tolist()]
     assert len(first) == 2 and len(set(seen)) == 8, "the ninth would be alone in its batch"
@@ -51,7 +51,7 @@ def loss_of(outputs, batch, recipe=RECIPE, prior=(0.0, 0.0)):
     return float(batch_loss(outputs, batch, recipe, weights=torch.ones(2), prior=torch.tensor(prior)))
 
 
-def test_rows_without_a_label_do_not_count():
+def test_unlabelled_rows_are_ignored_in_the_loss():
     outputs = torch.tensor([[2.0, 0.0], [5.0, -5.0]])
     classes = torch.tensor([0, -1])
     batch = Batch(torch.zeros(2, 1, 1, 3), classes, classes, NONE, torch.ones(2))
@@ -84,7 +84,7 @@ def test_blended_images_have_blended_labels():
     assert loss_of(logits, mixed) == pytest.approx(expected, rel=1e-5)
 
 
-def test_valence_and_arousal_count_only_where_rated():
+def test_unrated_rows_are_ignored_in_the_ccc_loss():
     recipe = RECIPE.replace(valence_arousal=True)
     affect = torch.tensor([[0.5, -0.5], [-0.5, 0.5], [math.nan, math.nan]])
     unlabelled = torch.full((3,), -1)

@@ -62,7 +62,7 @@ def test_other_architectures_have_a_class_layer_but_no_stages_to_freeze():
         trained_layers(network, Phase("all", 1, 1e-3), frozen_stages=2)
 
 
-def test_gradient_is_taken_uphill():
+def test_sharpness_aware_step_uses_the_gradient_at_the_perturbed_weights():
     """f(w) = w0^4 + w1^2 at (1, 2): g = (4, 4), so the second gradient is that at w + rho (1, 1) / sqrt 2."""
     layer = nn.Linear(2, 1, bias=False)
     layer.weight.data = torch.tensor([[1.0, 2.0]])

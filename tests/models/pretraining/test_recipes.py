@@ -3,7 +3,7 @@ import pytest
 from models.pretraining.recipes import Phase, get_pretraining
 
 
-def test_paper_recipes_are_those_of_the_notebooks():
+def test_paper_recipes_equal_the_published_notebooks():
     identity, emotion = get_pretraining("paper", "identity"), get_pretraining("paper", "emotion")
     assert [(p.layers, p.epochs, p.learning_rate) for p in identity.phases] == [("head", 1, 1e-3), ("all", 7, 1e-4)]
     assert (identity.batch_size, identity.rho, identity.balance) == (48, 0.05, 0.0)
@@ -22,7 +22,7 @@ def test_invalid_recipes_are_refused(change):
         get_pretraining("default", "emotion").replace(**change)
 
 
-def test_epochs_add_up():
+def test_epochs_of_all_phases_are_added():
     assert (
         get_pretraining("paper", "emotion").replace(phases=(Phase("all", 2, 1e-3), Phase("all", 3, 1e-4))).epochs == 5
     )

@@ -52,7 +52,7 @@ def test_learns_and_evaluates_the_kept_weights(start, images):
     assert trained.tensors["conv_stem.weight"].dtype == torch.float16
 
 
-def test_head_epochs_leave_the_trunk_alone(start, images):
+def test_head_phases_do_not_change_the_trunk(start, images):
     recipe = get_pretraining("paper", "emotion").replace(phases=(Phase("head", 1, 1e-3),), batch_size=8)
     spec = start.spec.with_metadata({"input_px": 32})
     trained = BackboneTrainer(spec, start.tensors, recipe, class_names=NAMES).run(images, None)
@@ -127,7 +127,7 @@ def test_damaged_checkpoint_restarts_training(start, images):
         assert all(torch.equal(whole.tensors[name], tensor) for name, tensor in trained.tensors.items())
 
 
-def test_large_seed(start, images):
+def test_large_seeds_are_accepted(start, images):
     recipe = get_pretraining("default", "emotion").replace(phases=(Phase("head", 1, 1e-3),), batch_size=8)
     spec = start.spec.with_metadata({"input_px": 32})
     trained = BackboneTrainer(spec, start.tensors, recipe, class_names=NAMES, seed=20261124).run(images, None)

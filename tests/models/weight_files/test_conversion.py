@@ -62,14 +62,14 @@ MODULES = [
 
 @pytest.fixture(scope="module")
 def saved_by(tmp_path_factory):
-    """Release -> folder with a folder for each of its modules, all made by one process: to start it takes seconds."""
+    """Return a function that saves all modules of a timm release, in one process, and returns their folder."""
 
     @functools.cache
     def save(release):
         folder = tmp_path_factory.mktemp("saved")
         command = [sys.executable, HERE / "old_timm" / "save_modules.py", 96, folder]
-        for of, architecture, form, name, classes in MODULES:
-            command += [f"{architecture}:{classes}:{form}:{name}"] if of == release else []
+        modules = [module for module in MODULES if module[0] == release]
+        command += [f"{architecture}:{classes}:{form}:{name}" for _, architecture, form, name, classes in modules]
         environment = os.environ | {"PYTHONPATH": str(OLD_TIMM / release)}
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, check=False)
         assert done.stdout.strip() == release, done.stderr[-2000:]
@@ -80,7 +80,7 @@ def saved_by(tmp_path_factory):
 
 @pytest.mark.service
 @pytest.mark.parametrize(("release", "architecture", "form", "name", "classes"), MODULES)
-def test_whole_modules_of_old_releases(tmp_path, saved_by, release, architecture, form, name, classes):
+def test_modules_saved_by_old_timm_give_equal_outputs(tmp_path, saved_by, release, architecture, form, name, classes):
     folder = saved_by(release) / name
     path, backbone = converted(tmp_path, folder / "module.pt", name)
     expected = torch.load(folder / "outputs.pt", weights_only=True)
@@ -107,7 +107,7 @@ def keras_files(tmp_path_factory):
 
 @pytest.mark.service
 @pytest.mark.parametrize("activation", ["relu", "linear"])
-def test_keras_file(tmp_path, keras_files, activation):
+def test_keras_file_gives_equal_outputs(tmp_path, keras_files, activation):
     _, backbone = converted(tmp_path, keras_files / f"{activation}.h5", "mobilenet_7")
     expected = np.load(keras_files / f"{activation}.npz")
     embeddings, logits = outputs_of(backbone, torch.from_numpy(expected["pixels"]).permute(0, 3, 1, 2))
@@ -116,7 +116,7 @@ def test_keras_file(tmp_path, keras_files, activation):
 
 
 @pytest.mark.parametrize("classes", [None, 5])
-def test_identification_weights_with_and_without_classes(tmp_path, classes):
+def test_identification_weights_are_converted_with_and_without_a_class_layer(tmp_path, classes):
     import timm
 
     network = timm.create_model("tf_efficientnet_b0", num_classes=classes or 0)

@@ -53,10 +53,10 @@ def test_executorch_agrees(backbone, faces, tmp_path, capfd):
     np.testing.assert_allclose(run(pixels)[0], backbone.extract(faces)[0], atol=1e-3)
     described = json.loads((tmp_path / f"{path.name}.preprocessing.json").read_text())
     assert described["input"]["shape"] == [1, 224, 224, 3] and described["file"] == "efficientnet_lite0.pte"
-    assert not capfd.readouterr().err, "native code tells the user nothing"
+    assert not capfd.readouterr().err, "messages of native code are suppressed"
 
 
-def test_eight_bits_are_close_and_small(backbone, faces, tmp_path):
+def test_quantized_network_is_close_and_small(backbone, faces, tmp_path):
     found = compare_export(backbone, export_backbone(backbone, "onnx-int8", tmp_path, calibration=faces), faces)
     assert found.cosine_min > 0.95 and found.same_class == 1 and found.megabytes < 7
 

@@ -32,7 +32,7 @@ def calling(function, *arguments):
     return b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"(" + body + b"tR."
 
 
-def test_state_dicts_and_wrapped_state_dicts(tmp_path):
+def test_state_dicts_are_read_with_and_without_wrappers(tmp_path):
     layer = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     for value in (
         layer.state_dict(),
@@ -44,7 +44,7 @@ def test_state_dicts_and_wrapped_state_dicts(tmp_path):
         assert all(torch.equal(found[name], tensor) for name, tensor in layer.state_dict().items())
 
 
-def test_whole_module_with_views_and_shared_storages(tmp_path):
+def test_module_with_views_and_shared_storages_is_read(tmp_path):
     layer = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     layer[1].weight = layer[0].weight
     layer[0].register_buffer("passing", torch.ones(2), persistent=False)
@@ -68,7 +68,7 @@ def test_named_functions_are_not_called(tmp_path, function):
     assert not marker.exists()
 
 
-def test_plain_unpickling_runs_the_attack(tmp_path):
+def test_pickle_loads_runs_the_attack(tmp_path):
     """The same pickle runs code in ``pickle.loads``, so the test above can fail."""
     marker = tmp_path / "ran"
     pickle.loads(calling("os.system", f"touch {marker}"))
@@ -236,7 +236,7 @@ def test_states_of_classes_and_functions_change_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_every_binary_protocol(tmp_path, protocol):
+def test_every_binary_protocol_is_read(tmp_path, protocol):
     layer = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     torch.save(layer, tmp_path / "x.pt", pickle_protocol=protocol)
     found = read_pickled_tensors(tmp_path / "x.pt")

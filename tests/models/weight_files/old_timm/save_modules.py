@@ -1,4 +1,4 @@
-"""Run with an old timm in PYTHONPATH: saves whole modules with random weights, and what each gives for two pictures.
+"""Save whole modules with random weights, and the outputs of each for two images. Run with an old timm in PYTHONPATH.
 
 python save_modules.py INPUT_PX FOLDER ARCHITECTURE:CLASSES:FORM:NAME...
 """
