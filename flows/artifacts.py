@@ -7,10 +7,10 @@ import html
 import logging
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import astuple, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -21,6 +21,7 @@ from data_contracts.files.credentials import hide_credentials
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import SubjectCoverage, SubmissionDetails
 from flows.engine.run import Run
+from flows.engine.stage_summary import StageSummary
 from tasks.results.report_tables import RunRecord
 from tasks.results.write_report import write_report
 
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 _COLUMNS = ("stage", "units", "ready", "done", "failed", "quarantined", "rows", "seconds")
 _CAUSES_SHOWN = 20
 _SUBJECTS_SHOWN = 1_000
-_OF_MARKDOWN = re.compile(r"([\\`*_\[\]#|~])")
+_MARKDOWN_SYNTAX = re.compile(r"([\\`*_\[\]#|~])")
 
 
 def create_artifacts(run: Run, error: BaseException | None) -> None:
@@ -76,10 +77,9 @@ def _record_of(run: Run, error: BaseException | None, context: FlowRunContext) -
     )
 
 
-def _row(summary: Any) -> list[object]:
-    counts = ", ".join(f"{count:,} {status}" for status, count in sorted(summary.counts.items()))
-    done = [summary.units, summary.ready, summary.done, len(summary.failures), len(summary.quarantined)]
-    return [summary.stage, *done, counts, round(summary.seconds, 1)]
+def _row(stage: StageSummary) -> list[object]:
+    units = [stage.units, stage.ready, stage.done, len(stage.failures), len(stage.quarantined)]
+    return [stage.stage, *units, stage.format_counts(), round(stage.seconds, 1)]
 
 
 def _create_stages(record: RunRecord) -> None:
@@ -88,13 +88,12 @@ def _create_stages(record: RunRecord) -> None:
     lines = [f"- {_markdown(line)}" for line in (*causes[:_CAUSES_SHOWN], *more)]
     create_table_artifact(
         key=_key(record.flow, "stages"),
-        table=[dict(zip(_COLUMNS, _plain(row), strict=True)) for row in record.stages],
+        table=[
+            {name: _shown(cell) if isinstance(cell, str) else cell for name, cell in zip(_COLUMNS, row, strict=True)}
+            for row in record.stages
+        ],
         description="\n".join([f"{_markdown(record.end)}, {record.seconds:.1f} s", "", *lines]),
     )
-
-
-def _plain(row: Any) -> list[object]:
-    return [_shown(value) if isinstance(value, str) else value for value in row]
 
 
 def _create_link(run: Run, record: RunRecord, path: str) -> None:
@@ -147,7 +146,7 @@ def _submission_in_markdown(place: str, bundle: Bundle) -> str:
     )
 
 
-def _line(cells: Any) -> str:
+def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -161,4 +160,4 @@ def _shown(text: str) -> str:
 
 def _markdown(text: str) -> str:
     """Escape text for Markdown: file names may contain links or tags."""
-    return _OF_MARKDOWN.sub(r"\\\1", html.escape(_shown(text), quote=False))
+    return _MARKDOWN_SYNTAX.sub(r"\\\1", html.escape(_shown(text), quote=False))

@@ -116,12 +116,14 @@ def _import_crops(
     backbone: embed_faces.BackboneChoice,
 ) -> Extracted:
     if source not in layout.crops:
-        there = ", ".join(layout.crops) or "none"
-        raise InputError(f"{request.data}: expected crops of source {source}, found {there}")
+        sources = ", ".join(layout.crops) or "none"
+        raise InputError(f"{request.data}: expected crops of source {source}, found {sources}")
     found = list_crops(layout.crops[source])
     if found.other_files:
         places = ", ".join(list(found.other_files)[:3])
-        print_line(f"note: {sum(found.other_files.values())} files are not named like crops, left out (in {places})")
+        print_line(
+            f"note: {sum(found.other_files.values())} files are not named like crops and were skipped (in {places})"
+        )
     crops = _limited(found.subjects, request.limit)
     units = import_crops.plan_import_crops(crops, name=source, frame_counts=frame_counts)
     run.stage("import_crops", units, import_crops.compute)

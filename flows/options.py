@@ -42,7 +42,7 @@ class Option:
     is_argument: bool = False
     command_line_name: str | None = None
 
-    # pydantic replaces metadata with this attribute by what it yields (see ``annotated_types.GroupedMetadata``).
+    # Makes pydantic expand an Option into the metadata that ``__iter__`` yields (``annotated_types.GroupedMetadata``).
     __is_annotated_types_grouped_metadata__ = True
 
     def __iter__(self) -> Iterator[object]:

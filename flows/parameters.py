@@ -252,7 +252,7 @@ class PretrainParameters:
     valence_arousal: Annotated[bool, Option("Train valence and arousal outputs as well.")] = False
     untrained: Annotated[
         list[str] | None,
-        Option("People whose emotions are not trained on, but measured."),
+        Option("Person whose emotions are not used for training, only for validation."),
     ] = None
     seed: Annotated[int, Option("Random seed of the split, the order and the augmentation.")] = 0
     limit: Limit = None

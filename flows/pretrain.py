@@ -35,11 +35,9 @@ def pretrain_backbone_on(run: Run, request: PretrainParameters, choice: Pretrain
 
 def _crops(run: Run, data: Path, request: PretrainParameters) -> PictureUnits:
     pictures = read_pictures(data, images=request.images)
-    strangers = set(request.untrained or ()) - {picture.identity for picture in pictures}
-    if strangers and data == request.data:
-        raise InputError(
-            f"--untrained: expected people in {data}, no picture there shows {', '.join(sorted(strangers))}"
-        )
+    unknown = set(request.untrained or ()) - {picture.identity for picture in pictures}
+    if unknown and data == request.data:
+        raise InputError(f"--untrained: expected people in {data}, found no picture of {', '.join(sorted(unknown))}")
     pictures = pictures[: request.limit]
     collection = variant_name(data.stem, fingerprint(data=str(data.resolve()), limit=request.limit))
     units = crop_pictures.plan_crop_pictures(pictures, collection=collection)
@@ -72,7 +70,7 @@ def print_trained(run: Run, bundle: Bundle, choice: PretrainingChoice) -> None:
 def pretrain(parameters: PretrainParameters) -> str | None:
     """Train a backbone. An interrupted run continues from the last checkpoint."""
     if parameters.untrained and parameters.goal == "identity":
-        raise InputError("--untrained: expected the goal emotion, got identity, which is about telling people apart")
+        raise InputError("--untrained: expected the goal emotion, got identity, which must distinguish all people")
     settings = get_pretraining(parameters.recipe, parameters.goal)
     settings = settings.replace(valence_arousal=parameters.valence_arousal)
     start = BackboneChoice.find(parameters.backbone, str(parameters.weights) if parameters.weights else None)

@@ -12,7 +12,7 @@ from flows.engine.console import print_line
 from flows.engine.run import Run
 from flows.options import takes
 from flows.parameters import RescoreParameters
-from flows.score import choose_heads, score_found
+from flows.score import choose_heads, score_videos
 from tasks.extract import index_videos
 from tasks.results.write_predictions import PredictionRecord, read_record
 from tasks.units import MAX_TRIES, Unit
@@ -50,7 +50,8 @@ def rescore(parameters: RescoreParameters) -> Rescored:
     ) as run:
         listing = list_videos(
             [path.absolute() if isinstance(path, Path) else path for path in videos],
-            leave_out=_own_folders(run, out),
+            # Folders of affwild2 contain many files and no videos to score.
+            leave_out=[run.store.root, Store(out).root],
         )
         arrivals = split_settled(
             run.store, listing.videos, roots=videos, settle_seconds=parameters.settle_seconds, now=time.time()
@@ -60,27 +61,22 @@ def rescore(parameters: RescoreParameters) -> Rescored:
             units = index_videos.plan_refuse_same_names(listing.twins)
             run.stage("refuse_twins", units, index_videos.refuse_same_names, cheap=True)
         if arrivals.settled:
-            score_found(run, arrivals.settled, heads=choose_heads(run, parameters.heads), out=out)
-        rescored = _what_was_done(run, listing, arrivals, before, read_record(Store(out)))
+            score_videos(run, arrivals.settled, heads=choose_heads(run, parameters.heads), out=out)
+        rescored = _sort_by_result(run, listing, arrivals, before, read_record(Store(out)))
         _print_rescored(run, listing, arrivals, rescored, out)
         run.raise_for_failures(known=False)
     return rescored
 
 
-def _own_folders(run: Run, out: Location) -> list[str]:
-    """Folders to skip if they are below the folders of videos: they contain many files and no video."""
-    return [run.store.root, Store(out).root]
-
-
-def _what_was_done(
+def _sort_by_result(
     run: Run,
     listing: VideoListing,
     arrivals: Arrivals,
     before: dict[str, PredictionRecord],
     after: dict[str, PredictionRecord],
 ) -> Rescored:
-    failed = _items(run, [list(summary.failures) for summary in run.summaries])
-    quarantined = _items(run, [[name for name, _ in summary.quarantined] for summary in run.summaries]) - failed
+    failed = _videos_of(run, [list(summary.failures) for summary in run.summaries])
+    quarantined = _videos_of(run, [[name for name, _ in summary.quarantined] for summary in run.summaries]) - failed
     scored = {name for name in arrivals.settled if after.get(name) != before.get(name)}
     return Rescored(
         scored=tuple(sorted(scored)),
@@ -92,14 +88,14 @@ def _what_was_done(
     )
 
 
-def _items(run: Run, names: Sequence[Sequence[str]]) -> set[str]:
-    """Videos of the units that are named for each stage."""
+def _videos_of(run: Run, names: Sequence[Sequence[str]]) -> set[str]:
+    """Return the videos of units. ``names``: names of units for each stage of the run."""
     units = [s.missing[name] for s, here in zip(run.summaries, names, strict=True) for name in here]
     return {unit.key.item for unit in units if isinstance(unit, Unit)}
 
 
 def _without_video(run: Run, names: Collection[str]) -> list[str]:
-    """Names whose video does not exist at its indexed path, which may be in another folder."""
+    """Return the names of videos that do not exist at their indexed paths, which may be in other folders."""
     known = index_videos.details_of_videos(run.store) if names else {}
     paths = {name: known[name].path for name in names if name in known}
     return sorted(name for name in names if not (name in paths and location(paths[name]).exists()))
@@ -112,14 +108,14 @@ def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescore
         run.print_causes()
     for line in listing.unreadable:
         print_line(f"note: a folder could not be read: {line}")
-    waiting = [f"waits: {path}: {why}" for path, why in arrivals.waiting.values()]
-    _print_some(waiting, "waits")
+    waiting = [f"waiting: {path}: {why}" for path, why in arrivals.waiting.values()]
+    _print_some(waiting, "waiting")
     _print_some([f"scored: {name}" for name in rescored.scored], "scored")
     if rescored.without_video:
         names = ", ".join(rescored.without_video[:3]) + (", ..." if len(rescored.without_video) > 3 else "")
         print_line(
-            f"note: {len(rescored.without_video)} predictions in {out} have no video any more ({names}); to remove all "
-            f"that was made of one: affwild2 forget NAME --store {run.store.url} --out {out}"
+            f"note: {len(rescored.without_video)} predictions in {out} belong to deleted or moved videos ({names}); to "
+            f"delete everything derived from one: affwild2 forget NAME --store {run.store.url} --out {out}"
         )
     counts = {
         "scored": rescored.scored,
@@ -128,9 +124,9 @@ def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescore
         "quarantined": rescored.quarantined,
         "failed": rescored.failed,
     }
-    told = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)
+    summary = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)
     total = len(listing.videos) + len(listing.twins)
-    print_line(f"{total} video{'' if total == 1 else 's'}" + (f": {told}" if told else ""))
+    print_line(f"{total} video{'' if total == 1 else 's'}" + (f": {summary}" if summary else ""))
 
 
 def _print_some(lines: Sequence[str], what: str) -> None:

@@ -21,20 +21,11 @@ from tasks.fit.subject_features import find_features
 from tasks.results.write_predictions import write_predictions
 
 
-def score_videos(run: Run, request: ScoreParameters) -> list[Location]:
-    """Extract missing features, predict with each head, and write one Parquet and one CSV file per subject.
+def score_videos(run: Run, videos: Mapping[str, Location], *, heads: Sequence[Bundle], out: Location) -> list[Location]:
+    """Extract missing features of videos (stem -> file), and predict with each head.
 
-    Raises:
-        InputError: there are several heads for a task, or a path is neither a video nor a folder of videos.
-    """
-    heads = choose_heads(run, request.heads)
-    return score_found(run, find_videos(request.videos), heads=heads, out=request.out)
-
-
-def score_found(run: Run, videos: Mapping[str, Location], *, heads: Sequence[Bundle], out: Location) -> list[Location]:
-    """Predict videos (stem -> file) with given heads.
-
-    Videos with missing results, because of a failure or a quarantine, keep their existing predictions.
+    Write one Parquet and one CSV file per subject, and return their locations. Videos with missing results, because of a
+    failure or a quarantine, keep their existing predictions.
     """
     extracted: dict[str, Extracted] = {}
     for group in _by_features(heads).values():
@@ -56,8 +47,8 @@ def _extract_for(run: Run, head: Bundle, videos: Mapping[str, Location]) -> Extr
     backbone = BackboneChoice(details.backbone_name, details.weights, details.precision or "float32")
     if backbone.variant != details.backbone:
         raise InputError(
-            f"head {head.name}: expected one fitted on features as this version makes them ({backbone.variant}), got "
-            f"one on {details.backbone}; run extract and fit again"
+            f"head {head.name}: expected one fitted on features of this version ({backbone.variant}), got one fitted "
+            f"on {details.backbone}; run extract and fit again"
         )
     return extract_videos(run, videos, params=params, backbone=backbone, people={})
 
@@ -74,10 +65,10 @@ def choose_heads(run: Run, names: Sequence[str] | None) -> list[Bundle]:
     if not heads:
         return [provide_zero_shot_head(run.store, BackboneChoice(DEFAULT_BACKBONE))]
     tasks = [HeadDetails.of(head).task for head in heads]
-    doubled = sorted({task for task in tasks if tasks.count(task) > 1})
-    if doubled:
+    ambiguous = sorted({task for task in tasks if tasks.count(task) > 1})
+    if ambiguous:
         names = [head.name for head in heads]
-        raise InputError(f"{run.store.url}: several heads for {', '.join(doubled)}; choose with --head: {names}")
+        raise InputError(f"{run.store.url}: several heads for {', '.join(ambiguous)}; choose with --head: {names}")
     return heads
 
 
@@ -95,23 +86,19 @@ def find_videos(paths: Sequence[Location]) -> dict[str, Location]:
     Raises:
         InputError: a path does not exist, a folder has no video, two files share a stem, or S3 does not answer.
     """
-    with reading_inputs(*paths):
-        return _find_videos(paths)
-
-
-def _find_videos(paths: Sequence[Location]) -> dict[str, Location]:
     found: dict[str, Location] = {}
-    for path in paths:
-        refresh_listings(path)
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"{path}: expected a video file or a folder of videos, found nothing there")
-        files = _videos_in(path) if path.is_dir() else [path]
-        if not files:
-            raise InputError(f"{path}: expected video files ({', '.join(sorted(VIDEO_SUFFIXES))}), found none")
-        for file in files:
-            if found.setdefault(file.stem, file) != file:
-                raise InputError(f"{file}: expected one video per name, got also {found[file.stem]}; rename one")
+    with reading_inputs(*paths):
+        for path in paths:
+            refresh_listings(path)
+        for path in paths:
+            if not path.exists():
+                raise InputError(f"{path}: expected a video file or a folder of videos, found nothing there")
+            files = _videos_in(path) if path.is_dir() else [path]
+            if not files:
+                raise InputError(f"{path}: expected video files ({', '.join(sorted(VIDEO_SUFFIXES))}), found none")
+            for file in files:
+                if found.setdefault(file.stem, file) != file:
+                    raise InputError(f"{file}: expected one video per name, got also {found[file.stem]}; rename one")
     return found
 
 
@@ -124,10 +111,13 @@ def _videos_in(folder: Location) -> list[Location]:
 def score(parameters: ScoreParameters) -> list[str]:
     """Predict every frame of any video; write Parquet and CSV files with the time in seconds."""
     store, out = parameters.store or str(parameters.out / "store"), parameters.out
+    # A wrong path ends the run before the store is created.
+    videos = find_videos(parameters.videos)
     with Run(store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
-        written = score_videos(run, parameters)
+        written = score_videos(run, videos, heads=choose_heads(run, parameters.heads), out=out)
         run.print_summary()
-        print_table("Predictions", ["file"], [[path] for path in written])
+        if written:
+            print_table("Predictions", ["file"], [[path] for path in written])
         print_line(f"{len(written)} files in {out}")
         run.raise_for_failures()
     return [str(path) for path in written]

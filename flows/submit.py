@@ -68,8 +68,11 @@ def _postprocessing(run: Run, request: SubmitParameters, head: Bundle) -> Bundle
         return require_bundle(run.store, "postprocessing", request.postprocessing)
     rules = [b for b in list_bundles(run.store, "postprocessing") if PostprocessingDetails.of(b).head == head.name]
     if len(rules) != 1:
-        there = ", ".join(rule.name for rule in rules) or "none"
-        raise InputError(f"head {head.name}: expected one post-processing, found {there}; name it, or run fit again")
+        names = ", ".join(rule.name for rule in rules) or "none"
+        raise InputError(
+            f"head {head.name}: expected one post-processing, found {names}; choose with --postprocessing, or run fit "
+            "again"
+        )
     return rules[0]
 
 
@@ -86,8 +89,8 @@ def print_submissions(run: Run, bundles: list[Bundle]) -> None:
         uncounted = [c.subject for c in details.coverage if c.frames_known_from != "video"]
         if uncounted and rows_by(details.edition, details.task) == "subject":
             print_line(
-                f"note: {details.task}: no video told how many rows {len(uncounted)} subjects need "
-                f"({', '.join(uncounted[:3])}, ...); theirs end at the last crop"
+                f"note: {details.task}: the number of frames of {len(uncounted)} subjects is unknown without videos "
+                f"({', '.join(uncounted[:3])}, ...); their rows end at the last crop"
             )
         print_line(f"submission: {run.store.locate(f'{bundle.folder}/{details.zip}')}")
         print_line(f"verified {details.task}: {details.format_checks()}")

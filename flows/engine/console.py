@@ -22,7 +22,7 @@ from infra.interruption import EXIT_INTERRUPTED, RESUME
 EXIT_SOME_FAILED = 1
 EXIT_WRONG_REQUEST = 2
 _PLAIN_LINE_SECONDS = 10.0
-# Most lines of progress per stage.
+# Maximum number of progress lines per stage.
 _PLAIN_LINES = 10
 _WIDTH = 160
 _log: ContextVar[Callable[[str], None] | None] = ContextVar("log", default=None)
@@ -63,14 +63,14 @@ def progress_of(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _plain_progress(name: str, total: int) -> Callable[[int], None]:
-    done, said, said_at = 0, 0, time.monotonic()
+    done, shown, shown_at = 0, 0, time.monotonic()
     log = _log.get()
 
     def advance(failed: int) -> None:
-        nonlocal done, said, said_at
+        nonlocal done, shown, shown_at
         done += 1
-        if time.monotonic() - said_at >= _PLAIN_LINE_SECONDS and (done - said) * _PLAIN_LINES >= total:
-            said, said_at = done, time.monotonic()
+        if time.monotonic() - shown_at >= _PLAIN_LINE_SECONDS and (done - shown) * _PLAIN_LINES >= total:
+            shown, shown_at = done, time.monotonic()
             line = f"{name}: {done} of {total} done, {failed} failed"
             log(line) if log else print(line, file=sys.stderr, flush=True)
 

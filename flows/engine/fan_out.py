@@ -24,7 +24,7 @@ from tasks.units import Compute, Make, UnitReport, Work, run_unit
 logger = logging.getLogger(__name__)
 _RETRIES = 1
 # Interval between checks of the cluster.
-_LOOK_SECONDS = 2.0
+_CHECK_SECONDS = 2.0
 
 
 def fan_out(
@@ -38,10 +38,9 @@ def fan_out(
 ) -> None:
     """Run all work on the cluster. A failure is stored with its cause and does not stop other work.
 
-    ``reconnect`` opens the cluster again if the connection to the scheduler is lost; unfinished work is then submitted
-    again.
-    Work whose workers ended too often is tried again at the end, one piece at a time, because other work on the same
-    worker may have been the cause.
+    If the connection to the scheduler is lost, ``reconnect`` opens the cluster again, and unfinished work is submitted
+    again. Work that was on too many workers when they ended is retried at the end, one piece at a time, because other
+    work on the same worker may have been the cause.
 
     Raises:
         StoreError: the store cannot be written to; unfinished work is given up.
@@ -74,11 +73,11 @@ class _Stage:
         self._reconnect, self._name, self._answer = reconnect, name, answer
         self._resources: dict[str, float] = {}
         self._state: ClusterState | None = None
-        self._looked = 0.0
+        self._checked_at = 0.0
         self.causes: dict[str, str] = {}
 
     def complete(self, todo: Sequence[Work], *, at_once: int | None) -> list[Work]:
-        """Report the result of all work, except work whose workers ended too often, which is returned."""
+        """Report the results. Return the work that was on too many workers when they ended."""
         waiting, killed = deque(todo), []
         in_flight: dict[Any, tuple[Work, Future]] = {}
         arrived: queue.SimpleQueue[Future] = queue.SimpleQueue()
@@ -88,16 +87,16 @@ class _Stage:
                 waiting.extendleft(work for work, _ in in_flight.values())
                 in_flight, arrived = {}, queue.SimpleQueue()
                 self._find_cluster(waiting[0])
-            while waiting and len(in_flight) < (at_once or self._look()):
+            while waiting and len(in_flight) < (at_once or self._check_cluster()):
                 work, future = waiting[0], self._submit(waiting[0])
                 if future is None:
                     break
                 in_flight[future.key] = waiting.popleft(), future
                 future.add_done_callback(arrived.put)
             try:
-                future = arrived.get(timeout=_LOOK_SECONDS)
+                future = arrived.get(timeout=_CHECK_SECONDS)
             except queue.Empty:
-                self._look()
+                self._check_cluster()
                 continue
             work, _ = in_flight.pop(future.key)
             if future.status == "cancelled":
@@ -138,11 +137,11 @@ class _Stage:
             check_workers(self._client, self._store, [work])
         return report_crash(self._store, work, error)
 
-    def _look(self) -> int:
+    def _check_cluster(self) -> int:
         """Return how many units may be in flight. Check the cluster at intervals."""
         assert self._state
-        if time.monotonic() - self._looked > _LOOK_SECONDS and is_connected(self._client):
-            self._looked = time.monotonic()
+        if time.monotonic() - self._checked_at > _CHECK_SECONDS and is_connected(self._client):
+            self._checked_at = time.monotonic()
             news = self._state.check()
             if news:
                 print_error(f"{self._name}: {news}")
@@ -155,11 +154,11 @@ class _Stage:
                 while self._client.status == "connecting":
                     time.sleep(0.1)
                 if not is_connected(self._client):
-                    print_error(f"{self._name}: the Dask scheduler is gone; looking for it")
+                    print_error(f"{self._name}: lost the connection to the Dask scheduler; reconnecting")
                     self._client = self._reconnect()
                 check_workers(self._client, self._store, [work])
                 self._resources = unit_resources(self._client)
-                self._state, self._looked = ClusterState(self._client, self._resources), 0.0
+                self._state, self._checked_at = ClusterState(self._client, self._resources), 0.0
                 return
             except (OSError, ClosedClientError) as error:
                 logger.debug("connection lost during the check", exc_info=error)

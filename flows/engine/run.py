@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _FAILURES_SHOWN = 20
-# This process computes so few cheap units faster than workers start.
+# This process computes up to this number of cheap units in less time than workers need to start.
 _FEW_UNITS = 16
+# From this number of new units on, a stage updates the index of manifests itself.
 _MANY_UNITS = 1000
 
 
@@ -200,7 +201,7 @@ class Run:
 
     @property
     def problems(self) -> list[tuple[str, str, str]]:
-        """(stage, unit, line) of all inputs of which only a part could be used."""
+        """(stage, unit, line) of all inputs that were used only in part."""
         return [(s.stage, name, line) for s in self.summaries for name, line in (*s.known_problems, *s.problems)]
 
     @property
@@ -212,7 +213,7 @@ class Run:
     def print_summary(self) -> None:
         """Print the table of stages, and a line per failure and problem."""
         rows = [
-            [s.stage, s.units, s.ready, s.done, len(s.failures), _counts(s), round(s.seconds, 1)]
+            [s.stage, s.units, s.ready, s.done, len(s.failures), s.format_counts(), round(s.seconds, 1)]
             for s in self.summaries
         ]
         print_table("Stages", ["stage", "units", "ready", "done", "failed", "rows", "seconds"], rows)
@@ -220,8 +221,8 @@ class Run:
 
     def print_causes(self) -> None:
         """Print a line per failure, problem and quarantined unit."""
-        given_up = [(stage, name, f"{n.cause} (failed {n.tries} times)") for stage, name, n in self.quarantined]
-        for kind, found in (("failed", self.failures), ("in part", self.problems), ("quarantined", given_up)):
+        skipped = [(stage, name, f"{n.cause} (failed {n.tries} times)") for stage, name, n in self.quarantined]
+        for kind, found in (("failed", self.failures), ("in part", self.problems), ("quarantined", skipped)):
             for stage, name, cause in found[:_FAILURES_SHOWN]:
                 print_line(f"{kind}: {stage}: {name}: {cause}")
             if len(found) > _FAILURES_SHOWN:
@@ -230,7 +231,7 @@ class Run:
     def raise_for_failures(self, *, known: bool = True) -> None:
         """Raise an exception if a unit failed or an input was used only in part.
 
-        ``known``: also for inputs that an earlier run used in part.
+        ``known``: include inputs that an earlier run used in part.
 
         Raises:
             SomeFailedError: the numbers of failures and problems, and the first one.
@@ -243,7 +244,3 @@ class Run:
             raise SomeFailedError(
                 printable(f"{', '.join(counted)}, all else is complete; first: {stage} {name}: {cause}")
             )
-
-
-def _counts(summary: StageSummary) -> str:
-    return ", ".join(f"{count:,} {status}" for status, count in sorted(summary.counts.items()))

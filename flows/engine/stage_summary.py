@@ -40,6 +40,10 @@ class StageSummary:
     quarantined: list[tuple[str, Failure]] = field(default_factory=list)
     missing: dict[str, Work] = field(default_factory=dict)
 
+    def format_counts(self) -> str:
+        """Return the numbers of rows per status as text."""
+        return ", ".join(f"{count:,} {status}" for status, count in sorted(self.counts.items()))
+
     def add(self, report: UnitReport) -> None:
         """Count the result of one piece of work.
 
@@ -55,7 +59,7 @@ class StageSummary:
             self.problems += [(report.name, problem) for problem in report.problems]
         else:
             self.failures[report.name] = report.cause
-            logger.warning("%s failed: %s: %s", self.stage, printable(report.name), report.cause)
+            logger.info("%s failed: %s: %s", self.stage, printable(report.name), report.cause)
 
 
 def work_here(store: Store, todo: Sequence[Work], compute: Compute | Make, summary: StageSummary) -> None:
@@ -79,14 +83,14 @@ def report_crash(store: Store, work: Work, error: BaseException | None) -> UnitR
     Errors of clusters, networks and disks do not count: otherwise they would quarantine good videos.
     """
     if error is None:
-        cause = "the Dask cluster gave the work up (no worker left, or no connection); run the same command again"
+        cause = "the Dask cluster cancelled the work (no worker left, or no connection); run the same command again"
     else:
         cause = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
     logger.debug("%s crashed", work.name, exc_info=error)
-    return report_failure(store, work, cause, is_a_try=not _is_of_the_machine(error))
+    return report_failure(store, work, cause, is_a_try=not _is_machine_error(error))
 
 
-def _is_of_the_machine(error: BaseException | None) -> bool:
+def _is_machine_error(error: BaseException | None) -> bool:
     in_requests = type(error).__module__.split(".", 1)[0] in _LIBRARIES_OF_REQUESTS
     return error is None or isinstance(error, OSError) or in_requests
 

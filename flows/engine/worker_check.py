@@ -1,4 +1,4 @@
-"""Check that workers which were started elsewhere can do the work, before the first unit.
+"""Check before the first unit that the workers of a cluster by address can do the work.
 
 A worker without this program, the store or the videos is reported in one line, instead of a crash of every unit.
 """
@@ -21,19 +21,20 @@ from tasks.units import Work
 
 logger = logging.getLogger(__name__)
 _PROBE = ".worker_check"
-_LIBRARIES_MATTER = "results may differ in the last digits"
+_MAY_DIFFER = "results may differ in the last digits"
+_READABLE = "readable"
 
 
 @dataclass(frozen=True)
 class _Worker:
-    """What a worker reports about itself.
+    """Facts about a worker, from a function that runs there.
 
     Attributes:
         python: version, such as ``3.11``.
         program: digest of the sources of this program; None if it is not installed.
         libraries: versions by name.
         store: content of the probe file in the store, or why it cannot be read.
-        files: path of each input file -> ``there``, or why it cannot be read.
+        files: path of each input file -> ``readable``, or why it cannot be read.
         engine: engine and device, such as ``openvino on cpu``.
         engine_error: why the engine cannot be selected.
         offers_gpu: the worker was started with the resource GPU.
@@ -72,15 +73,18 @@ def check_workers(client: Client, store: Store, todo: Sequence[Work]) -> None:
         _refuse({address: of(worker) for address, worker in workers.items()}, expected, what, advice)
 
     mount = "mount it there under the same path"
-    require(lambda w: w.python, here.python, f"Python {here.python}", "start workers with the same one")
+    require(lambda w: w.python, here.python, f"Python {here.python}", "start workers with the same version")
     require(
-        lambda w: w.program, here.program, "affwild2 of the version that runs here", "install the same version there"
+        lambda w: w.program,
+        here.program,
+        "the version of affwild2 that this process runs",
+        "install the same version there",
     )
-    require(lambda w: w.store, content, f"workers that see the store {store.url}", mount)
+    require(lambda w: w.store, content, f"workers that can read the store {store.url}", mount)
     for file in files:
         advice = mount if os.path.isabs(file) else "name it by its absolute path"
-        require(lambda w, file=file: w.files.get(file), "there", f"workers that see {file}", advice)  # type: ignore[misc]
-    require(lambda w: w.engine_error, None, "a setting that workers can follow", "start them with another one")
+        require(lambda w, file=file: w.files.get(file), _READABLE, f"workers that can read {file}", advice)  # type: ignore[misc]
+    require(lambda w: w.engine_error, None, "a valid AFFWILD2_ENGINE", "start it with another value")
     _note_differences(here, workers)
 
 
@@ -105,25 +109,25 @@ def _note_differences(here: _Worker, workers: Mapping[str, _Worker]) -> None:
     for address, worker in sorted(workers.items()):
         engines[worker.engine].append(address)
         if worker.offers_gpu and "cuda" not in worker.engine:
-            print_error(f"note: worker {address} offers the resource GPU but sees none; it computes on its processor")
+            print_error(f"note: worker {address} offers the resource GPU but has no GPU; it computes on its processor")
         other = sorted(set(worker.libraries.items()) - set(here.libraries.items()))
         if other:
             names = ", ".join(f"{name} {version}" for name, version in other)
-            print_error(f"note: worker {address} has other libraries than there are here: {names}; {_LIBRARIES_MATTER}")
+            print_error(f"note: worker {address} has other library versions than this process: {names}; {_MAY_DIFFER}")
     if len(engines) > 1:
         each = ", ".join(f"{engine} on {addresses[0]}" for engine, addresses in sorted(engines.items()))
-        print_error(f"note: workers compute with different engines ({each}); {_LIBRARIES_MATTER}")
+        print_error(f"note: workers compute with different engines ({each}); {_MAY_DIFFER}")
 
 
 def _ask_workers(client: Client, python: str, store_url: str, probe: str, files: Sequence[str]) -> dict[str, _Worker]:
-    """What each worker reports, by its address. A worker that does not answer is left out: it is about to end."""
+    """Return the facts of each worker by its address, without workers that do not answer because they are ending."""
     versions: Any = client.get_versions()
     versions = versions["workers"]
     found: dict[str, _Worker] = {}
     for address, version in versions.items():
         other = ".".join(dict(version["host"])["python"].split(".")[:2])
         if other != python:
-            # Code that is sent as it is runs on the same version only.
+            # The function is sent as byte code, which runs only on the same version of Python.
             found[address] = _Worker(python=other)
     asked = [address for address in versions if address not in found]
     answers = (
@@ -184,7 +188,7 @@ def _make_examine() -> Callable[..., Any]:
             try:
                 with open(path, "rb") as file:
                     file.read(1)
-                return "there"
+                return "readable"
             except OSError as error:
                 return f"{error.strerror}"
 

@@ -237,7 +237,12 @@ class FaultCase:
 CASES = (
     FaultCase("worker killed", _kill_worker),
     FaultCase("host of a worker lost", _kill_host),
-    FaultCase("scheduler killed and restarted", _restart_scheduler, restart=True, message="scheduler is gone"),
+    FaultCase(
+        "scheduler killed and restarted",
+        _restart_scheduler,
+        restart=True,
+        message="lost the connection to the Dask scheduler",
+    ),
     FaultCase(
         "scheduler killed for good",
         _kill_scheduler_for_good,

@@ -14,7 +14,7 @@ def test_every_stage_ran_and_only_the_corrupt_file_failed(demo):
     assert len(failed) == 1 and "corrupt" in failed[0]
 
 
-def test_four_submissions_are_verified_and_where_it_says(demo):
+def test_four_submissions_are_verified_and_at_the_printed_paths(demo):
     assert re.findall(r"^verified (\w+): no fault \(", demo.output, re.M) == ["expr", "va", "au", "mtl"]
     zips = re.findall(r"^submission: (.+\.zip)$", demo.output, re.M)
     assert len(zips) == 4
@@ -27,7 +27,7 @@ def test_four_submissions_are_verified_and_where_it_says(demo):
         assert any(int(r["interpolated"]) > 0 for r in rows)
 
 
-def test_heads_learnt_something(demo):
+def test_heads_are_better_than_chance(demo):
     """Chance is 1/8 for eight expressions; constant values have a CCC of 0."""
     figures = {}
     for folder in (demo.store / "heads").iterdir():
@@ -39,11 +39,11 @@ def test_heads_learnt_something(demo):
     assert figures["mtl"]["p_mtl"] > 1.2
 
 
-def test_frames_without_a_face_are_rows(demo):
+def test_frames_without_a_face_have_rows(demo):
     store = Store(demo.store)
     ((key, manifest),) = [(k, m) for k, m in store.manifests("faces").items() if k.value("video") == "train01"]
     rows = store.read_unit(key, manifest, columns=["frame", "status"]).to_pylist()
     away = [row["frame"] for row in rows if row["status"] == "no_face"]
-    # A face that comes back is seen at the next search of a whole frame.
+    # A face that reappears is found at the next search of a whole frame.
     assert 8 <= len(away) < 8 + DetectorParams().search_every_frames
     assert away == list(range(away[0], away[0] + len(away))) and {row["frame"] for row in rows} == set(range(1, 49))

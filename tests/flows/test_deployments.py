@@ -176,9 +176,9 @@ def test_a_failed_run_leaves_its_causes_and_ends_even_without_artifacts(tmp_path
         deployments.extract(str(data), str(store), dask_address=dask_address)
     found = last_run().artifacts
     assert set(found) == {"extract-stages", "extract-report"}
-    told = found["extract-stages"].description
-    assert told.startswith("1 failed, all else is complete") and "expected a readable video file" in told
-    assert "\\[x\\](javascript:1) &lt;b&gt;" in told and "<b>" not in told
+    description = found["extract-stages"].description
+    assert description.startswith("1 failed, all else is complete") and "expected a readable video file" in description
+    assert "\\[x\\](javascript:1) &lt;b&gt;" in description and "<b>" not in description
 
     (store / "reports").rename(tmp_path / "away")
     (store / "reports").write_text("no folder")

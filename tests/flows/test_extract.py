@@ -16,7 +16,7 @@ DATASETS = ("videos", "frames", "faces", "subjects", "features")
 
 @pytest.fixture(scope="session")
 def generated(tmp_path_factory):
-    """Three short videos, one with two people, and the names that say so."""
+    """Three short videos, one with two people and the subject names for both."""
     folder = tmp_path_factory.mktemp("small") / "data"
     generate_demo_data(folder, params=DemoDataParams(3, 0, 1, frames=24))
     (folder / "videos" / "corrupt.mp4").unlink()
@@ -30,7 +30,7 @@ def small_data(generated, tmp_path):
 
 
 def parts(store_url, *, without=()):
-    """Unit -> bytes of its data: what two runs must agree on."""
+    """Return the data bytes of each unit, which must be equal in two runs."""
     store = Store(store_url)
     units = ((key, m) for name in DATASETS if name not in without for key, m in store.manifests(name).items())
     return {key: store.read_bytes(f"{key.folder}/{m.part}") for key, m in units}
@@ -40,7 +40,7 @@ def times(store_url):
     return {path: path.stat().st_mtime_ns for path in Path(store_url).rglob("*.parquet")}
 
 
-def test_second_run_computes_nothing_and_loss_is_repaired(small_data, tmp_path, dask_address):
+def test_second_run_computes_only_deleted_units(small_data, tmp_path, dask_address):
     store = tmp_path / "store"
     first = extract(small_data, str(store), dask_address=dask_address)
     before, stamps = parts(store), times(store)
@@ -63,7 +63,7 @@ def test_second_run_computes_nothing_and_loss_is_repaired(small_data, tmp_path, 
     assert names <= {"video:videos", "video:frames", "subject:features"} and lost in changed
 
 
-def test_changed_video_and_raised_version_are_stale(small_data, tmp_path, dask_address, monkeypatch):
+def test_changed_video_and_new_code_version_are_recomputed(small_data, tmp_path, dask_address, monkeypatch):
     store = str(tmp_path / "store")
     extract(small_data, store, dask_address=dask_address, limit=2)
     before = Store(store).manifests("faces")
@@ -76,7 +76,7 @@ def test_changed_video_and_raised_version_are_stale(small_data, tmp_path, dask_a
     assert len({key.value("source") for key in Store(store).manifests("faces")}) == 2
 
 
-def test_segments_do_not_change_a_single_value(small_data, tmp_path, dask_address):
+def test_segment_length_does_not_change_any_value(small_data, tmp_path, dask_address):
     whole, cut = str(tmp_path / "whole"), str(tmp_path / "cut")
     for store, segment_frames in ((whole, 2048), (cut, 9)):
         extract(small_data, store, segment_frames=segment_frames, dask_address=dask_address)
@@ -98,7 +98,7 @@ def rows(store_url, name):
     return found
 
 
-def test_one_bad_video_stops_nobody(small_data, tmp_path, dask_address, capsys):
+def test_a_bad_video_does_not_stop_others(small_data, tmp_path, dask_address, capsys):
     store = str(tmp_path / "store")
     (small_data / "videos" / "bad.mp4").write_bytes(b"not a video")
     (small_data / "videos" / "empty.mp4").write_bytes(b"")
@@ -114,7 +114,7 @@ def test_one_bad_video_stops_nobody(small_data, tmp_path, dask_address, capsys):
     assert [key.value("video") for key in Store(store).failures("videos")] == ["bad"]
 
 
-def test_official_crops_are_kept_as_they_are(tmp_path, dask_address):
+def test_official_crops_are_stored_unchanged(tmp_path, dask_address):
     data, store = tmp_path / "data", Store(tmp_path / "store")
     generate_demo_data(data, params=DemoDataParams(1, 2, 1, frames=20, crops=True))
     (data / "videos" / "corrupt.mp4").unlink()
@@ -142,7 +142,7 @@ def test_official_crops_are_kept_as_they_are(tmp_path, dask_address):
         ({"source": "cropped"}, "expected crops of source cropped, found none"),
     ],
 )
-def test_wrong_requests_are_one_line(small_data, tmp_path, dask_address, request_, message):
+def test_wrong_requests_are_reported_in_one_line(small_data, tmp_path, dask_address, request_, message):
     with pytest.raises(InputError, match=message) as caught:
         extract(**({"data": small_data, "store": str(tmp_path / "s"), "dask_address": dask_address} | request_))
     assert "\n" not in str(caught.value)

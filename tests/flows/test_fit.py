@@ -33,13 +33,13 @@ def test_labels_without_a_face_are_counted(demo, store_copy, tmp_path, dask_addr
     name = fit("va", str(store_copy), annotations, seeds=1, dask_address=dask_address)
     row = next(c for c in details(store_copy, name)["coverage"] if c["set_name"] == "validation")
     assert row["subjects_without_features"] == 1
-    # 48 are of an unknown subject and of frames without a face; a face that comes back is seen a little late.
+    # 48 are of an unknown subject and of frames without a face; a face that reappears is found a few frames later.
     late = DetectorParams().search_every_frames - 1
     assert 48 <= row["labelled_without_face"] <= 48 + late * row["subjects"]
     assert "labelled without face" in capsys.readouterr().out
 
 
-def test_training_on_both_sets_keeps_the_honest_figures(demo, store_copy, dask_address):
+def test_training_on_both_sets_keeps_the_held_out_score(demo, store_copy, dask_address):
     options = {"store": str(store_copy), "annotations": demo.data, "seeds": 1, "dask_address": dask_address}
     name = fit("au", train_on_validation=True, **options)
     store = Store(store_copy)

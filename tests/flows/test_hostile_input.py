@@ -1,4 +1,4 @@
-"""Whatever lies in a folder: each bad item is one line, all else is complete, nothing is written elsewhere."""
+"""Hostile and damaged inputs: each is reported in one line, all others are complete, and no file outside is written."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ def lines_of(printed, start):
     return [line for line in printed.splitlines() if line.startswith(start)]
 
 
-def test_every_bad_video_is_one_line_and_the_good_ones_are_complete(tmp_path, dask_address, capsys):
+def test_bad_videos_are_reported_in_one_line_and_good_ones_are_complete(tmp_path, dask_address, capsys):
     data, store = tmp_path / "data", Store(tmp_path / "deep" / "store")
     data.mkdir()
     (data / "zero.mp4").write_bytes(b"")
@@ -80,7 +80,7 @@ def test_a_video_without_any_face_has_a_row_for_every_frame(tmp_path, dask_addre
         assert store.read_unit(key, manifest, columns=["frame"])["frame"].to_pylist() == list(range(1, 10))
 
 
-def test_a_file_that_changes_between_index_and_decoding_is_not_believed(tmp_path, dask_address):
+def test_a_file_that_changes_between_index_and_decoding_fails(tmp_path, dask_address):
     path = write_video(tmp_path / "grows.mp4", VideoSpec(frame_count=12))
     with Run(str(tmp_path / "store"), dask_address=dask_address) as run:
         units = index_videos.plan_index_videos({"grows": path})
@@ -94,7 +94,7 @@ def test_a_file_that_changes_between_index_and_decoding_is_not_believed(tmp_path
         assert run.store.manifests("faces") == {}
 
 
-def test_a_video_that_was_replaced_by_a_broken_one_is_not_taken_for_the_old_one(tmp_path, dask_address):
+def test_a_video_replaced_by_a_broken_one_has_no_features_of_the_old_one(tmp_path, dask_address):
     data, store = tmp_path / "data", Store(tmp_path / "store")
     data.mkdir()
     write_video(data / "a.mp4", VideoSpec(frame_count=5))
@@ -106,7 +106,7 @@ def test_a_video_that_was_replaced_by_a_broken_one_is_not_taken_for_the_old_one(
 
 
 def jpeg_that_claims(width, height, data):
-    """The same JPEG with another size in its frame header."""
+    """Return the JPEG with another size in its frame header."""
     at = data.index(b"\xff\xc0") + 5
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
@@ -119,7 +119,7 @@ def crops_data(tmp_path_factory):
     return folder
 
 
-def test_bad_crops_are_named_and_their_frames_kept(crops_data, tmp_path, dask_address, capsys):
+def test_bad_crops_are_reported_and_their_frames_have_rows(crops_data, tmp_path, dask_address, capsys):
     data, store = shutil.copytree(crops_data, tmp_path / "data"), Store(tmp_path / "store")
     subject = sorted((data / "cropped").iterdir())[0]
     files = sorted(subject.glob("*.jpg"))
@@ -160,7 +160,7 @@ def test_bad_crops_are_named_and_their_frames_kept(crops_data, tmp_path, dask_ad
         (b"{header}\n\x00\n", "got binary data"),
     ],
 )
-def test_a_bad_label_file_is_one_line_and_left_out(crops_data, tmp_path, dask_address, content, cause):
+def test_a_bad_label_file_is_reported_in_one_line_and_skipped(crops_data, tmp_path, dask_address, content, cause):
     labels = shutil.copytree(crops_data, tmp_path / "data", ignore=shutil.ignore_patterns("videos", "cropped"))
     (folder,) = labels.rglob("EXPR_Classification_Challenge")
     good = sorted((folder / "Train_Set").glob("*.txt"))
@@ -174,7 +174,7 @@ def test_a_bad_label_file_is_one_line_and_left_out(crops_data, tmp_path, dask_ad
         assert manifest.details["subjects"] == sorted(path.stem for path in good)
 
 
-def test_labels_of_too_few_and_too_many_lines_are_counted(crops_data, tmp_path, dask_address):
+def test_label_files_with_too_few_and_too_many_lines_are_counted(crops_data, tmp_path, dask_address):
     data = shutil.copytree(crops_data, tmp_path / "data")
     (folder,) = data.rglob("VA_Estimation_Challenge")
     extract(data, str(tmp_path / "store"), dask_address=dask_address)
@@ -195,7 +195,7 @@ def edited(path, change):
     path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("damage", ["flipped byte", "cut", "gone", "lying manifest", "other file"])
+@pytest.mark.parametrize("damage", ["flipped byte", "cut", "deleted", "wrong manifest", "other file"])
 def test_a_store_edited_by_hand_is_repaired_by_the_next_run(crops_data, tmp_path, dask_address, damage):
     store = Store(tmp_path / "store")
     extract(crops_data, store.url, source="cropped", dask_address=dask_address)
@@ -206,9 +206,9 @@ def test_a_store_edited_by_hand_is_repaired_by_the_next_run(crops_data, tmp_path
         edited(folder / manifest.part, lambda data: data.__setitem__(len(data) // 2, data[len(data) // 2] ^ 1))
     elif damage == "cut":
         edited(folder / manifest.part, lambda data: data.__delitem__(slice(len(data) // 2, None)))
-    elif damage == "gone":
+    elif damage == "deleted":
         (folder / manifest.part).unlink()
-    elif damage == "lying manifest":
+    elif damage == "wrong manifest":
         (path,) = folder.glob("_manifest-*.json")
         path.write_text(
             path.read_text().replace(f'"frame_count": {manifest.details["frame_count"]}', '"frame_count": 5')
@@ -227,7 +227,7 @@ def test_a_store_edited_by_hand_is_repaired_by_the_next_run(crops_data, tmp_path
     assert after == before
 
 
-def test_an_older_program_keeps_off_a_newer_store(crops_data, tmp_path, dask_address, monkeypatch):
+def test_an_older_version_refuses_a_newer_store(crops_data, tmp_path, dask_address, monkeypatch):
     store = str(tmp_path / "store")
     extract(crops_data, store, source="cropped", limit=1, dask_address=dask_address)
     monkeypatch.setattr(index_videos, "CODE_VERSION", index_videos.CODE_VERSION - 1)

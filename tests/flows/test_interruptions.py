@@ -1,4 +1,4 @@
-"""Some cases of ``tests/faults/interruption_matrix.py``, and what else may come between a run and its end."""
+"""Some cases of ``tests/faults/interruption_matrix.py``, a full disk, and two runs at once."""
 
 import os
 import shutil
@@ -39,10 +39,10 @@ def uninterrupted(data, tmp_path_factory, dask_address):
     ("dataset", "victim", "workers"),
     [("faces", "command", 2), ("features", "Ctrl-C", 1)],
 )
-def test_a_run_that_is_stopped_leaves_no_process_and_the_next_one_ends_the_same(
+def test_a_stopped_run_leaves_no_process_and_the_next_run_has_the_same_results(
     data, uninterrupted, tmp_path, dask_address, dataset, victim, workers
 ):
-    """The same bytes also for another number of workers."""
+    """The number of workers of the second run differs."""
     store = tmp_path / "store"
     arguments = arguments_of("extract", data, store, workers=workers)
     ended = interrupt(arguments, store, dataset=dataset, units=1, victim=victim)
@@ -57,7 +57,7 @@ def test_a_run_that_is_stopped_leaves_no_process_and_the_next_one_ends_the_same(
     assert read_results(store) == uninterrupted
 
 
-def test_two_runs_at_once_take_turns(data, uninterrupted, tmp_path, dask_address, capsys):
+def test_a_second_run_waits_for_the_first(data, uninterrupted, tmp_path, dask_address, capsys):
     store, errors = str(tmp_path / "store"), ""
     runs = [threading.Thread(target=extract, args=(data, store), kwargs={"dask_address": dask_address}) for _ in "ab"]
     with lock_store(Store(store), on_wait=print):
@@ -74,8 +74,8 @@ def test_two_runs_at_once_take_turns(data, uninterrupted, tmp_path, dask_address
     assert read_results(Path(store)) == uninterrupted
 
 
-def test_a_store_without_space_is_one_line(data, tmp_path):
-    """On a small file system of its own, in a mount namespace that ends with the command."""
+def test_a_full_disk_is_reported_in_one_line(data, tmp_path):
+    """The store is on a small file system in a mount namespace that ends with the command."""
     store = tmp_path / "store"
     store.mkdir()
     command = f"'{program('affwild2')}' extract '{data}' --store '{store}'"

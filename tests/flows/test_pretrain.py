@@ -10,7 +10,7 @@ from tests.processes import run_command
 
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory, portraits):
-    """Two people, sixteen pictures each: parts of their portraits."""
+    """A labels file for two people with sixteen pictures each, cut from their portraits."""
     tmp_path = tmp_path_factory.mktemp("labelled")
     lines = ["image,identity,expression"]
     for name, portrait, expression in zip("ab", portraits, ("neutral", "happiness"), strict=True):
@@ -30,7 +30,7 @@ def command(labels, store):
 
 @pytest.fixture(scope="module")
 def trained(labels, tmp_path_factory):
-    """Store and output of a training that nobody disturbed."""
+    """Store and output of a training without interruptions."""
     store = tmp_path_factory.mktemp("trained") / "store"
     finished = run_command(*command(labels, store))
     assert finished.returncode == 0, finished.stderr
@@ -42,19 +42,19 @@ def weights_in(store):
     return path.read_bytes()
 
 
-def test_from_pictures_to_a_backbone_and_again(trained, labels, dask_address, capsys):
+def test_a_second_training_reuses_the_backbone_and_extract_accepts_it(trained, labels, dask_address, capsys):
     store, printed = trained
     assert "epoch 12 of 12" in printed and "balanced accuracy" in printed and "use it: affwild2 extract" in printed
     name = pretrain("emotion", labels, str(store), input_px=32, dask_address=dask_address)
-    assert "epoch" not in capsys.readouterr().out, "what is there is not trained again"
+    assert "epoch" not in capsys.readouterr().out, "an existing backbone is not trained again"
     assert sorted(Store(str(store)).list_folder(f"backbones/{name}")) == [
         "backbone.safetensors", "curves.png", "manifest.json", "metrics.json"
     ]  # fmt: skip
 
 
 @pytest.mark.service
-def test_killed_in_training_the_next_run_goes_on_to_the_same_weights(trained, labels, tmp_path):
-    """The whole command, by kill -9, once it has written a checkpoint."""
+def test_a_killed_training_resumes_to_the_same_weights(trained, labels, tmp_path):
+    """Kill the command with kill -9 after its first checkpoint."""
     store = tmp_path / "store"
     ended = interrupt(command(labels, store), store, dataset="backbones", units=1, victim="command")
     assert ended.code == -9 and ended.orphans == [], ended
@@ -64,12 +64,12 @@ def test_killed_in_training_the_next_run_goes_on_to_the_same_weights(trained, la
     assert weights_in(store) == weights_in(trained[0])
 
 
-def test_wrong_requests_are_one_line(labels, tmp_path):
+def test_wrong_requests_are_reported_in_one_line(labels, tmp_path):
     with pytest.raises(InputError, match="expected a CSV file"):
         pretrain("emotion", tmp_path / "typo.csv", str(tmp_path / "store"))
     with pytest.raises(InputError, match="no weights are bundled"):
         pretrain("emotion", labels, str(tmp_path / "store"), backbone="tf_efficientnet_b0")
     with pytest.raises(InputError, match="--untrained: expected the goal emotion, got identity"):
         pretrain("identity", labels, str(tmp_path / "store"), untrained=["a1"])
-    with pytest.raises(InputError, match=r"--untrained: expected people in .*labels\.csv, no picture there shows typo"):
+    with pytest.raises(InputError, match=r"--untrained: expected people in .*labels\.csv, found no picture of typo"):
         pretrain("emotion", labels, str(tmp_path / "store"), untrained=["a1", "typo"])

@@ -1,4 +1,4 @@
-"""The scheduled flow, run again and again on folders in which something has changed."""
+"""Repeated runs of the scheduled flow on folders that change in between."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def video_at(path, *, frames=2, age=True):
 
 
 class Place:
-    """A folder of videos, a store and predictions; and what a run does to them."""
+    """A folder of videos, a store and predictions, and a method that runs rescore on them."""
 
     def __init__(self, root, dask_address):
         self.videos, self.store, self.out = root / "videos", root / "store", root / "out"
@@ -41,7 +41,7 @@ class Place:
         self._dask_address = dask_address
 
     def run(self, **options):
-        """What the run says it did, and the files that it wrote, by dataset or name."""
+        """Return the result of the run, and the files that it wrote, by dataset or name."""
         before = self._times()
         self.failed = None
         try:
@@ -64,36 +64,36 @@ def place(tmp_path, dask_address):
     return Place(tmp_path, dask_address)
 
 
-def told(done):
+def results_of(done):
     return {what: list(names) for what, names in asdict(done).items() if names}
 
 
-def test_what_is_new_is_scored_and_a_second_run_touches_nothing(place, capsys):
+def test_new_videos_are_scored_and_a_second_run_writes_nothing(place, capsys):
     done, written = place.run()
-    assert told(done) == {} and "0 videos\n" in capsys.readouterr().out, "an empty folder is no error"
+    assert results_of(done) == {} and "0 videos\n" in capsys.readouterr().out, "an empty folder is no error"
     video_at(place.videos / "a.mp4")
     video_at(place.videos / "day 2" / "b.mp4")
     done, written = place.run()
-    assert told(done) == {"scored": ["a", "b"]}
+    assert results_of(done) == {"scored": ["a", "b"]}
     assert {"a.parquet", "a.csv", "b.parquet", "b.csv", "faces", "features", "outputs"} <= written
     done, written = place.run()
-    assert told(done) == {"up_to_date": ["a", "b"]} and written == set()
+    assert results_of(done) == {"up_to_date": ["a", "b"]} and written == set()
     assert "2 videos: 2 up to date\n" in capsys.readouterr().out
 
 
-def test_only_what_is_stale_or_missing_is_done_again(place):
+def test_only_stale_or_missing_predictions_are_written_again(place):
     for name in ("a.mp4", "b.mp4"):
         video_at(place.videos / name)
     place.run()
 
     video_at(place.videos / "a.mp4", frames=3)
     done, written = place.run()
-    assert told(done) == {"scored": ["a"], "up_to_date": ["b"]} and {"a.csv", "a.parquet", "faces"} <= written
+    assert results_of(done) == {"scored": ["a"], "up_to_date": ["b"]} and {"a.csv", "a.parquet", "faces"} <= written
     assert not {"b.csv", "b.parquet"} & written
 
     (place.out / "b.csv").unlink()
     done, written = place.run()
-    assert told(done) == {"scored": ["b"], "up_to_date": ["a"]}
+    assert results_of(done) == {"scored": ["b"], "up_to_date": ["a"]}
     assert written == {"b.parquet", "b.csv", ".affwild2_predictions.json"}
 
     store = Store(place.store)
@@ -102,29 +102,29 @@ def test_only_what_is_stale_or_missing_is_done_again(place):
     shutil.rmtree(place.store / head.folder)
     write_bundle(store, "heads/expr-again", files, fingerprint="f" * 64, details=HeadDetails.of(head))
     done, written = place.run()
-    assert told(done) == {"scored": ["a", "b"]}, "another head"
+    assert results_of(done) == {"scored": ["a", "b"]}, "another head"
     assert {"outputs"} == written - {"a.parquet", "a.csv", "b.parquet", "b.csv", ".affwild2_predictions.json"}
 
     os.utime(place.videos / "a.mp4", (OLD + 5, OLD + 5))
     done, written = place.run()
-    assert told(done) == {"up_to_date": ["a", "b"]} and written == {"videos", "frames"}, "touched, not changed"
+    assert results_of(done) == {"up_to_date": ["a", "b"]} and written == {"videos", "frames"}, "touched, not changed"
     assert place.run()[1] == set()
 
 
-def test_a_file_that_grows_waits_and_is_scored_when_it_rests(place, capsys):
+def test_a_growing_file_waits_until_it_is_complete(place, capsys):
     whole = video_at(place.videos.parent / "whole.mp4", frames=8)
     growing = cut_file(whole, place.videos / "growing.mp4", fraction=0.5)
     done, _ = place.run()
-    assert told(done) == {"waiting": ["growing"]}
-    assert f"waits: {growing}: " in capsys.readouterr().out
+    assert results_of(done) == {"waiting": ["growing"]}
+    assert f"waiting: {growing}: " in capsys.readouterr().out
     shutil.copy(whole, growing)
     os.utime(growing, (time.time() + 3600,) * 2)
-    assert told(place.run()[0]) == {"waiting": ["growing"]}, "its clock goes ahead of ours"
-    assert told(place.run(settle_seconds=0)[0]) == {"scored": ["growing"]}
-    assert told(place.run(settle_seconds=0)[0]) == {"up_to_date": ["growing"]}
+    assert results_of(place.run()[0]) == {"waiting": ["growing"]}, "its clock is ahead of ours"
+    assert results_of(place.run(settle_seconds=0)[0]) == {"scored": ["growing"]}
+    assert results_of(place.run(settle_seconds=0)[0]) == {"up_to_date": ["growing"]}
 
 
-def test_what_fails_every_time_is_quarantined_until_it_changes(place, capsys):
+def test_a_video_that_always_fails_is_quarantined_until_it_changes(place, capsys):
     video_at(place.videos / "good.mp4")
     bad = place.videos / "bad.mp4"
     bad.write_bytes(b"no video")
@@ -134,7 +134,7 @@ def test_what_fails_every_time_is_quarantined_until_it_changes(place, capsys):
         assert "1 failed, all else is complete; first: index_videos bad: " in place.failed
     capsys.readouterr()
     done, written = place.run()
-    assert told(done) == {"up_to_date": ["good"], "quarantined": ["bad"]} and written == set()
+    assert results_of(done) == {"up_to_date": ["good"], "quarantined": ["bad"]} and written == set()
     printed = capsys.readouterr().out
     assert f"quarantined: index_videos: bad: {bad}: expected a readable video file" in printed
     assert "(failed 3 times)" in printed and "2 videos: 1 up to date, 1 quarantined" in printed
@@ -146,22 +146,22 @@ def test_what_fails_every_time_is_quarantined_until_it_changes(place, capsys):
     place.run()
     assert "index_videos bad: " in place.failed, "it has changed, and is tried again"
     video_at(bad)
-    assert told(place.run()[0]) == {"scored": ["bad"], "up_to_date": ["good"]}
+    assert results_of(place.run()[0]) == {"scored": ["bad"], "up_to_date": ["good"]}
     assert Store(place.store).failures("videos") == {}
 
 
-def test_a_video_of_which_a_part_is_lost_is_told_each_time_and_fails_the_run_once(place, capsys):
+def test_a_partly_damaged_video_is_reported_each_time_and_fails_only_one_run(place, capsys):
     whole = video_at(place.videos.parent / "whole.mkv", frames=60)
     cut = cut_file(whole, place.videos / "cut.mkv", fraction=0.6)
     os.utime(cut, (OLD, OLD))
     place.run()
     assert "1 used in part" in place.failed and (place.out / "cut.parquet").exists()
     capsys.readouterr()
-    assert told(place.run()[0]) == {"up_to_date": ["cut"]}
+    assert results_of(place.run()[0]) == {"up_to_date": ["cut"]}
     assert "in part: index_videos: cut: " in capsys.readouterr().out
 
 
-def test_files_that_share_a_name_keep_the_predictions_there_are(place):
+def test_files_that_share_a_name_keep_existing_predictions(place):
     first = video_at(place.videos / "a.mp4")
     place.run()
     second = video_at(place.videos / "sub" / "a.mkv", frames=3)
@@ -169,19 +169,19 @@ def test_files_that_share_a_name_keep_the_predictions_there_are(place):
     assert f"{first}: expected one video per name, got also {second}" in place.failed
     assert written == {"videos"}
     first.unlink()
-    assert told(place.run()[0]) == {"scored": ["a"]}
+    assert results_of(place.run()[0]) == {"scored": ["a"]}
 
 
-def test_a_video_that_is_gone_keeps_its_predictions_and_is_told(place, capsys):
+def test_a_deleted_video_keeps_its_predictions_and_is_reported(place, capsys):
     video_at(place.videos / "a.mp4")
     place.run()
     (place.videos / "a.mp4").unlink()
     done, written = place.run()
-    assert told(done) == {"without_video": ["a"]} and written == set() and (place.out / "a.csv").exists()
-    assert f"1 predictions in {place.out} have no video any more (a)" in capsys.readouterr().out
+    assert results_of(done) == {"without_video": ["a"]} and written == set() and (place.out / "a.csv").exists()
+    assert f"1 predictions in {place.out} belong to deleted or moved videos (a)" in capsys.readouterr().out
 
 
-def test_wrong_requests_are_one_line(place):
+def test_wrong_requests_are_reported_in_one_line(place):
     place.videos.rmdir()
     with pytest.raises(InputError, match="expected a folder of videos or a video file, found nothing there"):
         place.run()
@@ -201,12 +201,12 @@ def test_videos_store_and_predictions_on_s3(place, s3_bucket, dask_address, tmp_
     videos, out, store = bucket / "incoming", bucket / "incoming" / "out", f"{s3_bucket}/store"
 
     def run():
-        return told(rescore([videos], store, out, dask_address=dask_address))
+        return results_of(rescore([videos], store, out, dask_address=dask_address))
 
     assert run() == {}, "nothing has come yet"
     for name in ("a.mp4", "day 2/b.mp4", ".hidden/c.mp4", "out/d.mp4"):
         bucket.fs.put(str(video_at(tmp_path / "local" / name)), f"{videos.path}/{name}")
-    assert run() == {"scored": ["a", "b"]}, "a file on S3 is whole as soon as it is there"
+    assert run() == {"scored": ["a", "b"]}, "a file on S3 is complete when it appears"
     names = {path.removeprefix(f"{out.path}/") for path in bucket.fs.find(out.path)}
     assert {"a.csv", "a.parquet", "b.csv", "b.parquet"} < names
     before = {path: info["ETag"] for path, info in bucket.fs.find(out.path, detail=True).items()}

@@ -32,7 +32,7 @@ def _set_variables(values):
 
 @pytest.fixture
 def s3_workers(s3_bucket, dask_address):
-    """Workers whose environment names the server."""
+    """Workers with the address of the server in their environment."""
     names = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     with Client(dask_address) as client:
         client.run(_set_variables, names)

@@ -65,7 +65,7 @@ def test_faults_do_not_change_the_results(flaky, s3_bucket, dask_address, tmp_pa
     assert spoiled == {*FAULTS, None}
 
 
-def test_problems_with_a_bucket_are_one_line(flaky, s3_bucket, capsys):
+def test_problems_with_a_bucket_are_reported_in_one_line(flaky, s3_bucket, capsys):
     def message(store):
         assert guarded(lambda: print_status(StatusParameters(store))) == 2
         (line,) = capsys.readouterr().err.strip().split("\n")

@@ -10,7 +10,7 @@ from flows.score import find_videos, score
 from models.faces.detection import DetectorParams
 
 
-def test_any_video_to_parquet_and_csv(demo, store_copy, tmp_path, dask_address):
+def test_predictions_are_written_as_parquet_and_csv(demo, store_copy, tmp_path, dask_address):
     video = tmp_path / "my clip é.mp4"
     shutil.copy(demo.data / "videos" / "validation01.mp4", video)
     written = score([video], tmp_path / "out", str(store_copy), dask_address=dask_address)
@@ -27,17 +27,18 @@ def test_any_video_to_parquet_and_csv(demo, store_copy, tmp_path, dask_address):
     assert set(table["AU26"].unique()) <= {0, 1}
 
 
-def test_wrong_requests_are_one_line(demo, tmp_path):
+def test_wrong_requests_are_reported_in_one_line(demo, tmp_path):
     with pytest.raises(InputError, match="found nothing there"):
         find_videos([tmp_path / "typo.mp4"])
     with pytest.raises(InputError, match="expected video files"):
-        find_videos([tmp_path])
+        score([tmp_path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="one video per name"):
         (tmp_path / "train01.avi").write_bytes(b"")
         find_videos([demo.data / "videos" / "train01.mp4", tmp_path / "train01.avi"])
 
 
-def test_without_any_head_the_backbone_says_expressions(demo, tmp_path, dask_address):
+def test_without_heads_the_backbone_predicts_expressions(demo, tmp_path, dask_address):
     out = tmp_path / "out"
     written = score([demo.data / "videos" / "validation01.mp4"], out, dask_address=dask_address)
     table = pl.read_parquet(written[0])

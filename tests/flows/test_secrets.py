@@ -1,4 +1,4 @@
-"""Keys that a run was given are nowhere afterwards: not in what it printed, stored, or told a Prefect server."""
+"""Credentials of a run are not in its output, its store, or the database of a Prefect server."""
 
 import asyncio
 import http.server
@@ -21,7 +21,7 @@ PASSWORD = "pw-9Xk2fQz7"
 
 
 class _Telltale(http.server.BaseHTTPRequestHandler):
-    """An S3 that says what it was asked with, as some do, and refuses."""
+    """An S3 server that refuses requests and repeats their credentials in the answer, as some servers do."""
 
     def do_GET(self):
         said = f"denied: {SECRETS['AWS_SECRET_ACCESS_KEY']} {self.headers['Authorization']}"
@@ -62,7 +62,7 @@ def everything_below(url):
     return b"".join(name.encode() + data + repr(place.fs.info(name)).encode() for name, data in found.items())
 
 
-def test_no_key_is_left_anywhere(tmp_path, s3_address, s3_bucket, telltale, prefect_server):
+def test_no_credentials_are_stored_or_printed(tmp_path, s3_address, s3_bucket, telltale, prefect_server):
     (tmp_path / "data").mkdir()
     video = write_video(tmp_path / "data" / "clip.mp4", VideoSpec(frame_count=2))
     recorded = {"PREFECT_API_URL": prefect_server.url, "PREFECT_LOGGING_LEVEL": "DEBUG"}
@@ -99,7 +99,7 @@ def test_no_key_is_left_anywhere(tmp_path, s3_address, s3_bucket, telltale, pref
 
 
 def _refused_by_the_server(url, store):
-    """A run of a deployment with a key in a URL: the form's pattern is looked at before anything is stored."""
+    """Start a deployment with a key in a URL. The server must check the pattern before it stores the parameters."""
     from prefect import get_client
     from prefect.exceptions import PrefectHTTPStatusError
 

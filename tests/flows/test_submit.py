@@ -18,7 +18,7 @@ from flows.engine.run import SomeFailedError
 from flows.submit import submit
 
 
-def test_same_request_same_zip_and_faults_of_the_list_are_said(demo, store_copy, tmp_path, dask_address):
+def test_the_same_request_writes_the_same_zip_and_wrong_lists_are_refused(demo, store_copy, tmp_path, dask_address):
     lists = demo.data / "names_of_videos_in_each_test_set"
     first = submit("expr", str(store_copy), lists / ABAW3_TEST_LISTS["expr"], dask_address=dask_address)
     from_demo = next((demo.store / "submissions").glob("abaw3-expr-*/abaw3_expr.zip"))
@@ -31,7 +31,7 @@ def test_same_request_same_zip_and_faults_of_the_list_are_said(demo, store_copy,
         submit("va", str(store_copy), lists / ABAW3_TEST_LISTS["va"], head="expr", dask_address=dask_address)
 
 
-def test_faults_of_what_was_written_are_told_and_kept(demo, store_copy, dask_address, capsys):
+def test_faults_of_a_written_submission_are_reported_and_stored(demo, store_copy, dask_address, capsys):
     store = Store(store_copy)
     key = UnitKey("videos", (("video", "test01"),))
     counted = store.manifests("videos")[key]
@@ -54,7 +54,7 @@ def rows_of_zip(path):
 
 
 def rows_of_subjects(demo, task):
-    """Subject and frame -> row of values, from the demo's submission of ABAW3."""
+    """Return the values of each subject and frame in the ABAW3 submission of the demo."""
     found = {}
     with zipfile.ZipFile(next((demo.store / "submissions").glob(f"abaw3-{task}-*/*.zip"))) as archive:
         for name in archive.namelist():
@@ -99,7 +99,7 @@ def test_rows_of_a_sample_file_in_its_order_with_the_values_of_their_frames(
     assert sum(int(row["rows"]) for row in coverage) == len(wanted)
 
 
-def test_a_list_of_another_kind_than_the_edition_wants_is_refused(demo, store_copy, dask_address):
+def test_a_list_that_does_not_fit_the_edition_is_refused(demo, store_copy, dask_address):
     subjects = demo.data / "names_of_videos_in_each_test_set" / ABAW3_TEST_LISTS["va"]
     with pytest.raises(InputError, match=r"expected a list of frames .* for abaw6 va, got a list of subjects"):
         submit("va", str(store_copy), subjects, edition="abaw6", dask_address=dask_address)

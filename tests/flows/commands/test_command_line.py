@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def find_command(words):
-    """The command that the words name, and its arguments."""
+    """Return the command that the words name, and its arguments."""
     command, arguments = app, list(words)
     while isinstance(command, click.Group):
         command = command.commands[arguments.pop(0)]
@@ -28,7 +28,7 @@ def all_commands(group=app):
 
 
 def documented_commands():
-    """Every affwild2 command of a code block in the documents."""
+    """Yield every affwild2 command of the code blocks in the documents."""
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
             for line in block.replace("\\\n", " ").splitlines():
@@ -38,7 +38,7 @@ def documented_commands():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "expected"),
     [
         (["--help"], 0, "Frame-level facial affect"),
         (["extract", "--help"], 0, "--store"),
@@ -55,12 +55,12 @@ def documented_commands():
         (["extract", "{tmp}", "--store", "{tmp}/s"], 2, "expected videos"),
     ],
 )
-def test_answers_and_exit_codes(tmp_path, arguments, code, says):
+def test_answers_and_exit_codes(tmp_path, arguments, code, expected):
     (tmp_path / "empty.txt").write_text("")
     finished = run_command(*[argument.format(tmp=tmp_path) for argument in arguments])
     assert finished.returncode == code
     printed = finished.stdout + finished.stderr
-    assert says in printed and "Traceback" not in printed
+    assert expected in printed and "Traceback" not in printed
 
 
 def test_status_lists_ready_and_failed_units(demo):

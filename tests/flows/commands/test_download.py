@@ -64,7 +64,7 @@ def test_the_latest_or_a_named_submission_is_written_once(store, tmp_path):
     assert sorted(path.name for path in to.iterdir()) == [f"{name}.zip" for name in NAMES]
 
 
-def test_missing_or_damaged_submissions_are_one_line_and_write_nothing(store, tmp_path):
+def test_missing_or_damaged_submissions_are_reported_in_one_line_and_not_written(store, tmp_path):
     to = tmp_path / "here"
 
     def cause_of(run="latest", url=store.url):
@@ -87,7 +87,7 @@ def test_missing_or_damaged_submissions_are_one_line_and_write_nothing(store, tm
     assert not to.exists()
 
 
-def test_a_folder_that_is_not_writable_is_one_line(store, tmp_path):
+def test_a_read_only_folder_is_reported_in_one_line(store, tmp_path):
     (tmp_path / "file").write_text("")
     for to in (str(tmp_path / "file"), "s3://bucket/folder"):
         with pytest.raises(InputError, match=r"--to: expected a (writable )?folder"):

@@ -7,7 +7,7 @@ from flows.commands.parameters import ExportModelParameters as Parameters
 
 
 @pytest.mark.service
-def test_a_table_and_files(tmp_path, portraits, capsys):
+def test_export_writes_files_and_prints_a_table(tmp_path, portraits, capsys):
     Image.fromarray(portraits[0]).save(tmp_path / "face.png")
     code = export_models(Parameters("emotion_lite0", formats=["onnx"], out=tmp_path / "out", pictures=tmp_path))
     printed = capsys.readouterr().out
@@ -17,7 +17,7 @@ def test_a_table_and_files(tmp_path, portraits, capsys):
     ]  # fmt: skip
 
 
-def test_wrong_requests_are_one_line(tmp_path):
+def test_wrong_requests_are_reported_in_one_line(tmp_path):
     with pytest.raises(InputError, match="expected one of onnx, onnx-int8, openvino, executorch, got 'tflite'"):
         export_models(Parameters("emotion_lite0", formats=["tflite"], out=tmp_path))
     with pytest.raises(InputError, match="expected pictures of faces"):

@@ -187,7 +187,7 @@ def test_predictions_are_removed_from_recorded_and_named_folders(generated, tmp_
     assert mentions("clip.", moved) == [] and (moved / "clip_left.csv").exists()
 
 
-def test_wrong_requests_are_one_line_and_remove_nothing(generated, tmp_path):
+def test_wrong_requests_are_reported_in_one_line_and_remove_nothing(generated, tmp_path):
     store, videos = generated
     before = content(store)
     with pytest.raises(InputError, match=r"clipp: expected a video with data in .* did you mean clip"):

@@ -1,4 +1,4 @@
-"""Work on a scheduler and a worker that were started by hand, and what may become of them meanwhile."""
+"""Work on a scheduler and a worker that were started separately, and that may end during the run."""
 
 import contextlib
 import itertools
@@ -21,7 +21,7 @@ from tests.faults.jobs import make, make_jobs
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A worker of four threads that offers one GPU, started again when it ends; its first death is blamed."""
+    """A worker with four threads and one GPU that is restarted when it ends. Units fail when their worker ends once."""
     logs = tmp_path_factory.mktemp("cluster")
     with dask_cluster(logs, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as cluster:
         cluster.start_worker("--nthreads", "4", "--resources", "GPU=1", restart=True)
@@ -53,15 +53,15 @@ def log_of(folder):
     return [line.split() for line in (folder / "log").read_text().splitlines()]
 
 
-def test_one_unit_at_a_time_on_a_gpu_whatever_the_threads_of_its_worker(cluster, tmp_path):
+def test_a_gpu_runs_one_unit_at_a_time_for_any_number_of_threads(cluster, tmp_path):
     summary = run_jobs(cluster, tmp_path, make_jobs(tmp_path, 12, seconds=0.05))
     assert summary.done == 12 and len(log_of(tmp_path)) == 12
     times = sorted((float(began), float(ended)) for _, _, began, ended in log_of(tmp_path))
     assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(times))
 
 
-def test_a_unit_that_ends_its_worker_takes_no_neighbour_along(cluster, tmp_path):
-    """Others wait on the same worker, and are blamed with it; alone, they do well."""
+def test_a_unit_that_ends_its_worker_fails_alone(cluster, tmp_path):
+    """Other units on the same worker are retried alone and succeed."""
     summary = run_jobs(cluster, tmp_path, make_jobs(tmp_path, 12, killer=5))
     assert summary.done == 11 and list(summary.failures) == ["job5"]
     assert "the worker that ran it ended 1 times" in summary.failures["job5"]
@@ -69,7 +69,7 @@ def test_a_unit_that_ends_its_worker_takes_no_neighbour_along(cluster, tmp_path)
 
 
 @pytest.mark.service
-def test_a_scheduler_that_is_started_again(cluster, tmp_path, capsys):
+def test_units_of_a_restarted_scheduler_are_submitted_again(cluster, tmp_path, capsys):
     def restart():
         while not (tmp_path / "log").exists():
             time.sleep(0.01)
@@ -85,17 +85,17 @@ def test_a_scheduler_that_is_started_again(cluster, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("path", ["/nowhere/video.mp4", "video.mp4"])
-def test_a_video_that_workers_do_not_see(cluster, tmp_path, path):
+def test_a_video_that_workers_cannot_read_is_reported_before_any_unit(cluster, tmp_path, path):
     jobs = make_jobs(tmp_path, 600)
     jobs[0] = replace(jobs[0], input_files=(path,))
     advice = "mount it there" if path.startswith("/") else "absolute path"
-    with pytest.raises(ClusterError, match=rf"workers that see .*video\.mp4, got No such file.*{advice}"):
+    with pytest.raises(ClusterError, match=rf"workers that can read .*video\.mp4, got No such file.*{advice}"):
         run_jobs(cluster, tmp_path, jobs)
     assert not (tmp_path / "log").exists() and not list((tmp_path / "store").rglob(".worker_check*"))
 
 
 @pytest.mark.service
-def test_a_worker_with_another_version(cluster, tmp_path):
+def test_a_worker_with_another_version_is_reported(cluster, tmp_path):
     other = shutil.copytree(ROOT / "tasks", tmp_path / "other" / "tasks")
     (other / "units.py").write_text((other / "units.py").read_text() + "# changed\n")
     cluster.environment["PYTHONPATH"] = str(tmp_path / "other")
@@ -103,14 +103,16 @@ def test_a_worker_with_another_version(cluster, tmp_path):
     del cluster.environment["PYTHONPATH"]
     with Client(cluster.address) as client:
         client.wait_for_workers(2, timeout=60)
-    with pytest.raises(ClusterError, match=r"expected affwild2 of the version that runs here, got .* on worker tcp"):
+    with pytest.raises(
+        ClusterError, match=r"expected the version of affwild2 that this process runs, got .* on worker tcp"
+    ):
         run_jobs(cluster, tmp_path, make_jobs(tmp_path, 600))
     cluster.end_worker(worker)
     assert not (tmp_path / "log").exists()
 
 
 @pytest.mark.service
-def test_a_cluster_that_is_gone_for_good_ends_the_run(cluster, tmp_path, monkeypatch):
+def test_a_cluster_that_does_not_come_back_ends_the_run(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("AFFWILD2_PATIENCE_SECONDS", "1")
 
     def end():
