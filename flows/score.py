@@ -24,7 +24,7 @@ from tasks.results.write_predictions import write_predictions
 def score_videos(run: Run, videos: Mapping[str, Location], *, heads: Sequence[Bundle], out: Location) -> list[Location]:
     """Extract missing features of videos (stem -> file), and predict with each head.
 
-    Write one Parquet and one CSV file per subject, and return their locations. Videos with missing results, because of a
+    Write one Parquet and one CSV file per subject; return their locations. Videos with missing results, because of a
     failure or a quarantine, keep their existing predictions.
     """
     extracted: dict[str, Extracted] = {}
