@@ -249,8 +249,3 @@ def _names_in(path: Location) -> set[str]:
     """Return the subjects in the lines of a list: ``subject`` or ``subject/00001.jpg,...``."""
     with path.open(encoding="utf-8", errors="replace") as lines:
         return {line.split(",", 1)[0].split("/", 1)[0].strip() for line in lines}
-
-
-def is_utf8(name: str) -> bool:
-    """Return whether a file name is valid UTF-8; on disk it may be any bytes."""
-    return not any("\udc80" <= c <= "\udcff" for c in name)

@@ -152,7 +152,7 @@ class Manifest:
 def _has_valid_types(manifest: Manifest) -> bool:
     texts, numbers = (manifest.fingerprint, manifest.identity, manifest.part), (manifest.part_bytes, manifest.rows)
     return (
-        all(isinstance(text, str) and _is_utf8(text) for text in texts)
+        all(isinstance(text, str) and is_utf8(text) for text in texts)
         and all(type(number) is int and abs(number) <= _MAX_INT64 for number in numbers)
         and isinstance(manifest.seconds, int | float)
         and isinstance(manifest.counts, dict)
@@ -160,7 +160,8 @@ def _has_valid_types(manifest: Manifest) -> bool:
     )
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be encoded as UTF-8; file names on disk may contain any bytes."""
     return text.isascii() or text.encode(errors="replace").decode() == text
 
 

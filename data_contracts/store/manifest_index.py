@@ -1,19 +1,18 @@
-"""An index of all manifests of a variant, in one file, so that a store with many units is read quickly.
+"""An index of all manifests of a variant in one file, so that a store with many units can be read quickly.
 
-Each variant folder (``faces/source=...``, ``videos``, ...) may hold the file ``_index.pq``: a Parquet table with one
-row per manifest. It is a cache inside the store. A row counts only if a listing shows the manifest file with the same
-size and version (time of the last change and inode, or ETag on S3). An index that is out of date is therefore never
-wrong: manifests without a valid row are read from their files. Only the process that holds the store's lock writes an
-index. It does so if the index holds rows of removed or replaced manifests, or lacks many manifests. An index that is
-damaged is ignored and written again.
+Each variant folder (``faces/source=...``, ``videos``, ...) may contain the file ``_index.pq``: a Parquet table with one
+row per manifest. A row is used only if a listing shows the manifest file with the same size and version (modification
+time and inode, or ETag on S3). All other manifests are read from their files. An index that is outdated, damaged or
+missing therefore costs time but never gives a wrong result. Only the process that holds the store's lock writes
+indexes.
 
-The file name does not end in ``.parquet``, so that readers of ``**/*.parquet`` do not take it for data.
+The name of the file does not end in ``.parquet``, so that readers of ``**/*.parquet`` skip it.
 """
 
 import contextlib
 import itertools
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from data_contracts.store.manifest import (
     encode_name,
     is_failure_path,
     is_manifest_path,
+    is_utf8,
     key_of_manifest_path,
 )
 
@@ -39,11 +39,10 @@ if TYPE_CHECKING:
 INDEX_NAME = "_index.pq"
 # Partition keys that name a variant. They come before the partition keys of its units.
 VARIANT_KEYS = ("source", "backbone", "head", "task")
+_LISTED = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("version", pa.string())])
 _SCHEMA = pa.schema(
     [
-        ("path", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("version", pa.string()),
+        *_LISTED,
         ("part", pa.string()),
         ("part_bytes", pa.int64()),
         ("rows", pa.int64()),
@@ -53,53 +52,55 @@ _SCHEMA = pa.schema(
         ("identity", pa.string()),
         ("counts", pa.string()),
         ("details", pa.string()),
-        # What details says of problems, as JSON; null if there are none.
+        # JSON list of the problems in details; null if there are none.
         ("problems", pa.string()),
     ]
 )
-_LISTED = pa.schema([_SCHEMA.field(name) for name in ("path", "size_bytes", "version")])
-_PARTS = pa.schema([_SCHEMA.field(name) for name in ("path", "size_bytes")])
-_NEEDED = ("path", "size_bytes", "version", "part", "part_bytes")
-# An index is written again if it lacks more manifests than this number and this share: reading fewer takes no time.
+_PARTS = pa.schema([("path", pa.string()), ("size_bytes", pa.int64())])
+_NEEDED = (*_LISTED.names, "part", "part_bytes")
+# Read this number of manifests, or this share of a variant, from their files rather than write the index again.
 _MISSING_MANIFESTS, _MISSING_SHARE = 256, 0.01
-_READ_AT_A_TIME = 4096
-_ROWS_AT_A_TIME = 16_384
+_MANIFESTS_PER_BATCH = 4096
 _FILES_PER_BLOCK = 65_536
 
 
 @dataclass
 class Block:
-    """Files of some folders of one variant. A block holds all files of a folder or none.
+    """Listed files of some folders of one variant. A block contains all files of a folder or none.
 
     Attributes:
         variant: folder of the variant.
-        manifests: path, size and version of each manifest.
-        parts: path and size of each data file.
+        manifests: (path, size in bytes, version) of each manifest.
+        parts: (path, size in bytes) of each data file.
         failures: paths of failure notes.
     """
 
     variant: str
-    manifests: pa.Table
-    parts: pa.Table
+    manifests: list[tuple[str, int, str | None]] = field(default_factory=list)
+    parts: list[tuple[str, int]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+
+    def add(self, path: str, size_bytes: int, version: Any) -> None:
+        """Add a file; ignore files that do not belong to units."""
+        if path.endswith(".parquet"):
+            self.parts.append((path, size_bytes))
+        elif is_manifest_path(path):
+            text = "-".join(map(str, version)) if isinstance(version, tuple) else version or None
+            self.manifests.append((path, size_bytes, text))
+        elif is_failure_path(path):
+            self.failures.append(path)
 
 
 @dataclass
-class _Known:
-    """Units of a variant that this process has read: path -> (size and version of the manifest, key, manifest).
+class _Cached:
+    """Rows of a variant in memory: its stored index, and rows that were read from manifests and are not in the index."""
 
-    Attributes:
-        index_rows: number of rows of the stored index; None if it was not read.
-        indexed: paths of the units that have a valid row in it.
-    """
-
-    units: dict[str, tuple[tuple[int, str | None], UnitKey, Manifest | None]] = field(default_factory=dict)
-    index_rows: int | None = None
-    indexed: set[str] = field(default_factory=set)
+    stored: pa.Table
+    added: pa.Table
 
 
 class ManifestIndex:
-    """Reads the manifests of a store, from the index where it is valid, else from their files.
+    """Reads the manifests of a store, from the index where it is valid, otherwise from their files.
 
     ``may_write``: whether indexes are written. True only while this process holds the store's lock.
     """
@@ -107,91 +108,87 @@ class ManifestIndex:
     def __init__(self, files: "LocalFiles | S3Files") -> None:
         self.may_write = False
         self._files = files
-        self._known: dict[str, _Known] = {}
+        self._cache: dict[str, _Cached] = {}
 
     def list_blocks(self, folder: str) -> Iterator[Block]:
         """List all files below a folder, block by block. The blocks of a variant follow one another."""
-        builder: _BlockBuilder | None = None
-        last_folder, is_unit_folder = "", False
-        for path, (size_bytes, version) in self._files.iter_states(folder):
-            where, _, name = path.rpartition("/")
-            if where != last_folder:
-                if not _is_utf8(where):
-                    continue
-                variant = variant_of(where)
-                # Files of a folder may be listed before and after its subfolders.
-                is_nested = where.startswith(last_folder) or last_folder.startswith(where)
-                if builder and (builder.variant != variant or (builder.is_full and not is_nested)):
-                    yield builder.finish()
-                    builder = None
-                builder = builder or _BlockBuilder(variant)
-                last_folder, is_unit_folder = where, all("=" in part for part in where.split("/")[1:])
-            if builder and is_unit_folder and (name.isascii() or _is_utf8(name)):
-                builder.add(path, name, size_bytes, version)
-        if builder:
-            yield builder.finish()
+        block: Block | None = None
+        last_folder = ""
+        for where, files in itertools.groupby(self._files.iter_states(folder), lambda file: file[0].rpartition("/")[0]):
+            if not is_utf8(where):
+                continue
+            variant = variant_of(where)
+            # Files of a folder may be listed before and after its subfolders.
+            is_nested = where.startswith(last_folder) or last_folder.startswith(where)
+            is_full = block and len(block.manifests) + len(block.parts) >= _FILES_PER_BLOCK
+            if block and (block.variant != variant or (is_full and not is_nested)):
+                yield block
+                block = None
+            block = block or Block(variant)
+            last_folder = where
+            if all("=" in partition for partition in where.split("/")[1:]):
+                for path, (size_bytes, version) in files:
+                    if is_utf8(path):
+                        block.add(path, size_bytes, version)
+        if block:
+            yield block
 
     def read_units(self, folder: str) -> Iterator[tuple[Block, list[tuple[UnitKey, Manifest]]]]:
         """Yield all complete units below a folder, block by block.
 
         A unit is complete if its data file has the size that the manifest states.
         """
-        for variant, blocks in itertools.groupby(self.list_blocks(folder), lambda block: block.variant):
-            known = self._known.setdefault(variant, _Known())
-            is_whole_variant = variant == folder or variant.startswith(f"{folder}/")
-            index = None
-            if is_whole_variant and known.index_rows is None:
-                # Later listings need no index: every unit with a valid row is known then.
-                index = self._read_index(variant, _SCHEMA.names)
-                known.index_rows = index.num_rows
-            found: set[str] = set()
-            for block in blocks:
-                columns = [block.manifests.column(name).to_pylist() for name in _LISTED.names]
-                listed = dict(zip(columns[0], zip(columns[1], columns[2], strict=True), strict=True))
-                self._update(known, block, listed, index)
-                found.update(listed)
-                sizes = dict(zip(*(block.parts.column(name).to_pylist() for name in _PARTS.names), strict=True))
-                units = (known.units[path][1:] for path in listed if path in known.units)
-                yield block, [(k, m) for k, m in units if m and sizes.get(f"{k.folder}/{m.part}") == m.part_bytes]
-            for path in [path for path in known.units if path not in found and path.startswith(f"{folder}/")]:
-                del known.units[path]
-                known.indexed.discard(path)
-            if is_whole_variant and self.may_write:
-                self._write_if_useful(variant, known)
+        for block, table in self.read_tables(folder):
+            yield block, list(_units_of(table))
 
-    def read_tables(self, folder: str, columns: Sequence[str]) -> Iterator[tuple[Block, pa.Table]]:
-        """Yield the same units as tables with these columns of the index, block by block.
+    def read_tables(self, folder: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Block, pa.Table]]:
+        """Yield the complete units below a folder as rows of the index, block by block.
 
-        No object per unit is created, so that the memory does not grow with the number of units.
+        Args:
+            columns: the columns to return. None returns all, keeps them in memory for the next call, and writes the
+                index if this saves time later.
         """
-        names = [name for name in _SCHEMA.names if name in {*_NEEDED, *columns}]
+        names = [name for name in _SCHEMA.names if columns is None or name in {*_NEEDED, *columns}]
         for variant, blocks in itertools.groupby(self.list_blocks(folder), lambda block: block.variant):
-            index = self._read_index(variant, names)
+            is_whole_variant = variant == folder or variant.startswith(f"{folder}/")
+            cached = self._cache.get(variant) if columns is None else None
+            if cached is None:
+                stored = self._read_index(variant, names) if is_whole_variant else _empty(names)
+                cached = _Cached(stored, _empty(names))
+            still_stored, added = [_empty(names)], [_empty(names)]
             for block in blocks:
-                valid, unknown = _match(block.manifests, index)
-                table = pa.concat_tables([valid, self._read_as_table(unknown, names)])
-                yield block, _complete(table, block.parts).select(columns)
+                from_index, rest = _match(_to_table(block.manifests, _LISTED), cached.stored)
+                from_memory, rest = _match(rest, cached.added)
+                from_files = self._read_manifests(rest, names)
+                table = pa.concat_tables([from_index, from_memory, from_files])
+                yield block, _complete(table, _to_table(block.parts, _PARTS)).select(columns or names)
+                if columns is None:
+                    still_stored.append(from_index)
+                    added += [from_memory, from_files]
+            if columns is None and is_whole_variant:
+                self._cache[variant] = _Cached(cached.stored, pa.concat_tables(added))
+                if self.may_write:
+                    self._write_if_useful(variant, pa.concat_tables(still_stored))
 
     def remove_names(self, names: Collection[str], variants: Collection[str], datasets: Iterable[str]) -> None:
         """Remove rows from all indexes of these datasets.
 
         Args:
             names: videos and subjects whose rows are removed.
-            variants: variants all of whose rows are removed.
+            variants: folders of variants all of whose rows are removed.
 
         Raises:
             StoreError: an index cannot be written.
         """
         marks = [f"={encode_name(name)}/" for name in names]
         for variant in (found for dataset in datasets for found in self._variants_with_index(dataset)):
-            self._known.pop(variant, None)
+            self._cache.pop(variant, None)
             index = self._read_index(variant, _SCHEMA.names)
-            is_named = pa.array([variant in variants] * index.num_rows, pa.bool_())
-            for mark in marks:
-                is_named = pc.or_(is_named, pc.match_substring(_array(index.column("path")), mark))
-            # A damaged index may hold any name.
-            if pc.any(is_named).as_py() or not index.num_rows:
-                self._write(variant, index.filter(pc.invert(is_named)))
+            paths = index["path"].to_pylist()
+            is_kept = [variant not in variants and not any(mark in path for mark in marks) for path in paths]
+            # An empty table stands for a damaged index, which may contain any name.
+            if not all(is_kept) or not paths:
+                self._write(variant, index.filter(pa.array(is_kept, pa.bool_())))
 
     def _variants_with_index(self, folder: str) -> Iterator[str]:
         names = self._files.list_folder(folder)
@@ -200,25 +197,6 @@ class ManifestIndex:
         for name in names:
             if name.split("=", 1)[0] in VARIANT_KEYS and "=" in name:
                 yield from self._variants_with_index(f"{folder}/{name}")
-
-    def _update(
-        self, known: _Known, block: Block, listed: Mapping[str, tuple[int, str | None]], index: pa.Table | None
-    ) -> None:
-        """Make the units of a block known: from memory, else from the index, else from the manifests."""
-        unknown = {path for path, state in listed.items() if not _is_same(known, path, state)}
-        known.indexed.difference_update(unknown)
-        if unknown and index is not None:
-            valid, _ = _match(block.manifests, index)
-            for path, state, key, manifest in _units_of(valid):
-                known.units[path] = state, key, manifest
-                known.indexed.add(path)
-                unknown.discard(path)
-        for path, data in self._read_in_blocks(sorted(unknown)):
-            unit = key_of_manifest_path(path)
-            # A file may change after it was listed: its state is then not the state of these bytes.
-            state = listed[path] if len(data) == listed[path][0] else (-1, None)
-            if unit is not None:
-                known.units[path] = state, unit, Manifest.from_json(data)
 
     def _read_index(self, variant: str, columns: Sequence[str]) -> pa.Table:
         """Return the index of a variant; an empty table if there is none, or if it is damaged."""
@@ -235,30 +213,31 @@ class ManifestIndex:
             pass
         return _empty(columns)
 
-    def _read_in_blocks(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        for first in range(0, len(paths), _READ_AT_A_TIME):
-            block = paths[first : first + _READ_AT_A_TIME]
-            yield from zip(block, self._files.read_many(block), strict=True)
-
-    def _read_as_table(self, unknown: pa.Table, names: Sequence[str]) -> pa.Table:
-        tables = [_empty(names)]
-        for batch in unknown.to_batches(max_chunksize=_READ_AT_A_TIME):
-            paths, sizes, versions = (batch.column(name).to_pylist() for name in _LISTED.names)
-            read = zip(paths, sizes, versions, self._files.read_many(paths), strict=True)
-            units = ((path, (size, version), Manifest.from_json(data)) for path, size, version, data in read)
-            tables.append(_table_of((path, state, m) for path, state, m in units if m).select(names))
+    def _read_manifests(self, listed: pa.Table, columns: Sequence[str]) -> pa.Table:
+        tables = [_empty(columns)]
+        for batch in listed.to_batches(max_chunksize=_MANIFESTS_PER_BATCH):
+            paths, sizes, versions = (column.to_pylist() for column in batch.columns)
+            rows = []
+            for path, size, version, data in zip(paths, sizes, versions, self._files.read_many(paths), strict=True):
+                manifest = Manifest.from_json(data)
+                if manifest and key_of_manifest_path(path):
+                    # The file may have changed after the listing: without a version, its row is never used again.
+                    rows.append((path, size, version if len(data) == size else None, *_fields_of(manifest)))
+            tables.append(_to_table(rows, _SCHEMA).select(columns))
         return pa.concat_tables(tables)
 
-    def _write_if_useful(self, variant: str, known: _Known) -> None:
-        rows = [(path, state, m) for path, (state, _, m) in known.units.items() if m and state[1] is not None]
-        missing = len(rows) - len(known.indexed)
-        has_stale_rows = known.index_rows is not None and known.index_rows > len(known.indexed)
-        if not has_stale_rows and missing <= max(_MISSING_MANIFESTS, _MISSING_SHARE * len(rows)):
-            return
-        # A run must not fail because of a cache.
-        with contextlib.suppress(InputError, OSError):
-            self._write(variant, _table_of(rows))
-            known.index_rows, known.indexed = len(rows), {path for path, *_ in rows}
+    def _write_if_useful(self, variant: str, still_stored: pa.Table) -> None:
+        """Write the index if it has outdated rows or lacks many manifests."""
+        cached = self._cache[variant]
+        added = cached.added.filter(cached.added["version"].is_valid())
+        missing_share = _MISSING_SHARE * (still_stored.num_rows + added.num_rows)
+        is_outdated = still_stored.num_rows < cached.stored.num_rows
+        if is_outdated or added.num_rows > max(_MISSING_MANIFESTS, missing_share):
+            # A run must not fail because of a cache.
+            with contextlib.suppress(InputError, OSError):
+                index = pa.concat_tables([still_stored, added])
+                self._write(variant, index)
+                self._cache[variant] = _Cached(index, _empty(_SCHEMA.names))
 
     def _write(self, variant: str, table: pa.Table) -> None:
         path = f"{variant}/{INDEX_NAME}"
@@ -278,143 +257,69 @@ class ManifestIndex:
             )
 
 
-class _BlockBuilder:
-    """Collects the files of a block in columns."""
-
-    def __init__(self, variant: str) -> None:
-        self.variant = variant
-        self._manifests, self._parts = _Rows(_LISTED), _Rows(_PARTS)
-        self._failures: list[str] = []
-
-    @property
-    def is_full(self) -> bool:
-        return self._manifests.count + self._parts.count >= _FILES_PER_BLOCK
-
-    def add(self, path: str, name: str, size_bytes: int, version: Any) -> None:
-        if name.endswith(".parquet"):
-            self._parts.add(path, size_bytes)
-        elif is_manifest_path(name):
-            text = "-".join(map(str, version)) if isinstance(version, tuple) else version or None
-            self._manifests.add(path, size_bytes, text)
-        elif is_failure_path(name):
-            self._failures.append(path)
-
-    def finish(self) -> Block:
-        return Block(self.variant, self._manifests.finish(), self._parts.finish(), self._failures)
-
-
-class _Rows:
-    """Collects rows into a table; Python objects of a few rows exist at a time."""
-
-    def __init__(self, schema: pa.Schema) -> None:
-        self.count = 0
-        self._schema = schema
-        self._rows: list[tuple[Any, ...]] = []
-        self._batches: list[pa.RecordBatch] = []
-
-    def add(self, *row: Any) -> None:
-        self._rows.append(row)
-        self.count += 1
-        if len(self._rows) >= _ROWS_AT_A_TIME:
-            self._flush()
-
-    def finish(self) -> pa.Table:
-        self._flush()
-        return pa.Table.from_batches(self._batches, self._schema)
-
-    def _flush(self) -> None:
-        columns = zip(*self._rows, strict=True) if self._rows else ([] for _ in self._schema)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
-        self._batches.append(pa.record_batch(arrays, self._schema))
-        self._rows.clear()
-
-
 def variant_of(folder: str) -> str:
     """Return the folder of the variant that a folder belongs to: the dataset and the partitions that name a setting."""
     dataset, *partitions = folder.split("/")
-    kept = [dataset]
-    for partition in partitions:
-        if partition.split("=", 1)[0] not in VARIANT_KEYS:
-            break
-        kept.append(partition)
-    return "/".join(kept)
+    named = itertools.takewhile(lambda partition: partition.split("=", 1)[0] in VARIANT_KEYS, partitions)
+    return "/".join([dataset, *named])
 
 
 def _match(listed: pa.Table, known: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Return the known rows whose manifest is listed with the same state, and the listed files without such a row."""
-    at = pc.index_in(_array(listed.column("path")), value_set=_array(known.column("path")))
+    at = pc.index_in(listed["path"], value_set=known["path"])
     is_same = pa.scalar(True)
     for name in ("size_bytes", "version"):
-        is_same = pc.and_(is_same, pc.equal(_array(known.column(name)).take(at), _array(listed.column(name))))
+        is_same = pc.and_(is_same, pc.equal(known[name].take(at), listed[name]))
     is_same = pc.fill_null(is_same, False)
     return known.take(at.filter(is_same)), listed.filter(pc.invert(is_same))
 
 
 def _complete(table: pa.Table, parts: pa.Table) -> pa.Table:
     """Return the rows whose data file exists with the size that the manifest states."""
-    folders = pc.replace_substring_regex(table.column("path"), "/[^/]*$", "")
-    paths = pc.binary_join_element_wise(folders, table.column("part"), "/")
-    at = pc.index_in(paths, value_set=_array(parts.column("path")))
-    sizes = _array(parts.column("size_bytes")).take(at)
-    return table.filter(pc.fill_null(pc.equal(sizes, table.column("part_bytes")), False))
+    folders = pc.replace_substring_regex(table["path"], "/[^/]*$", "")
+    at = pc.index_in(pc.binary_join_element_wise(folders, table["part"], "/"), value_set=parts["path"])
+    return table.filter(pc.fill_null(pc.equal(parts["size_bytes"].take(at), table["part_bytes"]), False))
 
 
-def _array(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
-    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
+def _empty(columns: Sequence[str]) -> pa.Table:
+    return _SCHEMA.empty_table().select(list(columns))
 
 
-def _empty(names: Sequence[str]) -> pa.Table:
-    return _SCHEMA.empty_table().select(list(names))
+def _to_table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _is_same(known: _Known, path: str, state: tuple[int, str | None]) -> bool:
-    return state[1] is not None and path in known.units and known.units[path][0] == state
+def _fields_of(manifest: Manifest) -> tuple[Any, ...]:
+    """Return the columns of a manifest from ``part`` on."""
+    problems = problems_of(manifest)
+    return (
+        manifest.part,
+        manifest.part_bytes,
+        manifest.rows,
+        manifest.seconds,
+        manifest.fingerprint,
+        None if manifest.identity == manifest.fingerprint else manifest.identity,
+        json.dumps(manifest.counts),
+        json.dumps(manifest.details),
+        json.dumps(problems) if problems else None,
+    )
 
 
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _table_of(units: Iterable[tuple[str, tuple[int, str | None], Manifest]]) -> pa.Table:
-    rows = _Rows(_SCHEMA)
-    for path, state, manifest in units:
-        problems = problems_of(manifest)
-        rows.add(
-            path,
-            *state,
-            manifest.part,
-            manifest.part_bytes,
-            manifest.rows,
-            manifest.seconds,
-            manifest.fingerprint,
-            None if manifest.identity == manifest.fingerprint else manifest.identity,
-            json.dumps(manifest.counts),
-            json.dumps(manifest.details),
-            json.dumps(problems) if problems else None,
-        )
-    return rows.finish()
-
-
-def _units_of(table: pa.Table) -> Iterator[tuple[str, tuple[int, str | None], UnitKey, Manifest]]:
-    for row in table.to_reader(max_chunksize=_READ_AT_A_TIME):
-        for path, size, version, part, part_bytes, rows, seconds, digest, identity, counts, details, _ in zip(
-            *(column.to_pylist() for column in row.columns), strict=True
-        ):
-            key = key_of_manifest_path(path)
+def _units_of(table: pa.Table) -> Iterator[tuple[UnitKey, Manifest]]:
+    for batch in table.to_batches(max_chunksize=_MANIFESTS_PER_BATCH):
+        for row in batch.to_pylist():
+            key = key_of_manifest_path(row["path"])
             if key is not None:
                 manifest = Manifest(
-                    fingerprint=digest,
-                    identity=digest if identity is None else identity,
-                    part=part,
-                    part_bytes=part_bytes,
-                    rows=rows,
-                    counts=json.loads(counts),
-                    seconds=seconds,
-                    details=json.loads(details),
+                    fingerprint=row["fingerprint"],
+                    identity=row["fingerprint"] if row["identity"] is None else row["identity"],
+                    part=row["part"],
+                    part_bytes=row["part_bytes"],
+                    rows=row["rows"],
+                    counts=json.loads(row["counts"]),
+                    seconds=row["seconds"],
+                    details=json.loads(row["details"]),
                 )
-                yield path, (size, version), key, manifest
+                yield key, manifest

@@ -166,7 +166,7 @@ class Store:
         for block, found in self.index.read_units(folder):
             units += found
             named = {f"{key.folder}/{manifest.part}" for key, manifest in found}
-            orphans += [path for path in block.parts.column("path").to_pylist() if path not in named]
+            orphans += [path for path, _ in block.parts if path not in named]
         return dict(sorted(units, key=lambda unit: (unit[0].partitions, unit[0].part))), orphans
 
     def failures(self, dataset: str, **partitions: str) -> dict[UnitKey, Failure]:
@@ -183,7 +183,7 @@ class Store:
     def update_index(self, keys: Iterable[UnitKey]) -> None:
         """Write the indexes of the variants of these units, if this process holds the lock and it is worth it."""
         for variant in sorted({variant_of(key.folder) for key in keys}):
-            for _ in self.index.read_units(variant):
+            for _ in self.index.read_tables(variant):
                 pass
 
     def remove_from_indexes(self, names: Collection[str], *, labels: Iterable[UnitKey]) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_contracts.challenge.layout import Crop, is_utf8
+from data_contracts.challenge.layout import Crop
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import read_many
 from data_contracts.schemas import FACES
 from data_contracts.store.details import FacesDetails
 from data_contracts.store.fingerprint import fingerprint, variant_name
-from data_contracts.store.manifest import UnitKey
+from data_contracts.store.manifest import UnitKey, is_utf8
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP, video_of_subject
 from tasks.units import Product, Unit
