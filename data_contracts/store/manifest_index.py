@@ -93,7 +93,7 @@ class Block:
 
 @dataclass
 class _Cached:
-    """Rows of a variant in memory: its stored index, and rows that were read from manifests and are not in the index."""
+    """Rows of a variant in memory: its stored index, and rows that were read from manifests and are not in it yet."""
 
     stored: pa.Table
     added: pa.Table
