@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from data_contracts.challenge.editions import HEADERS, VALUE_COLUMNS
 from data_contracts.challenge.test_lists import is_plain_name
-from data_contracts.challenge.text_files import read_lines
 from data_contracts.errors import InputError
+from data_contracts.files.inputs import read_lines
 from data_contracts.files.locations import Location
 from data_contracts.schemas import LABELS
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, SetName, TaskName

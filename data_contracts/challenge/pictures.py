@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_contracts.challenge.text_files import read_lines
 from data_contracts.errors import InputError
+from data_contracts.files.inputs import read_lines
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 PICTURE_EXPRESSIONS = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_contracts.challenge.editions import RowsBy
-from data_contracts.challenge.text_files import read_lines
 from data_contracts.errors import InputError
+from data_contracts.files.inputs import read_lines
 from data_contracts.files.locations import Location
 
 _IMAGE = re.compile(r"([^/\\]+)/(\d{1,9})\.(?:jpe?g|png)", re.IGNORECASE)
@@ -58,13 +59,8 @@ def read_test_list(path: Location) -> TestList:
     if first[1] in _HEADERS:
         return _frames(path, lines)
     if "/" in first[1]:
-        return _frames(path, _chained(first, lines))
-    return _subjects(path, _chained(first, lines))
-
-
-def _chained(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    yield first
-    yield from rest
+        return _frames(path, chain([first], lines))
+    return _subjects(path, chain([first], lines))
 
 
 def _lines(path: Location) -> Iterator[tuple[int, str]]:

@@ -1,7 +1,7 @@
 """``affwild2 verify``: check a submission against the test list and the videos."""
 
 from data_contracts.challenge.layout import find_data
-from data_contracts.challenge.verification import verify_submission
+from data_contracts.challenge.submissions import verify_submission
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import refresh_listings
 from data_contracts.files.locations import Location, location

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.challenge.submission_files import zip_bytes
+from data_contracts.challenge.submissions import zip_bytes
 from data_contracts.errors import printable
 from data_contracts.files.inputs import FileState, file_state
 from data_contracts.files.local import UNFINISHED

@@ -11,9 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.challenge.editions import check_edition, edition_of_list
-from data_contracts.challenge.submission_files import format_frames_file, format_rows, format_subject_file, zip_bytes
+from data_contracts.challenge.submissions import (
+    format_frames_file,
+    format_rows,
+    format_subject_file,
+    verify_submission,
+    zip_bytes,
+)
 from data_contracts.challenge.test_lists import TestList, read_test_list
-from data_contracts.challenge.verification import verify_submission
 from data_contracts.errors import InputError
 from data_contracts.files.locations import Location, location
 from data_contracts.store.bundles import Bundle, read_file

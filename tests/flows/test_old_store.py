@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_contracts import schemas
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
-from data_contracts.challenge.verification import verify_submission
+from data_contracts.challenge.submissions import verify_submission
 from data_contracts.store.arrivals import names_seen
 from data_contracts.store.bundles import list_bundles, require_bundle
 from data_contracts.store.contents import read_contents

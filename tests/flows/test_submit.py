@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
-from data_contracts.challenge.verification import verify_submission
+from data_contracts.challenge.submissions import verify_submission
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles
 from data_contracts.store.manifest import UnitKey

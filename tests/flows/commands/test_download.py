@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from data_contracts.challenge.submission_files import zip_bytes
+from data_contracts.challenge.submissions import zip_bytes
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import write_bundle
 from data_contracts.store.details import SubmissionDetails, TuningFigures

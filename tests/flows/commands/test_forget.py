@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_contracts.challenge.layout import find_data
-from data_contracts.challenge.verification import verify_submission
+from data_contracts.challenge.submissions import verify_submission
 from data_contracts.errors import InputError
 from data_contracts.store import manifest_index
 from data_contracts.store.bundles import list_bundles

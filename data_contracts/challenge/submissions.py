@@ -1,21 +1,26 @@
-"""Check submissions of any edition, and report each fault with file, line and cause."""
+"""Submissions of any edition: write their files, and check them with a report of each fault's file, line and cause."""
 
+import io
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import IO
 
+import numpy as np
+
 from data_contracts.challenge.editions import VALUE_COLUMNS, RowsBy, submission_header
 from data_contracts.challenge.test_lists import TestList, is_plain_name, read_test_list
-from data_contracts.challenge.text_files import MAX_TEXT_BYTES
 from data_contracts.errors import InputError
-from data_contracts.files.inputs import list_entries, reading_inputs
+from data_contracts.files.inputs import MAX_TEXT_BYTES, list_entries, reading_inputs
 from data_contracts.files.locations import Location
-from data_contracts.vocabulary import TASKS, TaskName, video_of_subject
+from data_contracts.vocabulary import BRANCHES_OF_TASK, TASKS, BranchName, TaskName, video_of_subject
 
+_VALUE = "%.6f"
+# Zip files store times; with a fixed time, equal predictions give equal bytes.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
 _FAULTS_PER_KIND = 5
 _MAX_ZIP_FILES = 10_000
 _MAX_ZIP_BYTES = 4 * MAX_TEXT_BYTES
@@ -24,6 +29,48 @@ _MAX_ZIP_LIST_BYTES = 4 << 20
 _BOM = b"\xef\xbb\xbf"
 # Errors that zipfile raises for damaged, encrypted or unsupported archives.
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, ValueError, OverflowError)
+
+
+def format_subject_file(task: TaskName, decisions: Mapping[BranchName, np.ndarray]) -> bytes:
+    """Return the text of one subject's file: a header, then a line per frame, with LF line ends.
+
+    ``decisions``: class index ``[T]`` for ``expr``, values ``[T, 2]`` for ``va``, zeros and ones ``[T, 12]`` for
+    ``au``.
+    """
+    return _text([submission_header(task, "subject"), *format_rows(task, decisions)])
+
+
+def format_frames_file(task: TaskName, images: Sequence[str], rows: Sequence[str]) -> bytes:
+    """Return the text of the file with a row per listed frame: the frame's name as in the list, then its values."""
+    named = (f"{image},{row}" for image, row in zip(images, rows, strict=True))
+    return _text([submission_header(task, "frame"), *named])
+
+
+def format_rows(task: TaskName, decisions: Mapping[BranchName, np.ndarray]) -> list[str]:
+    """Return the comma-separated values of every frame of a subject, in the order of the task's columns."""
+    formats = {"va": _VALUE, "expr": "%d", "au": "%d"}
+    columns = [decisions[branch].reshape(len(decisions[branch]), -1) for branch in BRANCHES_OF_TASK[task]]
+    patterns = [
+        formats[branch] for branch, c in zip(BRANCHES_OF_TASK[task], columns, strict=True) for _ in range(c.shape[1])
+    ]
+    pattern = ",".join(patterns)
+    values = [column.T.tolist() for column in columns]
+    return [pattern % row for row in zip(*(one for column in values for one in column), strict=True)]
+
+
+def _text(lines: list[str]) -> bytes:
+    return ("\n".join(lines) + "\n").encode()
+
+
+def zip_bytes(files: dict[str, bytes]) -> bytes:
+    """Return a zip of the files, sorted by name, without folders; equal files give equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name, data in sorted(files.items()):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(entry, data)
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
