@@ -187,7 +187,6 @@ def fold_batch_norms(network: nn.Module) -> Any:
     return network
 
 
-@functools.cache
 def _taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return, for each of ``size`` output pixels, the first input pixel [size] and coefficients int32 [size, taps]."""
     scale = length / size

@@ -3,9 +3,9 @@
 ``registry`` holds the specs, ``weights`` finds the weights files, ``cpu`` and ``gpu`` run the same networks faster.
 
 A network has an early and a late part, because the first layers of EfficientNets and MobileNets need more precision
-than the others, which do most of the work (figures in docs/performance.md). For any other timm architecture, all layers
-up to the embedding are early, so it runs in float32 on processors until its parts are added to ``run_early_layers`` and
-``run_late_layers``.
+than the others, which do most of the work (measurements: docs/performance.md). For any other timm architecture, all
+layers up to the embedding are early, so it runs in float32 on processors until its parts are added to
+``run_early_layers`` and ``run_late_layers``.
 """
 
 import copy
@@ -21,7 +21,7 @@ from timm.models import EfficientNet, MobileNetV3, get_pretrained_cfg_value
 from torch import Tensor, nn
 
 from models.backbones.extractor import FeatureExtractor
-from models.backbones.registry import BackboneSpec, get_spec
+from models.backbones.registry import BackboneSpec
 from models.backbones.weights import IMAGENET_LITE0, bundled_path, resize_to_square, spec_of, weights_digest
 from models.engines.batch_size import BatchSize
 from models.engines.precision import Precision
@@ -45,17 +45,16 @@ def load_backbone(
     Raises:
         ValueError: unknown name, no weights available, or a file that does not fit; the message names the tensor.
     """
-    if weights is None:
-        tensors, digest = _read_bundled_tensors(get_spec(name)), weights_digest(name)
-        return Backbone(get_spec(name), tensors, digest, device=device, precision=precision)
-    spec, tensors = spec_of(name, weights), _read_tensors(weights)
+    spec = spec_of(name, weights)
+    tensors = _read_tensors(weights) if weights else _read_bundled_tensors(spec)
     outputs = tensors.get(f"{class_layer_name(spec)}.weight", torch.empty(0)).shape[0]
     if outputs and outputs != len(spec.class_names):
         raise ValueError(
             f"{weights}: classifier has {outputs} outputs, expected names for them in the file's metadata, "
             f"got {len(spec.class_names)} ({', '.join(spec.class_names[:3])}, ...)"
         )
-    return Backbone(spec, tensors, weights_digest(name, str(weights)), device=device, precision=precision)
+    digest = weights_digest(name, str(weights) if weights else None)
+    return Backbone(spec, tensors, digest, device=device, precision=precision)
 
 
 def _read_bundled_tensors(spec: BackboneSpec) -> dict[str, Tensor]:
@@ -104,7 +103,12 @@ def build_network(spec: BackboneSpec) -> Any:
     return network
 
 
-def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], *, name: str) -> None:
+def load_tensors(network: nn.Module, tensors: dict[str, Tensor], *, name: str) -> None:
+    """Load all weights of a network; ``name`` is the network's name in errors.
+
+    Raises:
+        ValueError: a tensor is missing, has another shape, or is not in the network; the message names it.
+    """
     expected = network.state_dict()
     for key, tensor in expected.items():
         if key not in tensors:
@@ -166,7 +170,7 @@ class Backbone(FeatureExtractor):
         self.engine = f"torch on {device}, {precision}"
         self.device = torch.device(device)
         network = build_network(spec)
-        _load_strictly(network, tensors, name=spec.name)
+        load_tensors(network, tensors, name=spec.name)
         self.network: Any = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self._batch = BatchSize(_BATCH_CPU if self.device.type == "cpu" else _BATCH_GPU, is_padded=True)
 

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -57,27 +56,21 @@ def bundled_path(spec: BackboneSpec) -> str:
     return str(Path(__file__).parents[1] / "weights" / f"{spec.name}.safetensors")
 
 
-def read_metadata(weights: Path) -> dict[str, Any]:
-    """Return the spec fields in the metadata of a safetensors file; empty if there are none.
-
-    Raises:
-        ValueError: not a safetensors file.
-    """
-    try:
-        with safe_open(weights, "np") as file:
-            return dict(json.loads((file.metadata() or {}).get(METADATA_KEY, "{}")))
-    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{weights}: expected a safetensors file with weights, got: {error}") from error
-
-
 def spec_of(name: str, weights: Path | None) -> BackboneSpec:
-    """Return the spec of a backbone with the fields that its weights file replaces.
+    """Return the spec of a backbone with the fields that the metadata of its weights file replaces.
 
     Raises:
         ValueError: unknown name, unknown field, or not a safetensors file.
     """
     spec = get_spec(name)
-    return spec if weights is None else spec.with_metadata(read_metadata(weights))
+    if weights is None:
+        return spec
+    try:
+        with safe_open(weights, "np") as file:
+            metadata = dict(json.loads((file.metadata() or {}).get(METADATA_KEY, "{}")))
+    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{weights}: expected a safetensors file with weights, got: {error}") from error
+    return spec.with_metadata(metadata)
 
 
 def resize_to_square(image: np.ndarray, size_px: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbones.network import has_known_layers
+from models.backbones.network import has_known_layers, load_tensors
 from models.pretraining.recipes import Phase
 
 
@@ -47,13 +47,10 @@ def load_trunk(network: Any, start: dict[str, Tensor]) -> None:
     """
     class_layer = network.get_classifier()
     (prefix,) = (name for name, module in network.named_modules() if module is class_layer)
-    expected = network.state_dict()
-    trunk = {name: tensor for name, tensor in start.items() if not name.startswith(f"{prefix}.")}
-    for name, tensor in expected.items():
-        if not name.startswith(f"{prefix}.") and (name not in trunk or trunk[name].shape != tensor.shape):
-            got = tuple(trunk[name].shape) if name in trunk else "none"
-            raise ValueError(f"starting weights: expected tensor {name} {tuple(tensor.shape)}, got {got}")
-    network.load_state_dict({name: trunk.get(name, tensor) for name, tensor in expected.items()})
+    own = network.state_dict()
+    trunk = {name: start[name] for name in own if name in start and not name.startswith(f"{prefix}.")}
+    class_tensors = {name: tensor for name, tensor in own.items() if name.startswith(f"{prefix}.")}
+    load_tensors(network, trunk | class_tensors, name="starting weights")
 
 
 def to_stored_precision(tensor: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,13 @@ from models.weight_files.pickled_tensors import read_pickled_tensors
 
 _DESCRIBED = ("class_names", "input_px", "mean", "std", "scale", "pad_type", "feature_layer", "feature_activation",
               "bn_eps")  # fmt: skip
+# Blocks of MobileNet-v1 per stage of timm: a new stage begins where the resolution is halved.
+_BLOCKS = [(stage, block) for stage, count in enumerate((1, 2, 2, 6, 2)) for block in range(count)]
+_TIMM_NAMES = {"conv1": "conv_stem"} | {
+    f"conv_{kind}_{number}": f"blocks.{stage}.{block}.conv_{kind}"
+    for number, (stage, block) in enumerate(_BLOCKS, start=1)
+    for kind in ("dw", "pw")
+}
 _KERAS_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
@@ -34,10 +40,8 @@ def convert_weights(path: Path, published: PublishedWeights, *, verified: bool) 
         raise ValueError(
             f"{path}: {published.name} is a network that affwild2 cannot run; its ONNX file runs in onnxruntime"
         )
-    spec = get_spec(published.backbone)
-    read: Callable[[Path, BackboneSpec], tuple[dict[str, Tensor], BackboneSpec]]
     read = _from_keras if published.kind == "keras" else _from_pytorch
-    tensors, spec = read(path, spec)
+    tensors, spec = read(path, get_spec(published.backbone))
     try:
         Backbone(spec, tensors, "", device="cpu")
     except ValueError as error:
@@ -110,36 +114,16 @@ def _keras_layer(layer: str, weights: dict[str, np.ndarray]) -> dict[str, Tensor
     dense = {"feats": "classifier.0", "emotion_preds": "classifier.2"}.get(layer)
     if dense:
         return {f"{dense}.weight": _tensor(weights["kernel"].T), f"{dense}.bias": _tensor(weights["bias"])}
-    name = _timm_name(layer.removesuffix("_bn"))
+    name = _TIMM_NAMES.get(layer.removesuffix("_bn"))
     if name is None:
         return {}
     if layer.endswith("_bn"):
         norm = name.replace("conv_stem", "bn1").replace("conv_dw", "bn1").replace("conv_pw", "bn2")
-        named = {f"{norm}.{ours}": _tensor(weights[theirs]) for theirs, ours in _KERAS_NORM.items()}
+        named = {f"{norm}.{new}": _tensor(weights[old]) for old, new in _KERAS_NORM.items()}
         return named | {f"{norm}.num_batches_tracked": torch.tensor(0)}
-    if "depthwise_kernel" in weights or layer.startswith("conv_dw"):
-        kernel = weights.get("depthwise_kernel", weights.get("kernel"))
-        assert kernel is not None
-        return {f"{name}.weight": _tensor(kernel.transpose(2, 3, 0, 1))}
-    return {f"{name}.weight": _tensor(weights["kernel"].transpose(3, 2, 0, 1))}
-
-
-# Blocks of MobileNet-v1 per stage of timm: a new stage begins where the resolution is halved.
-_STAGES = (1, 2, 2, 6, 2)
-
-
-def _timm_name(layer: str) -> str | None:
-    if layer == "conv1":
-        return "conv_stem"
-    match = re.fullmatch(r"conv_(dw|pw)_(\d+)", layer)
-    if match is None:
-        return None
-    number = int(match[2]) - 1
-    for stage, count in enumerate(_STAGES):
-        if number < count:
-            return f"blocks.{stage}.{number}.conv_{match[1]}"
-        number -= count
-    return None
+    kernel = weights["depthwise_kernel" if "depthwise_kernel" in weights else "kernel"]
+    is_depthwise = "depthwise_kernel" in weights or layer.startswith("conv_dw")
+    return {f"{name}.weight": _tensor(kernel.transpose((2, 3, 0, 1) if is_depthwise else (3, 2, 0, 1)))}
 
 
 def _tensor(values: np.ndarray) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 _MAX_PICKLE_BYTES = 1 << 22
 _MAX_BYTES = 2 << 30
-# Of the archive's directory, which zipfile reads at once and keeps as objects ten times as large.
+# Limit of the archive's directory: zipfile reads all of it and keeps objects of ten times its size.
 _MAX_DIRECTORY_BYTES = 4 << 20
 _MAX_DEPTH = 64
 _MAX_MODULES = 10_000
@@ -104,29 +104,21 @@ class _Record:
 class _StorageType(_Record):
     """Type of a storage; its argument is the dtype."""
 
-    __slots__ = ()
-
 
 class _Storage(_Record):
     """Reference to a storage; its arguments are those of the persistent id."""
-
-    __slots__ = ()
 
 
 class _TensorPart(_Record):
     """A tensor as a part of a storage; its arguments are those of ``torch._utils._rebuild_tensor_v2``."""
 
-    __slots__ = ()
-
 
 class _Parameter(_Record):
     """A parameter; its first argument is a ``_TensorPart``."""
 
-    __slots__ = ()
-
 
 class _Dict(dict[Any, Any]):
-    """A dict of plain keys. Hashing a tuple of tuples of tuples ... could take longer than the universe exists."""
+    """A dict of plain keys: hashing nested tuples takes a time that is exponential in their depth."""
 
     def __init__(self, pairs: Any = ()) -> None:
         super().__init__()
@@ -171,15 +163,8 @@ class _InertUnpickler(pickle.Unpickler):
         return _Storage(*pid)
 
 
-def _load_inert(data: bytes) -> Any:
-    """Unpickle to plain values, containers and records, after a check of every opcode."""
-    if len(data) > _MAX_PICKLE_BYTES:
-        raise ValueError(f"expected a pickle of at most {_MAX_PICKLE_BYTES >> 20} MB, got {len(data):,} bytes")
-    return _InertUnpickler(io.BytesIO(_with_inert_containers(data))).load()
-
-
 def _with_inert_containers(data: bytes) -> bytearray:
-    """Replace the opcodes for dicts and sets, which hash what a pickle gives them, by calls of the inert classes.
+    """Check every opcode, and replace those for dicts and sets, which hash their items, by calls of inert classes.
 
     Raises:
         ValueError: an opcode that no layer or tensor needs, a memo far larger than the pickle, or a pickle cut short.
@@ -218,7 +203,8 @@ class _Reader:
         path = f"{self._root}data.pkl"
         if self._archive.getinfo(path).file_size > _MAX_PICKLE_BYTES:
             raise ValueError(f"expected a data.pkl of at most {_MAX_PICKLE_BYTES >> 20} MB, got a larger one")
-        parts = _parts_of(_load_inert(self._archive.read(path)))
+        data = _with_inert_containers(self._archive.read(path))
+        parts = _parts_of(_InertUnpickler(io.BytesIO(data)).load())
         return {name: self._copy_tensor(part) for name, part in parts.items()}
 
     def _read_storage(self, record: Any) -> Tensor:
@@ -276,7 +262,7 @@ def _module_parts(root: _Record) -> dict[str, _TensorPart]:
     while waiting:
         prefix, module, depth = waiting.pop()
         seen += 1
-        # Modules that contain each other, or one that many contain, make an endless tree of a small file.
+        # In a small file, modules that share submodules or contain each other can form an endless tree.
         if depth > _MAX_DEPTH or seen > _MAX_MODULES or not isinstance(module.state, _Dict):
             raise ValueError(f"expected a module at {prefix[:80] or 'the top'}, got something else")
         omitted = module.state.get("_non_persistent_buffers_set") or ()

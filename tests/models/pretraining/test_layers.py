@@ -41,7 +41,7 @@ def test_load_trunk_skips_the_class_layer_and_names_mismatches(network):
     before = network.classifier.weight.detach().clone()
     load_trunk(network, start | {"classifier.weight": torch.zeros(3)})
     assert torch.equal(network.classifier.weight, before) and (network.conv_stem.weight == 1).all()
-    with pytest.raises(ValueError, match=r"expected tensor bn1\.bias \(32,\), got \(2,\)"):
+    with pytest.raises(ValueError, match=r"expected tensor bn1\.bias of shape \(32,\), got \(2,\)"):
         load_trunk(network, start | {"bn1.bias": torch.ones(2)})
 
 
