@@ -10,20 +10,20 @@ _BLOCK_ROWS = 512
 _BUCKETS = 1 << 16
 
 
-def grid_thresholds(labels: np.ndarray, probabilities: np.ndarray, *, grid: np.ndarray = GRID) -> np.ndarray:
+def grid_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the first threshold of the grid with the best F1 for each action unit, float64 [k].
 
     ``labels`` int [n, k], -1: unlabelled; ``probabilities`` float32 [n, k]. An action unit is active where its
-    probability >= the threshold, never where it is NaN. ``grid`` ascends. Without a positive label, the result is 0.5.
+    probability >= the threshold, never where it is NaN. Without a positive label, the result is 0.5.
     """
     # A float32 is >= a float64 threshold if and only if it is >= the smallest float32 that is >= the threshold.
-    rounded = grid.astype(np.float32)
-    rounded = np.where(rounded.astype(np.float64) < grid, np.nextafter(rounded, np.float32(np.inf)), rounded)
+    rounded = GRID.astype(np.float32)
+    rounded = np.where(rounded.astype(np.float64) < GRID, np.nextafter(rounded, np.float32(np.inf)), rounded)
     counts = _count_between(*_arrays(labels, probabilities), rounded)
     accepted = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
     positives = counts[:, :, 1].sum(axis=1)
     f1 = 2.0 * accepted[:, :, 1] / np.maximum(accepted.sum(axis=2) + positives[:, None], 1)
-    return np.where(positives > 0, grid[f1.argmax(axis=1)], DEFAULT_THRESHOLD)
+    return np.where(positives > 0, GRID[f1.argmax(axis=1)], DEFAULT_THRESHOLD)
 
 
 def optimal_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

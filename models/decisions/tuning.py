@@ -8,7 +8,7 @@ import numpy as np
 
 from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
 from models.decisions.postprocessing import BranchRule, PostProcessing, untuned_postprocessing
-from models.decisions.smoothing import SMOOTHERS, Direction, interpolate_missing, smooth
+from models.decisions.smoothing import SMOOTHERS, interpolate_missing, smooth
 from models.decisions.thresholds import grid_thresholds, optimal_thresholds
 from models.heads.metrics import MAIN_METRIC, macro_f1, score_branch, score_branches
 
@@ -88,20 +88,15 @@ def tune_postprocessing(
     labelled = [s for s in sorted(subjects, key=lambda s: s.name) if len(s.labelled_frame)]
     if not labelled:
         raise ValueError(f"{task}: expected subjects with outputs and labels to tune on, found none")
-    names = [s.name for s in labelled]
     tables = {branch: _Candidates(labelled, task, branch, setting) for branch in BRANCHES_OF_TASK[task]}
     all_subjects = np.arange(len(labelled))
-    rules = {branch: table.best_rule(all_subjects) for branch, table in tables.items()}
-    untuned = untuned_postprocessing(task)
-    held_out = _held_out(tables, len(names), folds) if len(names) > 1 else None
-    return Tuned(
-        PostProcessing(task, "linear", rules),
-        _scored(
-            tables, {b: (table.decide(all_subjects, untuned.rules[b]), all_subjects) for b, table in tables.items()}
-        ),
-        _scored(tables, {b: (table.decide(all_subjects, rules[b]), all_subjects) for b, table in tables.items()}),
-        held_out,
-    )
+    tuned = PostProcessing(task, rules={branch: table.best_rule(all_subjects) for branch, table in tables.items()})
+
+    def in_sample(chosen: PostProcessing) -> dict[str, float]:
+        return _scored(tables, {b: (t.decide(all_subjects, chosen.rules[b]), all_subjects) for b, t in tables.items()})
+
+    held_out = _held_out(tables, len(labelled), folds) if len(labelled) > 1 else None
+    return Tuned(tuned, in_sample(untuned_postprocessing(task)), in_sample(tuned), held_out)
 
 
 def _held_out(tables: dict[BranchName, "_Candidates"], count: int, folds: int) -> dict[str, float]:
@@ -137,12 +132,9 @@ class _Candidates:
         wanted = dict.fromkeys((("none", 0), *self._search))
         self._smoothed: dict[Smoothing, list[np.ndarray]] = {choice: [] for choice in wanted}
         for subject in subjects:
-            self._add(subject, "linear")
-
-    def _add(self, subject: SubjectOutputs, direction: Direction) -> None:
-        filled = interpolate_missing(subject.outputs[self._branch], subject.present, direction=direction)
-        for (method, half_width), parts in self._smoothed.items():
-            parts.append(smooth(filled, method=method, half_width_frames=half_width)[subject.labelled_frame])
+            filled = interpolate_missing(subject.outputs[branch], subject.present)
+            for (method, half_width), parts in self._smoothed.items():
+                parts.append(smooth(filled, method=method, half_width_frames=half_width)[subject.labelled_frame])
 
     def labels(self, subjects: Iterable[int]) -> np.ndarray:
         """Return the labels of the subjects, concatenated."""

@@ -1,4 +1,4 @@
-"""Fit heads of any kind: every part of a recipe with every seed. Parts shared by kinds: Adam, epochs, checkpoints."""
+"""Fit heads of any kind: every part of a recipe with every seed. ``fit_epochs`` is the training loop of all kinds."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -93,14 +93,16 @@ def _config(task: TaskName, recipe: TaskRecipe, data: TrainingData, *, seeds: in
 
 def evaluate_head(head: Head, data: TrainingData) -> dict[str, float]:
     """Return the challenge metrics of a head on labelled data, without post-processing (see ``decide``)."""
-    decided: dict[BranchName, list[np.ndarray]] = {branch: [] for branch in head.config.branches}
+    decisions: dict[BranchName, list[np.ndarray]] = {branch: [] for branch in head.config.branches}
     labels: dict[BranchName, list[np.ndarray]] = {branch: [] for branch in head.config.branches}
     for sequence in _blocks_of_rows(head, data) if isinstance(data, TrainingRows) else data:
         for branch, outputs in head.predict_sequence(sequence).items():
-            decided[branch].append(decide(branch, outputs[sequence.present]))
+            decisions[branch].append(decide(branch, outputs[sequence.present]))
             labels[branch].append(sequence.labels[branch][sequence.present])
-    joined = {branch: np.concatenate(parts) for branch, parts in decided.items()}
-    return score_branches({branch: np.concatenate(parts) for branch, parts in labels.items()}, joined)
+    return score_branches(
+        {branch: np.concatenate(parts) for branch, parts in labels.items()},
+        {branch: np.concatenate(parts) for branch, parts in decisions.items()},
+    )
 
 
 def _blocks_of_rows(head: Head, rows: TrainingRows) -> Iterator[SubjectSequence]:
@@ -109,17 +111,15 @@ def _blocks_of_rows(head: Head, rows: TrainingRows) -> Iterator[SubjectSequence]
     takes_embeddings = any(branch.features != "scores" for branch in head.config.branches.values())
     reader = RowReader(rows, "embeddings") if takes_embeddings else None
     for first in range(0, len(rows), BLOCK_ROWS):
-        block = np.arange(first, min(first + BLOCK_ROWS, len(rows)))
-        embeddings = reader.read(block).numpy() if reader else rows.embeddings[first : first + BLOCK_ROWS]
+        block = slice(first, first + BLOCK_ROWS)
+        count = len(rows.logits[block])
+        embeddings = reader.read(np.arange(first, first + count)).numpy() if reader else rows.embeddings[block]
         labels = {branch: values[block] for branch, values in rows.labels.items()}
-        present = np.ones(len(block), bool)
-        yield SubjectSequence(
-            embeddings, rows.logits[first : first + BLOCK_ROWS], present, np.zeros(len(block)), labels
-        )
+        yield SubjectSequence(embeddings, rows.logits[block], np.ones(count, bool), np.zeros(count), labels)
 
 
 def decide(branch: BranchName, outputs: np.ndarray) -> np.ndarray:
-    """Return decisions without post-processing: the class with the largest output, action units from 0.5, values."""
+    """Return decisions without post-processing: the class with the largest output, action units >= 0.5, values."""
     if branch == "expr":
         return outputs.argmax(axis=1)
     return outputs if branch == "va" else (outputs >= 0.5).astype(np.int8)

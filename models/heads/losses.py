@@ -1,4 +1,4 @@
-"""Losses of the three branches, with the masks and weights of the published recipe and of ours."""
+"""Losses of heads and of pre-training, with their class weights and the masks of the published recipe."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_contracts.vocabulary import BranchName
+from data_contracts.vocabulary import EXPRESSIONS, BranchName
 from models.heads.recipes import HeadRecipe
 
 _TINY = 1e-7
@@ -18,7 +18,7 @@ class BranchLosses:
     def __init__(
         self, recipe: HeadRecipe, labels: Mapping[BranchName, np.ndarray], *, device: str | torch.device = "cpu"
     ) -> None:
-        """Take the weights of classes from the labels of all training rows: ``expr`` [n], ``au`` [n, 12]."""
+        """Compute class weights from the labels of all training rows: ``expr`` [n], ``au`` [n, 12]."""
         self._recipe, self._device = recipe, torch.device(device)
         self._weights: dict[str, Tensor] = {}
         if "expr" in recipe.branches:
@@ -95,11 +95,11 @@ def ccc_loss(value: Tensor, target: Tensor) -> Tensor:
     return 1 - (2 * covariance / (spread + _TINY)).mean()
 
 
-def class_weights(labels: np.ndarray, *, class_count: int = 8, balanced: bool = True) -> Tensor:
-    """Return max n / n per class, float32 [class_count], of int labels [n] (-1: ignored); 1 if a class has no row."""
-    counts = np.bincount(labels[labels >= 0], minlength=class_count)
+def class_weights(labels: np.ndarray, *, balanced: bool = True) -> Tensor:
+    """Return max n / n per expression, float32 [8], of int labels [n] (-1: ignored); 1 if a class has no row."""
+    counts = np.bincount(labels[labels >= 0], minlength=len(EXPRESSIONS))
     if not balanced:
-        return torch.ones(class_count)
+        return torch.ones(len(counts))
     weights = np.where(counts > 0, counts.max() / np.maximum(counts, 1), 1.0)
     return torch.tensor(weights, dtype=torch.float32)
 

@@ -26,15 +26,15 @@ def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, *, class_count: 
     return np.bincount(flat, minlength=class_count**2).reshape(class_count, class_count)
 
 
-def f1_per_class(labels: np.ndarray, decisions: np.ndarray, *, class_count: int = 8) -> np.ndarray:
-    """Return the F1 of each class, float64 [class_count]; 0 for a class without labels and decisions."""
-    counts = confusion_matrix(labels, decisions, class_count=class_count)
+def f1_per_class(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+    """Return the F1 of each expression, float64 [8]; 0 for a class without labels and decisions."""
+    counts = confusion_matrix(labels, decisions, class_count=len(EXPRESSIONS))
     return _f1(np.diag(counts), counts.sum(axis=1), counts.sum(axis=0))
 
 
-def macro_f1(labels: np.ndarray, decisions: np.ndarray, *, class_count: int = 8) -> float:
-    """Return the unweighted mean of F1 over all classes; an absent class counts as 0, as in the challenge."""
-    return float(f1_per_class(labels, decisions, class_count=class_count).mean())
+def macro_f1(labels: np.ndarray, decisions: np.ndarray) -> float:
+    """Return the unweighted mean of F1 over all expressions; an absent class counts as 0, as in the challenge."""
+    return float(f1_per_class(labels, decisions).mean())
 
 
 def accuracy(labels: np.ndarray, decisions: np.ndarray) -> float:

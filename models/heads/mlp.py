@@ -1,4 +1,4 @@
-"""Heads that are multi-layer perceptrons: every frame on its own, linear or with hidden ReLU layers."""
+"""Multi-layer perceptrons as heads, linear or with hidden ReLU layers. They predict every frame separately."""
 
 import itertools
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from models.heads.sequences import SubjectSequence, input_width
 if TYPE_CHECKING:
     from models.heads.rows import TrainingRows
 
-# As a logit: e to this is 0 in float32, so expressions that the backbone does not know get probability 0.
+# A logit whose exponential is 0 in float32: expressions that the backbone does not know get probability 0.
 _NEVER = -1e4
 
 
@@ -34,7 +34,7 @@ class MlpHead(Head["TrainingRows"]):
         Raises:
             ValueError: a tensor is missing or does not have the shape that the configuration requires.
         """
-        expected = dict(_shapes(config))
+        expected = _shapes(config)
         for name, shape in expected.items():
             got = tensors[name].shape if name in tensors else "none"
             if got != shape:
@@ -63,15 +63,15 @@ class MlpHead(Head["TrainingRows"]):
         return inputs
 
 
-def _shapes(config: HeadConfig) -> list[tuple[str, tuple[int, ...]]]:
-    shapes: list[tuple[str, tuple[int, ...]]] = []
+def _shapes(config: HeadConfig) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
     for seed in range(config.seeds):
         for branch, settings in config.branches.items():
             width = input_width(settings.features, config.embedding_size, config.logits_size)
             sizes = (width, *hidden_sizes(settings.hidden_units), len(OUTPUT_NAMES[branch]))
             for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
                 name = f"seed{seed}.{branch}.{layer}"
-                shapes += [(f"{name}.weight", (outputs, inputs)), (f"{name}.bias", (outputs,))]
+                shapes |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
     return shapes
 
 

@@ -15,7 +15,7 @@ from models.heads.sequences import input_width, is_labelled
 BLOCK_ROWS = 1024
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class TrainingRows:
     """Features and labels of n rows in any order.
 
@@ -37,9 +37,6 @@ class TrainingRows:
 
     def __len__(self) -> int:
         return len(self.embeddings)
-
-    def __repr__(self) -> str:
-        return f"TrainingRows({len(self)} rows, embeddings {self.embeddings.shape}, logits {self.logits.shape})"
 
     def width(self, features: Features) -> int:
         """Return the number of inputs of a head."""

@@ -45,13 +45,8 @@ class HeadChoice:
 
     def head_recipe(self) -> TaskRecipe:
         """Return the recipe with all overrides."""
-        changes = {
-            "features": self.features,
-            "hidden_units": self.hidden_units,
-            "seeds": self.seeds,
-            "kind": self.kind,
-        }
-        given = {name: value for name, value in changes.items() if value is not None}
+        overrides = {name: getattr(self, name) for name in ("features", "hidden_units", "seeds", "kind")}
+        given = {name: value for name, value in overrides.items() if value is not None}
         return get_recipe(self.recipe, task=self.task).replace(**given)
 
 
@@ -115,7 +110,7 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
     """Fit one head on features in temporary memory-mapped files.
 
     Raises:
-        InputError: no labelled row with a face is left, or a class has none to learn from.
+        InputError: no row has a label and a face, a branch has no label, or the features are not finite.
     """
     # Planning does not need torch.
     from models.heads.fitting import TrainingData, fit_seeds
@@ -132,10 +127,12 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
         gather = gather_sequences
     fitted_on = {name: table for name, table in tables.items() if epochs or name == "train"}
     with tempfile.TemporaryDirectory(prefix="affwild2-rows-") as scratch:
-        train, coverage = gather(store, variant, fitted_on, task=choice.task, folder=_new(scratch, "train"))
+        train, coverage = gather(
+            store, variant, fitted_on, task=choice.task, folder=Path(tempfile.mkdtemp(dir=scratch))
+        )
         validation = None
         if not epochs:
-            scored_on, folder = {"validation": tables["validation"]}, _new(scratch, "validation")
+            scored_on, folder = {"validation": tables["validation"]}, Path(tempfile.mkdtemp(dir=scratch))
             validation, more = gather(store, variant, scored_on, task=choice.task, folder=folder)
             coverage += more
         try:
@@ -174,12 +171,6 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
         fitted_in=precision,
     )
     return Files(files, details)
-
-
-def _new(scratch: str, name: str) -> Path:
-    folder = Path(scratch, name)
-    folder.mkdir()
-    return folder
 
 
 def provide_zero_shot_head(store: Store, backbone: "BackboneChoice") -> Bundle:

@@ -1,7 +1,7 @@
 """Read features and labels of subjects as arrays, for fitting heads and predicting with them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from data_contracts.errors import InputError
 from data_contracts.store.details import FeaturesDetails
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import ACTION_UNITS, BranchName, video_of_subject
+from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, BranchName, video_of_subject
 from models.heads.sequences import SubjectSequence
 
 # Assumed where a video's time stamps are unknown, as for official crops without the video. Aff-Wild2 has this rate.
@@ -33,14 +33,14 @@ class FeaturesVariant:
     frames: dict[str, tuple[UnitKey, Manifest]] = field(default_factory=dict)
 
     def identity(self, subject: str) -> list[str]:
-        """Return what results from this subject's features depend on."""
+        """Return the identities of the units that results of this subject depend on."""
         frames = [self.frames[subject][1].identity] if subject in self.frames else []
         return [*(manifest.identity for _, manifest in self.subjects[subject]), *frames]
 
     def of_subjects(self, subjects: list[str]) -> "FeaturesVariant":
         """Return the same variant with these subjects only."""
         frames = {subject: self.frames[subject] for subject in subjects if subject in self.frames}
-        return FeaturesVariant(self.backbone, self.source, {s: self.subjects[s] for s in subjects}, frames)
+        return replace(self, subjects={subject: self.subjects[subject] for subject in subjects}, frames=frames)
 
     def last_frame(self, subject: str) -> int:
         """Return the number of the last frame with features of the subject."""
@@ -111,7 +111,7 @@ def with_frames(store: Store, variant: FeaturesVariant) -> FeaturesVariant:
             if key in known:
                 frames[subject] = key, known[key]
                 break
-    return FeaturesVariant(variant.backbone, variant.source, variant.subjects, frames)
+    return replace(variant, frames=frames)
 
 
 def nominal_seconds(frame: np.ndarray) -> np.ndarray:
@@ -171,16 +171,12 @@ def read_faces_seen(store: Store, variant: FeaturesVariant, subject: str) -> np.
     for key, manifest in variant.subjects[subject]:
         table = store.read_unit(key, manifest, columns=["frame", "has_face"])
         parts.append(table["frame"].to_numpy()[table["has_face"].to_numpy()])
-    return np.concatenate(parts) if parts else np.empty(0, np.int32)
+    return np.concatenate(parts)
 
 
 def label_arrays(table: pa.Table) -> dict[BranchName, np.ndarray]:
     """Return labels as arrays: expr int8 [n] and au int8 [n,12], -1 unlabelled; va float32 [n,2], NaN unlabelled."""
     expr = table["expression"].fill_null(-1).to_numpy().astype(np.int8)
-    va = np.stack([_floats(table[name]) for name in ("valence", "arousal")], axis=1)
+    va = np.stack([table[name].fill_null(np.nan).to_numpy().astype(np.float32) for name in DIMENSIONS], axis=1)
     au = np.stack([table[name].fill_null(-1).to_numpy().astype(np.int8) for name in ACTION_UNITS], axis=1)
     return {"expr": expr, "va": va, "au": au}
-
-
-def _floats(column: pa.ChunkedArray) -> np.ndarray:
-    return column.fill_null(float("nan")).to_numpy().astype(np.float32)

@@ -31,11 +31,11 @@ def subjects(count, *, noise=1.0, seed=0, frames=120):
     return made
 
 
-@pytest.mark.parametrize(("task", "figure"), [("expr", "macro_f1"), ("va", "mean_ccc"), ("au", "mean_f1")])
-def test_tuning_helps_and_held_out_score_is_not_above_in_sample_score(task, figure):
+@pytest.mark.parametrize(("task", "metric"), [("expr", "macro_f1"), ("va", "mean_ccc"), ("au", "mean_f1")])
+def test_tuning_helps_and_held_out_score_is_not_above_in_sample_score(task, metric):
     tuned = tune_postprocessing(subjects(6), task=task, setting="default")
-    assert tuned.tuned[figure] > tuned.untuned[figure]
-    assert tuned.untuned[figure] < tuned.held_out[figure] <= tuned.tuned[figure] + 0.02
+    assert tuned.tuned[metric] > tuned.untuned[metric]
+    assert tuned.untuned[metric] < tuned.held_out[metric] <= tuned.tuned[metric] + 0.02
 
 
 def test_in_sample_scores_are_those_of_the_rule():
@@ -48,7 +48,7 @@ def test_in_sample_scores_are_those_of_the_rule():
 
 
 def test_held_out_subjects_do_not_influence_their_rule():
-    """Labels of pure noise: what is tuned looks better than chance, what is held out does not."""
+    """Labels of pure noise: the in-sample score is above chance, the held-out score is not."""
     random = np.random.default_rng(5)
     data = [
         SubjectOutputs(

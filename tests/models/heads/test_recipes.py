@@ -7,7 +7,7 @@ from data_contracts.vocabulary import BRANCHES_OF_TASK
 from models.heads.recipes import HEAD_KINDS, get_recipe, hidden_sizes
 
 
-def test_paper_is_as_published():
+def test_paper_recipes_have_the_published_settings():
     (expr,) = get_recipe("paper", task="expr").parts
     assert (expr.features, expr.hidden_units, expr.batch_size, expr.epochs) == ("embeddings", 128, 256, 10)
     assert (expr.checkpoint, expr.l2, expr.patience, expr.seeds) == ("accuracy", 0, 0, 1)
