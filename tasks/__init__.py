@@ -1,1 +1,1 @@
-"""One stage per file: read a contract, call models, write a contract. Workers import this; Prefect is not here."""
+"""Stages of the flows, one per file: read datasets, call models, write datasets. Workers import them; no Prefect."""

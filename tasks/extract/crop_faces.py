@@ -28,7 +28,7 @@ from tasks.worker_models import get_detector, get_follower
 
 CODE_VERSION = 2
 _CHUNK_FRAMES = 8
-# 25 MB of RGB: four frames of 1080p, one of 4K. glibc maps blocks above 32 MB anew each time, page by page.
+# 25 MB of RGB: four frames of 1080p, one of 4K. glibc requests memory for blocks above 32 MB from the system each time.
 _CHUNK_PIXELS = 4 * 1920 * 1088
 # Larger chunks on a GPU, so that it seldom waits for Python.
 _CHUNK_FRAMES_GPU, _CHUNK_PIXELS_GPU = 64, 32 * 1920 * 1088

@@ -7,9 +7,9 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -63,14 +63,12 @@ class PretrainingChoice:
     seed: int = 0
 
 
-@dataclass
-class _Rows:
-    """Labels of the used crops, in the order of the ``ImageFile``."""
+class _Labels(NamedTuple):
+    """Labels of one used crop. ``person``: name of the person, or of the photo if the person is unknown."""
 
-    names: list[str] = field(default_factory=list)
-    labels: list[str | None] = field(default_factory=list)
-    affect: list[tuple[float, float]] = field(default_factory=list)
-    people: list[str] = field(default_factory=list)
+    label: str | None
+    valence_arousal: tuple[float, float]
+    person: str
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ def _gather(
     for name in ("train", "validation"):
         (scratch / name).mkdir()
     files = {name: ImageFile(scratch / name) for name in ("train", "validation")}
-    rows = {name: _Rows() for name in files}
+    rows: dict[str, list[_Labels]] = {name: [] for name in files}
     statuses: Counter[str] = Counter()
     untrained = 0
     for units, fixed in ((given.units, "train" if validation else None), (validation or (), "validation")):
@@ -172,19 +170,20 @@ def _gather(
                     continue
                 files[name].add(row["crop_jpeg"])
                 affect = (row["valence"], row["arousal"]) if row["valence"] is not None else (np.nan, np.nan)
-                rows[name].names.append(row["picture"])
-                rows[name].labels.append(label)
-                rows[name].affect.append(affect)
-                rows[name].people.append(row["identity"] or row["picture"])
+                rows[name].append(_Labels(label, affect, row["identity"] or row["picture"]))
     names, dropped = _class_names(rows["train"], choice.recipe.goal)
     sets = {name: files[name].finish(*_targets(rows[name], names, choice.recipe.person_power)) for name in files}
-    sizes = {name: PictureSetSize(pictures=len(one.names), people=len(set(one.people))) for name, one in rows.items()}
+    sizes = {
+        name: PictureSetSize(pictures=len(one), people=len({row.person for row in one})) for name, one in rows.items()
+    }
     coverage = PictureCoverage(
         status=dict(statuses),
         untrained_pictures=untrained,
         train=sizes["train"],
         validation=sizes["validation"],
-        train_pictures_per_class=dict(Counter(filter(None, rows["train"].labels))) if len(names) <= 16 else {},
+        train_pictures_per_class=dict(Counter(row.label for row in rows["train"] if row.label))
+        if len(names) <= 16
+        else {},
         too_rare=dropped,
     )
     has_validation = bool(len(sets["validation"])) and (sets["validation"].classes >= 0).any()
@@ -199,8 +198,8 @@ def split_of(row: Mapping[str, str | None], choice: PretrainingChoice) -> str:
     return "validation" if share < choice.validation_share else "train"
 
 
-def _class_names(rows: _Rows, goal: str) -> tuple[tuple[str, ...], dict[str, int]]:
-    counts = Counter(label for label in rows.labels if label)
+def _class_names(rows: Sequence[_Labels], goal: str) -> tuple[tuple[str, ...], dict[str, int]]:
+    counts = Counter(row.label for row in rows if row.label)
     if goal == "identity":
         names, dropped = tuple(sorted(counts)), {}
     else:
@@ -214,13 +213,15 @@ def _class_names(rows: _Rows, goal: str) -> tuple[tuple[str, ...], dict[str, int
     return names, dropped
 
 
-def _targets(rows: _Rows, names: tuple[str, ...], person_power: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _targets(
+    rows: Sequence[_Labels], names: tuple[str, ...], person_power: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     index = {name: at for at, name in enumerate(names)}
-    classes = np.array([index.get(label or "", -1) for label in rows.labels], np.int64)
-    pairs = list(zip(rows.people, rows.labels, strict=True))
+    classes = np.array([index.get(row.label or "", -1) for row in rows], np.int64)
+    pairs = [(row.person, row.label) for row in rows]
     counts = Counter(pairs)
     weights = np.array([counts[pair] ** -person_power for pair in pairs], np.float32)
-    return classes, np.array(rows.affect, np.float32).reshape(-1, 2), weights
+    return classes, np.array([row.valence_arousal for row in rows], np.float32).reshape(-1, 2), weights
 
 
 def _files(choice: PretrainingChoice, trained: "TrainedBackbone", coverage: PictureCoverage) -> dict[str, bytes]:

@@ -123,7 +123,7 @@ def sections_of(store: Store, contents: StoreContents, run: RunRecord | None) ->
         ("What is wrong in the store", [_failures(contents, unreadable)]),
         ("What the store holds", [_variants(contents)]),
         ("Heads", [_validation(heads, contents.bundles["postprocessing"]), _labels(heads), *_decisions(rules)]),
-        ("Backbones trained here", _backbones(contents.backbones)),
+        ("Trained backbones", _backbones(contents.backbones)),
         ("Submissions", _submissions(contents.bundles["submissions"])),
         ("Coverage", [_faces(contents), _features(contents)]),
     ]

@@ -125,10 +125,10 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
         if wanted.rows_by == "subject":
             texts[f"{wanted.subjects[number]}.txt"] = format_subject_file(task, decisions)
         else:
-            here = np.flatnonzero(wanted.subject_of_row == number)
-            frame = wanted.frame_of_row[here]
+            expected_rows = np.flatnonzero(wanted.subject_of_row == number)
+            frame = wanted.frame_of_row[expected_rows]
             values = np.array(format_rows(task, decisions), object)
-            rows[here] = values[np.minimum(frame, len(present)) - 1]
+            rows[expected_rows] = values[np.minimum(frame, len(present)) - 1]
         known_from = OutputsDetails.of(manifest).frames_known_from
         coverage.append(_coverage(wanted.subjects[number], present, frame, known_from))
     if wanted.rows_by == "frame":
@@ -169,10 +169,12 @@ def _checks(
 def _coverage(subject: str, present: np.ndarray, frame: np.ndarray, known_from: str) -> SubjectCoverage:
     """Count the expected frames (1-based, in any order, possibly repeated)."""
     inside = frame[frame <= len(present)] - 1
-    seen = np.flatnonzero(present)
+    with_face = np.flatnonzero(present)
     faceless = inside[~present[inside]]
-    before, after = (int((faceless < seen[0]).sum()), int((faceless > seen[-1]).sum())) if seen.size else (0, 0)
-    never = 0 if seen.size else len(faceless)
+    before, after = (
+        (int((faceless < with_face[0]).sum()), int((faceless > with_face[-1]).sum())) if with_face.size else (0, 0)
+    )
+    never = 0 if with_face.size else len(faceless)
     return SubjectCoverage(
         subject=subject,
         rows=len(frame),
