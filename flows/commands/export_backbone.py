@@ -24,22 +24,13 @@ def export_models(parameters: ExportModelParameters) -> int:
     faces, description = _faces(parameters.pictures)
     try:
         backbone = load_backbone(name, weights=Path(choice.weights) if choice.weights else None)
-        rows = [
-            _row(backbone, _check_format(wanted), parameters.out, faces) for wanted in parameters.formats or FORMATS
-        ]
+        rows = [_row(backbone, wanted, parameters.out, faces) for wanted in parameters.formats or FORMATS]
     except ValueError as error:
         raise InputError(str(error)) from error
     header = ["format", "file", "MB", "ms per face", "times torch", "cosine min", "cosine median", "same class"]
     print_table(f"{name}, one thread, compared on half of {description}, calibrated on the other half", header, rows)
     print_line("the .preprocessing.json file next to each file describes its input")
     return 0
-
-
-def _check_format(name: str) -> ExportFormat:
-    for known in FORMATS:
-        if name == known:
-            return known
-    raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {name!r}")
 
 
 def _row(backbone: Backbone, wanted: ExportFormat, out: Path, faces: list[np.ndarray]) -> list[object]:

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from data_contracts.files.credentials import StoreParameter
 from data_contracts.vocabulary import TaskName
 from flows.options import Option
 from flows.parameters import StoreUrl
 
-_PathOrUrl = StoreParameter
 _Name = Annotated[str, Option("Name of a backbone, as affwild2 models list shows it.", is_argument=True)]
 
 
@@ -25,13 +24,13 @@ class VerifyParameters:
         affwild2 verify FOLDER --task va
     """
 
-    path: Annotated[_PathOrUrl, Option("Submission: zip file, folder, or text file of mtl.", is_argument=True)]
+    path: Annotated[StoreParameter, Option("Submission: zip file, folder, or text file of mtl.", is_argument=True)]
     task: Annotated[TaskName | None, Option("Task of the submission. Default: found from the headers.")] = None
     test_list: Annotated[
-        _PathOrUrl | None, Option("The organisers' list of test subjects, or their sample file of frames.")
+        StoreParameter | None, Option("The organisers' list of test subjects, or their sample file of frames.")
     ] = None
     videos: Annotated[
-        _PathOrUrl | None, Option("Folder of the videos, whose frames determine the expected number of rows.")
+        StoreParameter | None, Option("Folder of the videos, whose frames determine the expected number of rows.")
     ] = None
 
 
@@ -76,7 +75,7 @@ class ForgetParameters:
     videos: Annotated[list[str], Option("Names of videos without suffix, or video files.", is_argument=True)]
     store: StoreUrl
     out: Annotated[
-        _PathOrUrl | None, Option("Folder of predictions, if it was moved since the predictions were written.")
+        StoreParameter | None, Option("Folder of predictions, if it was moved since the predictions were written.")
     ] = None
     dry_run: Annotated[bool, Option("Only show what would be removed.")] = False
 
@@ -141,8 +140,8 @@ class ExportModelParameters:
     name: _Name
     out: Annotated[Path, Option("Folder for the exported files.")]
     formats: Annotated[
-        list[str] | None,
-        Option("Format to write: onnx, onnx-int8, openvino or executorch. Default: all.", command_line_name="format"),
+        list[Literal["onnx", "onnx-int8", "openvino", "executorch"]] | None,
+        Option("Format to write. Default: all.", command_line_name="format"),
     ] = None
     weights: Annotated[Path | None, Option("Safetensors file to use instead of the installed weights.")] = None
     pictures: Annotated[Path | None, Option("Folder of pictures of faces to calibrate and compare with.")] = None

@@ -169,7 +169,8 @@ class Run:
             summary.missing = {one.name: one for one in (*todo, *(unit for unit, _ in quarantined))}
             todo = self._not_tried_yet(name, todo)
             logger.info("%s: %d units: %d ready, %d to do", name, units, len(ready), len(todo))
-            if here or (cheap and self._needs_no_cluster(len(todo))):
+            needs_no_cluster = self._client is None and self._dask_address is None and len(todo) <= _FEW_UNITS
+            if here or (cheap and needs_no_cluster):
                 work_here(self.store, todo, compute, summary)
             elif todo:
                 from flows.engine.fan_out import fan_out
@@ -190,9 +191,6 @@ class Run:
         found = [work for work in todo if (f"{stage} {work.name}", work.fingerprint) not in self._tried]
         self._tried.update((f"{stage} {work.name}", work.fingerprint) for work in found)
         return found
-
-    def _needs_no_cluster(self, units: int) -> bool:
-        return self._client is None and self._dask_address is None and units <= _FEW_UNITS
 
     @property
     def failures(self) -> list[tuple[str, str, str]]:
