@@ -107,22 +107,22 @@ def _numbers(path: Location, texts: list[str], *, columns: int) -> np.ndarray:
         if len(fields) != columns:
             raise InputError(f"{path}: line {number}: expected {columns} values, got {len(fields)}: {text[:80]!r}")
         for value in fields:
-            _check_number(path, number, value)
+            if not _NUMBER.fullmatch(value) or not np.isfinite(float(value)):
+                raise InputError(f"{path}: line {number}: expected a number, got {value[:40]!r}")
     raise InputError(f"{path}: expected {columns} numbers in each of {len(texts)} lines, got others")
-
-
-def _check_number(path: Location, number: int, value: str) -> None:
-    if not _NUMBER.fullmatch(value) or not np.isfinite(float(value)):
-        raise InputError(f"{path}: line {number}: expected a number, got {value[:40]!r}")
 
 
 def _read_subject(path: Location, task: TaskName) -> pa.Table:
     values = _numbers(path, _lines(path, task), columns=VALUE_COLUMNS[task])
-    empty = {"expr": np.full((len(values), 1), -1.0), "va": np.full((len(values), 2), -5.0)}
-    empty["au"] = np.full((len(values), 12), -1.0)
-    columns = empty | {task: values}
-    frame = np.arange(1, len(values) + 1)
-    return _table(path, [path.stem] * len(values), frame, columns["expr"][:, 0], columns["va"], columns["au"])
+    count = len(values)
+    columns = {
+        "expr": np.full((count, 1), _NO_EXPRESSION),
+        "va": np.full((count, 2), _NO_VALUE),
+        "au": np.full((count, len(ACTION_UNITS)), _NO_UNIT),
+        task: values,
+    }
+    frame = np.arange(1, count + 1)
+    return _table(path, [path.stem] * count, frame, columns["expr"][:, 0], columns["va"], columns["au"])
 
 
 def _read_mtl(path: Location) -> pa.Table:

@@ -50,15 +50,15 @@ _CHALLENGE_FOLDERS: dict[TaskName, re.Pattern[str]] = {
     "au": re.compile(r"(au|action_unit)_detection_challenge", re.IGNORECASE),
     "mtl": re.compile(r"(mtl|multi_task_learning)_challenge", re.IGNORECASE),
 }
-_RELEASES: tuple[tuple[TaskName, str], ...] = (
-    ("expr", r"expression_(classification|recognition)_challenge_test_set_release\.txt"),
-    ("va", r"valence_arousal_estimation_challenge_test_set_release\.txt"),
-    ("au", r"action_unit_detection_challenge_test_set_release\.txt"),
-    ("mtl", r"(multi_task_learning|mtl)_challenge_test_set_release\.txt|mtl\.txt"),
-)
+_RELEASES: dict[TaskName, str] = {
+    "expr": r"expression_(classification|recognition)_challenge_test_set_release\.txt",
+    "va": r"valence_arousal_estimation_challenge_test_set_release\.txt",
+    "au": r"action_unit_detection_challenge_test_set_release\.txt",
+    "mtl": r"(multi_task_learning|mtl)_challenge_test_set_release\.txt|mtl\.txt",
+}
 _SAMPLE = r"cvpr_\d+th_abaw_{}_test_set_(sample|example)\.txt"
 _TEST_LISTS: dict[TaskName, re.Pattern[str]] = {
-    task: re.compile(rf"{release}|{_SAMPLE.format(task)}", re.IGNORECASE) for task, release in _RELEASES
+    task: re.compile(rf"{release}|{_SAMPLE.format(task)}", re.IGNORECASE) for task, release in _RELEASES.items()
 }
 _EDITION_IN_NAME = re.compile(r"cvpr_(\d+)th_abaw", re.IGNORECASE)
 
@@ -99,7 +99,7 @@ def check_edition(edition: EditionName, task: TaskName, by: RowsBy, path: Locati
     """Check that an edition has the task, and that the list at ``path`` has the kind that the edition uses.
 
     Raises:
-        InputError: either is not the case.
+        InputError: the edition does not have the task, or uses the other kind of list.
     """
     if task not in TASKS_OF_EDITION[edition]:
         raise InputError(f"{edition}: expected one of its tasks ({', '.join(TASKS_OF_EDITION[edition])}), got {task}")

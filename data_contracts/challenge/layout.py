@@ -89,21 +89,17 @@ def find_data(root: Location) -> DataLayout:
     """
     with reading_inputs(root):
         refresh_listings(root)
-        return _find_data(root)
-
-
-def _find_data(root: Location) -> DataLayout:
-    if not root.is_dir():
-        problem = "a file" if root.exists() else "nothing"
-        raise InputError(f"{root}: expected a folder with videos, crops or annotations, found {problem} there")
-    inside = [root, *_folders_of(root)]
-    layout = DataLayout(
-        root,
-        _find_videos(_video_folders(root)) or _find_videos([root]),
-        _find_crops(root),
-        _find_annotations(inside),
-        _find_test_lists(inside),
-    )
+        if not root.is_dir():
+            problem = "a file" if root.exists() else "nothing"
+            raise InputError(f"{root}: expected a folder with videos, crops or annotations, found {problem} there")
+        inside = [root, *_other_folders(root)]
+        layout = DataLayout(
+            root,
+            _find_videos(_video_folders(root)) or _find_videos([root]),
+            _find_crops(root),
+            _find_annotations(inside),
+            _find_test_lists(inside),
+        )
     if not (layout.videos or layout.crops or layout.annotations):
         kinds = ", ".join(sorted(VIDEO_SUFFIXES))
         raise InputError(
@@ -172,8 +168,8 @@ def _find_test_lists(folders: list[Location]) -> dict[TaskName, tuple[Location, 
     return found
 
 
-def _folders_of(root: Location) -> list[Location]:
-    """Return the folders one and two levels down, without those of videos and crops, which hold very many files."""
+def _other_folders(root: Location) -> list[Location]:
+    """Return the folders one and two levels down, except those of videos and crops, which contain very many files."""
     folders = [path for path in _folders_in(root) if not (_is_crops(path) or _VIDEO_FOLDER.fullmatch(path.name))]
     return folders + [deeper for folder in folders for deeper in _folders_in(folder)]
 
@@ -226,21 +222,20 @@ def _crops_among(folder: Location, files: Mapping[str, FileState]) -> tuple[list
 
 
 def subjects_of_videos(layout: DataLayout) -> Mapping[str, tuple[str, ...]]:
-    """Return the videos with two subjects, left first: annotations, test lists or crops name one of the sides."""
+    """Return the subjects of each video with two subjects, left first.
+
+    A video has two subjects if annotations, test lists or crops name one of its sides (``video_left``).
+    """
     with reading_inputs(layout.root):
-        return _subjects_of_videos(layout)
-
-
-def _subjects_of_videos(layout: DataLayout) -> Mapping[str, tuple[str, ...]]:
-    names = {name for folders in layout.crops.values() for name in _subject_folders(folders)}
-    for task, folder in layout.annotations.items():
-        pattern = "*.txt" if task == "mtl" else "*/*.txt"
-        names |= {path.stem for path in folder.glob(pattern)}
-    lists = [path for paths in layout.test_lists.values() for path in paths]
-    if "mtl" in layout.annotations:
-        lists += layout.annotations["mtl"].glob("*.txt")
-    for path in lists:
-        names |= _names_in(path)
+        names = {name for folders in layout.crops.values() for name in _subject_folders(folders)}
+        for task, folder in layout.annotations.items():
+            pattern = "*.txt" if task == "mtl" else "*/*.txt"
+            names |= {path.stem for path in folder.glob(pattern)}
+        lists = [path for paths in layout.test_lists.values() for path in paths]
+        if "mtl" in layout.annotations:
+            lists += layout.annotations["mtl"].glob("*.txt")
+        for path in lists:
+            names |= _names_in(path)
     sided = {video_of_subject(name) for name in names if name.endswith(SUBJECT_SIDES)}
     return {video: tuple(video + side for side in SUBJECT_SIDES) for video in sorted(sided)}
 

@@ -18,7 +18,6 @@ from data_contracts.files.inputs import MAX_TEXT_BYTES, list_entries, reading_in
 from data_contracts.files.locations import Location
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TASKS, BranchName, TaskName, video_of_subject
 
-_VALUE = "%.6f"
 # Zip files store times; with a fixed time, equal predictions give equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _FAULTS_PER_KIND = 5
@@ -48,14 +47,14 @@ def format_frames_file(task: TaskName, images: Sequence[str], rows: Sequence[str
 
 def format_rows(task: TaskName, decisions: Mapping[BranchName, np.ndarray]) -> list[str]:
     """Return the comma-separated values of every frame of a subject, in the order of the task's columns."""
-    formats = {"va": _VALUE, "expr": "%d", "au": "%d"}
-    columns = [decisions[branch].reshape(len(decisions[branch]), -1) for branch in BRANCHES_OF_TASK[task]]
-    patterns = [
-        formats[branch] for branch, c in zip(BRANCHES_OF_TASK[task], columns, strict=True) for _ in range(c.shape[1])
-    ]
-    pattern = ",".join(patterns)
-    values = [column.T.tolist() for column in columns]
-    return [pattern % row for row in zip(*(one for column in values for one in column), strict=True)]
+    formats: list[str] = []
+    columns: list[list[float]] = []
+    for branch in BRANCHES_OF_TASK[task]:
+        values = decisions[branch].reshape(len(decisions[branch]), -1).T.tolist()
+        formats += ["%.6f" if branch == "va" else "%d"] * len(values)
+        columns += values
+    pattern = ",".join(formats)
+    return [pattern % row for row in zip(*columns, strict=True)]
 
 
 def _text(lines: list[str]) -> bytes:
@@ -87,7 +86,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class _Kind:
-    """Task of a submission, and whether it has a file per subject or a row per listed frame."""
+    """Task of a submission; ``by``: whether it has a file per subject or a row per listed frame."""
 
     task: TaskName
     by: RowsBy
@@ -303,7 +302,7 @@ def _check_frames(files: Mapping[str, bytes], wanted: TestList | None, expected:
 
 
 def _check_order(name: str, got: list[str], wanted: tuple[str, ...]) -> list[Fault]:
-    """Check that the rows are those of the list, equally often and in its order."""
+    """Check that the submission has exactly the rows of the list, in the same order."""
     missing, extra = Counter(wanted), Counter(got)
     missing.subtract(extra)
     if any(missing.values()):

@@ -1,6 +1,6 @@
-"""Folders in which videos arrive: which videos they contain, and which files are no longer written to.
+"""Folders in which videos arrive: their videos, and which files have settled (are no longer written to).
 
-``flows.rescore`` decides which of them are scored.
+``flows.rescore`` decides which videos are scored.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class VideoListing:
     Attributes:
         videos: stem -> file.
         twins: stem -> files that share this stem. They are not in ``videos``.
-        unreadable: causes why folders could not be listed.
+        unreadable: one line per folder that could not be listed, with the cause.
     """
 
     videos: dict[str, Location] = field(default_factory=dict)
@@ -86,7 +86,7 @@ def _videos_at(place: Location, leave_out: Collection[str], unreadable: list[str
 
 
 def _videos_under(prefix: "UPath", leave_out: Collection[str]) -> Iterator[Location]:
-    """Yield the videos below a prefix, which is listed with a thousand names per request."""
+    """Yield the videos below a prefix on S3."""
     root = prefix.path.rstrip("/") + "/"
     skipped = tuple(place.removeprefix("s3://").rstrip("/") + "/" for place in leave_out)
     for name in prefix.fs.find(prefix.path):
@@ -136,8 +136,8 @@ def split_settled(
     same roots. A file that is gone counts as settled; opening it raises the error. So does a file on S3, because it
     appears only when it is complete.
     """
-    place = _seen_path(roots)
-    before = _read_seen(store, place)
+    notes_path = _seen_path(roots)
+    before = _read_seen(store, notes_path)
     seen: dict[str, list[float]] = {}
     waiting: dict[str, tuple[Location, str]] = {}
     for stem, path in videos.items():
@@ -154,7 +154,7 @@ def split_settled(
         if now - first_seen < settle_seconds or first_seen == now:
             waiting[stem] = path, _describe_change(size, age_seconds)
     if seen != before:
-        _write_seen(store, place, seen)
+        _write_seen(store, notes_path, seen)
     return Arrivals({stem: path for stem, path in videos.items() if stem not in waiting}, waiting)
 
 
@@ -168,31 +168,31 @@ def _seen_path(roots: Sequence[Location]) -> str:
     return f"{SEEN_FOLDER}/{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
 
 
-def _read_seen(store: Store, place: str) -> dict[str, list[float]]:
-    return dict((from_sealed_json(store.files.read_many([place])[0]) or {}).get("seen", {}))
+def _read_seen(store: Store, notes_path: str) -> dict[str, list[float]]:
+    return dict((from_sealed_json(store.files.read_many([notes_path])[0]) or {}).get("seen", {}))
 
 
-def _write_seen(store: Store, place: str, seen: Mapping[str, list[float]]) -> None:
+def _write_seen(store: Store, notes_path: str, seen: Mapping[str, list[float]]) -> None:
     if seen:
-        store.write_bytes(place, to_sealed_json({"seen": dict(list(seen.items())[-_MAX_REMEMBERED:])}))
+        store.write_bytes(notes_path, to_sealed_json({"seen": dict(list(seen.items())[-_MAX_REMEMBERED:])}))
     else:
-        store.remove(place)
+        store.remove(notes_path)
 
 
 def forget_seen(store: Store, stem: str) -> int:
     """Forget the files with this stem that are remembered; return their number."""
     gone = 0
     for name in store.list_folder(SEEN_FOLDER):
-        place = f"{SEEN_FOLDER}/{name}"
-        seen = _read_seen(store, place)
+        notes_path = f"{SEEN_FOLDER}/{name}"
+        seen = _read_seen(store, notes_path)
         kept = {path: state for path, state in seen.items() if Path(path).stem != stem}
         if kept != seen:
             gone += len(seen) - len(kept)
-            _write_seen(store, place, kept)
+            _write_seen(store, notes_path, kept)
     return gone
 
 
 def names_seen(store: Store) -> set[str]:
     """Return the stems of all files that are remembered."""
-    places = [f"{SEEN_FOLDER}/{name}" for name in store.list_folder(SEEN_FOLDER)]
-    return {Path(path).stem for place in places for path in _read_seen(store, place)}
+    notes = [_read_seen(store, f"{SEEN_FOLDER}/{name}") for name in store.list_folder(SEEN_FOLDER)]
+    return {Path(path).stem for seen in notes for path in seen}

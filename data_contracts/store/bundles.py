@@ -33,7 +33,7 @@ def write_bundle(store: Store, folder: str, files: dict[str, bytes], *, fingerpr
     """Write the files, then the manifest that makes them a bundle."""
     for name, data in files.items():
         store.write_bytes(f"{folder}/{name}", data)
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    digests = {name: _digest(data) for name, data in sorted(files.items())}
     bundle = Bundle(folder, fingerprint, digests, details.to_json())
     write_manifest(store, bundle)
     return bundle
@@ -64,7 +64,7 @@ def find_bundle(store: Store, folder: str) -> Bundle | None:
     if bundle is None:
         return None
     try:
-        is_complete = all(_digest(store, folder, name) == digest for name, digest in bundle.files.items())
+        is_complete = all(_digest(read_file(store, bundle, name)) == digest for name, digest in bundle.files.items())
     except FileNotFoundError:
         return None
     return bundle if is_complete else None
@@ -96,5 +96,5 @@ def read_file(store: Store, bundle: Bundle, name: str) -> bytes:
     return store.read_bytes(f"{bundle.folder}/{name}")
 
 
-def _digest(store: Store, folder: str, name: str) -> str:
-    return hashlib.sha256(store.read_bytes(f"{folder}/{name}")).hexdigest()
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

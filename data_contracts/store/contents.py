@@ -1,5 +1,6 @@
 """What a store holds, read from its manifests and failure notes, for ``affwild2 status`` and the report."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -70,10 +71,10 @@ class StoreContents:
     Attributes:
         variants: per dataset and variant, in the order of the stages.
         failures: notes of the units whose last try failed.
-        problems: (unit, line) of inputs of which only a part could be used.
+        problems: (unit, line) for each input that could be used only in part.
         bundles: complete bundles by kind.
         backbones: trained backbones; their large files are not checked.
-        coverage: rows per status, if ``read_contents`` was asked for them.
+        coverage: rows per status of each video and subject; empty unless it was requested.
     """
 
     variants: list[VariantContents]
@@ -104,15 +105,21 @@ class Coverage:
         """Return one entry per video and source, by name; the source is empty if no faces were detected yet."""
         searched = {name for name, _ in self.faces}
         pairs = sorted([*self.faces, *((name, "") for name in self.frames if name not in searched)])
-        return [_faces_of_video(*pair, self.frames.get(pair[0]), self.faces.get(pair, Counter())) for pair in pairs]
+        found = []
+        for name, source in pairs:
+            counts = self.faces.get((name, source), Counter())
+            unusable = counts[NOT_DECODED] + counts[UNREADABLE_CROP]
+            numbers = counts[FACE_FOUND], counts[NO_FACE], unusable
+            found.append(FacesOfVideo(name, source, self.frames.get(name), *numbers))
+        return found
 
     def features_of_subjects(self, heads: Sequence[Bundle]) -> list[FeaturesOfSubject]:
         """Return one entry per subject, source and backbone, by name."""
         backbones = {head.name: HeadDetails.of(head).backbone for head in heads}
         predicted = Counter((subject, source, backbones.get(head)) for subject, source, head in self.outputs)
         return [
-            FeaturesOfSubject(*one, frames=found.total(), with_face=found[FACE_FOUND], heads=predicted[one])
-            for one, found in sorted(self.features.items())
+            FeaturesOfSubject(*key, frames=counts.total(), with_face=counts[FACE_FOUND], heads=predicted[key])
+            for key, counts in sorted(self.features.items())
         ]
 
 
@@ -136,7 +143,7 @@ def read_contents(store: Store, *, with_coverage: bool = False) -> StoreContents
     else:
         with ThreadPoolExecutor(len(DATASETS)) as pool:
             found = list(pool.map(read, DATASETS))
-    variants = [one for dataset in found for one in dataset]
+    variants = list(itertools.chain.from_iterable(found))
     return StoreContents(
         variants=[variant.to_contents(key) for key, variant in variants if variant.units or variant.failures],
         failures=dict(sorted(note for _, variant in variants for note in variant.failures.items())),
@@ -206,13 +213,8 @@ def _add_coverage(coverage: Coverage, dataset: str, table: pa.Table) -> None:
             if dataset == "faces":
                 coverage.faces.setdefault((key.value("video"), key.value("source")), Counter()).update(counts)
             elif dataset == "features":
-                one = key.value("subject"), key.value("source"), key.value("backbone")
-                coverage.features.setdefault(one, Counter()).update(counts)
+                name = key.value("subject"), key.value("source"), key.value("backbone")
+                coverage.features.setdefault(name, Counter()).update(counts)
             else:
-                one = key.value("subject"), key.value("source"), key.value("head")
-                coverage.outputs.extend([one] * row["count_all"])
-
-
-def _faces_of_video(name: str, source: str, frames: int | None, counts: Counter[str]) -> FacesOfVideo:
-    unusable = counts[NOT_DECODED] + counts[UNREADABLE_CROP]
-    return FacesOfVideo(name, source, frames, counts[FACE_FOUND], counts[NO_FACE], unusable)
+                name = key.value("subject"), key.value("source"), key.value("head")
+                coverage.outputs.extend([name] * row["count_all"])

@@ -17,6 +17,7 @@ _FAILURE_PREFIX = "_failed-"
 _SUFFIX = ".json"
 _SEAL = "seal"
 _MAX_INT64 = 2**63 - 1
+_MAX_EXACT_FLOAT = 2**53
 
 
 @dataclass(frozen=True, order=True)
@@ -60,8 +61,8 @@ class UnitKey:
     @property
     def item(self) -> str:
         """The unit's video or subject; the dataset's name if it has neither."""
-        places = dict(self.partitions)
-        return places.get("video") or places.get("subject") or self.dataset
+        values = dict(self.partitions)
+        return values.get("video") or values.get("subject") or self.dataset
 
     def __str__(self) -> str:
         """Return a readable name, for example ``video1 part 00002``."""
@@ -81,7 +82,7 @@ def key_of_manifest_path(path: str) -> UnitKey | None:
 
 
 def key_of_folder(folder: str) -> UnitKey:
-    """Return the dataset and partitions that a folder of a dataset stands for."""
+    """Return the dataset and partitions of a unit's or variant's folder."""
     dataset, *partitions = folder.split("/")
     pairs = (partition.split("=", 1) for partition in partitions)
     return UnitKey(dataset, tuple((key, _decode(value)) for key, value in pairs))
@@ -98,12 +99,12 @@ def is_failure_path(path: str) -> bool:
 
 
 def encode_name(name: str) -> str:
-    """Return a name as it stands in paths."""
-    return _SPECIAL.sub(lambda found: "".join(f"%{byte:02X}" for byte in _bytes_of(found[0])), name)
+    """Return a name as it is written in paths, percent-encoded."""
 
+    def encode(found: re.Match[str]) -> str:
+        return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape"))
 
-def _bytes_of(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    return _SPECIAL.sub(encode, name)
 
 
 def _decode(name: str) -> str:
@@ -112,17 +113,17 @@ def _decode(name: str) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Written last, beside the data: the unit exists if and only if its manifest does and matches.
+    """The file that makes a unit exist. It is written after the data file, into the same folder.
 
     Attributes:
-        fingerprint: of everything that the bytes depend on.
-        identity: what later stages depend on; the fingerprint unless a stage knows better (a video's own digest).
-        part: file name of the data, in the manifest's folder.
-        part_bytes: its size in bytes.
-        rows: rows in it.
-        counts: rows or items per status.
+        fingerprint: hash of everything that determines the unit's bytes.
+        identity: what later stages depend on: the fingerprint, or for a video the digest of its bytes.
+        part: name of the data file.
+        part_bytes: size of the data file.
+        rows: number of rows in the data file.
+        counts: number of rows per status.
         seconds: wall time that the unit took.
-        details: small facts that later planning needs (frame count, last frame, ...).
+        details: facts that the plans of later stages need (``store.details``).
     """
 
     fingerprint: str
@@ -135,12 +136,12 @@ class Manifest:
     details: JsonObject = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        """UTF-8 JSON, one field a line, sealed."""
+        """Return the manifest as sealed JSON."""
         return to_sealed_json(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest | None":
-        """The manifest, or None if the bytes are not one, or not as it was written: such a unit counts as not done."""
+        """Return the manifest; None if the bytes are not a manifest or were changed. The unit then does not exist."""
         values = from_sealed_json(data)
         try:
             manifest = None if values is None else cls(**values)
@@ -151,10 +152,11 @@ class Manifest:
 
 def _has_valid_types(manifest: Manifest) -> bool:
     texts, numbers = (manifest.fingerprint, manifest.identity, manifest.part), (manifest.part_bytes, manifest.rows)
+    seconds = manifest.seconds
     return (
         all(isinstance(text, str) and is_utf8(text) for text in texts)
         and all(type(number) is int and abs(number) <= _MAX_INT64 for number in numbers)
-        and isinstance(manifest.seconds, int | float)
+        and (isinstance(seconds, float) or (type(seconds) is int and abs(seconds) <= _MAX_EXACT_FLOAT))
         and isinstance(manifest.counts, dict)
         and isinstance(manifest.details, dict)
     )
@@ -178,12 +180,12 @@ class Failure:
     tries: int = 1
 
     def to_json(self) -> bytes:
-        """UTF-8 JSON, sealed."""
+        """Return the note as sealed JSON."""
         return to_sealed_json(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> "Failure | None":
-        """The note, or None if the bytes are not one."""
+        """Return the note; None if the bytes are not a note or were changed."""
         values = from_sealed_json(data)
         try:
             return None if values is None else cls(**values)
@@ -197,7 +199,7 @@ def to_sealed_json(values: JsonObject) -> bytes:
 
 
 def from_sealed_json(data: bytes) -> JsonObject | None:
-    """Return the values of a sealed JSON file, or None if the bytes are no such file or their digest does not match."""
+    """Return the values of sealed JSON; None if the bytes are not sealed JSON or do not match their digest."""
     try:
         values = json.loads(data)
     except (ValueError, RecursionError):

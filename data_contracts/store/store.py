@@ -1,7 +1,7 @@
 """The store: all datasets below one URL, in Hive-style partitions of Parquet files.
 
 This module writes units so that they appear complete or not at all, and finds and reads them. ``schemas`` defines their
-columns. The stages decide which units there should be.
+columns. The stages decide which units to compute.
 """
 
 import contextlib
@@ -181,7 +181,7 @@ class Store:
         return {key: failure for key, failure in pairs if key and failure}
 
     def update_index(self, keys: Iterable[UnitKey]) -> None:
-        """Write the indexes of the variants of these units, if this process holds the lock and it is worth it."""
+        """Update the indexes of the variants of these units, if this process holds the lock and it saves time later."""
         for variant in sorted({variant_of(key.folder) for key in keys}):
             for _ in self.index.read_tables(variant):
                 pass
@@ -200,8 +200,16 @@ class Store:
         return Failure.from_json(data)
 
     def read_unit(self, key: UnitKey, manifest: Manifest, *, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return a unit's rows, or some of their columns."""
-        return pa.Table.from_batches(*_batches_and_schema(self, key, manifest, columns))
+        """Return a unit's rows, or some of their columns.
+
+        Raises:
+            InputError: as ``iter_unit``.
+        """
+        batches = list(self.iter_unit(key, manifest, columns=columns))
+        schema = self.schema_of(key, manifest)
+        names = schema.names if columns is None else list(columns)
+        schema = pa.schema([schema.field(name) for name in names], metadata=schema.metadata)
+        return pa.Table.from_batches([batch.select(names) for batch in batches], schema)
 
     def iter_unit(
         self, key: UnitKey, manifest: Manifest, *, columns: Sequence[str] | None = None
@@ -234,7 +242,7 @@ class Store:
         with contextlib.suppress(OSError):
             self.remove(key.manifest_path)
         where = self.locate(key.folder)
-        return InputError(f"{where}: {cause}; run the same command again to compute it anew")
+        return InputError(f"{where}: {cause}; run the same command again to recompute it")
 
     @contextlib.contextmanager
     def _reading(self, key: UnitKey, manifest: Manifest) -> Iterator[pq.ParquetFile]:
@@ -251,15 +259,6 @@ class Store:
             if error.errno is not None or type(error) is not OSError:
                 raise
             raise self.distrust_unit(key, f"{manifest.part}: {_one_line(error)}") from error
-
-
-def _batches_and_schema(
-    store: Store, key: UnitKey, manifest: Manifest, columns: Sequence[str] | None
-) -> tuple[list[pa.RecordBatch], pa.Schema]:
-    schema = store.schema_of(key, manifest)
-    if columns is not None:
-        schema = pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
-    return [batch.select(schema.names) for batch in store.iter_unit(key, manifest, columns=columns)], schema
 
 
 def _in_row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

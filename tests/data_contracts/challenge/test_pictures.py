@@ -54,7 +54,7 @@ def test_unreadable_labels_are_reported_in_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value) and "labels.csv" in str(caught.value)
 
 
-def test_nothing_there(tmp_path):
+def test_missing_pictures_are_refused(tmp_path):
     with pytest.raises(InputError, match="found nothing there"):
         read_pictures(tmp_path / "typo.csv")
     with pytest.raises(InputError, match="expected one folder per person"):

@@ -134,7 +134,7 @@ def test_line_numbers_are_those_of_the_file(tmp_path):
     assert (fault.file, fault.line) == ("s2.txt", 3) and str(fault).startswith("s2.txt: line 3: ")
 
 
-def test_nothing_there(tmp_path):
+def test_missing_submission_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected a submission"):
         verify_submission(tmp_path / "typo.zip")
     (tmp_path / "x.txt").write_text("hello\n")

@@ -45,7 +45,7 @@ def put(store, unit, rows=1, **changes):
 
 
 def write_index(url, *datasets):
-    """What a run does: list datasets while it holds the lock."""
+    """List datasets while holding the lock, as a run does."""
     store = Store(url)
     with lock_store(store, on_wait=pytest.fail):
         return {dataset: store.manifests(dataset) for dataset in datasets or ("faces",)}
@@ -100,7 +100,7 @@ def test_another_process_reads_the_index_instead_of_manifests(url):
     assert read == []
 
 
-def test_changed_new_and_removed_units_are_seen_at_once_and_leave_the_index_with_the_next_run(url):
+def test_changed_new_and_removed_units_are_read_at_once_and_indexed_by_the_next_run(url):
     store = Store(url)
     first, *_ = [put(store, key(name)) for name in ("a", "b", "c")]
     write_index(url)
@@ -125,7 +125,7 @@ def test_changed_new_and_removed_units_are_seen_at_once_and_leave_the_index_with
     assert index_of(store) is None, "an index without rows is removed"
 
 
-def test_unit_without_data_of_the_stated_size_is_not_complete(url):
+def test_unit_is_incomplete_if_its_data_file_is_missing_or_has_another_size(url):
     store = Store(url)
     kept = {key("b"): put(store, key("b"))}
     for name, data in (("a", None), ("c", b"xx")):
@@ -163,7 +163,8 @@ def test_damaged_index_is_ignored_and_written_again(url, damage, tmp_path):
 def test_garbage_and_manifests_of_wrong_types_are_not_units(url):
     store = Store(url)
     units = {key("a"): put(store, key("a"))}
-    for name, changes in (("b", {"rows": "many"}), ("c", {"rows": 2**70}), ("d", {"counts": []}), ("e", {"part": 3})):
+    wrong_fields = {"b": {"rows": "many"}, "c": {"rows": 2**70}, "d": {"counts": []}, "e": {"part": 3}}
+    for name, changes in (wrong_fields | {"g": {"seconds": 10**400}, "h": {"seconds": 2**60 + 1}}).items():
         put(store, key(name))
         wrong = replace(Manifest("f", "i", "part-00000-00000001.parquet", 1, 1), **changes)
         store.write_bytes(key(name).manifest_path, wrong.to_json())
@@ -171,7 +172,7 @@ def test_garbage_and_manifests_of_wrong_types_are_not_units(url):
     assert write_index(url)["faces"] == units and table_of(Store(url)) == expected_table(units)
 
 
-def test_each_variant_has_its_own_index_and_a_part_of_a_variant_needs_none(url):
+def test_each_variant_has_its_own_index_which_a_part_of_the_variant_does_not_need(url):
     store = Store(url)
     other = UnitKey("faces", (("source", "n"), ("video", "a")))
     units = {key("a"): put(store, key("a")), other: put(store, other)}
@@ -216,7 +217,7 @@ def test_small_changes_do_not_write_the_index(url, monkeypatch):
     assert len(index_of(store)) == 3
 
 
-def test_index_that_cannot_be_written_is_no_failure(tmp_path, monkeypatch):
+def test_failure_to_write_the_index_is_ignored(tmp_path, monkeypatch):
     store = Store(tmp_path)
     units = {key("a"): put(store, key("a"))}
 

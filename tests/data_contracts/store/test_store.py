@@ -69,6 +69,13 @@ def test_unit_without_manifest_does_not_exist(store):
     assert store.manifests("subjects") == {}
 
 
+def test_missing_column_is_an_error_in_one_line(store):
+    manifest = write(store, KEY, [rows([1])])
+    with pytest.raises(InputError, match="no column box; run the same command again to recompute it"):
+        store.read_unit(KEY, manifest, columns=["frame", "box"])
+    assert store.manifests("subjects") == {}
+
+
 @pytest.mark.parametrize("damage", ["delete", "shorten", "manifest"])
 def test_damaged_unit_does_not_exist(store, damage):
     manifest = write(store, KEY, [rows([1])])
@@ -131,7 +138,7 @@ def test_wrong_columns_and_nulls_are_refused(store):
 
 
 @pytest.mark.parametrize("sizes", [[0], [4999], [64] * 78, [2048, 2048, 903], [1, 4095, 0, 903]])
-def test_rows_are_stored_in_row_groups_of_2048_however_they_arrive(local_store, tmp_path, sizes):
+def test_rows_are_stored_in_row_groups_of_2048(local_store, tmp_path, sizes):
     ends = np.cumsum(sizes)
     tables = [rows(list(range(end - size, end))) for size, end in zip(sizes, ends, strict=True)]
     manifest = write(local_store, KEY, tables)
