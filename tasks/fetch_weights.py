@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 
 def installed_path(published: PublishedWeights) -> Path:
     """Return the path of installed weights, which may not exist: safetensors, or the published file itself."""
-    suffix = ".safetensors" if published.convertible else Path(published.path).suffix
+    suffix = ".safetensors" if published.is_convertible else Path(published.path).suffix
     return cache_folder() / f"{published.name.removesuffix('.onnx')}{suffix}"
 
 
@@ -132,10 +132,12 @@ def _place(source: Path, published: PublishedWeights, target: Path, *, verified:
         # This needs torch, which a worker that only looks for weights should not import.
         from models.weight_files.conversion import convert_weights
 
-        data = convert_weights(source, published, verified=verified) if published.convertible else source.read_bytes()
+        data = (
+            convert_weights(source, published, verified=verified) if published.is_convertible else source.read_bytes()
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
-    if not published.convertible and not verified:
+    if not published.is_convertible and not verified:
         raise InputError(f"{source}: expected the published {published.name}, got another content")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".unfinished-", delete=False) as file:

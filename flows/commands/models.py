@@ -39,7 +39,7 @@ def list_models(parameters: ListModelsParameters) -> int:
         "installed",
     ]
     print_table("Backbones", header, rows)
-    others = [entry for entry in CATALOGUE.values() if not entry.convertible]
+    others = [entry for entry in CATALOGUE.values() if not entry.is_convertible]
     places = [(entry, installed_path(entry)) for entry in others]
     print_table(
         "Published files for other programs",
@@ -71,7 +71,7 @@ def convert_model(parameters: ConvertModelParameters) -> int:
 def _print_usage(name: str, path: Path) -> None:
     print_line(f"{name}: {path}")
     backbone = CATALOGUE[name].backbone
-    if CATALOGUE[name].convertible:
+    if CATALOGUE[name].is_convertible:
         print_line(f"use it: affwild2 extract DATA --store STORE --backbone {backbone}")
 
 

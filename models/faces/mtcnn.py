@@ -52,14 +52,14 @@ class AreaPooling:
         summed = frames.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
         self._sums = torch.nn.functional.pad(summed, (0, 0, 1, 0, 1, 0))
 
-    def pool(self, box_px: Tensor, owner: Tensor, *, size_px: int) -> Tensor:
+    def pool(self, box_px: Tensor, frame_index: Tensor, *, size_px: int) -> Tensor:
         """Return mean colours float32 [n, 3, size, size] of boxes (int64 [n, 4]: x1, y1, x2, y2, ends exclusive).
 
-        ``owner`` int64 [n] is the frame of each box. Boxes must lie inside the frame and contain at least one pixel.
+        ``frame_index`` int64 [n] is the frame of each box. Boxes must lie inside the frame and have at least one pixel.
         """
         left, right = _pool_edges(box_px[:, 0], box_px[:, 2], size_px)
         top, bottom = _pool_edges(box_px[:, 1], box_px[:, 3], size_px)
-        at = owner[:, None, None]
+        at = frame_index[:, None, None]
         upper, lower = top[:, :, None], bottom[:, :, None]
         near, far = left[:, None, :], right[:, None, :]
         total = self._sums[at, lower, far] - self._sums[at, upper, far]
@@ -124,16 +124,16 @@ class FaceDetector:
     # By default a GPU convolves in TF32, whose 10 bits are too few to find the same boxes.
     @torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     def _cascade(self, frames: Tensor) -> list[Detections]:
-        boxes, owner = self._propose(frames.permute(0, 3, 1, 2).contiguous().float())
+        boxes, frame_index = self._propose(frames.permute(0, 3, 1, 2).contiguous().float())
         pooling = AreaPooling(frames)
-        boxes, owner, others = _accept_boxes(
-            self._rnet, pooling, boxes, owner, size_px=24, threshold=self.params.rnet_threshold
+        boxes, frame_index, others = _accept_boxes(
+            self._rnet, pooling, boxes, frame_index, size_px=24, threshold=self.params.rnet_threshold
         )
         if len(boxes):
-            kept = grouped_nms(boxes[:, :4], boxes[:, 4], owner, MERGED_NMS_IOU)
-            boxes, owner = _to_squares(_apply_shifts(boxes[kept], others[0][kept])), owner[kept]
-        boxes, owner, others = _accept_boxes(
-            self._onet, pooling, boxes, owner, size_px=48, threshold=self.params.onet_threshold
+            kept = grouped_nms(boxes[:, :4], boxes[:, 4], frame_index, MERGED_NMS_IOU)
+            boxes, frame_index = _to_squares(_apply_shifts(boxes[kept], others[0][kept])), frame_index[kept]
+        boxes, frame_index, others = _accept_boxes(
+            self._onet, pooling, boxes, frame_index, size_px=48, threshold=self.params.onet_threshold
         )
         if not len(boxes):
             return [Detections.none() for _ in frames]
@@ -141,7 +141,7 @@ class FaceDetector:
         side = (boxes[:, 2:4] - boxes[:, 0:2] + 1)[:, None]
         # O-Net returns five x before five y.
         points = side * relative.reshape(-1, 2, 5).mT + boxes[:, None, :2] - 1
-        found = (_apply_shifts(boxes, shift), points, owner)
+        found = (_apply_shifts(boxes, shift), points, frame_index)
         box, point, frame = (values.cpu().numpy() for values in found)
         kept_rows = _nms_by_smaller(box, frame)
         of_frame = [kept_rows[frame[kept_rows] == number] for number in range(len(frames))]
@@ -160,15 +160,15 @@ class FaceDetector:
             torch.tensor([values.shape[1] for values in levels], device=self.device),
         )
         cells = torch.cat(levels, dim=1)
-        owner, at = torch.nonzero(cells[:, :, 4] >= self.params.pnet_threshold, as_tuple=True)
-        boxes = cells[owner, at]
-        kept = grouped_nms(boxes[:, :4], boxes[:, 4], owner * len(scales) + level[at], LEVEL_NMS_IOU)
-        boxes, owner = boxes[kept], owner[kept]
-        kept = grouped_nms(boxes[:, :4], boxes[:, 4], owner, MERGED_NMS_IOU)
-        boxes, owner = boxes[kept], owner[kept]
+        frame_index, at = torch.nonzero(cells[:, :, 4] >= self.params.pnet_threshold, as_tuple=True)
+        boxes = cells[frame_index, at]
+        kept = grouped_nms(boxes[:, :4], boxes[:, 4], frame_index * len(scales) + level[at], LEVEL_NMS_IOU)
+        boxes, frame_index = boxes[kept], frame_index[kept]
+        kept = grouped_nms(boxes[:, :4], boxes[:, 4], frame_index, MERGED_NMS_IOU)
+        boxes, frame_index = boxes[kept], frame_index[kept]
         sides = (boxes[:, 2:4] - boxes[:, 0:2]).repeat(1, 2)
         refined = boxes[:, :4] + boxes[:, 5:9] * sides
-        return _to_squares(torch.cat([refined, boxes[:, 4:5]], dim=1)), owner
+        return _to_squares(torch.cat([refined, boxes[:, 4:5]], dim=1)), frame_index
 
     def _run_pnet(self, images: Tensor, scale: float) -> Tensor:
         """Return P-Net's output for each cell of a level, [B, cells, 9]: box in frame pixels, probability, 4 shifts."""
@@ -204,33 +204,35 @@ def _to_squares(boxes: Tensor) -> Tensor:
     return torch.cat([start, start + longest, boxes[:, 4:5]], dim=1)
 
 
-def _pool_crops(pooling: AreaPooling, boxes: Tensor, owner: Tensor, size_px: int) -> tuple[Tensor, Tensor, Tensor]:
+def _pool_crops(
+    pooling: AreaPooling, boxes: Tensor, frame_index: Tensor, size_px: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return network inputs [n, 3, size, size] of the boxes clipped to the frame; drop boxes outside of it."""
     whole = boxes[:, :4].trunc().long()
     start = whole[:, :2].clamp(min=1) - 1
     end = torch.stack([whole[:, 2].clamp(max=pooling.width), whole[:, 3].clamp(max=pooling.height)], dim=1)
     inside = (end > start).all(dim=1)
-    boxes, owner = boxes[inside], owner[inside]
-    crops = pooling.pool(torch.cat([start, end], dim=1)[inside], owner, size_px=size_px)
-    return _normalise(crops), boxes, owner
+    boxes, frame_index = boxes[inside], frame_index[inside]
+    crops = pooling.pool(torch.cat([start, end], dim=1)[inside], frame_index, size_px=size_px)
+    return _normalise(crops), boxes, frame_index
 
 
 def _accept_boxes(
-    network: nn.Module, pooling: AreaPooling, boxes: Tensor, owner: Tensor, *, size_px: int, threshold: float
+    network: nn.Module, pooling: AreaPooling, boxes: Tensor, frame_index: Tensor, *, size_px: int, threshold: float
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Return the boxes [n, 5] that R-Net or O-Net accepts, with its scores, their frames, and its other outputs."""
-    crops, boxes, owner = _pool_crops(pooling, boxes, owner, size_px)
+    crops, boxes, frame_index = _pool_crops(pooling, boxes, frame_index, size_px)
     if not len(boxes):
-        return boxes, owner, []
+        return boxes, frame_index, []
     outputs = [network(batch) for batch in crops.split(_CROPS_CPU if crops.device.type == "cpu" else _CROPS_GPU)]
     *others, probability = (torch.cat(columns) for columns in zip(*outputs, strict=True))
     score = probability[:, 1]
     accepted = score > threshold
     boxes = torch.cat([boxes[accepted, :4], score[accepted, None]], dim=1)
-    return boxes, owner[accepted], [values[accepted] for values in others]
+    return boxes, frame_index[accepted], [values[accepted] for values in others]
 
 
-def _nms_by_smaller(boxes: np.ndarray, owner: np.ndarray) -> np.ndarray:
+def _nms_by_smaller(boxes: np.ndarray, frame_index: np.ndarray) -> np.ndarray:
     """Suppress greedily by overlap relative to the smaller box; return rows, best score first within each frame."""
     area = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
     order, kept = np.argsort(boxes[:, 4], kind="stable")[::-1], []
@@ -240,7 +242,7 @@ def _nms_by_smaller(boxes: np.ndarray, owner: np.ndarray) -> np.ndarray:
         width = np.minimum(boxes[best, 2], boxes[rest, 2]) - np.maximum(boxes[best, 0], boxes[rest, 0]) + 1
         height = np.minimum(boxes[best, 3], boxes[rest, 3]) - np.maximum(boxes[best, 1], boxes[rest, 1]) + 1
         overlap = np.maximum(0, width) * np.maximum(0, height) / np.minimum(area[best], area[rest])
-        order = rest[(overlap <= FINAL_NMS_IOMIN) | (owner[rest] != owner[best])]
+        order = rest[(overlap <= FINAL_NMS_IOMIN) | (frame_index[rest] != frame_index[best])]
     return np.array(kept, dtype=int)
 
 

@@ -1,20 +1,27 @@
 """MTCNN for processors: integral images and suppression in compiled loops, networks in OpenVINO, one thread.
 
 Boxes, landmarks and probabilities are those of ``mtcnn`` and of facenet-pytorch, except for rounding.
+
+P-Net is split: its first layer, which has three input channels, is a compiled loop (``kernels.first_layer``), and the
+rest runs on all levels of the image pyramid at once, placed next to each other on one canvas. The rest has no pooling,
+so that the result of a cell depends on its own window only.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from models.engines.openvino import run_network
+from models.engines.openvino import compile_network, load_or_convert, run_network
 from models.faces.detection import (
+    CELL_PX,
     FINAL_NMS_IOMIN,
     LEVEL_NMS_IOU,
     MERGED_NMS_IOU,
     Detections,
     DetectorParams,
+    detector_weights_digest,
     level_cells,
     level_size,
     stack_frames,
@@ -27,13 +34,66 @@ from models.faces.kernels import (
     pool_level,
     suppress,
 )
-from models.faces.networks import FIRST_CHANNELS, first_layer_weights, load_proposer, load_refiner
 from models.faces.tracking import iou
 
+SIZES_PX = {"rnet": 24, "onet": 48}
+FIRST_CHANNELS = 10
 _CROPS_PER_BATCH = 64
 # Pyramid levels that are searched around a known face, from the first one where it measures at most this much.
 _NEAR_LEVELS, _NEAR_FACE_PX, _NEAR_WINDOW_PX = 4, 26, 48
 _MIN_IOU_TO_FOLLOW = 0.4
+
+
+def load_refiner(name: str) -> Any:
+    """Return a request for ``rnet`` or ``onet`` that takes any number of crops float32 [n, 3, size, size]."""
+    return compile_network(_load_model(name), shape=[-1, 3, SIZES_PX[name], SIZES_PX[name]], precision="float32")
+
+
+def load_proposer(shape: list[int]) -> Any:
+    """Return a request for P-Net without its first layer, for input [n, 10, h, w]; -1 means any size."""
+    model = _load_model("pnet").clone()
+    return compile_network(_cut_after_first_layer(model), shape=shape, precision="float32")
+
+
+@functools.cache
+def first_layer_weights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return weights float32 [10, 3, 3, 3], bias [10] and PReLU slopes [10] of P-Net's first layer."""
+    activation = _first_pooling(_load_model("pnet")).input_value(0).get_node()
+    biased, slope = (activation.input_value(n).get_node() for n in (0, 1))
+    weight = biased.input_value(0).get_node().input_value(1).get_node()
+    parts = (weight, biased.input_value(1).get_node(), slope)
+    weight, bias, slope = (np.array(part.data, np.float32) for part in parts)
+    return weight, bias.ravel(), slope.ravel()
+
+
+def _first_pooling(model: Any) -> Any:
+    return next(op for op in model.get_ordered_ops() if op.get_type_name() == "MaxPool")
+
+
+def _cut_after_first_layer(model: Any) -> Any:
+    import openvino
+    from openvino import opset13
+
+    pooled = _first_pooling(model).output(0)
+    start = opset13.parameter([-1, FIRST_CHANNELS, -1, -1], np.float32)
+    for user in pooled.get_target_inputs():
+        user.replace_source_output(start.output(0))
+    return openvino.Model(model.get_results(), [start])
+
+
+@functools.cache
+def _load_model(name: str) -> Any:
+    return load_or_convert(f"mtcnn-{name}", detector_weights_digest(), lambda: _convert(name))
+
+
+def _convert(name: str) -> Any:
+    import openvino
+    import torch
+
+    from models.faces.mtcnn import build_networks
+
+    size = SIZES_PX.get(name, CELL_PX)
+    return openvino.convert_model(build_networks()[name], example_input=torch.zeros(2, 3, size, size))
 
 
 def load_kernels() -> None:
@@ -114,24 +174,20 @@ class CpuFaceDetector:
             return Detections.none()
         sums, sizes = self._integral(frame), [level_size(height, width, scale) for scale in scales]
         places, canvas_size = arrange_on_canvas([(pooled_side(rows), pooled_side(columns)) for rows, columns in sizes])
-        canvas = self._canvas_of(canvas_size)
+        if self._canvas.shape[2:] != canvas_size:
+            # Values between the maps stay zero.
+            self._canvas = np.zeros((1, FIRST_CHANNELS, *canvas_size), np.float32)
         buffer = np.empty(3 * sizes[0][0] * sizes[0][1], np.float32)
         for size, place in zip(sizes, places, strict=True):
             level = buffer[: 3 * size[0] * size[1]].reshape(3, *size)
             pool_level(sums, (0, 0), (height, width), size, (0, 0), level)
-            first_layer(level, *self._first, canvas[0], place)
-        shift, probability = run_network(self._pnet, canvas)
+            first_layer(level, *self._first, self._canvas[0], place)
+        shift, probability = run_network(self._pnet, self._canvas)
         found = [
             self._candidates(probability[0, 1], shift[0], place, (0, 0), level_cells(*size), scale)
             for scale, size, place in zip(scales, sizes, places, strict=True)
         ]
         return self._refine_and_finish(sums, (0, 0, width, height), _merge_levels(found))
-
-    def _canvas_of(self, size: tuple[int, int]) -> np.ndarray:
-        """Return a buffer for the maps of all levels, float32 [1, 10, h, w], with zeros between them."""
-        if self._canvas.shape[2:] != size:
-            self._canvas = np.zeros((1, FIRST_CHANNELS, *size), np.float32)
-        return self._canvas
 
     def _integral(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
@@ -167,12 +223,16 @@ class CpuFaceDetector:
         return [(scale, (corner(y, scale), corner(x, scale))) for scale in near]
 
     def _refine_and_finish(self, sums: np.ndarray, part: tuple[int, int, int, int], boxes: np.ndarray) -> Detections:
-        boxes, others = _accept_boxes(self._rnet, sums, part, boxes, size_px=24, threshold=self.params.rnet_threshold)
+        boxes, others = _accept_boxes(
+            self._rnet, sums, part, boxes, size_px=SIZES_PX["rnet"], threshold=self.params.rnet_threshold
+        )
         if not len(boxes):
             return Detections.none()
         kept = suppress(boxes, MERGED_NMS_IOU, False)
         boxes = _to_squares(_apply_shifts(boxes[kept], others[0][kept]))
-        boxes, others = _accept_boxes(self._onet, sums, part, boxes, size_px=48, threshold=self.params.onet_threshold)
+        boxes, others = _accept_boxes(
+            self._onet, sums, part, boxes, size_px=SIZES_PX["onet"], threshold=self.params.onet_threshold
+        )
         if not len(boxes):
             return Detections.none()
         shift, relative = others

@@ -34,9 +34,9 @@ _SIMILAR_SIDE_SHARE = 0.5
 
 @dataclass(frozen=True)
 class _Tracks:
-    """Tracks in the order of their first frame, ``[t]`` or ``[t, 4]``; ``place`` ``[n]`` is the track of every face."""
+    """Tracks in the order of their first frame, ``[t]`` or ``[t, 4]``; ``track_of_face`` is ``[n]``."""
 
-    place: NDArray[np.intp]
+    track_of_face: NDArray[np.intp]
     frames: list[NDArray[np.integer]]
     first_frame: NDArray[np.integer]
     last_frame: NDArray[np.integer]
@@ -69,17 +69,17 @@ def assign_subjects(
     if subject_count not in (1, 2):
         raise ValueError(f"expected one or two subjects in a video, got {subject_count}")
     subject = np.full(len(frame), -1, dtype=np.int8)
-    decided = Counter[str]()
+    decisions = Counter[str]()
     if len(frame):
         tracks = _describe_tracks(frame, box_xyxy_px, probability, track)
         is_right = np.zeros(tracks.weight.size, dtype=int)
         if subject_count == 2:
             is_right = _find_sides(frame, box_xyxy_px, tracks, frame_width_px)
-        for who in range(subject_count):
-            chain = _best_chain(tracks, np.flatnonzero(is_right == who))
+        for number in range(subject_count):
+            chain = _find_best_chain(tracks, np.flatnonzero(is_right == number))
             likely = _drop_unlikely(tracks, chain)
-            _assign_faces(subject, who, frame, tracks, likely)
-            decided.update(_decisions(tracks, chain, likely))
+            _assign_faces(subject, number, frame, tracks, likely)
+            decisions.update(_count_decisions(tracks, chain, likely))
     _, faces_in_frame = np.unique(frame, return_counts=True)
     counts = {
         "assigned": int((subject >= 0).sum()),
@@ -87,10 +87,10 @@ def assign_subjects(
         "frames with several faces": int((faces_in_frame > 1).sum()),
         "tracks": len(np.unique(track)),
     }
-    return subject, Counter(counts) + decided
+    return subject, Counter(counts) + decisions
 
 
-def _decisions(tracks: _Tracks, chain: NDArray[np.intp], likely: NDArray[np.intp]) -> dict[str, int]:
+def _count_decisions(tracks: _Tracks, chain: NDArray[np.intp], likely: NDArray[np.intp]) -> dict[str, int]:
     """Count how a subject's tracks were joined, for the report."""
     gap_frames = tracks.first_frame[likely[1:]] - tracks.last_frame[likely[:-1]]
     cuts = int((gap_frames <= _CUT_FRAMES).sum())
@@ -121,25 +121,25 @@ def _describe_tracks(
         raise ValueError("expected at most one face of a track in a frame, got two")
     by_start = np.argsort(frame[rows[starts]], kind="stable")
     starts, ends = starts[by_start], ends[by_start]
-    place = np.empty(len(rows), dtype=np.intp)
+    track_of_face = np.empty(len(rows), dtype=np.intp)
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        place[rows[start : end + 1]] = number
+        track_of_face[rows[start : end + 1]] = number
     face_count = ends - starts + 1
-    weight = np.bincount(place, area * probability).astype(np.float64)
+    weight = np.bincount(track_of_face, area * probability).astype(np.float64)
     return _Tracks(
-        place=place,
+        track_of_face=track_of_face,
         frames=[frame[rows[start : end + 1]] for start, end in zip(starts, ends, strict=True)],
         first_frame=frame[rows[starts]],
         last_frame=frame[rows[ends]],
         face_count=face_count,
         weight=weight,
-        side_px=np.sqrt(np.bincount(place, area) / face_count),
+        side_px=np.sqrt(np.bincount(track_of_face, area) / face_count),
         first_box=box_xyxy_px[rows[starts]],
         last_box=box_xyxy_px[rows[ends]],
     )
 
 
-def _best_chain(tracks: _Tracks, members: NDArray[np.intp]) -> NDArray[np.intp]:
+def _find_best_chain(tracks: _Tracks, members: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return the tracks of ``members`` that form the chain with the largest total weight, in order of time."""
     first, last, faces = tracks.first_frame[members], tracks.last_frame[members], tracks.face_count[members]
     weight = tracks.weight[members]
@@ -157,7 +157,7 @@ def _best_chain(tracks: _Tracks, members: NDArray[np.intp]) -> NDArray[np.intp]:
             cut = np.abs(gap[earlier]) <= _CUT_FRAMES
             # After a loss, a jump is weighed against the whole chain before it; else light tracks are stepping stones.
             left = np.where(cut, weight[earlier], total[earlier])
-            jump = _jumps(tracks.last_box[members[earlier]], tracks.first_box[members[here]])
+            jump = _jump_sizes(tracks.last_box[members[earlier]], tracks.first_box[members[here]])
             gain = total[earlier] - np.where(cut, _CUT_PRICE, _LOSS_PRICE) * jump * np.minimum(left, weight[here])
             best = int(np.argmax(gain))
             total[here] += gain[best]
@@ -170,7 +170,7 @@ def _best_chain(tracks: _Tracks, members: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.array(chain[::-1], dtype=np.intp)
 
 
-def _jumps(last_boxes: NDArray[np.floating], first_box: NDArray[np.floating]) -> NDArray[np.floating]:
+def _jump_sizes(last_boxes: NDArray[np.floating], first_box: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the jump from each box to ``first_box``, 0..1: distance of centres in face sides, and ratio of sides."""
     sides = np.sqrt(np.maximum(box_areas(last_boxes), 1))
     side = np.sqrt(np.maximum(box_areas(first_box[None]), 1))
@@ -184,7 +184,7 @@ def _drop_unlikely(tracks: _Tracks, chain: NDArray[np.intp]) -> NDArray[np.intp]
     """Return the chain without tracks that are much smaller than the rest, or short and far from their neighbours."""
     if not chain.size:
         return chain
-    jumps = [1.0, *(float(_jumps(tracks.last_box[[a]], tracks.first_box[b])[0]) for a, b in pairwise(chain)), 1.0]
+    jumps = [1.0, *(float(_jump_sizes(tracks.last_box[[a]], tracks.first_box[b])[0]) for a, b in pairwise(chain)), 1.0]
     stays = np.minimum(jumps[:-1], jumps[1:]) < _GLIMPSE_JUMP
     long_enough = tracks.face_count[chain] >= min(_MIN_TRACK_FRAMES, tracks.face_count[chain].max())
     chain = chain[long_enough | stays]
@@ -196,15 +196,15 @@ def _drop_unlikely(tracks: _Tracks, chain: NDArray[np.intp]) -> NDArray[np.intp]
 
 
 def _assign_faces(
-    subject: NDArray[np.int8], who: int, frame: NDArray[np.integer], tracks: _Tracks, chain: NDArray[np.intp]
+    subject: NDArray[np.int8], number: int, frame: NDArray[np.integer], tracks: _Tracks, chain: NDArray[np.intp]
 ) -> None:
     """Assign the faces of a chain to a subject; if two of its tracks share a frame, the heavier one counts."""
     rank = np.full(tracks.weight.size, -1)
     rank[chain[np.argsort(tracks.weight[chain])]] = np.arange(chain.size)
-    rows = np.flatnonzero(rank[tracks.place] >= 0)
-    rows = rows[np.lexsort((-rank[tracks.place[rows]], frame[rows]))]
+    rows = np.flatnonzero(rank[tracks.track_of_face] >= 0)
+    rows = rows[np.lexsort((-rank[tracks.track_of_face[rows]], frame[rows]))]
     _, firsts = np.unique(frame[rows], return_index=True)
-    subject[rows[firsts]] = who
+    subject[rows[firsts]] = number
 
 
 def _find_sides(
@@ -212,7 +212,7 @@ def _find_sides(
 ) -> NDArray[np.intp]:
     """Return 0 for tracks of the left person and 1 for the right one, int ``[t]``."""
     centre_px = (box_xyxy_px[:, 0] + box_xyxy_px[:, 2]) / 2
-    other = _partners(frame, box_xyxy_px, tracks)
+    other = _find_partners(frame, box_xyxy_px, tracks)
     paired = other >= 0
     if paired.any():
         middle_px = float(np.median((centre_px[paired] + centre_px[other[paired]]) / 2))
@@ -223,13 +223,13 @@ def _find_sides(
     reference_px = np.where(paired, centre_px[other], middle_px)
     # The position relative to another person is more reliable than to a line, because the camera may turn.
     vote = np.sign(centre_px - reference_px) * np.where(paired, 1.0, 0.25)
-    return (np.bincount(tracks.place, vote) > 0).astype(np.intp)
+    return (np.bincount(tracks.track_of_face, vote) > 0).astype(np.intp)
 
 
-def _partners(frame: NDArray[np.integer], box_xyxy_px: NDArray[np.floating], tracks: _Tracks) -> NDArray[np.intp]:
+def _find_partners(frame: NDArray[np.integer], box_xyxy_px: NDArray[np.floating], tracks: _Tracks) -> NDArray[np.intp]:
     """Return the row of the heaviest other face of similar size in the same frame, int ``[n]``; -1 for none."""
     side_px = np.sqrt(box_areas(box_xyxy_px))
-    weight = tracks.weight[tracks.place]
+    weight = tracks.weight[tracks.track_of_face]
     found = np.full(len(frame), -1, dtype=np.intp)
     starts = np.flatnonzero(np.diff(frame, prepend=frame[0] - 1))
     ends = np.append(starts[1:], len(frame))

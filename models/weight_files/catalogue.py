@@ -37,7 +37,7 @@ class PublishedWeights:
     accuracy: str = "not published"
 
     @property
-    def convertible(self) -> bool:
+    def is_convertible(self) -> bool:
         """Whether ``models convert`` can convert the file to weights of a backbone."""
         return bool(self.backbone) and self.kind != "onnx"
 
@@ -82,7 +82,7 @@ _ENTRIES = (
     _faces("state_vggface2_enet2", "be6ad8550fc0043d1ee90553eee654252167322a", "vggface2_enet2"),
 )
 CATALOGUE: dict[str, PublishedWeights] = {entry.name: entry for entry in _ENTRIES}
-_BY_BACKBONE = {entry.backbone: entry for entry in _ENTRIES if entry.convertible}
+_BY_BACKBONE = {entry.backbone: entry for entry in _ENTRIES if entry.is_convertible}
 
 
 def find_published(name: str) -> PublishedWeights:

@@ -36,7 +36,7 @@ def convert_weights(path: Path, published: PublishedWeights, *, verified: bool) 
     Raises:
         ValueError: the registry has no network for the weights, or they do not fit; the message names the tensor.
     """
-    if not published.convertible:
+    if not published.is_convertible:
         raise ValueError(
             f"{path}: {published.name} is a network that affwild2 cannot run; its ONNX file runs in onnxruntime"
         )

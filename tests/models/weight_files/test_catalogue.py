@@ -13,7 +13,7 @@ def test_every_entry_is_complete():
     for entry in CATALOGUE.values():
         assert re.fullmatch(r"[0-9a-f]{40}", entry.blob_id) and entry.path.startswith("models/")
         assert find_by_blob_id(entry.blob_id) is entry
-        if entry.convertible:
+        if entry.is_convertible:
             assert published_for(entry.backbone) is entry and not REGISTRY[entry.backbone].bundled
 
 
