@@ -1,9 +1,10 @@
 """Keys, manifests and failure notes of units: where a unit is stored, and what determines its bytes."""
 
+import functools
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from urllib.parse import unquote
 
 from data_contracts.store.details import JsonObject
@@ -78,9 +79,11 @@ def key_of_manifest_path(path: str) -> UnitKey | None:
         return None
     if any("=" not in folder for folder in folders[1:]):
         return None
-    return replace(key_of_folder("/".join(folders)), part=_decode(name[len(prefix) : -len(_SUFFIX)]))
+    key = key_of_folder("/".join(folders))
+    return UnitKey(key.dataset, key.partitions, _decode(name[len(prefix) : -len(_SUFFIX)]))
 
 
+@functools.lru_cache(maxsize=1024)
 def key_of_folder(folder: str) -> UnitKey:
     """Return the dataset and partitions of a unit's or variant's folder."""
     dataset, *partitions = folder.split("/")
