@@ -35,9 +35,10 @@ LOCKED := --quiet --require-hashes --constraint requirements.lock --requirement 
 # The build uses the installed setuptools, which the lock pins, instead of downloading another one.
 EDITABLE := --quiet --no-deps --no-build-isolation --editable .
 
+# --exact also removes packages that an earlier version needed.
 $(RUNTIME): $(UV) requirements.lock pyproject.toml
 	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
-	$(UV) pip install --python $(BIN)/python $(LOCKED) --extra demo
+	$(UV) pip install --exact --python $(BIN)/python $(LOCKED) --extra demo
 	$(UV) pip install --python $(BIN)/python $(EDITABLE)
 	@touch $@
 

@@ -32,7 +32,8 @@ def verify(parameters: VerifyParameters) -> int:
         print_line(f"... and {len(faults) - _FAULTS_SHOWN} more")
     checked = [name for name, given in (("test list", test_list), ("videos", videos)) if given]
     against = f" against {' and '.join(checked)}" if checked else " (format only: no --test-list, no --videos)"
-    print_line(f"{path}: {'no fault' if not faults else f'{len(faults)} faults'}{against}")
+    count = f"{len(faults) or 'no'} fault{'s' if len(faults) > 1 else ''}"
+    print_line(f"{path}: {count}{against}")
     return 1 if faults else 0
 
 
