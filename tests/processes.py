@@ -1,7 +1,9 @@
 """Programs of the environment as processes, and what servers of tests need."""
 
+import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,9 +27,14 @@ def run_command(
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface on which no process listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Return a port of the loopback interface on which no process listens.
+
+    Systems assign ports above 32,767 to outgoing connections, which could take the port before the server starts.
+    """
+    for port in random.SystemRandom().sample(range(10_000, 32_768), 1_000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no free port")
 
 
 def end_with_parent() -> None:
