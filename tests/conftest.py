@@ -15,12 +15,16 @@ from tests.flaky_s3 import flaky_s3
 from tests.s3_server import new_bucket, s3_environment, serving_s3, use_s3
 
 TESTS = Path(__file__).parent
-# The first file runs the demo, whose store other files read.
+# The first file runs the demo. The other files before "flows" do not wait for it.
 SLOWEST_FIRST = (
     "flows/test_demo.py",
     "flows/test_deployments.py",
     "flows/test_pretrain.py",
+    "flows/test_s3.py",
+    "flows/test_s3_faults.py",
     "flows/test_interruptions.py",
+    "flows/test_rescore.py",
+    "flows/test_extract.py",
     "flows",
     "models",
     "infra",
