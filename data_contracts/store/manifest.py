@@ -71,6 +71,8 @@ class UnitKey:
         return " ".join(names or [self.dataset]) + ("" if self.part == "00000" else f" part {self.part}")
 
 
+# Every stage of a run lists the same manifests.
+@functools.lru_cache(maxsize=1 << 16)
 def key_of_manifest_path(path: str) -> UnitKey | None:
     """Return the unit whose manifest or failure note has this path relative to the store; None for other files."""
     *folders, name = path.split("/")
@@ -111,7 +113,7 @@ def encode_name(name: str) -> str:
 
 
 def _decode(name: str) -> str:
-    return unquote(name, errors="surrogateescape")
+    return unquote(name, errors="surrogateescape") if "%" in name else name
 
 
 @dataclass(frozen=True)
