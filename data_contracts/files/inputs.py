@@ -77,7 +77,7 @@ def check_unchanged(place: Location, before: Sequence[Any]) -> None:
         problem = "it was changed"
     else:
         problem = f"{before.size_bytes:,} bytes became {now.size_bytes:,}"
-    raise InputError(f"{place}: expected a file that stays as it is, got: {problem}; run again when it is complete")
+    raise InputError(f"{place}: expected an unchanged file, got: {problem}; run again when it is complete")
 
 
 def is_file_or_broken_link(place: Location) -> bool:

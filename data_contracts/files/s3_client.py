@@ -211,8 +211,7 @@ class VideoFile:
             self.error = error
             if error_code(error) in _CHANGED_CODES:
                 self.error = InputError(
-                    f"{self.name}: expected a file that stays as it is, got: it was changed; run again when it is "
-                    "complete"
+                    f"{self.name}: expected an unchanged file, got: it was changed; run again when it is complete"
                 )
             raise self.error from error
 

@@ -40,7 +40,7 @@ class S3Lock:
         self._renewer = threading.Thread(target=self._renew, name="s3-lock", daemon=True)
 
     def acquire(self, on_wait: Callable[[str], None]) -> None:
-        """Acquire the lock as soon as it is free. ``on_wait`` is called once with a message that names the holder.
+        """Wait for the lock and acquire it. ``on_wait`` is called once with a message that names the holder.
 
         Raises:
             StoreError: the store cannot be written to.

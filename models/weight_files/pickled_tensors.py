@@ -96,7 +96,7 @@ class _Record:
         record.arguments, record.state = arguments, None
         return record
 
-    # A pickle can assign a state to the class itself, too; that call fails for lack of an argument.
+    # A pickle can assign a state to the class itself, too; that call fails because an argument is missing.
     def __setstate__(self, state: Any) -> None:
         self.state = state
 

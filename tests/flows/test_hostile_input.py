@@ -90,7 +90,7 @@ def test_a_file_that_changes_between_index_and_decoding_fails(tmp_path, dask_add
         planned = crop_faces.plan_crop_faces(videos, params=crop_faces.CropParams())
         run.stage("crop_faces", planned, crop_faces.compute)
         ((_, _, cause),) = run.failures
-        assert "expected a file that stays as it is" in cause and "run again when it is complete" in cause
+        assert "expected an unchanged file" in cause and "run again when it is complete" in cause
         assert run.store.manifests("faces") == {}
 
 

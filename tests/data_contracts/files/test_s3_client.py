@@ -135,7 +135,7 @@ def test_a_video_that_is_replaced_while_it_is_read_is_refused(video):
     type(video.fs)(skip_instance_cache=True, **video.storage_options).pipe_file(video.path, content[::-1])
     file.seek(3000)
     for read in (lambda: file.read(100), file.raise_if_failed):
-        with pytest.raises(InputError, match="expected a file that stays as it is, got: it was changed"):
+        with pytest.raises(InputError, match="expected an unchanged file, got: it was changed"):
             read()
     assert open_video_file(video).read(100) == content[::-1][:100]
 
