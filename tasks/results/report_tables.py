@@ -120,8 +120,8 @@ def sections_of(store: Store, contents: StoreContents, run: RunRecord | None) ->
     rules, unreadable = _rules(store, contents.bundles["postprocessing"])
     sections = [
         ("What the run did", _run_tables(run) if run else []),
-        ("What is wrong in the store", [_failures(contents, unreadable)]),
-        ("What the store holds", [_variants(contents)]),
+        ("Problems", [_failures(contents, unreadable)]),
+        ("Contents", [_variants(contents)]),
         ("Heads", [_validation(heads, contents.bundles["postprocessing"]), _labels(heads), *_decisions(rules)]),
         ("Trained backbones", _backbones(contents.backbones)),
         ("Submissions", _submissions(contents.bundles["submissions"])),
