@@ -104,7 +104,7 @@ def is_failure_path(path: str) -> bool:
 
 
 def encode_name(name: str) -> str:
-    """Return a name as it is written in paths, percent-encoded."""
+    """Percent-encode a name for use in paths."""
 
     def encode(found: re.Match[str]) -> str:
         return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape"))

@@ -34,7 +34,7 @@ def zip_of(name):
 
 @pytest.fixture(params=["disk", "s3"])
 def store(request, tmp_path):
-    """Make a store on disk or on an S3 server with two submissions, of which the first is the newest."""
+    """Make a store, on disk or on S3, with two submissions. The first is the newest."""
     url = str(tmp_path / "store") if request.param == "disk" else request.getfixturevalue("s3_bucket") + "/store"
     store = Store(url)
     for name in reversed(NAMES):
