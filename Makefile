@@ -11,7 +11,7 @@ AUDIT := $(VENV)/audit/bin/pip-audit
 # If this is set, each process compiles all modules again, for seconds per command and minutes of the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-services check audit bench bench-quick lock clean
+.PHONY: help demo test test-services check audit compare-videos bench bench-quick lock clean
 
 help:
 	@echo "make demo           run everything on a small generated data set (a minute)"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-services  run the tests that start more servers, or need exporters or old libraries"
 	@echo "make check          check formatting, lint and types"
 	@echo "make audit          look up known vulnerabilities of the locked dependencies at osv.dev"
+	@echo "make compare-videos compare the frames of every kind of video file with those of the ffmpeg program"
 	@echo "make bench          measure speed against references; make bench-quick: small inputs"
 	@echo "make lock           resolve the dependencies again"
 	@echo "make clean          remove the virtual environment and the output of the demo"
@@ -89,6 +90,10 @@ audit: $(AUDIT)
 	  $(AUDIT) --vulnerability-service osv --disable-pip --strict --progress-spinner off $(AUDIT_FLAGS) \
 	    --requirement $$lock || code=1; \
 	done; exit $$code
+
+# More files or folders: make compare-videos FILES='videos clip.mkv'.
+compare-videos: $(STAMP)
+	$(BIN)/python -m tests.compare_with_ffmpeg $(FILES)
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest -q -m service tests/benchmarks

@@ -13,23 +13,7 @@ from av.video.stream import VideoStream
 from data_contracts.errors import InputError
 from data_contracts.video.frames import read_segment
 from data_contracts.video.packets import index_video
-from tests.data_contracts.video.test_video import KINDS
 from tests.video_factory import VideoSpec, numbered_picture, read_number, write_video
-
-HOUR_TICKS = 3600 * 12_800
-MORE_KINDS = {
-    "grey.mkv": VideoSpec(codec="ffv1", pixel_format="gray", b_frames=0),
-    "interlaced.mp4": VideoSpec(codec_options={"x264-params": "tff=1"}),
-    "interlaced.mpg": VideoSpec(codec="mpeg2video", codec_options={"flags": "+ilme+ildct"}),
-    "jump_of_an_hour.mp4": VideoSpec(tick=[*range(0, 20 * 512, 512), *range(HOUR_TICKS, HOUR_TICKS + 20 * 512, 512)]),
-    "jump_of_an_hour.mkv": VideoSpec(tick=[*range(0, 20 * 512, 512), *range(HOUR_TICKS, HOUR_TICKS + 20 * 512, 512)]),
-    "rotated_180.mp4": VideoSpec(rotation_degrees_ccw=180),
-    "rotated_270.mov": VideoSpec(rotation_degrees_ccw=270),
-    "ten_bit_hevc.mkv": VideoSpec(codec="libx265", pixel_format="yuv420p10le", b_frames=3),
-    "odd.avi": VideoSpec(codec="mjpeg", b_frames=0, pixel_format="yuvj444p", width_px=97, height_px=65),
-    "uneven.mkv": VideoSpec(tick=np.cumsum(np.tile([512, 100, 900, 3000], 10)).tolist()),
-    "elementary.h264": VideoSpec(b_frames=0),
-}
 
 
 def numbers_by_ffmpeg(path: Path, *, width_px: int, height_px: int, stream: int = 0) -> list[int]:
@@ -50,11 +34,6 @@ def assert_numbers_agree(path: Path, *, stream: int = 0) -> None:
         for numbers, rgb in read_segment(path, index, first_frame=first, frame_count=len(truth)):
             shown |= {int(n): read_number(picture) for n, picture in zip(numbers, rgb, strict=True)}
         assert shown == {n: truth[n - 1] for n in range(first, len(truth) + 1)}, f"from frame {first}"
-
-
-@pytest.mark.parametrize("name", [*KINDS, *MORE_KINDS])
-def test_frames_equal_a_full_decode_by_another_program(name: str, tmp_path: Path) -> None:
-    assert_numbers_agree(write_video(tmp_path / name, (KINDS | MORE_KINDS)[name]))
 
 
 def _remux(source: Path, target: Path, change) -> Path:  # type: ignore[no-untyped-def]
