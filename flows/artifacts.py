@@ -73,6 +73,11 @@ def _record_of(run: Run, error: BaseException | None, context: FlowRunContext) -
             *(("failed", *failure) for failure in run.failures),
             *(("used in part", *problem) for problem in run.problems),
             *(("quarantined", stage, name, note.cause) for stage, name, note in run.quarantined),
+            *(
+                ("skipped", account.kind, account.place, line)
+                for account in run.inputs
+                for line in account.format_lost()
+            ),
         ],
     )
 

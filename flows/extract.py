@@ -37,6 +37,7 @@ def extract_features(run: Run, request: ExtractParameters) -> Extracted:
         InputError: the folder contains no input of the requested source.
     """
     layout = find_data(request.data)
+    run.report_inputs(layout.accounts["videos"])
     source = request.source or _default_source(layout)
     videos = _limited(layout.videos, request.limit if source == "mtcnn" else None)
     if source == "mtcnn" and not videos:

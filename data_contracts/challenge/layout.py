@@ -8,6 +8,7 @@ from typing import NamedTuple
 from data_contracts.challenge.annotations import MTL_FILES
 from data_contracts.challenge.editions import ABAW3_FOLDERS, challenge_of_folder, task_of_test_list
 from data_contracts.errors import InputError
+from data_contracts.files.account import InputAccount, is_harmless
 from data_contracts.files.inputs import (
     FileState,
     is_file_or_broken_link,
@@ -42,6 +43,7 @@ class DataLayout:
         crops: source name -> folders of subject folders.
         annotations: task -> the challenge's folder.
         test_lists: task -> lists of subjects or frames, by name.
+        accounts: what was found, used and skipped, by kind of input.
     """
 
     root: Location
@@ -49,6 +51,7 @@ class DataLayout:
     crops: dict[str, tuple[Location, ...]] = field(default_factory=dict)
     annotations: dict[TaskName, Location] = field(default_factory=dict)
     test_lists: dict[TaskName, tuple[Location, ...]] = field(default_factory=dict)
+    accounts: dict[str, InputAccount] = field(default_factory=dict)
 
     def annotations_of(self, task: TaskName) -> Location:
         """Return the challenge's folder of a task.
@@ -92,13 +95,15 @@ def find_data(root: Location) -> DataLayout:
         if not root.is_dir():
             problem = "a file" if root.exists() else "nothing"
             raise InputError(f"{root}: expected a folder with videos, crops or annotations, found {problem} there")
+        account = InputAccount("videos", root)
         inside = [root, *_other_folders(root)]
         layout = DataLayout(
             root,
-            _find_videos(_video_folders(root)) or _find_videos([root]),
+            _find_videos(_video_folders(root), account) or _find_videos([root], account),
             _find_crops(root),
             _find_annotations(inside),
             _find_test_lists(inside),
+            {account.kind: account},
         )
     if not (layout.videos or layout.crops or layout.annotations):
         kinds = ", ".join(sorted(VIDEO_SUFFIXES))
@@ -133,17 +138,21 @@ def _find_crops(root: Location) -> dict[str, tuple[Location, ...]]:
     return found
 
 
-def _find_videos(folders: list[Location]) -> dict[str, Location]:
+def _find_videos(folders: list[Location], account: InputAccount) -> dict[str, Location]:
     found: dict[str, Location] = {}
     for folder in folders:
         for path in list_entries(folder):
-            if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith("."):
+            if path.suffix.lower() not in VIDEO_SUFFIXES:
+                continue
+            if is_harmless(path.name):
+                account.skip(path)
                 continue
             if not is_file_or_broken_link(path):
                 continue
             if path.stem in found:
                 raise InputError(f"{path}: expected one video per name, found also {found[path.stem]}; rename one")
             found[path.stem] = path
+            account.use()
     return found
 
 

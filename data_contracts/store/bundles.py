@@ -1,16 +1,22 @@
 """Bundles: results that consist of a few files in one folder (heads, post-processings, submissions).
 
+The account of an input folder is a bundle without files; its manifest holds the counts.
+
 The manifest, written last, makes the files a bundle. Results in tables are units (``store``).
 """
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass, field
 
 from data_contracts.errors import InputError
-from data_contracts.store.details import Details, JsonObject
+from data_contracts.files.account import InputAccount
+from data_contracts.store.details import Details, InputsDetails, JsonObject
+from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import from_sealed_json, to_sealed_json
 from data_contracts.store.store import Store
 
+INPUTS = "inputs"
 _MANIFEST = "manifest.json"
 
 
@@ -29,6 +35,11 @@ class Bundle:
         return self.folder.rsplit("/", 1)[-1]
 
 
+def manifest_path(folder: str) -> str:
+    """Return the path of the manifest of the bundle in a folder."""
+    return f"{folder}/{_MANIFEST}"
+
+
 def write_bundle(store: Store, folder: str, files: dict[str, bytes], *, fingerprint: str, details: Details) -> Bundle:
     """Write the files, then the manifest that makes them a bundle."""
     for name, data in files.items():
@@ -41,13 +52,13 @@ def write_bundle(store: Store, folder: str, files: dict[str, bytes], *, fingerpr
 
 def write_manifest(store: Store, bundle: Bundle) -> None:
     """Write the manifest of a bundle, or replace it."""
-    store.write_bytes(f"{bundle.folder}/{_MANIFEST}", to_sealed_json(asdict(bundle)))
+    store.write_bytes(manifest_path(bundle.folder), to_sealed_json(asdict(bundle)))
 
 
 def read_manifest(store: Store, folder: str) -> Bundle | None:
     """Return the bundle that a folder's manifest describes, without checking its files; None without a manifest."""
     try:
-        found = from_sealed_json(store.read_bytes(f"{folder}/{_MANIFEST}"))
+        found = from_sealed_json(store.read_bytes(manifest_path(folder)))
         return None if found is None else Bundle(folder, found["fingerprint"], found["files"], found["details"])
     except (FileNotFoundError, NotADirectoryError, KeyError):
         return None
@@ -55,7 +66,7 @@ def read_manifest(store: Store, folder: str) -> Bundle | None:
 
 def written_at(store: Store, bundle: Bundle) -> float:
     """Return when a bundle's manifest was written, in seconds since 1970."""
-    return store.written_at(f"{bundle.folder}/{_MANIFEST}")
+    return store.written_at(manifest_path(bundle.folder))
 
 
 def find_bundle(store: Store, folder: str) -> Bundle | None:
@@ -89,6 +100,18 @@ def require_bundle(store: Store, kind: str, name: str) -> Bundle:
     names = ", ".join(b.name for b in (matches or bundles)) or "none"
     problem = "several match" if matches else "none matches"
     raise InputError(f"{kind}: expected the name of one in {store.url}, got {name!r}: {problem}; found: {names}")
+
+
+def write_account(store: Store, account: InputAccount) -> InputsDetails:
+    """Write the account of some inputs, in place of the one of an earlier run, and return its details."""
+    details = InputsDetails.of_account(account)
+    kind = re.sub("[^a-z0-9]+", "-", account.kind.lower())
+    name = variant_name(kind, fingerprint(kind=account.kind, places=sorted(account.places)))
+    bundle = Bundle(f"{INPUTS}/{name}", fingerprint(inputs=details), details=details.to_json())
+    known = read_manifest(store, bundle.folder)
+    if known is None or known.fingerprint != bundle.fingerprint:
+        write_manifest(store, bundle)
+    return details
 
 
 def read_file(store: Store, bundle: Bundle, name: str) -> bytes:

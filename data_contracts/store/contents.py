@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.errors import InputError
-from data_contracts.store.bundles import Bundle, list_bundles, read_manifest
-from data_contracts.store.details import HeadDetails, VideoDetails
+from data_contracts.store.bundles import INPUTS, Bundle, list_bundles, read_manifest
+from data_contracts.store.details import HeadDetails, InputsDetails, VideoDetails
 from data_contracts.store.manifest import Failure, UnitKey, key_of_folder, key_of_manifest_path
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED, UNREADABLE_CROP
@@ -74,6 +74,7 @@ class StoreContents:
         problems: (unit, line) for each input that could be used only in part.
         bundles: complete bundles by kind.
         backbones: trained backbones; their large files are not checked.
+        inputs: what the last run on each folder found, used and skipped.
         coverage: rows per status of each video and subject; empty unless it was requested.
     """
 
@@ -82,6 +83,7 @@ class StoreContents:
     problems: list[tuple[UnitKey, str]]
     bundles: dict[str, list[Bundle]]
     backbones: list[Bundle]
+    inputs: list[InputsDetails]
     coverage: "Coverage"
 
 
@@ -150,6 +152,7 @@ def read_contents(store: Store, *, with_coverage: bool = False) -> StoreContents
         problems=[problem for _, variant in variants for problem in sorted(variant.problems)],
         bundles={kind: list_bundles(store, kind) for kind in BUNDLES},
         backbones=[bundle for bundle in trained if bundle],
+        inputs=[InputsDetails.of(bundle) for bundle in list_bundles(store, INPUTS)],
         coverage=coverage,
     )
 

@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Protocol, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from data_contracts.errors import InputError
+from data_contracts.files.account import InputAccount
 from data_contracts.files.inputs import FileState
 from data_contracts.vocabulary import EditionName, TaskName
 
@@ -409,3 +410,74 @@ class BackboneDetails(Details):
     coverage: PictureCoverage
     figures: PictureFigures
     kept_epoch: int
+
+
+# -- accounts of inputs --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedInputs(Record):
+    """Files that a reader skipped for one reason. ``is_harmless``: no input is lost."""
+
+    reason: str
+    count: int
+    is_harmless: bool = False
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputsDetails(Details):
+    """``inputs``: what a reader of inputs found, used and skipped, as in ``InputAccount``."""
+
+    kind: str
+    places: tuple[str, ...]
+    found: int
+    used: int
+    skipped: tuple[SkippedInputs, ...] = ()
+    notes: LeftOut[tuple[str, ...]] = ()
+
+    @classmethod
+    def of_account(cls, account: InputAccount) -> Self:
+        """Return the counts of an account. Files that may be missing in the results come first."""
+        skipped = [
+            SkippedInputs(reason=reason, count=one.count, is_harmless=one.is_harmless, examples=tuple(one.examples))
+            for reason, one in account.skipped.items()
+        ]
+        return cls(
+            kind=account.kind,
+            places=account.places,
+            found=account.found,
+            used=account.used,
+            skipped=tuple(sorted(skipped, key=lambda one: (one.is_harmless, -one.count, one.reason))),
+            notes=tuple(account.notes),
+        )
+
+    @property
+    def lost(self) -> tuple[SkippedInputs, ...]:
+        """The skipped files that are not harmless."""
+        return tuple(one for one in self.skipped if not one.is_harmless)
+
+    @property
+    def place(self) -> str:
+        """The first place, and the number of others."""
+        more = f" and {len(self.places) - 1} more" if len(self.places) > 1 else ""
+        return f"{self.places[0] if self.places else ''}{more}"
+
+    def format_counts(self) -> str:
+        """Return the counts in one line."""
+        skipped = self.found - self.used
+        return f"{self.kind} in {self.place}: {self.found:,} found, {self.used:,} used, {skipped:,} skipped"
+
+    def format_lost(self) -> list[str]:
+        """Return one line per reason for skipped files that are not harmless."""
+        return [self._format_reason(one) for one in self.lost]
+
+    def format_lines(self) -> list[str]:
+        """Return the counts, one line per reason, and the notes."""
+        notes = [f"note: {self.kind}: {line}" for line in self.notes]
+        return [self.format_counts(), *map(self._format_reason, self.skipped), *notes]
+
+    def _format_reason(self, one: SkippedInputs) -> str:
+        more = ", ..." if one.count > len(one.examples) else ""
+        what = "ignored" if one.is_harmless else "skipped"
+        return f"{self.kind}: {one.count:,} {what}, {one.reason}: {', '.join(one.examples)}{more}"

@@ -188,7 +188,7 @@ def print_traces(traces: Traces, what: str) -> None:
         for found in traces.predictions
         if found.files or found.recorded
     ]
-    rows += [["reports", path.split("/")[1], 1, None, None] for path in traces.reports]
+    rows += [[*path.split("/")[:2], 1, None, None] for path in traces.reports]
     print_table(f"{traces.video}: {what}", ["what", "variant", "files", "rows", "MB"], rows)
 
 

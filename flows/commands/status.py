@@ -11,7 +11,7 @@ from tasks.units import MAX_TRIES
 
 
 def print_status(parameters: StatusParameters) -> int:
-    """Print what is ready and what failed; return 1 if anything failed.
+    """Print what is ready, what failed and which inputs were skipped; return 1 if anything is missing.
 
     Raises:
         InputError: there is no store at the URL.
@@ -30,7 +30,11 @@ def print_status(parameters: StatusParameters) -> int:
         print_line(f"{what}: {key.dataset} {key}: {note.cause}")
     for key, line in contents.problems:
         print_line(f"in part: {key.dataset} {key}: {line}")
-    return 1 if contents.failures or contents.problems else 0
+    for account in contents.inputs:
+        for line in account.format_lines():
+            print_line(line)
+    is_complete = not (contents.failures or contents.problems or any(account.lost for account in contents.inputs))
+    return 0 if is_complete else 1
 
 
 def write_store_report(parameters: ReportParameters) -> int:

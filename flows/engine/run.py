@@ -13,7 +13,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import InputError, printable
-from data_contracts.store.bundles import Bundle
+from data_contracts.files.account import InputAccount
+from data_contracts.store.bundles import Bundle, write_account
+from data_contracts.store.details import InputsDetails
 from data_contracts.store.lock import check_code_version, lock_store
 from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
@@ -71,7 +73,9 @@ class Run:
         self.store = Store(store)
         self.summaries: list[StageSummary] = []
         self.submissions: list[Bundle] = []
+        self.inputs: list[InputsDetails] = []
         self._dask_address, self._workers, self._max_tries = dask_address, workers, max_tries
+        self._new_lost: list[tuple[int, InputsDetails]] = []
         self._tried: set[tuple[str, str]] = set()
         self._stack, self._cluster = contextlib.ExitStack(), contextlib.ExitStack()
         self._client: Client | None = None
@@ -192,6 +196,21 @@ class Run:
         self._tried.update((f"{stage} {work.name}", work.fingerprint) for work in found)
         return found
 
+    def report_inputs(self, account: InputAccount, *, known: int = 0) -> None:
+        """Print the account of some inputs and write it into the store.
+
+        The run ends with an error if a file was skipped that is not harmless.
+
+        Args:
+            known: number of these files that an earlier run has reported.
+        """
+        self._raise_if_lost()
+        details = write_account(self.store, account)
+        for line in details.format_lines():
+            print_line(line)
+        self.inputs.append(details)
+        self._new_lost.append((max(account.lost - known, 0), details))
+
     @property
     def failures(self) -> list[tuple[str, str, str]]:
         """(stage, unit, cause) of all failures."""
@@ -227,9 +246,9 @@ class Run:
                 print_line(f"... and {len(found) - _FAILURES_SHOWN} more: affwild2 status --store {self.store.url}")
 
     def raise_for_failures(self, *, known: bool = True) -> None:
-        """Raise an exception if a unit failed or an input was used only in part.
+        """Raise an exception if a unit failed, or an input was skipped or used only in part.
 
-        ``known``: include inputs that an earlier run used in part.
+        ``known``: include inputs that an earlier run skipped or used in part.
 
         Raises:
             SomeFailedError: the numbers of failures and problems, and the first one.
@@ -237,8 +256,10 @@ class Run:
         problems = self.problems if known else [(s.stage, *problem) for s in self.summaries for problem in s.problems]
         counted = [f"{len(self.failures)} failed"] if self.failures else []
         counted += [f"{len(problems)} used in part"] if problems else []
+        lost = [(sum(o.count for o in one.lost) if known else new, one) for new, one in self._new_lost]
+        if skipped := sum(count for count, _ in lost):
+            counted.append(f"{skipped} skipped")
         if counted:
-            stage, name, cause = [*self.failures, *problems][0]
-            raise SomeFailedError(
-                printable(f"{', '.join(counted)}, all else is complete; first: {stage} {name}: {cause}")
-            )
+            causes = [f"{stage} {name}: {cause}" for stage, name, cause in [*self.failures, *problems]]
+            causes += [one.format_lost()[0] for count, one in lost if count]
+            raise SomeFailedError(printable(f"{', '.join(counted)}, all else is complete; first: {causes[0]}"))

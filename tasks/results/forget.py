@@ -5,6 +5,7 @@ import csv
 import hashlib
 import html
 import io
+import json
 import re
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -20,7 +21,7 @@ from data_contracts.files.inputs import FileState, file_state
 from data_contracts.files.local import UNFINISHED
 from data_contracts.files.locations import location
 from data_contracts.schemas import LABELS
-from data_contracts.store.bundles import Bundle, read_manifest, write_manifest
+from data_contracts.store.bundles import INPUTS, Bundle, list_bundles, manifest_path, read_manifest, write_manifest
 from data_contracts.store.contents import DATASETS, REPORT_PAGE
 from data_contracts.store.details import (
     FacesDetails,
@@ -225,10 +226,18 @@ def names_in_results(store: Store) -> set[str]:
 
 
 def find_reports(store: Store, subjects: Collection[str]) -> list[str]:
-    """Return the paths of report pages that name one of the subjects. The pages can be written again without them."""
+    """Return the paths of report pages and accounts of inputs that name one of the subjects.
+
+    Both can be written again without them.
+    """
     mention = _mention_of(subjects)
     paths = [f"reports/{name}/{REPORT_PAGE}" for name in store.list_folder("reports")]
-    return [path for path in paths if store.exists(path) and mention.search(store.read_bytes(path))]
+    found = [path for path in paths if store.exists(path) and mention.search(store.read_bytes(path))]
+    for account in list_bundles(store, INPUTS):
+        text = json.dumps(account.details, ensure_ascii=False)
+        if mention.search(text.encode(errors="surrogateescape")):
+            found.append(manifest_path(account.folder))
+    return found
 
 
 def find_mentions(store: Store, subjects: Collection[str]) -> list[str]:

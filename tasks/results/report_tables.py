@@ -14,6 +14,7 @@ from data_contracts.store.details import (
     LABEL_COVERAGE_COLUMNS,
     BackboneDetails,
     HeadDetails,
+    InputsDetails,
     PostprocessingDetails,
     SubmissionDetails,
     TuningFigures,
@@ -121,6 +122,7 @@ def sections_of(store: Store, contents: StoreContents, run: RunRecord | None) ->
     sections = [
         ("What the run did", _run_tables(run) if run else []),
         ("Problems", [_failures(contents, unreadable)]),
+        ("Inputs", _inputs(contents.inputs)),
         ("Contents", [_variants(contents)]),
         ("Heads", [_validation(heads, contents.bundles["postprocessing"]), _labels(heads), *_decisions(rules)]),
         ("Trained backbones", _backbones(contents.backbones)),
@@ -138,6 +140,28 @@ def _failures(contents: StoreContents, unreadable: Sequence[tuple[str, str]]) ->
     rows += [[State("unreadable", False), "postprocessing", name, cause] for name, cause in unreadable]
     rows += [[State("used in part", False), key.dataset, str(key), line] for key, line in contents.problems]
     return Table("Failures and losses", ["what", "dataset", "unit", "cause"], rows, empty="None.")
+
+
+def _inputs(accounts: Sequence[InputsDetails]) -> list[Table]:
+    counts = [[one.kind, one.place, one.found, one.used, one.found - one.used] for one in accounts]
+    skipped: list[list[object]] = [
+        [
+            State("ignored" if s.is_harmless else "skipped", s.is_harmless),
+            one.kind,
+            s.count,
+            s.reason,
+            "; ".join(s.examples),
+        ]
+        for one in accounts
+        for s in one.skipped
+    ]
+    notes = [[one.kind, line] for one in accounts for line in one.notes]
+    tables = [
+        Table("Inputs of the last runs", ["inputs", "place", "found", "used", "skipped"], counts),
+        Table("Skipped inputs", ["what", "inputs", "count", "reason", "examples"], skipped),
+        Table("Notes on inputs", ["inputs", "note"], notes),
+    ]
+    return [table for table in tables if table.rows]
 
 
 def _run_tables(run: RunRecord) -> list[Table]:

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from data_contracts.files.account import InputAccount
+from data_contracts.store.bundles import INPUTS, list_bundles
+from data_contracts.store.details import InputsDetails
+from data_contracts.store.store import Store
+from flows.commands.parameters import StatusParameters
+from flows.commands.status import print_status
+from flows.engine.run import Run, SomeFailedError
+
+
+def account_of(*skipped, used=1):
+    account = InputAccount("videos", Path("/data"))
+    account.use(used)
+    for name in skipped:
+        account.skip(f"/data/{name}", "not a video")
+    return account
+
+
+def test_a_skipped_input_ends_the_run_with_an_error_and_is_kept_in_the_store(tmp_path, capsys):
+    with Run(str(tmp_path)) as run:
+        run.report_inputs(account_of("a.xyz", ".DS_Store", used=10))
+        with pytest.raises(SomeFailedError, match=r"^1 skipped, .* first: videos: 1 skipped, not a video: a\.xyz$"):
+            run.raise_for_failures()
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [
+        "videos in /data: 12 found, 10 used, 2 skipped",
+        "videos: 1 skipped, not a video: a.xyz",
+        "videos: 1 ignored, hidden files and files of operating systems: .DS_Store",
+    ]
+    (bundle,) = list_bundles(Store(tmp_path), INPUTS)
+    assert bundle.folder.startswith("inputs/videos-") and InputsDetails.of(bundle) == run.inputs[0]
+    (tmp_path / "videos").mkdir()
+    assert print_status(StatusParameters(str(tmp_path))) == 1
+    assert printed[1] in capsys.readouterr().out
+
+
+def test_harmless_files_do_not_end_the_run_with_an_error(tmp_path):
+    with Run(str(tmp_path)) as run:
+        run.report_inputs(account_of(".DS_Store"))
+        run.raise_for_failures()
+
+
+def test_known_skipped_files_count_only_where_they_are_asked_for(tmp_path):
+    with Run(str(tmp_path)) as run:
+        run.report_inputs(account_of("a.xyz", "b.xyz"), known=2)
+        run.raise_for_failures(known=False)
+        with pytest.raises(SomeFailedError, match="2 skipped"):
+            run.raise_for_failures()
+
+
+def test_an_equal_account_is_not_written_again_and_another_one_replaces_it(tmp_path):
+    with Run(str(tmp_path)) as run:
+        run.report_inputs(account_of("a.xyz"))
+        (path,) = (tmp_path / INPUTS).glob("*/manifest.json")
+        before = path.stat().st_mtime_ns
+        run.report_inputs(account_of("a.xyz"))
+        assert path.stat().st_mtime_ns == before
+        run.report_inputs(account_of())
+    (bundle,) = list_bundles(Store(tmp_path), INPUTS)
+    assert InputsDetails.of(bundle).skipped == ()
