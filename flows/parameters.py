@@ -49,7 +49,17 @@ BackboneName = Annotated[
 WeightsFile = Annotated[Path | None, Option("Safetensors file to use instead of the installed weights.")]
 Heads = Annotated[
     list[str] | None,
-    Option("Names of the heads to use. Default: the only head of each task.", command_line_name="head"),
+    Option(
+        "Name of a head to use, or its beginning. Default: the only head of each task; mtl for tasks without one.",
+        command_line_name="head",
+    ),
+]
+Postprocessings = Annotated[
+    list[str] | None,
+    Option(
+        "Name of the post-processing of a head, or its beginning. Default: the only one of each head.",
+        command_line_name="postprocessing",
+    ),
 ]
 FeaturesVariant = Annotated[
     str | None, Option("Features variant to use. Required if the store contains several backbones.")
@@ -163,9 +173,9 @@ class SubmitParameters:
     task: Task
     store: StoreUrl
     test_list: TestList
-    head: Annotated[str | None, Option("Name of the head, or its beginning. Default: the only head of the task.")] = (
-        None
-    )
+    head: Annotated[
+        str | None, Option("Name of the head, or its beginning. Default: the only head that was fitted for the task.")
+    ] = None
     postprocessing: Annotated[
         str | None, Option("Name of the post-processing, or its beginning. Default: the only one of the head.")
     ] = None
@@ -194,6 +204,7 @@ class ScoreParameters:
         StoreParameter | None, Option("Store to read heads from and write features to. Default: OUT/store.")
     ] = None
     heads: Heads = None
+    postprocessings: Postprocessings = None
     dask_address: DaskAddress = None
     workers: Workers = None
 
@@ -214,6 +225,7 @@ class RescoreParameters:
     store: StoreUrl
     out: PredictionsFolder
     heads: Heads = None
+    postprocessings: Postprocessings = None
     settle_seconds: Annotated[
         float, Option("Skip files that have changed within this time, in seconds.", minimum=0)
     ] = 60.0

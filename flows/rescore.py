@@ -61,7 +61,7 @@ def rescore(parameters: RescoreParameters) -> Rescored:
             units = index_videos.plan_refuse_same_names(listing.twins)
             run.stage("refuse_twins", units, index_videos.refuse_same_names, cheap=True)
         if arrivals.settled:
-            score_videos(run, arrivals.settled, heads=choose_heads(run, parameters.heads), out=out)
+            score_videos(run, arrivals.settled, heads=choose_heads(run, parameters), out=out)
         rescored = _sort_by_result(run, listing, arrivals, before, read_record(Store(out)))
         _print_rescored(run, listing, arrivals, rescored, out)
         run.raise_for_failures(known=False)

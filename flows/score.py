@@ -5,38 +5,41 @@ from collections.abc import Mapping, Sequence
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import is_file_or_broken_link, list_entries, reading_inputs, refresh_listings
 from data_contracts.files.locations import Location
-from data_contracts.store.bundles import Bundle, list_bundles, require_bundle
+from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import HeadDetails
 from data_contracts.vocabulary import VIDEO_SUFFIXES
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
 from flows.extract import Extracted, extract_videos
 from flows.options import takes
-from flows.parameters import DEFAULT_BACKBONE, ScoreParameters
+from flows.parameters import DEFAULT_BACKBONE, RescoreParameters, ScoreParameters
 from tasks.extract.crop_faces import crop_params_of
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import predict_outputs
 from tasks.fit.fit_head import provide_zero_shot_head
+from tasks.fit.head_selection import ServingHead, select_heads
 from tasks.fit.subject_features import find_features
 from tasks.results.write_predictions import write_predictions
 
 
-def score_videos(run: Run, videos: Mapping[str, Location], *, heads: Sequence[Bundle], out: Location) -> list[Location]:
-    """Extract missing features of videos (stem -> file), and predict with each head.
+def score_videos(
+    run: Run, videos: Mapping[str, Location], *, heads: Sequence[ServingHead], out: Location
+) -> list[Location]:
+    """Extract missing features of videos (stem -> file), and predict with each head the branches that it serves.
 
     Write one Parquet and one CSV file per subject; return their locations. Videos with missing results, because of a
     failure or a quarantine, keep their existing predictions.
     """
     extracted: dict[str, Extracted] = {}
-    for group in _by_features(heads).values():
+    for group in _by_features([one.head for one in heads]).values():
         extracted |= dict.fromkeys((head.name for head in group), _extract_for(run, group[0], videos))
     complete = set(videos).intersection(*(found.complete for found in extracted.values()))
     units = []
-    for head in heads if complete else ():
+    for head in (one.head for one in heads) if complete else ():
         variant = find_features(run.store, backbone=HeadDetails.of(head).backbone, source=extracted[head.name].source)
         units += predict_outputs.plan_predict_outputs(run.store, variant, head=head, subjects=sorted(complete))
     run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
-    chosen = [(head, extracted[head.name].source) for head in heads]
+    chosen = [(one, extracted[one.head.name].source) for one in heads]
     return write_predictions(run.store, sorted(complete), heads=chosen, out=out)
 
 
@@ -53,23 +56,16 @@ def _extract_for(run: Run, head: Bundle, videos: Mapping[str, Location]) -> Extr
     return extract_videos(run, videos, params=params, backbone=backbone, people={})
 
 
-def choose_heads(run: Run, names: Sequence[str] | None) -> list[Bundle]:
-    """Return the named heads, or the only head of each task, or the zero-shot head if no head was fitted.
+def choose_heads(run: Run, parameters: ScoreParameters | RescoreParameters) -> list[ServingHead]:
+    """Return the heads that serve a request, or the zero-shot head if no head was fitted.
 
     Raises:
-        InputError: no head has such a name, or there are several heads for a task.
+        InputError: see ``select_heads``.
     """
-    if names:
-        return [require_bundle(run.store, "heads", name) for name in names]
-    heads = list_bundles(run.store, "heads")
-    if not heads:
-        return [provide_zero_shot_head(run.store, BackboneChoice(DEFAULT_BACKBONE))]
-    tasks = [HeadDetails.of(head).task for head in heads]
-    ambiguous = sorted({task for task in tasks if tasks.count(task) > 1})
-    if ambiguous:
-        names = [head.name for head in heads]
-        raise InputError(f"{run.store.url}: several heads for {', '.join(ambiguous)}; choose with --head: {names}")
-    return heads
+    selected = select_heads(run.store, parameters.heads, postprocessings=parameters.postprocessings)
+    if selected:
+        return selected
+    return [ServingHead(provide_zero_shot_head(run.store, BackboneChoice(DEFAULT_BACKBONE)), ("expr",))]
 
 
 def _by_features(heads: Sequence[Bundle]) -> dict[tuple[str, str], list[Bundle]]:
@@ -114,7 +110,7 @@ def score(parameters: ScoreParameters) -> list[str]:
     # A wrong path ends the run before the store is created.
     videos = find_videos(parameters.videos)
     with Run(store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
-        written = score_videos(run, videos, heads=choose_heads(run, parameters.heads), out=out)
+        written = score_videos(run, videos, heads=choose_heads(run, parameters), out=out)
         run.print_summary()
         if written:
             print_table("Predictions", ["file"], [[path] for path in written])

@@ -4,13 +4,14 @@ from data_contracts.challenge.editions import rows_by
 from data_contracts.errors import InputError, printable
 from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.files.locations import Location
-from data_contracts.store.bundles import Bundle, find_bundle, list_bundles, require_bundle
-from data_contracts.store.details import COVERAGE_COUNTS, HeadDetails, PostprocessingDetails, SubmissionDetails
+from data_contracts.store.bundles import Bundle, find_bundle
+from data_contracts.store.details import COVERAGE_COUNTS, HeadDetails, SubmissionDetails
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run, SomeFailedError
 from flows.options import takes
 from flows.parameters import SubmitParameters
 from tasks.fit import predict_outputs
+from tasks.fit.head_selection import select_head_of_submission, select_postprocessings
 from tasks.fit.subject_features import find_features
 from tasks.results import write_submission
 
@@ -24,7 +25,7 @@ def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle
     jobs = []
     for request in requests:
         _check_list(request.test_list)
-        head = _head(run, request)
+        head = select_head_of_submission(run.store, request.task, request.head)
         rule = _postprocessing(run, request, head)
         fitted_on = HeadDetails.of(head)
         variant = find_features(run.store, backbone=fitted_on.backbone, source=fitted_on.source)
@@ -53,27 +54,12 @@ def _check_list(path: Location) -> None:
             raise InputError(f"{path}: expected the organisers' test list, found no file there")
 
 
-def _head(run: Run, request: SubmitParameters) -> Bundle:
-    if request.head:
-        head = require_bundle(run.store, "heads", request.head)
-        task = HeadDetails.of(head).task
-        if task != request.task:
-            raise InputError(f"head {head.name}: expected one for {request.task}, got one for {task}")
-        return head
-    return require_bundle(run.store, "heads", f"{request.task}-")
-
-
 def _postprocessing(run: Run, request: SubmitParameters, head: Bundle) -> Bundle:
-    if request.postprocessing:
-        return require_bundle(run.store, "postprocessing", request.postprocessing)
-    rules = [b for b in list_bundles(run.store, "postprocessing") if PostprocessingDetails.of(b).head == head.name]
-    if len(rules) != 1:
-        names = ", ".join(rule.name for rule in rules) or "none"
-        raise InputError(
-            f"head {head.name}: expected one post-processing, found {names}; choose with --postprocessing, or run fit "
-            "again"
-        )
-    return rules[0]
+    names = [request.postprocessing] if request.postprocessing else None
+    rule = select_postprocessings(run.store, [head], names)[head.name]
+    if rule is None:
+        raise InputError(f"head {head.name}: expected its post-processing, found none; run fit {request.task} again")
+    return rule
 
 
 def print_submissions(run: Run, bundles: list[Bundle]) -> None:

@@ -15,6 +15,8 @@ from data_contracts.files.inputs import FileState
 from data_contracts.vocabulary import EditionName, TaskName
 
 JsonObject = dict[str, Any]
+# Recipe of a head that was not fitted: the classes of a backbone.
+ZERO_SHOT = "zero-shot"
 _LEFT_OUT = "left out"
 _Value = TypeVar("_Value")
 # A field that is left out of the JSON while it has its default.
@@ -254,6 +256,16 @@ class HeadDetails(Details):
     trained_on: LeftOut[tuple[str, ...]] = ()
     fitted_in: LeftOut[str | None] = None
     kind: LeftOut[str] = "mlp"
+
+    def format_settings(self) -> str:
+        """Return the settings that distinguish the head from others of its task, in one line."""
+        parts = (self.settings or {}).get("parts", ())
+        words = [f"on {self.backbone} {self.source}", f"recipe {self.recipe}"]
+        for name in ("features", "hidden_units", "seeds"):
+            values = dict.fromkeys(str(part[name]) for part in parts if name in part)
+            words += [f"{name.replace('_', ' ')} {'/'.join(values)}"] if values else []
+        trained_on = [f"trained on {' and '.join(self.trained_on)}"] if len(self.trained_on) > 1 else []
+        return ", ".join([*words, f"kind {self.kind}", *trained_on])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, find_bundle, write_bundle
-from data_contracts.store.details import HeadDetails, LabelCoverage, LabelsDetails
+from data_contracts.store.details import ZERO_SHOT, HeadDetails, LabelCoverage, LabelsDetails
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
@@ -202,7 +202,7 @@ def provide_zero_shot_head(store: Store, backbone: "BackboneChoice") -> Bundle:
         return found
     details = HeadDetails(
         task="expr",
-        recipe="zero-shot",
+        recipe=ZERO_SHOT,
         backbone=backbone.variant,
         source=source_of(params),
         backbone_name=backbone.name,

@@ -15,12 +15,12 @@ from data_contracts.files.inputs import FileState, file_state, list_many
 from data_contracts.files.local import UNFINISHED
 from data_contracts.files.locations import Location
 from data_contracts.schemas import OUTPUT_COLUMNS
-from data_contracts.store.bundles import Bundle, list_bundles
-from data_contracts.store.details import HeadDetails, PostprocessingDetails, Record
+from data_contracts.store.details import HeadDetails, Record
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey, from_sealed_json, to_sealed_json
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, BRANCHES_OF_TASK, DIMENSIONS, EXPRESSIONS, BranchName
+from tasks.fit.head_selection import ServingHead
 from tasks.fit.predict_outputs import read_outputs
 
 if TYPE_CHECKING:
@@ -45,32 +45,35 @@ class PredictionRecord(Record):
 
 @dataclass(frozen=True)
 class _HeadOutputs:
-    """One head's outputs of all subjects, and the post-processing that turns them into decisions."""
+    """A head with its branches and post-processing, and its outputs of all subjects."""
 
-    head: Bundle
+    serving: ServingHead
     source: str
-    tuned: Bundle | None
     units: Units
 
     def of(self, subject: str) -> tuple[UnitKey, Manifest] | None:
-        key = UnitKey("outputs", (("head", self.head.name), ("source", self.source), ("subject", subject)))
+        head = self.serving.head.name
+        key = UnitKey("outputs", (("head", head), ("source", self.source), ("subject", subject)))
         return (key, self.units[key]) if key in self.units else None
 
 
 def write_predictions(
-    store: Store, subjects: Sequence[str], *, heads: Sequence[tuple[Bundle, str]], out: Location
+    store: Store, subjects: Sequence[str], *, heads: Sequence[tuple[ServingHead, str]], out: Location
 ) -> list[Location]:
     """Write ``<subject>.parquet`` and ``<subject>.csv`` for every subject with outputs; return all paths.
 
     Files that were written from the same outputs and have not changed since are not written again. ``heads``: each head
-    with the faces variant of its outputs. Columns: frame, time_seconds, has_face, and per head the decisions
-    (expression by name, valence and arousal, action units 0 or 1) and smoothed probabilities. Frames without a face
-    carry interpolated values.
+    with the faces variant of its outputs. Columns: frame, time_seconds, has_face, and per branch that a head serves the
+    decisions (expression by name, valence and arousal, action units 0 or 1) and smoothed probabilities. Frames without
+    a face carry interpolated values.
 
     Raises:
         StoreError: ``out`` cannot be written to.
     """
-    found = [_outputs_of(store, head, source) for head, source in heads]
+    found = [
+        _HeadOutputs(one, source, store.manifests("outputs", head=one.head.name, source=source))
+        for one, source in heads
+    ]
     all_frames = store.manifests("frames")
     target = Store(out)
     note_folder(store, target)
@@ -135,23 +138,22 @@ def prediction_files(subject: str) -> list[str]:
     return [f"{subject}{suffix}" for suffix in (".parquet", ".csv")]
 
 
-def _outputs_of(store: Store, head: Bundle, source: str) -> _HeadOutputs:
-    tuned = [b for b in list_bundles(store, "postprocessing") if PostprocessingDetails.of(b).head == head.name]
-    units = store.manifests("outputs", head=head.name, source=source)
-    return _HeadOutputs(head, source, tuned[-1] if tuned else None, units)
-
-
 def _fingerprint_inputs(
     outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]], frames: Manifest | None
 ) -> str:
     return fingerprint(
         version=CODE_VERSION,
         frames=frames.identity if frames else None,
-        outputs=[
-            [one.head.fingerprint, one.tuned.fingerprint if one.tuned else None, manifest.fingerprint]
-            for one, (_, manifest) in outputs
-        ],
+        outputs=[[*_fingerprint_head(one.serving), manifest.fingerprint] for one, (_, manifest) in outputs],
     )
+
+
+def _fingerprint_head(serving: ServingHead) -> list[object]:
+    tuned = serving.postprocessing
+    # Earlier versions wrote all branches of a head.
+    is_whole = set(serving.branches) == set(BRANCHES_OF_TASK[HeadDetails.of(serving.head).task])
+    branches = [] if is_whole else [serving.branches]
+    return [serving.head.fingerprint, tuned.fingerprint if tuned else None, *branches]
 
 
 def _states_in(out: Location) -> dict[str, FileState]:
@@ -180,13 +182,13 @@ def _table(
 
     columns: dict[str, pa.Array] = {}
     for one, (key, manifest) in outputs:
-        task = HeadDetails.of(one.head).task
-        rule = load_postprocessing(store, one.tuned) if one.tuned else untuned_postprocessing(task)
+        task, tuned = HeadDetails.of(one.serving.head).task, one.serving.postprocessing
+        rule = load_postprocessing(store, tuned) if tuned else untuned_postprocessing(task)
         present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
         columns["frame"] = pa.array(np.arange(1, len(present) + 1, dtype=np.int32))
         columns["time_seconds"] = _time_seconds(store, len(present), *frames)
         columns["has_face"] = pa.array(present)
-        columns |= _decision_columns(rule, present, values)
+        columns |= _decision_columns(rule, present, values, one.serving.branches)
     return pa.table(columns)
 
 
@@ -197,13 +199,17 @@ def _time_seconds(store: Store, frame_count: int, key: UnitKey, manifest: Manife
 
 
 def _decision_columns(
-    rule: "PostProcessing", present: np.ndarray, outputs: dict[BranchName, np.ndarray]
+    rule: "PostProcessing",
+    present: np.ndarray,
+    outputs: dict[BranchName, np.ndarray],
+    branches: Sequence[BranchName],
 ) -> dict[str, pa.Array]:
     columns: dict[str, pa.Array] = {}
     if not present.any():
         return columns
     decisions, smoothed = rule.apply(outputs, present), rule.smooth(outputs, present)
-    for branch, values in smoothed.items():
+    for branch in branches:
+        values = smoothed[branch]
         if branch == "expr":
             columns["expression"] = pa.array(np.array(EXPRESSIONS)[decisions["expr"]])
         elif branch == "va":

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from data_contracts.errors import InputError
+from data_contracts.store.store import Store
 from flows.score import find_videos, score
 from models.faces.detection import DetectorParams
 
@@ -25,6 +26,9 @@ def test_predictions_are_written_as_parquet_and_csv(demo, store_copy, tmp_path, 
     }  # fmt: skip
     assert table["valence"].is_between(-1, 1).all() and table["p_au12"].is_between(0, 1).all()
     assert set(table["AU26"].unique()) <= {0, 1}
+    outputs = [key for key in Store(store_copy).manifests("outputs") if key.value("subject") == "my clip é"]
+    heads = {key.value("head") for key in outputs}
+    assert {name.split("-")[0] for name in heads} == {"expr", "va", "au"}, "mtl serves no task, so it predicts nothing"
 
 
 def test_wrong_requests_are_reported_in_one_line(demo, tmp_path):

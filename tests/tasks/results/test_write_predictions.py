@@ -7,6 +7,7 @@ from data_contracts.store.store import Store
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import predict_outputs
 from tasks.fit.fit_head import provide_zero_shot_head
+from tasks.fit.head_selection import ServingHead
 from tasks.fit.subject_features import find_features
 from tasks.results import write_predictions
 from tasks.units import run_unit
@@ -24,7 +25,7 @@ def written(tmp_path):
         assert run_unit(store.url, predict_outputs.compute, unit).cause is None
 
     def write():
-        heads = [(head, variant.source)]
+        heads = [(ServingHead(head, ("expr",)), variant.source)]
         paths = write_predictions.write_predictions(store, sorted(videos), heads=heads, out=tmp_path / "out")
         assert len(paths) == 6 and all(path.parent == tmp_path / "out" for path in paths)
         return {path: path.stat().st_mtime_ns for path in paths}

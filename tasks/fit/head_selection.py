@@ -1,0 +1,157 @@
+"""Select the heads of a store that serve a request, and the post-processing of each: one rule for all flows.
+
+A head of a single task wins over a multi-task head. Several candidates are refused.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from data_contracts.errors import InputError
+from data_contracts.store.bundles import Bundle, list_bundles, written_at
+from data_contracts.store.details import ZERO_SHOT, HeadDetails, PostprocessingDetails
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import BRANCHES, BranchName, TaskName
+
+
+@dataclass(frozen=True)
+class ServingHead:
+    """A head, the branches that it serves, and its post-processing (None: decisions without tuning)."""
+
+    head: Bundle
+    branches: tuple[BranchName, ...]
+    postprocessing: Bundle | None = None
+
+
+def fitted_heads(store: Store) -> list[Bundle]:
+    """Return the heads that were fitted, by name. The classes of a backbone are a head only until one is fitted."""
+    return [head for head in list_bundles(store, "heads") if HeadDetails.of(head).recipe != ZERO_SHOT]
+
+
+def heads_of_task(heads: Iterable[Bundle], task: TaskName, *, for_submission: bool = False) -> list[Bundle]:
+    """Return the candidates for a task: the heads of this task or, without any, the multi-task heads.
+
+    ``for_submission``: no multi-task heads for a single task, whose challenges allow only labels of this task.
+    """
+    of_task: dict[TaskName, list[Bundle]] = {}
+    for head in heads:
+        of_task.setdefault(HeadDetails.of(head).task, []).append(head)
+    return of_task.get(task, []) or ([] if for_submission else of_task.get("mtl", []))
+
+
+def select_heads(
+    store: Store, names: Sequence[str] | None = None, *, postprocessings: Sequence[str] | None = None
+) -> list[ServingHead]:
+    """Select a head for each branch: among the named heads, or among all fitted ones. Empty if none was fitted.
+
+    ``postprocessings``: names, at most one for each selected head.
+
+    Raises:
+        InputError: several heads serve a branch, a name matches no head, or a named head serves nothing; or see
+            ``select_postprocessings``.
+    """
+    heads = [find_head(store, name) for name in names] if names else fitted_heads(store)
+    served: dict[str, tuple[Bundle, list[BranchName]]] = {}
+    problems = []
+    for branch in BRANCHES:
+        candidates = heads_of_task(heads, branch)
+        if len(candidates) > 1:
+            problems.append(f"several serve {branch}: {describe_heads(store, candidates)}")
+        for head in candidates[:1]:
+            served.setdefault(head.name, (head, []))[1].append(branch)
+    if problems:
+        what = "name one head for each task with --head" if names else "choose one for each task with --head"
+        raise InputError(f"heads in {store.url}: {'; '.join(problems)}; {what}")
+    if names and (idle := [head.name for head in heads if head.name not in served]):
+        raise InputError(f"--head {idle[0]}: serves no task, because {', '.join(served)} serve all; leave it out")
+    rules = select_postprocessings(store, [head for head, _ in served.values()], postprocessings)
+    return [ServingHead(head, tuple(branches), rules[name]) for name, (head, branches) in sorted(served.items())]
+
+
+def select_head_of_submission(store: Store, task: TaskName, name: str | None = None) -> Bundle:
+    """Select the head for a submission: the named one, or the only one that was fitted for the task.
+
+    Raises:
+        InputError: no head of the task, several, or the named one is of another task.
+    """
+    heads = [find_head(store, name)] if name else fitted_heads(store)
+    candidates = heads_of_task(heads, task, for_submission=True)
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        listed = describe_heads(store, candidates)
+        raise InputError(f"heads in {store.url}: several serve {task}: {listed}; choose one with --head")
+    found = ", ".join(f"{head.name} ({HeadDetails.of(head).task})" for head in heads) or "none"
+    others = {HeadDetails.of(head).task for head in heads}
+    why = "; challenges of a single task allow only labels of that task" if "mtl" in others else ""
+    raise InputError(f"heads in {store.url}: expected one for {task}, found: {found}{why}; run fit {task}")
+
+
+def find_head(store: Store, name: str) -> Bundle:
+    """Return the head with this name, or the only one whose name starts with it.
+
+    Raises:
+        InputError: no head matches, or several do.
+    """
+    heads = list_bundles(store, "heads")
+    matches = _matches(heads, name)
+    if len(matches) == 1:
+        return matches[0]
+    problem = "several match" if matches else "none matches"
+    listed = describe_heads(store, matches or heads) or "none"
+    raise InputError(f"--head {name}: expected the name of one head in {store.url}, {problem}; found: {listed}")
+
+
+def describe_heads(store: Store, heads: Iterable[Bundle]) -> str:
+    """Return names, settings and dates of heads in one line."""
+    return "; ".join(f"{h.name} ({HeadDetails.of(h).format_settings()}, {_date(store, h)})" for h in heads)
+
+
+def select_postprocessings(
+    store: Store, heads: Sequence[Bundle], names: Sequence[str] | None = None
+) -> dict[str, Bundle | None]:
+    """Select a post-processing for each head: the named one, or the only one; None if there is none.
+
+    Raises:
+        InputError: a head has several and none of them is named, or a name matches none of these heads, or several.
+    """
+    rules: dict[str, list[Bundle]] = {head.name: [] for head in heads}
+    for rule in list_bundles(store, "postprocessing"):
+        rules.get(PostprocessingDetails.of(rule).head, []).append(rule)
+    known = [rule for found in rules.values() for rule in found]
+    named: dict[str, list[Bundle]] = {}
+    for name in names or ():
+        matches = _matches(known, name)
+        if len(matches) != 1:
+            problem = "several match" if matches else f"none of {', '.join(rules)} matches"
+            raise InputError(
+                f"--postprocessing {name}: expected the name of one, {problem}; found: "
+                f"{_describe_rules(store, matches or known) or 'none'}"
+            )
+        named.setdefault(PostprocessingDetails.of(matches[0]).head, []).append(matches[0])
+    for head, found in rules.items():
+        chosen = named.get(head, found)
+        if len(chosen) > 1:
+            raise InputError(
+                f"head {head}: expected one post-processing, found several: {_describe_rules(store, chosen)}; "
+                "choose one with --postprocessing"
+            )
+        rules[head] = chosen
+    return {head: next(iter(found), None) for head, found in rules.items()}
+
+
+def _matches(bundles: Sequence[Bundle], name: str) -> list[Bundle]:
+    return [b for b in bundles if b.name == name] or [b for b in bundles if name and b.name.startswith(name)]
+
+
+def _describe_rules(store: Store, rules: Iterable[Bundle]) -> str:
+    described = []
+    for rule in rules:
+        details = PostprocessingDetails.of(rule)
+        subjects = f"{len(details.subjects)} subjects"
+        described.append(f"{rule.name} (recipe {details.tuning}, tuned on {subjects}, {_date(store, rule)})")
+    return "; ".join(described)
+
+
+def _date(store: Store, bundle: Bundle) -> str:
+    return datetime.fromtimestamp(written_at(store, bundle), UTC).strftime("%Y-%m-%d %H:%M UTC")
