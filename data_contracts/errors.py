@@ -1,9 +1,19 @@
-"""Exceptions for problems that the user can solve. Other failures remain ordinary exceptions."""
+"""Exceptions for problems that the user can solve, and the wording of their messages.
+
+Other failures remain ordinary exceptions.
+"""
+
+import errno
 
 
 def printable(text: str) -> str:
     """Return the text on one line: line feeds, terminal escapes and undecodable bytes become escape sequences."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, which takes an s unless the count is one: ``1 file``, ``2,000 files``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 class InputError(ValueError):
@@ -19,3 +29,24 @@ class InputError(ValueError):
 
 class StoreError(InputError):
     """The store cannot be used, for example no permission or no space. Ends the run, because every unit would fail."""
+
+
+def explain_os_error(error: OSError) -> str | None:
+    """Describe an error of the operating system about one file in one line; None for an error about no file."""
+    what = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f"{error.filename}: " if error.filename else ""
+        return printable(f"{where}expected free space, got: {what}; make room and run the same command again")
+    if error.filename is None:
+        return None
+    expected, action = "a file or folder that can be used", "correct it and run again"
+    if isinstance(error, PermissionError):
+        expected, action = "permission to use it", "change its permissions or pass another path"
+    elif isinstance(error, FileNotFoundError):
+        expected, action = "a file or folder", "check the path"
+    elif isinstance(error, IsADirectoryError):
+        expected, action = "a file", "pass a file"
+    elif isinstance(error, NotADirectoryError):
+        expected, action = "a folder", "pass a folder"
+    path = str(error.filename).rstrip("/") or "/"
+    return printable(f"{path}: expected {expected}, got: {what}; {action}")

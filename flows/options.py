@@ -47,24 +47,31 @@ class Option:
 
     def __iter__(self) -> Iterator[object]:
         """Yield the description and the limits as pydantic expects them."""
-        from pydantic import AfterValidator, Field
+        from pydantic import AfterValidator, BeforeValidator, Field
 
         yield Field(description=self.help, json_schema_extra={"enum": list(self.choices)} if self.choices else None)
         yield from Field(ge=self.minimum, le=self.maximum, pattern=self.pattern).metadata
         if self.choices:
             yield AfterValidator(functools.partial(_refuse_unknown, choices=self.choices))
+        yield BeforeValidator(_refuse_nothing)
 
 
-class NotEmpty:
-    """Annotation that makes pydantic refuse what an unset variable leaves in prefect.yaml.
+@dataclass(frozen=True)
+class DeployedFrom:
+    """Annotation that makes pydantic refuse an empty value with the variable that prefect.yaml takes it from.
 
-    An empty path would be the current folder.
+    The variable may not have been set when the flow was deployed; an empty path would be the current folder.
     """
+
+    variable: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        return core_schema.no_info_before_validator_function(_refuse_nothing, handler(source))
+        hint = f", or set {self.variable} and deploy again"
+        return core_schema.no_info_before_validator_function(
+            functools.partial(_refuse_nothing, hint=hint, is_required=True), handler(source)
+        )
 
 
 class TextToLocation(NoCredentials):
@@ -74,7 +81,7 @@ class TextToLocation(NoCredentials):
         from pydantic_core import core_schema
 
         return core_schema.no_info_plain_validator_function(
-            lambda value: location(_refuse_nothing(value)),
+            location,
             json_schema_input_schema=core_schema.str_schema(),
             serialization=core_schema.to_string_ser_schema(),
         )
@@ -132,10 +139,9 @@ def _refuse_unknown(name: str, *, choices: tuple[str, ...]) -> str:
     return name
 
 
-def _refuse_nothing(value: Any) -> Any:
-    if value == "" or value == []:
-        raise InputError(
-            "expected a path or URL, got nothing; give the parameter, or set the variable that prefect.yaml takes it "
-            "from and deploy again"
-        )
+def _refuse_nothing(value: Any, *, hint: str = "", is_required: bool = False) -> Any:
+    """Refuse an empty text, alone or in a list: as a path it would be the current folder."""
+    texts = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(text, str) and not text.strip() for text in texts) or (is_required and not texts):
+        raise InputError(f"expected a value, got nothing; pass one{hint}")
     return value

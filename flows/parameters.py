@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from data_contracts.files.credentials import StoreParameter
 from data_contracts.files.locations import Location
 from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, TaskName
-from flows.options import NotEmpty, Option, TextToLocation
+from flows.options import DeployedFrom, Option, TextToLocation
 from models.backbones.registry import REGISTRY
 from models.heads.recipes import HEAD_KINDS, Features, RecipeName
 from models.pretraining.recipes import Goal, PretrainingName
@@ -20,17 +20,23 @@ Source = Literal["mtcnn", "cropped", "cropped_aligned"]
 
 _Place = Annotated[Location, TextToLocation()]
 StoreUrl = Annotated[
-    StoreParameter, NotEmpty(), Option("Store of features, heads and results: a path, file:// or s3:// URL.")
+    StoreParameter,
+    Option("Store of features, heads and results: a path, file:// or s3:// URL."),
+    DeployedFrom("AFFWILD2_STORE"),
 ]
 DataFolder = Annotated[
-    _Place, Option("Folder in the organisers' layout, or a folder of videos: a path or s3:// URL.", is_argument=True)
+    _Place,
+    Option("Folder in the organisers' layout, or a folder of videos: a path or s3:// URL.", is_argument=True),
+    DeployedFrom("AFFWILD2_VIDEOS"),
 ]
 Videos = Annotated[
     list[_Place],
-    NotEmpty(),
     Option("Video files, or folders of videos: paths or s3:// URLs.", is_argument=True),
+    DeployedFrom("AFFWILD2_VIDEOS"),
 ]
-PredictionsFolder = Annotated[_Place, Option("Folder for the predictions: a path or s3:// URL.")]
+PredictionsFolder = Annotated[
+    _Place, Option("Folder for the predictions: a path or s3:// URL."), DeployedFrom("AFFWILD2_OUT")
+]
 Annotations = Annotated[
     _Place, Option("The organisers' annotation folder, or a folder that contains it: a path or s3:// URL.")
 ]
@@ -247,7 +253,6 @@ class PretrainParameters:
     goal: Annotated[Goal, Option("identity: who it is (step 1); emotion: expressions (step 2).", is_argument=True)]
     data: Annotated[
         Path,
-        NotEmpty(),
         Option("CSV file with labels, AffectNet's CSV file, or a folder of people.", is_argument=True),
     ]
     store: StoreUrl

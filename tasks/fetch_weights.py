@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_contracts.errors import InputError
+from data_contracts.files.archives import TRUNCATED_ZIP, fault_of_zip
 from data_contracts.files.credentials import hide_credentials
 from data_contracts.settings import read_settings
 from models.weight_files.catalogue import (
@@ -112,6 +113,10 @@ def convert_file(path: Path, *, name: str | None = None, out: Path | None = None
     known = find_by_blob_id(git_blob_id(path))
     published = _find(name) if name else known
     if published is None:
+        with open(path, "rb") as file:
+            cause = fault_of_zip(file)
+        if cause == TRUNCATED_ZIP:
+            raise InputError(f"{path}: expected a file with published weights, got {cause}")
         raise InputError(f"{path}: its content matches no published file; pass the name of its weights with --name")
     target = out or installed_path(published)
     verified = known == published

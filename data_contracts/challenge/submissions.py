@@ -13,7 +13,8 @@ import numpy as np
 
 from data_contracts.challenge.editions import VALUE_COLUMNS, RowsBy, submission_header
 from data_contracts.challenge.test_lists import TestList, is_plain_name, read_test_list
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, counted
+from data_contracts.files.archives import TRUNCATED_ZIP, fault_of_zip
 from data_contracts.files.inputs import MAX_TEXT_BYTES, list_entries, reading_inputs
 from data_contracts.files.locations import Location
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TASKS, BranchName, TaskName, video_of_subject
@@ -99,7 +100,7 @@ def verify_submission(
     test_list: Location | None = None,
     expected_rows: Mapping[str, int] | None = None,
 ) -> list[Fault]:
-    """Return the faults of a zip, a folder of text files, or one text file.
+    """Return the faults of a zip, a folder of text files, a folder with a zip beside its text files, or one text file.
 
     Args:
         task: None takes the task from the headers.
@@ -142,12 +143,40 @@ def _read_files(path: Location) -> tuple[dict[str, bytes], list[Fault]]:
 def _read_folder_or_file(path: Location) -> tuple[dict[str, bytes], list[Fault]]:
     if path.is_dir():
         inside = list_entries(path)
+        zips = [p for p in inside if p.suffix.lower() == ".zip"]
+        if zips and not any(p.suffix.lower() == ".txt" for p in inside):
+            return _read_folder_with_zip(path, zips)
         faults = [Fault(p.name, 0, "expected files only, got a folder") for p in inside if not p.is_file()]
-        return {p.name: _read_text(p) for p in inside if p.is_file()}, faults
+        files = {p.name: _read_text(p) for p in inside if p.is_file()}
+        if faults and not files:
+            raise InputError(
+                f"{path}: expected a submission (zip, folder of text files, or text file), got a folder that contains "
+                f"only folders ({', '.join(fault.file for fault in faults[:3])}); pass one of them"
+            )
+        return files, faults
     with path.open("rb") as file:
-        if zipfile.is_zipfile(file):
+        cause = fault_of_zip(file)
+        if cause is None:
             return _read_zip(path.name, file)
+        if path.suffix.lower() == ".zip" or cause == TRUNCATED_ZIP:
+            return {}, [Fault(path.name, 0, f"expected a zip, got {cause}")]
     return {path.name: _read_text(path)}, []
+
+
+def _read_folder_with_zip(folder: Location, zips: Sequence[Location]) -> tuple[dict[str, bytes], list[Fault]]:
+    """Read the zip in a folder that ``submit`` wrote. The text files in ``predictions`` must be those of the zip."""
+    if len(zips) > 1:
+        names = ", ".join(one.name for one in zips[:3])
+        raise InputError(f"{folder}: expected one submission, got {counted(len(zips), 'zip')} ({names}); pass one")
+    (packed,) = zips
+    files, faults = _read_folder_or_file(packed)
+    texts = folder / "predictions"
+    if files and texts.is_dir():
+        beside = {one.name: _read_text(one) for one in list_entries(texts) if one.is_file()}
+        changed = sorted(name for name in {*files, *beside} if files.get(name) != beside.get(name))
+        differing = (Fault(f"predictions/{n}", 0, f"expected the file that {packed.name} contains") for n in changed)
+        faults += _first_few(differing)
+    return files, faults
 
 
 def _read_text(path: Location) -> bytes:
@@ -167,7 +196,9 @@ def _read_zip(name: str, file: IO[bytes]) -> tuple[dict[str, bytes], list[Fault]
             entries = archive.infolist()
             total = sum(entry.file_size for entry in entries)
             if len(entries) > _MAX_ZIP_FILES or total > _MAX_ZIP_BYTES:
-                return {}, [Fault(name, 0, f"expected a submission, got {len(entries)} files of {total:,} bytes")]
+                return {}, [
+                    Fault(name, 0, f"expected a submission, got {counted(len(entries), 'file')} of {total:,} bytes")
+                ]
             for entry in entries:
                 cause = _fault_of_entry(entry, files)
                 if cause:

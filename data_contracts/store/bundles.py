@@ -7,6 +7,7 @@ The manifest, written last, makes the files a bundle. Results in tables are unit
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 from data_contracts.errors import InputError
@@ -17,7 +18,7 @@ from data_contracts.store.manifest import from_sealed_json, to_sealed_json
 from data_contracts.store.store import Store
 
 INPUTS = "inputs"
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Bundle:
 
 def manifest_path(folder: str) -> str:
     """Return the path of the manifest of the bundle in a folder."""
-    return f"{folder}/{_MANIFEST}"
+    return f"{folder}/{MANIFEST}"
 
 
 def write_bundle(store: Store, folder: str, files: dict[str, bytes], *, fingerprint: str, details: Details) -> Bundle:
@@ -72,13 +73,18 @@ def written_at(store: Store, bundle: Bundle) -> float:
 def find_bundle(store: Store, folder: str) -> Bundle | None:
     """Return the bundle in a folder; None if there is none, or if a file is missing or changed."""
     bundle = read_manifest(store, folder)
-    if bundle is None:
-        return None
-    try:
-        is_complete = all(_digest(read_file(store, bundle, name)) == digest for name, digest in bundle.files.items())
-    except FileNotFoundError:
-        return None
-    return bundle if is_complete else None
+    return bundle if bundle and next(wrong_files(store, bundle), None) is None else None
+
+
+def wrong_files(store: Store, bundle: Bundle) -> Iterator[str]:
+    """Yield the names of the files of a bundle that are missing or were changed since it was written."""
+    for name, digest in bundle.files.items():
+        try:
+            is_right = _digest(read_file(store, bundle, name)) == digest
+        except FileNotFoundError:
+            is_right = False
+        if not is_right:
+            yield name
 
 
 def list_bundles(store: Store, kind: str) -> list[Bundle]:

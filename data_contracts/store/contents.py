@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -131,6 +132,8 @@ def read_contents(store: Store, *, with_coverage: bool = False) -> StoreContents
     Raises:
         InputError: there is no store at the URL.
     """
+    if store.is_local and os.path.isfile(store.root):
+        raise InputError(f"{store.root}: expected the folder of a store, got a file; pass the folder")
     names = set(store.list_folder(""))
     if not names & {*DATASETS, *BUNDLES}:
         raise InputError(f"{store.url}: expected a store of affwild2, found none; run affwild2 extract first")

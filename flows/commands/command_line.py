@@ -58,6 +58,24 @@ class _Group(click.Group):
         return list(self.commands)
 
 
+class _RefuseEmpty(click.ParamType):
+    """A type of values that may not be empty: an unset variable of a script would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and not value.strip():
+            hint = "" if param is None or param.required else ", or leave the option out"
+            self.fail(f"expected a value, got nothing; pass one{hint}.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Text(_RefuseEmpty, click.types.StringParamType):
+    """Text that is not empty."""
+
+
+class _Path(_RefuseEmpty, click.Path):
+    """A path that is not empty."""
+
+
 def make_command(name: str, definition: type, run: Callable[[Values], int]) -> click.Command:
     """Make a command with an option for every field of a dataclass.
 
@@ -104,7 +122,7 @@ def _click_type(hint: Any, option: Option) -> tuple[click.ParamType, bool]:
     origin = get_origin(hint)
     if origin is Annotated:
         if any(isinstance(part, NoCredentials) for part in hint.__metadata__):
-            return click.Path(), False
+            return _Path(), False
         return _click_type(get_args(hint)[0], option)
     if origin in (Union, UnionType):
         return _click_type(next(one for one in get_args(hint) if one is not type(None)), option)
@@ -118,8 +136,8 @@ def _click_type(hint: Any, option: Option) -> tuple[click.ParamType, bool]:
     if hint is float and limits != (None, None):
         return click.FloatRange(*limits), False
     if hint is Path:
-        return click.Path(path_type=Path), False
-    return {bool: click.BOOL, int: click.INT, float: click.FLOAT}.get(hint, click.STRING), False
+        return _Path(path_type=Path), False
+    return {bool: click.BOOL, int: click.INT, float: click.FLOAT}.get(hint, _Text()), False
 
 
 def _run_flow(name: str, values: Values) -> int:

@@ -3,10 +3,10 @@
 import contextlib
 import hashlib
 import io
-import zipfile
 from pathlib import Path
 
-from data_contracts.errors import InputError, StoreError
+from data_contracts.errors import InputError, StoreError, counted
+from data_contracts.files.archives import fault_of_zip
 from data_contracts.files.local import UNFINISHED, replacing_file
 from data_contracts.store.bundles import Bundle, read_file, read_manifest, written_at
 from data_contracts.store.details import SubmissionDetails
@@ -34,7 +34,7 @@ def download_submission(parameters: DownloadSubmissionParameters) -> int:
     zip_name = SubmissionDetails.of(bundle).zip
     data, digest = _read_verified(store, bundle, zip_name), bundle.files[zip_name]
     place = folder / f"{bundle.name}.zip"
-    summary = f"{place}: {len(data):,} bytes, sha256 {digest}"
+    summary = f"{place}: {counted(len(data), 'byte')}, sha256 {digest}"
     if not place.exists():
         _write(place, data)
         print_line(summary)
@@ -97,9 +97,9 @@ def _read_verified(store: Store, bundle: Bundle, name: str) -> bytes:
         ) from error
     got = hashlib.sha256(data).hexdigest()
     if got != bundle.files[name]:
-        truncated = "" if zipfile.is_zipfile(io.BytesIO(data)) else ", truncated: the end of the zip is missing"
+        cause = fault_of_zip(io.BytesIO(data))
         raise InputError(
             f"{where}: expected sha256 {bundle.files[name]} as in the manifest, got {got} "
-            f"({len(data):,} bytes{truncated}); run submit again"
+            f"({counted(len(data), 'byte')}{f', {cause}' if cause else ''}); run submit again"
         )
     return data

@@ -1,10 +1,12 @@
 """``affwild2 verify``: check a submission against the test list and the videos."""
 
 from data_contracts.challenge.layout import find_data
-from data_contracts.challenge.submissions import verify_submission
-from data_contracts.errors import InputError
-from data_contracts.files.inputs import refresh_listings
+from data_contracts.challenge.submissions import Fault, verify_submission
+from data_contracts.errors import InputError, counted
+from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.files.locations import Location, location
+from data_contracts.store.bundles import MANIFEST, read_manifest, wrong_files
+from data_contracts.store.store import Store
 from data_contracts.video.packets import index_video
 from flows.commands.parameters import VerifyParameters
 from flows.engine.console import print_line
@@ -25,16 +27,31 @@ def verify(parameters: VerifyParameters) -> int:
         if place is not None:
             refresh_listings(place)
     rows = _rows_of_videos(videos) if videos else None
-    faults = verify_submission(path, task=parameters.task, test_list=test_list, expected_rows=rows)
+    faults = _changes_since_written(path)
+    faults += verify_submission(path, task=parameters.task, test_list=test_list, expected_rows=rows)
     for fault in faults[:_FAULTS_SHOWN]:
         print_line(str(fault))
     if len(faults) > _FAULTS_SHOWN:
         print_line(f"... and {len(faults) - _FAULTS_SHOWN} more")
     checked = [name for name, given in (("test list", test_list), ("videos", videos)) if given]
     against = f" against {' and '.join(checked)}" if checked else " (format only: no --test-list, no --videos)"
-    count = f"{len(faults) or 'no'} fault{'s' if len(faults) > 1 else ''}"
-    print_line(f"{path}: {count}{against}")
+    print_line(f"{path}: {counted(len(faults), 'fault') if faults else 'no fault'}{against}")
     return 1 if faults else 0
+
+
+def _changes_since_written(path: Location) -> list[Fault]:
+    """Return a fault for each file that differs from the manifest, if the path is a folder that ``submit`` wrote."""
+    folder = path.absolute()
+    with reading_inputs(path):
+        if not (folder / MANIFEST).exists():
+            return []
+    store = Store(folder.parent)
+    bundle = read_manifest(store, folder.name)
+    if bundle is None:
+        return [Fault(MANIFEST, 0, "expected the manifest that submit wrote, got a changed or damaged file")]
+    return [
+        Fault(name, 0, "expected the content that submit wrote, got another") for name in wrong_files(store, bundle)
+    ]
 
 
 def _rows_of_videos(folder: Location) -> dict[str, int]:

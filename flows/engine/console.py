@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from data_contracts.errors import InputError, printable
+from data_contracts.errors import InputError, explain_os_error, printable
 from infra.interruption import EXIT_INTERRUPTED, RESUME
 
 EXIT_SOME_FAILED = 1
@@ -134,6 +134,8 @@ def explain_error(error: BaseException) -> tuple[str, int] | None:
         return printable(_first_validation_error(error)), EXIT_WRONG_REQUEST
     if name == "ClusterLostError":
         return f"{error}; {RESUME}", EXIT_INTERRUPTED
+    if isinstance(error, OSError) and (explained := explain_os_error(error)):
+        return explained, EXIT_WRONG_REQUEST
     return None
 
 

@@ -61,7 +61,7 @@ def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
         with open(path, "rb") as file, zipfile.ZipFile(_check_directory(file)) as archive:
             tensors = _Reader(archive).read()
     except zipfile.BadZipFile as error:
-        hint = "no zip archive: cut short, or saved by PyTorch before 1.6"
+        hint = _explain_no_zip(path)
         raise ValueError(f"{path}: expected a PyTorch file with weights, got: {error} ({hint})") from error
     except Exception as error:
         # Damaged or hostile bytes can raise any exception; the caller only needs to know that the file is unusable.
@@ -73,6 +73,16 @@ def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
     # ``DataParallel`` adds this prefix.
     wrapper = "module." if all(name.startswith("module.") for name in tensors) else ""
     return {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
+
+
+def _explain_no_zip(path: Path) -> str:
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if not start:
+        return "an empty file"
+    return (
+        "truncated; copy or download it again" if start == b"PK" else "no zip archive; PyTorch before 1.6 saved others"
+    )
 
 
 def _check_directory(file: IO[bytes]) -> IO[bytes]:

@@ -45,7 +45,7 @@ def test_runs_with_defaults_with_parameters_and_with_wrong_ones(lab, folder):
     options = ["--param", f"store={folder / 'other'}", "--param", "limit=1", "--param", "workers=1"]
     failed = {
         f"{nowhere}: expected a video file or a folder of videos, found nothing there": [str(nowhere)],
-        "videos.0: expected a path or URL, got nothing": [""],
+        "videos: expected a value, got nothing; pass one, or set AFFWILD2_VIDEOS": [""],
     }
     failed = {
         cause: lab.start_run("score/affwild2", videos=videos, out=str(folder / "out"))

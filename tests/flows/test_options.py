@@ -1,10 +1,12 @@
 """One definition per option: what the command line, the Prefect forms and the flows make of it."""
 
+import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
+import click
 import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
@@ -12,8 +14,9 @@ from pydantic import ValidationError
 from data_contracts.files.locations import location
 from flows import extract as extract_module
 from flows.commands.command_line import make_command
-from flows.options import Option, read_options, takes
+from flows.options import Option, is_required, read_options, takes
 from flows.parameters import FLOWS, ExtractParameters, RescoreParameters
+from tests.flows.commands.test_command_line import all_commands
 
 
 @takes(RescoreParameters)
@@ -71,9 +74,10 @@ def test_text_becomes_locations_and_numbers():
     ("wrong", "message"),
     [
         ({"videos": ["s4://bucket/x"]}, "expected a path, file:///FOLDER or s3://BUCKET/FOLDER"),
-        ({"videos": [""]}, "expected a path or URL, got nothing"),
-        ({"videos": []}, "expected a path or URL, got nothing"),
-        ({"store": ""}, "expected a path or URL, got nothing"),
+        ({"videos": [""]}, "expected a value, got nothing; pass one, or set AFFWILD2_VIDEOS and deploy again"),
+        ({"videos": []}, "expected a value, got nothing; pass one, or set AFFWILD2_VIDEOS and deploy again"),
+        ({"store": ""}, "expected a value, got nothing; pass one, or set AFFWILD2_STORE and deploy again"),
+        ({"heads": ["expr", " "]}, "heads\n  Value error, expected a value, got nothing; pass one ["),
         ({"settle_seconds": -1}, "greater than or equal to 0"),
         ({"workers": 2000}, "less than or equal to 1024"),
         ({"dask_address": "host"}, "String should match pattern"),
@@ -103,3 +107,40 @@ def test_forms_refuse_credentials_in_every_url(name):
         texts = (shown, shown.get("items", {}), *shown.get("anyOf", ()))
         (pattern,) = (text["pattern"] for text in texts if "pattern" in text)
         assert re.search(pattern, "s3://bucket/store") and not re.search(pattern, "s3://key:secret@bucket/store")
+
+
+def options_with_text():
+    """Every option of a command that takes text or a path."""
+    for command in all_commands():
+        for parameter in command.params:
+            if isinstance(parameter.type, click.Path | click.types.StringParamType):
+                yield pytest.param(command, parameter, id=f"{command.name} {parameter.name}")
+
+
+@pytest.mark.parametrize(("command", "parameter"), list(options_with_text()))
+def test_an_empty_value_on_the_command_line_is_refused_by_the_name_of_the_option(command, parameter):
+    given = {other: "x" for other in command.params if other.required and other is not parameter}
+    given = {
+        other: other.type.choices[0] if isinstance(other.type, click.Choice) else text for other, text in given.items()
+    } | {parameter: ""}
+    arguments = [given[one] for one in command.params if one in given and isinstance(one, click.Argument)]
+    for one, text in given.items():
+        arguments += [one.opts[0], text] if isinstance(one, click.Option) else []
+    with pytest.raises(click.UsageError) as refused:
+        command.make_context(command.name, arguments)
+    message = refused.value.format_message()
+    name = parameter.opts[0] if isinstance(parameter, click.Option) else parameter.name.upper()
+    assert name in message and "expected a value, got nothing; pass one" in message
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_an_empty_value_in_a_form_is_refused_by_the_name_of_the_parameter(name):
+    flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    values = {"videos": ["x"], "task": "va", "goal": "emotion"}
+    required = {
+        field.name: values.get(field.name, "x") for field, _, _ in read_options(FLOWS[name]) if is_required(field)
+    }
+    for field, annotation, _ in read_options(FLOWS[name]):
+        if str in get_args(annotation) or Path in get_args(annotation) or "Location" in str(annotation):
+            with pytest.raises(ValidationError, match=rf"{field.name}\n.*expected a value, got nothing; pass one"):
+                flow(**required | {field.name: ""})

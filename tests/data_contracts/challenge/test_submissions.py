@@ -202,6 +202,51 @@ def test_unreadable_zip_is_a_fault(tmp_path, damage):
     assert verify(tmp_path, {}, "expr", raw=bytes(data))
 
 
+@pytest.mark.parametrize("size", [3, 40, -30, -1])
+def test_truncated_zip_is_called_truncated(tmp_path, size):
+    (fault,) = verify(tmp_path, {}, "expr", raw=zip_bytes(texts("expr"))[:size])
+    assert (fault.file, fault.line) == ("s.zip", 0) and "got a truncated zip" in fault.cause
+
+
+@pytest.mark.parametrize(
+    ("raw", "cause"), [(b"hello\n" * 9, "another file (it begins with b'hell')"), (b"", "an empty file")]
+)
+def test_other_files_named_zip_are_not_called_truncated(tmp_path, raw, cause):
+    (tmp_path / "s.zip").write_bytes(raw)
+    assert [str(fault) for fault in verify_submission(tmp_path / "s.zip")] == [f"s.zip: expected a zip, got {cause}"]
+
+
+def bundle_folder(folder):
+    """A copy of what ``submit`` writes, without its manifest."""
+    (folder / "predictions").mkdir(parents=True)
+    for name, data in texts("va").items():
+        (folder / "predictions" / name).write_bytes(data)
+    (folder / "abaw3_va.zip").write_bytes(zip_bytes(texts("va")))
+    (folder / "coverage.csv").write_text("subject,rows\n")
+
+
+def test_folder_with_a_zip_beside_its_files_is_checked_as_that_zip(tmp_path):
+    bundle_folder(tmp_path / "copy")
+    assert verify_submission(tmp_path / "copy", task="va", expected_rows=ROWS) == []
+    assert verify_submission(tmp_path / "copy" / "predictions", expected_rows=ROWS) == []
+    (tmp_path / "copy" / "predictions" / "s1.txt").write_bytes(texts("va")["s2.txt"])
+    (tmp_path / "copy" / "predictions" / "s3.txt").write_bytes(b"")
+    assert [str(fault) for fault in verify_submission(tmp_path / "copy")] == [
+        "predictions/s1.txt: expected the file that abaw3_va.zip contains",
+        "predictions/s3.txt: expected the file that abaw3_va.zip contains",
+    ]
+
+
+def test_folder_of_several_submissions_is_refused(tmp_path):
+    bundle_folder(tmp_path / "submissions" / "a")
+    bundle_folder(tmp_path / "submissions" / "b")
+    with pytest.raises(InputError, match=r"got a folder that contains only folders \(a, b\); pass one of them"):
+        verify_submission(tmp_path / "submissions")
+    (tmp_path / "submissions" / "a" / "second.zip").write_bytes(zip_bytes(texts("va")))
+    with pytest.raises(InputError, match=r"got 2 zips \(abaw3_va.zip, second.zip\); pass one"):
+        verify_submission(tmp_path / "submissions" / "a")
+
+
 def test_files_of_abaw3(tmp_path):
     assert format_subject_file("expr", {"expr": np.array([0, 7])}) == (
         b"Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other\n0\n7\n"

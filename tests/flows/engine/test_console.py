@@ -1,3 +1,5 @@
+import pytest
+
 from flows.engine import console
 
 
@@ -20,3 +22,19 @@ def test_redirected_output_is_complete_and_short(capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
     console.print_line("to be seen")
     assert capsys.readouterr().out == "to be seen\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "/a/b"), "/a/b: expected permission to use it, got: Permission"),
+        (IsADirectoryError(21, "Is a directory", "/a"), "/a: expected a file, got: Is a directory; pass a file"),
+        (NotADirectoryError(20, "Not a directory", "/a"), "/a: expected a folder, got: Not a directory"),
+        (OSError(28, "No space left on device"), "expected free space, got: No space left on device; make room"),
+        (OSError(5, "Input/output error", "/a\nb"), "/a\\nb: expected a file or folder that can be used, got: Input/"),
+    ],
+)
+def test_errors_of_the_system_about_a_file_are_one_line(error, line):
+    shown, code = console.explain_error(error)
+    assert shown.startswith(line) and code == console.EXIT_WRONG_REQUEST
+    assert console.explain_error(OSError(9, "Bad file descriptor")) is None

@@ -146,7 +146,7 @@ def test_truncated_file_is_refused_in_one_line(tmp_path):
     torch.save({"a": torch.zeros(100)}, buffer)
     path = tmp_path / "cut.pt"
     path.write_bytes(buffer.getvalue()[:400])
-    with pytest.raises(ValueError, match=r"cut\.pt: expected a PyTorch file.*cut short"):
+    with pytest.raises(ValueError, match=r"cut\.pt: expected a PyTorch file.*truncated"):
         convert_weights(path, CATALOGUE["enet_b2_8"], verified=False)
 
 

@@ -1,0 +1,60 @@
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from data_contracts.store.manifest import Failure, UnitKey
+from data_contracts.store.store import Store
+from flows.commands.exit_codes import guarded
+from flows.commands.parameters import ReportParameters, StatusParameters
+from flows.commands.status import print_status, write_store_report
+
+
+@contextlib.contextmanager
+def without_rights(folder):
+    """Deny this process access to a folder, also if it runs as root."""
+    folder.chmod(0)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+@pytest.fixture
+def store():
+    # Other users may not enter the folder of tmp_path.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        store = Store(Path(folder, "store"))
+        store.note_failure(UnitKey("videos", (("video", "clip"),)), Failure("f", "empty"))
+        yield store
+
+
+@pytest.mark.parametrize("denied", ["", "videos"])
+def test_an_unreadable_folder_is_reported_in_one_line(store, capsys, denied):
+    folder = Path(store.root, denied)
+    print_status(StatusParameters(store.url))
+    capsys.readouterr()
+    with without_rights(folder):
+        assert guarded(lambda: print_status(StatusParameters(store.url))) == 2
+        assert guarded(lambda: write_store_report(ReportParameters(store.url))) == 2
+    line = f"affwild2: {folder}: expected permission to use it, got: Permission denied; change its permissions"
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 2 and all(found.startswith(line) for found in printed), printed
+
+
+def test_a_file_is_not_a_store(tmp_path, capsys):
+    file = tmp_path / "store.txt"
+    file.write_text("")
+    assert guarded(lambda: print_status(StatusParameters(str(file)))) == 2
+    assert (
+        capsys.readouterr().err.strip()
+        == f"affwild2: {file}: expected the folder of a store, got a file; pass the folder"
+    )

@@ -1,0 +1,58 @@
+"""``affwild2 verify`` on folders that ``submit`` wrote."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from data_contracts.challenge.submissions import format_subject_file, zip_bytes
+from data_contracts.store.bundles import write_bundle
+from data_contracts.store.details import SubmissionDetails, TuningFigures
+from data_contracts.store.store import Store
+from flows.commands.parameters import VerifyParameters
+from flows.commands.verify import verify
+
+TEXTS = {"s1.txt": format_subject_file("va", {"va": np.zeros((3, 2), np.float32)})}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A submission in a store, as ``submit`` writes it."""
+    details = SubmissionDetails(
+        edition="abaw3",
+        task="va",
+        head="va-1",
+        recipe="default",
+        postprocessing="va-1-default",
+        fingerprints={},
+        figures=TuningFigures(),
+        coverage=(),
+        zip="abaw3_va.zip",
+    )
+    files = {f"predictions/{name}": data for name, data in TEXTS.items()}
+    files |= {"abaw3_va.zip": zip_bytes(TEXTS), "coverage.csv": b"subject\ns1\n"}
+    write_bundle(Store(tmp_path / "store"), "submissions/abaw3-va-1", files, fingerprint="f", details=details)
+    return tmp_path / "store" / "submissions" / "abaw3-va-1"
+
+
+def test_the_folder_and_a_copy_of_it_are_accepted(folder, tmp_path, capsys, monkeypatch):
+    shutil.copytree(folder, tmp_path / "copy of it")
+    monkeypatch.chdir(tmp_path / "copy of it")
+    for path in (folder, tmp_path / "copy of it", "."):
+        assert verify(VerifyParameters(str(path))) == 0
+    assert capsys.readouterr().out.count(": no fault (format only") == 3
+
+
+def test_changed_files_are_named_and_one_fault_is_singular(folder, capsys):
+    (folder / "coverage.csv").write_text("subject\ns2\n")
+    assert verify(VerifyParameters(str(folder))) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "coverage.csv: expected the content that submit wrote, got another",
+        f"{folder}: 1 fault (format only: no --test-list, no --videos)",
+    ]
+    (folder / "abaw3_va.zip").write_bytes((folder / "abaw3_va.zip").read_bytes()[:-9])
+    assert verify(VerifyParameters(str(folder))) == 1
+    assert "abaw3_va.zip: expected a zip, got a truncated zip" in capsys.readouterr().out
+    (folder / "manifest.json").write_text("{}")
+    assert verify(VerifyParameters(str(folder))) == 1
+    assert "manifest.json: expected the manifest that submit wrote" in capsys.readouterr().out
