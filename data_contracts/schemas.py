@@ -198,6 +198,31 @@ LABELS = Dataset(
     statistics=("subject", "frame"),
 )
 
+CANDIDATES = Dataset(
+    "candidates",
+    "what the tuning of a post-processing tried, in order: one row per candidate",
+    (
+        Column("outputs", pa.string(), "branch of the head", "", "expr | va | au"),
+        Column(
+            "step",
+            pa.string(),
+            "smoothing: a window, with the best thresholds for it; class bias: one bias changed, the others as best "
+            "before; threshold: one action unit",
+            "",
+            "smoothing | class bias | threshold",
+        ),
+        Column("method", pa.string(), "smoothing of the outputs"),
+        Column("half_width_frames", pa.int32(), "half width of the window", "frames", ">= 0"),
+        Column("name", pa.string(), "expression or action unit that value belongs to", nullable=True),
+        Column("value", pa.float64(), "class bias or threshold", nullable=True),
+        Column(
+            "score", pa.float64(), "in-sample score: main metric of the outputs, or F1 of the action unit", "", "-1..1"
+        ),
+    ),
+    key=("outputs", "step", "method", "half_width_frames", "name", "value"),
+    statistics=(),
+)
+
 OUTPUT_COLUMNS: dict[BranchName, tuple[Column, ...]] = {
     "expr": tuple(
         Column(f"p_{name.lower()}", pa.float32(), f"probability of {name}", "", "0..1; the eight sum to 1", True)

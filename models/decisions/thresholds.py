@@ -1,4 +1,8 @@
-"""Thresholds of action units that maximise F1: on the published grid, and the exact optimum."""
+"""Thresholds of action units that maximise F1: on the published grid, and the exact optimum.
+
+Tuning searches them about a hundred times per head. For 445,836 rows, one search of the grid takes 12 ms and one exact
+search 78 ms; a loop over scikit-learn's ``f1_score`` takes 13 s (docs/performance.md).
+"""
 
 import numba
 import numpy as np

@@ -2,15 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
+from data_contracts.vocabulary import (
+    ACTION_UNITS,
+    BRANCHES_OF_TASK,
+    EXPRESSIONS,
+    BranchName,
+    TaskName,
+    video_of_subject,
+)
 from models.decisions.postprocessing import BranchRule, PostProcessing, untuned_postprocessing
 from models.decisions.smoothing import SMOOTHERS, interpolate_missing, smooth
-from models.decisions.thresholds import grid_thresholds, optimal_thresholds
-from models.heads.metrics import MAIN_METRIC, macro_f1, score_branch, score_branches
+from models.decisions.thresholds import GRID, grid_thresholds, optimal_thresholds
+from models.heads.metrics import f1_per_unit, has_label, main_score, score_branches
 
 Setting = Literal["paper", "default"]
 Smoothing = tuple[str, int]
@@ -52,6 +59,26 @@ class SubjectOutputs:
     labels: dict[BranchName, np.ndarray]
 
 
+class Candidate(NamedTuple):
+    """One setting that tuning tried, and its in-sample score.
+
+    Attributes:
+        step: ``smoothing``; ``class bias``: one bias was changed while the others kept what was best before; or
+            ``threshold``: of one action unit.
+        method, half_width_frames: smoothing of the outputs.
+        name: the expression or action unit whose bias or threshold is ``value``; both are None for ``smoothing``.
+        score: main metric of the branch; for ``threshold``, the F1 of the action unit.
+    """
+
+    branch: BranchName
+    step: Literal["smoothing", "class bias", "threshold"]
+    method: str
+    half_width_frames: int
+    name: str | None
+    value: float | None
+    score: float
+
+
 @dataclass(frozen=True)
 class Tuned:
     """Tuned post-processing, and its scores on the validation subjects.
@@ -59,14 +86,16 @@ class Tuned:
     Attributes:
         untuned: score without smoothing, with thresholds of 0.5.
         tuned: in-sample score, on the subjects that were used for tuning.
-        held_out: held-out score: each subject is decided by a rule tuned on the other folds, and all rows are scored
-            together. None if there are fewer than two subjects.
+        held_out: held-out score: each subject is decided by a rule tuned on the other folds of videos, and all rows are
+            scored together. None if there are fewer than two videos.
+        candidates: everything that was tried on all subjects, in order.
     """
 
     postprocessing: PostProcessing
     untuned: dict[str, float]
     tuned: dict[str, float]
     held_out: dict[str, float] | None
+    candidates: list[Candidate]
 
     def figures(self) -> dict[str, dict[str, float] | None]:
         """Return the three scores by name."""
@@ -90,25 +119,47 @@ def tune_postprocessing(
         raise ValueError(f"{task}: expected subjects with outputs and labels to tune on, found none")
     tables = {branch: _Candidates(labelled, task, branch, setting) for branch in BRANCHES_OF_TASK[task]}
     all_subjects = np.arange(len(labelled))
-    tuned = PostProcessing(task, rules={branch: table.best_rule(all_subjects) for branch, table in tables.items()})
+    tried: list[Candidate] = []
+    tuned = PostProcessing(task, rules={b: table.best_rule(all_subjects, tried) for b, table in tables.items()})
+    if "au" in tables:
+        tried += tables["au"].thresholds(all_subjects, tuned.rules["au"])
 
     def in_sample(chosen: PostProcessing) -> dict[str, float]:
         return _scored(tables, {b: (t.decide(all_subjects, chosen.rules[b]), all_subjects) for b, t in tables.items()})
 
-    held_out = _held_out(tables, len(labelled), folds) if len(labelled) > 1 else None
-    return Tuned(tuned, in_sample(untuned_postprocessing(task)), in_sample(tuned), held_out)
+    splits = split_by_video([s.name for s in labelled], folds)
+    held_out = _held_out(tables, splits) if splits else None
+    return Tuned(tuned, in_sample(untuned_postprocessing(task)), in_sample(tuned), held_out, tried)
 
 
-def _held_out(tables: dict[BranchName, "_Candidates"], count: int, folds: int) -> dict[str, float]:
-    fold_of = np.arange(count) % min(folds, count)
+def has_several_subjects_of_a_video(subjects: Sequence[str]) -> bool:
+    """Return whether two of the subjects are in one video; for fingerprints.
+
+    Only then do folds of videos differ from the folds of subjects that earlier versions used.
+    """
+    return len({video_of_subject(subject) for subject in subjects}) < len(subjects)
+
+
+def split_by_video(subjects: Sequence[str], folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (indices to tune on, indices to score) for each fold; all subjects of a video are in the same fold.
+
+    There are as many folds as videos if there are fewer videos than ``folds``, and none if there is one video only.
+    """
+    # scikit-learn takes a while to import; commands that do not tune skip it.
+    from sklearn.model_selection import GroupKFold
+
+    videos = [video_of_subject(subject) for subject in subjects]
+    count = min(folds, len(set(videos)))
+    return list(GroupKFold(count).split(subjects, groups=videos)) if count > 1 else []
+
+
+def _held_out(
+    tables: dict[BranchName, "_Candidates"], splits: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> dict[str, float]:
     decided: dict[BranchName, tuple[np.ndarray, np.ndarray]] = {}
     for branch, table in tables.items():
-        parts, order = [], []
-        for fold in range(fold_of.max() + 1):
-            inside, outside = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
-            parts.append(table.decide(inside, table.best_rule(outside)))
-            order.append(inside)
-        decided[branch] = np.concatenate(parts), np.concatenate(order)
+        parts = [table.decide(inside, table.best_rule(outside)) for outside, inside in splits]
+        decided[branch] = np.concatenate(parts), np.concatenate([inside for _, inside in splits])
     return _scored(tables, decided)
 
 
@@ -147,49 +198,69 @@ class _Candidates:
         """Return the decisions for the subjects' labelled rows."""
         return rule.decide(self._branch, self._values(subjects, (rule.method, rule.half_width_frames)))
 
-    def best_rule(self, subjects: np.ndarray) -> BranchRule:
-        """Return the rule with the best score on these subjects; the first of equals."""
+    def best_rule(self, subjects: np.ndarray, tried: list[Candidate] | None = None) -> BranchRule:
+        """Return the rule with the best score on these subjects, the first of equals; add candidates to ``tried``."""
+        tried = [] if tried is None else tried
         labels = self.labels(subjects)
         best, best_score = BranchRule(), -np.inf
         for choice in self._search:
             rule = self._rule(subjects, choice, labels)
             score = self._score(labels, self.decide(subjects, rule))
+            tried.append(Candidate(self._branch, "smoothing", *choice, None, None, score))
             if score > best_score + _MIN_GAIN:
                 best, best_score = rule, score
         if self._branch == "expr" and self._setting == "default":
-            return self._with_bias(best, labels, self._values(subjects, (best.method, best.half_width_frames)))
+            best = self._with_bias(best, labels, self._values(subjects, (best.method, best.half_width_frames)), tried)
         return best
+
+    def thresholds(self, subjects: np.ndarray, rule: BranchRule) -> list[Candidate]:
+        """Return the F1 of each action unit on the threshold grid, and at the threshold of the rule if it is another.
+
+        The outputs are those on which the thresholds were chosen.
+        """
+        smoothing = self._smoothing_of_thresholds((rule.method, rule.half_width_frames))
+        labels, values = self.labels(subjects), self._values(subjects, smoothing).astype(np.float64)
+        found = []
+        for thresholds in (*(np.full(len(ACTION_UNITS), value) for value in GRID), np.array(rule.thresholds)):
+            f1 = f1_per_unit(labels, values >= thresholds)
+            found += [
+                Candidate(self._branch, "threshold", *smoothing, name, float(value), float(score))
+                for name, value, score in zip(ACTION_UNITS, thresholds, f1, strict=True)
+            ]
+        return list(dict.fromkeys(found))
+
+    def _smoothing_of_thresholds(self, choice: Smoothing) -> Smoothing:
+        return ("none", 0) if self._setting == "paper" else choice
 
     def _rule(self, subjects: np.ndarray, choice: Smoothing, labels: np.ndarray) -> BranchRule:
         rule = BranchRule(*choice)
         if self._branch != "au":
             return rule
-        if self._setting == "paper":
-            thresholds = grid_thresholds(labels, self._values(subjects, ("none", 0)))
-        else:
-            thresholds = optimal_thresholds(labels, self._values(subjects, choice))
+        search = grid_thresholds if self._setting == "paper" else optimal_thresholds
+        thresholds = search(labels, self._values(subjects, self._smoothing_of_thresholds(choice)))
         return replace(rule, thresholds=tuple(float(value) for value in thresholds))
 
     def _score(self, labels: np.ndarray, decisions: np.ndarray) -> float:
-        known = (labels >= 0) if labels.ndim == 1 else ~np.isnan(labels.astype(np.float32)).any(axis=1)
-        if not known.any():
-            return 0.0
-        return score_branch(self._branch, labels, decisions)[MAIN_METRIC[self._branch]]
+        return main_score(self._branch, labels, decisions) if has_label(self._branch, labels).any() else 0.0
 
-    def _with_bias(self, rule: BranchRule, labels: np.ndarray, values: np.ndarray) -> BranchRule:
+    def _with_bias(
+        self, rule: BranchRule, labels: np.ndarray, values: np.ndarray, tried: list[Candidate]
+    ) -> BranchRule:
         """Choose the eight biases by coordinate ascent on a grid."""
-        known = labels >= 0
+        known = has_label("expr", labels)
         if not known.any():
             return rule
         labels, logarithm = labels[known], np.log(np.maximum(np.nan_to_num(values[known]), 1e-7))
         bias = np.zeros(8)
-        best = macro_f1(labels, logarithm.argmax(axis=1))
+        best = main_score("expr", labels, logarithm.argmax(axis=1))
         for _ in range(_BIAS_ROUNDS):
-            for position in range(8):
+            for position, name in enumerate(EXPRESSIONS):
                 for step in _BIAS_STEPS:
                     trial = bias.copy()
                     trial[position] = step
-                    score = macro_f1(labels, (logarithm + trial).argmax(axis=1))
+                    score = main_score("expr", labels, (logarithm + trial).argmax(axis=1))
+                    smoothing = rule.method, rule.half_width_frames
+                    tried.append(Candidate("expr", "class bias", *smoothing, name, float(step), score))
                     if score > best + _MIN_GAIN:
                         bias, best = trial, score
         return replace(rule, class_bias=tuple(bias.tolist()))

@@ -13,7 +13,7 @@ from data_contracts.vocabulary import BranchName, TaskName
 from models.engines.precision import Precision
 from models.heads.head import BranchConfig, FitSettings, FittedPart, Head, HeadConfig, head_class
 from models.heads.losses import BranchLosses, activate
-from models.heads.metrics import score_branch, score_branches
+from models.heads.metrics import MAIN_METRIC, main_score, score_branch, score_branches
 from models.heads.recipes import HeadRecipe, TaskRecipe
 from models.heads.rows import BLOCK_ROWS, RowReader, TrainingRows
 from models.heads.sequences import Labels, SubjectSequence
@@ -224,4 +224,7 @@ def _checkpoint(
     (branch,) = recipe.branches
     outputs = np.concatenate([activate(outputs[branch], branch).cpu().numpy() for outputs, _ in batches])
     labels = np.concatenate([labels[branch] for _, labels in batches])
-    return score_branch(branch, labels, decide(branch, outputs))[recipe.checkpoint]
+    decisions = decide(branch, outputs)
+    if recipe.checkpoint == MAIN_METRIC[branch]:
+        return main_score(branch, labels, decisions)
+    return score_branch(branch, labels, decisions)[recipe.checkpoint]

@@ -12,35 +12,28 @@ MAIN_METRIC: dict[TaskName, str] = {"expr": "macro_f1", "va": "mean_ccc", "au": 
 _MIN_PICTURES = 20
 
 
-def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, *, class_count: int) -> np.ndarray:
-    """Count pairs of class indices, int [n] each; returns [class_count, class_count]: row = label, column = decision.
+def main_score(branch: BranchName, labels: np.ndarray, decisions: np.ndarray) -> float:
+    """Return the metric that ranks a branch; see ``score_branch`` for arguments and errors.
 
-    Raises:
-        ValueError: the lengths differ, there is no row, or an index is out of range.
+    Fitting and tuning compare hundreds of candidates by this metric. Therefore its F1 is counted here: scikit-learn's
+    ``f1_score`` takes 31 ms instead of 0.5 ms for 280,532 expressions (950 candidates per head), and 425 ms instead of
+    28 ms for 445,836 rows of action units. Scores that are reported come from scikit-learn.
     """
-    labels, decisions = np.asarray(labels), np.asarray(decisions)
-    _check_pair(labels, decisions)
-    if min(labels.min(), decisions.min()) < 0 or max(labels.max(), decisions.max()) >= class_count:
-        raise ValueError(f"expected classes 0..{class_count - 1}, got {labels.min()}..{labels.max()} as labels")
-    flat = labels.astype(np.int64) * class_count + decisions
-    return np.bincount(flat, minlength=class_count**2).reshape(class_count, class_count)
+    known = _labelled_rows(branch, labels, decisions)
+    labels, decisions = labels[known], decisions[known]
+    if branch == "va":
+        return mean_ccc(labels, decisions)
+    if branch == "au":
+        return float(f1_per_unit(labels, decisions).mean())
+    count = len(EXPRESSIONS)
+    pairs = np.bincount(labels.astype(np.int64) * count + decisions, minlength=count**2).reshape(count, count)
+    return float(_f1(np.diag(pairs), pairs.sum(axis=1), pairs.sum(axis=0)).mean())
 
 
-def f1_per_class(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
-    """Return the F1 of each expression, float64 [8]; 0 for a class without labels and decisions."""
-    counts = confusion_matrix(labels, decisions, class_count=len(EXPRESSIONS))
-    return _f1(np.diag(counts), counts.sum(axis=1), counts.sum(axis=0))
-
-
-def macro_f1(labels: np.ndarray, decisions: np.ndarray) -> float:
-    """Return the unweighted mean of F1 over all expressions; an absent class counts as 0, as in the challenge."""
-    return float(f1_per_class(labels, decisions).mean())
-
-
-def accuracy(labels: np.ndarray, decisions: np.ndarray) -> float:
-    """Return the share of correct rows, 0..1."""
-    _check_pair(np.asarray(labels), np.asarray(decisions))
-    return float((np.asarray(labels) == np.asarray(decisions)).mean())
+def f1_per_unit(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+    """Return the F1 of each action unit, float64 [k], counted as fast as in ``main_score``; -1 is no label."""
+    positive, decided = labels == 1, (decisions > 0) & (labels >= 0)
+    return _f1((positive & decided).sum(axis=0), positive.sum(axis=0), decided.sum(axis=0))
 
 
 def ccc(truth: np.ndarray, prediction: np.ndarray) -> float:
@@ -59,43 +52,39 @@ def mean_ccc(truth: np.ndarray, prediction: np.ndarray) -> float:
     return (ccc(truth[:, 0], prediction[:, 0]) + ccc(truth[:, 1], prediction[:, 1])) / 2
 
 
-def f1_per_unit(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
-    """Return the binary F1 of each action unit, float64 [k]; labels int [n, k], -1: unlabelled, decisions 0 or 1.
-
-    A missing label excludes only its own action unit of the row. The authors drop the whole row; the organisers' files
-    label all action units of a row or none, so both give the same score there.
-    """
-    labels, decisions = np.asarray(labels), np.asarray(decisions)
-    _check_pair(labels, decisions)
-    known, decided = labels >= 0, decisions > 0
-    hits = ((labels == 1) & decided).sum(axis=0)
-    return _f1(hits, (labels == 1).sum(axis=0), (known & decided).sum(axis=0))
-
-
 def score_branch(branch: BranchName, labels: np.ndarray, decisions: np.ndarray) -> dict[str, float]:
     """Return all metrics of one branch by name; rows without a label are ignored.
 
     Labels are int8 [n] with -1 (``expr``), float [n, 2] with NaN (``va``), int8 [n, 12] with -1 (``au``). Decisions
     are class indices [n], values [n, 2], zeros and ones [n, 12].
 
+    As in the challenge, the F1 of a class without labels and decisions is 0, and the mean includes it. A missing label
+    of an action unit excludes only that action unit of the row. The authors drop the whole row; the organisers' files
+    label all action units of a row or none, so both give the same score there.
+
     Raises:
-        ValueError: no row is labelled.
+        ValueError: no row is labelled, the shapes differ, or a class is out of range.
     """
-    if branch == "expr":
-        known = labels >= 0
-        per_class = f1_per_class(labels[known], decisions[known])
-        names = {f"f1_{name}": float(value) for name, value in zip(EXPRESSIONS, per_class, strict=True)}
-        right = accuracy(labels[known], decisions[known])
-        return {"macro_f1": float(per_class.mean()), "accuracy": right, **names}
+    # scikit-learn takes a while to import; commands that compute no score skip it.
+    from sklearn.metrics import accuracy_score, f1_score
+
+    known = _labelled_rows(branch, labels, decisions)
+    labels, decisions = labels[known], decisions[known]
     if branch == "va":
-        known = np.asarray(~np.isnan(labels).any(axis=1))
-        valence = ccc(labels[known, 0], decisions[known, 0])
-        arousal = ccc(labels[known, 1], decisions[known, 1])
+        valence, arousal = ccc(labels[:, 0], decisions[:, 0]), ccc(labels[:, 1], decisions[:, 1])
         return {"mean_ccc": (valence + arousal) / 2, "ccc_valence": valence, "ccc_arousal": arousal}
-    known = np.asarray((labels >= 0).any(axis=1))
-    per_unit = f1_per_unit(labels[known], decisions[known])
-    return {"mean_f1": float(per_unit.mean())} | {
-        f"f1_{name}": float(value) for name, value in zip(ACTION_UNITS, per_unit, strict=True)
+    if branch == "expr":
+        classes = range(len(EXPRESSIONS))
+        per_class = f1_score(labels, decisions, labels=classes, average=None, zero_division=0)
+        names = {f"f1_{name}": float(value) for name, value in zip(EXPRESSIONS, per_class, strict=True)}
+        return {"macro_f1": float(per_class.mean()), "accuracy": float(accuracy_score(labels, decisions)), **names}
+    per_unit = []
+    for label, decided in zip(labels.T, decisions.T > 0, strict=True):
+        usable = label >= 0
+        f1 = f1_score(label[usable] == 1, decided[usable], zero_division=0) if usable.any() else 0
+        per_unit.append(float(f1))
+    return {"mean_f1": float(np.mean(per_unit))} | {
+        f"f1_{name}": value for name, value in zip(ACTION_UNITS, per_unit, strict=True)
     }
 
 
@@ -117,13 +106,17 @@ def score_classes(classes: np.ndarray, decided: np.ndarray, names: tuple[str, ..
     Raises:
         ValueError: nothing is labelled.
     """
+    from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
+
     known = classes >= 0
-    matrix = confusion_matrix(classes[known], decided[known], class_count=len(names))
-    counts = matrix.sum(axis=1)
-    recall = np.divide(matrix.diagonal(), counts, out=np.full(len(names), np.nan), where=counts > 0)
+    classes, decided = classes[known], decided[known]
+    _check_pair(classes, decided)
+    every = range(len(names))
+    recall = recall_score(classes, decided, labels=every, average=None, zero_division=np.nan)
+    counts = np.bincount(classes, minlength=len(names))
     enough = recall[counts >= min(_MIN_PICTURES, counts.max())]
     scores: dict[str, Any] = {
-        "accuracy": float(matrix.diagonal().sum() / counts.sum()),
+        "accuracy": float(accuracy_score(classes, decided)),
         "balanced_accuracy": float(enough.mean()),
     }
     if len(names) <= 16:
@@ -131,8 +124,28 @@ def score_classes(classes: np.ndarray, decided: np.ndarray, names: tuple[str, ..
             name: None if np.isnan(value) else float(value) for name, value in zip(names, recall, strict=True)
         }
         scores["pictures"] = {name: int(value) for name, value in zip(names, counts, strict=True)}
-        scores["confusion"] = matrix.tolist()
+        scores["confusion"] = confusion_matrix(classes, decided, labels=every).tolist()
     return scores
+
+
+def has_label(branch: BranchName, labels: np.ndarray) -> np.ndarray:
+    """Return which rows have a label of the branch, bool [n]; of action units, any of them."""
+    if branch == "va":
+        return np.asarray(~np.isnan(labels).any(axis=1))
+    return np.asarray(labels >= 0 if branch == "expr" else (labels >= 0).any(axis=1))
+
+
+def _labelled_rows(branch: BranchName, labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+    """Return which rows have a label, bool [n]; see ``score_branch`` for errors."""
+    _check_pair(labels, decisions)
+    known = has_label(branch, labels)
+    if not known.any():
+        raise ValueError("expected at least one labelled row, got none")
+    if branch == "expr":
+        used, classes = np.concatenate([labels[known], decisions[known]]), len(EXPRESSIONS)
+        if used.min() < 0 or used.max() >= classes:
+            raise ValueError(f"expected classes 0..{classes - 1}, got {used.min()}..{used.max()}")
+    return known
 
 
 def _f1(hits: np.ndarray, positives: np.ndarray, decided: np.ndarray) -> np.ndarray:

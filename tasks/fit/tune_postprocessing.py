@@ -1,21 +1,35 @@
 """Stage ``tune_postprocessing``: tune smoothing, thresholds and class bias for one head, on folds of subjects."""
 
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_contracts.schemas import CANDIDATES
 from data_contracts.store.bundles import Bundle, read_file
 from data_contracts.store.details import HeadDetails, LabelsDetails, PostprocessingDetails, TuningFigures
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TaskName
-from models.decisions.tuning import Setting, SubjectOutputs, added_smoothings, tune_postprocessing
+from models.decisions.tuning import (
+    Candidate,
+    Setting,
+    SubjectOutputs,
+    added_smoothings,
+    has_several_subjects_of_a_video,
+    tune_postprocessing,
+)
 from tasks.fit.import_labels import labels_key
 from tasks.fit.predict_outputs import read_outputs
 from tasks.fit.subject_features import label_arrays
 from tasks.units import Files, Job
 
 CODE_VERSION = 2
+CANDIDATES_FILE = "candidates.parquet"
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,7 @@ def plan_tune_postprocessing(
         if key.value("subject") in subjects
     ]
     added = added_smoothings(tuning)
+    is_grouped = has_several_subjects_of_a_video([key.value("subject") for key, _ in outputs])
     job_fingerprint = fingerprint(
         stage="tune_postprocessing",
         version=CODE_VERSION,
@@ -59,13 +74,15 @@ def plan_tune_postprocessing(
         tuning=tuning,
         folds=folds,
         **({"smoothings": added} if added else {}),
+        # Without videos of several subjects, folds of videos are the folds of subjects of earlier versions.
+        **({"folds_of": "videos"} if is_grouped else {}),
     )
     arguments = TunePostprocessingArgs(head.name, task, outputs, labels, tuning, folds)
     return Job(f"postprocessing/{variant_name(f'{head.name}-{tuning}', job_fingerprint)}", job_fingerprint, arguments)
 
 
 def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
-    """Tune, and store the in-sample, held-out and untuned scores in the bundle."""
+    """Tune, and store the rule, its scores, and all candidates with their scores in the bundle."""
     given = job.arguments
     subjects = _subject_outputs(store, given.task, given.outputs, given.labels)
     tuned = tune_postprocessing(subjects, task=given.task, setting=given.tuning, folds=given.folds)
@@ -78,7 +95,25 @@ def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
         figures=TuningFigures(**tuned.figures()),
         subjects=tuple(subject.name for subject in subjects),
     )
-    return Files({"postprocessing.json": data}, details)
+    return Files({"postprocessing.json": data, CANDIDATES_FILE: _to_parquet(tuned.candidates)}, details)
+
+
+def _to_parquet(candidates: Sequence[Candidate]) -> bytes:
+    columns = zip(*candidates, strict=True)
+    table = pa.table(
+        [pa.array(list(c), f.type) for c, f in zip(columns, CANDIDATES.schema, strict=True)], CANDIDATES.schema
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def read_candidates(store: Store, tuned: Bundle) -> list[Candidate]:
+    """Return what was tried to tune a post-processing, in order; nothing if an earlier version tuned it."""
+    if CANDIDATES_FILE not in tuned.files:
+        return []
+    table = pq.read_table(io.BytesIO(read_file(store, tuned, CANDIDATES_FILE)))
+    return [Candidate(*row.values()) for row in table.to_pylist()]
 
 
 def plan_adopt_postprocessing(tuned: Bundle, *, head: Bundle) -> Job[AdoptPostprocessingArgs]:
@@ -94,11 +129,11 @@ def plan_adopt_postprocessing(tuned: Bundle, *, head: Bundle) -> Job[AdoptPostpr
 
 
 def make_adopted(store: Store, job: Job[AdoptPostprocessingArgs]) -> Files:
-    """Copy rules and scores under the name of the other head."""
+    """Copy rules, scores and candidates under the name of the other head."""
     tuned = job.arguments.tuned
     details = PostprocessingDetails.of(tuned)
     details = replace(details, head=job.arguments.head, tuned_with=details.head)
-    return Files({"postprocessing.json": read_file(store, tuned, "postprocessing.json")}, details)
+    return Files({name: read_file(store, tuned, name) for name in tuned.files}, details)
 
 
 def _subject_outputs(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix
 from sklearn.preprocessing import StandardScaler
 
 from data_contracts.store.bundles import require_bundle
@@ -22,7 +23,6 @@ from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.network import load_backbone
 from models.engines.devices import keep_freed_memory
 from models.faces.crops import decode_jpeg
-from models.heads.metrics import confusion_matrix
 from models.pretraining.recipes import get_pretraining
 from tasks.pretrain.pretrain_backbone import WEIGHTS_FILE, PretrainingChoice, split_of
 
@@ -64,7 +64,7 @@ def compute_scores(matrix: np.ndarray, names: list[str]) -> dict[str, float]:
 def print_scores(title: str, labels: np.ndarray, decided: np.ndarray, people: np.ndarray, names: list[str]) -> None:
     random = np.random.default_rng(0)
     groups = [np.flatnonzero(people == person) for person in np.unique(people)]
-    matrices = np.stack([confusion_matrix(labels[g], decided[g], class_count=len(names)) for g in groups])
+    matrices = np.stack([confusion_matrix(labels[g], decided[g], labels=range(len(names))) for g in groups])
     draws: dict[str, list[float]] = {}
     for _ in range(_DRAWS):
         drawn = matrices[random.integers(0, len(groups), len(groups))].sum(axis=0)

@@ -88,7 +88,7 @@ def test_an_unknown_engine_is_refused_before_any_work(tmp_path, monkeypatch):
 
 
 def test_help_imports_nothing_heavy():
-    heavy = {"asyncio", "numpy", "prefect", "psutil", "pyarrow", "pydantic", "rich", "s3fs", "torch"}
+    heavy = {"asyncio", "numpy", "prefect", "psutil", "pyarrow", "pydantic", "rich", "s3fs", "sklearn", "torch"}
     code = f"import sys, flows.commands.command_line; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout == "[]\n"

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from models.decisions.tuning import SubjectOutputs, tune_postprocessing
-from models.heads.metrics import score_branch
+from data_contracts.vocabulary import ACTION_UNITS, video_of_subject
+from models.decisions import tuning
+from models.decisions.tuning import SubjectOutputs, split_by_video, tune_postprocessing
+from models.heads.metrics import MAIN_METRIC, score_branch
 
 
 def subjects(count, *, noise=1.0, seed=0, frames=120):
@@ -80,3 +82,84 @@ def test_order_of_subjects_does_not_matter_and_one_subject_has_no_held_out_score
     assert tune_postprocessing(data[:1], task="expr", setting="default").held_out is None
     with pytest.raises(ValueError, match="found none"):
         tune_postprocessing([], task="expr", setting="default")
+
+
+def test_folds_never_separate_two_subjects_of_a_video():
+    names = sorted(f"v{n:02d}{side}" for n in range(11) for side in (("_left", "_right") if n % 3 == 0 else ("",)))
+    splits = split_by_video(names, 5)
+    assert len(splits) == 5 and sorted(at for _, inside in splits for at in inside) == list(range(len(names)))
+    for outside, inside in splits:
+        videos = [{video_of_subject(names[at]) for at in part} for part in (outside, inside)]
+        assert not videos[0] & videos[1] and 2 <= len(inside) <= 4
+
+
+def test_folds_of_videos_with_one_subject_each_are_those_of_earlier_versions():
+    for count in (2, 4, 5, 23, 76):
+        names = [f"s{n:02d}" for n in range(count)]
+        found = {tuple(inside) for _, inside in split_by_video(names, 5)}
+        assert found == {tuple(range(fold, count, 5)) for fold in range(min(5, count))}
+        assert not tuning.has_several_subjects_of_a_video(names)
+    assert tuning.has_several_subjects_of_a_video(["a", "x_left", "x_right"])
+
+
+def test_two_people_of_one_video_do_not_help_each_other():
+    """Both people of a video have the same labels, so a rule tuned on one of them overfits to the other."""
+    random = np.random.default_rng(2)
+    data = []
+    for video in range(6):
+        expr = random.integers(0, 8, 60)
+        for side in ("_left", "_right"):
+            noise = np.full((60, 8), 1 / 8, "f4") + random.normal(0, 0.01, (60, 8)).astype("f4")
+            data.append(
+                SubjectOutputs(f"{video}{side}", {"expr": noise}, np.ones(60, bool), np.arange(60), {"expr": expr})
+            )
+    seen = []
+    original = tuning._Candidates.best_rule
+
+    def record(table, subjects, *args):
+        seen.append({int(s) // 2 for s in subjects})
+        return original(table, subjects, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning._Candidates, "best_rule", record)
+        tune_postprocessing(data, task="expr", setting="paper")
+    # Each of the five rules for the held-out score was tuned without all people of one or two videos.
+    assert seen[0] == set(range(6)) and sorted(len(videos) for videos in seen[1:]) == [4, 5, 5, 5, 5]
+    one_video = tune_postprocessing(data[:2], task="expr", setting="paper")
+    assert one_video.held_out is None
+
+
+@pytest.mark.parametrize("task", ["expr", "va", "au", "mtl"])
+def test_scores_of_all_candidates_are_kept(task):
+    tuned = tune_postprocessing(subjects(4), task=task, setting="default")
+    for branch, rule in tuned.postprocessing.rules.items():
+        of_branch = [one for one in tuned.candidates if one.branch == branch]
+        windows = [one for one in of_branch if one.step == "smoothing"]
+        assert [(w.method, w.half_width_frames) for w in windows] == tuning.searched_smoothings()
+        best = max(windows, key=lambda one: one.score)
+        assert (best.method, best.half_width_frames) == (rule.method, rule.half_width_frames)
+        last = max(one.score for one in of_branch if one.step != "threshold")
+        assert last == pytest.approx(tuned.tuned[MAIN_METRIC[branch]], abs=1e-6)
+        assert len([one for one in of_branch if one.step == "class bias"]) == (2 * 8 * 9 if branch == "expr" else 0)
+        thresholds = {(one.name, one.value): one.score for one in of_branch if one.step == "threshold"}
+        if branch == "au":
+            for name, value in zip(ACTION_UNITS, rule.thresholds, strict=True):
+                of_unit = [score for (unit, _), score in thresholds.items() if unit == name]
+                assert len(of_unit) == 10 and thresholds[name, value] == max(of_unit)
+                assert thresholds[name, value] == pytest.approx(tuned.tuned[f"f1_{name}"])
+        else:
+            assert not thresholds
+
+
+def test_fixed_settings_are_the_only_candidates_of_the_paper():
+    tuned = tune_postprocessing(subjects(3), task="au", setting="paper")
+    windows = [one for one in tuned.candidates if one.step == "smoothing"]
+    assert [(one.method, one.half_width_frames) for one in windows] == [("median", 7)]
+    thresholds = [one for one in tuned.candidates if one.step == "threshold"]
+    assert len(thresholds) == 9 * 12 and {one.method for one in thresholds} == {"none"}
+
+
+def test_a_fold_without_labels_of_a_branch_is_tuned_on_the_others():
+    data = subjects(2)
+    data[0].labels["au"] = np.full((120, 12), -1)
+    assert tune_postprocessing(data, task="mtl", setting="default").held_out is not None
