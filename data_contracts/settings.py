@@ -51,7 +51,7 @@ class Settings:
         s3_timeout_seconds: how long a failing S3 request is retried (``AFFWILD2_PATIENCE_SECONDS``).
         cluster_timeout_seconds: how long a run waits for a lost scheduler or for workers (the same variable).
         video_limits: maximum size of one video (``AFFWILD2_VIDEO_LIMITS``).
-        weights_url: mirror of the published weights (``AFFWILD2_WEIGHTS_URL``); None: their original repository.
+        weights_url: mirror of the published weights (``AFFWILD2_WEIGHTS_URL``); None: their repositories.
     """
 
     cache: Path | None = None

@@ -1,5 +1,6 @@
 """Download, verify, convert and find published weights on this machine."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -12,8 +13,7 @@ from data_contracts.files.archives import TRUNCATED_ZIP, fault_of_zip
 from data_contracts.files.credentials import hide_credentials
 from data_contracts.settings import read_settings
 from models.weight_files.catalogue import (
-    BRANCH,
-    ORIGIN,
+    ORIGINS,
     PublishedWeights,
     find_by_blob_id,
     find_published,
@@ -24,7 +24,7 @@ from models.weight_files.catalogue import (
 if TYPE_CHECKING:
     import httpx
 
-_BASE_URL = f"https://raw.githubusercontent.com/{ORIGIN}/{BRANCH}"
+logger = logging.getLogger(__name__)
 _RESPONSE_SECONDS, _CONNECT_SECONDS = 30.0, 10.0
 _MAX_TRIES = 3
 Advance = Callable[[int, int], None]
@@ -41,18 +41,26 @@ def installed_path(published: PublishedWeights) -> Path:
     return cache_folder() / f"{published.name.removesuffix('.onnx')}{suffix}"
 
 
-def url_of(published: PublishedWeights) -> str:
-    """Return the URL of the file, on the mirror ``AFFWILD2_WEIGHTS_URL`` if it is set."""
-    return f"{read_settings().weights_url or _BASE_URL}/{published.path}"
+def urls_of(published: PublishedWeights) -> list[str]:
+    """Return the URLs of the file in the order to try: its origins, or only the mirror ``AFFWILD2_WEIGHTS_URL``."""
+    mirror = read_settings().weights_url
+    return [f"{base}/{published.path}" for base in ([mirror] if mirror else ORIGINS)]
 
 
-def fetch_weights(name: str, *, advance: Advance = lambda done, total: None) -> Path:
+def fetch_weights(
+    name: str,
+    *,
+    advance: Advance = lambda done, total: None,
+    report: Callable[[str], None] = logger.warning,
+) -> Path:
     """Download (continuing an interrupted download), verify, convert and install weights, unless they are installed.
 
-    ``advance`` is called with the number of bytes so far and the size of the file.
+    If an origin cannot be reached or has another content, ``report`` receives a line, and the next origin is tried.
+    ``advance`` is called with the number of bytes so far and the size of the file. Proxies are those of the environment
+    (``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY``).
 
     Raises:
-        InputError: unknown name, no connection, or a file whose content is not the published one.
+        InputError: unknown name, or no origin has the published content.
     """
     published = _find(name)
     target = installed_path(published)
@@ -60,13 +68,19 @@ def fetch_weights(name: str, *, advance: Advance = lambda done, total: None) -> 
         return target
     partial = cache_folder() / f"{published.blob_id}.partial"
     partial.parent.mkdir(parents=True, exist_ok=True)
-    _download(published, partial, advance)
-    found = git_blob_id(partial)
-    if found != published.blob_id:
-        partial.unlink()
+    failures: list[str] = []
+    for url in urls_of(published):
+        if failures:
+            report(f"{failures[-1]}; trying {hide_credentials(url)}")
+        try:
+            _download_verified(url, published, partial, advance)
+            break
+        except _DownloadError as error:
+            failures.append(f"{hide_credentials(url)}: {error}")
+    else:
         raise InputError(
-            f"{hide_credentials(url_of(published))}: expected the file with git blob id {published.blob_id}, "
-            f"got {found}; removed"
+            f"{published.name}: cannot be downloaded ({'; '.join(failures)}); without a connection, copy that file "
+            f"here and run affwild2 models convert FILE (installs to {target})"
         )
     _place(partial, published, target, verified=True)
     partial.unlink(missing_ok=True)
@@ -150,10 +164,27 @@ def _place(source: Path, published: PublishedWeights, target: Path, *, verified:
     os.replace(file.name, target)
 
 
-def _download(published: PublishedWeights, partial: Path, advance: Advance) -> None:
+class _DownloadError(Exception):
+    """The reason why a URL does not provide a file."""
+
+
+def _download_verified(url: str, published: PublishedWeights, partial: Path, advance: Advance) -> None:
+    """Complete the partial file. If it then has another content, remove it, and download it again if it was resumed."""
+    while True:
+        is_resumed = partial.exists()
+        _download(url, partial, advance)
+        found = git_blob_id(partial)
+        if found == published.blob_id:
+            return
+        partial.unlink()
+        if not is_resumed:
+            raise _DownloadError(f"expected the file with git blob id {published.blob_id}, got {found}; removed")
+
+
+def _download(url: str, partial: Path, advance: Advance) -> None:
     import httpx  # A sixth of the import time of commands, most of which download nothing.
 
-    url, error = url_of(published), ""
+    error = ""
     timeout = httpx.Timeout(_RESPONSE_SECONDS, connect=_CONNECT_SECONDS)
     for _ in range(_MAX_TRIES):
         try:
@@ -166,12 +197,16 @@ def _download(published: PublishedWeights, partial: Path, advance: Advance) -> N
         except httpx.HTTPStatusError as failure:
             error = f"HTTP status {failure.response.status_code}"
             break
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as failure:
+            error = str(failure) or "no connection within the time limit"
+            break
         except (httpx.HTTPError, OSError) as failure:
             error = str(failure) or type(failure).__name__
-    raise InputError(
-        f"{hide_credentials(url)}: cannot be downloaded ({error}); without a connection, copy that file here and run "
-        f"affwild2 models convert FILE (installs to {installed_path(published)})"
-    )
+        except (httpx.InvalidURL, ImportError, ValueError) as failure:
+            # httpx raises these for proxies in the environment that it cannot use.
+            error = f"expected proxies with http:// or https:// in HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: {failure}"
+            break
+    raise _DownloadError(hide_credentials(" ".join(error.split())))
 
 
 def _append(response: "httpx.Response", partial: Path, advance: Advance) -> None:

@@ -9,52 +9,48 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flows.commands.parameters import ConvertModelParameters, FetchModelParameters, ListModelsParameters
-from flows.engine.console import print_line, print_table
+from flows.engine.console import print_error, print_line, print_table
 from models.backbones.registry import REGISTRY
-from models.weight_files.catalogue import CATALOGUE, LICENCE, ORIGIN, published_for
-from tasks.fetch_weights import convert_file, fetch_weights, installed_path
+from models.weight_files.catalogue import CATALOGUE, PublishedWeights, find_published, network_of, published_for
+from models.weight_files.licences import COMMERCIAL_MEANING, LICENCES
+from tasks.fetch_weights import cache_folder, convert_file, fetch_weights, installed_path
 
 
 def list_models(parameters: ListModelsParameters) -> int:
-    """Print the registry and the other published files, and which of them are installed."""
-    rows = []
+    """Print the registry, the other published files, which of them are installed, and what they may be used for."""
+    rows: list[list[object]] = []
     for spec in REGISTRY.values():
         published = published_for(spec.name)
-        place = installed_path(published) if published else None
-        installed = "bundled" if spec.bundled else str(place) if place and place.exists() else "no"
-        source = published.name if published else "bundled" if spec.bundled else "--weights FILE"
-        accuracy = published.accuracy if published else ""
-        classes = ", ".join(spec.class_names) if len(spec.class_names) <= 3 else str(len(spec.class_names))
-        rows.append(
-            [spec.name, spec.architecture, spec.input_px, spec.embedding_size, classes, source, accuracy, installed]
-        )
-    header = [
-        "backbone",
-        "architecture",
-        "input px",
-        "features",
-        "classes",
-        "weights",
-        "AffectNet accuracy",
-        "installed",
-    ]
+        installed = "bundled" if spec.bundled else _is_installed(published) if published else "--weights"
+        size = [spec.input_px, spec.embedding_size, len(spec.class_names)]
+        rows.append([spec.name, *size, published.accuracy if published else "-", installed])
+    header = ["backbone", "px", "features", "classes", "AffectNet 8 / 7", "installed"]
     print_table("Backbones", header, rows)
+    print_line("AffectNet 8 / 7: published accuracy with eight and with seven classes, percent")
+    print_line("--weights: pass a file with this option. Others: affwild2 models fetch NAME")
     others = [entry for entry in CATALOGUE.values() if not entry.is_convertible]
-    places = [(entry, installed_path(entry)) for entry in others]
-    print_table(
-        "Published files for other programs",
-        ["name", "kind", "git blob id", "installed"],
-        [[e.name, e.kind, e.blob_id, str(place) if place.exists() else "no"] for e, place in places],
-    )
-    print_line(f"published weights: github.com/{ORIGIN} ({LICENCE}); get one with affwild2 models fetch NAME")
+    rows = [[e.name, e.kind, LICENCES[network_of(e)].commercial, _is_installed(e)] for e in others]
+    print_line("")
+    print_table("Published files for other programs", ["name", "kind", "commercial use", "installed"], rows)
+    print_line("")
+    rows = [[name, one.weights, ", ".join(one.data), one.commercial] for name, one in LICENCES.items()]
+    print_table("Licences", ["network", "weights", "trained on", "commercial"], rows)
+    for answer, meaning in COMMERCIAL_MEANING.items():
+        print_line(f"{answer}: {meaning}")
+    print_line("sources: docs/backbones.md")
+    print_line(f"installed files: {cache_folder()}")
     return 0
+
+
+def _is_installed(published: PublishedWeights) -> str:
+    return "yes" if installed_path(published).exists() else "no"
 
 
 def fetch_model(parameters: FetchModelParameters) -> int:
     """Download, verify and convert published weights; print their path and how to use them."""
     name = parameters.name
     with _progress(name) as advance:
-        path = fetch_weights(name, advance=advance)
+        path = fetch_weights(name, advance=advance, report=print_error)
     _print_usage(name, path)
     return 0
 
@@ -70,9 +66,11 @@ def convert_model(parameters: ConvertModelParameters) -> int:
 
 def _print_usage(name: str, path: Path) -> None:
     print_line(f"{name}: {path}")
-    backbone = CATALOGUE[name].backbone
-    if CATALOGUE[name].is_convertible:
-        print_line(f"use it: affwild2 extract DATA --store STORE --backbone {backbone}")
+    published = find_published(name)
+    if published.is_convertible:
+        print_line(f"use it: affwild2 extract DATA --store STORE --backbone {published.backbone}")
+    commercial = LICENCES[network_of(published)].commercial
+    print_line(f"commercial use: {commercial} ({COMMERCIAL_MEANING[commercial]}); see affwild2 models list")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """The published weights of the method: path, digest, type and accuracy of every file.
 
-Origin: github.com/av-savchenko/face-emotion-recognition, branch main, Apache-2.0. Accuracies: its README and training
-notebooks, on AffectNet's validation set with eight and with seven classes.
+The authors keep the same files, with the same paths and git blob ids, in two repositories on GitHub: the one of the
+paper and its successor. Accuracies: their README and training notebooks, on AffectNet's validation set with eight and
+with seven classes. ``licences`` states what the files may be used for.
 """
 
 import hashlib
@@ -11,7 +12,8 @@ from typing import Literal
 
 ORIGIN = "av-savchenko/face-emotion-recognition"
 BRANCH = "main"
-LICENCE = "Apache-2.0"
+# In the order in which they are tried.
+ORIGINS = tuple(f"https://raw.githubusercontent.com/{name}/{BRANCH}" for name in (ORIGIN, "sb-ai-lab/EmotiEffLib"))
 Kind = Literal["module", "state_dict", "keras", "onnx"]
 _EMOTIONS, _FACES = "models/affectnet_emotions", "models/pretrained_faces"
 
@@ -22,11 +24,11 @@ class PublishedWeights:
 
     Attributes:
         name: name on the command line.
-        path: path in the repository.
+        path: path in each repository.
         blob_id: git blob id, 40 hex digits, which a download must match.
         kind: a pickled PyTorch module, a state dict, a Keras HDF5 file, or an ONNX graph.
         backbone: registry name of the network that the weights fit; "" if the registry has none.
-        accuracy: published accuracy in percent.
+        accuracy: published accuracy for eight and for seven classes in percent; "-": not published.
     """
 
     name: str
@@ -34,7 +36,7 @@ class PublishedWeights:
     blob_id: str
     kind: Kind
     backbone: str = ""
-    accuracy: str = "not published"
+    accuracy: str = "-"
 
     @property
     def is_convertible(self) -> bool:
@@ -42,7 +44,7 @@ class PublishedWeights:
         return bool(self.backbone) and self.kind != "onnx"
 
 
-def _emotion(name: str, blob_id: str, accuracy: str = "not published", *, fits: bool = True) -> PublishedWeights:
+def _emotion(name: str, blob_id: str, accuracy: str = "-", *, fits: bool = True) -> PublishedWeights:
     return PublishedWeights(name, f"{_EMOTIONS}/{name}.pt", blob_id, "module", name if fits else "", accuracy)
 
 
@@ -55,22 +57,22 @@ def _faces(name: str, blob_id: str, backbone: str) -> PublishedWeights:
 
 
 _ENTRIES = (
-    _emotion("enet_b0_8_best_vgaf", "7219cfb037209b253ea8b81cf969e60a00e9181c", "61.32 of 8, 64.57 of 7"),
-    _emotion("enet_b0_8_best_afew", "9540c8beff661f1c2fca16de63b530cce24bb17d", "60.95 of 8, 64.63 of 7"),
-    _emotion("enet_b0_8_va_mtl", "b7223bd1ab092a1b5a42bc04a5f4fbfe4d9f8b9b", "61.93 of 8, 64.94 of 7"),
-    _emotion("enet_b2_7", "5a8ccbb17913461296003be726a22b6fc40d602b", "66.34 of 7"),
-    _emotion("enet_b2_8", "eed81e6368877e89f8a99cfabadae7c3ddc3a949", "63.03 of 8, 66.29 of 7"),
-    _emotion("enet_b2_8_best", "43be51786607c44fd13df41a497056c6accf7188", "63.125 of 8, 66.51 of 7"),
+    _emotion("enet_b0_8_best_vgaf", "7219cfb037209b253ea8b81cf969e60a00e9181c", "61.32 / 64.57"),
+    _emotion("enet_b0_8_best_afew", "9540c8beff661f1c2fca16de63b530cce24bb17d", "60.95 / 64.63"),
+    _emotion("enet_b0_8_va_mtl", "b7223bd1ab092a1b5a42bc04a5f4fbfe4d9f8b9b", "61.93 / 64.94"),
+    _emotion("enet_b2_7", "5a8ccbb17913461296003be726a22b6fc40d602b", "- / 66.34"),
+    _emotion("enet_b2_8", "eed81e6368877e89f8a99cfabadae7c3ddc3a949", "63.03 / 66.29"),
+    _emotion("enet_b2_8_best", "43be51786607c44fd13df41a497056c6accf7188", "63.125 / 66.51"),
     PublishedWeights(
         "mobilenet_7",
         f"{_EMOTIONS}/mobilenet_7.h5",
         "3a3d5bb84506960a3ace7586b42b010623bae099",
         "keras",
         "mobilenet_7",
-        "64.71 of 7",
+        "- / 64.71",
     ),
-    _emotion("mbf_va_mtl", "522bdabca7c655a7abde9cfca17e3dfcceadf9a0", "62.33 of 8", fits=False),
-    _emotion("mobilevit_va_mtl", "d648cb1a20a5b1ab0af64192ec9be39e5cdd3961", "62.5 of 8", fits=False),
+    _emotion("mbf_va_mtl", "522bdabca7c655a7abde9cfca17e3dfcceadf9a0", "62.33 / -", fits=False),
+    _emotion("mobilevit_va_mtl", "d648cb1a20a5b1ab0af64192ec9be39e5cdd3961", "62.5 / -", fits=False),
     _onnx("enet_b0_8_best_vgaf", "49772db4e87ee6df57087fba131832a959e5c64d"),
     _onnx("enet_b0_8_va_mtl", "7ce9d6dd5b82b260bc19bfe7822a6ffa1abb6011"),
     _onnx("enet_b2_8", "a7cb612cbab1ce3d50dd52e57285fb2c7ea6d0d9"),
@@ -86,14 +88,20 @@ _BY_BACKBONE = {entry.backbone: entry for entry in _ENTRIES if entry.is_converti
 
 
 def find_published(name: str) -> PublishedWeights:
-    """Return the entry of that name.
+    """Return the entry of that name, or of the backbone of that name.
 
     Raises:
         ValueError: unknown name; the message lists the known ones.
     """
-    if name not in CATALOGUE:
+    found = CATALOGUE.get(name) or _BY_BACKBONE.get(name)
+    if found is None:
         raise ValueError(f"expected one of {', '.join(CATALOGUE)}, got {name!r}")
-    return CATALOGUE[name]
+    return found
+
+
+def network_of(published: PublishedWeights) -> str:
+    """Return the name of the network in a file: its backbone, or its own name without the format."""
+    return published.backbone or published.name.removesuffix(".onnx")
 
 
 def published_for(backbone: str) -> PublishedWeights | None:

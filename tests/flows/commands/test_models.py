@@ -15,8 +15,11 @@ def test_list_and_wrong_requests(tmp_path, monkeypatch):
     monkeypatch.setenv("AFFWILD2_WEIGHTS_URL", "http://127.0.0.1:9")
     listed = run_command("models", "list")
     assert listed.exit_code == 0
-    for text in ("emotion_lite0", "bundled", "enet_b0_8_va_mtl", "61.93 of 8", "mbf_va_mtl.onnx", "Apache-2.0"):
+    for text in ("emotion_lite0", "bundled", "enet_b0_8_va_mtl", "61.93 / 64.94", "mbf_va_mtl.onnx", "Apache-2.0"):
         assert text in listed.stdout
+    assert "not stated │ ImageNet, VGGFace2, AffectNet │ no" in listed.stdout
+    widths = [len(line.rstrip()) for line in listed.stdout.splitlines() if str(tmp_path) not in line]
+    assert max(widths) <= 80
     typo = run_command("models", "fetch", "enet_b0")
     assert typo.exit_code == 2 and len(typo.stderr.strip().splitlines()) == 1 and "enet_b0_8_best_vgaf" in typo.stderr
     offline = run_command("models", "fetch", "enet_b2_8")

@@ -4,7 +4,14 @@ import subprocess
 import pytest
 
 from models.backbones.registry import REGISTRY, UNKNOWN_IDENTITY
-from models.weight_files.catalogue import CATALOGUE, find_by_blob_id, find_published, git_blob_id, published_for
+from models.weight_files.catalogue import (
+    CATALOGUE,
+    ORIGINS,
+    find_by_blob_id,
+    find_published,
+    git_blob_id,
+    published_for,
+)
 
 
 def test_every_entry_is_complete():
@@ -15,6 +22,17 @@ def test_every_entry_is_complete():
         assert find_by_blob_id(entry.blob_id) is entry
         if entry.is_convertible:
             assert published_for(entry.backbone) is entry and not REGISTRY[entry.backbone].bundled
+
+
+def test_both_origins_have_the_same_paths():
+    assert [url.split("/")[3:] for url in ORIGINS] == [
+        ["av-savchenko", "face-emotion-recognition", "main"],
+        ["sb-ai-lab", "EmotiEffLib", "main"],
+    ]
+
+
+def test_a_backbone_names_its_published_weights():
+    assert find_published("vggface2_enet0") is CATALOGUE["state_vggface2_enet0_new"]
 
 
 def test_specs_match_the_published_networks():
