@@ -61,7 +61,7 @@ HAS_FACE = Column("has_face", pa.bool_(), "whether the frame shows the subject's
 
 
 def _pixels(name: str, meaning: str) -> Column:
-    return Column(name, pa.float32(), meaning, "px of the decoded, upright frame; may lie outside it", nullable=True)
+    return Column(name, pa.float32(), meaning, "px of the displayed frame; may lie outside it", nullable=True)
 
 
 BOX = (
@@ -74,7 +74,7 @@ LANDMARKS = Column(
     "landmarks_xy_px",
     pa.list_(pa.float32(), 10),
     "x, y of the eye, eye, nose, mouth corner, mouth corner (the one on the picture's left side first)",
-    "px of the decoded, upright frame",
+    "px of the displayed frame",
     nullable=True,
 )
 CROP = Column("crop_jpeg", pa.binary(), "the face as a JPEG file", nullable=True)
@@ -86,8 +86,8 @@ VIDEOS = Dataset(
         Column("path", pa.string(), "where the file was found"),
         Column("size_bytes", pa.int64(), "file size", "bytes", ">= 1"),
         Column("sha256", pa.string(), "digest of the file's bytes; null for a file on S3", nullable=True),
-        Column("width_px", pa.int32(), "width of the decoded, upright frame", "px", ">= 1"),
-        Column("height_px", pa.int32(), "height of the decoded, upright frame", "px", ">= 1"),
+        Column("width_px", pa.int32(), "width of the first frame as displayed, with square pixels", "px", ">= 1"),
+        Column("height_px", pa.int32(), "height of the first frame as displayed, with square pixels", "px", ">= 1"),
         Column("rotation_degrees", pa.int16(), "display rotation that was applied", "degrees", "0 | 90 | 180 | 270"),
         Column("codec", pa.string(), "codec name as FFmpeg gives it"),
         Column("frame_count", pa.int32(), "frames found in the packets", "frames", ">= 1"),

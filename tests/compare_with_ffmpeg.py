@@ -44,6 +44,8 @@ SEGMENT_FRAMES = (16, 7, 512)
 MAX_MEAN_DIFFERENCE = 3.0
 MAX_TIME_DIFFERENCE_SECONDS = 0.0015
 _SHOWN = re.compile(r"\] n: *\d+ pts: *\S+ pts_time:(\S+) .* sar:(\d+)/(\d+) s:(\d+)x(\d+) ")
+# A side that becomes longer, so that pixels are square; documented in docs/data_contracts.md.
+_SQUARE = "'if(gt(max(sar,1/sar),1.01)*between(sar,1/10,10),round(i{0}*max({1},1)),i{0})'"
 # Frames are compared in full up to this size of the whole video, and in every second, third, ... row and column above.
 _MAX_BYTES = 1 << 28
 
@@ -110,7 +112,8 @@ def decode_with_program(path: Path, stream: int) -> Iterator[Picture]:
     with tempfile.TemporaryDirectory() as folder:
         raw, log = Path(folder, "raw"), Path(folder, "log")
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-nostats", "-threads", "1", "-i", f"file:{path}"]
-        command += ["-map", f"0:{stream}", "-vf", "showinfo=checksum=0,scale=flags=bilinear,format=rgb24"]
+        square = f"scale=w={_SQUARE.format('w', 'sar')}:h={_SQUARE.format('h', '1/sar')}:flags=bilinear"
+        command += ["-map", f"0:{stream}", "-vf", f"{square},format=rgb24,showinfo=checksum=0"]
         command += ["-fps_mode", "passthrough", "-noautoscale", "-f", "rawvideo", str(raw)]
         with log.open("wb") as file:
             subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=file)

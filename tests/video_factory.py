@@ -6,6 +6,8 @@ from the decoded pixels proves which frame it holds, whatever the container and 
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,10 +17,12 @@ from typing import Any
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from av.codec.context import ThreadType
 from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from PIL import ExifTags, Image
 
 GRID = 4
 TICKS_PER_SECOND = 12_800
@@ -30,7 +34,9 @@ class VideoSpec:
 
     ``tick`` gives each frame's presentation time in 1/12800 s (None: constant frame rate); ``shift_ticks``
     moves all time stamps when muxing, so that a negative value makes an edit list that hides the first
-    frames. ``drop_packets`` leaves out packets, counted from 0 in decode order.
+    frames. ``drop_packets`` leaves out packets, counted from 0 in decode order. ``mirrored`` exchanges left and right
+    after the rotation; ``display_matrix`` (nine integers) states more than both. ``aspect`` is a pixel's width divided
+    by its height.
     """
 
     frame_count: int = 40
@@ -45,7 +51,10 @@ class VideoSpec:
     container_options: dict[str, str] = field(default_factory=dict)
     tick: Sequence[int] | None = None
     shift_ticks: int = 0
-    rotation_degrees_ccw: int = 0
+    rotation_degrees_ccw: float = 0
+    mirrored: bool = False
+    display_matrix: Sequence[int] | None = None
+    aspect: Fraction | None = None
     drop_packets: frozenset[int] = frozenset()
 
 
@@ -88,8 +97,12 @@ def write_video(path: Path, spec: VideoSpec | None = None, *, first_number: int 
         stream.codec_context.thread_count = 1
         if spec.tick is not None:
             stream.codec_context.time_base = Fraction(1, TICKS_PER_SECOND)
-        if spec.rotation_degrees_ccw:
-            stream.set_display_rotation(spec.rotation_degrees_ccw)
+        if spec.rotation_degrees_ccw or spec.mirrored:
+            stream.set_display_rotation(spec.rotation_degrees_ccw, hflip=spec.mirrored)
+        if spec.display_matrix is not None:
+            stream.set_display_matrix(spec.display_matrix)
+        if spec.aspect is not None:
+            stream.codec_context.sample_aspect_ratio = spec.aspect
         keep = _packet_filter(spec)
         for index in range(spec.frame_count):
             for packet in stream.encode(_frame(spec, index, first_number)):
@@ -106,6 +119,24 @@ def write_huge_picture(path: Path) -> Path:
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = 8200, 8100, "gray"
         for packet in (*stream.encode(av.VideoFrame(8200, 8100, "gray")), *stream.encode(None)):
+            container.mux(packet)
+    return path
+
+
+def write_jpeg_video(path: Path, *, orientations: Sequence[int]) -> Path:
+    """Write a video of JPEG files, each with an EXIF orientation."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+        for number, orientation in enumerate(orientations):
+            exif, file = Image.Exif(), io.BytesIO()
+            exif[ExifTags.Base.Orientation] = orientation
+            picture = numbered_picture(0b1011_0000_0010_0001, width_px=96, height_px=64)
+            Image.fromarray(picture).save(file, "JPEG", exif=exif)
+            packet: Packet[Any] = Packet(file.getvalue())
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 25), True
+            packet.pts = packet.dts = number
             container.mux(packet)
     return path
 
@@ -128,6 +159,37 @@ def cut_file(source: Path, target: Path, *, fraction: float) -> Path:
     """The first part of a file, as an interrupted copy leaves it."""
     data = source.read_bytes()
     target.write_bytes(data[: int(len(data) * fraction)])
+    return target
+
+
+def filter_packets(source: Path, target: Path, bitstream_filter: str) -> Path:
+    """Copy the packets of a video through a bitstream filter of FFmpeg."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        template = old.streams.video[0]
+        stream = new.add_stream_from_template(template)
+        packet_filter = BitStreamFilterContext(bitstream_filter, template, stream)
+        for packet in old.demux(template):
+            for filtered in packet_filter.filter(packet if packet.size else None):
+                filtered.stream = stream
+                new.mux(filtered)
+    return target
+
+
+def join_files(target: Path, *sources: Path) -> Path:
+    """Concatenate the bytes of files (MPEG-TS)."""
+    target.write_bytes(b"".join(source.read_bytes() for source in sources))
+    return target
+
+
+def hide_sides(source: Path, target: Path, *, sides_px: tuple[int, int, int, int]) -> Path:
+    """Copy a Matroska file of at most 127 x 127 px and hide pixels left, top, right and below (``PixelCrop...``)."""
+    # The elements Video (width, height, unit), MaxBlockAdditionID and Void; the new ones have the same size.
+    elements = rb"\xe0\x8a(\xb0\x81.\xba\x81.)\x54\xb2\x81\x04\x55\xee\x81\0\xec\x01\0{6}\x02\0\0"
+    found = re.search(elements, source.read_bytes(), re.DOTALL)
+    assert found, "expected the elements that FFmpeg writes"
+    hidden = "54cc81{:02x}54bb81{:02x}54dd81{:02x}54aa81{:02x}".format(*sides_px)
+    video = b"\xe0\x96" + found[1] + bytes.fromhex(hidden) + b"\xec\x81\0"
+    target.write_bytes(found.string[: found.start()] + video + found.string[found.end() :])
     return target
 
 

@@ -127,12 +127,17 @@ def problems_of(manifest: HasDetails) -> Sequence[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoDetails(Details):
-    """``videos``: path and state (size, and time in ns or ETag) of the file when it was indexed, and its frames."""
+    """``videos``: path and state (size, and time in ns or ETag) of the file when it was indexed, and its frames.
+
+    ``display``: how frames are mirrored, cropped and scaled to square pixels before they are rotated; None if they are
+    not.
+    """
 
     path: str
     file_state: FileState
     frame_count: int
     width_px: int
+    display: LeftOut[str | None] = None
 
 
 @dataclass(frozen=True, kw_only=True)

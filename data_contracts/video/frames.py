@@ -19,17 +19,15 @@ from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from data_contracts.video.container import decode_packets, is_flush, name_of, open_video, raise_machine_error
+from data_contracts.video.display import Display
 from data_contracts.video.index import VideoIndex, VideoSource
 
 _LOGGER = logging.getLogger(__name__)
 
-# Value of ``AVColorSpace``.
-_UNSPECIFIED = 2
 # With more dropped frames, the time stamps of the index are not those of the decoder.
 _MAX_DROPPED_FRAMES = 4
 _MAX_DROPPED_SHARE = 0.1
@@ -63,10 +61,10 @@ def read_segment(
     """Decode frames ``first_frame`` .. ``first_frame + frame_count - 1`` of the video that ``index`` describes.
 
     Yield chunks of at most ``chunk_frames`` frames: their numbers, int32 ``[b]``, strictly increasing over the whole
-    segment, and their pixels, uint8 RGB ``[b, height, width, 3]``, upright. A missing number belongs to a frame that
-    could not be decoded or is beyond the end; the numbers after it are still correct. Without time stamps in the index,
-    frames are counted instead, and lost frames are missing at the end of the video. A change of the frame size starts a
-    new chunk, with fewer frames if they are larger. Memory is one chunk plus that of the decoder.
+    segment, and their pixels, uint8 RGB ``[b, height, width, 3]``, as displayed. A missing number belongs to a frame
+    that could not be decoded or is beyond the end; the numbers after it are still correct. Without time stamps in the
+    index, frames are counted instead, and lost frames are missing at the end of the video. A change of the frame size
+    starts a new chunk, with fewer frames if they are larger. Memory is one chunk plus that of the decoder.
 
     Raises:
         ValueError: ``first_frame``, ``frame_count`` or ``chunk_frames`` below 1.
@@ -78,18 +76,18 @@ def read_segment(
         if value < 1:
             raise ValueError(f"{name_of(source)}: expected {name} >= 1, got {value}")
     last = min(first_frame + frame_count - 1, index.frame_count)
-    numbered = _find_frames(source, index, first=first_frame, last=last)
+    display = Display()
+    numbered = _find_frames(source, index, display, first=first_frame, last=last)
     chunk_pixels = max(_SMALL_CHUNK_PIXELS, chunk_frames * index.width_px * index.height_px)
-    converter = _Converter(index.rotation_degrees)
-    return _collect_chunks(numbered, converter, chunk_frames, chunk_pixels)
+    return _collect_chunks(numbered, display, chunk_frames, chunk_pixels)
 
 
-def _find_frames(source: VideoSource, index: VideoIndex, *, first: int, last: int) -> _Numbered:
+def _find_frames(source: VideoSource, index: VideoIndex, display: Display, *, first: int, last: int) -> _Numbered:
     """Yield numbered frames of the segment in order, each at most once, from a start that matches the index."""
     wanted = first
     for start in _starts(index, first) if first <= last else ():
         try:
-            for number, frame in _decode_from(source, index, start):
+            for number, frame in _decode_from(source, index, start, display):
                 if number < wanted:
                     continue
                 if number > wanted == first and start.seek_frame is not None:
@@ -121,28 +119,31 @@ def _starts(index: VideoIndex, first: int) -> list[_Start]:
     return [*starts, _Start(), _Start(by_count=True)]
 
 
-def _decode_from(source: VideoSource, index: VideoIndex, start: _Start) -> _Numbered:
+def _decode_from(source: VideoSource, index: VideoIndex, start: _Start, display: Display) -> _Numbered:
     """Yield numbered frames from ``start`` to the end of the file."""
     with open_video(source) as (container, stream):
         # Segments run in parallel instead: decoder threads would need 10 to 50 % more processor time.
         stream.thread_type = ThreadType.NONE
+        display.start(container, stream)
         if start.by_count:
-            yield from enumerate(decode_packets(_demux(container, stream)), start=1)
+            yield from enumerate(display.follow(decode_packets(_demux(container, stream))), start=1)
         elif start.seek_frame is None:
-            yield from _number_by_time(_demux(container, stream), index, int(index.pts[0]))
+            yield from _number_by_time(
+                display.follow(decode_packets(_demux(container, stream))), index, int(index.pts[0])
+            )
         else:
             keyframe_pts, packets = _seek_keyframe(container, stream, index, int(index.pts[start.seek_frame - 1]))
-            yield from _number_by_time(packets, index, keyframe_pts)
+            yield from _number_by_time(display.follow(decode_packets(packets)), index, keyframe_pts)
 
 
-def _number_by_time(packets: Iterable[Packet[Any]], index: VideoIndex, from_pts: int) -> _Numbered:
+def _number_by_time(frames: Iterable[VideoFrame], index: VideoIndex, from_pts: int) -> _Numbered:
     """Yield decoded frames with a time stamp of ``from_pts`` or later, numbered by their time stamps.
 
     Earlier frames precede the keyframe at ``from_pts`` and may lack their reference frames. After damage, a decoder
     returns a few frames late or with an unknown time stamp; they are dropped.
     """
     previous = numbered = dropped = 0
-    for frame in decode_packets(packets):
+    for frame in frames:
         if frame.pts is not None and frame.pts < from_pts:
             continue
         number = _number_of(frame.pts, index)
@@ -198,12 +199,12 @@ def _demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[An
 
 
 def _collect_chunks(
-    numbered: Iterable[tuple[int, VideoFrame]], converter: _Converter, chunk_frames: int, chunk_pixels: int
+    numbered: Iterable[tuple[int, VideoFrame]], display: Display, chunk_frames: int, chunk_pixels: int
 ) -> Iterator[FrameChunk]:
     numbers: list[int] = []
     pixels: NDArray[np.uint8] | None = None
     for number, frame in numbered:
-        rgb = converter.upright_rgb(frame)
+        rgb = display.to_rgb(frame)
         if pixels is not None and (len(numbers) == len(pixels) or rgb.shape != pixels.shape[1:]):
             yield np.array(numbers, dtype=np.int32), pixels[: len(numbers)]
             numbers, pixels = [], None
@@ -215,32 +216,3 @@ def _collect_chunks(
         numbers.append(number)
     if pixels is not None:
         yield np.array(numbers, dtype=np.int32), pixels[: len(numbers)]
-
-
-class _Converter:
-    """Converts frames to upright RGB. Unlike PyAV's ``to_ndarray``, it does not set up a scaler for every frame.
-
-    Its settings give the same pixels as ``to_ndarray`` for every pixel format; "fast" bilinear would not for 4:4:4,
-    10 bit and odd sizes.
-    """
-
-    def __init__(self, degrees: int) -> None:
-        self._reformatter, self._turns = VideoReformatter(), degrees // 90
-
-    def upright_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """Return a view of a frame as uint8 ``[height, width, 3]``, rotated clockwise; the caller must copy it."""
-        try:
-            converted = self._rgb(frame)
-        except av.FFmpegError:
-            # FFmpeg cannot convert YCgCo, ICtCp and other rare color spaces, which are mostly wrong labels.
-            if frame.colorspace == _UNSPECIFIED:
-                raise
-            frame.colorspace = _UNSPECIFIED
-            converted = self._rgb(frame)
-        plane = converted.planes[0]
-        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(converted.height, plane.line_size)
-        rgb = rows[:, : converted.width * 3].reshape(converted.height, converted.width, 3)
-        return np.rot90(rgb, k=-self._turns)
-
-    def _rgb(self, frame: VideoFrame) -> VideoFrame:
-        return self._reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", threads=1)

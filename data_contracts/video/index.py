@@ -28,9 +28,10 @@ class VideoIndex:
     ``pts``: int64 ``[n]``, time stamps in the stream's time base, strictly increasing and equal to those of decoded
     frames. If the container has no reliable time stamps, ``has_pts`` is false and ``pts`` is zero. ``pts_seconds``:
     float64 ``[n]``, >= 0, time since the first frame; estimated from decoding times or the frame rate if ``has_pts`` is
-    false. ``keyframe``: bool ``[n]``. ``width_px`` and ``height_px`` are those of the upright frame;
-    ``rotation_degrees`` (clockwise) makes it upright. ``claimed_frame_count`` is the number in the container's header,
-    0 if there is none. ``problem`` is one line, or None.
+    false. ``keyframe``: bool ``[n]``. ``width_px`` and ``height_px`` are those of the first frame as displayed.
+    ``rotation_degrees`` is its clockwise rotation; ``display`` describes how it is mirrored, cropped and scaled, or is
+    None. ``claimed_frame_count`` is the number in the container's header, 0 if there is none. ``problem`` is one line,
+    or None.
     """
 
     pts: NDArray[np.int64] = field(repr=False)
@@ -44,6 +45,7 @@ class VideoIndex:
     claimed_frame_count: int
     average_fps: float | None
     problem: str | None = None
+    display: str | None = None
 
     def __post_init__(self) -> None:
         shapes = {self.pts.shape, self.pts_seconds.shape, self.keyframe.shape}

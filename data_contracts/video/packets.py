@@ -12,7 +12,6 @@ from itertools import pairwise
 import av
 import numpy as np
 from av.container import InputContainer
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from data_contracts.video.container import (
     open_video,
     raise_machine_error,
 )
+from data_contracts.video.display import Display, Geometry
 from data_contracts.video.index import VideoIndex, VideoSource, even_times_seconds
 from data_contracts.video.limits import check_duration, check_frames
 
@@ -58,10 +58,10 @@ class _Packets:
 
 @dataclass(frozen=True)
 class _Head:
-    """The first frames of the decoder: their time stamps, and the first frame."""
+    """The first frames of the decoder: their time stamps, and the geometry of the first frame."""
 
     pts: list[int]
-    first: VideoFrame
+    first: Geometry
 
 
 def index_video(source: VideoSource) -> VideoIndex:
@@ -85,6 +85,7 @@ def index_video(source: VideoSource) -> VideoIndex:
         if head is None:
             detail = f" ({problem})" if problem else ""
             raise InputError(f"{name}: expected a video with frames, got none{detail}; replace the file")
+        problem = "; ".join(filter(None, (problem, *head.first.problems))) or None
         index = _build_index(stream, packets, head, has_pts=has_pts, problem=problem)
     check_duration(name, index.duration_seconds)
     if problem:
@@ -183,9 +184,11 @@ def _decode_head(container: InputContainer, stream: VideoStream, packets: _Packe
     if packets is not None and packets.pts is not None and packets.keyframe.any():
         start = int(packets.pts[packets.keyframe][0])
     seen: list[int] = []
-    first: VideoFrame | None = None
-    for frame in decode_packets(container.demux(stream)):
-        first = first or frame
+    first: Geometry | None = None
+    display = Display()
+    display.start(container, stream)
+    for frame in display.follow(decode_packets(container.demux(stream))):
+        first = first or display.describe(frame)
         if frame.pts is not None:
             seen.append(frame.pts)
         if start is None or frame.pts is None or frame.pts >= start or len(seen) > _MAX_HEAD_FRAMES:
@@ -209,17 +212,15 @@ def _build_index(
     else:
         pts_seconds = (times - times[0]) * float(stream.time_base)
     span_seconds = float(pts_seconds[-1])
-    rotation_degrees = round(-head.first.rotation / 90) * 90 % 360
-    sides_px = (head.first.width, head.first.height)
-    width_px, height_px = sides_px if rotation_degrees % 180 == 0 else sides_px[::-1]
     return VideoIndex(
         pts=pts,
         pts_seconds=pts_seconds,
         keyframe=packets.keyframe[keep],
         has_pts=has_pts,
-        width_px=width_px,
-        height_px=height_px,
-        rotation_degrees=rotation_degrees,
+        width_px=head.first.width_px,
+        height_px=head.first.height_px,
+        rotation_degrees=head.first.rotation_degrees,
+        display=head.first.transform,
         codec=stream.codec_context.codec.canonical_name,
         claimed_frame_count=stream.frames,
         average_fps=(keep.size - 1) / span_seconds if span_seconds > 0 else average_rate,

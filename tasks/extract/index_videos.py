@@ -74,13 +74,20 @@ def compute(store: Store, unit: Unit[str]) -> Product:
     sha256 = None if is_remote(path) else _digest(path)
     check_unchanged(path, before)
     identity = sha256 or fingerprint(size=before[0], etag=before[1])
+    if index.display is not None:
+        # Earlier versions did not mirror, crop or scale frames.
+        identity = fingerprint(video=identity, display=index.display)
     frames_identity = fingerprint(stage="index_videos", version=CODE_VERSION, video=identity)
     frames = Product(FRAMES, [_frames_table(index)], identity=frames_identity)
     write_product(store, unit.companions[0], frames, fingerprint=unit.fingerprint, started=started)
     product = Product(VIDEOS, [_videos_table(path, before[0], sha256, index)], identity=identity)
     product.counts["frames"] = index.frame_count
     product.details = VideoDetails(
-        path=str(path), frame_count=index.frame_count, file_state=before, width_px=index.width_px
+        path=str(path),
+        frame_count=index.frame_count,
+        file_state=before,
+        width_px=index.width_px,
+        display=index.display,
     )
     if index.problem:
         product.problems.append(f"{path}: {index.problem}; its {index.frame_count} frames are used, replace the file")
