@@ -3,6 +3,7 @@
 Class order and action unit order are those of the ABAW3 annotation headers (Kollias 2022, arXiv 2202.10659).
 """
 
+import unicodedata
 from typing import Literal, get_args
 
 TaskName = Literal["expr", "va", "au", "mtl"]
@@ -37,7 +38,18 @@ MAX_FRAME = 5_000_000
 # Default number of frames per unit of work.
 SEGMENT_FRAMES = 512
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+
+def suffixes(*names: str) -> frozenset[str]:
+    """Return the suffixes of files that are listed without dots, separated by spaces."""
+    return frozenset(f".{name}" for text in names for name in text.split())
+
+
+# Suffixes of the containers and streams of video that FFmpeg reads and ``data_contracts.video.container`` opens.
+VIDEO_SUFFIXES = suffixes(
+    "mp4 m4v mov qt 3gp 3gpp 3g2 3gp2 f4v mj2 ismv mkv mk3d webm avi divx amv ts mts m2ts m2t tp mpg mpeg mpe vob m2p",
+    "evo m1v m2v mpv h264 264 avc h26l hevc h265 265 ivf flv wmv asf dvr-ms ogv ogg ogm ogx mxf dv dif nut gif rm rmvb",
+    "wtv y4m mjpeg mjpg obu vc1 dav",
+)
 SUBJECT_SIDES = ("_left", "_right")
 
 
@@ -47,3 +59,11 @@ def video_of_subject(subject: str) -> str:
         if subject.endswith(side):
             return subject.removesuffix(side)
     return subject
+
+
+def normalize_name(name: str) -> str:
+    """Return the form in which names of videos and subjects are compared and stored: Unicode NFC.
+
+    The same visible name has two spellings, one with composed characters (NFC) and one without (NFD, as macOS writes).
+    """
+    return unicodedata.normalize("NFC", name)

@@ -4,11 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from data_contracts.challenge.layout import DataLayout, find_data, list_crops, subjects_of_videos
+from data_contracts.challenge.crops import list_crops
+from data_contracts.challenge.layout import DataLayout, find_data, subjects_of_videos
+from data_contracts.challenge.videos import VideoListing
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import reading_inputs
 from data_contracts.files.locations import Location
-from flows.engine.console import print_line
 from flows.engine.run import Run
 from flows.options import takes
 from flows.parameters import ExtractParameters, Source
@@ -37,10 +38,10 @@ def extract_features(run: Run, request: ExtractParameters) -> Extracted:
         InputError: the folder contains no input of the requested source.
     """
     layout = find_data(request.data)
-    run.report_inputs(layout.accounts["videos"])
+    report_videos(run, layout.video_listing)
     source = request.source or _default_source(layout)
     videos = _limited(layout.videos, request.limit if source == "mtcnn" else None)
-    if source == "mtcnn" and not videos:
+    if source == "mtcnn" and not (videos or layout.video_listing.same_names):
         raise InputError(f"{request.data}: expected video files for --source mtcnn, found none")
     precision: Precision = "float32" if request.exact else "bfloat16"
     backbone = embed_faces.BackboneChoice.find(
@@ -54,6 +55,14 @@ def extract_features(run: Run, request: ExtractParameters) -> Extracted:
         )
     counts = {stem: video.details.frame_count for stem, video in _index(run, videos).items()}
     return _import_crops(run, request, layout, source, counts, backbone)
+
+
+def report_videos(run: Run, listing: VideoListing, *, known: int = 0) -> None:
+    """Report the account of videos, and refuse those that share a name. ``known``: as in ``Run.report_inputs``."""
+    run.report_inputs(listing.account, known=known)
+    if listing.same_names:
+        units = index_videos.plan_refuse_same_names(listing.same_names)
+        run.stage("refuse_twins", units, index_videos.refuse_same_names, cheap=True)
 
 
 def extract_videos(
@@ -119,14 +128,13 @@ def _import_crops(
     if source not in layout.crops:
         sources = ", ".join(layout.crops) or "none"
         raise InputError(f"{request.data}: expected crops of source {source}, found {sources}")
-    found = list_crops(layout.crops[source])
-    if found.other_files:
-        places = ", ".join(list(found.other_files)[:3])
-        print_line(
-            f"note: {sum(found.other_files.values())} files are not named like crops and were skipped (in {places})"
-        )
+    found = list_crops(layout.crops[source], first_crop=request.first_crop)
+    run.report_inputs(found.account)
+    if found.refused:
+        refused = import_crops.plan_refuse_crops(found.refused, name=source)
+        run.stage("refuse_crops", refused, import_crops.refuse_crops, cheap=True)
     crops = _limited(found.subjects, request.limit)
-    units = import_crops.plan_import_crops(crops, name=source, frame_counts=frame_counts)
+    units = import_crops.plan_import_crops(crops, name=source, frame_counts=frame_counts, first_crop=request.first_crop)
     run.stage("import_crops", units, import_crops.compute)
     return _embed(run, import_crops.source_of(source), backbone, set(crops), layout.videos)
 

@@ -124,6 +124,14 @@ class ExtractParameters:
         bool,
         Option("Search every frame and run the backbone in float32: for publications. Half as fast."),
     ] = False
+    first_crop: Annotated[
+        int,
+        Option(
+            "Number in the name of the first frame's crop: 1 for 00001.jpg, as the organisers count, or 0.",
+            minimum=0,
+            maximum=1,
+        ),
+    ] = 1
     segment_frames: Annotated[int, Option("Frames per unit of work.", minimum=1)] = SEGMENT_FRAMES
     limit: Limit = None
     dask_address: DaskAddress = None

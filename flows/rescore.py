@@ -5,11 +5,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_contracts.challenge.videos import VideoListing, list_videos
 from data_contracts.files.locations import Location, location
-from data_contracts.store.arrivals import Arrivals, VideoListing, list_videos, split_settled
+from data_contracts.store.arrivals import Arrivals, count_known_skipped, remember_skipped, split_settled
 from data_contracts.store.store import Store
 from flows.engine.console import print_line
 from flows.engine.run import Run
+from flows.extract import report_videos
 from flows.options import takes
 from flows.parameters import RescoreParameters
 from flows.score import choose_heads, score_videos
@@ -57,13 +59,13 @@ def rescore(parameters: RescoreParameters) -> Rescored:
             run.store, listing.videos, roots=videos, settle_seconds=parameters.settle_seconds, now=time.time()
         )
         before = read_record(Store(out))
-        if listing.twins:
-            units = index_videos.plan_refuse_same_names(listing.twins)
-            run.stage("refuse_twins", units, index_videos.refuse_same_names, cheap=True)
+        known = count_known_skipped(run.store, videos, listing.account.paths)
+        report_videos(run, listing, known=known)
         if arrivals.settled:
             score_videos(run, arrivals.settled, heads=choose_heads(run, parameters), out=out)
         rescored = _sort_by_result(run, listing, arrivals, before, read_record(Store(out)))
         _print_rescored(run, listing, arrivals, rescored, out)
+        remember_skipped(run.store, videos, listing.account.paths)
         run.raise_for_failures(known=False)
     return rescored
 
@@ -84,7 +86,7 @@ def _sort_by_result(
         waiting=tuple(sorted(arrivals.waiting)),
         quarantined=tuple(sorted(quarantined)),
         failed=tuple(sorted(failed)),
-        without_video=tuple(_without_video(run, set(after) - {*listing.videos, *listing.twins})),
+        without_video=tuple(_without_video(run, set(after) - {*listing.videos, *listing.same_names})),
     )
 
 
@@ -106,8 +108,6 @@ def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescore
         run.print_summary()
     else:
         run.print_causes()
-    for line in listing.unreadable:
-        print_line(f"note: a folder could not be read: {line}")
     waiting = [f"waiting: {path}: {why}" for path, why in arrivals.waiting.values()]
     _print_some(waiting, "waiting")
     _print_some([f"scored: {name}" for name in rescored.scored], "scored")
@@ -125,7 +125,7 @@ def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescore
         "failed": rescored.failed,
     }
     summary = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)
-    total = len(listing.videos) + len(listing.twins)
+    total = len(listing.videos) + len(listing.same_names)
     print_line(f"{total} video{'' if total == 1 else 's'}" + (f": {summary}" if summary else ""))
 
 

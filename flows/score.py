@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+from data_contracts.challenge.videos import VideoListing, list_videos
 from data_contracts.errors import InputError
-from data_contracts.files.inputs import is_file_or_broken_link, list_entries, reading_inputs, refresh_listings
 from data_contracts.files.locations import Location
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import HeadDetails
-from data_contracts.vocabulary import VIDEO_SUFFIXES
+from data_contracts.store.details import HeadDetails, InputsDetails
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
-from flows.extract import Extracted, extract_videos
+from flows.extract import Extracted, extract_videos, report_videos
 from flows.options import takes
 from flows.parameters import DEFAULT_BACKBONE, RescoreParameters, ScoreParameters
 from tasks.extract.crop_faces import crop_params_of
@@ -76,31 +75,18 @@ def _by_features(heads: Sequence[Bundle]) -> dict[tuple[str, str], list[Bundle]]
     return groups
 
 
-def find_videos(paths: Sequence[Location]) -> dict[str, Location]:
-    """Return stem -> file for video files and folders of videos.
+def find_videos(paths: Sequence[Location]) -> VideoListing:
+    """Return the videos among files and below folders.
 
     Raises:
-        InputError: a path does not exist, a folder has no video, two files share a stem, or S3 does not answer.
+        InputError: a path does not exist, or there is no video; or S3 does not answer.
     """
-    found: dict[str, Location] = {}
-    with reading_inputs(*paths):
-        for path in paths:
-            refresh_listings(path)
-        for path in paths:
-            if not path.exists():
-                raise InputError(f"{path}: expected a video file or a folder of videos, found nothing there")
-            files = _videos_in(path) if path.is_dir() else [path]
-            if not files:
-                raise InputError(f"{path}: expected video files ({', '.join(sorted(VIDEO_SUFFIXES))}), found none")
-            for file in files:
-                if found.setdefault(file.stem, file) != file:
-                    raise InputError(f"{file}: expected one video per name, got also {found[file.stem]}; rename one")
-    return found
-
-
-def _videos_in(folder: Location) -> list[Location]:
-    inside = (path for path in list_entries(folder) if path.suffix.lower() in VIDEO_SUFFIXES)
-    return [path for path in inside if is_file_or_broken_link(path) and not path.name.startswith(".")]
+    listing = list_videos(paths)
+    if not (listing.videos or listing.same_names):
+        _, *skipped = InputsDetails.of_account(listing.account).format_lines()
+        but = f"; {skipped[0]}" if skipped else ""
+        raise InputError(f"{paths[0]}: expected video files here or in folders below, found none{but}")
+    return listing
 
 
 @takes(ScoreParameters)
@@ -108,9 +94,11 @@ def score(parameters: ScoreParameters) -> list[str]:
     """Predict every frame of any video; write Parquet and CSV files with the time in seconds."""
     store, out = parameters.store or str(parameters.out / "store"), parameters.out
     # A wrong path ends the run before the store is created.
-    videos = find_videos(parameters.videos)
+    listing = find_videos(parameters.videos)
     with Run(store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
-        written = score_videos(run, videos, heads=choose_heads(run, parameters), out=out)
+        report_videos(run, listing)
+        heads = choose_heads(run, parameters)
+        written = score_videos(run, listing.videos, heads=heads, out=out) if listing.videos else []
         run.print_summary()
         if written:
             print_table("Predictions", ["file"], [[path] for path in written])

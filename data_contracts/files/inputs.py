@@ -7,10 +7,12 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_contracts.errors import InputError
+from data_contracts.files.account import is_harmless
 from data_contracts.files.locations import S3_PREFIX, Location, is_remote, location
 
 _PARALLEL_LISTINGS = 16
@@ -91,23 +93,67 @@ def list_entries(folder: Location) -> list[Location]:
     return sorted((entry for entry in found if entry.name), key=lambda entry: entry.name)
 
 
-def list_many(folders: Iterable[Location]) -> list[dict[str, FileState]]:
-    """Return the states of the files in each folder, by file name. Folders on S3 are listed in parallel."""
+def list_folders(folder: Location) -> list[Location]:
+    """Return the folders in a folder, sorted by name, without hidden ones and those of operating systems.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    try:
+        return [path for path in list_entries(folder) if path.is_dir() and not is_harmless(path.name)]
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder that can be read, got: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class FolderListing:
+    """The content of a folder.
+
+    Attributes:
+        files: states of the files, by name.
+        folders: names of folders, including links to folders.
+        others: names of broken links, pipes and devices.
+        problem: why the folder cannot be read; empty if it can.
+    """
+
+    files: dict[str, FileState] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    problem: str = ""
+
+
+def list_many(folders: Iterable[Location]) -> list[FolderListing]:
+    """Return the content of each folder. Folders on S3 are listed in parallel."""
     folders = list(folders)
     if all(isinstance(folder, Path) for folder in folders):
-        return [_list_files(folder) for folder in folders]
+        return [_list_content(folder) for folder in folders]
     with ThreadPoolExecutor(_PARALLEL_LISTINGS) as pool:
-        return list(pool.map(_list_files, folders))
+        return list(pool.map(_list_content, folders))
 
 
-def _list_files(folder: Location) -> dict[str, FileState]:
+def _list_content(folder: Location) -> FolderListing:
+    found = FolderListing()
     if isinstance(folder, Path):
-        with os.scandir(folder) as entries:
-            return {entry.name: file_state(Path(entry.path)) for entry in entries if entry.is_file()}
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_file():
+                        found.files[entry.name] = file_state(Path(entry.path))
+                    else:
+                        (found.folders if entry.is_dir() else found.others).append(entry.name)
+        except OSError as error:
+            return FolderListing(problem=error.strerror or str(error))
+        return found
     listed = folder.fs.ls(folder.path, detail=True)
     # The listing cache of s3fs would keep millions of crops in memory.
     folder.fs.invalidate_cache(folder.path)
-    return {entry["name"].rsplit("/", 1)[-1]: object_state(entry) for entry in listed if entry["type"] == "file"}
+    for entry in listed:
+        name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
+        if entry["type"] == "file":
+            found.files[name] = object_state(entry)
+        else:
+            found.folders.append(name)
+    return found
 
 
 def read_many(paths: Sequence[str]) -> list[bytes | OSError]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_contracts.challenge.videos import has_video_suffix, name_of_video
 from data_contracts.errors import InputError, StoreError
 from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import forget_seen, names_seen
@@ -12,7 +13,7 @@ from data_contracts.store.bundles import Bundle, list_bundles
 from data_contracts.store.details import HeadDetails
 from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import VIDEO_SUFFIXES
+from data_contracts.vocabulary import normalize_name
 from flows.commands.parameters import ForgetParameters
 from flows.engine.console import print_error, print_line, print_table
 from tasks.results.forget import (
@@ -110,7 +111,8 @@ def _resolve_video(store: Store, given: str, folders: Sequence[Store]) -> str:
     if given in known:
         return given
     path = location(given)
-    stem = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+    names = dict.fromkeys((normalize_name(given), path.stem, name_of_video(path), path.name, normalize_name(path.name)))
+    stem = next((name for name in names if name in known), path.stem if has_video_suffix(path) else path.name)
     if stem not in known:
         near = difflib.get_close_matches(stem, sorted(known), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else f"none of its {len(known)} videos has a similar name"

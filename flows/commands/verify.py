@@ -56,7 +56,10 @@ def _changes_since_written(path: Location) -> list[Fault]:
 
 def _rows_of_videos(folder: Location) -> dict[str, int]:
     rows = {}
-    for stem, video in find_data(folder).videos.items():
+    listing = find_data(folder).video_listing
+    for name, files in listing.same_names.items():
+        print_line(f"frames not counted: {files[0]}: several videos have the name {name}, also {files[1]}; rename one")
+    for stem, video in listing.videos.items():
         try:
             rows[stem] = index_video(video).frame_count
         except InputError as error:

@@ -1,14 +1,20 @@
-"""Stage ``import_crops``: pack the organisers' JPEG folders into the dataset ``faces``, bytes unchanged."""
+"""Stage ``import_crops``: pack the organisers' crops into the dataset ``faces``.
+
+The bytes of JPEG files stay unchanged; other images are converted to JPEG.
+"""
 
 import errno
 import hashlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from PIL import Image
 
-from data_contracts.challenge.layout import Crop
+from data_contracts.challenge.crops import Crop
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import read_many
 from data_contracts.schemas import FACES
@@ -17,11 +23,14 @@ from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import UnitKey, is_utf8
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP, video_of_subject
+from models.faces.crops import encode_jpeg
 from tasks.units import Product, Unit
 
 CODE_VERSION = 2
 _CHUNK_FRAMES = 256
 _MAX_CROP_BYTES = 1 << 25
+# First bytes of PNG, BMP, WebP and TIFF files, which are converted to JPEG.
+_OTHER_IMAGES = (b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 
 
 @dataclass(frozen=True)
@@ -46,14 +55,16 @@ def source_of(name: str) -> str:
 
 
 def plan_import_crops(
-    crops: Mapping[str, Sequence[Crop]], *, name: str, frame_counts: Mapping[str, int]
+    crops: Mapping[str, Sequence[Crop]], *, name: str, frame_counts: Mapping[str, int], first_crop: int = 1
 ) -> list[Unit[ImportCropsArgs]]:
     """Plan one unit per subject folder.
 
     The number of rows is the frame count of the video (``frame_counts``, by stem) or the highest crop number, whichever
-    is larger.
+    is larger. ``first_crop``: number in the file name of the first frame's crop.
     """
     source = source_of(name)
+    # Units from before the option existed stay valid.
+    numbering = {} if first_crop == 1 else {"first_crop": first_crop}
     units = []
     for subject, files in sorted(crops.items()):
         last = max((crop.frame for crop in files), default=0)
@@ -61,9 +72,14 @@ def plan_import_crops(
         frame_count = max(last, frame_counts.get(video, 0))
         stats = [(crop.frame, *crop.state) for crop in files]
         unit_fingerprint = fingerprint(
-            stage="import_crops", version=CODE_VERSION, subject=ascii(subject), frame_count=frame_count, files=stats
+            stage="import_crops",
+            version=CODE_VERSION,
+            subject=ascii(subject),
+            frame_count=frame_count,
+            files=stats,
+            **numbering,
         )
-        key = UnitKey("faces", (("source", source), ("video", video)), subject)
+        key = _key(source, subject)
         arguments = ImportCropsArgs(
             subject,
             frame_count,
@@ -72,6 +88,28 @@ def plan_import_crops(
         )
         units.append(Unit(key, unit_fingerprint, arguments))
     return units
+
+
+def _key(source: str, subject: str) -> UnitKey:
+    return UnitKey("faces", (("source", source), ("video", video_of_subject(subject))), subject)
+
+
+def plan_refuse_crops(refused: Mapping[str, str], *, name: str) -> list[Unit[str]]:
+    """Plan one unit per subject whose crops cannot be used (subject -> why). It fails until the files change."""
+    source = source_of(name)
+    return [
+        Unit(_key(source, subject), fingerprint(stage="refuse_crops", cause=ascii(cause)), cause)
+        for subject, cause in sorted(refused.items())
+    ]
+
+
+def refuse_crops(store: Store, unit: Unit[str]) -> Product:
+    """Refuse the crops of a subject.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(unit.arguments)
 
 
 def compute(store: Store, unit: Unit[ImportCropsArgs]) -> Product:
@@ -130,4 +168,11 @@ def _row(frame: int, crop: tuple[str, bytes | OSError] | None, problems: list[st
         cause = data.strerror or "no such file"
         problems.append(f"{path}: expected a JPEG crop of a face, got: {cause}; frame {frame} has no face")
         return {"frame": frame, "status": UNREADABLE_CROP}
+    if data.startswith(_OTHER_IMAGES):
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                data = encode_jpeg(np.asarray(image.convert("RGB")))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            problems.append(f"{path}: expected a crop of a face, got: {error}; frame {frame} has no face")
+            return {"frame": frame, "status": UNREADABLE_CROP}
     return {"frame": frame, "status": FACE_FOUND, "face": 0, "crop_jpeg": data}

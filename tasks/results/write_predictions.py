@@ -159,7 +159,7 @@ def _fingerprint_head(serving: ServingHead) -> list[object]:
 def _states_in(out: Location) -> dict[str, FileState]:
     """Return the state of each file in a folder, by name; empty if there is no such folder."""
     try:
-        return list_many([out])[0]
+        return list_many([out])[0].files
     except FileNotFoundError:
         return {}
 

@@ -11,7 +11,7 @@ from distributed import Client
 
 from data_contracts.errors import InputError
 from data_contracts.files.locations import location
-from data_contracts.store.bundles import list_bundles, read_file, write_bundle
+from data_contracts.store.bundles import INPUTS, list_bundles, read_file, write_bundle
 from data_contracts.store.details import HeadDetails
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
@@ -41,7 +41,7 @@ class Place:
         self._dask_address = dask_address
 
     def run(self, **options):
-        """Return the result of the run, and the files that it wrote, by dataset or name."""
+        """Return the result of the run, and the files that it wrote besides accounts, by dataset or name."""
         before = self._times()
         self.failed = None
         try:
@@ -49,7 +49,7 @@ class Place:
         except SomeFailedError as error:
             done, self.failed = None, str(error)
         written = {path for path, stamp in self._times().items() if before.get(path) != stamp}
-        return done, {path.parts[0] if path.parts[0] != "out" else path.name for path in written}
+        return done, {path.parts[0] if path.parts[0] != "out" else path.name for path in written} - {INPUTS}
 
     def _times(self):
         found = {}
@@ -124,6 +124,22 @@ def test_a_growing_file_waits_until_it_is_complete(place, capsys):
     assert results_of(place.run(settle_seconds=0)[0]) == {"up_to_date": ["growing"]}
 
 
+def test_a_newly_skipped_file_fails_one_run(place):
+    video_at(place.videos / "a.mp4")
+    for name in ("b.xyz", "day 2/batch.zip", ".DS_Store", "notes.txt"):
+        (place.videos / name).parent.mkdir(exist_ok=True)
+        (place.videos / name).write_bytes(b"no video")
+    place.run()
+    assert place.failed and place.failed.startswith("2 skipped, all else is complete; first: videos: 1 skipped, ")
+    done, written = place.run()
+    assert results_of(done) == {"up_to_date": ["a"]} and written == set() and place.failed is None
+    (place.videos / "c.xyz").write_bytes(b"no video")
+    place.run()
+    assert place.failed and place.failed.startswith("1 skipped, ")
+    (place.videos / "c.xyz").unlink()
+    assert results_of(place.run()[0]) == {"up_to_date": ["a"]}
+
+
 def test_a_video_that_always_fails_is_quarantined_until_it_changes(place, capsys):
     video_at(place.videos / "good.mp4")
     bad = place.videos / "bad.mp4"
@@ -167,7 +183,7 @@ def test_files_that_share_a_name_keep_existing_predictions(place):
     second = video_at(place.videos / "sub" / "a.mkv", frames=3)
     _, written = place.run()
     assert f"{first}: expected one video per name, got also {second}" in place.failed
-    assert written == {"videos"}
+    assert written == {"videos", "_arriving"}
     first.unlink()
     assert results_of(place.run()[0]) == {"scored": ["a"]}
 
@@ -183,11 +199,11 @@ def test_a_deleted_video_keeps_its_predictions_and_is_reported(place, capsys):
 
 def test_wrong_requests_are_reported_in_one_line(place):
     place.videos.rmdir()
-    with pytest.raises(InputError, match="expected a folder of videos or a video file, found nothing there"):
+    with pytest.raises(InputError, match="expected a video file or a folder of videos, found nothing there"):
         place.run()
     finished = run_command("rescore", place.videos, "--store", place.store, "--out", place.out)
     (line,) = finished.stderr.strip().splitlines()
-    assert finished.returncode == 2 and line.startswith(f"affwild2: {place.videos}: expected a folder of videos")
+    assert finished.returncode == 2 and line.startswith(f"affwild2: {place.videos}: expected a video file or a folder")
 
 
 def _set_variables(values):

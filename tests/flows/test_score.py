@@ -7,6 +7,7 @@ import pytest
 
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
+from flows.engine.run import SomeFailedError
 from flows.score import find_videos, score
 from models.faces.detection import DetectorParams
 
@@ -37,9 +38,16 @@ def test_wrong_requests_are_reported_in_one_line(demo, tmp_path):
     with pytest.raises(InputError, match="expected video files"):
         score([tmp_path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match="one video per name"):
-        (tmp_path / "train01.avi").write_bytes(b"")
-        find_videos([demo.data / "videos" / "train01.mp4", tmp_path / "train01.avi"])
+
+
+def test_videos_that_share_a_name_are_refused_and_others_scored(demo, tmp_path, dask_address):
+    videos = [tmp_path / name for name in ("a.mp4", "sub/a.MOV", "b.xyz")]
+    for path in videos:
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(demo.data / "videos" / "validation01.mp4", path)
+    with pytest.raises(SomeFailedError, match=r"a\.mp4: expected one video per name, got also .*a\.MOV; rename"):
+        score([tmp_path], tmp_path / "out", dask_address=dask_address)
+    assert (tmp_path / "out" / "b.csv").exists() and not (tmp_path / "out" / "a.csv").exists()
 
 
 def test_without_heads_the_backbone_predicts_expressions(demo, tmp_path, dask_address):

@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import save
 
 from data_contracts.challenge.annotations import read_annotations
+from data_contracts.challenge.crops import list_crops
 from data_contracts.challenge.editions import HEADERS, submission_header
-from data_contracts.challenge.layout import find_data, list_crops, subjects_of_videos
+from data_contracts.challenge.layout import find_data, subjects_of_videos
 from data_contracts.challenge.submissions import verify_submission
 from data_contracts.challenge.test_lists import read_test_list
 from data_contracts.schemas import FRAMES

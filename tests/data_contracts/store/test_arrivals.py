@@ -1,13 +1,13 @@
 import os
 
-import pytest
-
-from data_contracts.challenge.layout import find_data
-from data_contracts.errors import InputError
-from data_contracts.store.arrivals import SEEN_FOLDER, forget_seen, list_videos, split_settled
+from data_contracts.store.arrivals import (
+    SEEN_FOLDER,
+    count_known_skipped,
+    forget_seen,
+    remember_skipped,
+    split_settled,
+)
 from data_contracts.store.store import Store
-from data_contracts.video.packets import index_video
-from flows.score import find_videos
 
 NOW = 1_800_000_000.0
 
@@ -17,56 +17,6 @@ def file_at(path, *, age_seconds=1000.0, size=3):
     path.write_bytes(b"x" * size)
     os.utime(path, (NOW - age_seconds, NOW - age_seconds))
     return path
-
-
-def test_videos_of_all_subfolders_are_listed_without_hidden_and_excluded_folders(tmp_path):
-    for name in ("a.mp4", "day 1/b.MKV", "day 1/deep/c.avi", ".hidden/d.mp4", "day 1/.e.mp4", "notes.txt"):
-        file_at(tmp_path / name)
-    file_at(tmp_path / "out" / "store" / "f.mp4")
-    (tmp_path / "folder.mp4").mkdir()
-    os.symlink(tmp_path / "a.mp4", tmp_path / "day 1" / "a.mp4")
-    os.symlink(tmp_path, tmp_path / "day 1" / "round")
-    found = list_videos([tmp_path], leave_out=[tmp_path / "out"])
-    assert {stem: path.name for stem, path in found.videos.items()} == {"a": "a.mp4", "b": "b.MKV", "c": "c.avi"}
-    assert found.twins == {} and found.unreadable == []
-    (tmp_path / "empty").mkdir()
-    assert list_videos([tmp_path / "empty"]).videos == {}
-
-
-def test_broken_links_count_as_videos(tmp_path):
-    videos = tmp_path / "videos"
-    file_at(tmp_path / "elsewhere" / "real.mp4")
-    videos.mkdir()
-    (videos / "link.mp4").symlink_to(tmp_path / "elsewhere" / "real.mp4")
-    (videos / "lost.mp4").symlink_to(tmp_path / "nowhere.mp4")
-    (videos / "round.mp4").symlink_to("round.mp4")
-    (videos / "folder.mp4").symlink_to(tmp_path / "elsewhere")
-    (videos / "elsewhere").symlink_to(tmp_path / "elsewhere")
-    os.mkfifo(videos / "pipe.mp4")
-    wanted = {name: videos / f"{name}.mp4" for name in ("link", "lost", "round")}
-    assert list_videos([videos]).videos == wanted == find_data(videos).videos == find_videos([videos])
-    causes = []
-    for path in (wanted["lost"], wanted["round"], videos / "pipe.mp4"):
-        with pytest.raises(InputError) as caught:
-            index_video(path)
-        causes.append(str(caught.value).removeprefix(f"{path}: expected a video file, got "))
-    advice = "which does not exist; repair the link or remove it"
-    assert causes[:2] == [f"a link to {tmp_path / 'nowhere.mp4'}, {advice}", f"a link to round.mp4, {advice}"]
-    assert causes[2] == "a pipe or a device; leave it out"
-
-
-def test_files_with_the_same_stem_are_reported_and_skipped(tmp_path):
-    pair = [file_at(tmp_path / "a.mp4"), file_at(tmp_path / "sub" / "a.avi")]
-    file_at(tmp_path / "b.mp4")
-    found = list_videos([tmp_path, tmp_path / "sub"])
-    assert list(found.videos) == ["b"] and found.twins == {"a": tuple(sorted(pair))}
-
-
-def test_invalid_paths_are_reported_in_one_line(tmp_path):
-    with pytest.raises(InputError, match="found nothing there"):
-        list_videos([tmp_path / "typo"])
-    with pytest.raises(InputError, match="got another file"):
-        list_videos([file_at(tmp_path / "clip.txt")])
 
 
 def arrivals(tmp_path, now, **videos):
@@ -109,3 +59,17 @@ def test_remembered_files_are_sealed_and_can_be_forgotten(tmp_path):
 
 def test_missing_file_counts_as_settled(tmp_path):
     assert arrivals(tmp_path, NOW, gone=tmp_path / "gone.mp4") == (["gone"], {})
+
+
+def test_skipped_files_are_remembered_by_digests_of_their_paths(tmp_path):
+    store, roots, paths = Store(tmp_path / "store"), [tmp_path], [f"{tmp_path}/a.xyz", f"{tmp_path}/b\udcff.xyz"]
+    assert count_known_skipped(store, roots, paths) == 0
+    remember_skipped(store, roots, paths)
+    assert count_known_skipped(store, roots, [*paths, "new.xyz"]) == 2
+    assert count_known_skipped(store, [tmp_path / "other"], paths) == 0, "other folders have their own"
+    (place,) = (tmp_path / "store" / SEEN_FOLDER).iterdir()
+    assert "a.xyz" not in place.read_text()
+    remember_skipped(store, roots, paths[:1])
+    assert count_known_skipped(store, roots, paths) == 1, "a file that comes back is new"
+    remember_skipped(store, roots, [])
+    assert list((tmp_path / "store" / SEEN_FOLDER).iterdir()) == []

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from data_contracts.challenge.annotations import read_annotations
-from data_contracts.challenge.layout import find_data, list_crops, subjects_of_videos
+from data_contracts.challenge.crops import list_crops
+from data_contracts.challenge.layout import find_data, subjects_of_videos
 from data_contracts.video.frames import read_segment
 from data_contracts.video.packets import index_video
 from models.faces.mtcnn import FaceDetector
