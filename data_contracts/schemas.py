@@ -3,11 +3,11 @@
 The unit, value range and meaning of each column are written into the metadata of every Parquet file.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_STATUSES, BranchName
+from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, EXPRESSIONS, FACE_STATUSES, BranchName
 
 
 @dataclass(frozen=True)
@@ -237,6 +237,55 @@ OUTPUT_COLUMNS: dict[BranchName, tuple[Column, ...]] = {
         for name in ACTION_UNITS
     ),
 }
+
+
+def _smoothed(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    return tuple(replace(column, meaning=f"smoothed {column.meaning}; {_NO_VALUE}") for column in columns)
+
+
+_NO_VALUE = "null without a head for it, or where missing faces carry null"
+
+PREDICTIONS = Dataset(
+    "predictions",
+    "what the heads predict for one subject, one row per frame of the video",
+    (
+        FRAME,
+        Column(
+            "time_seconds", pa.float64(), "presentation time since the first frame; null if unknown", "s", ">= 0", True
+        ),
+        Column("has_face", pa.bool_(), "whether the frame shows the subject's face"),
+        Column(
+            "expression",
+            pa.string(),
+            "decided expression: largest log-probability after adding the class bias of the post-processing, which may "
+            f"differ from the largest probability; {_NO_VALUE}",
+            "",
+            " | ".join(EXPRESSIONS),
+            nullable=True,
+        ),
+        *_smoothed(OUTPUT_COLUMNS["expr"]),
+        *(
+            Column(
+                name, pa.float32(), f"predicted {name}, smoothed and cut to the range; {_NO_VALUE}", "", "-1..1", True
+            )
+            for name in DIMENSIONS
+        ),
+        *(
+            Column(
+                name,
+                pa.int8(),
+                f"decision: action unit {name[2:]} is active (1), because its probability reaches the threshold of the "
+                f"post-processing, or not (0); {_NO_VALUE}",
+                "",
+                "0 | 1",
+                nullable=True,
+            )
+            for name in ACTION_UNITS
+        ),
+        *_smoothed(OUTPUT_COLUMNS["au"]),
+    ),
+    key=("frame",),
+)
 
 
 def features_dataset(embedding_size: int, class_names: tuple[str, ...]) -> Dataset:

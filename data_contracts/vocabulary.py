@@ -30,6 +30,9 @@ NOT_DECODED = "not_decoded"
 UNREADABLE_CROP = "unreadable_crop"
 FACE_STATUSES = (FACE_FOUND, NO_FACE, NOT_DECODED, UNREADABLE_CROP)
 
+# What predictions of frames without a face carry.
+MissingFaces = Literal["null", "interpolate"]
+
 SetName = Literal["train", "validation", "test"]
 
 # Larger frame numbers of crops are refused, because every frame becomes a row. 55 hours at 25 frames per second.

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from data_contracts.files.credentials import StoreParameter
 from data_contracts.files.locations import Location
-from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, TaskName
+from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, MissingFaces, TaskName
 from flows.options import DeployedFrom, Option, TextToLocation
 from models.backbones.registry import REGISTRY
 from models.heads.recipes import HEAD_KINDS, Features, RecipeName
@@ -66,6 +66,10 @@ Postprocessings = Annotated[
         "Name of the post-processing of a head, or its beginning. Default: the only one of each head.",
         command_line_name="postprocessing",
     ),
+]
+FacelessValues = Annotated[
+    MissingFaces,
+    Option("What frames without a face carry: null, or values interpolated between the nearest frames with a face."),
 ]
 FeaturesVariant = Annotated[
     str | None, Option("Features variant to use. Required if the store contains several backbones.")
@@ -219,6 +223,7 @@ class ScoreParameters:
     ] = None
     heads: Heads = None
     postprocessings: Postprocessings = None
+    missing_faces: FacelessValues = "null"
     dask_address: DaskAddress = None
     workers: Workers = None
 
@@ -240,6 +245,7 @@ class RescoreParameters:
     out: PredictionsFolder
     heads: Heads = None
     postprocessings: Postprocessings = None
+    missing_faces: FacelessValues = "null"
     settle_seconds: Annotated[
         float, Option("Skip files that have changed within this time, in seconds.", minimum=0)
     ] = 60.0

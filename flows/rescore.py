@@ -16,7 +16,7 @@ from flows.options import takes
 from flows.parameters import RescoreParameters
 from flows.score import choose_heads, score_videos
 from tasks.extract import index_videos
-from tasks.results.write_predictions import PredictionRecord, read_record
+from tasks.results.prediction_folder import PredictionRecord, describe_others, read_record
 from tasks.units import MAX_TRIES, Unit
 
 _LINES_SHOWN = 20
@@ -62,7 +62,8 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         known = count_known_skipped(run.store, videos, listing.account.paths)
         report_videos(run, listing, known=known)
         if arrivals.settled:
-            score_videos(run, arrivals.settled, heads=choose_heads(run, parameters), out=out)
+            heads = choose_heads(run, parameters)
+            score_videos(run, arrivals.settled, heads=heads, missing_faces=parameters.missing_faces, out=out)
         rescored = _sort_by_result(run, listing, arrivals, before, read_record(Store(out)))
         _print_rescored(run, listing, arrivals, rescored, out)
         remember_skipped(run.store, videos, listing.account.paths)
@@ -111,6 +112,8 @@ def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescore
     waiting = [f"waiting: {path}: {why}" for path, why in arrivals.waiting.values()]
     _print_some(waiting, "waiting")
     _print_some([f"scored: {name}" for name in rescored.scored], "scored")
+    if others := describe_others(Store(out)):
+        print_line(others)
     if rescored.without_video:
         names = ", ".join(rescored.without_video[:3]) + (", ..." if len(rescored.without_video) > 3 else "")
         print_line(

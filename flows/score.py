@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from data_contracts.challenge.videos import VideoListing, list_videos
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, counted
 from data_contracts.files.locations import Location
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import HeadDetails, InputsDetails
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import MissingFaces
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
 from flows.extract import Extracted, extract_videos, report_videos
@@ -18,11 +20,17 @@ from tasks.fit import predict_outputs
 from tasks.fit.fit_head import provide_zero_shot_head
 from tasks.fit.head_selection import ServingHead, select_heads
 from tasks.fit.subject_features import find_features
+from tasks.results.prediction_folder import DESCRIPTION, describe_others
 from tasks.results.write_predictions import write_predictions
 
 
 def score_videos(
-    run: Run, videos: Mapping[str, Location], *, heads: Sequence[ServingHead], out: Location
+    run: Run,
+    videos: Mapping[str, Location],
+    *,
+    heads: Sequence[ServingHead],
+    missing_faces: MissingFaces,
+    out: Location,
 ) -> list[Location]:
     """Extract missing features of videos (stem -> file), and predict with each head the branches that it serves.
 
@@ -39,7 +47,7 @@ def score_videos(
         units += predict_outputs.plan_predict_outputs(run.store, variant, head=head, subjects=sorted(complete))
     run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
     chosen = [(one, extracted[one.head.name].source) for one in heads]
-    return write_predictions(run.store, sorted(complete), heads=chosen, out=out)
+    return write_predictions(run.store, sorted(complete), heads=chosen, missing_faces=missing_faces, out=out)
 
 
 def _extract_for(run: Run, head: Bundle, videos: Mapping[str, Location]) -> Extracted:
@@ -97,11 +105,14 @@ def score(parameters: ScoreParameters) -> list[str]:
     listing = find_videos(parameters.videos)
     with Run(store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
         report_videos(run, listing)
-        heads = choose_heads(run, parameters)
-        written = score_videos(run, listing.videos, heads=heads, out=out) if listing.videos else []
+        heads, missing_faces, written = choose_heads(run, parameters), parameters.missing_faces, []
+        if listing.videos:
+            written = score_videos(run, listing.videos, heads=heads, missing_faces=missing_faces, out=out)
         run.print_summary()
         if written:
             print_table("Predictions", ["file"], [[path] for path in written])
-        print_line(f"{len(written)} files in {out}")
+        print_line(f"{counted(len(written), 'file')} in {out}; {DESCRIPTION} there describes their columns and heads")
+        if others := describe_others(Store(out)):
+            print_line(others)
         run.raise_for_failures()
     return [str(path) for path in written]

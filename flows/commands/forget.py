@@ -35,7 +35,7 @@ from tasks.results.forget import (
     remove_unit_folders,
     subjects_of_video,
 )
-from tasks.results.write_predictions import drop_folder, noted_folders, read_record
+from tasks.results.prediction_folder import drop_folder, noted_folders, read_record
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,13 @@ from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey, is_failure_path, key_of_manifest_path
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SUBJECT_SIDES, video_of_subject
-from tasks.results.write_predictions import prediction_files, read_record, write_record
+from tasks.results.prediction_folder import (
+    prediction_files,
+    read_record,
+    read_settings,
+    write_description,
+    write_record,
+)
 from tasks.units import Product, write_product
 
 # Partitions before the last one, which names the video or subject. Later stages come first.
@@ -337,6 +343,8 @@ def remove_predictions(found: Predictions) -> None:
         found.target.remove(name)
     if found.recorded:
         record = read_record(found.target)
-        write_record(found.target, {name: entry for name, entry in record.items() if name not in found.recorded})
+        record = {name: entry for name, entry in record.items() if name not in found.recorded}
+        write_record(found.target, record)
+        write_description(found.target, record, read_settings(found.target))
     if found.target.is_local:
         found.target.remove_folder(UNFINISHED)

@@ -1,8 +1,7 @@
 """Write per-frame predictions of videos: decisions and probabilities of every head, with the time in seconds."""
 
-import contextlib
-import os
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,35 +11,42 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from data_contracts.files.inputs import FileState, file_state, list_many
-from data_contracts.files.local import UNFINISHED
 from data_contracts.files.locations import Location
-from data_contracts.schemas import OUTPUT_COLUMNS
-from data_contracts.store.details import HeadDetails, Record
+from data_contracts.schemas import OUTPUT_COLUMNS, PREDICTIONS, check_schema
+from data_contracts.store.details import HeadDetails
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import Manifest, UnitKey, from_sealed_json, to_sealed_json
+from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import ACTION_UNITS, BRANCHES_OF_TASK, DIMENSIONS, EXPRESSIONS, BranchName
+from data_contracts.vocabulary import (
+    ACTION_UNITS,
+    BRANCHES,
+    BRANCHES_OF_TASK,
+    DIMENSIONS,
+    EXPRESSIONS,
+    BranchName,
+    MissingFaces,
+)
 from tasks.fit.head_selection import ServingHead
 from tasks.fit.predict_outputs import read_outputs
+from tasks.results.prediction_folder import (
+    BranchSettings,
+    PredictionRecord,
+    PredictionSettings,
+    note_folder,
+    prediction_files,
+    read_record,
+    read_settings,
+    write_description,
+    write_record,
+)
 
 if TYPE_CHECKING:
-    from models.decisions.postprocessing import PostProcessing
+    from models.decisions.postprocessing import BranchRule, PostProcessing
 
-CODE_VERSION = 1
-# In the store: list of the folders that predictions were written to, so that a video can be forgotten in all of them.
-_FOLDERS = "_prediction_folders.json"
-# In the folder of predictions: hash of the inputs of each subject, and the state of its files.
-RECORD = ".affwild2_predictions.json"
+# 2: the same columns in every file, and their metadata.
+CODE_VERSION = 2
 
 Units = dict[UnitKey, Manifest]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionRecord(Record):
-    """Record of the predictions of one subject: hash of all inputs, and the state of each file when it was written."""
-
-    made_from: str
-    files: tuple[FileState | None, ...]
 
 
 @dataclass(frozen=True)
@@ -58,14 +64,21 @@ class _HeadOutputs:
 
 
 def write_predictions(
-    store: Store, subjects: Sequence[str], *, heads: Sequence[tuple[ServingHead, str]], out: Location
+    store: Store,
+    subjects: Sequence[str],
+    *,
+    heads: Sequence[tuple[ServingHead, str]],
+    missing_faces: MissingFaces,
+    out: Location,
 ) -> list[Location]:
-    """Write ``<subject>.parquet`` and ``<subject>.csv`` for every subject with outputs; return all paths.
+    """Write ``<subject>.parquet`` and ``<subject>.csv`` for every subject with outputs of all heads; return all paths.
 
-    Files that were written from the same outputs and have not changed since are not written again. ``heads``: each head
-    with the faces variant of its outputs. Columns: frame, time_seconds, has_face, and per branch that a head serves the
-    decisions (expression by name, valence and arousal, action units 0 or 1) and smoothed probabilities. Frames without
-    a face carry interpolated values.
+    Files that were written from the same outputs and have not changed since are not written again. Files of other
+    subjects in ``out`` are written again if their outputs are in the store, so that all files of a folder agree.
+
+    Args:
+        heads: each head with the faces variant of its outputs.
+        missing_faces: what frames without a face carry.
 
     Raises:
         StoreError: ``out`` cannot be written to.
@@ -77,72 +90,57 @@ def write_predictions(
     all_frames = store.manifests("frames")
     target = Store(out)
     note_folder(store, target)
-    record = read_record(target)
+    record, known = read_record(target), read_settings(target)
     before, existing = dict(record), _states_in(out)
+    name = _name_settings(found, missing_faces)
+    latest = next((one for one in known if one.name == name), None)
     paths: list[Location] = []
+    # Files of other subjects stay as they are if the user has changed or deleted them.
+    others = [
+        subject
+        for subject, one in record.items()
+        if one.settings != name and one.files == tuple(map(existing.get, prediction_files(subject)))
+    ]
+    requested = dict.fromkeys(subjects)
     try:
-        for subject in subjects:
+        for subject in requested | dict.fromkeys(others):
             outputs = [(one, unit) for one in found if (unit := one.of(subject))]
-            if not outputs:
+            if len(outputs) < len(found):
                 continue
             names = prediction_files(subject)
             frames_key = UnitKey("frames", (("video", subject),))
             frames = frames_key, all_frames.get(frames_key)
-            inputs = _fingerprint_inputs(outputs, frames[1])
-            wanted = PredictionRecord(made_from=inputs, files=tuple(map(existing.get, names)))
+            inputs = _fingerprint_inputs(outputs, frames[1], missing_faces)
+            wanted = PredictionRecord(made_from=inputs, files=tuple(map(existing.get, names)), settings=name)
             if record.get(subject) != wanted:
-                _write_files(_table(store, outputs, frames), target, names)
-                record[subject] = replace(wanted, files=tuple(file_state(out / name) for name in names))
-            paths += [out / name for name in names]
+                latest = latest or _settings_of(store, name, found, missing_faces)
+                _write_files(_table(store, outputs, frames, latest), target, names)
+                record[subject] = replace(wanted, files=tuple(file_state(out / file) for file in names))
+            if subject in requested:
+                paths += [out / file for file in names]
+        if latest is None and any(one.settings == name for one in record.values()):
+            latest = _settings_of(store, name, found, missing_faces)
     finally:
         if record != before:
             write_record(target, record)
+        if latest is not None:
+            write_description(target, record, [latest, *(one for one in known if one.name != name)])
     return paths
 
 
-def read_record(target: Store) -> dict[str, PredictionRecord]:
-    """Read the record of each subject with predictions in a folder; empty if there is none."""
-    values = from_sealed_json(target.files.read_many([RECORD])[0]) or {}
-    return {subject: PredictionRecord.from_json(one) for subject, one in values.items()}
-
-
-def write_record(target: Store, record: Mapping[str, PredictionRecord]) -> None:
-    """Write the records of a folder of predictions into this folder."""
-    target.write_bytes(RECORD, to_sealed_json({subject: one.to_json() for subject, one in record.items()}))
-    if target.is_local:
-        with contextlib.suppress(OSError):
-            os.rmdir(target.locate(UNFINISHED))
-
-
-def note_folder(store: Store, target: Store) -> None:
-    """Add a folder of predictions to the list in the store."""
-    known = noted_folders(store)
-    if target.root not in known:
-        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [*known, target.root]}))
-
-
-def noted_folders(store: Store) -> list[str]:
-    """Return all folders that predictions from this store were written to."""
-    return list((from_sealed_json(store.files.read_many([_FOLDERS])[0]) or {}).get("folders", []))
-
-
-def drop_folder(store: Store, target: Store) -> None:
-    """Remove a folder of predictions from the list in the store."""
-    known = noted_folders(store)
-    if target.root in known:
-        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [name for name in known if name != target.root]}))
-
-
-def prediction_files(subject: str) -> list[str]:
-    """Return the names of the files with the predictions of a subject."""
-    return [f"{subject}{suffix}" for suffix in (".parquet", ".csv")]
+def _name_settings(heads: Sequence[_HeadOutputs], missing_faces: MissingFaces) -> str:
+    settings = [[*_fingerprint_head(one.serving), one.serving.branches, one.source] for one in heads]
+    return fingerprint(version=CODE_VERSION, missing_faces=missing_faces, heads=settings)[:8]
 
 
 def _fingerprint_inputs(
-    outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]], frames: Manifest | None
+    outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]],
+    frames: Manifest | None,
+    missing_faces: MissingFaces,
 ) -> str:
     return fingerprint(
         version=CODE_VERSION,
+        missing_faces=missing_faces,
         frames=frames.identity if frames else None,
         outputs=[[*_fingerprint_head(one.serving), manifest.fingerprint] for one, (_, manifest) in outputs],
     )
@@ -150,10 +148,46 @@ def _fingerprint_inputs(
 
 def _fingerprint_head(serving: ServingHead) -> list[object]:
     tuned = serving.postprocessing
-    # Earlier versions wrote all branches of a head.
-    is_whole = set(serving.branches) == set(BRANCHES_OF_TASK[HeadDetails.of(serving.head).task])
-    branches = [] if is_whole else [serving.branches]
-    return [serving.head.fingerprint, tuned.fingerprint if tuned else None, *branches]
+    return [serving.head.fingerprint, tuned.fingerprint if tuned else None, serving.branches]
+
+
+def _settings_of(
+    store: Store, name: str, heads: Sequence[_HeadOutputs], missing_faces: MissingFaces
+) -> PredictionSettings:
+    branches: dict[BranchName, BranchSettings] = {}
+    for one in heads:
+        rules = _rule_of(store, one.serving).rules
+        branches |= {branch: _settings_of_branch(one, branch, rules[branch]) for branch in one.serving.branches}
+    expr, va, au = map(branches.get, BRANCHES)
+    return PredictionSettings(name=name, missing_faces=missing_faces, expr=expr, va=va, au=au)
+
+
+def _settings_of_branch(one: _HeadOutputs, branch: BranchName, rule: "BranchRule") -> BranchSettings:
+    head, tuned = HeadDetails.of(one.serving.head), one.serving.postprocessing
+    return BranchSettings(
+        head=one.serving.head.name,
+        head_fingerprint=one.serving.head.fingerprint,
+        recipe=head.recipe,
+        kind=head.kind,
+        backbone=head.backbone_name,
+        features=head.backbone,
+        faces=one.source,
+        postprocessing=tuned.name if tuned else None,
+        postprocessing_fingerprint=tuned.fingerprint if tuned else None,
+        smoothing=rule.method,
+        window_frames=2 * rule.half_width_frames + 1,
+        class_bias=dict(zip(EXPRESSIONS, rule.class_bias, strict=True)) if branch == "expr" else None,
+        thresholds=dict(zip(ACTION_UNITS, rule.thresholds, strict=True)) if branch == "au" else None,
+    )
+
+
+def _rule_of(store: Store, serving: ServingHead) -> "PostProcessing":
+    # Compiled loops and filters take a second to import, so import them only if there is something to write.
+    from models.decisions.postprocessing import untuned_postprocessing
+    from tasks.results.write_submission import load_postprocessing
+
+    tuned = serving.postprocessing
+    return load_postprocessing(store, tuned) if tuned else untuned_postprocessing(HeadDetails.of(serving.head).task)
 
 
 def _states_in(out: Location) -> dict[str, FileState]:
@@ -175,21 +209,23 @@ def _table(
     store: Store,
     outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]],
     frames: tuple[UnitKey, Manifest | None],
+    settings: PredictionSettings,
 ) -> pa.Table:
-    # Compiled loops and filters take a second to import, so import them only if there is something to write.
-    from models.decisions.postprocessing import untuned_postprocessing
-    from tasks.results.write_submission import load_postprocessing
-
     columns: dict[str, pa.Array] = {}
+    has_face: np.ndarray = np.zeros(0, bool)
     for one, (key, manifest) in outputs:
-        task, tuned = HeadDetails.of(one.serving.head).task, one.serving.postprocessing
-        rule = load_postprocessing(store, tuned) if tuned else untuned_postprocessing(task)
+        task = HeadDetails.of(one.serving.head).task
         present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
-        columns["frame"] = pa.array(np.arange(1, len(present) + 1, dtype=np.int32))
-        columns["time_seconds"] = _time_seconds(store, len(present), *frames)
-        columns["has_face"] = pa.array(present)
-        columns |= _decision_columns(rule, present, values, one.serving.branches)
-    return pa.table(columns)
+        has_face = has_face | present if len(has_face) else present
+        known = present if settings.missing_faces == "null" else np.full(len(present), present.any())
+        columns |= _decision_columns(_rule_of(store, one.serving), present, values, known, one.serving.branches)
+    count = len(has_face)
+    columns["frame"] = pa.array(np.arange(1, count + 1, dtype=np.int32))
+    columns["time_seconds"] = _time_seconds(store, count, *frames)
+    columns["has_face"] = pa.array(has_face)
+    columns |= {name: pa.nulls(count) for name in PREDICTIONS.schema.names if name not in columns}
+    table = check_schema(pa.table(columns), PREDICTIONS)
+    return table.replace_schema_metadata({**table.schema.metadata, "settings": json.dumps(settings.to_json())})
 
 
 def _time_seconds(store: Store, frame_count: int, key: UnitKey, manifest: Manifest | None) -> pa.Array:
@@ -202,20 +238,19 @@ def _decision_columns(
     rule: "PostProcessing",
     present: np.ndarray,
     outputs: dict[BranchName, np.ndarray],
+    known: np.ndarray,
     branches: Sequence[BranchName],
 ) -> dict[str, pa.Array]:
-    columns: dict[str, pa.Array] = {}
-    if not present.any():
-        return columns
+    """Return the columns of some branches. ``known``: frames that carry values; the others are null."""
     decisions, smoothed = rule.apply(outputs, present), rule.smooth(outputs, present)
+    columns: dict[str, np.ndarray] = {}
     for branch in branches:
-        values = smoothed[branch]
         if branch == "expr":
-            columns["expression"] = pa.array(np.array(EXPRESSIONS)[decisions["expr"]])
+            columns["expression"] = np.array(EXPRESSIONS)[decisions["expr"]]
         elif branch == "va":
-            columns |= {name: pa.array(decisions["va"][:, i]) for i, name in enumerate(DIMENSIONS)}
+            columns |= {name: decisions["va"][:, i] for i, name in enumerate(DIMENSIONS)}
             continue
         else:
-            columns |= {name: pa.array(decisions["au"][:, i].astype(np.int8)) for i, name in enumerate(ACTION_UNITS)}
-        columns |= {c.name: pa.array(values[:, i]) for i, c in enumerate(OUTPUT_COLUMNS[branch])}
-    return columns
+            columns |= {name: decisions["au"][:, i].astype(np.int8) for i, name in enumerate(ACTION_UNITS)}
+        columns |= {column.name: smoothed[branch][:, i] for i, column in enumerate(OUTPUT_COLUMNS[branch])}
+    return {name: pa.array(values, mask=~known) for name, values in columns.items()}

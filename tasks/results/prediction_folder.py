@@ -1,0 +1,188 @@
+"""A folder of predictions: its files, the record of what they were made from, and the description for its readers."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from data_contracts.errors import counted
+from data_contracts.files.inputs import FileState
+from data_contracts.files.local import UNFINISHED
+from data_contracts.schemas import PREDICTIONS, Column
+from data_contracts.store.details import LeftOut, Record
+from data_contracts.store.manifest import from_sealed_json, to_sealed_json
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import MissingFaces
+
+# In the store: list of the folders that predictions were written to, so that a video can be forgotten in all of them.
+_FOLDERS = "_prediction_folders.json"
+# In the folder of predictions: hash of the inputs of each subject, and the state of its files.
+RECORD = ".affwild2_predictions.json"
+# In the folder of predictions, for its readers: the columns, and the heads and settings of the files.
+DESCRIPTION = "predictions.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchSettings(Record):
+    """How the columns of one branch were computed: its head, the features of the head, and the post-processing.
+
+    Attributes:
+        head, head_fingerprint, recipe, kind: as in the store.
+        backbone: name of the network that computed the features.
+        features: features variant, which names the backbone with a digest of its weights.
+        faces: faces variant.
+        postprocessing, postprocessing_fingerprint: None if the decisions were not tuned.
+        smoothing, window_frames: method, and number of frames of its window.
+        class_bias: values added to the log-probabilities of expressions before the largest is chosen.
+        thresholds: an action unit is active at its threshold and above.
+    """
+
+    head: str
+    head_fingerprint: str
+    recipe: str
+    kind: str
+    backbone: str
+    features: str
+    faces: str
+    postprocessing: str | None = None
+    postprocessing_fingerprint: str | None = None
+    smoothing: str = "none"
+    window_frames: int = 1
+    class_bias: LeftOut[dict[str, float] | None] = None
+    thresholds: LeftOut[dict[str, float] | None] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionSettings(Record):
+    """The settings of prediction files.
+
+    Attributes:
+        name: eight digits that differ between settings.
+        missing_faces: what frames without a face carry.
+        expr, va, au: settings of each branch; None if no head serves it, and its columns are null.
+        affwild2_version: version that wrote them. Another version alone does not make predictions outdated.
+    """
+
+    name: str
+    missing_faces: MissingFaces
+    expr: BranchSettings | None = None
+    va: BranchSettings | None = None
+    au: BranchSettings | None = None
+    affwild2_version: str = field(default_factory=lambda: importlib.metadata.version("affwild2"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionRecord(Record):
+    """Record of the predictions of one subject: hash of all inputs, and the state of each file when it was written.
+
+    ``settings``: name of their settings; empty if an earlier version wrote them.
+    """
+
+    made_from: str
+    files: tuple[FileState | None, ...]
+    settings: LeftOut[str] = ""
+
+
+def prediction_files(subject: str) -> list[str]:
+    """Return the names of the files with the predictions of a subject."""
+    return [f"{subject}{suffix}" for suffix in (".parquet", ".csv")]
+
+
+def read_record(target: Store) -> dict[str, PredictionRecord]:
+    """Read the record of each subject with predictions in a folder; empty if there is none."""
+    values = from_sealed_json(target.files.read_many([RECORD])[0]) or {}
+    return {subject: PredictionRecord.from_json(one) for subject, one in values.items()}
+
+
+def write_record(target: Store, record: Mapping[str, PredictionRecord]) -> None:
+    """Write the records of a folder of predictions into this folder."""
+    _replace(target, RECORD, to_sealed_json({subject: one.to_json() for subject, one in record.items()}))
+
+
+def read_settings(target: Store) -> list[PredictionSettings]:
+    """Read the settings of the files in a folder, the latest first; empty without a readable description."""
+    try:
+        found = json.loads(target.files.read_many([DESCRIPTION])[0])["settings"]
+        return [PredictionSettings.from_json(one) for one in found if "missing_faces" in one]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+
+
+def write_description(
+    target: Store, record: Mapping[str, PredictionRecord], settings: Sequence[PredictionSettings]
+) -> None:
+    """Write the description of the files in a folder if it has changed, or remove it with the last file.
+
+    ``settings``: the known ones, the latest first.
+    """
+    if not record:
+        target.remove(DESCRIPTION)
+        return
+    subjects = Counter(one.settings for one in record.values())
+    known = {one.name: one.to_json() for one in settings}
+    values = {
+        "about": "Predictions of affwild2: a Parquet file and a CSV file per subject, with a row per frame.",
+        "columns": [_describe_column(column) for column in PREDICTIONS.columns],
+        "settings": [
+            known.get(name, {"name": name, "written_by": "an earlier version"}) | {"subjects": subjects[name]}
+            for name in sorted(subjects, key=[*known, *subjects].index)
+        ],
+    }
+    text = json.dumps(values, indent=1).encode() + b"\n"
+    if target.files.read_many([DESCRIPTION])[0] != text:
+        _replace(target, DESCRIPTION, text)
+
+
+def _replace(target: Store, name: str, data: bytes) -> None:
+    """Write a file, and leave no folder of unfinished files among the predictions."""
+    target.write_bytes(name, data)
+    if target.is_local:
+        with contextlib.suppress(OSError):
+            os.rmdir(target.locate(UNFINISHED))
+
+
+def _describe_column(column: Column) -> dict[str, str]:
+    described = {"name": column.name, "type": str(column.type), "unit": column.unit, "range": column.value_range}
+    return described | {"meaning": column.meaning}
+
+
+def describe_others(target: Store) -> str | None:
+    """Return a line about files in a folder whose settings are not the latest; None if there is no such file."""
+    record, settings = read_record(target), read_settings(target)
+    files = set(target.list_folder(""))
+    others = sorted(
+        subject
+        for subject, one in record.items()
+        if not (settings and one.settings == settings[0].name) and files.intersection(prediction_files(subject))
+    )
+    if not others:
+        return None
+    earlier = any(not record[subject].settings for subject in others)
+    what = "an earlier version, with other columns" if earlier else "other heads or settings"
+    return (
+        f"note: {counted(len(others), 'prediction')} in {target.root} of other videos were made by {what} "
+        f"({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}), which {DESCRIPTION} there lists; score these "
+        "videos again, or delete the files"
+    )
+
+
+def note_folder(store: Store, target: Store) -> None:
+    """Add a folder of predictions to the list in the store."""
+    known = noted_folders(store)
+    if target.root not in known:
+        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [*known, target.root]}))
+
+
+def noted_folders(store: Store) -> list[str]:
+    """Return all folders that predictions from this store were written to."""
+    return list((from_sealed_json(store.files.read_many([_FOLDERS])[0]) or {}).get("folders", []))
+
+
+def drop_folder(store: Store, target: Store) -> None:
+    """Remove a folder of predictions from the list in the store."""
+    known = noted_folders(store)
+    if target.root in known:
+        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [name for name in known if name != target.root]}))
