@@ -2,6 +2,8 @@ import csv
 import json
 import re
 
+import pyarrow.parquet as pq
+
 from data_contracts.store.store import Store
 from models.faces.detection import DetectorParams
 
@@ -47,3 +49,13 @@ def test_frames_without_a_face_have_rows(demo):
     # A face that reappears is found at the next search of a whole frame.
     assert 8 <= len(away) < 8 + DetectorParams().search_every_frames
     assert away == list(range(away[0], away[0] + len(away))) and {row["frame"] for row in rows} == set(range(1, 49))
+
+
+def test_every_column_of_every_file_is_described(demo):
+    files = list(demo.store.rglob("*.parquet"))
+    datasets = {path.relative_to(demo.store).parts[0] for path in files}
+    assert datasets >= {"videos", "frames", "faces", "subjects", "features", "labels", "outputs", "postprocessing"}
+    for path in files:
+        schema = pq.read_schema(path)
+        assert schema.metadata[b"meaning"], path
+        assert all(field.metadata and field.metadata[b"meaning"] for field in schema), path
