@@ -101,7 +101,7 @@ def compare(path: Path, *, segment_frames: Sequence[int] = SEGMENT_FRAMES) -> Co
         result.wrong_pixels = _count_wrong_pixels(expected, whole)
         _compare_with_plain_decode(path, stream, whole, result)
         result.wrong_segments = sum(_count_wrong_segments(path, index, whole, n) for n in segment_frames)
-    except InputError as error:
+    except (InputError, ValueError, OSError) as error:
         result.failed = True
         result.notes.append(str(error).replace(str(path), path.name))
     return result
@@ -201,7 +201,7 @@ def _decode_plainly(path: Path, stream: int) -> list[set[str]]:
         assert isinstance(video, VideoStream)
         video.thread_type = ThreadType.NONE
         for packet in container.demux(video):
-            with suppress(av.error.InvalidDataError):
+            with suppress(av.FFmpegError):
                 for frame in packet.decode():
                     rgb = frame.to_ndarray(format="rgb24")
                     sides = [np.rot90(side, turns) for side in (rgb, rgb[:, ::-1]) for turns in range(4)]

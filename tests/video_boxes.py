@@ -58,6 +58,23 @@ def edit_list(*edits: tuple[int, int]) -> bytes:
     return struct.pack(">II", 0, len(edits)) + b"".join(struct.pack(">IiI", *edit, 1 << 16) for edit in edits)
 
 
+def add_empty_samples(source: Path, path: Path) -> Path:
+    """Add a sample of zero bytes after every fifth sample of an MP4 file: a frame that the recorder dropped."""
+    data = source.read_bytes()
+    sizes: list[int] = []
+    for number, size in enumerate(_sizes(find_box(data, b"stsz"))):
+        sizes += [size, 0] if number % 5 == 4 else [size]
+    count = len(sizes)
+    changes: dict[bytes, Callable[[bytes], bytes | None]] = {
+        b"stsz": lambda _: struct.pack(f">III{count}I", 0, 0, count, *sizes),
+        b"stts": lambda content: struct.pack(">IIII", 0, 1, count, struct.unpack_from(">I", content, 12)[0]),
+        b"stsc": lambda _: struct.pack(">IIIII", 0, 1, 1, count, 1),
+        b"edts": lambda _: None,
+    }
+    path.write_bytes(change_boxes(data, changes))
+    return path
+
+
 def join_descriptions(first: Path, second: Path, path: Path) -> Path:
     """Join two MP4 files of one stream: one track with two sample descriptions."""
     one, two = first.read_bytes(), second.read_bytes()

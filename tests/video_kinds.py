@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tests.video_boxes import (
+    add_empty_samples,
     change_avi_chunks,
     change_boxes,
     change_matroska,
@@ -165,8 +166,9 @@ def _with_new_palette(*options: str) -> Writer:
 def _halves(path: Path, codec: str = "libx264", suffix: str | None = None, **changes: Any) -> tuple[Path, Path]:
     """Two files with frames 1 to 20 and 21 to 40; ``changes`` to the second."""
     suffix = suffix or path.suffix
-    spec = VideoSpec(frame_count=20, gop_frames=10, codec=codec, b_frames=2 if suffix == ".ts" else 0)
-    first = _source(path, f"{codec}1{suffix}", spec)
+    b_frames = changes.pop("first_b_frames", 2 if suffix == ".ts" else 0)
+    spec = VideoSpec(frame_count=20, gop_frames=10, codec=codec, b_frames=b_frames)
+    first = _source(path, f"{codec}{b_frames}1{suffix}", spec)
     return first, _source(path, f"{path.stem}2{suffix}", replace(spec, **changes), first_number=21)
 
 
@@ -174,6 +176,15 @@ def _joined(codec: str = "libx264", **changes: Any) -> Writer:
     def write(path: Path) -> None:
         first, second = _halves(path, codec, **changes)
         path.write_bytes(first.read_bytes() + second.read_bytes())
+
+    return write
+
+
+def _joined_by_program(*options: str, **changes: int) -> Writer:
+    def write(path: Path) -> None:
+        first = encode_with_program(path, *options, frame_count=20).read_bytes()
+        second = encode_with_program(path, *options, frame_count=20, first_number=21, **changes).read_bytes()
+        path.write_bytes(first + second)
 
     return write
 
@@ -266,6 +277,7 @@ REPORTED_KINDS: dict[str, Writer] = {
     "packed.avi": write_packed_mpeg4,
     "packed.mkv": write_packed_mpeg4,
     "packed.mp4": write_packed_mpeg4,
+    "packed_two.avi": partial(write_packed_mpeg4, b_frames=2),
     "not_coded.avi": write_not_coded_mpeg4,
     "not_coded.mp4": write_not_coded_mpeg4,
     "xvid.avi": _by_program("-c:v", "libxvid", "-bf", "1", "-g", "12", "-q:v", "4"),
@@ -313,6 +325,9 @@ REPORTED_KINDS: dict[str, Writer] = {
     "reordered.hevc": _of_spec(VideoSpec(codec="libx265", b_frames=3)),
     "every_second_a_keyframe.h264": _of_spec(VideoSpec(b_frames=1, gop_frames=2, codec_options=OPEN_GOP)),
     "every_second_a_keyframe_hevc.mp4": _of_spec(VideoSpec(codec="libx265", b_frames=1, gop_frames=2)),
+    # The decoder learns in the middle how many frames to reorder: FFMS2 #301.
+    "more_reordering.ts": _joined(b_frames=3, codec_options={"x264-params": "b-pyramid=normal"}, first_b_frames=0),
+    "more_reordering.h264": _joined(b_frames=3, codec_options={"x264-params": "b-pyramid=normal"}),
     # Edits and negative times: torchcodec #331, #1502; OpenCV #23472, #27819.
     "starts_late.mp4": _edits((1000, -1), (1600, 1024)),
     "starts_late.mkv": _copied("a.mp4", VideoSpec(), "-output_ts_offset", "2"),
@@ -346,6 +361,18 @@ REPORTED_KINDS: dict[str, Writer] = {
         VideoSpec(codec="mpeg4", b_frames=0), lambda number, kind, data: [(kind, data), (kind, b"")][: 1 + number % 2]
     ),
     "no_index.avi": _avi(VideoSpec(codec="mpeg4", b_frames=0), lambda _, kind, data: [(kind, data)]),
+    "empty_samples.mp4": lambda path: add_empty_samples(_source(path, "p.mp4", VideoSpec(b_frames=0)), path),
+    # Files that were written one after the other: FFMS2 #258, bestsource #74.
+    "concatenated.mkv": _joined(),
+    "concatenated.webm": _joined("libvpx", codec_options=REALTIME, **OTHER_SIZE),
+    "concatenated.mpg": _joined("mpeg2video"),
+    "concatenated.avi": _joined("mpeg4"),
+    "chained.ogv": _joined_by_program("-c:v", "libtheora", "-g", "12"),
+    "chained_new_size.ogv": _joined_by_program("-c:v", "libtheora", "-g", "12", **OTHER_SIZE),
+    # Packets that were lost on the way: mpv #9645.
+    "lost_packets.ts": lambda path: path.write_bytes(
+        (data := _source(path, "t.ts", VideoSpec()).read_bytes())[: 188 * 30] + data[188 * 33 :]
+    ),
     # Cut files: OpenCV #11782, #16576, #17257.
     "truncated.flv": _cut(VideoSpec()),
     "truncated.mkv": _cut(VideoSpec()),
@@ -376,6 +403,19 @@ REPORTED_KINDS: dict[str, Writer] = {
     "alpha.webm": _by_program("-pix_fmt", "yuva420p", "-c:v", "libvpx", "-auto-alt-ref", "0", "-g", "12"),
     "prores_interlaced.mov": _by_program("-vf", "setfield=tff", "-c:v", "prores_ks", "-flags", "+ildct"),
     "mjpeg_fields.avi": write_mjpeg_fields,
+    "gif.gif": _by_program("-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse", picture=coloured_picture),
+    "animated.apng": _by_program("-c:v", "apng", "-pred", "mixed"),
+    "realvideo.rm": _by_program("-c:v", "rv20", "-g", "12", width_px=176, height_px=144),
+    "raw.y4m": _by_program("-pix_fmt", "yuv420p"),
+    "elementary.mjpeg": _by_program("-c:v", "mjpeg", "-pix_fmt", "yuvj420p"),
+    "elementary.obu": _by_program("-c:v", "libaom-av1", "-lag-in-frames", "19", "-cpu-used", "8", "-g", "20"),
+    "recorded.wtv": _by_program("-c:v", "mpeg2video", "-bf", "2", "-g", "12"),
+    "hevc.flv": _of_spec(VideoSpec(codec="libx265", b_frames=2)),
+    "h264.vob": _by_program("-f", "vob", *X264),
+    "mpeg4.wmv": _by_program("-f", "asf", "-c:v", "mpeg4", "-bf", "2", "-g", "12"),
+    "uneven_select.mkv": _by_program(*X264, "-vf", r"select=not(eq(mod(n\,5)\,3))", "-fps_mode", "vfr"),
+    "two_rates.ts": _by_program(*X264, "-vf", r"setpts=if(lt(N\,20)\,N\,20+(N-20)*2)/25/TB", "-fps_mode", "vfr"),
+    "repeated_frames.ogv": _by_program("-vf", "fps=50", "-c:v", "libtheora", "-g", "12"),
     "screen.avi": _by_program("-c:v", "zmbv", "-g", "12"),
     "cinepak.avi": _by_program("-c:v", "cinepak", "-g", "12"),
 }

@@ -175,18 +175,18 @@ def even_times(units: Iterable[tuple[bytes, bool]]) -> Iterator[tuple[bytes, Fra
         yield unit, seconds, seconds, is_keyframe
 
 
-def write_packed_mpeg4(path: Path) -> Path:
-    """A B-frame in the packet of the frame that it precedes, followed by an empty frame, as DivX packs them."""
-    spec = VideoSpec(codec="mpeg4", b_frames=1, frame_count=41)
-    plain = write_video(path.with_name(f"{path.stem}.plain.avi"), spec)
+def write_packed_mpeg4(path: Path, *, b_frames: int = 1) -> Path:
+    """The first B-frame shares a packet with the frame after it; an empty frame follows the last B-frame (DivX)."""
+    plain = write_video(path.with_name(f"{path.stem}.plain.avi"), VideoSpec(41, codec="mpeg4", b_frames=b_frames))
     units = packets_of(plain)
     packed: list[tuple[bytes, bool]] = []
     while units:
         unit, is_keyframe = units.pop(0)
-        if units and _vop_type(units[0][0]) == _B_VOP:
-            packed += [(unit + units.pop(0)[0], is_keyframe), (_not_coded(unit), False)]
-        else:
-            packed.append((unit, is_keyframe))
+        b_units = []
+        while units and _vop_type(units[0][0]) == _B_VOP:
+            b_units.append(units.pop(0))
+        packed.append((unit + b"".join(b_unit for b_unit, _ in b_units[:1]), is_keyframe))
+        packed += [*b_units[1:], *[(_not_coded(unit), False)] * bool(b_units)]
     head, is_keyframe = packed[0]
     at = head.index(_VOP)
     packed[0] = (head[:at] + b"\0\0\1\xb2DivX503b1393p" + head[at:], is_keyframe)

@@ -34,7 +34,24 @@ _TEXT_FORMAT = "tty"
 # FFmpeg detects them by their content, whatever the suffix. Text and audio are listed to get errors that name them.
 _FORMATS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "ivf", "flv", "asf", "ogg"),
-    *("mxf", "dv", "nut", "3g2", _TEXT_FORMAT, "wav", "mp3", "aac", "flac"),
+    *(
+        "mxf",
+        "dv",
+        "nut",
+        "3g2",
+        "gif",
+        "apng",
+        "rm",
+        "wtv",
+        "yuv4mpegpipe",
+        "mjpeg",
+        "obu",
+        "av1",
+        "vc1",
+        "dhav",
+        "vvc",
+    ),
+    *(_TEXT_FORMAT, "wav", "mp3", "aac", "flac"),
 )
 _TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) exceeds")
 _BLOCK_BYTES = 1 << 20
