@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass
 from data_contracts.challenge.layout import find_data
 from data_contracts.files.inputs import reading_inputs
 from data_contracts.store.bundles import Bundle, find_bundle
-from data_contracts.store.details import LABEL_COVERAGE_COLUMNS, HeadDetails, PostprocessingDetails, TuningFigures
+from data_contracts.store.details import LABEL_COVERAGE_COLUMNS, HeadDetails
 from data_contracts.vocabulary import SetName
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
@@ -15,6 +15,7 @@ from flows.parameters import FitParameters
 from models.heads.recipes import RecipeName
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.fit.subject_features import FeaturesVariant, find_features
+from tasks.results.head_scores import score_columns, scores_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def _refit_on_all(run: Run, variant: FeaturesVariant, choice: fit_head.HeadChoic
     """Fit the head again on both sets, with the epochs and the post-processing of the first fit."""
     if base.head is None or base.postprocessing is None:
         return base
-    job = fit_head.plan_fit_head(run.store, variant, choice, epochs=HeadDetails.of(base.head).best_epochs)
+    job = fit_head.plan_fit_head(run.store, variant, choice, first=base.head)
     run.jobs("fit_head on all", [job], fit_head.make)
     head = find_bundle(run.store, job.folder)
     if head is None:
@@ -83,18 +84,20 @@ def _predict_and_tune(
 
 
 def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
-    """Print label coverage, and the untuned, in-sample and held-out scores of every head."""
+    """Print label coverage and the scores of every head."""
     heads = [(HeadDetails.of(f.head), f.postprocessing) for f in fitted if f.head]
+    scores = [scores_of(f.head, f.postprocessing) for f in fitted if f.head]
     rows: list[list[object]] = [[head.task, *astuple(coverage)] for head, _ in heads for coverage in head.coverage]
     print_table("Labels", ["task", *(name.replace("_", " ") for name in LABEL_COVERAGE_COLUMNS)], rows)
     rows = []
-    for head, rule in heads:
+    columns = score_columns(scores)
+    for (head, _), *cells in zip(heads, *columns.values(), strict=True):
         seeds = head.seed_figures
         spread = f"{min(seeds):.3f}..{max(seeds):.3f}" if seeds else "-"
-        figures = PostprocessingDetails.of(rule).figures if rule else TuningFigures()
-        rows.append([head.task, head.recipe, head.figure, spread, *figures.of_metric(head.figure)])
-    header = ["task", "recipe", "metric", "seeds", "untuned", "in-sample", "held-out"]
-    print_table("Validation", header, rows)
+        rows.append([head.task, head.recipe, head.figure, spread, *cells])
+    print_table("Validation", ["task", "recipe", "metric", "seeds", *columns], rows)
+    for line in (line for one in scores for line in one.notes()):
+        print_line(line)
     for one in fitted:
         if one.head:
             print_line(f"head: {run.store.locate(one.head.folder)}")

@@ -241,6 +241,8 @@ class HeadDetails(Details):
         figures, seed_figures: all metrics of the head, and the one named ``figure`` for each seed.
         best_epochs: per seed and part, the number of epochs with the best score.
         trained_on: names of sets.
+        scores_of: the head that was fitted on the training set alone, if this one was fitted on the validation set too;
+            it has no scores of its own.
         fitted_in: precision of the fit.
     """
 
@@ -261,6 +263,7 @@ class HeadDetails(Details):
     trained_on: LeftOut[tuple[str, ...]] = ()
     fitted_in: LeftOut[str | None] = None
     kind: LeftOut[str] = "mlp"
+    scores_of: LeftOut[str | None] = None
 
     def format_settings(self) -> str:
         """Return the settings that distinguish the head from others of its task, in one line."""
@@ -269,8 +272,11 @@ class HeadDetails(Details):
         for name in ("features", "hidden_units", "seeds"):
             values = dict.fromkeys(str(part[name]) for part in parts if name in part)
             words += [f"{name.replace('_', ' ')} {'/'.join(values)}"] if values else []
-        trained_on = [f"trained on {' and '.join(self.trained_on)}"] if len(self.trained_on) > 1 else []
-        return ", ".join([*words, f"kind {self.kind}", *trained_on])
+        words.append(f"kind {self.kind}")
+        if len(self.trained_on) > 1:
+            words.append(f"trained on {' and '.join(self.trained_on)}")
+            words.append(f"scores of {self.scores_of or 'the head'}, trained on train alone")
+        return ", ".join(words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,12 +297,12 @@ class TuningFigures(Record):
 class PostprocessingDetails(Details):
     """``postprocessing``: the head, how and on which subjects it was tuned, and the metrics.
 
-    ``tuned_with``: the head on whose outputs it was tuned, if it is not ``head``.
+    ``tuned_with``: the head on whose outputs it was tuned and that the metrics belong to, if it is not ``head``.
     """
 
     head: str
     task: TaskName
-    tuning: str
+    tuning: Literal["paper", "default"]
     figures: TuningFigures
     subjects: tuple[str, ...] = ()
     tuned_with: LeftOut[str | None] = None
@@ -347,6 +353,7 @@ class SubmissionDetails(Details):
         recipe: of the head.
         fingerprints: of ``head`` and ``postprocessing``.
         figures: metrics of the post-processing on the validation set.
+        figures_of: the head that the metrics belong to, if it is not ``head``.
         zip: file name of the submission.
         checks: None if rows were removed later, or an earlier version wrote the submission.
     """
@@ -361,6 +368,7 @@ class SubmissionDetails(Details):
     coverage: tuple[SubjectCoverage, ...]
     zip: str
     checks: LeftOut[SubmissionChecks | None] = None
+    figures_of: LeftOut[str | None] = None
 
     @property
     def has_no_fault(self) -> bool:

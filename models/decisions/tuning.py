@@ -41,6 +41,11 @@ def added_smoothings(setting: Setting) -> list[Smoothing]:
     return [s for s in searched_smoothings() if s[0] not in _FIRST_SMOOTHERS] if setting == "default" else []
 
 
+def is_tuned(task: TaskName, setting: Setting) -> bool:
+    """Return whether the setting tunes anything on validation subjects; ``paper`` tunes thresholds only."""
+    return setting == "default" or "au" in BRANCHES_OF_TASK[task]
+
+
 @dataclass(frozen=True, eq=False)
 class SubjectOutputs:
     """One subject's outputs and labels.

@@ -60,6 +60,7 @@ class FitHeadArgs:
         epochs: numbers of epochs per seed and part, to fit on both sets; None to fit on the training set and select the
             best epoch on the validation set.
         precision: of matrix products.
+        scores_of: the head fitted on the training set alone that ``epochs`` are from.
     """
 
     choice: HeadChoice
@@ -67,19 +68,21 @@ class FitHeadArgs:
     labels: dict[SetName, Manifest]
     epochs: list[list[int]] | None
     precision: Precision
+    scores_of: str | None = None
 
 
 def plan_fit_head(
-    store: Store, variant: FeaturesVariant, choice: HeadChoice, *, epochs: list[list[int]] | None = None
+    store: Store, variant: FeaturesVariant, choice: HeadChoice, *, first: Bundle | None = None
 ) -> Job[FitHeadArgs]:
     """Plan the job that fits one head. It depends on the features and labels of the labelled subjects only.
 
-    With ``epochs`` (per seed and part), the head is fitted on the training and validation sets for the numbers of
-    epochs that were best on the training set alone.
+    With ``first``, the same head fitted on the training set alone, it is fitted on the training and validation sets for
+    the numbers of epochs that were best then.
 
     Raises:
         InputError: the labels of a set are not in the store.
     """
+    epochs = HeadDetails.of(first).best_epochs if first else None
     labels: dict[SetName, Manifest] = {}
     known = store.manifests("labels", task=choice.task)
     for name in ("train", "validation"):
@@ -103,7 +106,8 @@ def plan_fit_head(
         backbone=variant.backbone,
     )
     name = variant_name(f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}", job_fingerprint)
-    return Job(f"heads/{name}", job_fingerprint, FitHeadArgs(choice, used, labels, epochs, precision))
+    arguments = FitHeadArgs(choice, used, labels, epochs, precision, first.name if first else None)
+    return Job(f"heads/{name}", job_fingerprint, arguments)
 
 
 def make(store: Store, job: Job[FitHeadArgs]) -> Files:
@@ -148,6 +152,8 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
         except ValueError as error:
             raise InputError(f"{job.name}: {error}") from error
     metrics = {"figures": fitted.figures, "seeds": fitted.seed_figures, "history": fitted.histories}
+    if given.scores_of:
+        metrics["scores_of"] = given.scores_of
     files = head_to_bytes(fitted.head)
     files["metrics.json"] = json.dumps(metrics, indent=1, sort_keys=True).encode() + b"\n"
     metric, origin = MAIN_METRIC[choice.task], variant.origin
@@ -169,6 +175,7 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
         best_epochs=fitted.best_epochs,
         trained_on=tuple(fitted_on),
         fitted_in=precision,
+        scores_of=given.scores_of,
     )
     return Files(files, details)
 

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -87,7 +87,6 @@ def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
     subjects = _subject_outputs(store, given.task, given.outputs, given.labels)
     tuned = tune_postprocessing(subjects, task=given.task, setting=given.tuning, folds=given.folds)
     content = {"postprocessing": tuned.postprocessing.to_dict(), "figures": tuned.figures()}
-    data = json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
     details = PostprocessingDetails(
         head=given.head,
         task=given.task,
@@ -95,7 +94,11 @@ def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
         figures=TuningFigures(**tuned.figures()),
         subjects=tuple(subject.name for subject in subjects),
     )
-    return Files({"postprocessing.json": data, CANDIDATES_FILE: _to_parquet(tuned.candidates)}, details)
+    return Files({"postprocessing.json": _to_json(content), CANDIDATES_FILE: _to_parquet(tuned.candidates)}, details)
+
+
+def _to_json(content: Mapping[str, object]) -> bytes:
+    return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def _to_parquet(candidates: Sequence[Candidate]) -> bytes:
@@ -133,7 +136,10 @@ def make_adopted(store: Store, job: Job[AdoptPostprocessingArgs]) -> Files:
     tuned = job.arguments.tuned
     details = PostprocessingDetails.of(tuned)
     details = replace(details, head=job.arguments.head, tuned_with=details.head)
-    return Files({name: read_file(store, tuned, name) for name in tuned.files}, details)
+    files = {name: read_file(store, tuned, name) for name in tuned.files}
+    content = json.loads(files["postprocessing.json"]) | {"figures_of": details.tuned_with}
+    files["postprocessing.json"] = _to_json(content)
+    return Files(files, details)
 
 
 def _subject_outputs(

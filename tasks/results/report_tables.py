@@ -17,16 +17,18 @@ from data_contracts.store.details import (
     InputsDetails,
     PostprocessingDetails,
     SubmissionDetails,
-    TuningFigures,
 )
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_FOUND
 from models.decisions.postprocessing import PostProcessing
+from tasks.fit.tune_postprocessing import read_candidates
+from tasks.results.head_scores import score_columns, scores_of
 from tasks.results.write_submission import load_postprocessing
 from tasks.units import MAX_TRIES
 
 # Browsers are slow with longer tables. The datasets contain all rows.
 _MOST_ROWS = 2_000
+_CANDIDATES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,14 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page. ``folded``: it is shown when the reader opens it."""
+    """A table of the page. ``folded``: it is shown when the reader opens it. ``notes``: lines below it."""
 
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
     empty: str = ""
     folded: bool = False
+    notes: Sequence[str] = ()
     shown: int = field(init=False, default=_MOST_ROWS)
 
     @property
@@ -118,13 +121,14 @@ def headline_counts(contents: StoreContents) -> list[tuple[str, int]]:
 def sections_of(store: Store, contents: StoreContents, run: RunRecord | None) -> list[tuple[str, list[Table]]]:
     """Return the headings and their tables, without empty sections."""
     heads = contents.bundles["heads"]
-    rules, unreadable = _rules(store, contents.bundles["postprocessing"])
+    tuned = contents.bundles["postprocessing"]
+    rules, unreadable = _rules(store, tuned)
     sections = [
         ("What the run did", _run_tables(run) if run else []),
         ("Problems", [_failures(contents, unreadable)]),
         ("Inputs", _inputs(contents.inputs)),
         ("Contents", [_variants(contents)]),
-        ("Heads", [_validation(heads, contents.bundles["postprocessing"]), _labels(heads), *_decisions(rules)]),
+        ("Heads", [_validation(heads, tuned), _labels(heads), *_decisions(rules), _candidates(store, tuned)]),
         ("Trained backbones", _backbones(contents.backbones)),
         ("Submissions", _submissions(contents.bundles["submissions"])),
         ("Coverage", [_faces(contents), _features(contents)]),
@@ -216,16 +220,37 @@ def _share(part: int, whole: int) -> Share:
 
 
 def _validation(heads: Sequence[Bundle], rules: Sequence[Bundle]) -> Table:
-    tuned = {details.head: details.figures for details in map(PostprocessingDetails.of, rules)}
+    of_head: dict[str, list[Bundle | None]] = {head.name: [] for head in heads}
+    for rule in rules:
+        of_head.setdefault(PostprocessingDetails.of(rule).head, []).append(rule)
+    pairs = [(head, rule) for head in heads for rule in of_head[head.name] or [None]]
+    scores = [scores_of(head, rule) for head, rule in pairs]
+    columns = score_columns(scores)
     rows: list[list[object]] = []
-    for head in heads:
+    for (head, _), *cells in zip(pairs, *columns.values(), strict=True):
         details = HeadDetails.of(head)
         seeds = details.seed_figures
         spread = f"{min(seeds):.3f} to {max(seeds):.3f}" if seeds else None
-        kinds = tuned.get(head.name, TuningFigures()).of_metric(details.figure)
-        rows.append([Code(head.name), details.task, details.recipe, details.figure, spread, *kinds])
-    header = ["head", "task", "recipe", "metric", "seeds", "untuned", "in-sample", "held-out"]
-    return Table("Scores on the validation set", header, rows, empty="No head is fitted yet.")
+        rows.append([Code(head.name), details.task, details.recipe, details.figure, spread, *cells])
+    header = ["head", "task", "recipe", "metric", "seeds", *columns]
+    notes = [line for one in scores for line in one.notes()]
+    return Table("Scores on the validation set", header, rows, empty="No head is fitted yet.", notes=notes)
+
+
+def _candidates(store: Store, rules: Sequence[Bundle]) -> Table:
+    """Return the windows with the highest in-sample scores for every post-processing and its outputs."""
+    rows: list[list[object]] = []
+    for rule in (rule for rule in rules if not PostprocessingDetails.of(rule).tuned_with):
+        windows = [one for one in read_candidates(store, rule) if one.step == "smoothing"]
+        for branch in dict.fromkeys(one.branch for one in windows):
+            best = sorted((one for one in windows if one.branch == branch), key=lambda one: -one.score)
+            head = PostprocessingDetails.of(rule).head
+            rows += [
+                [Code(head), branch, one.method, 2 * one.half_width_frames + 1, one.score]
+                for one in best[:_CANDIDATES_SHOWN]
+            ]
+    header = ["head", "outputs", "method", "window, frames", "score on the subjects that were tuned on"]
+    return Table("Best smoothing candidates", header, rows, folded=True)
 
 
 def _labels(heads: Sequence[Bundle]) -> Table:

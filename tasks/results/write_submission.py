@@ -142,6 +142,7 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
         postprocessing=given.postprocessing.name,
         fingerprints={"head": given.head.fingerprint, "postprocessing": given.postprocessing.fingerprint},
         figures=chosen.figures,
+        figures_of=chosen.tuned_with,
         coverage=tuple(coverage),
         zip=zip_name,
         checks=_checks(packed, zip_name, task, wanted, rows=given.rows_of_videos),

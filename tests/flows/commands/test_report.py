@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from data_contracts.store.store import Store
 from tests.tasks.results.test_write_report import read_page
@@ -40,6 +41,14 @@ def test_the_report_of_the_demo_agrees_with_its_files(demo):
         if task in ("au", "mtl"):
             rule = tuned["postprocessing"]["rules"]["au"]["thresholds"]
             assert thresholds[head] == [f"{value:.3f}" for value in rule]
+
+    candidates = {row[1]: row for row in reversed(page.tables["Best smoothing candidates"][1:])}
+    assert set(candidates) == {"expr", "va", "au"} and len(page.tables["Best smoothing candidates"]) == 1 + 6 * 5
+    for file in (demo.store / "postprocessing").glob("expr-*/candidates.parquet"):
+        tried = pq.read_table(file)
+        assert all(field.metadata[b"meaning"] for field in tried.schema)
+        best = max(row["score"] for row in tried.to_pylist() if row["step"] == "smoothing")
+        assert candidates["expr"][4] == f"{best:.3f}"
 
     zips = {path.name: path for path in (demo.store / "submissions").glob("*/*.zip")}
     for _, task, name, checks, *_, digest in page.tables["Zip files"][1:]:
