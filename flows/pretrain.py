@@ -34,7 +34,9 @@ def pretrain_backbone_on(run: Run, request: PretrainParameters, choice: Pretrain
 
 
 def _crops(run: Run, data: Path, request: PretrainParameters) -> PictureUnits:
-    pictures = read_pictures(data, images=request.images)
+    listing = read_pictures(data, images=request.images)
+    run.report_inputs(listing.account)
+    pictures = listing.pictures
     unknown = set(request.untrained or ()) - {picture.identity for picture in pictures}
     if unknown and data == request.data:
         raise InputError(f"--untrained: expected people in {data}, found no picture of {', '.join(sorted(unknown))}")

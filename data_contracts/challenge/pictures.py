@@ -6,9 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.errors import InputError
+from data_contracts.files.account import InputAccount, is_harmless
 from data_contracts.files.inputs import read_lines
+from data_contracts.vocabulary import normalize_name, suffixes
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+PICTURE_SUFFIXES = suffixes("jpg jpeg jpe jfif png")
+_OTHER_PICTURES = "pictures of other formats than JPEG and PNG; convert them"
+_OTHER_PICTURE_SUFFIXES = suffixes("bmp gif webp tif tiff heic heif avif jp2 jxl psd raw cr2 cr3 nef dng arw ppm pgm")
+_OTHER_FILES = "other files than pictures"
+_OTHER_BESIDE = "other files beside the folders of people"
+_BESIDE = "pictures beside the folders of people"
+_INSIDE = "folders and files in folders of people that are no files with pictures"
 PICTURE_EXPRESSIONS = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
 # AffectNet's ids (Mollahosseini et al. 2017, section 3.2); 8 to 10 are "none", "uncertain" and "no face".
 _AFFECTNET_IDS = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt")
@@ -36,7 +44,15 @@ class Picture:
     box_xyxy_px: tuple[float, float, float, float] | None = None
 
 
-def read_pictures(data: Path, *, images: Path | None = None) -> list[Picture]:
+@dataclass(frozen=True)
+class PictureListing:
+    """Labelled pictures in the order of their list or folder, and the account of all files."""
+
+    pictures: list[Picture]
+    account: InputAccount
+
+
+def read_pictures(data: Path, *, images: Path | None = None) -> PictureListing:
     """Read a labels file (``image[,identity][,expression][,valence,arousal]``), AffectNet's CSV, or a folder.
 
     ``images``: folder to which the names in a file are relative; default: the file's own folder. In a folder, each
@@ -63,21 +79,49 @@ def read_pictures(data: Path, *, images: Path | None = None) -> list[Picture]:
             raise InputError(f"{data}, line {number}: {error}") from error
     if not pictures:
         raise InputError(f"{data}: expected a line per picture, found only the header")
-    return pictures
+    account = InputAccount("pictures", data)
+    account.use(len(pictures))
+    return PictureListing(pictures, account)
 
 
-def _from_folder(root: Path) -> list[Picture]:
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = [
-        Picture(path, identity=folder.name)
-        for folder in folders
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
-    ]
+def _from_folder(root: Path) -> PictureListing:
+    """List the pictures in folders of people. The name of a person is that of the folder, in Unicode NFC."""
+    account = InputAccount("pictures", root)
+    found: list[Picture] = []
+    for folder in _entries(root, account):
+        if not folder.is_dir():
+            is_picture = folder.suffix.lower() in PICTURE_SUFFIXES | _OTHER_PICTURE_SUFFIXES
+            account.skip(folder, _BESIDE if is_picture else _OTHER_BESIDE, harmless=not is_picture)
+            continue
+        identity = normalize_name(folder.name)
+        if identity != folder.name:
+            account.note(f"{folder.name!a} is stored and compared as {identity} (Unicode NFC)")
+        for path in _entries(folder, account):
+            suffix = path.suffix.lower()
+            if path.is_dir() or (path.exists() and not path.is_file()):
+                account.skip(path, _INSIDE)
+            elif suffix in PICTURE_SUFFIXES:
+                found.append(Picture(path, identity=identity))
+                account.use()
+            else:
+                account.skip(path, _OTHER_PICTURES if suffix in _OTHER_PICTURE_SUFFIXES else _OTHER_FILES)
     if not found:
         kinds = ", ".join(sorted(PICTURE_SUFFIXES))
         raise InputError(f"{root}: expected one folder per person with pictures ({kinds}) inside, found none")
-    return found
+    return PictureListing(found, account)
+
+
+def _entries(folder: Path, account: InputAccount) -> list[Path]:
+    """Return the entries of a folder by name, without those of operating systems."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        account.skip(folder, f"folders that cannot be read ({error.strerror})")
+        return []
+    for path in paths:
+        if is_harmless(path.name):
+            account.skip(path)
+    return [path for path in paths if not is_harmless(path.name)]
 
 
 def _from_labels(folder: Path, row: dict[str, str]) -> Picture:

@@ -6,6 +6,7 @@ import pytest
 from data_contracts.challenge.crops import find_crop_folders, list_crops, subject_folders
 from data_contracts.challenge.layout import find_data
 from data_contracts.errors import InputError
+from data_contracts.files.locations import location
 
 
 def put(root, *paths):
@@ -104,3 +105,14 @@ def test_links_that_lead_back_are_not_followed(tmp_path):
     (tmp_path / "a" / "round").symlink_to(tmp_path)
     listing = list_crops([tmp_path])
     assert frames(listing) == {"a": [1]} and listing.account.lost == 0
+
+
+def test_nested_crops_on_s3(s3_bucket):
+    root = location(f"{s3_bucket}/data")
+    names = ("cropped_aligned/a/00001.jpg", "batch1/b_left/00002.png", "b1/__MACOSX/x/00001.jpg", "notes.txt")
+    for name in names:
+        (root / "cropped_aligned" / name).write_bytes(b"x")
+    folders = find_data(root).crops["cropped_aligned"]
+    listing = list_crops(folders)
+    assert frames(listing) == {"a": [1], "b_left": [2]} and (listing.account.found, listing.account.lost) == (4, 1)
+    assert {"a", "b_left"} <= subject_folders(folders)

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from data_contracts.challenge import pictures as module
 from data_contracts.challenge.pictures import read_pictures
 from data_contracts.errors import InputError
+from data_contracts.files.account import HIDDEN
 
 
 def written(tmp_path, text, name="labels.csv"):
@@ -14,7 +16,7 @@ def written(tmp_path, text, name="labels.csv"):
 
 def test_labels_file(tmp_path):
     path = written(tmp_path, "image,identity,expression,valence,arousal\na.jpg,ann,happiness,0.5,-0.25\nb/c.png,,,,\n")
-    first, second = read_pictures(path)
+    first, second = read_pictures(path).pictures
     assert (first.path, first.identity, first.expression) == (tmp_path / "a.jpg", "ann", "Happiness")
     assert first.valence_arousal == (0.5, -0.25)
     assert (second.path, second.identity, second.expression, second.valence_arousal) == (
@@ -25,17 +27,29 @@ def test_labels_file(tmp_path):
 def test_affectnet_csv(tmp_path):
     header = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal\n"
     path = written(tmp_path, header + "1/x.jpg,10,20,100,120,1;2,6,-0.5,0.7\n2/y.jpg,0,0,50,50,,9,-2,-2\n")
-    first, second = read_pictures(path, images=Path("/pictures"))
+    first, second = read_pictures(path, images=Path("/pictures")).pictures
     assert first.path == Path("/pictures/1/x.jpg") and first.expression == "Anger"
     assert first.box_xyxy_px == (10, 20, 110, 140) and first.valence_arousal == (-0.5, 0.7)
     assert second.expression is None and second.valence_arousal is None
 
 
-def test_folder_with_one_folder_per_person(tmp_path):
-    for name in ("ann/1.jpg", "bob/2.PNG", "bob/notes.txt", ".hidden/3.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+def test_folder_with_one_folder_per_person_and_the_account_of_all_files(tmp_path):
+    names = ("ann/1.jpg", "bob/2.PNG", "bob/notes.txt", ".hidden/3.jpg", "__MACOSX/ann/._1.jpg", "bob/._2.PNG")
+    for name in (*names, "bob/4.webp", "bob/deep/5.jpg", "labels.csv", "loose.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert [(p.identity, p.path.name) for p in read_pictures(tmp_path)] == [("ann", "1.jpg"), ("bob", "2.PNG")]
+    listing = read_pictures(tmp_path)
+    assert [(p.identity, p.path.name) for p in listing.pictures] == [("ann", "1.jpg"), ("bob", "2.PNG")]
+    skipped = {reason: (one.count, one.examples) for reason, one in listing.account.skipped.items()}
+    assert skipped == {
+        HIDDEN: (3, [".hidden", "__MACOSX", "bob/._2.PNG"]),
+        module._OTHER_FILES: (1, ["bob/notes.txt"]),
+        module._OTHER_BESIDE: (1, ["labels.csv"]),
+        module._OTHER_PICTURES: (1, ["bob/4.webp"]),
+        module._INSIDE: (1, ["bob/deep"]),
+        module._BESIDE: (1, ["loose.jpg"]),
+    }
+    assert (listing.account.used, listing.account.lost) == (2, 4)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ from data_contracts.challenge.layout import find_data
 from data_contracts.challenge.videos import list_videos
 from data_contracts.errors import InputError
 from data_contracts.files.account import HIDDEN
+from data_contracts.files.inputs import file_state
+from data_contracts.files.locations import location
+from data_contracts.files.s3_client import RetryingS3FileSystem
 from data_contracts.video.packets import index_video
 from data_contracts.vocabulary import VIDEO_SUFFIXES
 from tests.video_factory import VideoSpec, write_video
@@ -181,3 +184,44 @@ def test_wrong_paths_are_reported_in_one_line(tmp_path):
         list_videos([tmp_path / "pipe.mp4"])
     (tmp_path / "empty").mkdir()
     assert list_videos([tmp_path / "empty"]).videos == {}
+
+
+def test_videos_on_s3_are_listed_with_few_requests(s3_bucket, monkeypatch):
+    place = location(f"{s3_bucket}/data")
+    many = [f"videos/day {number}/{number}.mp4" for number in range(40)]
+    others = [
+        "loose.MOV",
+        "videos/._a.mp4",
+        "__MACOSX/b.mp4",
+        "videos/.hidden/c.mp4",
+        "notes.txt",
+        "batch9.zip",
+        "d.bin",
+    ]
+    folders = ["cropped/a/00001.jpg", "EXPR_Classification_Challenge/Train_Set/e.mp4", "out/f.mp4", "VIDEOS/0.avi"]
+    store = ["store/_code_versions.json", "store/g.mp4", "batch8.zip", "batch8/h.mp4"]
+    for name in (*many, *others, *folders, *store):
+        (place / name).write_bytes(b"x")
+    (place / "camera").write_bytes(b"\0\0\0\x18ftypisom")
+    requests, call = [], RetryingS3FileSystem._call_s3
+
+    async def count(self, method, *args, **options):
+        requests.append(method)
+        return await call(self, method, *args, **options)
+
+    monkeypatch.setattr(RetryingS3FileSystem, "_call_s3", count)
+    listing = list_videos([place], leave_out=[f"{s3_bucket}/data/out"])
+    for path in listing.videos.values():
+        assert file_state(path, as_listed=True).size_bytes >= 1
+    assert len(requests) <= 15, requests
+    assert sorted(listing.videos) == sorted([*map(str, range(1, 40)), "camera", "h", "loose"])
+    assert len(listing.same_names["0"]) == 2
+    counts = {reason: (one.count, one.examples) for reason, one in listing.account.skipped.items()}
+    assert counts == {
+        HIDDEN: (3, ["__MACOSX", "videos/._a.mp4", "videos/.hidden/c.mp4"]),
+        module._OTHER: (1, ["notes.txt"]),
+        module._ARCHIVES: (1, ["batch9.zip"]),
+        module._UNPACKED: (1, ["batch8.zip"]),
+        module._NO_VIDEO: (1, ["d.bin"]),
+        module._SHARED_NAMES: (2, ["VIDEOS/0.avi", "videos/day 0/0.mp4"]),
+    }
