@@ -133,8 +133,9 @@ def takes(definition: Callable[P, Options]) -> Callable[[Callable[[Options], R]]
     return decorate
 
 
-def _refuse_unknown(name: str, *, choices: tuple[str, ...]) -> str:
-    if name not in choices:
+def _refuse_unknown(name: str | None, *, choices: tuple[str, ...]) -> str | None:
+    """Refuse another name than the choices; None is the default of an option that may be left out."""
+    if name is not None and name not in choices:
         raise ValueError(f"expected one of {', '.join(choices)}, got {name!r}")
     return name
 

@@ -24,6 +24,22 @@ def received(parameters: RescoreParameters) -> RescoreParameters:
     return parameters
 
 
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_flow_accepts_its_defaults(name):
+    """The command line passes every option, also those that were left out."""
+    definition, given = FLOWS[name], []
+    values = {
+        field.name: {"task": "expr", "goal": "emotion", "test_list": "list.txt", "videos": ["clip.mp4"]}.get(
+            field.name, "x"
+        )
+        if is_required(field)
+        else field.default
+        for field, _, _ in read_options(definition)
+    }
+    takes(definition)(given.append)(**values)
+    assert len(given) == 1
+
+
 def test_an_option_is_one_edit(monkeypatch):
     """A field more is an option of the command, a parameter of the form, and a value that the flow receives."""
     from flows import deployments
