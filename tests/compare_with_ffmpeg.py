@@ -44,8 +44,8 @@ SEGMENT_FRAMES = (16, 7, 512)
 MAX_MEAN_DIFFERENCE = 3.0
 MAX_TIME_DIFFERENCE_SECONDS = 0.0015
 _SHOWN = re.compile(r"\] n: *\d+ pts: *\S+ pts_time:(\S+) .* sar:(\d+)/(\d+) s:(\d+)x(\d+) ")
-# A side that becomes longer, so that pixels are square; documented in docs/data_contracts.md.
-_SQUARE = "'if(gt(max(sar,1/sar),1.01)*between(sar,1/10,10),round(i{0}*max({1},1)),i{0})'"
+# Pixels with these ratios of width to height become square: docs/data_contracts.md.
+_NEARLY_SQUARE, _MAX_ASPECT = 1.01, 10
 # Frames are compared in full up to this size of the whole video, and in every second, third, ... row and column above.
 _MAX_BYTES = 1 << 28
 
@@ -112,8 +112,7 @@ def decode_with_program(path: Path, stream: int) -> Iterator[Picture]:
     with tempfile.TemporaryDirectory() as folder:
         raw, log = Path(folder, "raw"), Path(folder, "log")
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-nostats", "-threads", "1", "-i", f"file:{path}"]
-        square = f"scale=w={_SQUARE.format('w', 'sar')}:h={_SQUARE.format('h', '1/sar')}:flags=bilinear"
-        command += ["-map", f"0:{stream}", "-vf", f"{square},format=rgb24,showinfo=checksum=0"]
+        command += ["-map", f"0:{stream}", "-vf", "showinfo=checksum=0,scale=flags=bilinear,format=rgb24"]
         command += ["-fps_mode", "passthrough", "-noautoscale", "-f", "rawvideo", str(raw)]
         with log.open("wb") as file:
             subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=file)
@@ -126,8 +125,23 @@ def decode_with_program(path: Path, stream: int) -> Iterator[Picture]:
             size = width_px * height_px * 3
             if at + size > data.size:
                 return
-            yield _picture(data[at : at + size].reshape(height_px, width_px, 3), _seconds(match[1]), step)
+            rgb = _with_square_pixels(
+                data[at : at + size].reshape(height_px, width_px, 3), int(match[2]), int(match[3])
+            )
+            yield _picture(rgb, _seconds(match[1]), step)
             at += size
+
+
+def _with_square_pixels(rgb: NDArray[np.uint8], numerator: int, denominator: int) -> NDArray[np.uint8]:
+    """Lengthen one side. The program states the aspect ratio of each frame, but its filters keep that of the first."""
+    aspect = numerator / denominator if numerator and denominator else 1.0
+    stretch = max(aspect, 1 / aspect)
+    if not _NEARLY_SQUARE < stretch <= _MAX_ASPECT:
+        return rgb
+    height_px, width_px = rgb.shape[:2]
+    sides = (round(width_px * aspect), height_px) if aspect > 1 else (width_px, round(height_px / aspect))
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+    return frame.reformat(*sides, interpolation="BILINEAR").to_ndarray()
 
 
 def _seconds(text: str) -> float | None:
@@ -184,17 +198,23 @@ def _similar(one: Picture, other: Picture) -> bool:
 
 
 def _compare_with_plain_decode(path: Path, stream: int, whole: dict[int, Picture], result: Comparison) -> None:
-    """Compare with a plain decode by PyAV, exactly, apart from the orientation, which the program judges."""
+    """Compare with a plain decode by PyAV, exactly.
+
+    The program alone judges the orientation, and the pixels of frames that are cropped or scaled to square pixels.
+    """
     plain = _decode_plainly(path, stream)
     if len(plain) != result.expected_frames:
         result.notes.append(f"PyAV decodes {len(plain)} frames")
         return
-    unequal = sum(n not in whole or whole[n].digest not in digests for n, digests in enumerate(plain, start=1))
+    unequal = 0
+    for number, sides in enumerate(plain, start=1):
+        one = whole.get(number)
+        unequal += one is None or (one.shape in sides.values() and one.digest not in sides)
     result.wrong_pixels = max(result.wrong_pixels, unequal)
 
 
-def _decode_plainly(path: Path, stream: int) -> list[set[str]]:
-    """Return the digests of each frame in its eight orientations."""
+def _decode_plainly(path: Path, stream: int) -> list[dict[str, tuple[int, ...]]]:
+    """Return digest and shape of each frame in its eight orientations."""
     frames = []
     with av.open(str(path)) as container:
         video = container.streams[stream]
@@ -205,7 +225,7 @@ def _decode_plainly(path: Path, stream: int) -> list[set[str]]:
                 for frame in packet.decode():
                     rgb = frame.to_ndarray(format="rgb24")
                     sides = [np.rot90(side, turns) for side in (rgb, rgb[:, ::-1]) for turns in range(4)]
-                    frames.append({sha256(side.tobytes()).hexdigest() for side in sides})
+                    frames.append({sha256(side.tobytes()).hexdigest(): side.shape for side in sides})
     return frames
 
 

@@ -28,7 +28,7 @@ from tests.video_boxes import (
     palette_chunk,
     strip_headers,
 )
-from tests.video_factory import TICKS_PER_SECOND, VideoSpec, cut_file, write_video
+from tests.video_factory import TICKS_PER_SECOND, VideoSpec, cut_file, hide_sides, write_video
 from tests.video_streams import (
     FRAMES_PER_SECOND,
     coloured_picture,
@@ -221,6 +221,14 @@ def _oriented(*options: str) -> Writer:
     return lambda path: remux(_source(path, "a.mp4", VideoSpec()), path, "-bsf:v", bitstream_filter)
 
 
+def _turned_half(path: Path) -> None:
+    first, second = _halves(path)
+    turned = path.with_name(f"{path.stem}3.ts")
+    remux(second, turned, "-bsf:v", "h264_metadata=display_orientation=insert:rotate=90")
+    path.write_bytes(first.read_bytes() + turned.read_bytes())
+    turned.unlink()
+
+
 def _repeated_times(path: Path) -> None:
     source = _source(path, "j.mkv", MJPEG)
     times = [Fraction(number - (number % 8 == 5), FRAMES_PER_SECOND) for number in range(40)]
@@ -382,7 +390,16 @@ REPORTED_KINDS: dict[str, Writer] = {
     # Pictures and other streams beside the video: OpenCV #15352.
     "cover_first.mp4": _cover_first,
     "two_videos.mp4": _two_videos,
-    # Geometry.
+    # Display.
+    "mirrored.mp4": _of_spec(VideoSpec(mirrored=True)),
+    "turned_and_mirrored.mov": _of_spec(VideoSpec(rotation_degrees_ccw=90, mirrored=True)),
+    "mirrored.mkv": _of_spec(VideoSpec(rotation_degrees_ccw=180, mirrored=True)),
+    "wide_pixels.mp4": _of_spec(VideoSpec(aspect=Fraction(2))),
+    "narrow_pixels.mkv": _of_spec(VideoSpec(aspect=Fraction(1, 2), b_frames=3, codec_options=OPEN_GOP)),
+    "wide_turned_pixels.mp4": _of_spec(VideoSpec(aspect=Fraction(4, 3), rotation_degrees_ccw=90)),
+    "new_aspect.ts": _joined(aspect=Fraction(2)),
+    "new_orientation.ts": _turned_half,
+    "cropped.mkv": lambda path: hide_sides(_source(path, "a.mkv", VideoSpec()), path, sides_px=(8, 4, 6, 2)),
     "turned_by_sei.mp4": _oriented("rotate=90"),
     "turned_by_sei.ts": _oriented("rotate=180"),
     "mirrored_by_sei.mp4": _oriented("flip=horizontal"),

@@ -29,6 +29,7 @@ NOT_YET = frozenset(
         "more_reordering.ts",
         "mpeg2_fields.mkv",
         "mpeg2_fields.mpg",
+        "new_orientation.ts",
         "new_size.flv",
         "new_size.m2v",
         "no_offsets.mp4",
@@ -47,7 +48,7 @@ NOT_YET = frozenset(
         "starts_late.mkv",
         "truncated.flv",
         "truncated_fragments.mp4",
-        "turned_and_mirrored_by_sei.ts",
+        "turned_by_sei.mp4",
         "wrong_keyframes.mov",
         "xvid.avi",
     }
