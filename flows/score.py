@@ -111,7 +111,8 @@ def score(parameters: ScoreParameters) -> list[str]:
         run.print_summary()
         if written:
             print_table("Predictions", ["file"], [[path] for path in written])
-        print_line(f"{counted(len(written), 'file')} in {out}; {DESCRIPTION} there describes their columns and heads")
+        described = f"; {DESCRIPTION} there describes their columns and heads" if written else ""
+        print_line(f"{counted(len(written), 'file')} in {out}{described}")
         if others := describe_others(Store(out)):
             print_line(others)
         run.raise_for_failures()

@@ -265,13 +265,18 @@ class HeadDetails(Details):
     kind: LeftOut[str] = "mlp"
     scores_of: LeftOut[str | None] = None
 
+    def part_settings(self) -> dict[str, str]:
+        """Return features, hidden units and seeds, each with its different values in the parts of the head."""
+        parts = (self.settings or {}).get("parts", ())
+        return {
+            name: "/".join(dict.fromkeys(str(part[name]) for part in parts if name in part))
+            for name in ("features", "hidden_units", "seeds")
+        }
+
     def format_settings(self) -> str:
         """Return the settings that distinguish the head from others of its task, in one line."""
-        parts = (self.settings or {}).get("parts", ())
         words = [f"on {self.backbone} {self.source}", f"recipe {self.recipe}"]
-        for name in ("features", "hidden_units", "seeds"):
-            values = dict.fromkeys(str(part[name]) for part in parts if name in part)
-            words += [f"{name.replace('_', ' ')} {'/'.join(values)}"] if values else []
+        words += [f"{name.replace('_', ' ')} {value}" for name, value in self.part_settings().items() if value]
         words.append(f"kind {self.kind}")
         if len(self.trained_on) > 1:
             words.append(f"trained on {' and '.join(self.trained_on)}")

@@ -6,6 +6,7 @@ from data_contracts.store.contents import BUNDLES, read_contents
 from data_contracts.store.store import Store
 from flows.commands.parameters import ReportParameters, StatusParameters
 from flows.engine.console import print_line, print_table
+from tasks.fit.head_selection import describe_heads
 from tasks.results.write_report import REPORT_OF_STORE, write_report
 from tasks.units import MAX_TRIES
 
@@ -16,7 +17,8 @@ def print_status(parameters: StatusParameters) -> int:
     Raises:
         InputError: there is no store at the URL.
     """
-    contents = read_contents(Store(parameters.store))
+    store = Store(parameters.store)
+    contents = read_contents(store)
     print_table(
         f"Store {parameters.store}",
         ["dataset", "variant", "units", "rows", "MB", "failed"],
@@ -24,7 +26,7 @@ def print_status(parameters: StatusParameters) -> int:
     )
     for kind in BUNDLES:
         for bundle in contents.bundles[kind]:
-            print_line(f"{kind}: {bundle.name}")
+            print_line(f"{kind}: {describe_heads(store, [bundle]) if kind == 'heads' else bundle.name}")
     for key, note in contents.failures.items():
         what = "failed" if note.tries < MAX_TRIES else f"quarantined (failed {note.tries} times)"
         print_line(f"{what}: {key.dataset} {key}: {note.cause}")

@@ -104,7 +104,7 @@ def find_head(store: Store, name: str) -> Bundle:
 
 def describe_heads(store: Store, heads: Iterable[Bundle]) -> str:
     """Return names, settings and dates of heads in one line."""
-    return "; ".join(f"{h.name} ({HeadDetails.of(h).format_settings()}, {_date(store, h)})" for h in heads)
+    return "; ".join(f"{h.name} ({HeadDetails.of(h).format_settings()}, {date_of(store, h)})" for h in heads)
 
 
 def select_postprocessings(
@@ -149,9 +149,10 @@ def _describe_rules(store: Store, rules: Iterable[Bundle]) -> str:
     for rule in rules:
         details = PostprocessingDetails.of(rule)
         subjects = f"{len(details.subjects)} subjects"
-        described.append(f"{rule.name} (recipe {details.tuning}, tuned on {subjects}, {_date(store, rule)})")
+        described.append(f"{rule.name} (recipe {details.tuning}, tuned on {subjects}, {date_of(store, rule)})")
     return "; ".join(described)
 
 
-def _date(store: Store, bundle: Bundle) -> str:
+def date_of(store: Store, bundle: Bundle) -> str:
+    """Return when a bundle was written, for people."""
     return datetime.fromtimestamp(written_at(store, bundle), UTC).strftime("%Y-%m-%d %H:%M UTC")

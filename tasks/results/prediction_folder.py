@@ -163,9 +163,9 @@ def describe_others(target: Store) -> str | None:
     earlier = any(not record[subject].settings for subject in others)
     what = "an earlier version, with other columns" if earlier else "other heads or settings"
     return (
-        f"note: {counted(len(others), 'prediction')} in {target.root} of other videos were made by {what} "
-        f"({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}), which {DESCRIPTION} there lists; score these "
-        "videos again, or delete the files"
+        f"note: {counted(len(others), 'subject')} in {target.root} with predictions of {what} "
+        f"({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}), which {DESCRIPTION} there lists; score "
+        "their videos again, or delete their files"
     )
 
 

@@ -21,6 +21,7 @@ from data_contracts.store.details import (
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_FOUND
 from models.decisions.postprocessing import PostProcessing
+from tasks.fit.head_selection import date_of
 from tasks.fit.tune_postprocessing import read_candidates
 from tasks.results.head_scores import score_columns, scores_of
 from tasks.results.write_submission import load_postprocessing
@@ -128,7 +129,16 @@ def sections_of(store: Store, contents: StoreContents, run: RunRecord | None) ->
         ("Problems", [_failures(contents, unreadable)]),
         ("Inputs", _inputs(contents.inputs)),
         ("Contents", [_variants(contents)]),
-        ("Heads", [_validation(heads, tuned), _labels(heads), *_decisions(rules), _candidates(store, tuned)]),
+        (
+            "Heads",
+            [
+                _settings(store, heads),
+                _validation(heads, tuned),
+                _labels(heads),
+                *_decisions(rules),
+                _candidates(store, tuned),
+            ],
+        ),
         ("Trained backbones", _backbones(contents.backbones)),
         ("Submissions", _submissions(contents.bundles["submissions"])),
         ("Coverage", [_faces(contents), _features(contents)]),
@@ -217,6 +227,20 @@ def _features(contents: StoreContents) -> Table:
 
 def _share(part: int, whole: int) -> Share:
     return Share(part / whole if whole else None)
+
+
+def _settings(store: Store, heads: Sequence[Bundle]) -> Table:
+    """Return the settings of each head, in the terms of the options of ``fit``."""
+    rows: list[list[object]] = []
+    for head in heads:
+        details = HeadDetails.of(head)
+        settings = [value or None for value in details.part_settings().values()]
+        trained_on = " and ".join(details.trained_on) or None
+        variants = [Code(details.backbone), Code(details.source)]
+        date = date_of(store, head)
+        rows.append([Code(head.name), details.kind, details.recipe, *settings, *variants, trained_on, date])
+    header = ["head", "kind", "recipe", "features", "hidden units", "seeds", "features variant", "faces variant"]
+    return Table("Settings", [*header, "trained on", "written"], rows)
 
 
 def _validation(heads: Sequence[Bundle], rules: Sequence[Bundle]) -> Table:

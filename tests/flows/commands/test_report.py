@@ -50,6 +50,16 @@ def test_the_report_of_the_demo_agrees_with_its_files(demo):
         best = max(row["score"] for row in tried.to_pylist() if row["step"] == "smoothing")
         assert candidates["expr"][4] == f"{best:.3f}"
 
+    settings = {row[0]: row[1:] for row in page.tables["Settings"][1:]}
+    for folder in (demo.store / "heads").iterdir():
+        details = json.loads((folder / "manifest.json").read_text())["details"]
+        part = details["settings"]["parts"][0]
+        chosen = [part["features"], str(part["hidden_units"]), str(part["seeds"])]
+        assert settings.pop(folder.name)[:8] == [
+            "mlp", "default", *chosen, details["backbone"], details["source"], "train"
+        ]  # fmt: skip
+    assert settings == {}
+
     zips = {path.name: path for path in (demo.store / "submissions").glob("*/*.zip")}
     for _, task, name, checks, *_, digest in page.tables["Zip files"][1:]:
         assert digest == hashlib.sha256(zips.pop(name).read_bytes()).hexdigest()

@@ -1,6 +1,8 @@
 import contextlib
+import json
 import os
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,17 @@ def test_a_file_is_not_a_store(tmp_path, capsys):
         capsys.readouterr().err.strip()
         == f"affwild2: {file}: expected the folder of a store, got a file; pass the folder"
     )
+
+
+def test_settings_of_each_head_are_shown(demo, capsys):
+    print_status(StatusParameters(str(demo.store)))
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line.startswith("heads: ")}
+    for folder in (demo.store / "heads").iterdir():
+        details = json.loads((folder / "manifest.json").read_text())["details"]
+        written = datetime.fromtimestamp((folder / "manifest.json").stat().st_mtime, UTC)
+        line = lines.pop(folder.name)
+        for text in (details["backbone"], details["source"], "recipe default", "kind mlp", f"{written:%Y-%m-%d %H:%M}"):
+            assert text in line
+        part = details["settings"]["parts"][0]
+        assert f"features {part['features']}, hidden units {part['hidden_units']}, seeds {part['seeds']}" in line
+    assert not lines

@@ -12,7 +12,7 @@ import pytest
 from data_contracts.schemas import FRAMES, PREDICTIONS, outputs_dataset
 from data_contracts.store.bundles import write_bundle
 from data_contracts.store.details import HeadDetails, OutputsDetails, PostprocessingDetails, TuningFigures
-from data_contracts.store.manifest import UnitKey
+from data_contracts.store.manifest import UnitKey, to_sealed_json
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, BRANCHES_OF_TASK, EXPRESSIONS
 from models.decisions.postprocessing import BranchRule, PostProcessing
@@ -222,9 +222,7 @@ def test_files_with_other_heads_are_written_again_or_reported(lab, expr):
         "c all": "expr-2",
     }
     line = describe_others(Store(lab.out))
-    assert line.startswith(
-        f"note: 1 prediction in {lab.out} of other videos were made by other heads or settings (a nob"
-    )
+    assert line.startswith(f"note: 1 subject in {lab.out} with predictions of other heads or settings (a nob")
     settings = json.loads((lab.out / DESCRIPTION).read_text())["settings"]
     assert [(one["expr"]["head"], one["subjects"]) for one in settings] == [("expr-2", 2), ("expr-1", 1)]
     (lab.out / "a nobody.parquet").unlink()
@@ -242,14 +240,12 @@ def test_predictions_of_an_earlier_version_get_the_columns_of_today(lab, expr):
             del one["settings"]
             one["made_from"] = "0" * 64
     write = {subject: one for subject, one in record.items() if isinstance(one, dict)}
-    from data_contracts.store.manifest import to_sealed_json
-
     (lab.out / RECORD).write_bytes(to_sealed_json(write))
     (lab.out / DESCRIPTION).unlink()
     elsewhere = Lab(lab.out.parent / "other")
     elsewhere.predict(elsewhere.head("expr-1", "expr", clips=["c all"]), clips=["c all"], out=lab.out)
     line = describe_others(Store(lab.out))
-    assert "2 predictions" in line and "made by an earlier version, with other columns (a nobody, b half)" in line
+    assert "note: 2 subjects in " in line and "of an earlier version, with other columns (a nobody, b half)" in line
     lab.predict(expr, clips=["c all"])
     assert describe_others(Store(lab.out)) is None and len(read_record(Store(lab.out))) == 3
 
