@@ -26,7 +26,7 @@ def read_all(path: Path) -> list[NDArray[np.uint8]]:
     return [one for _, rgb in read_segment(path, index, first_frame=1, frame_count=index.frame_count) for one in rgb]
 
 
-def assert_equals_program(path: Path, *, max_difference: float = 0.5) -> None:
+def assert_equals_program(path: Path, *, max_difference: float = 1.0) -> None:
     """Compare frames, and segments with the whole."""
     frames, expected = read_all(path), list(decode_with_program(path, 0))
     assert [frame.shape for frame in frames] == [one.shape for one in expected]
