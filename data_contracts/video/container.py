@@ -12,6 +12,7 @@ from os import PathLike
 from typing import IO, Any
 
 import av
+from av.codec.context import Flags
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
@@ -84,6 +85,8 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
         if width_px * height_px > max_pixels():
             raise frame_too_large(name, width_px, height_px)
         stream.codec_context.options = _pixel_limit()
+        # Else FFmpeg crops fewer columns on the left than the header of the video states, to keep pixels aligned.
+        stream.codec_context.flags |= Flags.unaligned
         yield container, stream
 
 

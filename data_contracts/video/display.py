@@ -38,6 +38,8 @@ _SCALE_TOLERANCE = 0.01
 _WITH_ASPECT = ("mov,mp4", "matroska")
 # No real video has fewer pixels; a crop that leaves nothing is damaged.
 _MIN_SIDE_PX = 2
+# Decoders align the rows of a frame by this, before they crop the left side.
+_ALIGNMENT_BYTES = 64
 _DUMPED_STREAM = re.compile(r"^ *Stream #\d+:(\d+)", re.MULTILINE)
 _DUMPED_CROP = re.compile(r"^ *Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)", re.MULTILINE | re.IGNORECASE)
 
@@ -183,6 +185,8 @@ class Display:
         parts, problems = [], []
         if self._orientation.is_mirrored:
             parts.append("mirrored")
+        if self._codec.coded_width > frame.width and frame.planes[0].buffer_ptr % _ALIGNMENT_BYTES:
+            parts.append("cropped on the left by the codec")
         if self._crop is not None:
             crop = self._crop
             sides = f"{crop.left_px} {crop.top_px} {crop.right_px} {crop.bottom_px}"

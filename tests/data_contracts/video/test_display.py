@@ -82,6 +82,18 @@ def test_sides_that_the_container_hides_are_cropped(
     assert "cropped by {} {} {} {} px".format(*sides_px) in str(index_video(path).display)
 
 
+def test_sides_that_the_codec_hides_are_cropped(tmp_path: Path) -> None:
+    """FFmpeg alone would keep the columns on the left, because they are not aligned."""
+    whole = write_video(tmp_path / "whole.mp4", FOUR_FRAMES, first_number=PATTERN)
+    sides = "h264_metadata=crop_left=8:crop_right=4:crop_top=6:crop_bottom=2"
+    path = filter_packets(whole, tmp_path / "cropped.mp4", sides)
+    assert_equals_program(path)
+    index = index_video(path)
+    assert (index.width_px, index.height_px, index.display) == (84, 56, "cropped on the left by the codec")
+    right_only = filter_packets(whole, tmp_path / "right.mp4", sides.replace("left=8", "left=0"))
+    assert index_video(right_only).display is None
+
+
 @pytest.mark.parametrize(
     ("name", "aspect", "size_px"),
     [

@@ -19,7 +19,6 @@ NOT_YET = frozenset(
         "clock_set.mkv",
         "clock_set.mp4",
         "clock_set.ts",
-        "cropped_by_header.mp4",
         "cut_copy.avi",
         "cut_copy.mkv",
         "cut_copy_hevc.mkv",
