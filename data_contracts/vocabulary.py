@@ -68,5 +68,12 @@ def normalize_name(name: str) -> str:
     """Return the form in which names of videos and subjects are compared and stored: Unicode NFC.
 
     The same visible name has two spellings, one with composed characters (NFC) and one without (NFD, as macOS writes).
+    Bytes of a file name that Python could not decode are read as UTF-8, or as Latin-1 if the name is no UTF-8.
     """
+    if any("\udc80" <= character <= "\udcff" for character in name):
+        raw = name.encode("utf-8", "surrogateescape")
+        try:
+            name = raw.decode()
+        except UnicodeDecodeError:
+            name = raw.decode("latin-1")
     return unicodedata.normalize("NFC", name)

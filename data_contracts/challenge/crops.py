@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 from data_contracts.errors import InputError
 from data_contracts.files.account import InputAccount, is_harmless
-from data_contracts.files.inputs import FileState, FolderListing, list_folders, list_many, reading_inputs
+from data_contracts.files.inputs import (
+    FileState,
+    FolderListing,
+    check_name_can_be_stored,
+    list_folders,
+    list_many,
+    reading_inputs,
+)
 from data_contracts.files.locations import Location
 from data_contracts.vocabulary import MAX_FRAME, normalize_name
 
@@ -122,7 +129,7 @@ def list_crops(folders: Sequence[Location], *, first_crop: int = 1) -> CropListi
         first_crop: number in the file name of the first frame's crop: 1, as the organisers number, or 0.
 
     Raises:
-        InputError: there is no crop.
+        InputError: there is no crop, or this process cannot write the name of a subject.
     """
     account = InputAccount("crops", *folders)
     listing = CropListing(account=account)
@@ -135,8 +142,8 @@ def list_crops(folders: Sequence[Location], *, first_crop: int = 1) -> CropListi
                     account.skip(crop.path, "crops that are not in the folder of a subject")
                 continue
             subject = normalize_name(folder.name)
-            if subject != folder.name:
-                account.note(f"{folder.name!a} is stored and compared as {subject} (Unicode NFC)")
+            check_name_can_be_stored(subject)
+            account.note_spelling(folder.name, subject)
             if subject in folder_of:
                 first = folder_of[subject]
                 names = f"{first.name!a} and {folder.name!a}" if first.name != folder.name else subject

@@ -94,8 +94,7 @@ def _from_folder(root: Path) -> PictureListing:
             account.skip(folder, _BESIDE if is_picture else _OTHER_BESIDE, harmless=not is_picture)
             continue
         identity = normalize_name(folder.name)
-        if identity != folder.name:
-            account.note(f"{folder.name!a} is stored and compared as {identity} (Unicode NFC)")
+        account.note_spelling(folder.name, identity)
         for path in _entries(folder, account):
             suffix = path.suffix.lower()
             if path.is_dir() or (path.exists() and not path.is_file()):

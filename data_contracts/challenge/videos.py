@@ -14,7 +14,7 @@ from data_contracts.challenge.crops import is_crop_folder
 from data_contracts.challenge.editions import challenge_of_folder
 from data_contracts.errors import InputError
 from data_contracts.files.account import InputAccount, is_harmless
-from data_contracts.files.inputs import reading_inputs, refresh_listings
+from data_contracts.files.inputs import check_name_can_be_stored, reading_inputs, refresh_listings
 from data_contracts.files.locations import S3_PREFIX, Location, is_remote
 from data_contracts.vocabulary import VIDEO_SUFFIXES, normalize_name, suffixes
 
@@ -78,8 +78,8 @@ def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) 
     without files counts as an empty folder.
 
     Raises:
-        InputError: a path does not exist, is a folder that cannot be listed, or is a file that is no video; or S3 does
-            not answer.
+        InputError: a path does not exist, is a folder that cannot be listed, or is a file that is no video; S3 does not
+            answer; or this process cannot write a name.
     """
     account = InputAccount("videos", *places)
     found: dict[str, dict[str, Location]] = {}
@@ -91,6 +91,7 @@ def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) 
     alone: dict[str, Location] = {}
     shared: dict[str, tuple[Location, ...]] = {}
     for name, files in sorted(found.items()):
+        check_name_can_be_stored(name)
         if len(files) > 1:
             shared[name] = tuple(sorted(files.values(), key=str))
             for file in shared[name]:
@@ -98,8 +99,7 @@ def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) 
             continue
         (alone[name],) = files.values()
         account.use()
-        if alone[name].stem != name:
-            account.note(f"{alone[name].name!a} is stored and compared as {name} (Unicode NFC)")
+        account.note_spelling(alone[name].stem, name)
     return VideoListing(alone, shared, account)
 
 

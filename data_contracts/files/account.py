@@ -99,6 +99,12 @@ class InputAccount:
         elif len(self.notes) == _MOST_NOTES:
             self.notes.append("... and more")
 
+    def note_spelling(self, name: str, stored: str) -> None:
+        """Add a line if a name is stored with another spelling (``normalize_name``)."""
+        if name != stored:
+            form = "its Unicode form NFC" if name.isprintable() else "its bytes are no UTF-8 and were read as Latin-1"
+            self.note(f"{name!a} is stored and compared as {stored} ({form})")
+
     @property
     def found(self) -> int:
         """Number of files, used or skipped."""

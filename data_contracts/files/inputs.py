@@ -5,6 +5,7 @@ A local file is identified by its size and modification time, a file on S3 by it
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -192,6 +193,21 @@ def refresh_listings(place: Location) -> None:
     place.fs.invalidate_cache()
     bucket = place.path.split("/", 1)[0]
     check_reachable(place.fs, bucket, f"{place}: expected inputs in a bucket that answers")
+
+
+def check_name_can_be_stored(name: str) -> None:
+    """Check that this process can write files of this name.
+
+    Raises:
+        InputError: it cannot, because Python uses an encoding of the locale that lacks some of its letters.
+    """
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name}: expected a process that handles file names in UTF-8, got one with the encoding "
+            f"{sys.getfilesystemencoding()} of its locale (LC_ALL, LANG); set PYTHONUTF8=1 and run again"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Help must answer at once, so this module imports only Click and the definitions;
 
 import functools
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field
@@ -190,8 +191,19 @@ for _path, (_definition, _target) in _COMMANDS.items():
     _parent.add_command(make_command(_name, _definition, functools.partial(_run_function, _target, _definition)))
 
 
+def _handle_names_in_utf8() -> None:
+    """Start this command again with UTF-8 file names if the locale has another encoding, as with ``LC_ALL=C``.
+
+    File names are bytes. In UTF-8 mode, Python also passes on names that are no UTF-8.
+    """
+    if sys.getfilesystemencoding().lower() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
+
+
 def main() -> None:
     """Run the ``affwild2`` script. Wrong options end it with one line and code 2."""
+    _handle_names_in_utf8()
     try:
         sys.exit(app(prog_name=PROGRAM, standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:

@@ -20,7 +20,7 @@ from data_contracts.files.inputs import read_many
 from data_contracts.schemas import FACES
 from data_contracts.store.details import FacesDetails
 from data_contracts.store.fingerprint import fingerprint, variant_name
-from data_contracts.store.manifest import UnitKey, is_utf8
+from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP, video_of_subject
 from models.faces.crops import encode_jpeg
@@ -116,13 +116,8 @@ def compute(store: Store, unit: Unit[ImportCropsArgs]) -> Product:
     """Return one row per frame of a subject: a crop, or ``no_face`` if there is no file.
 
     A file that cannot be read, or is too large, becomes a row with the status ``unreadable_crop``.
-
-    Raises:
-        InputError: the folder's name is not valid UTF-8.
     """
     subject, frame_count = unit.arguments.subject, unit.arguments.frame_count
-    if not is_utf8(subject):
-        raise InputError(f"{subject}: expected a folder name in UTF-8; rename the folder")
     digest = hashlib.sha256(f"{subject}:{frame_count}:{CODE_VERSION}".encode())
     product = Product(FACES, [])
     product.details = FacesDetails(

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, printable
 from data_contracts.files.inputs import check_unchanged, file_state
 from data_contracts.files.locations import Location, is_remote, location
 from data_contracts.schemas import FRAMES, VIDEOS
 from data_contracts.store.details import VideoDetails
 from data_contracts.store.fingerprint import digest_of_file, fingerprint
-from data_contracts.store.manifest import Manifest, UnitKey, is_utf8
+from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.video.index import VideoIndex
 from data_contracts.video.packets import index_video
@@ -67,8 +67,6 @@ def compute(store: Store, unit: Unit[str]) -> Product:
         InputError: the file is not a readable video, or changes while it is read.
     """
     started, path = time.monotonic(), location(unit.arguments)
-    if not is_utf8(path.name):
-        raise InputError(f"{path}: expected a file name in UTF-8, got other bytes; rename the file")
     before = file_state(path)
     index = index_video(path)
     sha256 = None if is_remote(path) else _digest(path)
@@ -115,7 +113,7 @@ def _frames_table(index: VideoIndex) -> pa.Table:
 
 def _videos_table(path: Location, size_bytes: int, sha256: str | None, index: VideoIndex) -> pa.Table:
     row = {
-        "path": str(path),
+        "path": printable(str(path)),
         "size_bytes": size_bytes,
         "sha256": sha256,
         "width_px": index.width_px,

@@ -1,6 +1,8 @@
 """Which files of a folder are videos, and the account of all others."""
 
 import os
+import subprocess
+import sys
 import unicodedata
 
 import av
@@ -17,7 +19,7 @@ from data_contracts.files.inputs import file_state
 from data_contracts.files.locations import location
 from data_contracts.files.s3_client import RetryingS3FileSystem
 from data_contracts.video.packets import index_video
-from data_contracts.vocabulary import VIDEO_SUFFIXES
+from data_contracts.vocabulary import VIDEO_SUFFIXES, normalize_name
 from tests.video_factory import VideoSpec, write_video
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
@@ -166,7 +168,7 @@ def test_names_are_compared_in_their_composed_form(tmp_path):
     put(tmp_path, f"{NFD}.mp4", "b.mp4")
     listing = list_videos([tmp_path])
     assert sorted(listing.videos) == ["b", NFC] and listing.videos[NFC].name == f"{NFD}.mp4"
-    assert listing.account.notes == [rf"'cafe\u0301.mp4' is stored and compared as {NFC} (Unicode NFC)"]
+    assert listing.account.notes == [rf"'cafe\u0301' is stored and compared as {NFC} (its Unicode form NFC)"]
     put(tmp_path, f"{NFC}.mp4")
     listing = list_videos([tmp_path])
     assert list(listing.videos) == ["b"] and len(listing.same_names[NFC]) == 2
@@ -225,3 +227,23 @@ def test_videos_on_s3_are_listed_with_few_requests(s3_bucket, monkeypatch):
         module._NO_VIDEO: (1, ["d.bin"]),
         module._SHARED_NAMES: (2, ["VIDEOS/0.avi", "videos/day 0/0.mp4"]),
     }
+
+
+def test_names_that_are_no_utf8_are_used(tmp_path):
+    for raw in (b"na\xefve.mp4", "b\N{LATIN SMALL LETTER A WITH RING ABOVE}t.mp4".encode()):
+        (tmp_path / os.fsdecode(raw)).write_bytes(b"x")
+    listing = list_videos([tmp_path])
+    assert sorted(listing.videos) == ["b\xe5t", "na\xefve"]
+    (note,) = listing.account.notes
+    assert note == r"'na\udcefve' is stored and compared as naïve (its bytes are no UTF-8 and were read as Latin-1)"
+    assert normalize_name(os.fsencode("b\xe5t").decode("ascii", "surrogateescape")) == "b\xe5t", "as with LC_ALL=C"
+
+
+def test_a_process_that_cannot_write_a_name_says_why(tmp_path):
+    """Python without UTF-8 mode in the locale C, as a program that imports the package may be."""
+    put(tmp_path, "café.mp4")
+    imports = "from pathlib import Path; from data_contracts.challenge.videos import list_videos"
+    code = f"{imports}; list_videos([Path({str(tmp_path)!r})])"
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    finished = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "got one with the encoding ascii of its locale (LC_ALL, LANG); set PYTHONUTF8=1" in finished.stderr

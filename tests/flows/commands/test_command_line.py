@@ -123,3 +123,10 @@ def test_a_shell_completes_commands_and_values():
     for typed, completed in (("affwild2 extr", ["extract"]), ("affwild2 extract --source mt", ["mtcnn"])):
         asked = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1), "_AFFWILD2_COMPLETE": "bash_complete"}
         assert run_command(environment=asked).stdout.split() == [f"plain,{word}" for word in completed]
+
+
+def test_a_command_reads_names_in_utf8_in_any_locale(tmp_path):
+    (tmp_path / "café.txt").write_text("no video")
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    finished = run_command("score", tmp_path / "café.txt", "--out", tmp_path / "out", environment=locale)
+    assert finished.returncode == 2 and "café.txt: expected a video file or a folder of videos" in finished.stderr
