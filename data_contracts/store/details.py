@@ -131,6 +131,7 @@ class VideoDetails(Details):
 
     ``display``: how frames are mirrored, cropped and scaled to square pixels before they are rotated; None if they are
     not.
+    ``index_method``: ``packets`` if they prove the number of frames, or ``decoding``.
     """
 
     path: str
@@ -138,6 +139,7 @@ class VideoDetails(Details):
     frame_count: int
     width_px: int
     display: LeftOut[str | None] = None
+    index_method: LeftOut[str] = "packets"
 
 
 @dataclass(frozen=True, kw_only=True)

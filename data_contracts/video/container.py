@@ -8,6 +8,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from os import PathLike
 from typing import IO, Any
 
@@ -54,6 +55,8 @@ _FORMATS = (
     ),
     *(_TEXT_FORMAT, "wav", "mp3", "aac", "flac"),
 )
+# These formats store frames in decoding order without presentation times; the demuxer's pts are a guess.
+WITHOUT_PRESENTATION_TIME = ("avi", "h264", "hevc")
 _TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) exceeds")
 _BLOCK_BYTES = 1 << 20
 _USER_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -151,25 +154,37 @@ def name_of(source: VideoSource) -> str:
     return str(source if isinstance(source, str | PathLike) else getattr(source, "name", source))
 
 
-def decode_packets(packets: Iterable[Packet[Any]]) -> Iterator[VideoFrame]:
-    """Yield frames in decoder output order. Packets that cannot be decoded are skipped.
+@dataclass
+class Damage:
+    """How much damage a decoder has met: packets that could not be read or decoded, and frames marked as damaged."""
+
+    count: int = 0
+
+
+def decode_packets(packets: Iterable[Packet[Any]], damage: Damage | None = None) -> Iterator[VideoFrame]:
+    """Yield frames in decoder output order. Packets that cannot be decoded are skipped and counted in ``damage``.
 
     The end of ``packets`` does not flush the decoder; the demuxer's last, empty packet does.
 
     Raises:
         InputError: a frame is larger than the limit. FFmpeg has not allocated memory for it.
     """
+    damage = damage or Damage()
     for packet in packets:
         if packet.size == 0 and not is_flush(packet):
             # Decoding an empty chunk, as in AVI files, would flush the decoder.
             continue
+        damage.count += packet.is_corrupt
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
             _LOGGER.debug("packet with pts %s: %s", packet.pts, error.strerror)
+            damage.count += 1
             _refuse_if_too_large(packet)
             continue
-        yield from frames
+        for frame in frames:
+            damage.count += frame.is_corrupt
+            yield frame
 
 
 def _refuse_if_too_large(packet: Packet[Any]) -> None:

@@ -2,7 +2,7 @@
 
 Decoding starts at the keyframe at or before the first frame. Every decoded frame is identified by its time stamp, never
 by counting. If the output does not match the index, decoding restarts further back, finally at the beginning of the
-file. ``packets`` creates the index.
+file. If it never matches although nothing is damaged, the index is wrong. ``packets`` creates the index.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from data_contracts.video.container import decode_packets, is_flush, name_of, open_video, raise_machine_error
+from data_contracts.errors import InputError
+from data_contracts.video.container import Damage, decode_packets, is_flush, name_of, open_video, raise_machine_error
 from data_contracts.video.display import Display
 from data_contracts.video.index import VideoIndex, VideoSource
 
@@ -31,6 +32,8 @@ _LOGGER = logging.getLogger(__name__)
 # With more dropped frames, the time stamps of the index are not those of the decoder.
 _MAX_DROPPED_FRAMES = 4
 _MAX_DROPPED_SHARE = 0.1
+# How many frames ``matches_decoder`` decodes: after a keyframe, and at most at the end of the video.
+_CHECKED_FRAMES, _CHECKED_TAIL_FRAMES = 12, 48
 # 25 MB of RGB: smaller chunks are never split, whatever frame size the index states.
 _SMALL_CHUNK_PIXELS = 1 << 23
 
@@ -38,15 +41,19 @@ FrameChunk = tuple[NDArray[np.int32], NDArray[np.uint8]]
 _Numbered = Iterator[tuple[int, VideoFrame]]
 
 
+class WrongIndexError(InputError):
+    """A decoder returns other frames than the index of packets says, from a file without damage."""
+
+
 @dataclass(frozen=True)
-class _Start:
+class Start:
     """A start of decoding: a keyframe to seek (None: the beginning), or the beginning with frames counted."""
 
     seek_frame: int | None = None
     by_count: bool = False
 
 
-class _MismatchError(Exception):
+class MismatchError(Exception):
     """The output of the decoder does not match the index; another start may help."""
 
 
@@ -86,57 +93,108 @@ def _find_frames(source: VideoSource, index: VideoIndex, display: Display, *, fi
     """Yield numbered frames of the segment in order, each at most once, from a start that matches the index."""
     wanted = first
     for start in _starts(index, first) if first <= last else ():
+        damage = Damage()
         try:
-            for number, frame in _decode_from(source, index, start, display):
+            for number, frame in decode_from(source, index, start, damage, display):
                 if number < wanted:
                     continue
                 if number > wanted == first and start.seek_frame is not None:
-                    raise _MismatchError(f"got frame {number}, expected {wanted}")
+                    raise MismatchError(f"got frame {number}, expected {wanted}")
                 if number > last:
                     return
-                yield number, frame
+                if wanted <= last:
+                    yield number, frame
                 wanted = number + 1
-                if wanted > last:
+                if wanted > last and (last < index.frame_count or not _must_match(index, damage)):
                     return
+            if wanted <= last and _must_match(index, damage):
+                raise MismatchError(f"no frame {wanted}")
             if wanted > first or start.seek_frame is None:
                 return
-        except _MismatchError as error:
+        except MismatchError as error:
             _LOGGER.debug("%s: decoding from %s: %s; trying further back", name_of(source), start, error)
+            if start == Start() and _must_match(index, damage):
+                raise WrongIndexError(
+                    f"{name_of(source)}: expected the frames of its index, got others ({error}); extract it again"
+                ) from error
 
 
-def _starts(index: VideoIndex, first: int) -> list[_Start]:
+def matches_decoder(source: VideoSource, index: VideoIndex) -> bool:
+    """Return whether the first frames, those at some keyframes, and the last ones are those of the index.
+
+    Damaged places count as a match: lost frames do not make an index wrong.
+    """
+    keyframes = np.flatnonzero(index.keyframe[1:]) + 2
+    at = {keyframes.size // 3, 2 * keyframes.size // 3, keyframes.size - 1} if keyframes.size else set()
+    for number in (1, *(int(keyframes[place]) for place in sorted(at))):
+        start, damage, expected = Start(number if number > 1 else None), Damage(), number
+        last = index.frame_count if index.frame_count - number < _CHECKED_TAIL_FRAMES else number + _CHECKED_FRAMES
+        try:
+            for got, _ in decode_from(source, index, start, damage):
+                if got < number:
+                    # Seeking found an earlier keyframe.
+                    continue
+                if got != expected and _must_match(index, damage):
+                    return False
+                expected = got + 1
+                if got >= last and last < index.frame_count:
+                    break
+            if expected <= last and _must_match(index, damage):
+                return False
+        except MismatchError as error:
+            _LOGGER.debug("%s: %s", name_of(source), error)
+            if _must_match(index, damage):
+                return False
+    return True
+
+
+def _must_match(index: VideoIndex, damage: Damage) -> bool:
+    """Return whether only a wrong index explains a difference. An index by decoding has proven the file damaged."""
+    return index.method == "packets" and index.has_pts and not damage.count
+
+
+def _starts(index: VideoIndex, first: int) -> list[Start]:
     """Return the starts to try, in order."""
     if not index.has_pts:
-        return [_Start(by_count=True)]
+        return [Start(by_count=True)]
     starts = []
     nearest = index.keyframe_at_or_before(first)
     if nearest is not None and nearest > 1:
-        starts.append(_Start(seek_frame=nearest))
+        starts.append(Start(seek_frame=nearest))
         # Some demuxers seek too far, and some decoders need earlier frames.
         before = index.keyframe_at_or_before(nearest - 1)
         if before is not None and before > 1:
-            starts.append(_Start(seek_frame=before))
-    return [*starts, _Start(), _Start(by_count=True)]
+            starts.append(Start(seek_frame=before))
+    return [*starts, Start(), Start(by_count=True)]
 
 
-def _decode_from(source: VideoSource, index: VideoIndex, start: _Start, display: Display) -> _Numbered:
-    """Yield numbered frames from ``start`` to the end of the file."""
+def decode_from(
+    source: VideoSource, index: VideoIndex, start: Start, damage: Damage, display: Display | None = None
+) -> _Numbered:
+    """Yield numbered frames from ``start`` to the end of the file. ``display`` can convert the current one.
+
+    Raises:
+        MismatchError: the frames do not match the index.
+    """
     with open_video(source) as (container, stream):
         # Segments run in parallel instead: decoder threads would need 10 to 50 % more processor time.
         stream.thread_type = ThreadType.NONE
-        display.start(container, stream)
-        if start.by_count:
-            yield from enumerate(display.follow(decode_packets(_demux(container, stream))), start=1)
-        elif start.seek_frame is None:
-            yield from _number_by_time(
-                display.follow(decode_packets(_demux(container, stream))), index, int(index.pts[0])
-            )
+        if start.seek_frame is None:
+            packets, from_pts = demux(container, stream, damage), int(index.pts[0])
         else:
-            keyframe_pts, packets = _seek_keyframe(container, stream, index, int(index.pts[start.seek_frame - 1]))
-            yield from _number_by_time(display.follow(decode_packets(packets)), index, keyframe_pts)
+            seek_pts = int(index.pts[start.seek_frame - 1])
+            from_pts, packets = _seek_keyframe(container, stream, index, seek_pts, damage)
+        frames = decode_packets(packets, damage)
+        if display is not None:
+            display.start(container, stream)
+            frames = display.follow(frames)
+        if start.by_count:
+            yield from enumerate(frames, start=1)
+        else:
+            yield from _number_by_time(frames, index, from_pts, damage)
 
 
-def _number_by_time(frames: Iterable[VideoFrame], index: VideoIndex, from_pts: int) -> _Numbered:
+def _number_by_time(frames: Iterable[VideoFrame], index: VideoIndex, from_pts: int, damage: Damage) -> _Numbered:
     """Yield decoded frames with a time stamp of ``from_pts`` or later, numbered by their time stamps.
 
     Earlier frames precede the keyframe at ``from_pts`` and may lack their reference frames. After damage, a decoder
@@ -149,9 +207,12 @@ def _number_by_time(frames: Iterable[VideoFrame], index: VideoIndex, from_pts: i
         number = _number_of(frame.pts, index)
         if number is None or number <= previous:
             dropped += 1
-            if not numbered or (dropped > _MAX_DROPPED_FRAMES and dropped > numbered * _MAX_DROPPED_SHARE):
-                raise _MismatchError(f"unexpected time stamp {frame.pts} after frame {previous}")
+            is_tolerated = not _must_match(index, damage) and numbered
+            if not is_tolerated or (dropped > _MAX_DROPPED_FRAMES and dropped > numbered * _MAX_DROPPED_SHARE):
+                raise MismatchError(f"unexpected time stamp {frame.pts} after frame {previous}")
             continue
+        if previous and number > previous + 1 and _must_match(index, damage):
+            raise MismatchError(f"frame {number} after frame {previous}")
         previous = number
         numbered += 1
         yield number, frame
@@ -164,25 +225,25 @@ def _number_of(pts: int | None, index: VideoIndex) -> int | None:
 
 
 def _seek_keyframe(
-    container: InputContainer, stream: VideoStream, index: VideoIndex, seek_pts: int
+    container: InputContainer, stream: VideoStream, index: VideoIndex, seek_pts: int, damage: Damage
 ) -> tuple[int, Iterator[Packet[Any]]]:
     """Seek; return the time stamp of the keyframe found and the packets from it on."""
     try:
         container.seek(seek_pts, stream=stream)
     except av.FFmpegError as error:
-        raise _MismatchError(f"seeking to {seek_pts} failed: {error.strerror}") from error
-    packets = _demux(container, stream)
+        raise MismatchError(f"seeking to {seek_pts} failed: {error.strerror}") from error
+    packets = demux(container, stream, damage)
     for packet in packets:
         if packet.is_keyframe and packet.pts is not None:
             # A damaged index in the file shifts time stamps, so that keyframes are not where they were.
             number = _number_of(packet.pts, index)
             if number is None or not index.keyframe[number - 1]:
-                raise _MismatchError(f"seeking to {seek_pts} found {packet.pts}, no keyframe")
+                raise MismatchError(f"seeking to {seek_pts} found {packet.pts}, no keyframe")
             return packet.pts, itertools.chain([packet], packets)
-    raise _MismatchError(f"no keyframe after seeking to {seek_pts}")
+    raise MismatchError(f"no keyframe after seeking to {seek_pts}")
 
 
-def _demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Any]]:
+def demux(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[Packet[Any]]:
     """Yield packets to the end of the file, or to damage after which packets cannot be separated."""
     flushed = False
     try:
@@ -191,6 +252,7 @@ def _demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[An
             yield packet
     except av.FFmpegError as error:
         raise_machine_error(error, container.name)
+        damage.count += 1
         _LOGGER.debug("reading stopped: %s", error.strerror)
     if not flushed:
         flush: Packet[Any] = Packet()

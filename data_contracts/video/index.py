@@ -6,11 +6,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from data_contracts.video.timing import duration_seconds, even_times_seconds
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 else:
     VideoSource = str | PathLike[str] | IO[bytes]
 QUARTER_TURNS_DEGREES = (0, 90, 180, 270)
+IndexMethod = Literal["packets", "decoding"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,9 @@ class VideoIndex:
     ``rotation_degrees`` is its clockwise rotation; ``display`` describes how it is mirrored, cropped and scaled, or is
     None. ``claimed_frame_count`` is the number in the container's header, 0 if there is none. ``problem`` is one line,
     or None.
+
+    ``method`` is ``packets`` if the packets of the file prove their number of frames, or ``decoding`` if the whole file
+    was decoded. ``equals_packets``: it has one frame per packet, as all indexes of earlier versions.
     """
 
     pts: NDArray[np.int64] = field(repr=False)
@@ -46,6 +52,8 @@ class VideoIndex:
     average_fps: float | None
     problem: str | None = None
     display: str | None = None
+    method: IndexMethod = "packets"
+    equals_packets: bool = True
 
     def __post_init__(self) -> None:
         shapes = {self.pts.shape, self.pts_seconds.shape, self.keyframe.shape}
@@ -63,8 +71,13 @@ class VideoIndex:
 
     @property
     def duration_seconds(self) -> float:
-        """Last minus first time stamp, >= 0; the duration of the last frame is unknown."""
-        return float(self.pts_seconds[-1])
+        """Last minus first time stamp, without jumps of the clock, >= 0; the duration of the last frame is unknown."""
+        return duration_seconds(self.pts_seconds)
+
+    def has_equal_frames(self, other: "VideoIndex") -> bool:
+        """Return whether the other index has the same frames, time stamps and keyframes."""
+        mine, others = ((one.pts, one.pts_seconds, one.keyframe) for one in (self, other))
+        return self.has_pts == other.has_pts and all(map(np.array_equal, mine, others))
 
     def keyframe_at_or_before(self, frame: int) -> int | None:
         """Return the number of the last keyframe that is not after ``frame`` (1-based), or None."""
@@ -93,9 +106,6 @@ class VideoIndex:
             claimed_frame_count=video["claimed_frame_count"],
             average_fps=fps,
             problem=video["problem"],
+            # Earlier versions have no such column.
+            method=video.get("index_method") or "packets",
         )
-
-
-def even_times_seconds(count: int, fps: float | None) -> NDArray[np.float64]:
-    """Return times of evenly spaced frames, float64 ``[count]`` from 0; 25 per second if ``fps`` is unknown."""
-    return np.arange(count, dtype=np.float64) / (fps or 25.0)

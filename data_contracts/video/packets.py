@@ -1,12 +1,14 @@
-"""Index a video from its packets: exact frame numbers, time stamps and keyframes without decoding the file.
+"""Index a video: exact frame numbers, time stamps and keyframes, from its packets where they prove the frames.
 
-Packets determine the frames that the decoder will return, with two exceptions: frames before the first decodable one
-are never returned, and the display rotation is known from a decoded frame only. So the head of the file is decoded,
-usually one frame. ``frames`` decodes segments.
+``inspectors`` tell how many frames a packet shows. If they prove one frame or none for each packet, and the frames of
+some places of the file agree, the packets determine the frames that the decoder will return, with two exceptions:
+frames before the first decodable one are never returned, and the display rotation is known from a decoded frame only.
+So the head of the file is decoded, usually one frame. In any other case, ``decoding`` decodes the whole file once.
+``frames`` decodes segments.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import av
@@ -17,7 +19,9 @@ from numpy.typing import NDArray
 
 from data_contracts.errors import InputError
 from data_contracts.settings import read_settings
+from data_contracts.video.bitstream import UNKNOWN
 from data_contracts.video.container import (
+    WITHOUT_PRESENTATION_TIME,
     check_claims,
     decode_packets,
     is_flush,
@@ -25,9 +29,13 @@ from data_contracts.video.container import (
     open_video,
     raise_machine_error,
 )
+from data_contracts.video.decoding import index_by_decoding
 from data_contracts.video.display import Display, Geometry
-from data_contracts.video.index import VideoIndex, VideoSource, even_times_seconds
+from data_contracts.video.frames import matches_decoder
+from data_contracts.video.index import VideoIndex, VideoSource
+from data_contracts.video.inspectors import inspector_for
 from data_contracts.video.limits import check_duration, check_frames
+from data_contracts.video.timing import describe_clock_jumps, duration_seconds, even_times_seconds
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -36,8 +44,6 @@ _LOGGER = logging.getLogger(__name__)
 _MAX_REORDER_FRAMES = 32
 _MAX_HEAD_FRAMES = 300
 _MP4, _AVI = "mov,mp4", "avi"
-# These formats store frames in decoding order without presentation times; the demuxer's pts are a guess.
-_WITHOUT_PRESENTATION_TIME = (_AVI, "h264", "hevc")
 _REORDERING_CODECS = ("h264", "hevc")
 _MISSING_TAIL_SECONDS = 0.5
 _AV_TIME_BASE = 1_000_000
@@ -45,11 +51,18 @@ _AV_TIME_BASE = 1_000_000
 
 @dataclass(frozen=True)
 class _Packets:
-    """The packets that contain frames, in decoding order, as the demuxer reports them; times in the time base."""
+    """The packets that contain frames, in decoding order, as the demuxer reports them; times in the time base.
+
+    ``entry``: whether it is proven that decoding can start at the packet. ``hidden``: number of packets that were left
+    out because they show no frame. ``proven``: whether every other packet shows one frame.
+    """
 
     pts: NDArray[np.int64] | None
     dts: NDArray[np.int64] | None
     keyframe: NDArray[np.bool_]
+    entry: NDArray[np.bool_]
+    hidden: int
+    proven: bool
     end: int | None
     seen: int
     damaged: int
@@ -64,11 +77,11 @@ class _Head:
     first: Geometry
 
 
-def index_video(source: VideoSource) -> VideoIndex:
+def index_video(source: VideoSource, *, decode: bool = False) -> VideoIndex:
     """Return the index of the frames that a decoder returns for a video file (path, or binary file object).
 
     Frames that an edit list hides and frames before the first decodable one are not counted. A truncated file is
-    indexed up to its end, and ``problem`` reports it.
+    indexed up to its end, and ``problem`` reports it. ``decode``: do not rely on packets.
 
     Raises:
         InputError: not a video, unreadable, without a single frame, or larger than the video limits.
@@ -80,23 +93,33 @@ def index_video(source: VideoSource) -> VideoIndex:
         packets = _read_packets(container, stream, name)
         problem = "; ".join(_problems(container, stream, packets)) or None
         has_pts = _pts_are_presentation_times(container, stream, packets)
+        is_proven = packets.proven and has_pts and _decoder_waits_long_enough(stream, packets)
     with open_video(source) as (container, stream):
         head = _decode_head(container, stream, packets if has_pts else None)
         if head is None:
             detail = f" ({problem})" if problem else ""
             raise InputError(f"{name}: expected a video with frames, got none{detail}; replace the file")
         problem = "; ".join(filter(None, (problem, *head.first.problems))) or None
-        index = _build_index(stream, packets, head, has_pts=has_pts, problem=problem)
+        by_packets, entries = _build_index(stream, packets, head, has_pts=has_pts, problem=problem)
+    # Decoding can always start at the first frame.
+    has_doubtful_entries = bool(np.any(by_packets.keyframe[1:] & ~entries[1:]))
+    index = by_packets
+    if decode or not is_proven or has_doubtful_entries or not matches_decoder(source, by_packets):
+        index = index_by_decoding(source, by_packets, entries, are_proven=packets.proven)
     check_duration(name, index.duration_seconds)
+    problem = "; ".join(filter(None, (problem, describe_clock_jumps(index.pts_seconds)))) or None
     if problem:
         _LOGGER.warning("%s: %s", name, problem)
-    return index
+    return replace(index, problem=problem, equals_packets=not packets.hidden and index.has_equal_frames(by_packets))
 
 
 def _read_packets(container: InputContainer, stream: VideoStream, name: str) -> _Packets:
-    rows: list[tuple[int | None, int | None, bool]] = []
+    rows: list[tuple[int | None, int | None, bool, bool]] = []
     end: int | None = None
-    seen, damaged, stopped = 0, 0, None
+    seen, damaged, hidden, stopped = 0, 0, 0, None
+    codec = stream.codec_context
+    inspector = inspector_for(codec.codec.canonical_name, codec.extradata, codec.pix_fmt)
+    proven = inspector is not None
     # Reading the settings for each packet would take longer than reading the packet.
     max_frames = read_settings().video_limits.frames
     try:
@@ -108,16 +131,22 @@ def _read_packets(container: InputContainer, stream: VideoStream, name: str) -> 
             if packet.pts is not None:
                 after = packet.pts + (packet.duration or 0)
                 end = after if end is None else max(end, after)
-            if packet.size and not packet.is_discard:
-                rows.append((packet.pts, packet.dts, packet.is_keyframe))
+            if not packet.size:
+                continue
+            shown, is_entry = inspector.inspect(packet) if inspector else UNKNOWN
+            proven &= shown is not None
+            if shown == 0:
+                hidden += 1
+            elif not packet.is_discard:
+                rows.append((packet.pts, packet.dts, packet.is_keyframe, is_entry))
                 if len(rows) > max_frames:
                     check_frames(name, len(rows))
     except av.FFmpegError as error:
         raise_machine_error(error, container.name)
         stopped = str(error.strerror)
-    keyframe = np.array([row[2] for row in rows], dtype=bool)
     pts, dts = _complete([row[0] for row in rows]), _complete([row[1] for row in rows])
-    return _Packets(pts, dts, keyframe, end, seen, damaged, stopped)
+    keyframe, entry = (np.array([row[column] for row in rows], dtype=bool) for column in (2, 3))
+    return _Packets(pts, dts, keyframe, entry, hidden, proven, end, seen, damaged, stopped)
 
 
 def _complete(values: list[int | None]) -> NDArray[np.int64] | None:
@@ -136,7 +165,9 @@ def _problems(container: InputContainer, stream: VideoStream, packets: _Packets)
     promised_seconds = _promised_seconds(container, stream)
     found_seconds = 0.0
     if packets.end is not None and stream.time_base:
-        found_seconds = float((packets.end - (stream.start_time or 0)) * stream.time_base)
+        # Matroska counts its duration from 0.
+        start = 0 if "DURATION" in stream.metadata else stream.start_time or 0
+        found_seconds = float((packets.end - start) * stream.time_base)
     if packets.seen < promised_packets:
         problems.append(f"cut off? {promised_packets} packets promised by the container, {packets.seen} found")
     elif promised_seconds - found_seconds > _MISSING_TAIL_SECONDS and packets.end is not None:
@@ -171,8 +202,17 @@ def _pts_are_presentation_times(container: InputContainer, stream: VideoStream, 
     if name.startswith(_MP4) or np.any(np.diff(order) < 0):
         return True
     # The pts never decrease: either no frame was reordered, or the pts are decoding times.
-    guessed = name in _WITHOUT_PRESENTATION_TIME and codec.name in _REORDERING_CODECS
+    guessed = name in WITHOUT_PRESENTATION_TIME and codec.name in _REORDERING_CODECS
     return not guessed and codec.reorder_depth == 0
+
+
+def _decoder_waits_long_enough(stream: VideoStream, packets: _Packets) -> bool:
+    """Return whether the decoder delays frames until they are in order. Otherwise H.264 decoders drop some."""
+    assert packets.pts is not None
+    waiting = np.zeros(packets.pts.size, dtype=np.int64)
+    for distance in range(1, min(_MAX_REORDER_FRAMES, packets.pts.size - 1) + 1):
+        waiting[distance:] += packets.pts[:-distance] > packets.pts[distance:]
+    return bool(waiting.max() <= stream.codec_context.reorder_depth) or stream.codec_context.name != "h264"
 
 
 def _decode_head(container: InputContainer, stream: VideoStream, packets: _Packets | None) -> _Head | None:
@@ -198,7 +238,8 @@ def _decode_head(container: InputContainer, stream: VideoStream, packets: _Packe
 
 def _build_index(
     stream: VideoStream, packets: _Packets, head: _Head, *, has_pts: bool, problem: str | None
-) -> VideoIndex:
+) -> tuple[VideoIndex, NDArray[np.bool_]]:
+    """Return the index of packets, and whether it is proven that decoding can start at each frame."""
     keep = _kept_packets(packets, head, has_pts=has_pts)
     average_rate = float(stream.average_rate) if stream.average_rate else None
     pts = packets.pts[keep] if has_pts and packets.pts is not None else np.zeros(keep.size, dtype=np.int64)
@@ -211,8 +252,8 @@ def _build_index(
         pts_seconds = even_times_seconds(keep.size, average_rate)
     else:
         pts_seconds = (times - times[0]) * float(stream.time_base)
-    span_seconds = float(pts_seconds[-1])
-    return VideoIndex(
+    span_seconds = duration_seconds(pts_seconds)
+    index = VideoIndex(
         pts=pts,
         pts_seconds=pts_seconds,
         keyframe=packets.keyframe[keep],
@@ -226,6 +267,7 @@ def _build_index(
         average_fps=(keep.size - 1) / span_seconds if span_seconds > 0 else average_rate,
         problem=problem,
     )
+    return index, packets.entry[keep]
 
 
 def _kept_packets(packets: _Packets, head: _Head, *, has_pts: bool) -> NDArray[np.intp]:

@@ -1,5 +1,9 @@
-"""Stage ``index_videos``: read number, time stamp and keyframe flag of every frame, without decoding."""
+"""Stage ``index_videos``: find number, time stamp and keyframe flag of every frame.
 
+Packets are read if they prove the frames; otherwise the video is decoded once (``data_contracts/video/packets.py``).
+"""
+
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +23,9 @@ from data_contracts.video.index import VideoIndex
 from data_contracts.video.packets import index_video
 from tasks.units import Product, Unit, write_product
 
-CODE_VERSION = 2
+CODE_VERSION = 3
+# Part of the identities in existing stores, of videos whose index is still the same.
+_IDENTITY_VERSION = 2
 _SAME_NAMES_VERSION = 1
 
 
@@ -61,7 +67,8 @@ def compute(store: Store, unit: Unit[str]) -> Product:
     """Index one video, as far as it can be read.
 
     Later stages depend on the digest of the file's bytes, so a moved or touched file is not recomputed. On S3, they
-    depend on size and ETag, because a digest would require another download.
+    depend on size and ETag, because a digest would require another download. They depend on the index only if it is not
+    that of earlier versions, which had a frame for each packet.
 
     Raises:
         InputError: the file is not a readable video, or changes while it is read.
@@ -75,7 +82,9 @@ def compute(store: Store, unit: Unit[str]) -> Product:
     if index.display is not None:
         # Earlier versions did not mirror, crop or scale frames.
         identity = fingerprint(video=identity, display=index.display)
-    frames_identity = fingerprint(stage="index_videos", version=CODE_VERSION, video=identity)
+    if not index.equals_packets:
+        identity = fingerprint(video=identity, index=_digest_of_index(index))
+    frames_identity = fingerprint(stage="index_videos", version=_IDENTITY_VERSION, video=identity)
     frames = Product(FRAMES, [_frames_table(index)], identity=frames_identity)
     write_product(store, unit.companions[0], frames, fingerprint=unit.fingerprint, started=started)
     product = Product(VIDEOS, [_videos_table(path, before[0], sha256, index)], identity=identity)
@@ -86,6 +95,7 @@ def compute(store: Store, unit: Unit[str]) -> Product:
         file_state=before,
         width_px=index.width_px,
         display=index.display,
+        index_method=index.method,
     )
     if index.problem:
         product.problems.append(f"{path}: {index.problem}; its {index.frame_count} frames are used, replace the file")
@@ -97,6 +107,11 @@ def _digest(path: Location) -> str:
         return digest_of_file(path)
     except OSError as error:
         raise InputError(f"{path}: expected a readable file, got {error.strerror}") from error
+
+
+def _digest_of_index(index: VideoIndex) -> str:
+    arrays = (index.pts, index.pts_seconds, index.keyframe)
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
 def _frames_table(index: VideoIndex) -> pa.Table:
@@ -125,6 +140,7 @@ def _videos_table(path: Location, size_bytes: int, sha256: str | None, index: Vi
         "average_fps": index.average_fps,
         "duration_seconds": index.duration_seconds,
         "problem": index.problem,
+        "index_method": index.method,
     }
     return pa.Table.from_pylist([row], schema=VIDEOS.schema)
 

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from data_contracts.video.frames import read_segment
+from data_contracts.video.frames import WrongIndexError, read_segment
 from data_contracts.video.index import VideoIndex
 from data_contracts.video.packets import index_video
 from tests.video_factory import VideoSpec, decode_all, read_number, write_video
@@ -60,8 +60,11 @@ def test_decoding_starts_earlier_if_a_keyframe_needs_earlier_frames(
     """With intra refresh the decoder drops the first frames after a "keyframe"; the reader must go further back."""
     spec = VideoSpec(b_frames=0, codec_options={"x264-params": "intra-refresh=1"})
     path = write_video(tmp_path / "refresh.mp4", spec)
+    index = index_video(path)
+    assert np.flatnonzero(index.keyframe).tolist() == [0]
+    index = replace(index, keyframe=np.arange(40) % 12 == 0)
     with caplog.at_level(logging.DEBUG):
-        assert read_numbers(path, index_video(path), first=26, count=5) == [(n, n) for n in range(26, 31)]
+        assert read_numbers(path, index, first=26, count=5) == [(n, n) for n in range(26, 31)]
     assert "trying further back" in caplog.text
 
 
@@ -76,7 +79,10 @@ def test_wrong_time_stamps_in_the_index_do_not_shift_frames(tmp_path: Path) -> N
     path = write_video(tmp_path / "clip.mp4")
     index = index_video(path)
     wrong = replace(index, pts=index.pts + 7)
-    assert read_numbers(path, wrong, first=20, count=5) == [(n, n) for n in range(20, 25)]
+    with pytest.raises(WrongIndexError, match=r"clip\.mp4: expected the frames of its index, got others"):
+        read_numbers(path, wrong, first=20, count=5)
+    decoded = replace(wrong, method="decoding")
+    assert read_numbers(path, decoded, first=20, count=5) == [(n, n) for n in range(20, 25)]
 
 
 def test_time_stamps_in_decoding_order_are_detected(tmp_path: Path) -> None:

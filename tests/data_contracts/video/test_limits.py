@@ -71,9 +71,11 @@ def test_decoding_stops_where_frames_become_too_large(suffix, tmp_path, monkeypa
         joined.write_bytes(small.read_bytes() + large.read_bytes())
     else:
         joined = _with_larger_frames(small, tmp_path / "joined.avi", width_px=512, height_px=320)
-    monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "pixels=100000")
     index = index_video(joined)
     assert (index.width_px, index.frame_count) == (96, 24 if suffix == "ts" else 40)
+    monkeypatch.setenv("AFFWILD2_VIDEO_LIMITS", "pixels=100000")
+    with pytest.raises(InputError, match="frames of at most 100,000 pixels, got 512 x 320"):
+        index_video(joined)
     decoded = []
     with pytest.raises(InputError, match="frames of at most 100,000 pixels, got 512 x 320"):
         for numbers, _ in read_segment(joined, index, first_frame=1, frame_count=40, chunk_frames=2):

@@ -1,0 +1,95 @@
+"""Inspection of packets without decoding them: how many frames a packet shows, and whether decoding can start at it.
+
+A packet may contain one field, a hidden frame, two frames, or none. ``inspectors`` has an inspector for each codec
+whose packets determine this.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from av.packet import Packet
+
+START_CODE = b"\x00\x00\x01"
+
+
+class Inspection(NamedTuple):
+    """What is known about a packet.
+
+    ``shown``: number of frames that the decoder returns for it, 0 or 1; None: unknown, or more. ``is_entry``: decoding
+    can start here, and every frame from here on has the same pixels as after decoding from the beginning.
+    """
+
+    shown: int | None
+    is_entry: bool
+
+
+UNKNOWN = Inspection(None, is_entry=False)
+
+
+class Inspector(ABC):
+    """Inspects the packets of one stream, in decoding order."""
+
+    def __init__(self) -> None:
+        self._has_received_state = False
+
+    def inspect(self, packet: Packet[Any]) -> Inspection:
+        """Return what is known about the next packet that is not empty."""
+        # A demuxer sends palettes and changed headers once; after a seek they are missing.
+        self._has_received_state |= _has_state(packet)
+        found = self.inspect_data(bytes(packet))
+        if not self._has_received_state:
+            return found
+        return Inspection(found.shown, is_entry=False)
+
+    @abstractmethod
+    def inspect_data(self, data: bytes) -> Inspection:
+        """Return what the bytes of the next packet tell."""
+
+
+def _has_state(packet: Packet[Any]) -> bool:
+    has = packet.has_sidedata
+    return has("palette") or has("new_extradata") or has("param_change")
+
+
+class BitReader:
+    """Reads bits, first the highest. Beyond the end it raises ``IndexError``."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value, self._left = int.from_bytes(data), 8 * len(data)
+
+    def read(self, count: int) -> int:
+        self._left -= count
+        if self._left < 0:
+            raise IndexError("end of data")
+        return self._value >> self._left & ((1 << count) - 1)
+
+    def read_exponential(self) -> int:
+        """Read an Exp-Golomb number, ue(v) in H.264 and HEVC."""
+        zeros = 0
+        while not self.read(1):
+            zeros += 1
+        return (1 << zeros) - 1 + self.read(zeros)
+
+
+class SharedHeaders:
+    """Headers that a decoder keeps for later packets. A start of decoding must have all those that came before.
+
+    Decoders receive the headers outside the packets (extradata) at every start.
+    """
+
+    def __init__(self) -> None:
+        self.given: set[bytes] = set()
+        self._seen: set[bytes] = set()
+
+    def is_complete(self, of_packet: set[bytes], later: Iterable[bytes] = ()) -> bool:
+        """Add the headers of a packet; return whether it and the extradata hold all headers seen until now.
+
+        ``later``: headers of the packet for the packets after it.
+        """
+        self._seen |= of_packet
+        is_complete = self._seen <= (self.given | of_packet)
+        self._seen.update(later)
+        return is_complete

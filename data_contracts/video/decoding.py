@@ -1,0 +1,164 @@
+"""Index a video by decoding it once, where its packets do not prove how many frames it has.
+
+``packets`` decides when. Keyframes that may need earlier frames or headers are verified by a second decode.
+"""
+
+import zlib
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from av.codec.context import ThreadType
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from data_contracts.errors import InputError
+from data_contracts.settings import read_settings
+from data_contracts.video.container import WITHOUT_PRESENTATION_TIME, Damage, decode_packets, name_of, open_video
+from data_contracts.video.display import Display
+from data_contracts.video.frames import MismatchError, Start, decode_from, demux
+from data_contracts.video.index import VideoIndex, VideoSource
+from data_contracts.video.limits import check_frames
+from data_contracts.video.timing import best_times, complete, duration_seconds, even_times_seconds, increasing
+
+# Keyframes that are closer to the next one than this are not verified, and not used.
+_MIN_DISTANCE = 64
+# At most this number of times the frames of the video are decoded to verify keyframes.
+_MAX_DECODES = 2
+_LOST_PER_DAMAGE = 2
+
+
+@dataclass
+class _Decoded:
+    """All frames of a decode from the beginning; checksums only if they are needed."""
+
+    container: str = ""
+    time_base: float = 0.0
+    pts: list[int | None] = field(default_factory=list)
+    dts: list[int | None] = field(default_factory=list)
+    keyframe: list[bool] = field(default_factory=list)
+    checksums: list[int] = field(default_factory=list)
+    damage: Damage = field(default_factory=Damage)
+
+    @property
+    def count(self) -> int:
+        return len(self.pts)
+
+
+def index_by_decoding(
+    source: VideoSource, packets: VideoIndex, entries: NDArray[np.bool_], *, are_proven: bool
+) -> VideoIndex:
+    """Return the index of all frames of a decode from the beginning.
+
+    Args:
+        source: path, or binary file object.
+        packets: the index by packets. If the file is damaged and the index explains the decoded frames, it is returned,
+            so that lost frames do not shift later ones.
+        entries: for each of its frames, whether decoding can start there for certain. Other keyframes are verified.
+        are_proven: whether each packet shows one frame for certain.
+
+    Raises:
+        InputError: no frame can be decoded, or the video is larger than the limits.
+        OSError: the disk or the network failed while reading.
+    """
+    doubtful = _time_stamps(packets, packets.keyframe & ~entries)
+    decoded = _decode_all(source, packets, with_checksums=bool(doubtful))
+    if decoded.damage.count and (are_proven or _explains(packets, decoded)):
+        keyframe = packets.keyframe & entries if packets.has_pts else packets.keyframe
+        return replace(packets, keyframe=keyframe, method="decoding")
+    known_pts = increasing(decoded.pts)
+    has_pts, pts = known_pts is not None, np.zeros(decoded.count, dtype=np.int64) if known_pts is None else known_pts
+    keyframe = np.isin(pts, list(_time_stamps(packets, entries))) if has_pts else np.array(decoded.keyframe)
+    pts_seconds = _pts_seconds(packets, decoded)
+    seconds = duration_seconds(pts_seconds)
+    index = replace(
+        packets,
+        pts=pts,
+        pts_seconds=pts_seconds,
+        keyframe=keyframe,
+        has_pts=has_pts,
+        average_fps=(decoded.count - 1) / seconds if seconds > 0 else packets.average_fps,
+        method="decoding",
+    )
+    if has_pts and doubtful:
+        index = replace(index, keyframe=keyframe | _verify(source, index, doubtful, decoded.checksums))
+    return index
+
+
+def _time_stamps(index: VideoIndex, frames: NDArray[np.bool_]) -> set[int]:
+    return set(index.pts[frames].tolist()) if index.has_pts else set()
+
+
+def _decode_all(source: VideoSource, packets: VideoIndex, *, with_checksums: bool) -> _Decoded:
+    decoded, display = _Decoded(), Display()
+    max_frames = read_settings().video_limits.frames
+    with open_video(source) as (container, stream):
+        # As in segments. Threads of a decoder change which frames of a damaged file it returns.
+        stream.thread_type = ThreadType.NONE
+        decoded.container = container.format.name
+        decoded.time_base = float(stream.time_base or 0)
+        display.start(container, stream)
+        for frame in display.follow(decode_packets(demux(container, stream, decoded.damage), decoded.damage)):
+            decoded.pts.append(frame.pts)
+            decoded.dts.append(frame.dts)
+            decoded.keyframe.append(frame.key_frame)
+            if with_checksums:
+                decoded.checksums.append(_checksum(frame, display))
+            if decoded.count > max_frames:
+                check_frames(name_of(source), decoded.count)
+    if not decoded.count:
+        raise InputError(f"{name_of(source)}: expected a video with frames, got none; replace the file")
+    return decoded
+
+
+def _checksum(frame: VideoFrame, display: Display) -> int:
+    return zlib.crc32(display.to_rgb(frame).tobytes())
+
+
+def _explains(packets: VideoIndex, decoded: _Decoded) -> bool:
+    """Return whether the decoded frames are those of the packets, apart from a few that were lost or invented."""
+    if not packets.has_pts:
+        return False
+    known = np.isin([pts for pts in decoded.pts if pts is not None], packets.pts).sum()
+    lost, invented = packets.frame_count - known, decoded.count - known
+    return bool(max(lost, invented) <= _LOST_PER_DAMAGE * decoded.damage.count)
+
+
+def _pts_seconds(packets: VideoIndex, decoded: _Decoded) -> NDArray[np.float64]:
+    has_pts = decoded.container not in WITHOUT_PRESENTATION_TIME
+    times = complete(best_times(decoded.pts if has_pts else [None] * decoded.count, decoded.dts))
+    if times is None or not decoded.time_base:
+        return even_times_seconds(decoded.count, packets.average_fps)
+    return np.asarray((times - times[0]) * decoded.time_base)
+
+
+def _verify(source: VideoSource, index: VideoIndex, doubtful: set[int], checksums: list[int]) -> NDArray[np.bool_]:
+    """Decode from doubtful keyframes; return for each frame whether one gives the frames of a decode from the start.
+
+    Frames are compared up to the next keyframe that is proven or verified, so the last keyframe comes first.
+    """
+    verified = np.zeros(index.frame_count, dtype=bool)
+    display, left = Display(), _MAX_DECODES * index.frame_count
+    following = index.frame_count
+    for position in reversed(np.flatnonzero(np.isin(index.pts, list(doubtful))).tolist()):
+        proven = np.flatnonzero(index.keyframe[position + 1 : following])
+        end = position + 1 + int(proven[0]) if proven.size else following
+        if position == 0 or end - position < _MIN_DISTANCE or left <= 0:
+            continue
+        compared, is_equal = 0, True
+        try:
+            for number, frame in decode_from(source, index, Start(position + 1), Damage(), display):
+                if number <= position:
+                    # Seeking found an earlier keyframe, which is a start of its own.
+                    continue
+                if number > end:
+                    break
+                compared += 1
+                is_equal = _checksum(frame, display) == checksums[number - 1]
+                if not is_equal:
+                    break
+        except MismatchError:
+            is_equal = False
+        left -= compared
+        if is_equal and compared:
+            verified[position], following = True, position
+    return verified

@@ -1,0 +1,65 @@
+"""The inspector of each codec whose packets determine how many frames they show."""
+
+from collections.abc import Callable
+
+from data_contracts.video.bitstream import Inspection, Inspector
+from data_contracts.video.nal_units import H264Inspector, HevcInspector
+from data_contracts.video.start_codes import Mpeg2Inspector, Mpeg4Inspector
+from data_contracts.video.web_codecs import Av1Inspector, Vp8Inspector, Vp9Inspector
+
+# Codecs that compress every frame on its own, or (FFV1) restart completely at a keyframe.
+_INDEPENDENT = frozenset(
+    "dnxhd dvvideo ffv1 ffvhuff huffyuv jpeg2000 jpegls magicyuv png prores rawvideo utvideo v210 v308 v408".split()  # noqa: SIM905
+)
+_PALETTE_FORMAT = "pal8"
+
+
+def inspector_for(codec: str, extradata: bytes | None, pixel_format: str | None) -> Inspector | None:
+    """Return an inspector for a stream, or None if packets of this codec do not tell how many frames they show."""
+    if codec in _INDEPENDENT:
+        return None if pixel_format == _PALETTE_FORMAT else _IndependentInspector()
+    found = _INSPECTORS.get(codec)
+    try:
+        return found(extradata or b"") if found else None
+    except IndexError:
+        return None
+
+
+class _IndependentInspector(Inspector):
+    def inspect_data(self, data: bytes) -> Inspection:
+        return Inspection(1, is_entry=True)
+
+
+class _MjpegInspector(Inspector):
+    _SCAN, _QUANTISATION, _HUFFMAN = 0xDA, 0xDB, 0xC4
+
+    def __init__(self, extradata: bytes) -> None:
+        super().__init__()
+        self._has_huffman = False
+
+    def inspect_data(self, data: bytes) -> Inspection:
+        markers, at = set(), 2
+        while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
+            marker = data[at + 1]
+            markers.add(marker)
+            if marker == self._SCAN:
+                break
+            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+        is_whole = data[:2] == b"\xff\xd8" and self._SCAN in markers and data.find(b"\xff\xd8\xff", at) < 0
+        # A picture without tables uses those of the last picture that had some.
+        has_tables = self._QUANTISATION in markers and (self._HUFFMAN in markers or not self._has_huffman)
+        self._has_huffman |= self._HUFFMAN in markers
+        return Inspection(1 if is_whole else None, is_entry=has_tables)
+
+
+_INSPECTORS: dict[str, Callable[[bytes], Inspector]] = {
+    "h264": H264Inspector,
+    "hevc": HevcInspector,
+    "mpeg1video": Mpeg2Inspector,
+    "mpeg2video": Mpeg2Inspector,
+    "mpeg4": Mpeg4Inspector,
+    "vp8": Vp8Inspector,
+    "vp9": Vp9Inspector,
+    "av1": Av1Inspector,
+    "mjpeg": _MjpegInspector,
+}
