@@ -1,5 +1,6 @@
 """Flow ``pretrain``: train a backbone on labelled faces (Savchenko 2022, section 2, steps 1 and 2)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from data_contracts.challenge.pictures import read_pictures
@@ -26,14 +27,24 @@ def pretrain_backbone_on(run: Run, request: PretrainParameters, choice: Pretrain
     Raises:
         InputError: no pictures, unreadable labels, or an untrained person without a picture.
     """
-    train = _crops(run, request.data, request)
-    validation = _crops(run, request.validation, request) if request.validation else None
+    train, people = _crops(run, request.data, request)
+    validation = None
+    if request.validation:
+        validation, validation_people = _crops(run, request.validation, request)
+        shared = sorted(people & validation_people) if choice.recipe.goal == "emotion" else []
+        if shared:
+            print_line(
+                f"warning: people of {request.validation} that are in {request.data} too: {', '.join(shared[:3])}"
+                f"{' and others' if len(shared) > 3 else ''} ({len(shared):,}); their validation pictures are excluded"
+            )
+        choice = replace(choice, excluded=tuple(shared))
     job = pretrain_backbone.plan_pretrain_backbone(train, validation, choice, report=print_line)
     run.jobs("pretrain_backbone", [job], pretrain_backbone.make, here=True)
     return find_bundle(run.store, job.folder)
 
 
-def _crops(run: Run, data: Path, request: PretrainParameters) -> PictureUnits:
+def _crops(run: Run, data: Path, request: PretrainParameters) -> tuple[PictureUnits, set[str]]:
+    """Crop missing faces; return the units of all pictures, and the names of the people."""
     listing = read_pictures(data, images=request.images)
     run.report_inputs(listing.account)
     pictures = listing.pictures
@@ -45,7 +56,8 @@ def _crops(run: Run, data: Path, request: PretrainParameters) -> PictureUnits:
     units = crop_pictures.plan_crop_pictures(pictures, collection=collection)
     run.stage("crop_pictures", units, crop_pictures.compute, remove_others=True)
     known = run.store.manifests("pictures", **dict(units[0].key.partitions))
-    return [(u.key, known[u.key]) for u in units if u.key in known and known[u.key].fingerprint == u.fingerprint]
+    made = [(u.key, known[u.key]) for u in units if u.key in known and known[u.key].fingerprint == u.fingerprint]
+    return made, {picture.identity for picture in pictures if picture.identity}
 
 
 def print_trained(run: Run, bundle: Bundle, choice: PretrainingChoice) -> None:

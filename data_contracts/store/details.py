@@ -408,6 +408,7 @@ class PictureCoverage(Record):
         status: number of photos per status of their crop.
         untrained_pictures: number of photos that are skipped because the labels of the person are doubtful.
         train, validation: sizes of the sets.
+        excluded_pictures: number of validation photos of people who are in the training photos too.
         train_pictures_per_class: empty if there are more than 16 classes.
         too_rare: number of photos of each class that is skipped because it has too few.
     """
@@ -418,6 +419,7 @@ class PictureCoverage(Record):
     validation: PictureSetSize
     train_pictures_per_class: dict[str, int]
     too_rare: dict[str, int]
+    excluded_pictures: LeftOut[int] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -52,6 +52,7 @@ class PretrainingChoice:
             validation set, if no validation photos are given.
         untrained: people whose emotions are not trained on because their labels are doubtful. They may be in the
             validation set.
+        excluded: people whose pictures in the given validation photos are not used, because training shows them too.
     """
 
     backbone: str
@@ -61,6 +62,12 @@ class PretrainingChoice:
     validation_share: float = 0.25
     untrained: tuple[str, ...] = ()
     seed: int = 0
+    excluded: tuple[str, ...] = ()
+
+    def fingerprint_fields(self) -> dict[str, object]:
+        """Return all fields, without ``excluded`` if it changes nothing; see ``fingerprint``."""
+        named = {one.name: getattr(self, one.name) for one in fields(self)}
+        return named if self.excluded else {name: value for name, value in named.items() if name != "excluded"}
 
 
 class _Labels(NamedTuple):
@@ -155,7 +162,7 @@ def _gather(
     files = {name: ImageFile(scratch / name) for name in ("train", "validation")}
     rows: dict[str, list[_Labels]] = {name: [] for name in files}
     statuses: Counter[str] = Counter()
-    untrained = 0
+    untrained = excluded = 0
     for units, fixed in ((given.units, "train" if validation else None), (validation or (), "validation")):
         for key, manifest in units:
             for row in store.read_unit(key, manifest, columns=_COLUMNS).to_pylist():
@@ -168,6 +175,9 @@ def _gather(
                 if name == "train" and row["identity"] in choice.untrained:
                     untrained += 1
                     continue
+                if name == "validation" and row["identity"] in choice.excluded:
+                    excluded += 1
+                    continue
                 files[name].add(row["crop_jpeg"])
                 affect = (row["valence"], row["arousal"]) if row["valence"] is not None else (np.nan, np.nan)
                 rows[name].append(_Labels(label, affect, row["identity"] or row["picture"]))
@@ -179,6 +189,7 @@ def _gather(
     coverage = PictureCoverage(
         status=dict(statuses),
         untrained_pictures=untrained,
+        excluded_pictures=excluded,
         train=sizes["train"],
         validation=sizes["validation"],
         train_pictures_per_class=dict(Counter(row.label for row in rows["train"] if row.label))

@@ -3,6 +3,7 @@ from PIL import Image
 
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
+from flows.engine.run import SomeFailedError
 from flows.pretrain import pretrain
 from tests.faults.interruptions import interrupt
 from tests.processes import run_command
@@ -50,6 +51,19 @@ def test_a_second_training_reuses_the_backbone_and_extract_accepts_it(trained, l
     assert sorted(Store(str(store)).list_folder(f"backbones/{name}")) == [
         "backbone.safetensors", "curves.png", "manifest.json", "metrics.json"
     ]  # fmt: skip
+
+
+def test_people_in_both_sets_are_reported(labels, tmp_path, dask_address, capsys):
+    """The training itself fails: nobody is left."""
+    people = tuple(f"{name}{shift}" for name in "ab" for shift in range(16))
+    options = {"validation": labels, "untrained": people, "dask_address": dask_address}
+    with pytest.raises(SomeFailedError):
+        pretrain("emotion", labels, str(tmp_path / "store"), **options)
+    printed = capsys.readouterr().out
+    line = (
+        f"warning: people of {labels} that are in {labels} too: a0, a1, a10 and others (32); their validation pictures"
+    )
+    assert line in printed
 
 
 @pytest.mark.service

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from PIL import Image
 from data_contracts.challenge.pictures import Picture
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles
+from data_contracts.store.details import BackboneDetails
+from data_contracts.store.fingerprint import canonical_json
 from data_contracts.store.store import Store
 from models.backbones.network import load_backbone
 from models.pretraining.recipes import Phase, get_pretraining
@@ -80,6 +83,19 @@ def test_untrained_people_are_still_evaluated(collection):
     assert known == {sides.count("train")} and sides.count("train") > 0
     everybody = report_of(*(f"Neutral{number}" for number in range(24)))
     assert "expected faces of at least two classes" in everybody.cause
+
+
+def test_validation_photos_of_people_in_training_are_excluded(collection):
+    store, units = collection
+    choice = PretrainingChoice("efficientnet_lite0", RECIPE, input_px=32)
+    excluded = tuple(f"{name}{number}" for name in ("Neutral", "Happiness") for number in range(20))
+    jobs = [plan_pretrain_backbone(units, units, replace(choice, excluded=names)) for names in (excluded, ())]
+    assert jobs[0].fingerprint != jobs[1].fingerprint
+    assert "excluded" not in canonical_json(choice), "other backbones would be trained again"
+    assert run_unit(store.url, make, jobs[0]).cause is None
+    (bundle,) = list_bundles(store, "backbones")
+    coverage = BackboneDetails.of(bundle).coverage
+    assert (coverage.train.people, coverage.validation.people, coverage.excluded_pictures) == (48, 8, 40)
 
 
 def test_sets_share_no_people_for_emotions_and_share_people_for_identities():
