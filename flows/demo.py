@@ -34,7 +34,7 @@ def demo(parameters: DemoParameters) -> str:
         layout = find_data(data)
         heads = {HeadDetails.of(f.head).task: f.head.name for f in fitted if f.head}
         requests = [
-            SubmitParameters(task, store, layout.test_lists[task][0], heads[task]) for task in TASKS if task in heads
+            SubmitParameters(task, store, layout.test_list_of(task), heads[task]) for task in TASKS if task in heads
         ]
         bundles = write_submissions(run, requests)
         run.print_summary()

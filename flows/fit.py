@@ -1,21 +1,25 @@
 """Flow ``fit``: labels and features to a head with tuned post-processing, stages 6 to 9."""
 
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from data_contracts.challenge.layout import find_data
+from data_contracts.challenge.test_lists import names_in_list
 from data_contracts.files.inputs import reading_inputs
+from data_contracts.files.locations import Location
 from data_contracts.store.bundles import Bundle, find_bundle
-from data_contracts.store.details import LABEL_COVERAGE_COLUMNS, HeadDetails
+from data_contracts.store.details import HeadDetails, PostprocessingDetails, label_coverage_columns
 from data_contracts.vocabulary import SetName
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
 from flows.options import takes
 from flows.parameters import FitParameters
-from models.heads.recipes import RecipeName
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.fit.subject_features import FeaturesVariant, find_features
+from tasks.fit.subject_split import SubjectSplit, describe_seen, seen_subjects
 from tasks.results.head_scores import score_columns, scores_of
+from tasks.units import Job, Unit
 
 
 @dataclass(frozen=True)
@@ -26,69 +30,132 @@ class Fitted:
     postprocessing: Bundle | None
 
 
-def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
-    """Fit one head per request in parallel, predict outputs of all subjects, and tune the post-processing."""
-    jobs = []
-    for request in requests:
-        variant = find_features(run.store, backbone=request.backbone, source=request.source)
-        annotations = find_data(request.annotations).annotations_of(request.task)
-        sets: tuple[SetName, ...] = ("train", "validation")
-        with reading_inputs(annotations):
-            labels = import_labels.plan_import_labels(annotations, task=request.task, sets=sets)
-        run.stage(f"import_labels {request.task}", labels, import_labels.compute)
-        choice = fit_head.HeadChoice(
-            request.task, request.recipe, request.features, request.hidden_units, request.seeds, request.kind
+@dataclass(frozen=True)
+class _Planned:
+    """A request with its features and the units of its labels."""
+
+    request: FitParameters
+    variant: FeaturesVariant
+    labels: Sequence[Unit[import_labels.ImportLabelsArgs]]
+    test_lists: tuple[Location, ...]
+
+    @property
+    def choice(self) -> fit_head.HeadChoice:
+        """What to fit."""
+        asked = self.request
+        return fit_head.HeadChoice(
+            asked.task, asked.recipe, asked.features, asked.hidden_units, asked.seeds, asked.kind
         )
-        jobs.append((variant, choice, fit_head.plan_fit_head(run.store, variant, choice)))
-    run.jobs("fit_head", [job for _, _, job in jobs], fit_head.make)
-    heads = [(variant, find_bundle(run.store, job.folder)) for variant, _, job in jobs]
-    tuned = _predict_and_tune(run, [(v, h, r.recipe) for (v, h), r in zip(heads, requests, strict=True) if h])
-    fitted = [Fitted(head, tuned.get(head.name) if head else None) for _, head in heads]
-    for at, (request, (variant, choice, _)) in enumerate(zip(requests, jobs, strict=True)):
-        if request.train_on_validation:
-            fitted[at] = _refit_on_all(run, variant, choice, fitted[at])
+
+
+def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
+    """Fit one head per request in parallel, predict outputs of all subjects, and tune the post-processing.
+
+    Raises:
+        InputError: the features or annotations of a request are missing, ambiguous or unreadable.
+    """
+    planned = [_plan(run, request) for request in requests]
+    jobs = []
+    for one in planned:
+        run.stage(f"import_labels {one.request.task}", one.labels, import_labels.compute)
+        labels = import_labels.imported_labels(run.store, one.labels)
+        job = fit_head.plan_fit_head(run.store, one.variant, one.choice, labels=labels)
+        _report_labels(run, one, job.arguments.split)
+        jobs.append(job)
+    run.jobs("fit_head", jobs, fit_head.make)
+    heads = [_made(run, job) for job in jobs]
+    tuned = _predict_and_tune(run, [(o, j, h) for o, j, h in zip(planned, jobs, heads, strict=True) if h])
+    fitted = [Fitted(head, tuned.get(head.name) if head else None) for head in heads]
+    for at, one in enumerate(planned):
+        if one.request.train_on_validation:
+            fitted[at] = _refit_on_all(run, one, jobs[at], fitted[at])
     return fitted
 
 
-def _refit_on_all(run: Run, variant: FeaturesVariant, choice: fit_head.HeadChoice, base: Fitted) -> Fitted:
+def _plan(run: Run, request: FitParameters) -> _Planned:
+    variant = find_features(run.store, backbone=request.backbone, source=request.source)
+    layout = find_data(request.annotations)
+    annotations = layout.annotations_of(request.task)
+    sets: tuple[SetName, ...] = ("train", "validation")
+    with reading_inputs(annotations):
+        labels = import_labels.plan_import_labels(annotations, task=request.task, sets=sets)
+        import_labels.check_new_labels(run.store, labels)
+    return _Planned(request, variant, labels, layout.test_lists.get(request.task, ()))
+
+
+def _report_labels(run: Run, planned: _Planned, split: SubjectSplit) -> None:
+    """Print which annotations are used, and which test subjects they contain."""
+    task = planned.request.task
+    account = import_labels.account_of_labels(run.store, planned.labels)
+    for set_name, line in split.describe_respelled().items():
+        account.note(f"{set_name}: {line}")
+    run.report_inputs(account)
+    for path in planned.test_lists:
+        for set_name, subjects in split.subjects.items():
+            if shared := seen_subjects(names_in_list(path), subjects):
+                print_line(describe_seen(shared, place=str(path), others=f"the {set_name} set of {task}"))
+
+
+def _made(run: Run, job: Job[Any]) -> Bundle | None:
+    """Return the bundle of a job; None if the job failed, even if an earlier run left a bundle of this name."""
+    bundle = find_bundle(run.store, job.folder)
+    return bundle if bundle and bundle.fingerprint == job.fingerprint else None
+
+
+def _refit_on_all(run: Run, planned: _Planned, first: Job[fit_head.FitHeadArgs], base: Fitted) -> Fitted:
     """Fit the head again on both sets, with the epochs and the post-processing of the first fit."""
     if base.head is None or base.postprocessing is None:
         return base
-    job = fit_head.plan_fit_head(run.store, variant, choice, first=base.head)
+    labels = first.arguments.labels
+    job = fit_head.plan_fit_head(run.store, planned.variant, planned.choice, labels=labels, first=base.head)
     run.jobs("fit_head on all", [job], fit_head.make)
-    head = find_bundle(run.store, job.folder)
+    head = _made(run, job)
     if head is None:
         return Fitted(None, None)
     adopt = tune_postprocessing.plan_adopt_postprocessing(base.postprocessing, head=head)
     run.jobs("adopt_postprocessing", [adopt], tune_postprocessing.make_adopted)
-    return Fitted(head, find_bundle(run.store, adopt.folder))
+    return Fitted(head, _current(run, adopt))
 
 
 def _predict_and_tune(
-    run: Run, heads: Sequence[tuple[FeaturesVariant, Bundle, RecipeName]]
+    run: Run, heads: Sequence[tuple[_Planned, Job[fit_head.FitHeadArgs], Bundle]]
 ) -> dict[str, Bundle | None]:
-    units = [
-        unit
-        for variant, head, _ in heads
-        for unit in predict_outputs.plan_predict_outputs(run.store, variant, head=head)
-    ]
-    run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
+    units = {
+        head.name: predict_outputs.plan_predict_outputs(run.store, planned.variant, head=head)
+        for planned, _, head in heads
+    }
+    run.stage(
+        "predict_outputs", [one for of_head in units.values() for one in of_head], predict_outputs.compute, cheap=True
+    )
     jobs = {
         head.name: tune_postprocessing.plan_tune_postprocessing(
-            run.store, head=head, source=variant.source, tuning=recipe
+            head=head,
+            outputs=predict_outputs.predicted_outputs(run.store, units[head.name]),
+            labels=job.arguments.labels["validation"],
+            split=job.arguments.split,
+            tuning=planned.request.recipe,
         )
-        for variant, head, recipe in heads
+        for planned, job, head in heads
     }
     run.jobs("tune_postprocessing", list(jobs.values()), tune_postprocessing.make)
-    return {name: find_bundle(run.store, job.folder) for name, job in jobs.items()}
+    return {name: _current(run, job) for name, job in jobs.items()}
+
+
+def _current(run: Run, job: Job[Any]) -> Bundle | None:
+    """Return the post-processing of a job, and remove those that it supersedes."""
+    if rule := _made(run, job):
+        tune_postprocessing.remove_superseded(run.store, rule)
+    return rule
 
 
 def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
     """Print label coverage and the scores of every head."""
     heads = [(HeadDetails.of(f.head), f.postprocessing) for f in fitted if f.head]
     scores = [scores_of(f.head, f.postprocessing) for f in fitted if f.head]
-    rows: list[list[object]] = [[head.task, *astuple(coverage)] for head, _ in heads for coverage in head.coverage]
-    print_table("Labels", ["task", *(name.replace("_", " ") for name in LABEL_COVERAGE_COLUMNS)], rows)
+    coverage = [(head.task, one) for head, _ in heads for one in head.coverage]
+    shown = label_coverage_columns(one for _, one in coverage)
+    rows: list[list[object]] = [[task, *(getattr(one, name) for name in shown)] for task, one in coverage]
+    print_table("Labels", ["task", *(name.replace("_", " ") for name in shown)], rows)
     rows = []
     columns = score_columns(scores)
     for (head, _), *cells in zip(heads, *columns.values(), strict=True):
@@ -98,9 +165,31 @@ def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
     print_table("Validation", ["task", "recipe", "metric", "seeds", *columns], rows)
     for line in (line for one in scores for line in one.notes()):
         print_line(line)
+    for head, rule in heads:
+        for line in _lines_about_rows(head, rule):
+            print_line(line)
     for one in fitted:
         if one.head:
             print_line(f"head: {run.store.locate(one.head.folder)}")
+
+
+def _lines_about_rows(head: HeadDetails, rule: Bundle | None) -> Iterator[str]:
+    """Yield lines about validation rows that scores do not depend on, or that have no output of their own."""
+    if head.excluded_subjects:
+        place = f"the validation set of {head.task}"
+        shared = describe_seen(head.excluded_subjects, place=place, others="the training set")
+        yield f"{shared}; their rows are excluded from epochs, thresholds and scores"
+    rows = PostprocessingDetails.of(rule) if rule else None
+    if rows and rows.scored_without_face:
+        yield (
+            f"note: {head.task}: {rows.scored_without_face:,} of {rows.scored_rows:,} scored validation rows show no "
+            "face; they are scored by interpolated outputs"
+        )
+    if rows and rows.excluded_without_face:
+        yield (
+            f"note: {head.task}: {rows.excluded_without_face:,} labelled validation rows show no face; they are "
+            "excluded from thresholds and scores"
+        )
 
 
 @takes(FitParameters)

@@ -145,13 +145,20 @@ def gru(monkeypatch, tmp_path):
 def fit_and_predict(store, choice):
     """Fit, predict all subjects and tune; returns the bundle of the head, and the outputs of the subjects."""
     variant = find_features(store)
-    job = fit_head.plan_fit_head(store, variant, choice)
+    labels = {name: store.manifests("labels")[labels_key("va", name)] for name in ("train", "validation")}
+    job = fit_head.plan_fit_head(store, variant, choice, labels=labels)
     assert run_unit(store.url, fit_head.make, job).cause is None
     head = find_bundle(store, job.folder)
     units = predict_outputs.plan_predict_outputs(store, variant, head=head)
     for unit in units:
         assert run_unit(store.url, predict_outputs.compute, unit).cause is None
-    tuning = tune_postprocessing.plan_tune_postprocessing(store, head=head, source=variant.source, tuning="default")
+    tuning = tune_postprocessing.plan_tune_postprocessing(
+        head=head,
+        outputs=predict_outputs.predicted_outputs(store, units),
+        labels=labels["validation"],
+        split=job.arguments.split,
+        tuning="default",
+    )
     assert run_unit(store.url, tune_postprocessing.make, tuning).cause is None
     outputs = store.manifests("outputs", head=head.name)
     return head, {k.value("subject"): predict_outputs.read_outputs(store, k, m, ("va",)) for k, m in outputs.items()}

@@ -1,20 +1,24 @@
 """Readers of the organisers' annotation files: EXPR, VA, AU per subject, and the multi-task lists."""
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 
 from data_contracts.challenge.editions import HEADERS, VALUE_COLUMNS
-from data_contracts.challenge.test_lists import is_plain_name
+from data_contracts.challenge.test_lists import is_plain_name, names_in_list
 from data_contracts.errors import InputError
-from data_contracts.files.inputs import read_lines
+from data_contracts.files.account import is_harmless
+from data_contracts.files.inputs import list_entries, read_lines, reading_inputs
 from data_contracts.files.locations import Location
 from data_contracts.schemas import LABELS
-from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, SetName, TaskName
+from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, SetName, TaskName, normalize_name
 
-_SET_FOLDERS = {"train": "Train_Set", "validation": "Validation_Set"}
+_SET_FOLDERS: dict[SetName, str] = {"train": "Train_Set", "validation": "Validation_Set"}
+_SET_FOLDER = re.compile(r"(?P<train>train(ing)?_set)|(?P<validation>val(idation)?_set)", re.IGNORECASE)
 # Names in ABAW3, then names in ABAW4 and ABAW7.
 MTL_FILES = {
     "train": ("train_set.txt", "training_set_annotations.txt"),
@@ -26,34 +30,131 @@ _NO_EXPRESSION, _NO_VALUE, _NO_UNIT = -1, -5, -1
 
 
 @dataclass(frozen=True)
+class SkippedFile:
+    """An annotation file that was skipped, and a line with the cause."""
+
+    path: Location
+    line: str
+
+
+@dataclass(frozen=True)
 class AnnotationSet:
     """Labels of one set for one task, in the schema ``LABELS``, and the files they were read from.
 
-    ``faults``: one line per file that was skipped because its format is wrong.
+    ``faults``: files that were skipped because they cannot be read or have another format.
     """
 
     task: TaskName
     set_name: SetName
     table: pa.Table
     files: tuple[Location, ...]
-    faults: tuple[str, ...] = ()
+    faults: tuple[SkippedFile, ...] = ()
 
 
-def annotation_files(folder: Location, *, task: TaskName, set_name: SetName) -> list[Location]:
-    """Return the annotation files of a set in a challenge's folder, sorted by name.
+@dataclass(frozen=True)
+class AnnotationFiles:
+    """The files of a set, sorted by name, and the other entries of its folder with the reason why each is skipped."""
+
+    files: tuple[Location, ...]
+    skipped: tuple[tuple[Location, str], ...] = ()
+
+
+def set_of_folder(name: str) -> SetName | None:
+    """Return the set whose annotation files are in a folder of this name."""
+    match = _SET_FOLDER.fullmatch(name.replace(" ", "_"))
+    return cast(SetName, match.lastgroup) if match else None
+
+
+def annotation_files(folder: Location, *, task: TaskName, set_name: SetName) -> AnnotationFiles:
+    """Return the annotation files of a set in a challenge's folder.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, a folder cannot be read, or two folders or files could be meant.
+    """
+    with reading_inputs(folder):
+        if task == "mtl":
+            wanted = " or ".join(MTL_FILES[set_name])
+            named = [path for path in _entries(folder) if path.name.lower() in MTL_FILES[set_name]]
+            found = AnnotationFiles(tuple(_only_one(named, f"one list of the {set_name} set")))
+        else:
+            wanted = f"{_SET_FOLDERS[set_name]}/<subject>.txt"
+            named = [path for path in _entries(folder) if set_of_folder(path.name) == set_name]
+            found = AnnotationFiles(())
+            for inside in _only_one(named, f"one folder of the {set_name} set"):
+                found = _subject_files(inside)
+    if not found.files:
+        raise InputError(f"{folder}: expected annotation files {wanted}, found none")
+    return found
+
+
+def _entries(folder: Location) -> list[Location]:
+    try:
+        return list_entries(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected a folder of annotations that can be read, got: {error.strerror}"
+        ) from error
+
+
+def _only_one(candidates: list[Location], what: str) -> list[Location]:
+    if len(candidates) > 1:
+        raise InputError(f"{candidates[0].parent}: expected {what}, found {_names(candidates)}; keep one of them")
+    return candidates
+
+
+def _names(paths: Iterable[Location]) -> str:
+    return " and ".join(path.name for path in paths)
+
+
+def _subject_files(folder: Location) -> AnnotationFiles:
+    files: dict[str, Location] = {}
+    skipped = []
+    for path in _entries(folder):
+        # A broken link counts as a file that cannot be read.
+        is_other = path.suffix.lower() != ".txt" or (path.exists() and not path.is_file())
+        if is_other or is_harmless(path.name):
+            skipped.append((path, "other files and folders than <subject>.txt"))
+            continue
+        other = files.setdefault(normalize_name(path.stem), path)
+        if other != path:
+            raise InputError(
+                f"{folder}: expected one annotation file per subject, found {_names((other, path))}; keep one of them"
+            )
+    return AnnotationFiles(tuple(files.values()), tuple(skipped))
+
+
+def subjects_named(folder: Location, *, task: TaskName) -> set[str]:
+    """Return all subjects that the files of a challenge's folder name.
+
+    Raises:
+        InputError: a folder or list cannot be read.
     """
     if task == "mtl":
-        files = [path for name in MTL_FILES[set_name] if (path := folder / name).is_file()][:1]
-        wanted = " or ".join(MTL_FILES[set_name])
-    else:
-        files = sorted((folder / _SET_FOLDERS[set_name]).glob("*.txt"))
-        wanted = f"{_SET_FOLDERS[set_name]}/<subject>.txt"
-    if not files:
-        raise InputError(f"{folder}: expected annotation files {wanted}, found none")
-    return files
+        lists = [path for path in _entries(folder) if path.suffix.lower() == ".txt" and not is_harmless(path.name)]
+        return {name for path in lists for name in names_in_list(path)}
+    sets = [path for path in _entries(folder) if set_of_folder(path.name)]
+    return {path.stem for inside in sets for path in _subject_files(inside).files}
+
+
+def check_readable(files: AnnotationFiles, *, task: TaskName) -> None:
+    """Check that at least one of the files can be read.
+
+    Raises:
+        InputError: none can; the message names the first file, and its line.
+    """
+    faults = []
+    for path in files.files:
+        try:
+            _read(path, task)
+            return
+        except InputError as error:
+            faults.append(str(error))
+    raise _none_readable(faults)
+
+
+def _none_readable(lines: Sequence[str]) -> InputError:
+    more = f" (and {len(lines) - 1} more files)" if len(lines) > 1 else ""
+    return InputError(lines[0].removesuffix("; skipped") + more)
 
 
 def read_annotations(folder: Location, *, task: TaskName, set_name: SetName) -> AnnotationSet:
@@ -66,21 +167,23 @@ def read_annotations(folder: Location, *, task: TaskName, set_name: SetName) -> 
         InputError: no file of the set can be read, because of a wrong header, a wrong number of columns, or a value
             that is no number or out of range. The message names file and line.
     """
-    files = annotation_files(folder, task=task, set_name=set_name)
     tables: dict[Location, pa.Table] = {}
-    faults = []
-    for path in files:
+    faults: list[SkippedFile] = []
+    for path in annotation_files(folder, task=task, set_name=set_name).files:
         try:
-            tables[path] = _read_mtl(path) if task == "mtl" else _read_subject(path, task)
+            tables[path] = _read(path, task)
         except InputError as error:
-            faults.append(f"{error}; skipped")
+            faults.append(SkippedFile(path, f"{error}; skipped"))
     if not tables:
-        more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
-        raise InputError(faults[0].removesuffix("; skipped") + more)
+        raise _none_readable([fault.line for fault in faults])
     table = pa.concat_tables(tables.values())
     row = pa.array(np.arange(table.num_rows, dtype=np.int64))
     table = table.set_column(0, LABELS.schema.field("row"), row)
     return AnnotationSet(task, set_name, table, tuple(tables), tuple(faults))
+
+
+def _read(path: Location, task: TaskName) -> pa.Table:
+    return _read_mtl(path) if task == "mtl" else _read_subject(path, task)
 
 
 def _lines(path: Location, task: TaskName) -> list[str]:

@@ -60,17 +60,22 @@ _SAMPLE = r"cvpr_\d+th_abaw_{}_test_set_(sample|example)\.txt"
 _TEST_LISTS: dict[TaskName, re.Pattern[str]] = {
     task: re.compile(rf"{release}|{_SAMPLE.format(task)}", re.IGNORECASE) for task, release in _RELEASES.items()
 }
+# What file managers add to the name of a copy.
+_COPY_OF_LIST = re.compile(r"^copy of |( - copy)?( ?\(\d+\))?(?=\.txt$)", re.IGNORECASE)
 _EDITION_IN_NAME = re.compile(r"cvpr_(\d+)th_abaw", re.IGNORECASE)
 
 
 def challenge_of_folder(name: str) -> TaskName | None:
-    """Return the task whose annotations are in a folder of this name, in any edition."""
-    return next((task for task, pattern in _CHALLENGE_FOLDERS.items() if pattern.fullmatch(name)), None)
+    """Return the task whose annotations are in a folder of this name, in any edition, also for copies (``... (1)``)."""
+    name = re.sub(r"[\s\-]", "_", name)
+    found = ((task, pattern.match(name)) for task, pattern in _CHALLENGE_FOLDERS.items())
+    return next((task for task, match in found if match and not name[match.end() :][:1].isalnum()), None)
 
 
 def task_of_test_list(name: str) -> TaskName | None:
-    """Return the task whose test list or sample file has this name, in any edition."""
-    return next((task for task, pattern in _TEST_LISTS.items() if pattern.fullmatch(name)), None)
+    """Return the task whose test list or sample file has this name, in any edition, also for copies (``... (1)``)."""
+    plain = _COPY_OF_LIST.sub("", name)
+    return next((task for task, pattern in _TEST_LISTS.items() if pattern.fullmatch(plain)), None)
 
 
 def rows_by(edition: EditionName, task: TaskName) -> RowsBy:

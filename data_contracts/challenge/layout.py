@@ -4,14 +4,17 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from data_contracts.challenge.annotations import MTL_FILES
+from data_contracts.challenge.annotations import subjects_named
 from data_contracts.challenge.crops import find_crop_folders, is_crop_folder, subject_folders
-from data_contracts.challenge.editions import ABAW3_FOLDERS, challenge_of_folder, task_of_test_list
+from data_contracts.challenge.editions import ABAW3_FOLDERS
+from data_contracts.challenge.names import match_names
+from data_contracts.challenge.releases import find_releases
+from data_contracts.challenge.test_lists import names_in_list
 from data_contracts.challenge.videos import VideoListing, list_videos
 from data_contracts.errors import InputError
-from data_contracts.files.inputs import list_entries, list_folders, reading_inputs, refresh_listings
+from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.files.locations import Location
-from data_contracts.vocabulary import SUBJECT_SIDES, TaskName, video_of_subject
+from data_contracts.vocabulary import SUBJECT_SIDES, TaskName, normalize_name, video_of_subject
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,16 @@ class DataLayout:
 
     Attributes:
         crops: source name -> folders of subject folders.
-        annotations: task -> the challenge's folder.
-        test_lists: task -> lists of subjects or frames, by name.
+        annotations: task -> candidates for the challenge's folder.
+        test_lists: task -> candidates for the list of subjects or frames.
+        archives: zip files, which are not read.
     """
 
     root: Location
     crops: dict[str, tuple[Location, ...]] = field(default_factory=dict)
-    annotations: dict[TaskName, Location] = field(default_factory=dict)
+    annotations: dict[TaskName, tuple[Location, ...]] = field(default_factory=dict)
     test_lists: dict[TaskName, tuple[Location, ...]] = field(default_factory=dict)
+    archives: tuple[Location, ...] = ()
 
     @functools.cached_property
     def video_listing(self) -> VideoListing:
@@ -47,15 +52,39 @@ class DataLayout:
         """Return the challenge's folder of a task.
 
         Raises:
-            InputError: there is none.
+            InputError: there is none, or there are several.
         """
-        if task not in self.annotations:
-            found = ", ".join(sorted(self.annotations)) or "none"
+        found = self.annotations.get(task, ())
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = ", ".join(map(str, found))
             raise InputError(
-                f"{self.root}: expected annotations of {task} (a folder such as {ABAW3_FOLDERS[task]}) here or one "
-                f"level down, found: {found}"
+                f"{self.root}: expected one folder of annotations of {task}, found {len(found)}: {listed}; pass the "
+                "one to use with --annotations"
             )
-        return self.annotations[task]
+        others = ", ".join(sorted(self.annotations)) or "none"
+        archives = ", ".join(path.name for path in self.archives)
+        unpack = f"; unpack the zip files that contain them ({archives})" if archives else ""
+        raise InputError(
+            f"{self.root}: expected annotations of {task} (a folder such as {ABAW3_FOLDERS[task]}) here or below, "
+            f"found annotations of: {others}{unpack}"
+        )
+
+    def test_list_of(self, task: TaskName) -> Location:
+        """Return the test list of a task.
+
+        Raises:
+            InputError: there is none, or there are several.
+        """
+        found = self.test_lists.get(task, ())
+        if len(found) == 1:
+            return found[0]
+        listed = ", ".join(map(str, found)) or "none"
+        raise InputError(
+            f"{self.root}: expected one test list of {task} here or below, found: {listed}; pass the path of the list "
+            "with --test-list"
+        )
 
 
 def find_data(root: Location) -> DataLayout:
@@ -69,8 +98,8 @@ def find_data(root: Location) -> DataLayout:
         if not root.is_dir():
             problem = "a file" if root.exists() else "nothing"
             raise InputError(f"{root}: expected a folder with videos, crops or annotations, found {problem} there")
-        inside = [root, *_other_folders(root)]
-        layout = DataLayout(root, find_crop_folders(root), _find_annotations(inside), _find_test_lists(inside))
+        releases = find_releases(root, is_other_data=_is_videos_or_crops)
+        layout = DataLayout(root, find_crop_folders(root), releases.annotations, releases.test_lists, releases.archives)
     if not (layout.crops or layout.annotations or layout.videos or layout.video_listing.same_names):
         found = layout.video_listing.account.found
         raise InputError(
@@ -80,57 +109,27 @@ def find_data(root: Location) -> DataLayout:
     return layout
 
 
-def _find_annotations(folders: list[Location]) -> dict[TaskName, Location]:
-    found: dict[TaskName, Location] = {}
-    for folder in folders:
-        task = challenge_of_folder(folder.name)
-        if task is None and any((folder / name).is_file() for names in MTL_FILES.values() for name in names):
-            task = "mtl"
-        if task:
-            found.setdefault(task, folder)
-    return found
-
-
-def _find_test_lists(folders: list[Location]) -> dict[TaskName, tuple[Location, ...]]:
-    found: dict[TaskName, tuple[Location, ...]] = {}
-    for folder in folders:
-        for path in list_entries(folder):
-            task = task_of_test_list(path.name)
-            if task and path.is_file():
-                found[task] = (*found.get(task, ()), path)
-    return found
-
-
-def _other_folders(root: Location) -> list[Location]:
-    """Return the folders one and two levels down, except those of videos and crops, which contain very many files."""
-    folders = [path for path in list_folders(root) if not (is_crop_folder(path.name) or _is_video_folder(path.name))]
-    return folders + [deeper for folder in folders for deeper in list_folders(folder)]
-
-
-def _is_video_folder(name: str) -> bool:
-    return name.lower() == "videos"
+def _is_videos_or_crops(folder: Location) -> bool:
+    """Return whether a folder may contain very many files, and no annotations."""
+    return is_crop_folder(folder.name) or folder.name.lower() == "videos"
 
 
 def subjects_of_videos(layout: DataLayout) -> Mapping[str, tuple[str, ...]]:
     """Return the subjects of each video with two subjects, left first.
 
-    A video has two subjects if annotations, test lists or crops name one of its sides (``video_left``).
+    A video has two subjects if annotations, test lists or crops name one of its sides (``video_left``). The subjects of
+    a known video are spelled like the video.
+
+    Raises:
+        InputError: a folder or list that could name subjects cannot be read.
     """
     with reading_inputs(layout.root):
         names = {name for folders in layout.crops.values() for name in subject_folders(folders)}
-        for task, folder in layout.annotations.items():
-            pattern = "*.txt" if task == "mtl" else "*/*.txt"
-            names |= {path.stem for path in folder.glob(pattern)}
+        for task, folders in layout.annotations.items():
+            names = names.union(*(subjects_named(folder, task=task) for folder in folders))
         lists = [path for paths in layout.test_lists.values() for path in paths]
-        if "mtl" in layout.annotations:
-            lists += layout.annotations["mtl"].glob("*.txt")
-        for path in lists:
-            names |= _names_in(path)
-    sided = {video_of_subject(name) for name in names if name.endswith(SUBJECT_SIDES)}
-    return {video: tuple(video + side for side in SUBJECT_SIDES) for video in sorted(sided)}
-
-
-def _names_in(path: Location) -> set[str]:
-    """Return the subjects in the lines of a list: ``subject`` or ``subject/00001.jpg,...``."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        return {line.split(",", 1)[0].split("/", 1)[0].strip() for line in lines}
+        names = names.union(*map(names_in_list, lists))
+    sided = {normalize_name(video_of_subject(name)) for name in names if name.endswith(SUBJECT_SIDES)}
+    spelled = match_names(sided, layout.videos)
+    videos = sorted({spelled.get(video, video) for video in sided})
+    return {video: tuple(video + side for side in SUBJECT_SIDES) for video in videos}

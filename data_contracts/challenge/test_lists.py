@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_contracts.challenge.editions import RowsBy
+from data_contracts.challenge.names import subject_of_file
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import read_lines
 from data_contracts.files.locations import Location
 
-_IMAGE = re.compile(r"([^/\\]+)/(\d{1,9})\.(?:jpe?g|png)", re.IGNORECASE)
+_IMAGE = re.compile(r"(?:[^/\\]+[/\\])*?([^/\\]+)[/\\](\d{1,9})\.(?:jpe?g|png)", re.IGNORECASE)
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_SEPARATOR = re.compile(r"[/\\]")
 _HEADERS = ("image", "image_location")
 
 
@@ -22,7 +25,8 @@ class TestList:
     """A test list: its subjects and, if it lists frames, its rows.
 
     Attributes:
-        subjects: each subject once, in the order of first appearance.
+        subjects: each subject once, in the order of first appearance, without folders and suffixes of videos.
+        spellings: subject -> name in the list, where the two differ.
         images: names of the rows as in the list (``subject/00001.jpg``), in its order. Names may repeat, so only the
             position identifies a row. Empty for a list of subjects.
         subject_of_row: int ``[n]``, position in ``subjects``.
@@ -33,6 +37,7 @@ class TestList:
 
     path: Location
     subjects: tuple[str, ...]
+    spellings: dict[str, str] = field(default_factory=dict, repr=False)
     images: tuple[str, ...] = field(default=(), repr=False)
     subject_of_row: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32), repr=False)
     frame_of_row: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32), repr=False)
@@ -58,9 +63,33 @@ def read_test_list(path: Location) -> TestList:
         raise InputError(f"{path}: expected one subject or frame per line, found none")
     if first[1] in _HEADERS:
         return _frames(path, lines)
-    if "/" in first[1]:
+    if _SEPARATOR.search(first[1]) and _subject_of_path(first[1]) is None:
         return _frames(path, chain([first], lines))
     return _subjects(path, chain([first], lines))
+
+
+def names_in_list(path: Location) -> set[str]:
+    """Return the names of subjects in a list of any kind, without checking its format.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    found = set()
+    for line in read_lines(path, "a list of subjects or frames"):
+        name = line.split(",", 1)[0].strip()
+        match = _IMAGE.fullmatch(name)
+        found.add(subject_of_file(match[1] if match else name))
+    return found
+
+
+def _subject_of_path(name: str) -> str | None:
+    """Return the subject of a name in a list of subjects: a name, the file name of a video, or a path to one."""
+    *folders, last = _SEPARATOR.split(name)
+    subject = subject_of_file(last)
+    is_video = subject != last.strip() and not last.lower().endswith(".txt")
+    could_be_image = subject.isdigit() or last.lower().endswith(_IMAGE_SUFFIXES)
+    is_doubtful = bool(folders) and not is_video and (folders[0] == "" or could_be_image)
+    return None if ".." in folders or is_doubtful else subject
 
 
 def _lines(path: Location) -> Iterator[tuple[int, str]]:
@@ -74,33 +103,43 @@ def _lines(path: Location) -> Iterator[tuple[int, str]]:
 
 def _subjects(path: Location, lines: Iterator[tuple[int, str]]) -> TestList:
     line_of: dict[str, int] = {}
+    spellings = {}
     for number, name in lines:
-        if not is_plain_name(name):
+        subject = _subject_of_path(name)
+        if subject is None or not is_plain_name(subject):
             raise InputError(f"{path}: line {number}: expected the name of a subject, got {name[:80]!r}")
-        if name in line_of:
+        if subject in line_of:
             raise InputError(
-                f"{path}: line {number}: expected each subject once, got {name!r} also in line {line_of[name]}"
+                f"{path}: line {number}: expected each subject once, got {name!r} also in line {line_of[subject]}"
             )
-        line_of[name] = number
-    return TestList(path, tuple(line_of))
+        line_of[subject] = number
+        if subject != name:
+            spellings[subject] = name
+    return TestList(path, tuple(line_of), spellings)
 
 
 def _frames(path: Location, lines: Iterator[tuple[int, str]]) -> TestList:
     images: list[str] = []
     subjects: dict[str, int] = {}
+    named: dict[str, str] = {}
     subject_of_row: list[int] = []
     frame_of_row: list[int] = []
     for number, name in lines:
         match = _IMAGE.fullmatch(name)
-        if not match or int(match[2]) < 1 or not (match[1] in subjects or is_plain_name(match[1])):
+        is_valid = match is not None and int(match[2]) >= 1 and not (".." in name and ".." in _SEPARATOR.split(name))
+        if match and is_valid and match[1] not in named:
+            named[match[1]] = subject_of_file(match[1])
+            is_valid = is_plain_name(named[match[1]])
+        if not match or not is_valid:
             raise InputError(f"{path}: line {number}: expected subject/00001.jpg, got {name[:80]!r}")
         images.append(name)
-        subject_of_row.append(subjects.setdefault(match[1], len(subjects)))
+        subject_of_row.append(subjects.setdefault(named[match[1]], len(subjects)))
         frame_of_row.append(int(match[2]))
     if not images:
         raise InputError(f"{path}: expected rows subject/00001.jpg, found none")
     rows = np.array(subject_of_row, np.int32), np.array(frame_of_row, np.int32)
-    return TestList(path, tuple(subjects), tuple(images), *rows)
+    spellings = {subject: name for name, subject in named.items() if subject != name}
+    return TestList(path, tuple(subjects), spellings, tuple(images), *rows)
 
 
 def is_plain_name(name: str) -> bool:

@@ -4,7 +4,7 @@ A field with a default may be missing in manifests of earlier versions, which th
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Protocol, Self, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -183,9 +183,17 @@ class SubjectsDetails(Details):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsDetails(Details):
-    """``labels``: sorted names of all subjects that have labels."""
+    """``labels``: what was read.
+
+    Attributes:
+        subjects: sorted names of all subjects that have labels.
+        annotations: the challenge's folder; None if an earlier version read it.
+        skipped_files: names of files that cannot be read or have another format.
+    """
 
     subjects: tuple[str, ...] = ()
+    annotations: LeftOut[str | None] = None
+    skipped_files: LeftOut[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,12 +214,13 @@ class LabelCoverage(Record):
     Attributes:
         set_name: ``train`` or ``validation``.
         subjects, subjects_without_features: numbers of subjects.
-        labelled: lines with a label of the task; the sum of the next three.
+        labelled: lines with a label of the task; the sum of the next three and ``excluded``.
         used: lines with a label and a face.
         labelled_without_face: lines whose frame shows no face of the subject.
         labelled_beyond_video: lines whose frame is not in the video.
         unlabelled: lines without a label of the task.
         faces_without_label: frames with a face and without a label.
+        excluded: labelled lines of validation subjects whose video is in the training set too; part of ``labelled``.
     """
 
     set_name: str
@@ -223,9 +232,13 @@ class LabelCoverage(Record):
     labelled_beyond_video: int
     unlabelled: int
     faces_without_label: int
+    excluded: LeftOut[int] = 0
 
 
-LABEL_COVERAGE_COLUMNS = tuple(one.name for one in fields(LabelCoverage))
+def label_coverage_columns(coverage: Iterable[LabelCoverage]) -> tuple[str, ...]:
+    """Return the columns of a table of label coverage: all fields, without ``excluded`` where nothing is."""
+    names = tuple(one.name for one in fields(LabelCoverage))
+    return names if any(one.excluded for one in coverage) else names[:-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +259,9 @@ class HeadDetails(Details):
         scores_of: the head that was fitted on the training set alone, if this one was fitted on the validation set too;
             it has no scores of its own.
         fitted_in: precision of the fit.
+        annotations: the folder that the labels were read from; None if an earlier version read them.
+        train_subjects, validation_subjects: all subjects of the two sets; empty if an earlier version fitted the head.
+        excluded_subjects: validation subjects whose video is in the training set too; no score depends on their rows.
     """
 
     task: TaskName
@@ -266,6 +282,10 @@ class HeadDetails(Details):
     fitted_in: LeftOut[str | None] = None
     kind: LeftOut[str] = "mlp"
     scores_of: LeftOut[str | None] = None
+    annotations: LeftOut[str | None] = None
+    train_subjects: LeftOut[tuple[str, ...]] = ()
+    validation_subjects: LeftOut[tuple[str, ...]] = ()
+    excluded_subjects: LeftOut[tuple[str, ...]] = ()
 
     def part_settings(self) -> dict[str, str]:
         """Return features, hidden units and seeds, each with its different values in the parts of the head."""
@@ -304,7 +324,11 @@ class TuningFigures(Record):
 class PostprocessingDetails(Details):
     """``postprocessing``: the head, how and on which subjects it was tuned, and the metrics.
 
-    ``tuned_with``: the head on whose outputs it was tuned and that the metrics belong to, if it is not ``head``.
+    Attributes:
+        tuned_with: the head on whose outputs it was tuned and that the metrics belong to, if it is not ``head``.
+        scored_rows: labelled rows that thresholds and scores depend on; None if an earlier version tuned it.
+        scored_without_face: those of them whose frame shows no face; they have interpolated outputs.
+        excluded_without_face: further labelled rows, which are excluded because their frame shows no face.
     """
 
     head: str
@@ -313,6 +337,9 @@ class PostprocessingDetails(Details):
     figures: TuningFigures
     subjects: tuple[str, ...] = ()
     tuned_with: LeftOut[str | None] = None
+    scored_rows: LeftOut[int | None] = None
+    scored_without_face: LeftOut[int] = 0
+    excluded_without_face: LeftOut[int] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

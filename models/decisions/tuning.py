@@ -84,6 +84,18 @@ class Candidate(NamedTuple):
     score: float
 
 
+def rows_without_face(subject: SubjectOutputs) -> np.ndarray:
+    """Return which labelled rows are in frames that do not show the face, bool [n]."""
+    return ~subject.present[subject.labelled_frame]
+
+
+def exclude_rows_without_face(subject: SubjectOutputs) -> SubjectOutputs:
+    """Return the subject with its labelled rows that show its face only. Smoothing still sees all frames."""
+    kept = ~rows_without_face(subject)
+    labels = {branch: values[kept] for branch, values in subject.labels.items()}
+    return replace(subject, labelled_frame=subject.labelled_frame[kept], labels=labels)
+
+
 @dataclass(frozen=True)
 class Tuned:
     """Tuned post-processing, and its scores on the validation subjects.
@@ -112,13 +124,15 @@ def tune_postprocessing(
 ) -> Tuned:
     """Choose smoothing, thresholds and class bias for every branch of the task.
 
-    ``paper``: fixed windows; thresholds on the 0.1 grid, tuned on unsmoothed outputs and then used on smoothed ones.
-    ``default``: searches for windows, exact thresholds and class bias. Rows without a face are scored by their
-    interpolated values.
+    ``paper``: fixed windows; thresholds on the 0.1 grid, tuned on unsmoothed outputs and then used on smoothed ones;
+    rows without a face are excluded from thresholds and scores, as published. ``default``: searches for windows, exact
+    thresholds and class bias; rows without a face are scored by their interpolated values.
 
     Raises:
         ValueError: no subject has a label.
     """
+    if setting == "paper":
+        subjects = [exclude_rows_without_face(subject) for subject in subjects]
     labelled = [s for s in sorted(subjects, key=lambda s: s.name) if len(s.labelled_frame)]
     if not labelled:
         raise ValueError(f"{task}: expected subjects with outputs and labels to tune on, found none")

@@ -23,6 +23,7 @@ from models.heads.metrics import MAIN_METRIC
 from models.heads.recipes import TaskRecipe, get_recipe
 from tasks.fit.import_labels import labels_key
 from tasks.fit.subject_features import FeaturesVariant, with_frames
+from tasks.fit.subject_split import SubjectSplit, split_subjects
 from tasks.units import Files, Job
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class FitHeadArgs:
     Attributes:
         features: of the labelled subjects.
         labels: units of the training and validation labels.
+        split: subjects of the two sets.
         epochs: numbers of epochs per seed and part, to fit on both sets; None to fit on the training set and select the
             best epoch on the validation set.
         precision: of matrix products.
@@ -66,47 +68,51 @@ class FitHeadArgs:
     choice: HeadChoice
     features: FeaturesVariant
     labels: dict[SetName, Manifest]
+    split: SubjectSplit
     epochs: list[list[int]] | None
     precision: Precision
     scores_of: str | None = None
 
 
 def plan_fit_head(
-    store: Store, variant: FeaturesVariant, choice: HeadChoice, *, first: Bundle | None = None
+    store: Store,
+    variant: FeaturesVariant,
+    choice: HeadChoice,
+    *,
+    labels: dict[SetName, Manifest],
+    first: Bundle | None = None,
 ) -> Job[FitHeadArgs]:
     """Plan the job that fits one head. It depends on the features and labels of the labelled subjects only.
+
+    Validation subjects whose video is in the training set too are excluded. Such a head replaces the head of the same
+    name that an earlier version fitted.
 
     With ``first``, the same head fitted on the training set alone, it is fitted on the training and validation sets for
     the numbers of epochs that were best then.
 
     Raises:
-        InputError: the labels of a set are not in the store.
+        InputError: all validation subjects are in the training set too.
     """
     epochs = HeadDetails.of(first).best_epochs if first else None
-    labels: dict[SetName, Manifest] = {}
-    known = store.manifests("labels", task=choice.task)
-    for name in ("train", "validation"):
-        key = labels_key(choice.task, name)
-        if key not in known:
-            raise InputError(f"{store.url}: expected labels of {choice.task} {name}, found none; import_labels failed")
-        labels[name] = known[key]
-    subjects = sorted({s for m in labels.values() for s in LabelsDetails.of(m).subjects if s in variant.subjects})
+    split = split_subjects(labels, task=choice.task, known=variant.subjects)
+    subjects = sorted({subject for names in split.names.values() for subject in names.values()})
     used, recipe = variant.of_subjects(subjects), choice.head_recipe()
     if head_class(recipe.kind).works_on == "sequences":
         used = with_frames(store, used)
     precision = native_precision(default_device())
-    job_fingerprint = fingerprint(
-        stage="fit_head",
-        version=CODE_VERSION,
-        recipe=recipe,
-        precision=precision,
-        epochs=epochs,
-        labels=[(name, manifest.identity) for name, manifest in labels.items()],
-        features=[(subject, used.identity(subject)) for subject in subjects],
-        backbone=variant.backbone,
-    )
-    name = variant_name(f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}", job_fingerprint)
-    arguments = FitHeadArgs(choice, used, labels, epochs, precision, first.name if first else None)
+    parts = {
+        "stage": "fit_head",
+        "version": CODE_VERSION,
+        "recipe": recipe,
+        "precision": precision,
+        "epochs": epochs,
+        "labels": [(name, manifest.identity) for name, manifest in labels.items()],
+        "features": [(subject, used.identity(subject)) for subject in subjects],
+        "backbone": variant.backbone,
+    }
+    name = variant_name(f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}", fingerprint(**parts))
+    job_fingerprint = fingerprint(**parts, excluded=split.excluded) if split.excluded else fingerprint(**parts)
+    arguments = FitHeadArgs(choice, used, labels, split, epochs, precision, first.name if first else None)
     return Job(f"heads/{name}", job_fingerprint, arguments)
 
 
@@ -122,7 +128,7 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
 
     given, choice = job.arguments, job.arguments.choice
     variant, epochs, precision = given.features, given.epochs, given.precision
-    tables: dict[str, pa.Table] = {
+    tables: dict[SetName, pa.Table] = {
         name: store.read_unit(labels_key(choice.task, name), m) for name, m in given.labels.items()
     }
     recipe = choice.head_recipe()
@@ -131,13 +137,12 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
         gather = gather_sequences
     fitted_on = {name: table for name, table in tables.items() if epochs or name == "train"}
     with tempfile.TemporaryDirectory(prefix="affwild2-rows-") as scratch:
-        train, coverage = gather(
-            store, variant, fitted_on, task=choice.task, folder=Path(tempfile.mkdtemp(dir=scratch))
-        )
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+        train, coverage = gather(store, variant, fitted_on, task=choice.task, split=given.split, folder=folder)
         validation = None
         if not epochs:
-            scored_on, folder = {"validation": tables["validation"]}, Path(tempfile.mkdtemp(dir=scratch))
-            validation, more = gather(store, variant, scored_on, task=choice.task, folder=folder)
+            folder, scored_on = Path(tempfile.mkdtemp(dir=scratch)), {"validation": tables["validation"]}
+            validation, more = gather(store, variant, scored_on, task=choice.task, split=given.split, folder=folder)
             coverage += more
         try:
             fitted = fit_seeds(
@@ -176,6 +181,10 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
         trained_on=tuple(fitted_on),
         fitted_in=precision,
         scores_of=given.scores_of,
+        annotations=LabelsDetails.of(given.labels["train"]).annotations,
+        train_subjects=given.split.subjects["train"],
+        validation_subjects=given.split.subjects["validation"],
+        excluded_subjects=given.split.excluded,
     )
     return Files(files, details)
 

@@ -1,7 +1,7 @@
 """Stage ``predict_outputs``: predict probabilities or values for every frame of a subject with a head."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,6 +124,15 @@ def _sequences(store: Store, unit: Unit[PredictOutputsArgs], head: Head) -> Iter
         return
     for frame, has_face, embeddings, logits in read_features(store, features, subject):
         yield SubjectSequence(embeddings, logits, has_face, nominal_seconds(frame))
+
+
+def predicted_outputs(store: Store, units: Sequence[Unit[PredictOutputsArgs]]) -> dict[str, tuple[UnitKey, Manifest]]:
+    """Return subject -> unit for the planned units that exist. Outputs of other features or heads do not count."""
+    known: dict[UnitKey, Manifest] = {}
+    for head, source in {(unit.key.value("head"), unit.key.value("source")) for unit in units}:
+        known |= store.manifests("outputs", head=head, source=source)
+    found = ((unit, known.get(unit.key)) for unit in units)
+    return {u.key.value("subject"): (u.key, m) for u, m in found if m is not None and m.fingerprint == u.fingerprint}
 
 
 def read_outputs(

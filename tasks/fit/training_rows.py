@@ -12,7 +12,7 @@ from numpy.lib.format import open_memmap
 from data_contracts.errors import InputError
 from data_contracts.store.details import LabelCoverage
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, BranchName, TaskName
+from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, BranchName, SetName, TaskName
 from models.heads.rows import TrainingRows
 from models.heads.sequences import SubjectSequence, is_labelled
 from tasks.fit.subject_features import (
@@ -22,6 +22,7 @@ from tasks.fit.subject_features import (
     read_features,
     read_sequence,
 )
+from tasks.fit.subject_split import SubjectSplit
 
 
 @dataclass(frozen=True)
@@ -31,26 +32,38 @@ class _SubjectRows:
 
 
 def gather_rows(
-    store: Store, variant: FeaturesVariant, tables: Mapping[str, pa.Table], *, task: TaskName, folder: Path
+    store: Store,
+    variant: FeaturesVariant,
+    tables: Mapping[SetName, pa.Table],
+    *,
+    task: TaskName,
+    split: SubjectSplit,
+    folder: Path,
 ) -> tuple[TrainingRows, list[LabelCoverage]]:
     """Gather rows with a label and a face, of one or several sets, in the order of subjects and frames.
 
     Raises:
         InputError: no row is left.
     """
-    chosen, coverage = _choose(store, variant, tables, task=task)
+    chosen, coverage = _choose(store, variant, tables, task=task, split=split)
     return _unpack(store, variant, chosen, folder=folder), coverage
 
 
 def gather_sequences(
-    store: Store, variant: FeaturesVariant, tables: Mapping[str, pa.Table], *, task: TaskName, folder: Path
+    store: Store,
+    variant: FeaturesVariant,
+    tables: Mapping[SetName, pa.Table],
+    *,
+    task: TaskName,
+    split: SubjectSplit,
+    folder: Path,
 ) -> tuple[list[SubjectSequence], list[LabelCoverage]]:
     """Gather the sequences of all subjects with a label and a face, with labels where a frame has both.
 
     Raises:
         InputError: no subject is left.
     """
-    chosen, coverage = _choose(store, variant, tables, task=task)
+    chosen, coverage = _choose(store, variant, tables, task=task, split=split)
     sequences = []
     for number, (subject, rows) in enumerate(chosen):
 
@@ -68,12 +81,17 @@ def gather_sequences(
 
 
 def _choose(
-    store: Store, variant: FeaturesVariant, tables: Mapping[str, pa.Table], *, task: TaskName
+    store: Store,
+    variant: FeaturesVariant,
+    tables: Mapping[SetName, pa.Table],
+    *,
+    task: TaskName,
+    split: SubjectSplit,
 ) -> tuple[list[tuple[str, _SubjectRows]], list[LabelCoverage]]:
     chosen: list[tuple[str, _SubjectRows]] = []
     coverage, without_features = [], []
     for set_name, table in tables.items():
-        rows, counts, absent = _choose_rows(store, variant, table, task=task, set_name=set_name)
+        rows, counts, absent = _choose_rows(store, variant, table, task=task, set_name=set_name, split=split)
         chosen += rows
         without_features += absent
         coverage.append(counts)
@@ -87,18 +105,22 @@ def _choose(
 
 
 def _choose_rows(
-    store: Store, variant: FeaturesVariant, table: pa.Table, *, task: TaskName, set_name: str
+    store: Store, variant: FeaturesVariant, table: pa.Table, *, task: TaskName, set_name: SetName, split: SubjectSplit
 ) -> tuple[list[tuple[str, _SubjectRows]], LabelCoverage, list[str]]:
     """Return the rows to fit on, how the labels are used, and the labelled subjects without features."""
     labels = label_arrays(table)
     labelled = is_labelled(labels, BRANCHES_OF_TASK[task])
     subjects, starts = np.unique(table["subject"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
     frame = table["frame"].to_numpy()
-    rows, absent, faces_without_label, beyond = [], list[str](), 0, 0
-    for number, subject in enumerate(subjects.tolist()):
+    rows, absent, faces_without_label, beyond, excluded = [], list[str](), 0, 0, 0
+    for number, name in enumerate(subjects.tolist()):
         here = np.flatnonzero((starts == number) & labelled)
-        if subject not in variant.subjects:
-            absent.append(subject)
+        if set_name == "validation" and name in split.excluded:
+            excluded += len(here)
+            continue
+        subject = split.names[set_name].get(name)
+        if subject is None:
+            absent.append(name)
             continue
         seen = read_faces_seen(store, variant, subject)
         beyond += int((frame[here] > variant.last_frame(subject)).sum())
@@ -114,10 +136,11 @@ def _choose_rows(
         subjects_without_features=len(absent),
         labelled=int(labelled.sum()),
         used=used_count,
-        labelled_without_face=int(labelled.sum()) - used_count - beyond,
+        labelled_without_face=int(labelled.sum()) - used_count - beyond - excluded,
         labelled_beyond_video=beyond,
         unlabelled=int((~labelled).sum()),
         faces_without_label=faces_without_label,
+        excluded=excluded,
     )
     return rows, coverage, absent
 

@@ -8,24 +8,28 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_contracts.errors import InputError
 from data_contracts.schemas import CANDIDATES
-from data_contracts.store.bundles import Bundle, read_file
-from data_contracts.store.details import HeadDetails, LabelsDetails, PostprocessingDetails, TuningFigures
+from data_contracts.store.bundles import Bundle, list_bundles, read_file
+from data_contracts.store.details import HeadDetails, PostprocessingDetails, TuningFigures
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES_OF_TASK, TaskName
+from data_contracts.vocabulary import BRANCHES_OF_TASK, NO_FACE, TaskName
 from models.decisions.tuning import (
     Candidate,
     Setting,
     SubjectOutputs,
     added_smoothings,
     has_several_subjects_of_a_video,
+    rows_without_face,
     tune_postprocessing,
 )
+from models.heads.sequences import is_labelled
 from tasks.fit.import_labels import labels_key
 from tasks.fit.predict_outputs import read_outputs
 from tasks.fit.subject_features import label_arrays
+from tasks.fit.subject_split import SubjectSplit
 from tasks.units import Files, Job
 
 CODE_VERSION = 2
@@ -34,11 +38,14 @@ CANDIDATES_FILE = "candidates.parquet"
 
 @dataclass(frozen=True)
 class TunePostprocessingArgs:
-    """The head, its outputs of the validation subjects, their labels, and how to tune."""
+    """The head, its outputs of the validation subjects, their labels, and how to tune.
+
+    ``outputs``: name in the labels -> unit of the outputs.
+    """
 
     head: str
     task: TaskName
-    outputs: list[tuple[UnitKey, Manifest]]
+    outputs: dict[str, tuple[UnitKey, Manifest]]
     labels: Manifest
     tuning: Setting
     folds: int
@@ -53,46 +60,64 @@ class AdoptPostprocessingArgs:
 
 
 def plan_tune_postprocessing(
-    store: Store, *, head: Bundle, source: str, tuning: Setting, folds: int = 5
+    *,
+    head: Bundle,
+    outputs: Mapping[str, tuple[UnitKey, Manifest]],
+    labels: Manifest,
+    split: SubjectSplit,
+    tuning: Setting,
+    folds: int = 5,
 ) -> Job[TunePostprocessingArgs]:
-    """Plan the job that tunes on all validation subjects with outputs of the head."""
-    task = HeadDetails.of(head).task
-    labels = store.manifests("labels", task=task)[labels_key(task, "validation")]
-    subjects = set(LabelsDetails.of(labels).subjects)
-    outputs = [
-        (key, manifest)
-        for key, manifest in store.manifests("outputs", head=head.name, source=source).items()
-        if key.value("subject") in subjects
-    ]
+    """Plan the job that tunes on all validation subjects with outputs of the head (``outputs``, by subject).
+
+    Validation subjects whose video is in the training set too are excluded.
+    """
+    names = sorted(split.validation().items(), key=lambda pair: pair[1])
+    used = {name: outputs[subject] for name, subject in names if subject in outputs}
+    faces_are_missing = any(manifest.counts.get(NO_FACE) for _, manifest in used.values())
     added = added_smoothings(tuning)
-    is_grouped = has_several_subjects_of_a_video([key.value("subject") for key, _ in outputs])
+    is_grouped = has_several_subjects_of_a_video([key.value("subject") for key, _ in used.values()])
     job_fingerprint = fingerprint(
         stage="tune_postprocessing",
         version=CODE_VERSION,
-        outputs=[(key.value("subject"), manifest.identity) for key, manifest in outputs],
+        outputs=[(key.value("subject"), manifest.identity) for key, manifest in used.values()],
         labels=labels.identity,
         tuning=tuning,
         folds=folds,
         **({"smoothings": added} if added else {}),
         # Without videos of several subjects, folds of videos are the folds of subjects of earlier versions.
         **({"folds_of": "videos"} if is_grouped else {}),
+        # Earlier versions scored interpolated rows with this setting too.
+        **({"without_face": "excluded"} if tuning == "paper" and faces_are_missing else {}),
     )
-    arguments = TunePostprocessingArgs(head.name, task, outputs, labels, tuning, folds)
+    arguments = TunePostprocessingArgs(head.name, HeadDetails.of(head).task, used, labels, tuning, folds)
     return Job(f"postprocessing/{variant_name(f'{head.name}-{tuning}', job_fingerprint)}", job_fingerprint, arguments)
 
 
 def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
-    """Tune, and store the rule, its scores, and all candidates with their scores in the bundle."""
+    """Tune, and store the rule, its scores, and all candidates with their scores in the bundle.
+
+    Raises:
+        InputError: no validation subject has a row to tune on.
+    """
     given = job.arguments
     subjects = _subject_outputs(store, given.task, given.outputs, given.labels)
-    tuned = tune_postprocessing(subjects, task=given.task, setting=given.tuning, folds=given.folds)
+    try:
+        tuned = tune_postprocessing(subjects, task=given.task, setting=given.tuning, folds=given.folds)
+    except ValueError as error:
+        raise InputError(f"{job.name}: {error}") from error
     content = {"postprocessing": tuned.postprocessing.to_dict(), "figures": tuned.figures()}
+    rows, faceless = _count_rows(subjects, given.task)
+    is_scored = given.tuning != "paper"
     details = PostprocessingDetails(
         head=given.head,
         task=given.task,
         tuning=given.tuning,
         figures=TuningFigures(**tuned.figures()),
         subjects=tuple(subject.name for subject in subjects),
+        scored_rows=rows if is_scored else rows - faceless,
+        scored_without_face=faceless if is_scored else 0,
+        excluded_without_face=0 if is_scored else faceless,
     )
     return Files({"postprocessing.json": _to_json(content), CANDIDATES_FILE: _to_parquet(tuned.candidates)}, details)
 
@@ -142,17 +167,36 @@ def make_adopted(store: Store, job: Job[AdoptPostprocessingArgs]) -> Files:
     return Files(files, details)
 
 
+def _count_rows(subjects: Sequence[SubjectOutputs], task: TaskName) -> tuple[int, int]:
+    """Return the number of labelled rows, and how many of them show no face."""
+    rows = faceless = 0
+    for subject in subjects:
+        labelled = is_labelled(subject.labels, BRANCHES_OF_TASK[task])
+        rows += int(labelled.sum())
+        faceless += int((labelled & rows_without_face(subject)).sum())
+    return rows, faceless
+
+
+def remove_superseded(store: Store, postprocessing: Bundle) -> None:
+    """Remove older post-processings that were tuned for the same head in the same way, on other inputs."""
+    chosen = PostprocessingDetails.of(postprocessing)
+    for other in list_bundles(store, "postprocessing"):
+        details = PostprocessingDetails.of(other)
+        if other.name != postprocessing.name and (details.head, details.tuning) == (chosen.head, chosen.tuning):
+            store.remove_folder(other.folder)
+
+
 def _subject_outputs(
-    store: Store, task: TaskName, outputs: list[tuple[UnitKey, Manifest]], labels: Manifest
+    store: Store, task: TaskName, outputs: Mapping[str, tuple[UnitKey, Manifest]], labels: Manifest
 ) -> list[SubjectOutputs]:
     table = store.read_unit(labels_key(task, "validation"), labels)
     names = table["subject"].to_numpy(zero_copy_only=False).astype(str)
     arrays, frame = label_arrays(table), table["frame"].to_numpy()
     subjects = []
-    for key, manifest in outputs:
+    for name, (key, manifest) in outputs.items():
         present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
         # Labels after the last frame of the video have no outputs.
-        rows = (names == key.value("subject")) & (frame <= len(present))
+        rows = (names == name) & (frame <= len(present))
         subjects.append(
             SubjectOutputs(
                 name=key.value("subject"),

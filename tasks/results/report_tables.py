@@ -11,12 +11,12 @@ from data_contracts.store.bundles import Bundle
 from data_contracts.store.contents import StoreContents
 from data_contracts.store.details import (
     COVERAGE_COUNTS,
-    LABEL_COVERAGE_COLUMNS,
     BackboneDetails,
     HeadDetails,
     InputsDetails,
     PostprocessingDetails,
     SubmissionDetails,
+    label_coverage_columns,
 )
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_FOUND
@@ -135,6 +135,7 @@ def sections_of(store: Store, contents: StoreContents, run: RunRecord | None) ->
                 _settings(store, heads),
                 _validation(heads, tuned),
                 _labels(heads),
+                *_splits(heads),
                 *_decisions(rules),
                 _candidates(store, tuned),
             ],
@@ -278,10 +279,27 @@ def _candidates(store: Store, rules: Sequence[Bundle]) -> Table:
 
 
 def _labels(heads: Sequence[Bundle]) -> Table:
-    rows = [[head.task, *astuple(coverage)] for head in map(HeadDetails.of, heads) for coverage in head.coverage]
-    return Table(
-        "Labels that heads were fitted on", ["task", *(_words(n) for n in LABEL_COVERAGE_COLUMNS)], rows, folded=True
-    )
+    coverage = [(head.task, one) for head in map(HeadDetails.of, heads) for one in head.coverage]
+    columns = label_coverage_columns(one for _, one in coverage)
+    rows = [[task, *(getattr(one, name) for name in columns)] for task, one in coverage]
+    return Table("Labels that heads were fitted on", ["task", *map(_words, columns)], rows, folded=True)
+
+
+def _splits(heads: Sequence[Bundle]) -> list[Table]:
+    """Return tables of the annotations of each head, and of subjects in both sets."""
+    known = [(Code(head.name), HeadDetails.of(head)) for head in heads]
+    annotations = [
+        [name, one.task, one.annotations, len(one.train_subjects), len(one.validation_subjects)]
+        for name, one in known
+        if one.annotations
+    ]
+    shared = [[name, subject] for name, one in known for subject in one.excluded_subjects]
+    excluded = "Validation subjects whose video is in the training set too; their rows are excluded"
+    tables = [
+        Table("Annotations", ["head", "task", "folder", "training subjects", "validation subjects"], annotations),
+        Table(excluded, ["head", "subject"], shared),
+    ]
+    return [table for table in tables if table.rows]
 
 
 def _words(name: str) -> str:

@@ -89,16 +89,24 @@ def test_units_of_extract(store, work):
 def test_units_of_fit_and_submit(store, work):
     variant = find_features(store)
     head = require_bundle(store, "heads", "expr")
-    for unit in planned(store, predict_outputs.plan_predict_outputs(store, variant, head=head)):
+    predicting = predict_outputs.plan_predict_outputs(store, variant, head=head)
+    for unit in planned(store, predicting):
         work(predict_outputs.compute, unit)
     annotations = location("data/Third ABAW Annotations/EXPR_Classification_Challenge")
     labels = import_labels.plan_import_labels(annotations, task="expr", sets=("train", "validation"))
     for unit in planned(store, labels):
         work(import_labels.compute, unit)
     choice = fit_head.HeadChoice("expr", features="scores", hidden_units=16, seeds=1)
-    fitting = fit_head.plan_fit_head(store, variant, choice)
+    manifests = import_labels.imported_labels(store, labels)
+    fitting = fit_head.plan_fit_head(store, variant, choice, labels=manifests)
     work(fit_head.make, fitting)
-    tuning = tune_postprocessing.plan_tune_postprocessing(store, head=head, source=variant.source, tuning="default")
+    tuning = tune_postprocessing.plan_tune_postprocessing(
+        head=head,
+        outputs=predict_outputs.predicted_outputs(store, predicting),
+        labels=manifests["validation"],
+        split=fitting.arguments.split,
+        tuning="default",
+    )
     work(tune_postprocessing.make, tuning)
     rule = next(one for one in list_bundles(store, "postprocessing") if one.name.startswith("expr"))
     test_list = location(f"data/names_of_videos_in_each_test_set/{ABAW3_TEST_LISTS['expr']}")

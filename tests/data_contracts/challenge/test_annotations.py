@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data_contracts.challenge.annotations import read_annotations
+from data_contracts.challenge.annotations import annotation_files, check_readable, read_annotations
 from data_contracts.challenge.editions import HEADERS
 from data_contracts.errors import InputError
 from data_contracts.schemas import LABELS, check_schema
@@ -102,3 +102,50 @@ def test_header_without_rows_and_trailing_blank_lines_are_accepted(tmp_path):
     write(tmp_path, "va", [], subject="a")
     write(tmp_path, "va", ["0,0", "", ""], subject="b")
     assert read(tmp_path, "va").num_rows == 1
+
+
+def test_only_annotation_files_are_read_and_all_other_entries_are_listed(tmp_path):
+    write(tmp_path, "expr", ["0"], subject="a")
+    folder = tmp_path / "Train_Set"
+    (folder / "a.txt").rename(folder / "A.TXT")
+    write(tmp_path, "expr", ["1"], subject="b")
+    for name in ("._b.txt", ".DS_Store", "notes.docx", "c.csv"):
+        (folder / name).write_text("x")
+    (folder / "folder.txt").mkdir()
+    found = annotation_files(tmp_path, task="expr", set_name="train")
+    assert [path.name for path in found.files] == ["A.TXT", "b.txt"]
+    assert sorted(path.name for path, _ in found.skipped) == sorted(
+        ["._b.txt", ".DS_Store", "notes.docx", "c.csv", "folder.txt"]
+    )
+    assert read(tmp_path, "expr")["subject"].to_pylist() == ["A", "b"]
+
+
+@pytest.mark.parametrize("names", [("a.txt", "a.TXT"), ("Am\u00e9.txt", "Ame\u0301.txt")])
+def test_two_files_of_one_subject_are_refused(tmp_path, names):
+    for name in names:
+        write(tmp_path, "expr", ["0"]).rename(tmp_path / "Train_Set" / name)
+    with pytest.raises(InputError, match=r"expected one annotation file per subject, found .* and .*; keep one"):
+        annotation_files(tmp_path, task="expr", set_name="train")
+
+
+def test_two_folders_or_lists_of_one_set_are_refused(tmp_path):
+    write(tmp_path, "expr", ["0"])
+    (tmp_path / "train_set").mkdir()
+    with pytest.raises(InputError, match="expected one folder of the train set, found Train_Set and train_set"):
+        annotation_files(tmp_path, task="expr", set_name="train")
+    for name in ("train_set.txt", "training_set_annotations.txt"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(InputError, match="expected one list of the train set"):
+        annotation_files(tmp_path, task="mtl", set_name="train")
+
+
+def test_one_readable_file_is_enough(tmp_path):
+    bad = write(tmp_path, "expr", ["x"], subject="a")
+    files = annotation_files(tmp_path, task="expr", set_name="train")
+    with pytest.raises(InputError, match="line 2: expected a number"):
+        check_readable(files, task="expr")
+    (bad.parent / "lost.txt").symlink_to(tmp_path / "nowhere")
+    write(tmp_path, "expr", ["0"], subject="z")
+    check_readable(annotation_files(tmp_path, task="expr", set_name="train"), task="expr")
+    found = read_annotations(tmp_path, task="expr", set_name="train")
+    assert [fault.path.name for fault in found.faults] == ["a.txt", "lost.txt"] and found.table.num_rows == 1

@@ -75,7 +75,7 @@ def test_folders_and_lists_of_later_editions(tmp_path):
     assert sorted(layout.videos) == ["451", "a", "b"]
     for source in ("cropped", "cropped_aligned"):
         assert sorted(list_crops(layout.crops[source]).subjects) == ["451", "a"]
-    assert {task: folder.name for task, folder in layout.annotations.items()} == {
+    assert {task: layout.annotations_of(task).name for task in layout.annotations} == {
         "expr": "EXPR_Recognition_Challenge",
         "mtl": "MTL",
     }

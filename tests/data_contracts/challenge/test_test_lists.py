@@ -1,6 +1,6 @@
 import pytest
 
-from data_contracts.challenge.test_lists import is_plain_name, read_test_list
+from data_contracts.challenge.test_lists import is_plain_name, names_in_list, read_test_list
 from data_contracts.errors import InputError
 
 
@@ -69,3 +69,35 @@ def test_missing_and_binary_files_are_refused(tmp_path):
 )
 def test_names_of_subjects_that_are_safe_as_file_names(name, plain):
     assert is_plain_name(name) is plain
+
+
+@pytest.mark.parametrize(
+    ("line", "subject"),
+    [
+        ("a.mp4", "a"),
+        ("videos/a.mp4", "a"),
+        ("videos\\a_left.AVI", "a_left"),
+        ("/data/batch1/a.MTS,", "a"),
+        ("./videos/a", "a"),
+        ("\ufeffa.mp4 \t", "a"),
+        ("a.txt", "a"),
+        ("a.264", "a.264"),
+    ],
+)
+def test_file_names_of_videos_stand_for_their_subjects(tmp_path, line, subject):
+    found = read_test_list(write(tmp_path, f"{line}\r\nb\r\n"))
+    assert found.subjects == (subject, "b") and found.rows_by == "subject"
+    plain = line.strip("\ufeff \t,")
+    assert found.spellings == ({subject: plain} if subject != plain else {})
+    with pytest.raises(InputError, match="expected each subject once"):
+        read_test_list(write(tmp_path, f"{line}\n{subject}\n"))
+
+
+def test_frames_keep_the_spelling_of_the_list(tmp_path):
+    names = ["videos/a.mp4/00001.jpg", "a/00002.jpg", "b.AVI/00001.png"]
+    found = read_test_list(write(tmp_path, "\n".join(["image_location,x", *names])))
+    assert found.images == tuple(names) and found.subjects == ("a", "b") and found.subject_of_row.tolist() == [0, 0, 1]
+
+
+def test_names_in_lists_of_any_kind(tmp_path):
+    assert names_in_list(write(tmp_path, "image\na.mp4/00001.jpg,0\nvideos/b.mp4\nc_left,\n")) >= {"a", "b", "c_left"}
