@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 MATROSKA_SEGMENT, MATROSKA_CLUSTER, MATROSKA_TRACKS, MATROSKA_TRACK = 0x18538067, 0x1F43B675, 0x1654AE6B, 0xAE
 _MATROSKA_PARENTS = {MATROSKA_SEGMENT, MATROSKA_CLUSTER, MATROSKA_TRACKS, MATROSKA_TRACK, 0xA0, 0xE0}
 _MATROSKA_LEFT_OUT = {0x114D9B74, 0x1C53BB6B, 0xEC}  # positions of other elements: SeekHead, Cues, Void
@@ -221,6 +223,22 @@ def lace_blocks(source: Path, path: Path, *, frames: int = 4) -> Path:
 
     path.write_bytes(matroska_bytes(change_elements(elements, {MATROSKA_CLUSTER: cluster})))
     return path
+
+
+def split_superframes(source: Path, path: Path) -> Path:
+    """Put the frames of each VP9 superframe into blocks of their own, as old muxers did."""
+
+    def block(element: Element) -> list[Element]:
+        assert isinstance(element[1], bytes)
+        head, data = element[1][:4], element[1][4:]
+        count, size = (data[-1] & 7) + 1, (data[-1] >> 3 & 3) + 1
+        at = len(data) - 2 - count * size
+        if data[-1] & 0xE0 != 0xC0 or data[at] != data[-1]:
+            return [element]
+        ends = np.cumsum([int.from_bytes(data[p : p + size], "little") for p in range(at + 1, len(data) - 1, size)])
+        return [(element[0], head + part) for part in (data[s:e] for s, e in zip([0, *ends], ends, strict=False))]
+
+    return change_matroska(source, path, {SIMPLE_BLOCK: block})
 
 
 def _all(elements: list[Element]) -> Iterator[Element]:

@@ -26,6 +26,7 @@ from tests.video_boxes import (
     join_flv,
     lace_blocks,
     palette_chunk,
+    split_superframes,
     strip_headers,
 )
 from tests.video_factory import TICKS_PER_SECOND, VideoSpec, cut_file, hide_sides, write_video
@@ -40,10 +41,13 @@ from tests.video_streams import (
     remux,
     run_program,
     write_fields,
+    write_headers_alone,
+    write_hevc_layers,
     write_mjpeg_fields,
     write_not_coded_mpeg4,
     write_packed_mpeg4,
     write_packets,
+    write_svc,
     write_vp9_layers,
 )
 
@@ -229,6 +233,11 @@ def _turned_half(path: Path) -> None:
     turned.unlink()
 
 
+def _split_superframes(path: Path) -> None:
+    source = write_kind("altref_vp9.webm", path.parent)
+    split_superframes(source, path)
+
+
 def _repeated_times(path: Path) -> None:
     source = _source(path, "j.mkv", MJPEG)
     times = [Fraction(number - (number % 8 == 5), FRAMES_PER_SECOND) for number in range(40)]
@@ -277,10 +286,18 @@ REPORTED_KINDS: dict[str, Writer] = {
     "altref_vp8.webm": _in_two_passes("-c:v", "libvpx", *TWO_PASS_ALTREF),
     "altref_vp9.webm": _in_two_passes("-c:v", "libvpx-vp9", *TWO_PASS_ALTREF),
     "altref_levels_vp9.webm": _in_two_passes("-c:v", "libvpx-vp9", *TWO_PASS_ALTREF, "-auto-alt-ref", "6"),
+    "split_superframes_vp9.webm": _split_superframes,
     "hidden_av1.mp4": _by_program("-c:v", "libaom-av1", "-lag-in-frames", "19", "-cpu-used", "8", "-g", "20"),
     "open_av1.mkv": _by_program("-c:v", "libsvtav1", "-preset", "10", "-g", "16", "-svtav1-params", "irefresh-type=1"),
     # Layers of one frame in a packet: VideoProcessingFramework #538.
     "layers_vp9.webm": write_vp9_layers,
+    "layers_svc.mkv": write_svc,
+    "layers_svc.mp4": write_svc,
+    "layers_hevc.mkv": write_hevc_layers,
+    "layers_hevc.mp4": write_hevc_layers,
+    # Packets with nothing but headers.
+    "headers_alone.mkv": write_headers_alone,
+    "headers_alone.mp4": write_headers_alone,
     # Packed and not coded frames: javacv #841, curator #9, AetherEngine #516.
     "packed.avi": write_packed_mpeg4,
     "packed.mkv": write_packed_mpeg4,

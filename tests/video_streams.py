@@ -5,6 +5,7 @@ Each function writes a file. Pictures say their own number, as those of ``video_
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -299,3 +300,57 @@ def write_mjpeg_fields(path: Path) -> Path:
     half.unlink()
     full.unlink()
     return path
+
+
+def _nal_units(unit: bytes) -> list[bytes]:
+    return [b"\0\0\0\1" + part for part in re.split(b"\0\0\0?\1", unit) if part]
+
+
+def _is_slice(nal_unit: bytes) -> bool:
+    return nal_unit[4] & 0x1F in (1, 5)
+
+
+def _write_apart(path: Path, spec: VideoSpec, split: Callable[[bytes], tuple[bytes, bytes]]) -> Path:
+    """Put parts of each frame of an elementary stream into packets of their own, a millisecond after the first part."""
+    elementary = path.with_name(f"{path.stem}.{'hevc' if spec.codec == 'libx265' else 'h264'}")
+    write_video(elementary, spec)
+
+    def packets() -> Iterator[tuple[bytes, Fraction, Fraction, bool]]:
+        for number, (unit, is_keyframe) in enumerate(packets_of(elementary)):
+            for place, part in enumerate(filter(None, split(unit))):
+                seconds = Fraction(number, FRAMES_PER_SECOND) + Fraction(place, 1000)
+                yield part, seconds, seconds, is_keyframe and place == 0
+
+    write_packets(path, elementary, packets())
+    elementary.unlink()
+    return path
+
+
+def write_headers_alone(path: Path) -> Path:
+    """H.264 whose parameter sets are packets of their own, as recorders of network streams write them."""
+
+    def split(unit: bytes) -> tuple[bytes, bytes]:
+        parts = _nal_units(unit)
+        return b"".join(p for p in parts if not _is_slice(p)), b"".join(filter(_is_slice, parts))
+
+    return _write_apart(path, VideoSpec(b_frames=0), split)
+
+
+def write_svc(path: Path) -> Path:
+    """H.264 with a layer that decoders of plain H.264 ignore (SVC), in packets of its own."""
+
+    def split(unit: bytes) -> tuple[bytes, bytes]:
+        layer = [b"\0\0\0\1\x74\x80\x10\x07" + p[5:] for p in _nal_units(unit) if _is_slice(p)]
+        return unit, b"".join(layer)
+
+    return _write_apart(path, VideoSpec(b_frames=0), split)
+
+
+def write_hevc_layers(path: Path) -> Path:
+    """HEVC with a second layer that plain decoders ignore (views, alpha), in packets of its own."""
+
+    def split(unit: bytes) -> tuple[bytes, bytes]:
+        slices = [p for p in _nal_units(unit) if p[4] >> 1 & 0x3F < 32]
+        return unit, b"".join(p[:5] + bytes([p[5] & 0x07 | 1 << 3]) + p[6:] for p in slices)
+
+    return _write_apart(path, VideoSpec(codec="libx265", b_frames=0), split)
