@@ -51,7 +51,7 @@ def suffixes(*names: str) -> frozenset[str]:
 VIDEO_SUFFIXES = suffixes(
     "mp4 m4v mov qt 3gp 3gpp 3g2 3gp2 f4v mj2 ismv mkv mk3d webm avi divx amv ts mts m2ts m2t tp mpg mpeg mpe vob m2p",
     "evo m1v m2v mpv h264 264 avc h26l hevc h265 265 ivf flv wmv asf dvr-ms ogv ogg ogm ogx mxf dv dif nut gif rm rmvb",
-    "wtv y4m mjpeg mjpg obu vc1 dav",
+    "wtv y4m mjpeg mjpg obu vc1 dav apng vvc 266 h266",
 )
 SUBJECT_SIDES = ("_left", "_right")
 

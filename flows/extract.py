@@ -10,6 +10,8 @@ from data_contracts.challenge.videos import VideoListing
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import reading_inputs
 from data_contracts.files.locations import Location
+from data_contracts.store.manifest import UnitKey
+from flows.engine.console import print_line
 from flows.engine.run import Run
 from flows.options import takes
 from flows.parameters import ExtractParameters, Source
@@ -17,8 +19,10 @@ from models.engines.precision import Precision
 from models.faces.tracking import TrackingParams
 from tasks.extract import assign_subjects, crop_faces, embed_faces, import_crops, index_videos
 from tasks.extract.index_videos import IndexedVideo
+from tasks.results.forget import find_unit_folders, remove_unit_folders
 
 T = TypeVar("T")
+_BEYOND_LIMIT = "inputs beyond --limit"
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,16 @@ def extract_features(run: Run, request: ExtractParameters) -> Extracted:
         InputError: the folder contains no input of the requested source.
     """
     layout = find_data(request.data)
-    report_videos(run, layout.video_listing)
     source = request.source or _default_source(layout)
-    videos = _limited(layout.videos, request.limit if source == "mtcnn" else None)
-    if source == "mtcnn" and not (videos or layout.video_listing.same_names):
+    listing = layout.video_listing
+    videos = _limited(listing.videos, request.limit if source == "mtcnn" else None)
+    for name in listing.videos.keys() - videos.keys():
+        listing.account.drop(listing.videos[name], _BEYOND_LIMIT)
+    report_videos(run, listing)
+    if source == "mtcnn" and layout.crops:
+        folders = ", ".join(str(folder) for found in layout.crops.values() for folder in found)
+        print_line(f"note: faces are detected in the videos; the crops in {folders} are not used (see --source)")
+    if source == "mtcnn" and not (videos or listing.same_names):
         raise InputError(f"{request.data}: expected video files for --source mtcnn, found none")
     precision: Precision = "float32" if request.exact else "bfloat16"
     backbone = embed_faces.BackboneChoice.find(
@@ -112,8 +122,11 @@ def _embed(
 
 
 def _default_source(layout: DataLayout) -> Source:
-    if layout.videos:
+    if layout.videos or layout.video_listing.same_names:
         return "mtcnn"
+    if len(layout.crops) > 1:
+        found = "; ".join(f"{source}: {', '.join(map(str, folders))}" for source, folders in layout.crops.items())
+        raise InputError(f"{layout.root}: expected one source of crops, found {found}; choose one with --source")
     return "cropped" if "cropped" in layout.crops else "cropped_aligned"
 
 
@@ -129,14 +142,32 @@ def _import_crops(
         sources = ", ".join(layout.crops) or "none"
         raise InputError(f"{request.data}: expected crops of source {source}, found {sources}")
     found = list_crops(layout.crops[source], first_crop=request.first_crop)
+    crops = _limited(found.subjects, request.limit)
+    for subject in found.subjects.keys() - crops.keys():
+        for crop in found.subjects[subject]:
+            found.account.drop(crop.path, _BEYOND_LIMIT)
     run.report_inputs(found.account)
     if found.refused:
         refused = import_crops.plan_refuse_crops(found.refused, name=source)
         run.stage("refuse_crops", refused, import_crops.refuse_crops, cheap=True)
-    crops = _limited(found.subjects, request.limit)
+        _remove_refused(run, [unit.key for unit in refused])
     units = import_crops.plan_import_crops(crops, name=source, frame_counts=frame_counts, first_crop=request.first_crop)
     run.stage("import_crops", units, import_crops.compute)
     return _embed(run, import_crops.source_of(source), backbone, set(crops), layout.videos)
+
+
+def _remove_refused(run: Run, keys: Sequence[UnitKey]) -> None:
+    """Remove what earlier runs made from crops that are refused now: no later stage may use it."""
+    source = keys[0].value("source")
+    known = run.store.manifests("faces", source=source)
+    for key in keys:
+        if key in known:
+            run.store.remove_unit(key, known[key])
+        made = find_unit_folders(run.store, key.item, [key.part])
+        remove_unit_folders(
+            run.store,
+            [one for one in made if one.dataset in ("outputs", "features") and one.variant.split()[-1] == source],
+        )
 
 
 def _limited(items: Mapping[str, T], limit: int | None) -> dict[str, T]:

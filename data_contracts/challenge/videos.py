@@ -342,4 +342,4 @@ def _files_under(prefix: "UPath", account: InputAccount) -> list[str]:
 
 
 def _not_searched(folder: Location) -> str:
-    return f"{folder} is not searched for videos, because its name is that of a folder of crops"
+    return f"{folder} is a folder of crops by its name, and is not searched for videos"

@@ -92,6 +92,11 @@ class InputAccount:
             if len(self.paths) < _MOST_REMEMBERED:
                 self.paths.append(text)
 
+    def drop(self, path: Location | str, reason: str) -> None:
+        """Count an input as skipped that was counted as used. The user asked for it: no input is lost."""
+        self.used -= 1
+        self.skip(path, reason, harmless=True)
+
     def note(self, line: str) -> None:
         """Add a line about an input that is used."""
         if len(self.notes) < _MOST_NOTES:

@@ -6,6 +6,7 @@ from data_contracts.errors import InputError, counted
 from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.files.locations import Location, location
 from data_contracts.store.bundles import MANIFEST, read_manifest, wrong_files
+from data_contracts.store.details import InputsDetails
 from data_contracts.store.store import Store
 from data_contracts.video.packets import index_video
 from flows.commands.parameters import VerifyParameters
@@ -57,6 +58,8 @@ def _changes_since_written(path: Location) -> list[Fault]:
 def _rows_of_videos(folder: Location) -> dict[str, int]:
     rows = {}
     listing = find_data(folder).video_listing
+    for line in InputsDetails.of_account(listing.account).format_lost():
+        print_line(f"frames not counted: {line}")
     for name, files in listing.same_names.items():
         print_line(f"frames not counted: {files[0]}: several videos have the name {name}, also {files[1]}; rename one")
     for stem, video in listing.videos.items():

@@ -2,12 +2,15 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from flows.engine.run import SomeFailedError
 from flows.extract import extract
+from models.faces.crops import decode_jpeg
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tasks.extract import crop_faces
 
@@ -133,6 +136,67 @@ def test_official_crops_are_stored_unchanged(tmp_path, dask_address):
     features = {k.value("subject"): m for k, m in store.manifests("features").items()}
     assert features["validation02"].counts["unreadable_crop"] == 1
     assert features["validation01"].rows == 21
+
+
+def crops_of(folder, subject, numbers, suffix="jpg"):
+    """Write crops of one colour per number."""
+    (folder / subject).mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        image = Image.fromarray(np.full((16, 16, 3), 10 * number + 5, np.uint8))
+        image.save(folder / subject / f"{number:05d}.{suffix}", quality=95)
+
+
+def faces_in(store):
+    """Subject -> value of the colour per frame with a crop."""
+    found = {}
+    for key, manifest in store.manifests("faces").items():
+        rows = store.read_unit(key, manifest).to_pylist()
+        found[key.part] = {
+            row["frame"]: round(decode_jpeg(row["crop_jpeg"]).mean()) for row in rows if row["status"] == "face"
+        }
+    return found
+
+
+def test_png_crops_of_nested_releases_are_converted(tmp_path, dask_address):
+    folder, store = tmp_path / "data" / "cropped_aligned", Store(tmp_path / "store")
+    crops_of(folder / "cropped_aligned", "a", [1, 3], "png")
+    crops_of(folder / "cropped_aligned_new_50_vids" / "batch1", "b", [2])
+    extract(tmp_path / "data", store.url, dask_address=dask_address)
+    assert faces_in(store) == {"a": {1: 15, 3: 35}, "b": {2: 25}}
+    assert {key.value("subject") for key in store.manifests("features")} == {"a", "b"}
+
+
+def test_zero_based_crops_are_refused_unless_the_user_says_so(tmp_path, dask_address):
+    data, store = tmp_path / "data", Store(tmp_path / "store")
+    crops_of(data / "cropped", "a", [1, 2])
+    crops_of(data / "cropped", "b", [1, 2])
+    extract(data, store.url, dask_address=dask_address)
+    assert set(faces_in(store)) == {"a", "b"}
+    crops_of(data / "cropped", "a", [0])
+    with pytest.raises(
+        SomeFailedError, match=r"1 failed, 3 skipped, .*a/00000\.jpg: .* frames count from 1, .*--first-crop 0"
+    ):
+        extract(data, store.url, dask_address=dask_address)
+    assert faces_in(store) == {"b": {1: 15, 2: 25}}
+    assert {key.value("subject") for key in store.manifests("features")} == {"b"}, "older features do not stay"
+    extract(data, store.url, first_crop=0, dask_address=dask_address)
+    assert faces_in(store) == {"a": {1: 5, 2: 15, 3: 25}, "b": {2: 15, 3: 25}}
+    assert store.failures("faces") == {}
+
+
+def test_two_sources_of_crops_without_videos_are_a_choice(tmp_path, dask_address):
+    crops_of(tmp_path / "data" / "cropped", "a", [1])
+    crops_of(tmp_path / "data" / "cropped_aligned", "a", [1])
+    with pytest.raises(InputError, match=r"found cropped: .*; cropped_aligned: .*; choose one with --source"):
+        extract(tmp_path / "data", str(tmp_path / "store"), dask_address=dask_address)
+
+
+def test_inputs_beyond_the_limit_are_counted_as_skipped(tmp_path, dask_address, capsys):
+    crops_of(tmp_path / "data" / "cropped", "a", [1, 2])
+    crops_of(tmp_path / "data" / "cropped", "b", [1, 2])
+    extract(tmp_path / "data", str(tmp_path / "store"), limit=1, dask_address=dask_address)
+    printed = capsys.readouterr().out
+    assert "4 found, 2 used, 2 skipped" in printed and "crops: 2 ignored, inputs beyond --limit: b/00001.jpg" in printed
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_folders_with_other_data_are_not_searched(tmp_path):
     listing = list_videos([tmp_path], leave_out=[tmp_path / "out"])
     assert sorted(listing.videos) == ["a", "d"] and listing.account.lost == 0
     (note,) = listing.account.notes
-    assert note.startswith(f"{tmp_path / 'cropped'} is not searched for videos")
+    assert note == f"{tmp_path / 'cropped'} is a folder of crops by its name, and is not searched for videos"
 
 
 def test_every_other_file_is_counted_with_a_reason(tmp_path):
