@@ -27,6 +27,10 @@ class InputError(ValueError):
         super().__init__(printable(message))
 
 
+class WrongUnitError(InputError):
+    """A unit that this work reads is wrong, and must be computed again. The run does so, and then repeats this work."""
+
+
 class StoreError(InputError):
     """The store cannot be used, for example no permission or no space. Ends the run, because every unit would fail."""
 

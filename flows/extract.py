@@ -88,16 +88,26 @@ def extract_videos(
     indexed = _index(run, videos)
     source = crop_faces.source_of(params)
     units = crop_faces.plan_crop_faces(indexed, params=params, segment_frames=segment_frames)
-    run.stage("crop_faces", units, crop_faces.compute, remove_others=True)
+    summary = run.stage("crop_faces", units, crop_faces.compute, remove_others=True)
+    wrong = {unit.key.value("video") for unit in units if unit.name in summary.reads_wrong_unit}
+    if wrong:
+        # The frames differ from the packets somewhere in the middle of the video.
+        print_line(f"indexed again by decoding, because packets and frames differ: {', '.join(sorted(wrong))}")
+        index_videos.remove_indexes(run.store, {stem: indexed[stem] for stem in wrong})
+        again = _index(run, {stem: videos[stem] for stem in wrong}, must_decode=True)
+        indexed = {stem: video for stem, video in indexed.items() if stem not in wrong} | again
+        units = crop_faces.plan_crop_faces(indexed, params=params, segment_frames=segment_frames)
+        run.stage("crop_faces", units, crop_faces.compute, remove_others=True)
     cropped = crop_faces.cropped_videos(run.store, units)
     tracking = assign_subjects.plan_assign_subjects(cropped, source=source, subjects=people, params=TrackingParams())
     run.stage("assign_subjects", tracking, assign_subjects.compute, cheap=True)
     return _embed(run, source, backbone, {video.stem for video in cropped}, videos)
 
 
-def _index(run: Run, videos: Mapping[str, Location]) -> dict[str, IndexedVideo]:
+def _index(run: Run, videos: Mapping[str, Location], *, must_decode: bool = False) -> dict[str, IndexedVideo]:
     with reading_inputs(*videos.values()):
-        units = {unit.key.value("video"): unit for unit in index_videos.plan_index_videos(videos)}
+        planned = index_videos.plan_index_videos(videos, must_decode=must_decode)
+    units = {unit.key.value("video"): unit for unit in planned}
     run.stage("index_videos", list(units.values()), index_videos.compute)
     known = index_videos.indexed_videos(run.store)
     # If a file has changed and cannot be read any more, its older index is that of another file.

@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import pyarrow as pa
 
-from data_contracts.errors import InputError, StoreError
+from data_contracts.errors import InputError, StoreError, WrongUnitError
 from data_contracts.schemas import Dataset
 from data_contracts.store.bundles import find_bundle, write_bundle
 from data_contracts.store.details import Details, problems_of
@@ -91,7 +91,10 @@ class Job(Generic[Args]):
 
 @dataclass(frozen=True)
 class UnitReport:
-    """Result of computing a unit: rows per status and problems of its input, or the cause of its failure."""
+    """Result of computing a unit: rows per status and problems of its input, or the cause of its failure.
+
+    ``reads_wrong_unit``: the cause is another unit, which must be computed again.
+    """
 
     name: str
     counts: dict[str, int] = field(default_factory=dict)
@@ -99,6 +102,7 @@ class UnitReport:
     cause: str | None = None
     problems: tuple[str, ...] = ()
     ends_the_run: bool = False
+    reads_wrong_unit: bool = False
 
 
 @dataclass
@@ -253,6 +257,8 @@ def run_unit(store_url: str, compute: Compute | Make, unit: Work) -> UnitReport:
         return compute(store, unit).write(store, unit, started=started)  # type: ignore[arg-type]
     except StoreError as error:
         return UnitReport(unit.name, cause=str(error), ends_the_run=True)
+    except WrongUnitError as error:
+        return UnitReport(unit.name, seconds=time.monotonic() - started, cause=str(error), reads_wrong_unit=True)
     except InputError as error:
         # A user can grant access to a file or restore it. The unit has the same fingerprint afterwards.
         is_a_try = not isinstance(error.__cause__, PermissionError | FileNotFoundError)

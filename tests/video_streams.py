@@ -176,6 +176,18 @@ def even_times(units: Iterable[tuple[bytes, bool]]) -> Iterator[tuple[bytes, Fra
         yield unit, seconds, seconds, is_keyframe
 
 
+def write_swapped_times(path: Path, *, frame: int = 90) -> Path:
+    """300 frames in MP4. Two of them, far from any keyframe, have each other's time stamps."""
+    source = write_video(path.with_suffix(".source.mp4"), VideoSpec(300, gop_frames=60, b_frames=0))
+    order = list(range(300))
+    order[frame - 1 : frame + 1] = reversed(order[frame - 1 : frame + 1])
+    units = [
+        (unit, Fraction(place + 2, FRAMES_PER_SECOND), Fraction(number, FRAMES_PER_SECOND), is_keyframe)
+        for number, (place, (unit, is_keyframe)) in enumerate(zip(order, packets_of(source), strict=True))
+    ]
+    return write_packets(path, source, units)
+
+
 def write_packed_mpeg4(path: Path, *, b_frames: int = 1) -> Path:
     """The first B-frame shares a packet with the frame after it; an empty frame follows the last B-frame (DivX)."""
     plain = write_video(path.with_name(f"{path.stem}.plain.avi"), VideoSpec(41, codec="mpeg4", b_frames=b_frames))

@@ -22,7 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from data_contracts.errors import InputError
+from data_contracts.errors import WrongUnitError
 from data_contracts.video.container import Damage, decode_packets, is_flush, name_of, open_video, raise_machine_error
 from data_contracts.video.display import Display
 from data_contracts.video.index import VideoIndex, VideoSource
@@ -41,7 +41,7 @@ FrameChunk = tuple[NDArray[np.int32], NDArray[np.uint8]]
 _Numbered = Iterator[tuple[int, VideoFrame]]
 
 
-class WrongIndexError(InputError):
+class WrongIndexError(WrongUnitError):
     """A decoder returns other frames than the index of packets says, from a file without damage."""
 
 
@@ -75,6 +75,7 @@ def read_segment(
 
     Raises:
         ValueError: ``first_frame``, ``frame_count`` or ``chunk_frames`` below 1.
+        WrongIndexError: the index by packets is wrong.
         InputError: the file cannot be opened, or a frame is larger than the video limits.
         OSError: the disk or the network failed.
     """
@@ -115,7 +116,7 @@ def _find_frames(source: VideoSource, index: VideoIndex, display: Display, *, fi
             _LOGGER.debug("%s: decoding from %s: %s; trying further back", name_of(source), start, error)
             if start == Start() and _must_match(index, damage):
                 raise WrongIndexError(
-                    f"{name_of(source)}: expected the frames of its index, got others ({error}); extract it again"
+                    f"{name_of(source)}: expected the frames of its index, got others ({error}); extract again"
                 ) from error
 
 

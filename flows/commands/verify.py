@@ -8,6 +8,7 @@ from data_contracts.files.locations import Location, location
 from data_contracts.store.bundles import MANIFEST, read_manifest, wrong_files
 from data_contracts.store.details import InputsDetails
 from data_contracts.store.store import Store
+from data_contracts.video.counting import count_frames
 from data_contracts.video.packets import index_video
 from flows.commands.parameters import VerifyParameters
 from flows.engine.console import print_line
@@ -56,6 +57,7 @@ def _changes_since_written(path: Location) -> list[Fault]:
 
 
 def _rows_of_videos(folder: Location) -> dict[str, int]:
+    """Return the number of frames of each video. Unlike ``extract``, count the frames of a whole decode."""
     rows = {}
     listing = find_data(folder).video_listing
     for line in InputsDetails.of_account(listing.account).format_lost():
@@ -64,7 +66,12 @@ def _rows_of_videos(folder: Location) -> dict[str, int]:
         print_line(f"frames not counted: {files[0]}: several videos have the name {name}, also {files[1]}; rename one")
     for stem, video in listing.videos.items():
         try:
-            rows[stem] = index_video(video).frame_count
+            counted_frames = count_frames(video)
+            rows[stem] = counted_frames.frames
+            if counted_frames.is_damaged:
+                # Rows for frames that cannot be decoded are no fault.
+                rows[stem] = index_video(video).frame_count
+                print_line(f"note: {video} is damaged; {rows[stem]} rows are expected, as from extract")
         except InputError as error:
             print_line(f"frames not counted: {error}")
     return rows

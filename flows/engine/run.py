@@ -181,6 +181,7 @@ class Run:
 
                 client = self._client_for(len(todo))
                 fan_out(client, self.store, todo, compute, summary, reconnect=self._reconnect)
+            self._tried.update((f"{name} {one.name}", one.fingerprint) for one in todo if one.name in summary.failures)
             return f"{summary.ready} ready, {summary.done} done, {len(summary.failures)} failed"
 
         started = time.monotonic()
@@ -192,9 +193,7 @@ class Run:
 
     def _not_tried_yet(self, stage: str, todo: Sequence[Any]) -> list[Any]:
         """Leave out work that failed earlier in this run: heads with other features request the same videos again."""
-        found = [work for work in todo if (f"{stage} {work.name}", work.fingerprint) not in self._tried]
-        self._tried.update((f"{stage} {work.name}", work.fingerprint) for work in found)
-        return found
+        return [work for work in todo if (f"{stage} {work.name}", work.fingerprint) not in self._tried]
 
     def report_inputs(self, account: InputAccount, *, known: int = 0) -> None:
         """Print the account of some inputs and write it into the store.

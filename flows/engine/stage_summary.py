@@ -25,6 +25,7 @@ class StageSummary:
         failures: unit -> cause.
         problems, known_problems: (unit, line) of inputs that were used in part, now or by an earlier run.
         quarantined: skipped units, with the note of the last try.
+        reads_wrong_unit: work that is to be repeated after another unit was computed again -> cause.
         missing: all work that does not exist as planned, by name.
     """
 
@@ -35,6 +36,7 @@ class StageSummary:
     counts: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
+    reads_wrong_unit: dict[str, str] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
     known_problems: list[tuple[str, str]] = field(default_factory=list)
     quarantined: list[tuple[str, Failure]] = field(default_factory=list)
@@ -57,6 +59,8 @@ class StageSummary:
             self.missing.pop(report.name, None)
             self.counts.update(report.counts)
             self.problems += [(report.name, problem) for problem in report.problems]
+        elif report.reads_wrong_unit:
+            self.reads_wrong_unit[report.name] = report.cause
         else:
             self.failures[report.name] = report.cause
             logger.info("%s failed: %s: %s", self.stage, printable(report.name), report.cause)

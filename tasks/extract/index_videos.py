@@ -43,10 +43,19 @@ class IndexedVideo:
         return VideoDetails.of(self.manifest)
 
 
-def plan_index_videos(videos: Mapping[str, Location]) -> list[Unit[str]]:
-    """Plan one unit per video file (stem -> path), with the path or URL as its arguments.
+@dataclass(frozen=True)
+class IndexVideoArgs:
+    """Path or URL of a video, and whether it must be decoded, whatever its packets say."""
 
-    The unit of an unreadable file fails when it is computed.
+    path: str
+    must_decode: bool = False
+
+
+def plan_index_videos(videos: Mapping[str, Location], *, must_decode: bool = False) -> list[Unit[IndexVideoArgs]]:
+    """Plan one unit per video file (stem -> path).
+
+    The unit of an unreadable file fails when it is computed. ``must_decode`` is no part of the fingerprint: the result
+    takes the place of a wrong one.
     """
     units = []
     for stem, path in sorted(videos.items()):
@@ -55,7 +64,8 @@ def plan_index_videos(videos: Mapping[str, Location]) -> list[Unit[str]]:
             stage="index_videos", version=CODE_VERSION, path=ascii(str(path)), size=size, mtime_ns=mtime_ns
         )
         companions = (_key("frames", stem),)
-        units.append(Unit(_key("videos", stem), unit_fingerprint, str(path), companions, input_files=(str(path),)))
+        arguments = IndexVideoArgs(str(path), must_decode)
+        units.append(Unit(_key("videos", stem), unit_fingerprint, arguments, companions, input_files=(str(path),)))
     return units
 
 
@@ -63,7 +73,7 @@ def _key(dataset: str, stem: str) -> UnitKey:
     return UnitKey(dataset, (("video", stem),))
 
 
-def compute(store: Store, unit: Unit[str]) -> Product:
+def compute(store: Store, unit: Unit[IndexVideoArgs]) -> Product:
     """Index one video, as far as it can be read.
 
     Later stages depend on the digest of the file's bytes, so a moved or touched file is not recomputed. On S3, they
@@ -73,9 +83,9 @@ def compute(store: Store, unit: Unit[str]) -> Product:
     Raises:
         InputError: the file is not a readable video, or changes while it is read.
     """
-    started, path = time.monotonic(), location(unit.arguments)
+    started, path = time.monotonic(), location(unit.arguments.path)
     before = file_state(path)
-    index = index_video(path)
+    index = index_video(path, decode=unit.arguments.must_decode)
     sha256 = None if is_remote(path) else _digest(path)
     check_unchanged(path, before)
     identity = sha256 or fingerprint(size=before[0], etag=before[1])
@@ -143,6 +153,13 @@ def _videos_table(path: Location, size_bytes: int, sha256: str | None, index: Vi
         "index_method": index.method,
     }
     return pa.Table.from_pylist([row], schema=VIDEOS.schema)
+
+
+def remove_indexes(store: Store, videos: Mapping[str, IndexedVideo]) -> None:
+    """Remove wrong indexes, so that they are computed again."""
+    for stem, video in videos.items():
+        store.remove_unit(_key("videos", stem), video.manifest)
+        store.remove_unit(_key("frames", stem), video.frames)
 
 
 def indexed_videos(store: Store) -> dict[str, IndexedVideo]:

@@ -8,11 +8,13 @@ from PIL import Image
 
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
+from data_contracts.video.packets import index_video
 from flows.engine.run import SomeFailedError
 from flows.extract import extract
 from models.faces.crops import decode_jpeg
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tasks.extract import crop_faces
+from tests.video_streams import write_swapped_times
 
 DATASETS = ("videos", "frames", "faces", "subjects", "features")
 
@@ -115,6 +117,27 @@ def test_a_bad_video_does_not_stop_others(small_data, tmp_path, dask_address, ca
     shutil.copy(small_data / "videos" / "train01.mp4", small_data / "videos" / "empty.mp4")
     extract(small_data, store, dask_address=dask_address)
     assert [key.value("video") for key in Store(store).failures("videos")] == ["bad"]
+
+
+def test_wrong_index_is_made_again_by_decoding_and_its_segments_are_repeated(tmp_path, dask_address, capsys):
+    """The packets of 300 frames say that frames 90 and 91 are exchanged, far from the frames that are compared."""
+    data, store = tmp_path / "data", Store(tmp_path / "store")
+    (data / "videos").mkdir(parents=True)
+    path = write_swapped_times(data / "videos" / "swapped.mp4")
+    path.with_suffix(".source.mp4").unlink()
+    assert index_video(path).method == "packets"
+    extract(data, store.url, dask_address=dask_address, segment_frames=50)
+    assert "indexed again by decoding, because packets and frames differ: swapped" in capsys.readouterr().out
+    ((key, video),) = store.manifests("videos").items()
+    assert (video.details["index_method"], video.counts["frames"]) == ("decoding", 300)
+    assert store.read_unit(key, video)["index_method"].to_pylist() == ["decoding"]
+    found = [row for rows_of_video in rows(store.url, "faces").values() for row in rows_of_video]
+    assert [row["frame"] for row in found] == list(range(1, 301))
+    assert {row["status"] for row in found} == {"no_face"}
+    assert not store.failures("faces")
+    stamps = times(store.url)
+    extract(data, store.url, dask_address=dask_address, segment_frames=50)
+    assert times(store.url) == stamps
 
 
 def test_official_crops_are_stored_unchanged(tmp_path, dask_address):

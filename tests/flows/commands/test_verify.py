@@ -1,5 +1,6 @@
 """``affwild2 verify`` on folders that ``submit`` wrote."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -9,9 +10,12 @@ from data_contracts.challenge.submissions import format_subject_file, zip_bytes
 from data_contracts.store.bundles import write_bundle
 from data_contracts.store.details import SubmissionDetails, TuningFigures
 from data_contracts.store.store import Store
+from data_contracts.video.packets import index_video
 from flows.commands.parameters import VerifyParameters
 from flows.commands.verify import verify
+from tests.video_factory import VideoSpec, cut_file, write_video
 
+ARRAYS = ("pts", "pts_seconds", "keyframe")
 TEXTS = {"s1.txt": format_subject_file("va", {"va": np.zeros((3, 2), np.float32)})}
 
 
@@ -56,3 +60,22 @@ def test_changed_files_are_named_and_one_fault_is_singular(folder, capsys):
     (folder / "manifest.json").write_text("{}")
     assert verify(VerifyParameters(str(folder))) == 1
     assert "manifest.json: expected the manifest that submit wrote" in capsys.readouterr().out
+
+
+def test_frames_of_videos_are_counted_by_decoding(folder, tmp_path, capsys, monkeypatch):
+    """A wrong index, which made the submission, must not confirm it."""
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "s1.mp4", VideoSpec(frame_count=4))
+    wrong = dataclasses.replace(index_video(tmp_path / "videos" / "s1.mp4"), **dict.fromkeys(ARRAYS, np.arange(3)))
+    monkeypatch.setattr("flows.commands.verify.index_video", lambda path: wrong)
+    assert verify(VerifyParameters(str(folder), videos=tmp_path / "videos")) == 1
+    assert "expected 4 rows, one per frame of the video, got 3" in capsys.readouterr().out
+
+
+def test_lost_frames_of_a_damaged_video_are_expected(folder, tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    spec = VideoSpec(frame_count=3, gop_frames=1, b_frames=0, container_options={"movflags": "faststart"})
+    whole = write_video(tmp_path / "whole.mp4", spec)
+    cut_file(whole, tmp_path / "videos" / "s1.mp4", fraction=0.99)
+    assert verify(VerifyParameters(str(folder), videos=tmp_path / "videos")) == 0
+    assert "s1.mp4 is damaged; 3 rows are expected" in capsys.readouterr().out
