@@ -217,7 +217,11 @@ CANDIDATES = Dataset(
         Column("name", pa.string(), "expression or action unit that value belongs to", nullable=True),
         Column("value", pa.float64(), "class bias or threshold", nullable=True),
         Column(
-            "score", pa.float64(), "in-sample score: main metric of the outputs, or F1 of the action unit", "", "-1..1"
+            "score",
+            pa.float64(),
+            "score on all validation subjects: main metric of the outputs, or F1 of the action unit",
+            "",
+            "-1..1",
         ),
     ),
     key=("outputs", "step", "method", "half_width_frames", "name", "value"),

@@ -308,7 +308,13 @@ class HeadDetails(Details):
 
 @dataclass(frozen=True, kw_only=True)
 class TuningFigures(Record):
-    """Metrics on the validation set: without tuning, in-sample, and on held-out subjects (None: too few subjects)."""
+    """Metrics on the validation set.
+
+    Attributes:
+        untuned: thresholds of 0.5, no smoothing.
+        tuned: with the chosen rule, on all validation subjects: in-sample, if anything was tuned on them.
+        held_out: rules tuned on the other folds of videos; None if there are fewer than two videos.
+    """
 
     untuned: dict[str, float] | None = None
     tuned: dict[str, float] | None = None

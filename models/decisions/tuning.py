@@ -65,7 +65,7 @@ class SubjectOutputs:
 
 
 class Candidate(NamedTuple):
-    """One setting that tuning tried, and its in-sample score.
+    """One setting that tuning tried, and its score on the same subjects.
 
     Attributes:
         step: ``smoothing``; ``class bias``: one bias was changed while the others kept what was best before; or

@@ -263,18 +263,20 @@ def _validation(heads: Sequence[Bundle], rules: Sequence[Bundle]) -> Table:
 
 
 def _candidates(store: Store, rules: Sequence[Bundle]) -> Table:
-    """Return the windows with the highest in-sample scores for every post-processing and its outputs."""
+    """Return the windows with the highest scores, for all outputs whose window was searched for."""
     rows: list[list[object]] = []
     for rule in (rule for rule in rules if not PostprocessingDetails.of(rule).tuned_with):
         windows = [one for one in read_candidates(store, rule) if one.step == "smoothing"]
         for branch in dict.fromkeys(one.branch for one in windows):
             best = sorted((one for one in windows if one.branch == branch), key=lambda one: -one.score)
+            if len(best) < 2:
+                continue
             head = PostprocessingDetails.of(rule).head
             rows += [
                 [Code(head), branch, one.method, 2 * one.half_width_frames + 1, one.score]
                 for one in best[:_CANDIDATES_SHOWN]
             ]
-    header = ["head", "outputs", "method", "window, frames", "score on the subjects that were tuned on"]
+    header = ["head", "outputs", "method", "window, frames", "in-sample score"]
     return Table("Best smoothing candidates", header, rows, folded=True)
 
 
