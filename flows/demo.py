@@ -8,7 +8,7 @@ from data_contracts.store.details import HeadDetails
 from data_contracts.vocabulary import TASKS
 from flows.engine.console import print_line
 from flows.engine.run import Run
-from flows.extract import extract_features
+from flows.extract import extract_features, find_backbone
 from flows.fit import fit_heads, print_fitted
 from flows.options import takes
 from flows.parameters import DemoParameters, ExtractParameters, FitParameters, SubmitParameters
@@ -29,7 +29,8 @@ def demo(parameters: DemoParameters) -> str:
     )
     store = str(out / "store")
     with Run(store, workers=parameters.workers) as run:
-        extract_features(run, ExtractParameters(data, store))
+        request = ExtractParameters(data, store)
+        extract_features(run, request, find_backbone(request))
         fitted = fit_heads(run, [FitParameters(task, store, data) for task in TASKS])
         layout = find_data(data)
         heads = {HeadDetails.of(f.head).task: f.head.name for f in fitted if f.head}

@@ -11,6 +11,7 @@ from data_contracts.errors import InputError
 from data_contracts.files.inputs import reading_inputs
 from data_contracts.files.locations import Location
 from data_contracts.store.manifest import UnitKey
+from data_contracts.store.store import Store
 from flows.engine.console import print_line
 from flows.engine.run import Run
 from flows.options import takes
@@ -35,7 +36,20 @@ class Extracted:
     complete: frozenset[str] = frozenset()
 
 
-def extract_features(run: Run, request: ExtractParameters) -> Extracted:
+def find_backbone(request: ExtractParameters) -> embed_faces.BackboneChoice:
+    """Return the backbone of a request, and open its weights before a video is decoded.
+
+    Raises:
+        InputError: the backbone is unknown, or its weights are not installed, damaged, or those of another network.
+    """
+    precision: Precision = "float32" if request.exact else "bfloat16"
+    store, weights = Store(request.store), str(request.weights) if request.weights else None
+    backbone = embed_faces.BackboneChoice.find(request.backbone, weights, precision, store=store)
+    backbone.check(store)
+    return backbone
+
+
+def extract_features(run: Run, request: ExtractParameters, backbone: embed_faces.BackboneChoice) -> Extracted:
     """Extract features from everything in a folder.
 
     Raises:
@@ -53,10 +67,6 @@ def extract_features(run: Run, request: ExtractParameters) -> Extracted:
         print_line(f"note: faces are detected in the videos; the crops in {folders} are not used (see --source)")
     if source == "mtcnn" and not (videos or listing.same_names):
         raise InputError(f"{request.data}: expected video files for --source mtcnn, found none")
-    precision: Precision = "float32" if request.exact else "bfloat16"
-    backbone = embed_faces.BackboneChoice.find(
-        request.backbone, str(request.weights) if request.weights else None, precision
-    )
     if source == "mtcnn":
         params = crop_faces.crop_params(min_face_px=request.min_face_px, exact=request.exact)
         people = subjects_of_videos(layout)
@@ -187,8 +197,10 @@ def _limited(items: Mapping[str, T], limit: int | None) -> dict[str, T]:
 @takes(ExtractParameters)
 def extract(parameters: ExtractParameters) -> Extracted:
     """Extract features from videos or official crops. An interrupted run continues at the first missing unit."""
+    # Wrong weights end the run before the store is created.
+    backbone = find_backbone(parameters)
     with Run(parameters.store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
-        extracted = extract_features(run, parameters)
+        extracted = extract_features(run, parameters, backbone)
         run.print_summary()
         run.raise_for_failures()
     return extracted

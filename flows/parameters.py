@@ -11,11 +11,10 @@ from data_contracts.files.credentials import StoreParameter
 from data_contracts.files.locations import Location
 from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, MissingFaces, TaskName
 from flows.options import DeployedFrom, Option, TextToLocation
-from models.backbones.registry import REGISTRY
+from models.backbones.registry import DEFAULT_BACKBONE
 from models.heads.recipes import HEAD_KINDS, Features, RecipeName
 from models.pretraining.recipes import Goal, PretrainingName
 
-DEFAULT_BACKBONE = "emotion_lite0"
 Source = Literal["mtcnn", "cropped", "cropped_aligned"]
 
 _Place = Annotated[Location, TextToLocation()]
@@ -49,8 +48,17 @@ Task = Annotated[
         "expr: expressions; va: valence and arousal; au: action units; mtl: all three with one head.", is_argument=True
     ),
 ]
-BackboneName = Annotated[
-    str, Option("Network that computes the features; affwild2 models list shows all names.", choices=tuple(REGISTRY))
+_BACKBONE_HELP = (
+    "Network that computes the features: a name that affwild2 models list shows, or of a backbone that pretrain wrote "
+    "into the store."
+)
+BackboneName = Annotated[str, Option(_BACKBONE_HELP)]
+BackboneOfHeads = Annotated[
+    str | None,
+    Option(
+        f"{_BACKBONE_HELP} Default: that of the heads; without fitted heads, the only one whose features are in the "
+        "store, else the bundled one."
+    ),
 ]
 WeightsFile = Annotated[Path | None, Option("Safetensors file to use instead of the installed weights.")]
 Heads = Annotated[
@@ -72,7 +80,11 @@ FacelessValues = Annotated[
     Option("What frames without a face carry: null, or values interpolated between the nearest frames with a face."),
 ]
 FeaturesVariant = Annotated[
-    str | None, Option("Features variant to use. Required if the store contains several backbones.")
+    str | None,
+    Option(
+        "Features variant to fit on, or its beginning, as affwild2 status lists it. Required if the store contains "
+        "several backbones."
+    ),
 ]
 FacesVariant = Annotated[
     str | None, Option("Faces variant to use. Required if the store contains several sources of faces.")
@@ -173,7 +185,7 @@ class FitParameters:
             "set alone. Post-processing and scores stay those of the first fit."
         ),
     ] = False
-    backbone: FeaturesVariant = None
+    features_variant: FeaturesVariant = None
     source: FacesVariant = None
     dask_address: DaskAddress = None
     workers: Workers = None
@@ -209,11 +221,12 @@ class ScoreParameters:
     """Predict facial affect for every frame of any video.
 
     Writes Parquet and CSV files with the time in seconds and the outputs of every head. Without fitted heads, predicts
-    expressions with the bundled backbone.
+    what the backbone itself knows: expressions, and valence and arousal if it was trained for them.
 
     Examples:
         affwild2 score clip.mp4 --out predictions
         affwild2 score VIDEOS --store STORE --out predictions --head expr-default --head va-default
+        affwild2 score VIDEOS --out predictions --backbone enet_b0_8_va_mtl
     """
 
     videos: Videos
@@ -224,6 +237,8 @@ class ScoreParameters:
     heads: Heads = None
     postprocessings: Postprocessings = None
     missing_faces: FacelessValues = "null"
+    backbone: BackboneOfHeads = None
+    weights: WeightsFile = None
     dask_address: DaskAddress = None
     workers: Workers = None
 
@@ -246,6 +261,8 @@ class RescoreParameters:
     heads: Heads = None
     postprocessings: Postprocessings = None
     missing_faces: FacelessValues = "null"
+    backbone: BackboneOfHeads = None
+    weights: WeightsFile = None
     settle_seconds: Annotated[
         float, Option("Skip files that have changed within this time, in seconds.", minimum=0)
     ] = 60.0

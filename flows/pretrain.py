@@ -9,6 +9,7 @@ from data_contracts.store.bundles import Bundle, find_bundle
 from data_contracts.store.details import BackboneDetails
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
 from flows.options import takes
@@ -16,7 +17,8 @@ from flows.parameters import PretrainParameters
 from models.pretraining.recipes import get_pretraining
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.pretrain import crop_pictures, pretrain_backbone
-from tasks.pretrain.pretrain_backbone import WEIGHTS_FILE, PretrainingChoice
+from tasks.pretrain.pretrain_backbone import PretrainingChoice
+from tasks.trained_backbones import WEIGHTS_FILE
 
 PictureUnits = list[tuple[UnitKey, Manifest]]
 
@@ -60,7 +62,7 @@ def _crops(run: Run, data: Path, request: PretrainParameters) -> tuple[PictureUn
     return made, {picture.identity for picture in pictures if picture.identity}
 
 
-def print_trained(run: Run, bundle: Bundle, choice: PretrainingChoice) -> None:
+def print_trained(run: Run, bundle: Bundle) -> None:
     """Print the scores of a trained backbone, and how to use it."""
     details = BackboneDetails.of(bundle)
     figures, coverage = details.figures, details.coverage
@@ -77,7 +79,7 @@ def print_trained(run: Run, bundle: Bundle, choice: PretrainingChoice) -> None:
         print_line(f"too rare to learn: {', '.join(f'{n} ({c})' for n, c in coverage.too_rare.items())}")
     path = run.store.locate(f"{bundle.folder}/{WEIGHTS_FILE}")
     print_line(f"backbone: {path}")
-    print_line(f"use it: affwild2 extract DATA --store STORE --backbone {choice.backbone} --weights {path}")
+    print_line(f"use it: affwild2 extract DATA --store {run.store.url} --backbone {bundle.name}")
 
 
 @takes(PretrainParameters)
@@ -87,7 +89,10 @@ def pretrain(parameters: PretrainParameters) -> str | None:
         raise InputError("--untrained: expected the goal emotion, got identity, which must distinguish all people")
     settings = get_pretraining(parameters.recipe, parameters.goal)
     settings = settings.replace(valence_arousal=parameters.valence_arousal)
-    start = BackboneChoice.find(parameters.backbone, str(parameters.weights) if parameters.weights else None)
+    store = Store(parameters.store)
+    weights = str(parameters.weights) if parameters.weights else None
+    start = BackboneChoice.find(parameters.backbone, weights, store=store)
+    start.check(store)
     choice = PretrainingChoice(
         start.name,
         settings,
@@ -100,6 +105,6 @@ def pretrain(parameters: PretrainParameters) -> str | None:
         bundle = pretrain_backbone_on(run, parameters, choice)
         run.print_summary()
         if bundle:
-            print_trained(run, bundle, choice)
+            print_trained(run, bundle)
         run.raise_for_failures()
     return bundle.name if bundle else None

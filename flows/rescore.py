@@ -14,7 +14,7 @@ from flows.engine.run import Run
 from flows.extract import report_videos
 from flows.options import takes
 from flows.parameters import RescoreParameters
-from flows.score import choose_heads, score_videos
+from flows.score import check_named_backbone, predictors_of, print_predictors, score_videos
 from tasks.extract import index_videos
 from tasks.results.prediction_folder import PredictionRecord, describe_others, read_record
 from tasks.units import MAX_TRIES, Unit
@@ -47,9 +47,11 @@ class Rescored:
 def rescore(parameters: RescoreParameters) -> Rescored:
     """Predict all videos with missing or outdated predictions."""
     videos, out = parameters.videos, parameters.out
+    check_named_backbone(parameters, parameters.store)
     with Run(
         parameters.store, dask_address=parameters.dask_address, workers=parameters.workers, max_tries=MAX_TRIES
     ) as run:
+        predictors = predictors_of(run, parameters)
         listing = list_videos(
             [path.absolute() if isinstance(path, Path) else path for path in videos],
             # Folders of affwild2 contain many files and no videos to score.
@@ -62,9 +64,13 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         known = count_known_skipped(run.store, videos, listing.account.paths)
         report_videos(run, listing, known=known)
         if arrivals.settled:
-            heads = choose_heads(run, parameters)
-            score_videos(run, arrivals.settled, heads=heads, missing_faces=parameters.missing_faces, out=out)
+            score_videos(run, arrivals.settled, predictors=predictors, missing_faces=parameters.missing_faces, out=out)
         rescored = _sort_by_result(run, listing, arrivals, before, read_record(Store(out)))
+        if any(summary.done or summary.failures for summary in run.summaries):
+            run.print_summary()
+            print_predictors(predictors)
+        else:
+            run.print_causes()
         _print_rescored(run, listing, arrivals, rescored, out)
         remember_skipped(run.store, videos, listing.account.paths)
         run.raise_for_failures(known=False)
@@ -105,10 +111,6 @@ def _without_video(run: Run, names: Collection[str]) -> list[str]:
 
 
 def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescored: Rescored, out: Location) -> None:
-    if any(summary.done or summary.failures for summary in run.summaries):
-        run.print_summary()
-    else:
-        run.print_causes()
     waiting = [f"waiting: {path}: {why}" for path, why in arrivals.waiting.values()]
     _print_some(waiting, "waiting")
     _print_some([f"scored: {name}" for name in rescored.scored], "scored")

@@ -1,24 +1,23 @@
-"""Flow ``score``: predict every frame of any video, with stored heads or the classes of the bundled backbone."""
+"""Flow ``score``: predict every frame of any video, with stored heads or the outputs of a backbone."""
 
 from collections.abc import Mapping, Sequence
 
 from data_contracts.challenge.videos import VideoListing, list_videos
 from data_contracts.errors import InputError, counted
 from data_contracts.files.locations import Location
-from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import HeadDetails, InputsDetails
+from data_contracts.store.details import InputsDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import MissingFaces
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
-from flows.extract import Extracted, extract_videos, report_videos
+from flows.extract import extract_videos, report_videos
 from flows.options import takes
-from flows.parameters import DEFAULT_BACKBONE, RescoreParameters, ScoreParameters
-from tasks.extract.crop_faces import crop_params_of
+from flows.parameters import RescoreParameters, ScoreParameters
+from models.backbones.registry import DEFAULT_BACKBONE
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import predict_outputs
-from tasks.fit.fit_head import provide_zero_shot_head
-from tasks.fit.head_selection import ServingHead, select_heads
+from tasks.fit.head_selection import ServingHead
+from tasks.fit.predictors import Predictor, PredictorRequest, choose_predictors
 from tasks.fit.subject_features import find_features
 from tasks.results.prediction_folder import DESCRIPTION, describe_others
 from tasks.results.write_predictions import write_predictions
@@ -28,7 +27,7 @@ def score_videos(
     run: Run,
     videos: Mapping[str, Location],
     *,
-    heads: Sequence[ServingHead],
+    predictors: Sequence[Predictor],
     missing_faces: MissingFaces,
     out: Location,
 ) -> list[Location]:
@@ -37,50 +36,63 @@ def score_videos(
     Write one Parquet and one CSV file per subject; return their locations. Videos with missing results, because of a
     failure or a quarantine, keep their existing predictions.
     """
-    extracted: dict[str, Extracted] = {}
-    for group in _by_features([one.head for one in heads]).values():
-        extracted |= dict.fromkeys((head.name for head in group), _extract_for(run, group[0], videos))
-    complete = set(videos).intersection(*(found.complete for found in extracted.values()))
-    units = []
-    for head in (one.head for one in heads) if complete else ():
-        variant = find_features(run.store, backbone=HeadDetails.of(head).backbone, source=extracted[head.name].source)
-        units += predict_outputs.plan_predict_outputs(run.store, variant, head=head, subjects=sorted(complete))
+    extracted = [
+        extract_videos(run, videos, params=one.crop_params, backbone=one.backbone, people={}) for one in predictors
+    ]
+    complete = set(videos).intersection(*(found.complete for found in extracted))
+    units, heads = [], []
+    for predictor, found in zip(predictors, extracted, strict=True):
+        heads += [(one, found.source) for one in predictor.heads]
+        if complete:
+            variant = find_features(run.store, backbone=found.backbone, source=found.source)
+            for one in predictor.heads:
+                units += predict_outputs.plan_predict_outputs(
+                    run.store, variant, head=one.head, subjects=sorted(complete)
+                )
     run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
-    chosen = [(one, extracted[one.head.name].source) for one in heads]
-    return write_predictions(run.store, sorted(complete), heads=chosen, missing_faces=missing_faces, out=out)
+    heads.sort(key=_by_name)
+    return write_predictions(run.store, sorted(complete), heads=heads, missing_faces=missing_faces, out=out)
 
 
-def _extract_for(run: Run, head: Bundle, videos: Mapping[str, Location]) -> Extracted:
-    """Extract features with the settings that the head was fitted with; faces are always detected in the videos."""
-    details = HeadDetails.of(head)
-    params = crop_params_of(details.crop_params)
-    backbone = BackboneChoice(details.backbone_name, details.weights, details.precision or "float32")
-    if backbone.variant != details.backbone:
-        raise InputError(
-            f"head {head.name}: expected one fitted on features of this version ({backbone.variant}), got one fitted "
-            f"on {details.backbone}; run extract and fit again"
-        )
-    return extract_videos(run, videos, params=params, backbone=backbone, people={})
+def _by_name(head: tuple[ServingHead, str]) -> str:
+    return head[0].head.name
 
 
-def choose_heads(run: Run, parameters: ScoreParameters | RescoreParameters) -> list[ServingHead]:
-    """Return the heads that serve a request, or the zero-shot head if no head was fitted.
+def check_named_backbone(parameters: ScoreParameters | RescoreParameters, store: str) -> None:
+    """Open the weights that a request names, before a store is created.
 
     Raises:
-        InputError: see ``select_heads``.
+        InputError: the backbone is unknown, or the file is not a safetensors file.
     """
-    selected = select_heads(run.store, parameters.heads, postprocessings=parameters.postprocessings)
-    if selected:
-        return selected
-    return [ServingHead(provide_zero_shot_head(run.store, BackboneChoice(DEFAULT_BACKBONE)), ("expr",))]
+    if parameters.backbone or parameters.weights:
+        weights = str(parameters.weights) if parameters.weights else None
+        BackboneChoice.find(parameters.backbone or DEFAULT_BACKBONE, weights, store=Store(store))
 
 
-def _by_features(heads: Sequence[Bundle]) -> dict[tuple[str, str], list[Bundle]]:
-    groups: dict[tuple[str, str], list[Bundle]] = {}
-    for head in heads:
-        details = HeadDetails.of(head)
-        groups.setdefault((details.backbone, details.source), []).append(head)
-    return groups
+def predictors_of(run: Run, parameters: ScoreParameters | RescoreParameters) -> list[Predictor]:
+    """Choose what predicts, and open all of it, before a video is decoded.
+
+    Raises:
+        InputError: see ``choose_predictors``.
+    """
+    weights = str(parameters.weights) if parameters.weights else None
+    request = PredictorRequest(parameters.heads, parameters.postprocessings, parameters.backbone, weights)
+    return choose_predictors(run.store, request)
+
+
+def print_predictors(predictors: Sequence[Predictor]) -> None:
+    """Print which heads and backbones were used, and why."""
+    rows: list[list[object]] = []
+    for predictor in predictors:
+        for one in predictor.heads:
+            rule = one.postprocessing.name if one.postprocessing else "none: decisions are not tuned"
+            rows.append([", ".join(one.branches), one.head.name, one.why, rule])
+    print_table("Heads", ["tasks", "head", "why", "post-processing"], rows)
+    for predictor in predictors:
+        backbone = predictor.backbone
+        print_line(f"backbone: {backbone.name} ({backbone.weights or 'bundled weights'}): {predictor.why}")
+    for name in dict.fromkeys(name for predictor in predictors for name in predictor.unused):
+        print_line(f"note: head {name} was not used: it was fitted on features of another backbone")
 
 
 def find_videos(paths: Sequence[Location]) -> VideoListing:
@@ -103,12 +115,14 @@ def score(parameters: ScoreParameters) -> list[str]:
     store, out = parameters.store or str(parameters.out / "store"), parameters.out
     # A wrong path ends the run before the store is created.
     listing = find_videos(parameters.videos)
+    check_named_backbone(parameters, store)
     with Run(store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
         report_videos(run, listing)
-        heads, missing_faces, written = choose_heads(run, parameters), parameters.missing_faces, []
+        predictors, missing_faces, written = predictors_of(run, parameters), parameters.missing_faces, []
         if listing.videos:
-            written = score_videos(run, listing.videos, heads=heads, missing_faces=missing_faces, out=out)
+            written = score_videos(run, listing.videos, predictors=predictors, missing_faces=missing_faces, out=out)
         run.print_summary()
+        print_predictors(predictors)
         if written:
             print_table("Predictions", ["file"], [[path] for path in written])
         described = f"; {DESCRIPTION} there describes their columns and heads" if written else ""

@@ -7,7 +7,7 @@ The manifest, written last, makes the files a bundle. Results in tables are unit
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from data_contracts.errors import InputError
@@ -91,6 +91,13 @@ def list_bundles(store: Store, kind: str) -> list[Bundle]:
     """Return all complete bundles of a kind (``heads``, ``postprocessing``, ``submissions``), by name."""
     found = (find_bundle(store, f"{kind}/{name}") for name in store.list_folder(kind))
     return [bundle for bundle in found if bundle]
+
+
+def damaged_bundles(store: Store, kind: str, complete: Sequence[Bundle]) -> list[str]:
+    """Return the names of bundles that were written but are not ``complete``: with missing or changed files."""
+    names = {bundle.name for bundle in complete}
+    others = (name for name in store.list_folder(kind) if name not in names)
+    return [name for name in others if store.exists(manifest_path(f"{kind}/{name}"))]
 
 
 def require_bundle(store: Store, kind: str, name: str) -> Bundle:

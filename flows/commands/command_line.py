@@ -46,6 +46,8 @@ _COMMANDS: dict[str, tuple[type, str]] = {
     "models export": (ExportModelParameters, "flows.commands.export_backbone:export_models"),
     "download submission": (DownloadSubmissionParameters, "flows.commands.download:download_submission"),
 }
+# Command and option of an earlier version -> the option of today.
+_RENAMED = {(f"{PROGRAM} fit", "--backbone"): "--features-variant"}
 _GROUPS = {
     "models": "List, download, convert and export backbones.",
     "download": "Download results from a store to this machine.",
@@ -210,7 +212,10 @@ def main() -> None:
         error.show()
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else PROGRAM
-        click.echo(f"{command}: {error.format_message()} Run {command} --help for help.", err=True)
+        message = error.format_message()
+        if isinstance(error, click.NoSuchOption) and (name := _RENAMED.get((command, error.option_name))):
+            message = f"No such option '{error.option_name}'. It is now {name}."
+        click.echo(f"{command}: {message} Run {command} --help for help.", err=True)
     except click.Abort:
         from infra.interruption import EXIT_INTERRUPTED, RESUME
 

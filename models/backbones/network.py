@@ -70,9 +70,13 @@ def _read_bundled_tensors(spec: BackboneSpec) -> dict[str, Tensor]:
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path}: expected a safetensors file with weights, got: {error}") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{path}: expected finite weights, got NaN or infinity in tensor {name}")
+    return tensors
 
 
 def class_layer_name(spec: BackboneSpec) -> str:

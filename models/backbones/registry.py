@@ -6,6 +6,7 @@ To add a backbone of any timm architecture, add one ``BackboneSpec`` to ``_SPECS
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+DEFAULT_BACKBONE = "emotion_lite0"
 AFFECTNET_8 = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
 COMMON_5 = ("Anger", "Happiness", "Neutral", "Sadness", "Surprise")
 AFFECTNET_7 = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")

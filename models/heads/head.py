@@ -24,8 +24,10 @@ from models.engines.precision import Precision
 from models.heads.recipes import HEAD_KINDS, Features, HeadRecipe, HiddenUnits, hidden_sizes
 from models.heads.sequences import SubjectSequence
 
+# ``clip`` limits values to -1..1.
+Activation = Literal["softmax", "tanh", "sigmoid", "clip"]
 OUTPUT_NAMES: dict[BranchName, tuple[str, ...]] = {"expr": EXPRESSIONS, "va": DIMENSIONS, "au": ACTION_UNITS}
-ACTIVATIONS: dict[BranchName, str] = {"expr": "softmax", "va": "tanh", "au": "sigmoid"}
+ACTIVATIONS: dict[BranchName, Activation] = {"expr": "softmax", "va": "tanh", "au": "sigmoid"}
 
 # What a kind of head is fitted on: TrainingRows, or a list of SubjectSequence.
 Data = TypeVar("Data")
@@ -33,14 +35,20 @@ Data = TypeVar("Data")
 
 @dataclass(frozen=True)
 class BranchConfig:
-    """Inputs and hidden layers of one branch; see ``HeadRecipe`` for both."""
+    """Inputs and hidden layers of one branch; see ``HeadRecipe`` for both.
+
+    ``activation``: of the outputs; None: that of the branch in ``ACTIVATIONS``.
+    """
 
     features: Features
     hidden_units: HiddenUnits
+    activation: Activation | None = None
 
     def __post_init__(self) -> None:
         if self.features not in get_args(Features):
             raise ValueError(f"expected features of {get_args(Features)}, got {self}")
+        if self.activation not in (None, *get_args(Activation)):
+            raise ValueError(f"expected an activation of {get_args(Activation)}, got {self}")
         hidden_sizes(self.hidden_units)
 
 
@@ -157,15 +165,18 @@ class Head(ABC, Generic[Data]):
             for seed in range(self.config.seeds):
                 prefix = f"seed{seed}.{branch}."
                 weights = {n.removeprefix(prefix): x for n, x in self.tensors.items() if n.startswith(prefix)}
-                seeds.append(_activate(self.predict_branch(branch, weights, inputs, chosen), branch))
+                values = self.predict_branch(branch, weights, inputs, chosen)
+                seeds.append(_activate(values, config.activation or ACTIVATIONS[branch]))
             outputs[branch][frames] = np.mean(seeds, axis=0)
         return outputs
 
 
-def _activate(x: np.ndarray, branch: BranchName) -> np.ndarray:
-    if branch == "va":
+def _activate(x: np.ndarray, activation: Activation) -> np.ndarray:
+    if activation == "tanh":
         return np.tanh(x)
-    if branch == "au":
+    if activation == "clip":
+        return np.clip(x, -1, 1)
+    if activation == "sigmoid":
         return 0.5 * (1 + np.tanh(0.5 * x))
     exponent = np.exp(x - x.max(axis=1, keepdims=True))
     return exponent / exponent.sum(axis=1, keepdims=True)
@@ -187,7 +198,8 @@ def head_class(kind: str) -> type[Head[Any]]:
 def head_to_bytes(head: Head[Any]) -> dict[str, bytes]:
     """Return ``head.safetensors`` and ``head.json``: enough to compute the outputs without this project."""
     branches = {
-        branch: asdict(settings) | {"activation": ACTIVATIONS[branch], "outputs": list(OUTPUT_NAMES[branch])}
+        branch: asdict(settings)
+        | {"activation": settings.activation or ACTIVATIONS[branch], "outputs": list(OUTPUT_NAMES[branch])}
         for branch, settings in head.config.branches.items()
     }
     config = asdict(head.config) | {"branches": branches, "how": head.how, "kind": head.kind}
@@ -208,7 +220,11 @@ def head_from_bytes(files: dict[str, bytes]) -> Head[Any]:
         # Earlier versions knew one kind, and did not write it.
         kind = head_class(config.get("kind", "mlp"))
         branches = {
-            branch: BranchConfig(settings["features"], _to_hidden_units(settings["hidden_units"]))
+            branch: BranchConfig(
+                settings["features"],
+                _to_hidden_units(settings["hidden_units"]),
+                None if (found := settings.get("activation")) == ACTIVATIONS[branch] else found,
+            )
             for branch, settings in config["branches"].items()
         }
         sizes = (config["embedding_size"], config["logits_size"], config["seeds"])

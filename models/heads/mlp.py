@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_contracts.vocabulary import EXPRESSIONS, BranchName
-from models.heads.head import OUTPUT_NAMES, BranchConfig, FitSettings, FittedPart, Head, HeadConfig
+from data_contracts.vocabulary import DIMENSIONS, EXPRESSIONS, BranchName, TaskName
+from models.heads.head import OUTPUT_NAMES, Activation, BranchConfig, FitSettings, FittedPart, Head, HeadConfig
 from models.heads.recipes import HeadRecipe, hidden_sizes
 from models.heads.sequences import SubjectSequence, input_width
 
@@ -75,22 +75,39 @@ def _shapes(config: HeadConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def zero_shot_head(class_names: tuple[str, ...], embedding_size: int) -> MlpHead:
-    """Return a head without fitting: softmax over those of a backbone's classes that are among the eight expressions.
+def zero_shot_heads(class_names: tuple[str, ...], embedding_size: int) -> dict[TaskName, MlpHead]:
+    """Return heads without fitting, for the tasks that the outputs of a backbone answer.
 
-    Other classes (contempt, valence, ...) are left out; "Other" is never predicted, because no backbone knows it.
+    ``expr``: softmax over the classes that are among the eight expressions; "Other" is never predicted, because no
+    backbone knows it. ``va``: the outputs valence and arousal, limited to -1..1. Other outputs are left out.
 
     Raises:
-        ValueError: fewer than two classes are expressions.
+        ValueError: fewer than two classes are expressions, and there is no valence or arousal.
     """
-    weight = np.zeros((len(EXPRESSIONS), len(class_names)), np.float32)
-    bias = np.full(len(EXPRESSIONS), _NEVER, np.float32)
-    for row, name in enumerate(EXPRESSIONS):
-        if name in class_names:
-            weight[row, class_names.index(name)], bias[row] = 1.0, 0.0
-    if (bias == 0).sum() < 2:
+    heads: dict[TaskName, MlpHead] = {}
+    known = [name for name in EXPRESSIONS if name in class_names]
+    if len(known) > 1:
+        bias = np.array([0.0 if name in known else _NEVER for name in EXPRESSIONS], np.float32)
+        heads["expr"] = _selecting_head("expr", EXPRESSIONS, bias, class_names, embedding_size)
+    if set(DIMENSIONS) <= set(class_names):
+        heads["va"] = _selecting_head("va", DIMENSIONS, np.zeros(2, np.float32), class_names, embedding_size, "clip")
+    if not heads:
         raise ValueError(
-            f"expected a backbone with classes such as {', '.join(EXPRESSIONS[:5])}, got {class_names[:5]}"
+            f"expected a backbone with classes such as {', '.join(EXPRESSIONS[:5])}, got {', '.join(class_names[:5])}"
         )
-    config = HeadConfig("expr", embedding_size, len(class_names), 1, {"expr": BranchConfig("scores", 0)})
-    return MlpHead(config, {"seed0.expr.0.weight": weight, "seed0.expr.0.bias": bias})
+    return heads
+
+
+def _selecting_head(
+    branch: BranchName,
+    outputs: tuple[str, ...],
+    bias: np.ndarray,
+    class_names: tuple[str, ...],
+    embedding_size: int,
+    activation: Activation | None = None,
+) -> MlpHead:
+    """Return a linear head whose outputs are the logits of the same names."""
+    weight = np.array([[float(name == output) for name in class_names] for output in outputs], np.float32)
+    branches = {branch: BranchConfig("scores", 0, activation)}
+    config = HeadConfig(branch, embedding_size, len(class_names), 1, branches)
+    return MlpHead(config, {f"seed0.{branch}.0.weight": weight, f"seed0.{branch}.0.bias": bias})

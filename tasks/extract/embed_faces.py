@@ -1,7 +1,9 @@
 """Stage ``embed_faces``: compute embeddings and logits of one backbone for each frame of a subject."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +17,13 @@ from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
 from models.backbones.extractor import FeatureExtractor
-from models.backbones.registry import get_spec
-from models.backbones.weights import weights_digest
+from models.backbones.registry import REGISTRY, BackboneSpec, get_spec
+from models.backbones.weights import spec_of, weights_digest
 from models.engines.precision import Precision
 from models.faces.crops import decode_jpeg
 from tasks.fetch_weights import find_weights
 from tasks.read_ahead import read_ahead, uses_gpu
+from tasks.trained_backbones import architecture_of, find_trained_backbone, weights_on_this_machine
 from tasks.units import Product, Unit
 from tasks.worker_models import get_backbone
 
@@ -40,18 +43,58 @@ class BackboneChoice:
     precision: Precision = "bfloat16"
 
     @classmethod
-    def find(cls, name: str, weights: str | None, precision: Precision = "bfloat16") -> "BackboneChoice":
-        """Return the choice with the file of the installed weights.
+    def find(
+        cls, name: str, weights: str | None, precision: Precision = "bfloat16", *, store: Store | None = None
+    ) -> "BackboneChoice":
+        """Return the choice of a backbone of the registry, or of one that ``pretrain`` wrote into the store.
+
+        ``weights``: safetensors file to use instead of the installed weights.
 
         Raises:
-            InputError: unknown backbone, or its weights are not installed; the message says how to install them.
+            InputError: unknown backbone, its weights are not installed (the message says how to install them), or the
+                file is not a safetensors file.
         """
+        if name not in REGISTRY and store is not None:
+            bundle = find_trained_backbone(store, name)
+            if weights:
+                raise InputError(
+                    f"--weights {weights}: backbone {bundle.name} has its own weights; leave out --weights"
+                )
+            name, weights = architecture_of(bundle), weights_on_this_machine(store, bundle)
         file = find_weights(name, weights)
+        choice = cls(name, os.path.abspath(file) if file else None, precision)
         try:
             weights_digest(name, file)
+            choice.spec  # noqa: B018  # opens the file
         except ValueError as error:
             raise InputError(str(error)) from error
-        return cls(name, file, precision)
+        return choice
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The registry's spec, with the fields that the weights file replaces.
+
+        Raises:
+            ValueError: unknown backbone, or not a safetensors file.
+        """
+        return spec_of(self.name, Path(self.weights) if self.weights else None)
+
+    def check(self, store: Store) -> None:
+        """Compare names, shapes and values of the weights with the network, unless the store has features of them.
+
+        Raises:
+            InputError: they do not fit; the message names the tensor.
+        """
+        if self.weights is None or store.manifests("features", backbone=self.variant):
+            return
+        # Loading the network takes seconds, most of them for the import of torch.
+        from models.backbones.network import load_backbone
+
+        try:
+            load_backbone(self.name, weights=Path(self.weights))
+        except ValueError as error:
+            where = "" if self.weights in str(error) else f"{self.weights}: "
+            raise InputError(f"{where}{error}") from error
 
     def fingerprint(self) -> str:
         """Fingerprint of preprocessing, architecture and weights."""

@@ -27,6 +27,7 @@ from tasks.fit.subject_split import SubjectSplit, split_subjects
 from tasks.units import Files, Job
 
 if TYPE_CHECKING:
+    from tasks.extract.crop_faces import CropParams
     from tasks.extract.embed_faces import BackboneChoice
 
 CODE_VERSION = 4
@@ -189,45 +190,51 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
     return Files(files, details)
 
 
-def provide_zero_shot_head(store: Store, backbone: "BackboneChoice") -> Bundle:
-    """Return the head for a store without fitted heads: the expression classes of the backbone. Write it if necessary.
+def provide_zero_shot_heads(store: Store, backbone: "BackboneChoice", params: "CropParams") -> list[Bundle]:
+    """Return the heads for a store without fitted heads: the outputs of the backbone. Write them if necessary.
+
+    ``params``: how faces are cropped.
 
     Raises:
-        InputError: the backbone's classes are not expressions.
+        InputError: the backbone's outputs are neither expressions nor valence and arousal.
     """
     # Fitting does not need the stages that decode videos, which take long to import.
-    from models.backbones.registry import get_spec
-    from models.heads.mlp import zero_shot_head
-    from tasks.extract.crop_faces import CropParams, source_of
+    from models.heads.mlp import zero_shot_heads
+    from tasks.extract.crop_faces import source_of
 
-    spec, params = get_spec(backbone.name), CropParams()
+    spec = backbone.spec
     try:
-        head = zero_shot_head(spec.class_names, spec.embedding_size)
+        heads = zero_shot_heads(spec.class_names, spec.embedding_size)
     except ValueError as error:
         raise InputError(f"backbone {backbone.name}: {error}; fit a head on its features") from error
-    head_fingerprint = fingerprint(
-        stage="zero_shot_head",
-        version=_ZERO_SHOT_VERSION,
-        backbone=backbone.variant,
-        classes=spec.class_names,
-        crop=params,
-    )
-    folder = f"heads/{variant_name('expr-zero-shot', head_fingerprint)}"
-    found = find_bundle(store, folder)
-    if found is not None and found.fingerprint == head_fingerprint:
-        return found
-    details = HeadDetails(
-        task="expr",
-        recipe=ZERO_SHOT,
-        backbone=backbone.variant,
-        source=source_of(params),
-        backbone_name=backbone.name,
-        weights=backbone.weights,
-        precision=backbone.precision,
-        crop_params=asdict(params),
-        coverage=(),
-        figure="macro_f1",
-        figures={},
-        seed_figures=[],
-    )
-    return write_bundle(store, folder, head_to_bytes(head), fingerprint=head_fingerprint, details=details)
+    bundles = []
+    for task, head in heads.items():
+        head_fingerprint = fingerprint(
+            stage="zero_shot_head",
+            version=_ZERO_SHOT_VERSION,
+            backbone=backbone.variant,
+            classes=spec.class_names,
+            crop=params,
+            # Heads of earlier versions predict expressions.
+            **({} if task == "expr" else {"task": task}),
+        )
+        folder = f"heads/{variant_name(f'{task}-{ZERO_SHOT}', head_fingerprint)}"
+        found = find_bundle(store, folder)
+        if found is None or found.fingerprint != head_fingerprint:
+            details = HeadDetails(
+                task=task,
+                recipe=ZERO_SHOT,
+                backbone=backbone.variant,
+                source=source_of(params),
+                backbone_name=backbone.name,
+                weights=backbone.weights,
+                precision=backbone.precision,
+                crop_params=asdict(params),
+                coverage=(),
+                figure=MAIN_METRIC[task],
+                figures={},
+                seed_figures=[],
+            )
+            found = write_bundle(store, folder, head_to_bytes(head), fingerprint=head_fingerprint, details=details)
+        bundles.append(found)
+    return bundles

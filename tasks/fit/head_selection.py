@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from data_contracts.errors import InputError
-from data_contracts.store.bundles import Bundle, list_bundles, written_at
+from data_contracts.store.bundles import Bundle, damaged_bundles, list_bundles, written_at
 from data_contracts.store.details import ZERO_SHOT, HeadDetails, PostprocessingDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES, BranchName, TaskName
@@ -16,16 +16,36 @@ from data_contracts.vocabulary import BRANCHES, BranchName, TaskName
 
 @dataclass(frozen=True)
 class ServingHead:
-    """A head, the branches that it serves, and its post-processing (None: decisions without tuning)."""
+    """A head, the branches that it serves, and its post-processing (None: decisions without tuning).
+
+    ``why``: the reason for this head, for people.
+    """
 
     head: Bundle
     branches: tuple[BranchName, ...]
     postprocessing: Bundle | None = None
+    why: str = ""
 
 
 def fitted_heads(store: Store) -> list[Bundle]:
-    """Return the heads that were fitted, by name. The classes of a backbone are a head only until one is fitted."""
-    return [head for head in list_bundles(store, "heads") if HeadDetails.of(head).recipe != ZERO_SHOT]
+    """Return the heads that were fitted, by name. The classes of a backbone are a head only until one is fitted.
+
+    Raises:
+        InputError: a head is damaged, so that it is unknown which heads serve.
+    """
+    heads = list_bundles(store, "heads")
+    for name in damaged_bundles(store, "heads", heads):
+        if f"-{ZERO_SHOT}-" not in name:
+            raise _damage(store, "heads", name)
+    return [head for head in heads if HeadDetails.of(head).recipe != ZERO_SHOT]
+
+
+def _damage(store: Store, kind: str, name: str) -> InputError:
+    what = "remove the head with affwild2 forget --head" if kind == "heads" else "delete the folder"
+    return InputError(
+        f"{store.locate(f'{kind}/{name}')}: expected the files that fit wrote, found missing or changed ones; run fit "
+        f"again, or {what}"
+    )
 
 
 def heads_of_task(heads: Iterable[Bundle], task: TaskName, *, for_submission: bool = False) -> list[Bundle]:
@@ -40,17 +60,21 @@ def heads_of_task(heads: Iterable[Bundle], task: TaskName, *, for_submission: bo
 
 
 def select_heads(
-    store: Store, names: Sequence[str] | None = None, *, postprocessings: Sequence[str] | None = None
+    store: Store,
+    names: Sequence[str] | None = None,
+    *,
+    postprocessings: Sequence[str] | None = None,
+    among: Sequence[Bundle] | None = None,
 ) -> list[ServingHead]:
-    """Select a head for each branch: among the named heads, or among all fitted ones. Empty if none was fitted.
+    """Select a head for each branch: among the named heads, else ``among`` heads, else among all fitted ones.
 
-    ``postprocessings``: names, at most one for each selected head.
+    The result is empty if there are none. ``postprocessings``: names, at most one for each selected head.
 
     Raises:
         InputError: several heads serve a branch, a name matches no head, or a named head serves nothing; or see
             ``select_postprocessings``.
     """
-    heads = [find_head(store, name) for name in names] if names else fitted_heads(store)
+    heads = [find_head(store, name) for name in names] if names else fitted_heads(store) if among is None else among
     served: dict[str, tuple[Bundle, list[BranchName]]] = {}
     problems = []
     for branch in BRANCHES:
@@ -65,7 +89,17 @@ def select_heads(
     if names and (idle := [head.name for head in heads if head.name not in served]):
         raise InputError(f"--head {idle[0]}: serves no task, because {', '.join(served)} serve all; leave it out")
     rules = select_postprocessings(store, [head for head, _ in served.values()], postprocessings)
-    return [ServingHead(head, tuple(branches), rules[name]) for name, (head, branches) in sorted(served.items())]
+    return [
+        ServingHead(head, tuple(branches), rules[name], _reason(head, branches, is_named=bool(names)))
+        for name, (head, branches) in sorted(served.items())
+    ]
+
+
+def _reason(head: Bundle, branches: Sequence[BranchName], *, is_named: bool) -> str:
+    task = HeadDetails.of(head).task
+    others = [branch for branch in BRANCHES if branch not in branches]
+    shared = f"; {' and '.join(others)} from heads of their own" if task == "mtl" and others else ""
+    return ("named with --head" if is_named else f"the only head for {task}") + shared
 
 
 def select_head_of_submission(store: Store, task: TaskName, name: str | None = None) -> Bundle:
@@ -97,6 +131,8 @@ def find_head(store: Store, name: str) -> Bundle:
     matches = _matches(heads, name)
     if len(matches) == 1:
         return matches[0]
+    if not matches and (damaged := [one for one in damaged_bundles(store, "heads", heads) if one.startswith(name)]):
+        raise _damage(store, "heads", damaged[0])
     problem = "several match" if matches else "none matches"
     listed = describe_heads(store, matches or heads) or "none"
     raise InputError(f"--head {name}: expected the name of one head in {store.url}, {problem}; found: {listed}")
@@ -116,7 +152,12 @@ def select_postprocessings(
         InputError: a head has several and none of them is named, or a name matches none of these heads, or several.
     """
     rules: dict[str, list[Bundle]] = {head.name: [] for head in heads}
-    for rule in list_bundles(store, "postprocessing"):
+    complete = list_bundles(store, "postprocessing")
+    for name in damaged_bundles(store, "postprocessing", complete):
+        # Names of post-processings start with the name of their head.
+        if name.startswith(tuple(f"{head}-" for head in rules)):
+            raise _damage(store, "postprocessing", name)
+    for rule in complete:
         rules.get(PostprocessingDetails.of(rule).head, []).append(rule)
     known = [rule for found in rules.values() for rule in found]
     named: dict[str, list[Bundle]] = {}

@@ -71,11 +71,10 @@ def find_features(store: Store, *, backbone: str | None = None, source: str | No
     if len(exact) == 1:
         variant = exact.pop()
         return FeaturesVariant(*variant, dict(sorted(found[variant].items())))
-    there = "; ".join(f"--backbone {b} --source {s}" for b, s in sorted(exact or found)) or "none"
+    listed = "; ".join(f"--features-variant {b} --source {s}" for b, s in sorted(exact or found)) or "none"
     problem = "several match" if exact else "none matches"
-    raise InputError(
-        f"features in {store.url}: {problem} backbone {backbone or 'any'}, source {source or 'any'}; there: {there}"
-    )
+    named = " ".join(word for word in wanted if word) or "any features"
+    raise InputError(f"features in {store.url}: {problem} {named}; found: {listed}")
 
 
 def read_features(

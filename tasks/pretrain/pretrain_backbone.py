@@ -23,6 +23,7 @@ from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.weights import weights_digest
 from models.engines.devices import default_device
 from models.pretraining.recipes import PretrainingRecipe
+from tasks.trained_backbones import WEIGHTS_FILE
 from tasks.units import Files, Job
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from models.pretraining.training import TrainedBackbone
 
 CODE_VERSION = 2
-WEIGHTS_FILE = "backbone.safetensors"
 _COLUMNS = ("row", "picture", "status", "identity", "expression", "valence", "arousal", "crop_jpeg")
 _DESCRIBED = ("class_names", "input_px", "mean", "std", "scale", "channel_order", "feature_layer")
 _CURVES = ("accuracy", "balanced_accuracy", "mean_ccc")

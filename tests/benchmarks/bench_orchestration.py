@@ -23,9 +23,10 @@ from data_contracts.store.store import Store
 from flows.parameters import DEFAULT_BACKBONE
 from infra.worker_processes import WORKER_ENVIRONMENT
 from tasks.demo.generate import DemoDataParams, generate_demo_data
+from tasks.extract.crop_faces import CropParams
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import predict_outputs
-from tasks.fit.fit_head import provide_zero_shot_head
+from tasks.fit.fit_head import provide_zero_shot_heads
 from tasks.fit.subject_features import find_features
 from tasks.units import run_unit
 
@@ -110,7 +111,7 @@ class ManySubjects:
         self.videos, self.out, self.store = scratch / "videos", scratch / "out", Store(scratch / "store")
         backbone = BackboneChoice.find(DEFAULT_BACKBONE, None)
         fill_store(self.store, make_videos(self.videos, count), backbone=backbone)
-        head, variant = provide_zero_shot_head(self.store, backbone), find_features(self.store)
+        (head,), variant = provide_zero_shot_heads(self.store, backbone, CropParams()), find_features(self.store)
         self.units = predict_outputs.plan_predict_outputs(self.store, variant, head=head)
 
     def predict_in_loop(self) -> int:

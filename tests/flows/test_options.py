@@ -11,8 +11,10 @@ import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
+from data_contracts.errors import InputError
 from data_contracts.files.locations import location
 from flows import extract as extract_module
+from flows import fit as fit_module
 from flows.commands.command_line import make_command
 from flows.options import Option, is_required, read_options, takes
 from flows.parameters import FLOWS, ExtractParameters, RescoreParameters
@@ -105,7 +107,9 @@ def test_wrong_values_are_refused(wrong, message):
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
-    with pytest.raises(ValidationError, match=r"backbone\n.*expected one of emotion_lite0, .*, got 'typo'"):
+    with pytest.raises(ValidationError, match=r"kind\n.*expected one of mlp, got 'typo'"):
+        fit_module.fit("expr", "S", "DATA", kind="typo")
+    with pytest.raises(InputError, match=r"--backbone typo: expected .*\(emotion_lite0, .*\(none\), found none"):
         extract_module.extract("DATA", "S", backbone="typo")
     with pytest.raises(TypeError, match="unexpected keyword argument 'backbon'"):
         extract_module.extract("DATA", "S", backbon="emotion_lite0")

@@ -11,9 +11,10 @@ from data_contracts.vocabulary import EXPRESSIONS
 from flows.engine.run import SomeFailedError
 from flows.score import find_videos, score
 from models.faces.detection import DetectorParams
+from tests.backbone_files import WITH_AFFECT, write_trained_backbone
 
 
-def test_predictions_are_written_as_parquet_and_csv(demo, store_copy, tmp_path, dask_address):
+def test_predictions_are_written_as_parquet_and_csv(demo, store_copy, tmp_path, dask_address, capsys):
     video = tmp_path / "my clip é.mp4"
     shutil.copy(demo.data / "videos" / "validation01.mp4", video)
     written = score([video], tmp_path / "out", str(store_copy), dask_address=dask_address)
@@ -33,6 +34,9 @@ def test_predictions_are_written_as_parquet_and_csv(demo, store_copy, tmp_path, 
     assert outputs == {path: path.stat().st_mtime_ns for path in (store_copy / "outputs").rglob("*.parquet")}
     outputs = [key for key in Store(store_copy).manifests("outputs") if key.value("subject") == "my clip é"]
     heads = {key.value("head") for key in outputs}
+    printed = capsys.readouterr().out
+    assert "backbone: emotion_lite0 (bundled weights): its features are those that the heads were fitted on" in printed
+    assert printed.count("the only head for") == 3 and "mtl-default" not in printed
     assert {name.split("-")[0] for name in heads} == {"expr", "va", "au"}, "mtl serves no task, so it predicts nothing"
 
 
@@ -66,3 +70,20 @@ def test_without_heads_the_backbone_predicts_expressions(demo, tmp_path, dask_ad
     )
     again = score([demo.data / "videos" / "validation01.mp4"], out, dask_address=dask_address)
     assert again == written and len(list((out / "store" / "heads").iterdir())) == 1
+
+
+def test_a_trained_backbone_of_the_store_predicts_what_it_knows(demo, tmp_path, dask_address, capsys):
+    store, out, name = tmp_path / "store", tmp_path / "out", "efficientnet_lite0-emotion-12345678"
+    write_trained_backbone(Store(store), name, WITH_AFFECT)
+    (path, _) = score([demo.data / "videos" / "validation01.mp4"], out, str(store), dask_address=dask_address)
+    table = pl.read_parquet(path)
+    assert table["valence"].is_between(-1, 1).all() and table["arousal"].std() > 0 and "AU1" not in table.columns
+    seen = table.filter("has_face")
+    features = next(iter(Store(store).manifests("features").items()))
+    logits = np.array(Store(store).read_unit(*features)["logits"].drop_null().to_pylist())
+    np.testing.assert_allclose(seen["valence"], np.clip(logits[:, WITH_AFFECT.index("valence")], -1, 1), atol=1e-5)
+    printed = capsys.readouterr().out
+    assert (
+        f"backbone: efficientnet_lite0 ({store}/backbones/{name}/backbone.safetensors): no head was fitted; " in printed
+    )
+    assert "va-zero-shot-" in printed and "expr-zero-shot-" in printed

@@ -7,7 +7,7 @@ import safetensors.numpy
 from models.backbones.registry import AFFECTNET_7, AFFECTNET_8, COMMON_5, IMAGENET_1000
 from models.heads.head import BranchConfig, HeadConfig, head_from_bytes, head_to_bytes
 from models.heads.metrics import EXPRESSIONS
-from models.heads.mlp import MlpHead, zero_shot_head
+from models.heads.mlp import MlpHead, zero_shot_heads
 from models.heads.recipes import hidden_sizes
 from models.heads.sequences import SubjectSequence
 
@@ -64,6 +64,7 @@ def predict_from_files(files, embeddings, logits):
                 "softmax": lambda v: np.exp(v) / np.exp(v).sum(axis=1, keepdims=True),
                 "tanh": np.tanh,
                 "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
+                "clip": lambda v: np.clip(v, -1, 1),
             }
             seeds.append(activations[described["activation"]](x))
         results[branch] = np.mean(seeds, axis=0)
@@ -118,7 +119,7 @@ def test_wrong_sizes_and_files_are_refused():
 
 @pytest.mark.parametrize("names", [COMMON_5, AFFECTNET_7, AFFECTNET_8, (*AFFECTNET_8, "valence", "arousal")])
 def test_zero_shot_classes_become_the_expressions_of_their_names(names):
-    head = zero_shot_head(names, 4)
+    head = zero_shot_heads(names, 4)["expr"]
     logits = 9 * np.eye(len(names), dtype=np.float32)
     found = predict(head, np.zeros((len(names), 4), np.float32), logits)["expr"]
     for row, name in enumerate(names):
@@ -131,4 +132,20 @@ def test_zero_shot_classes_become_the_expressions_of_their_names(names):
 
 def test_zero_shot_refuses_a_backbone_without_expressions():
     with pytest.raises(ValueError, match="expected a backbone with classes such as Neutral"):
-        zero_shot_head(IMAGENET_1000, 1280)
+        zero_shot_heads(IMAGENET_1000, 1280)
+
+
+def test_zero_shot_valence_and_arousal_are_the_outputs_of_the_backbone():
+    assert list(zero_shot_heads(AFFECTNET_8, 4)) == ["expr"]
+    assert list(zero_shot_heads(("valence", "arousal"), 4)) == ["va"]
+    names = ("arousal", *AFFECTNET_8, "valence")
+    head = zero_shot_heads(names, 4)["va"]
+    logits = np.zeros((3, len(names)), np.float32)
+    logits[:, 0], logits[:, -1] = [0.1, -0.7, 3.0], [0.9, -1.5, 0.2]
+    embeddings, expected = np.zeros((3, 4), np.float32), [[0.9, 0.1], [-1, -0.7], [0.2, 1]]
+    np.testing.assert_allclose(predict(head, embeddings, logits)["va"], expected, atol=1e-6)
+    files = head_to_bytes(head)
+    assert head_from_bytes(files).config == head.config
+    np.testing.assert_allclose(predict_from_files(files, embeddings, logits)["va"], expected, atol=1e-6)
+    with pytest.raises(ValueError, match=r"expected head\.json"):
+        head_from_bytes(files | {"head.json": files["head.json"].replace(b'"clip"', b'"step"')})

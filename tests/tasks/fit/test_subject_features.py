@@ -105,7 +105,9 @@ def test_labels_become_arrays_with_gaps():
 
 def test_several_variants_must_be_told_apart(store):
     add_features(store, "s1", [1], [True], backbone="net-2")
-    with pytest.raises(InputError, match=r"several match.*--backbone net-1 --source mtcnn-1; --backbone net-2"):
+    with pytest.raises(
+        InputError, match=r"several match any.*: --features-variant net-1 --source mtcnn-1; --features-variant net-2"
+    ):
         find_features(store)
     assert find_features(store, backbone="net-2").backbone == "net-2"
     with pytest.raises(InputError, match="none matches"):

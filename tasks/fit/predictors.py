@@ -1,0 +1,249 @@
+"""Choose what predicts the frames of new videos: backbones, heads and post-processings, and why each was chosen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data_contracts.errors import InputError
+from data_contracts.store.bundles import Bundle
+from data_contracts.store.details import FeaturesDetails, HeadDetails
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import BRANCHES_OF_TASK
+from models.backbones.registry import DEFAULT_BACKBONE
+from models.engines.precision import Precision
+from models.heads.head import head_class
+from models.heads.mlp import zero_shot_heads
+from tasks.extract.crop_faces import CropParams, crop_params_of
+from tasks.extract.embed_faces import BackboneChoice
+from tasks.fit.fit_head import provide_zero_shot_heads
+from tasks.fit.head_selection import ServingHead, fitted_heads, select_heads, select_postprocessings
+from tasks.fit.predict_outputs import load_head
+from tasks.trained_backbones import architecture_of, trained_backbones, weights_on_this_machine
+
+_PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float32")
+
+
+@dataclass(frozen=True)
+class PredictorRequest:
+    """What the user named: heads, post-processings, a backbone and its weights; None: not named."""
+
+    heads: Sequence[str] | None = None
+    postprocessings: Sequence[str] | None = None
+    backbone: str | None = None
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Heads on the same features.
+
+    Attributes:
+        backbone, crop_params: how the features are made.
+        why: the reason for this backbone.
+        unused: names of fitted heads that another named backbone leaves out.
+    """
+
+    heads: tuple[ServingHead, ...]
+    backbone: BackboneChoice
+    crop_params: CropParams
+    why: str
+    unused: tuple[str, ...] = ()
+
+
+def choose_predictors(store: Store, request: PredictorRequest) -> list[Predictor]:
+    """Choose the heads of a request and open them and the weights of their backbones.
+
+    Without a fitted head, the outputs of a backbone predict: the named one; else the only one whose features are in the
+    store; else the only one that ``pretrain`` wrote; else the bundled one.
+
+    Raises:
+        InputError: there are several candidates, the requested ones contradict each other, or a file is damaged.
+    """
+    names_backbone = bool(request.backbone or request.weights)
+    among, unused = (None, ()) if request.heads or not names_backbone else _heads_on(store, request)
+    serving = select_heads(store, request.heads, postprocessings=request.postprocessings, among=among)
+    if not serving:
+        return [_without_heads(store, request)]
+    groups: dict[tuple[BackboneChoice, CropParams], list[ServingHead]] = {}
+    for one in serving:
+        backbone = _backbone_of(store, one.head, request)
+        _check_head(store, one.head, backbone)
+        params = crop_params_of(HeadDetails.of(one.head).crop_params)
+        groups.setdefault((backbone, params), []).append(one)
+    why = "its features are those that the heads were fitted on"
+    predictors = [Predictor(tuple(heads), *features, why, unused) for features, heads in groups.items()]
+    for predictor in predictors:
+        predictor.backbone.check(store)
+    return predictors
+
+
+def _heads_on(store: Store, request: PredictorRequest) -> tuple[list[Bundle], tuple[str, ...]]:
+    """Return the fitted heads on features of the named backbone, and the names of the others."""
+    fitted = fitted_heads(store)
+    on_it = [head for head in fitted if _named_backbone(store, head, request).variant == HeadDetails.of(head).backbone]
+    others = tuple(head.name for head in fitted if head not in on_it)
+    if others and not on_it:
+        listed = ", ".join(f"{head.name} on {HeadDetails.of(head).backbone}" for head in fitted)
+        raise InputError(
+            f"{_named(request)}: expected a backbone that heads in {store.url} were fitted on, found heads: {listed}; "
+            "leave out the option, fit a head on features of this backbone, or use another --store"
+        )
+    return on_it, others
+
+
+def _named(request: PredictorRequest) -> str:
+    given = (("--backbone", request.backbone), ("--weights", request.weights))
+    return " ".join(f"{option} {value}" for option, value in given if value)
+
+
+def _named_backbone(store: Store, head: Bundle, request: PredictorRequest) -> BackboneChoice:
+    """Return the backbone that the request names, in the precision of the head; by default the head's."""
+    details = HeadDetails.of(head)
+    name = request.backbone or details.backbone_name
+    return BackboneChoice.find(name, request.weights, details.precision or "float32", store=store)
+
+
+def _backbone_of(store: Store, head: Bundle, request: PredictorRequest) -> BackboneChoice:
+    """Return the backbone whose features the head was fitted on.
+
+    Raises:
+        InputError: another one is named, or its weights are lost or have changed.
+    """
+    details = HeadDetails.of(head)
+    if request.backbone or request.weights:
+        found = _named_backbone(store, head, request)
+        if found.variant != details.backbone:
+            raise InputError(
+                f"{_named(request)}: head {head.name} was fitted on features of {details.backbone}, this backbone "
+                f"computes {found.variant}; leave out the option, or name another head"
+            )
+        return found
+    precision = details.precision or "float32"
+    if details.weights and not Path(details.weights).exists():
+        # The store may have been moved, together with a backbone that it holds.
+        for bundle in trained_backbones(store):
+            weights = weights_on_this_machine(store, bundle)
+            found = BackboneChoice(architecture_of(bundle), weights, precision)
+            if found.variant == details.backbone:
+                return found
+        raise InputError(
+            f"head {head.name}: expected the weights of its backbone {details.backbone_name} in {details.weights}, "
+            "found nothing there; name the file with --weights"
+        )
+    found = BackboneChoice.find(details.backbone_name, details.weights, precision)
+    if found.variant != details.backbone:
+        what = f"the weights {details.weights}" if details.weights else "this version"
+        raise InputError(
+            f"head {head.name}: expected features {details.backbone}, on which it was fitted, but {what} compute "
+            f"{found.variant}; run extract and fit again, or name the earlier file with --weights"
+        )
+    return found
+
+
+def _check_head(store: Store, bundle: Bundle, backbone: BackboneChoice) -> None:
+    """Open a head, and compare the sizes of its inputs with the backbone."""
+    try:
+        head_class(HeadDetails.of(bundle).kind)
+    except ValueError as error:
+        raise InputError(f"head {bundle.name}: {error}; predict with the version of affwild2 that fitted it") from error
+    try:
+        head, spec = load_head(store, bundle), backbone.spec
+    except ValueError as error:
+        raise InputError(f"head {bundle.name}: {error}; run fit again") from error
+    got, expected = (head.config.embedding_size, head.config.logits_size), (spec.embedding_size, len(spec.class_names))
+    if got != expected:
+        raise InputError(
+            f"head {bundle.name}: expected one for embeddings and logits of sizes {expected}, as {backbone.name} "
+            f"computes them, got one for {got}; run fit again"
+        )
+
+
+# -- outputs of a backbone, without fitted heads ---------------------------------------------------------------------
+
+
+def _without_heads(store: Store, request: PredictorRequest) -> Predictor:
+    backbone, params, why = _network_without_heads(store, request)
+    backbone.check(store)
+    heads = provide_zero_shot_heads(store, backbone, params)
+    # No post-processing belongs to such a head: names are refused.
+    select_postprocessings(store, heads, request.postprocessings)
+    serving = [
+        ServingHead(head, BRANCHES_OF_TASK[HeadDetails.of(head).task], why="output of the backbone; no head was fitted")
+        for head in heads
+    ]
+    return Predictor(tuple(serving), backbone, params, why)
+
+
+def _network_without_heads(store: Store, request: PredictorRequest) -> tuple[BackboneChoice, CropParams, str]:
+    if request.backbone or request.weights:
+        name = request.backbone or DEFAULT_BACKBONE
+        return BackboneChoice.find(name, request.weights, store=store), CropParams(), f"{_named(request)}; no head"
+    extracted = _extracted_networks(store)
+    if len(extracted) > 1:
+        options = [f"--backbone {name}" + (f" --weights {weights}" if weights else "") for name, weights in extracted]
+        raise InputError(
+            f"{store.url}: no head was fitted, and several backbones that predict were extracted with; choose one: "
+            f"{'; '.join(sorted(options))}"
+        )
+    if extracted:
+        ((backbone, params), *others) = next(iter(extracted.values()))
+        if others:
+            # Features of one backbone with several settings: those of ``extract`` without options.
+            backbone, params = replace(backbone, precision="bfloat16"), CropParams()
+        return backbone, params, "no head was fitted; the store has features of this backbone"
+    trained = [bundle for bundle in trained_backbones(store) if _can_predict(_trained_choice(store, bundle))]
+    if len(trained) > 1:
+        names = ", ".join(bundle.name for bundle in trained)
+        raise InputError(
+            f"{store.url}: no head was fitted, and pretrain wrote several backbones that predict: {names}; choose one "
+            "with --backbone"
+        )
+    if trained:
+        return _trained_choice(store, trained[0]), CropParams(), "no head was fitted; pretrain wrote this backbone"
+    return BackboneChoice(DEFAULT_BACKBONE), CropParams(), "bundled; no head was fitted, and nothing else extracted"
+
+
+def _extracted_networks(store: Store) -> dict[tuple[str, str | None], list[tuple[BackboneChoice, CropParams]]]:
+    """Return the backbones that predict among those whose features the store has, with the settings of each variant.
+
+    Raises:
+        InputError: the weights that features were computed with are lost or have changed.
+    """
+    variants = {(key.value("backbone"), key.value("source")): m for key, m in store.manifests("features").items()}
+    found: dict[tuple[str, str | None], list[tuple[BackboneChoice, CropParams]]] = {}
+    for (variant, _), manifest in sorted(variants.items()):
+        details = FeaturesDetails.of(manifest)
+        backbone = _backbone_of_features(variant, details)
+        if _can_predict(backbone):
+            settings = found.setdefault((details.backbone_name, details.weights), [])
+            if (one := (backbone, crop_params_of(details.crop_params))) not in settings:
+                settings.append(one)
+    return found
+
+
+def _backbone_of_features(variant: str, details: FeaturesDetails) -> BackboneChoice:
+    # Earlier versions did not store the precision.
+    precisions = (details.precision,) if details.precision else _PRECISIONS
+    try:
+        choices = [BackboneChoice.find(details.backbone_name, details.weights, precision) for precision in precisions]
+    except InputError as error:
+        raise InputError(f"features {variant}: {error}; name a backbone with --backbone and --weights") from error
+    same = [choice for choice in choices if choice.variant == variant]
+    if details.weights and not same:
+        raise InputError(
+            f"features {variant}: expected the weights that they were computed with in {details.weights}, found "
+            "others; name a backbone with --backbone and --weights"
+        )
+    return (same or choices)[0]
+
+
+def _trained_choice(store: Store, bundle: Bundle) -> BackboneChoice:
+    return BackboneChoice(architecture_of(bundle), weights_on_this_machine(store, bundle))
+
+
+def _can_predict(backbone: BackboneChoice) -> bool:
+    spec = backbone.spec
+    try:
+        return bool(zero_shot_heads(spec.class_names, spec.embedding_size))
+    except ValueError:
+        return False
