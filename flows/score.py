@@ -117,8 +117,8 @@ def score(parameters: ScoreParameters) -> list[str]:
     listing = find_videos(parameters.videos)
     check_named_backbone(parameters, store)
     with Run(store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
-        report_videos(run, listing)
         predictors, missing_faces, written = predictors_of(run, parameters), parameters.missing_faces, []
+        report_videos(run, listing)
         if listing.videos:
             written = score_videos(run, listing.videos, predictors=predictors, missing_faces=missing_faces, out=out)
         run.print_summary()
