@@ -23,7 +23,7 @@ def backbone_bytes(class_names: tuple[str, ...] = COMMON_5, *, seed: int = 0) ->
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         described = json.loads(file.metadata()["affwild2"])
     random = np.random.default_rng(seed)
-    tensors["classifier.weight"] = (0.1 * random.normal(size=(len(class_names), 1280))).astype(np.float32)
+    tensors["classifier.weight"] = (0.02 * random.normal(size=(len(class_names), 1280))).astype(np.float32)
     tensors["classifier.bias"] = np.zeros(len(class_names), np.float32)
     metadata = {"affwild2": json.dumps(described | {"class_names": class_names})}
     return safetensors.numpy.save(tensors, metadata)
