@@ -144,6 +144,11 @@ def _embed(
 def _default_source(layout: DataLayout) -> Source:
     if layout.videos or layout.video_listing.same_names:
         return "mtcnn"
+    if not layout.crops:
+        skipped = layout.video_listing.account.describe_first()
+        raise InputError(
+            f"{layout.root}: expected videos, or crops in cropped/ or cropped_aligned/, found none{skipped}"
+        )
     if len(layout.crops) > 1:
         found = "; ".join(f"{source}: {', '.join(map(str, folders))}" for source, folders in layout.crops.items())
         raise InputError(f"{layout.root}: expected one source of crops, found {found}; choose one with --source")

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from data_contracts.challenge.videos import VideoListing, list_videos
 from data_contracts.errors import InputError, counted
 from data_contracts.files.locations import Location
-from data_contracts.store.details import InputsDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import MissingFaces
 from flows.engine.console import print_line, print_table
@@ -103,9 +102,8 @@ def find_videos(paths: Sequence[Location]) -> VideoListing:
     """
     listing = list_videos(paths)
     if not (listing.videos or listing.same_names):
-        _, *skipped = InputsDetails.of_account(listing.account).format_lines()
-        but = f"; {skipped[0]}" if skipped else ""
-        raise InputError(f"{paths[0]}: expected video files here or in folders below, found none{but}")
+        skipped = listing.account.describe_first()
+        raise InputError(f"{paths[0]}: expected video files here or in folders below, found none{skipped}")
     return listing
 
 

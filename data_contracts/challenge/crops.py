@@ -84,7 +84,7 @@ def find_crop_folders(root: Location) -> dict[str, tuple[Location, ...]]:
     for _ in range(_SEARCHED_LEVELS):
         below = []
         for folder, parent in folders:
-            for path in list_folders(folder) if parent is None else _crop_folders_in(folder):
+            for path in _folders_in(folder, only_crops=parent is not None):
                 source = source_of_crop_folder(path.name)
                 if source is not None and source != parent:
                     found[source] = (*found.get(source, ()), path)
@@ -93,8 +93,12 @@ def find_crop_folders(root: Location) -> dict[str, tuple[Location, ...]]:
     return found
 
 
-def _crop_folders_in(folder: Location) -> list[Location]:
-    return [path for path in list_folders(folder) if is_crop_folder(path.name)]
+def _folders_in(folder: Location, *, only_crops: bool) -> list[Location]:
+    try:
+        return [path for path in list_folders(folder) if is_crop_folder(path.name) or not only_crops]
+    except InputError:
+        # The account of videos or crops lists a folder that cannot be read.
+        return []
 
 
 def subject_folders(folders: Sequence[Location]) -> set[str]:
@@ -162,9 +166,8 @@ def list_crops(folders: Sequence[Location], *, first_crop: int = 1) -> CropListi
         crops.sort()
         account.use(len(crops))
     if not folder_of:
-        found_files = f"found {account.found} other files, such as {next(iter(account.skipped.values())).examples[0]}"
-        got = found_files if account.found else "found no crop"
-        raise InputError(f"{folders[0]}: expected folders <subject>/00001.jpg, {got}")
+        skipped = account.describe_first()
+        raise InputError(f"{folders[0]}: expected folders <subject>/00001.jpg, found no crop{skipped}")
     return CropListing(dict(sorted(listing.subjects.items())), dict(sorted(listing.refused.items())), account)
 
 

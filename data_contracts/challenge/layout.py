@@ -26,6 +26,7 @@ class DataLayout:
         annotations: task -> candidates for the challenge's folder.
         test_lists: task -> candidates for the list of subjects or frames.
         archives: zip files, which are not read.
+        unreadable: a line for each folder that cannot be read.
     """
 
     root: Location
@@ -33,6 +34,7 @@ class DataLayout:
     annotations: dict[TaskName, tuple[Location, ...]] = field(default_factory=dict)
     test_lists: dict[TaskName, tuple[Location, ...]] = field(default_factory=dict)
     archives: tuple[Location, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     @functools.cached_property
     def video_listing(self) -> VideoListing:
@@ -63,6 +65,8 @@ class DataLayout:
                 f"{self.root}: expected one folder of annotations of {task}, found {len(found)}: {listed}; pass the "
                 "one to use with --annotations"
             )
+        if self.unreadable:
+            raise InputError(self.unreadable[0])
         others = ", ".join(sorted(self.annotations)) or "none"
         archives = ", ".join(path.name for path in self.archives)
         unpack = f"; unpack the zip files that contain them ({archives})" if archives else ""
@@ -99,12 +103,18 @@ def find_data(root: Location) -> DataLayout:
             problem = "a file" if root.exists() else "nothing"
             raise InputError(f"{root}: expected a folder with videos, crops or annotations, found {problem} there")
         releases = find_releases(root, is_other_data=_is_videos_or_crops)
-        layout = DataLayout(root, find_crop_folders(root), releases.annotations, releases.test_lists, releases.archives)
+        layout = DataLayout(
+            root,
+            find_crop_folders(root),
+            releases.annotations,
+            releases.test_lists,
+            releases.archives,
+            releases.unreadable,
+        )
     if not (layout.crops or layout.annotations or layout.videos or layout.video_listing.same_names):
-        found = layout.video_listing.account.found
         raise InputError(
-            f"{root}: expected videos, crops in cropped/ or cropped_aligned/, or annotations, here or in folders, "
-            f"found {found or 'no'} other file{'' if found == 1 else 's'}"
+            f"{root}: expected videos, crops in cropped/ or cropped_aligned/, or annotations, here or in folders "
+            f"below, found none{layout.video_listing.account.describe_first()}"
         )
     return layout
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from data_contracts.challenge.annotations import MTL_FILES, set_of_folder
 from data_contracts.challenge.editions import challenge_of_folder, task_of_test_list
-from data_contracts.errors import InputError
 from data_contracts.files.account import is_harmless
 from data_contracts.files.inputs import list_entries
 from data_contracts.files.locations import Location
@@ -29,20 +28,19 @@ class Releases:
         annotations: task -> challenges' folders.
         test_lists: task -> lists of subjects or frames.
         archives: zip files, which are not read.
+        unreadable: a line for each other folder that cannot be read.
     """
 
     annotations: dict[TaskName, tuple[Location, ...]] = field(default_factory=dict)
     test_lists: dict[TaskName, tuple[Location, ...]] = field(default_factory=dict)
     archives: tuple[Location, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
 
 def find_releases(root: Location, *, is_other_data: Callable[[Location], bool]) -> Releases:
     """Search a folder and its subfolders, except those with videos or crops (``is_other_data``) and those of stores.
 
     A folder that cannot be read is a candidate if it has the name of a challenge; opening it raises the error.
-
-    Raises:
-        InputError: another folder cannot be read.
     """
     found, empty = Releases(), dict[TaskName, list[Location]]()
     queue = [(root, 0)]
@@ -52,8 +50,9 @@ def find_releases(root: Location, *, is_other_data: Callable[[Location], bool]) 
             folders, files = split_entries(folder)
         except OSError as error:
             if named is None:
-                raise InputError(f"{folder}: expected a folder that can be read, got: {error.strerror}") from error
-            _add(found.annotations, named, folder)
+                found.unreadable += (f"{folder}: expected a folder that can be read, got: {error.strerror}",)
+            else:
+                _add(found.annotations, named, folder)
             continue
         found.archives += tuple(path for path in files if path.suffix.lower() == ".zip")
         for path in files:

@@ -273,7 +273,7 @@ def _starts_a_video(head: bytes) -> bool:
     if head.startswith(starts) or head[4:8] in (b"moov", b"mdat", b"wide", b"skip", b"free"):
         return True
     if head[:4] == b"RIFF":
-        return head[8:12] in (b"AVI ", b"AMV ")
+        return head[8:12] in (b"AVI ", b"AMV ", b"CDXA")
     if head[:4] == b"OggS":
         return any(codec in head for codec in (b"\x80theora", b"\x01video", b"OVP80", b"BBCD"))
     # H.264 and HEVC streams start with a delimiter or a parameter set.
@@ -281,7 +281,7 @@ def _starts_a_video(head: bytes) -> bool:
         if head.startswith(start):
             unit = head[len(start) : len(start) + 2]
             return bool(unit) and (
-                unit[0] in (0x09, 0x27, 0x47, 0x67) or unit in (b"\x40\x01", b"\x42\x01", b"\x46\x01")
+                unit[0] in (0x09, 0x27, 0x47, 0x67) or unit in (b"\x40\x01", b"\x42\x01", b"\x46\x01", b"\x4e\x01")
             )
     # MPEG transport streams have a mark in every packet of 188 bytes, or 192 with a time stamp before each packet.
     return any(

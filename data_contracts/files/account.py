@@ -115,6 +115,13 @@ class InputAccount:
         """Number of files, used or skipped."""
         return self.used + sum(one.count for one in self.skipped.values())
 
+    def describe_first(self) -> str:
+        """Return the first reason for a skipped file in words, with examples; empty if no file was skipped."""
+        if not self.skipped:
+            return ""
+        reason, first = min(self.skipped.items(), key=lambda item: item[1].is_harmless)
+        return f"; skipped {first.count} {reason}: {', '.join(first.examples)}"
+
     def _relative(self, path: str) -> str:
         root = next((root for root in self._roots if path.startswith(root)), "")
         return path.removeprefix(root)

@@ -33,7 +33,7 @@ def test_crops_are_sorted_by_frame_and_other_files_are_counted(tmp_path):
         "hidden files and files of operating systems": (1, ["a/Thumbs.db"]),
     }
     assert (listing.account.used, listing.account.lost) == (4, 5)
-    with pytest.raises(InputError, match=r"found 1 other files, such as note\.txt"):
+    with pytest.raises(InputError, match=r"found no crop; skipped 1 files that are not named like crops"):
         list_crops([tmp_path / "b"])
 
 

@@ -34,10 +34,13 @@ def test_batches_of_videos_are_merged(tmp_path):
 
 
 def test_folder_without_data_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"expected videos, crops in cropped/ or .* found no other files"):
+    with pytest.raises(InputError, match=r"expected videos, crops in cropped/ or .* found none$"):
         find_data(tmp_path)
     with pytest.raises(InputError, match="found nothing there"):
         find_data(tmp_path / "typo")
+    put(tmp_path, "archives/.DS_Store", "archives/batch1.zip")
+    with pytest.raises(InputError, match=r"found none; skipped 1 archives; unpack them: batch1\.zip$"):
+        find_data(tmp_path / "archives")
     put(tmp_path, "file.mp4")
     with pytest.raises(InputError, match="found a file there"):
         find_data(tmp_path / "file.mp4")

@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_read_is_counted(tmp_path, monkeypatch):
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    listing = list_videos([tmp_path])
+    listing = find_data(tmp_path).video_listing
     assert list(listing.videos) == ["a"] and listing.account.lost == 1
     assert skipped(listing) == {"folders that cannot be read (Permission denied)": (1, ["closed"])}
 
