@@ -55,9 +55,11 @@ def _crops(run: Run, data: Path, request: PretrainParameters) -> tuple[PictureUn
         raise InputError(f"--untrained: expected people in {data}, found no picture of {', '.join(sorted(unknown))}")
     pictures = pictures[: request.limit]
     collection = variant_name(data.stem, fingerprint(data=str(data.resolve()), limit=request.limit))
-    units = crop_pictures.plan_crop_pictures(pictures, collection=collection)
+    partitions = {"source": crop_pictures.source_of(), "collection": collection}
+    known = run.store.manifests("pictures", **partitions)
+    units = crop_pictures.plan_crop_pictures(pictures, collection=collection, known=known)
     run.stage("crop_pictures", units, crop_pictures.compute, remove_others=True)
-    known = run.store.manifests("pictures", **dict(units[0].key.partitions))
+    known = run.store.manifests("pictures", **partitions)
     made = [(u.key, known[u.key]) for u in units if u.key in known and known[u.key].fingerprint == u.fingerprint]
     return made, {picture.identity for picture in pictures if picture.identity}
 

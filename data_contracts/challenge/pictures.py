@@ -10,9 +10,9 @@ from data_contracts.files.account import InputAccount, is_harmless
 from data_contracts.files.inputs import read_lines
 from data_contracts.vocabulary import normalize_name, suffixes
 
-PICTURE_SUFFIXES = suffixes("jpg jpeg jpe jfif png")
-_OTHER_PICTURES = "pictures of other formats than JPEG and PNG; convert them"
-_OTHER_PICTURE_SUFFIXES = suffixes("bmp gif webp tif tiff heic heif avif jp2 jxl psd raw cr2 cr3 nef dng arw ppm pgm")
+PICTURE_SUFFIXES = suffixes("jpg jpeg jpe jfif png tif tiff webp gif bmp ppm pgm")
+_OTHER_PICTURES = "pictures of other formats than JPEG, PNG, TIFF, WebP, GIF, BMP and PPM; convert them"
+_OTHER_PICTURE_SUFFIXES = suffixes("heic heif avif jp2 jxl psd raw cr2 cr3 nef dng arw")
 _OTHER_FILES = "other files than pictures"
 _OTHER_BESIDE = "other files beside the folders of people"
 _BESIDE = "pictures beside the folders of people"

@@ -197,6 +197,13 @@ class LabelsDetails(Details):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PicturesDetails(Details):
+    """``pictures``: whether photos were read as displayed: turned by EXIF data, on white, 16 bits scaled to 8."""
+
+    as_displayed: LeftOut[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputsDetails(Details):
     """``outputs``: number of frames, and its source: ``video`` or ``last crop``."""
 

@@ -1,6 +1,6 @@
 """Stage ``import_crops``: pack the organisers' crops into the dataset ``faces``.
 
-The bytes of JPEG files stay unchanged; other images are converted to JPEG.
+The bytes of JPEG files stay unchanged. Other images, and JPEG files that EXIF data turn, are converted to JPEG.
 """
 
 import errno
@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from PIL import Image
 
@@ -24,6 +23,7 @@ from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP, video_of_subject
 from models.faces.crops import encode_jpeg
+from models.faces.pictures import displayed_rgb, has_exif, is_plain
 from tasks.units import Product, Unit
 
 CODE_VERSION = 2
@@ -163,10 +163,11 @@ def _row(frame: int, crop: tuple[str, bytes | OSError] | None, problems: list[st
         cause = data.strerror or "no such file"
         problems.append(f"{path}: expected a JPEG crop of a face, got: {cause}; frame {frame} has no face")
         return {"frame": frame, "status": UNREADABLE_CROP}
-    if data.startswith(_OTHER_IMAGES):
+    if data.startswith(_OTHER_IMAGES) or has_exif(data):
         try:
             with Image.open(io.BytesIO(data)) as image:
-                data = encode_jpeg(np.asarray(image.convert("RGB")))
+                if image.format != "JPEG" or not is_plain(image):
+                    data = encode_jpeg(displayed_rgb(image))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             problems.append(f"{path}: expected a crop of a face, got: {error}; frame {frame} has no face")
             return {"frame": frame, "status": UNREADABLE_CROP}

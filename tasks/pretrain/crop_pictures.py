@@ -1,6 +1,7 @@
 """Stage ``crop_pictures``: crop the face in each labelled photo, for training backbones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from PIL import Image, UnidentifiedImageError
 from data_contracts.challenge.pictures import Picture
 from data_contracts.files.inputs import file_state
 from data_contracts.schemas import PICTURES
+from data_contracts.store.details import PicturesDetails
 from data_contracts.store.fingerprint import fingerprint, variant_name
-from data_contracts.store.manifest import UnitKey
+from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
 from models.faces.crops import crop_face, encode_jpeg, shrink_to
 from models.faces.detection import Detections, DetectorParams, detector_weights_digest
+from models.faces.pictures import displayed_rgb, is_plain
 from tasks.extract.crop_faces import CropParams
 from tasks.units import Product, Unit
 from tasks.worker_models import get_detector
@@ -24,6 +27,10 @@ from tasks.worker_models import get_detector
 CODE_VERSION = 2
 _PICTURES_PER_UNIT = 500
 _MAX_PIXELS = 64_000_000
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM")
+_FORMAT_NAMES = "JPEG, PNG, TIFF, WebP, GIF, BMP or PPM"
+# Formats that earlier versions read.
+_FIRST_FORMATS = frozenset({"JPEG", "PNG", "MPO"})
 # As for videos, but smaller faces count, too.
 _PARAMS = CropParams(DetectorParams(min_face_px=20))
 # A face nearer to the centre is preferred if its area is at least this fraction of the largest face's.
@@ -38,10 +45,21 @@ class CropPicturesArgs:
     first: int
 
 
-def plan_crop_pictures(pictures: Sequence[Picture], *, collection: str) -> list[Unit[CropPicturesArgs]]:
-    """Plan units of 500 photos each, in the order of the list. ``collection`` is a name for the list."""
-    params, weights = {"crop": _PARAMS}, detector_weights_digest()
-    source = variant_name("pictures", fingerprint(params=params, weights=weights, version=CODE_VERSION))
+def source_of() -> str:
+    """Return the name of the variant of ``pictures``."""
+    parts = {"params": {"crop": _PARAMS}, "weights": detector_weights_digest()}
+    return variant_name("pictures", fingerprint(**parts, version=CODE_VERSION))
+
+
+def plan_crop_pictures(
+    pictures: Sequence[Picture], *, collection: str, known: Mapping[UnitKey, Manifest]
+) -> list[Unit[CropPicturesArgs]]:
+    """Plan units of 500 photos each, in the order of the list.
+
+    ``collection`` is a name for the list, and ``known`` holds its units in the store. Units of earlier versions are
+    planned again if one of their photos is turned, transparent, or has more than 8 bits: it was cropped as stored.
+    """
+    params, weights, source = {"crop": _PARAMS}, detector_weights_digest(), source_of()
     units = []
     for number, first in enumerate(range(0, len(pictures), _PICTURES_PER_UNIT)):
         block = pictures[first : first + _PICTURES_PER_UNIT]
@@ -50,19 +68,28 @@ def plan_crop_pictures(pictures: Sequence[Picture], *, collection: str) -> list[
             stage="crop_pictures", version=CODE_VERSION, pictures=states, params=params, weights=weights, first=first
         )
         key = UnitKey("pictures", (("source", source), ("collection", collection)), f"{number:05d}")
+        if (manifest := known.get(key)) is not None:
+            again = _as_displayed(unit_fingerprint)
+            was_stored = manifest.fingerprint == unit_fingerprint and not PicturesDetails.of(manifest).as_displayed
+            if manifest.fingerprint == again or (was_stored and not all(_is_plain(p.path) for p in block)):
+                unit_fingerprint = again
         units.append(Unit(key, unit_fingerprint, CropPicturesArgs(block, first)))
     return units
 
 
+def _as_displayed(unit_fingerprint: str) -> str:
+    return fingerprint(pictures=unit_fingerprint, as_displayed=True)
+
+
 def compute(store: Store, unit: Unit[CropPicturesArgs]) -> Product:
     """Return one row per photo, also for files that cannot be read or show no face."""
-    product = Product(PICTURES, [])
-    product.tables = _tables(unit.arguments, product)
+    product = Product(PICTURES, [], details=PicturesDetails(as_displayed=True))
+    product.tables = _tables(unit, product)
     return product
 
 
-def _tables(given: CropPicturesArgs, product: Product) -> Iterator[pa.Table]:
-    for row_number, picture in enumerate(given.pictures, start=given.first):
+def _tables(unit: Unit[CropPicturesArgs], product: Product) -> Iterator[pa.Table]:
+    for row_number, picture in enumerate(unit.arguments.pictures, start=unit.arguments.first):
         row = _row(picture, product.problems) | {
             "row": row_number,
             "picture": str(picture.path),
@@ -71,6 +98,9 @@ def _tables(given: CropPicturesArgs, product: Product) -> Iterator[pa.Table]:
             **dict(zip(("valence", "arousal"), picture.valence_arousal or (None, None), strict=True)),
         }
         product.counts[str(row["status"])] += 1
+        if product.identity is None and not _is_plain(picture.path):
+            # Backbones that were trained on the photo as stored are trained again.
+            product.identity = _as_displayed(unit.fingerprint)
         yield pa.Table.from_pylist([row], schema=PICTURES.schema)
 
 
@@ -78,7 +108,7 @@ def _row(picture: Picture, problems: list[str]) -> dict[str, object]:
     try:
         image = read_photo(picture.path)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        problems.append(f"{picture.path}: expected a JPEG or PNG image, got: {error}; skipped")
+        problems.append(f"{picture.path}: expected a picture ({_FORMAT_NAMES}), got: {error}; skipped")
         return {"status": UNREADABLE_CROP}
     probability = None
     if picture.box_xyxy_px is not None:
@@ -98,16 +128,31 @@ def _row(picture: Picture, problems: list[str]) -> dict[str, object]:
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """Read a JPEG or PNG file as RGB uint8 [h, w, 3].
+    """Read a picture file as displayed, RGB uint8 [h, w, 3].
 
     Raises:
         OSError, ValueError: the file cannot be read, has another format, or is too large.
     """
+    with _opened(path) as image:
+        if image.width * image.height > _MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels, more than {_MAX_PIXELS:,}")
+        return displayed_rgb(image)
+
+
+def _is_plain(path: Path) -> bool:
+    """Return whether earlier versions read the photo as it is displayed, or not at all as today."""
     try:
-        with Image.open(path, formats=["JPEG", "PNG"]) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels, more than {_MAX_PIXELS:,}")
-            return np.asarray(image.convert("RGB"))
+        with _opened(path) as image:
+            return image.format in _FIRST_FORMATS and is_plain(image)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return True
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            yield image
     except (UnidentifiedImageError, SyntaxError) as error:
         raise ValueError("another format") from error
 

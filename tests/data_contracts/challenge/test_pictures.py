@@ -35,7 +35,7 @@ def test_affectnet_csv(tmp_path):
 
 def test_folder_with_one_folder_per_person_and_the_account_of_all_files(tmp_path):
     names = ("ann/1.jpg", "bob/2.PNG", "bob/notes.txt", ".hidden/3.jpg", "__MACOSX/ann/._1.jpg", "bob/._2.PNG")
-    for name in (*names, "bob/4.webp", "bob/deep/5.jpg", "labels.csv", "loose.jpg"):
+    for name in (*names, "bob/4.heic", "bob/deep/5.jpg", "labels.csv", "loose.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     listing = read_pictures(tmp_path)
@@ -45,7 +45,7 @@ def test_folder_with_one_folder_per_person_and_the_account_of_all_files(tmp_path
         HIDDEN: (3, [".hidden", "__MACOSX", "bob/._2.PNG"]),
         module._OTHER_FILES: (1, ["bob/notes.txt"]),
         module._OTHER_BESIDE: (1, ["labels.csv"]),
-        module._OTHER_PICTURES: (1, ["bob/4.webp"]),
+        module._OTHER_PICTURES: (1, ["bob/4.heic"]),
         module._INSIDE: (1, ["bob/deep"]),
         module._BESIDE: (1, ["loose.jpg"]),
     }

@@ -1,10 +1,13 @@
 import numpy as np
-from PIL import Image
+import pytest
+from PIL import ExifTags, Image
 
 from data_contracts.challenge.pictures import Picture
+from data_contracts.store.details import Details
 from data_contracts.store.store import Store
 from models.faces.crops import decode_jpeg
 from models.faces.mtcnn import Detections
+from tasks.pretrain import crop_pictures
 from tasks.pretrain.crop_pictures import compute, main_face, plan_crop_pictures
 from tasks.units import run_unit
 
@@ -20,7 +23,7 @@ def test_photos_without_a_usable_face_are_counted(tmp_path, portraits):
         Picture(tmp_path / "broken.jpg"),
         Picture(tmp_path / "gone.jpg"),
     ]
-    (unit,) = plan_crop_pictures(pictures, collection="some")
+    (unit,) = plan_crop_pictures(pictures, collection="some", known={})
     store = Store(tmp_path / "store")
     report = run_unit(store.url, compute, unit)
     assert report.counts == {"face": 2, "no_face": 1, "unreadable_crop": 2} and len(report.problems) == 2
@@ -33,12 +36,12 @@ def test_photos_without_a_usable_face_are_counted(tmp_path, portraits):
 def test_units_depend_on_files_and_labels(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"1")
-    (one,) = plan_crop_pictures([Picture(path, "x")], collection="c")
-    (relabelled,) = plan_crop_pictures([Picture(path, "y")], collection="c")
+    (one,) = plan_crop_pictures([Picture(path, "x")], collection="c", known={})
+    (relabelled,) = plan_crop_pictures([Picture(path, "y")], collection="c", known={})
     path.write_bytes(b"12")
-    (changed,) = plan_crop_pictures([Picture(path, "x")], collection="c")
+    (changed,) = plan_crop_pictures([Picture(path, "x")], collection="c", known={})
     assert len({one.fingerprint, relabelled.fingerprint, changed.fingerprint}) == 3
-    assert len(plan_crop_pictures([Picture(path)] * 1001, collection="c")) == 3
+    assert len(plan_crop_pictures([Picture(path)] * 1001, collection="c", known={})) == 3
 
 
 def found(*boxes):
@@ -51,3 +54,65 @@ def test_main_face_is_the_central_one_unless_it_is_small():
     assert main_face(found([0, 0, 60, 60], [70, 70, 120, 120]), width_px=200, height_px=200) == 1
     assert main_face(found([0, 0, 90, 90], [95, 95, 105, 105]), width_px=200, height_px=200) == 0
     assert main_face(found(), width_px=9, height_px=9) is None
+
+
+def turned(portrait, path):
+    """Write a portrait that EXIF data turn upright."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.rot90(portrait)).save(path, exif=exif, quality=95)
+    return Picture(path)
+
+
+def test_photos_are_cropped_as_displayed(tmp_path, portraits):
+    """A turned JPEG and a 16-bit PNG show the face of the plain photo."""
+    Image.fromarray(portraits[0]).save(tmp_path / "plain.png")
+    grey = np.asarray(Image.fromarray(portraits[0]).convert("L"))
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "grey16.png")
+    Image.fromarray(portraits[0]).convert("CMYK").save(tmp_path / "print.tif")
+    others = [Picture(tmp_path / name) for name in ("plain.png", "grey16.png", "print.tif")]
+    (unit,) = plan_crop_pictures([*others, turned(portraits[0], tmp_path / "t.jpg")], collection="c", known={})
+    store = Store(tmp_path / "store")
+    assert run_unit(store.url, compute, unit).counts == {"face": 4}
+    rows = store.read_unit(unit.key, store.manifests("pictures")[unit.key]).to_pylist()
+    boxes = np.array([[row[f"box_{side}_px"] for side in ("x1", "y1", "x2", "y2")] for row in rows])
+    assert np.abs(boxes - boxes[0]).max() < 0.1 * (boxes[0, 2] - boxes[0, 0])
+
+
+def manifest_of(store, unit):
+    return store.manifests("pictures")[unit.key]
+
+
+def test_only_old_units_with_turned_photos_are_cropped_again(tmp_path, portraits, monkeypatch):
+    Image.fromarray(portraits[0]).save(tmp_path / "plain.jpg")
+    lists = {"plain": [Picture(tmp_path / "plain.jpg")], "turned": [turned(portraits[0], tmp_path / "t.jpg")]}
+    store = Store(tmp_path / "store")
+
+    def plan(name):
+        (unit,) = plan_crop_pictures(lists[name], collection=name, known=store.manifests("pictures"))
+        return unit
+
+    with monkeypatch.context() as before:
+        before.setattr(crop_pictures, "PicturesDetails", lambda **_: Details())
+        before.setattr(crop_pictures, "_is_plain", lambda _: True)
+        old = {name: plan(name) for name in lists}
+        for unit in old.values():
+            run_unit(store.url, compute, unit)
+        assert all(manifest_of(store, unit).identity == unit.fingerprint for unit in old.values())
+
+    assert plan("plain").fingerprint == old["plain"].fingerprint
+    again = plan("turned")
+    assert again.fingerprint != old["turned"].fingerprint
+    run_unit(store.url, compute, again)
+    assert manifest_of(store, again).identity != old["turned"].fingerprint
+    assert plan("turned").fingerprint == again.fingerprint
+
+
+def test_photos_of_new_units_are_not_opened_to_plan(tmp_path, portraits, monkeypatch):
+    store, photos = Store(tmp_path / "store"), [turned(portraits[0], tmp_path / "t.jpg")]
+    (unit,) = plan_crop_pictures(photos, collection="c", known={})
+    run_unit(store.url, compute, unit)
+    assert manifest_of(store, unit).identity != unit.fingerprint
+    monkeypatch.setattr(crop_pictures, "_is_plain", lambda path: pytest.fail(f"opened {path}"))
+    (same,) = plan_crop_pictures(photos, collection="c", known=store.manifests("pictures"))
+    assert same.fingerprint == unit.fingerprint

@@ -34,7 +34,7 @@ def collection(tmp_path, portraits):
             box = (shift, shift, width - shift, height - shift)
             pictures.append(Picture(path, f"{expression}{shift}", expression, None, box))
     store = Store(tmp_path / "store")
-    units = plan_crop_pictures(pictures, collection="portraits")
+    units = plan_crop_pictures(pictures, collection="portraits", known={})
     for unit in units:
         run_unit(store.url, compute, unit)
     return store, [(u.key, store.manifests("pictures")[u.key]) for u in units]
