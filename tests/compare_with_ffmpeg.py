@@ -97,9 +97,10 @@ def compare(path: Path, *, segment_frames: Sequence[int] = SEGMENT_FRAMES) -> Co
             result.notes.append(index.problem)
         step = _step(expected)
         whole = {n: _picture(rgb, None, step) for n, rgb in _read(path, index, 1, index.frame_count)}
-        result.wrong_times = _count_wrong_times(expected, index)
+        plain_pts, plain = _decode_plainly(path, stream)
+        result.wrong_times = _count_wrong_times(expected, plain_pts, index)
         result.wrong_pixels = _count_wrong_pixels(expected, whole)
-        _compare_with_plain_decode(path, stream, whole, result)
+        _compare_with_plain_decode(plain, whole, result)
         result.wrong_segments = sum(_count_wrong_segments(path, index, whole, n) for n in segment_frames)
     except (InputError, ValueError, OSError) as error:
         result.failed = True
@@ -172,16 +173,26 @@ def _read(path: Path, index: VideoIndex, first: int, count: int) -> Iterator[tup
         yield from zip(numbers.tolist(), rgb, strict=True)
 
 
-def _count_wrong_times(expected: Sequence[Picture], index: VideoIndex) -> int:
-    """Count frames whose time since the first frame differs.
+def _count_wrong_times(expected: Sequence[Picture], plain_pts: Sequence[float | None], index: VideoIndex) -> int:
+    """Count frames whose time since the first frame differs from that of the program and from that of PyAV.
 
-    A time that the program repeats, or does not know, is not compared: it belongs to several frames.
+    Their versions of FFmpeg differ in estimated times. A time that several frames share is not compared. Where time
+    stamps restart, which the program continues with an estimate, times are compared from there on.
     """
-    times = [one.seconds for one in expected]
-    wrong = 0
-    for time, seconds in zip(times, index.pts_seconds.tolist(), strict=False):
-        if time is not None and times[0] is not None and times.count(time) == 1:
-            wrong += abs(time - times[0] - seconds) > MAX_TIME_DIFFERENCE_SECONDS
+    times, starts, wrong = [one.seconds for one in expected], 0, 0
+    for number, (time, seconds) in enumerate(zip(times, index.pts_seconds.tolist(), strict=False)):
+        plain = plain_pts[number] if number < len(plain_pts) else None
+        before = plain_pts[number - 1] if 0 < number < len(plain_pts) else None
+        if plain is not None and before is not None and plain < before:
+            starts = number
+        if time is None or times.count(time) > 1:
+            continue
+        since_start = seconds - index.pts_seconds[starts]
+        candidates = [(time, times[starts]), (plain, plain_pts[starts] if starts < len(plain_pts) else None)]
+        wrong += all(
+            now is None or start is None or abs(now - start - since_start) > MAX_TIME_DIFFERENCE_SECONDS
+            for now, start in candidates
+        )
     return wrong
 
 
@@ -197,12 +208,13 @@ def _similar(one: Picture, other: Picture) -> bool:
     return float(difference.mean()) <= MAX_MEAN_DIFFERENCE
 
 
-def _compare_with_plain_decode(path: Path, stream: int, whole: dict[int, Picture], result: Comparison) -> None:
+def _compare_with_plain_decode(
+    plain: Sequence[dict[str, tuple[int, ...]]], whole: dict[int, Picture], result: Comparison
+) -> None:
     """Compare with a plain decode by PyAV, exactly.
 
     The program alone judges the orientation, and the pixels of frames that are cropped or scaled to square pixels.
     """
-    plain = _decode_plainly(path, stream)
     if len(plain) != result.expected_frames:
         result.notes.append(f"PyAV decodes {len(plain)} frames")
         return
@@ -213,9 +225,9 @@ def _compare_with_plain_decode(path: Path, stream: int, whole: dict[int, Picture
     result.wrong_pixels = max(result.wrong_pixels, unequal)
 
 
-def _decode_plainly(path: Path, stream: int) -> list[dict[str, tuple[int, ...]]]:
-    """Return digest and shape of each frame in its eight orientations."""
-    frames = []
+def _decode_plainly(path: Path, stream: int) -> tuple[list[float | None], list[dict[str, tuple[int, ...]]]]:
+    """Return the time of each frame, and its digest and shape in its eight orientations."""
+    times, frames = [], []
     with av.open(str(path)) as container:
         video = container.streams[stream]
         assert isinstance(video, VideoStream)
@@ -223,10 +235,11 @@ def _decode_plainly(path: Path, stream: int) -> list[dict[str, tuple[int, ...]]]
         for packet in container.demux(video):
             with suppress(av.FFmpegError):
                 for frame in packet.decode():
+                    times.append(frame.time)
                     rgb = frame.to_ndarray(format="rgb24")
                     sides = [np.rot90(side, turns) for side in (rgb, rgb[:, ::-1]) for turns in range(4)]
                     frames.append({sha256(side.tobytes()).hexdigest(): side.shape for side in sides})
-    return frames
+    return times, frames
 
 
 def _count_wrong_segments(path: Path, index: VideoIndex, whole: dict[int, Picture], length: int) -> int:

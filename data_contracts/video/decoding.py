@@ -20,6 +20,9 @@ from data_contracts.video.index import VideoIndex, VideoSource
 from data_contracts.video.limits import check_frames
 from data_contracts.video.timing import best_times, complete, duration_seconds, even_times_seconds, increasing
 
+# A decoder delays at most 16 frames (H.264 annex A.3, HEVC annex A.4), which may have two fields each. Time stamps that
+# are further out of order have another cause, such as concatenated recordings with uncorrected time stamps.
+MAX_REORDER_FRAMES = 32
 # Keyframes that are closer to the next one than this are not verified, and not used.
 _MIN_DISTANCE = 64
 # At most this number of times the frames of the video are decoded to verify keyframes.
@@ -45,7 +48,7 @@ class _Decoded:
 
 
 def index_by_decoding(
-    source: VideoSource, packets: VideoIndex, entries: NDArray[np.bool_], *, are_proven: bool
+    source: VideoSource, packets: VideoIndex, entries: NDArray[np.bool_], *, are_proven: bool, is_cut: bool
 ) -> VideoIndex:
     """Return the index of all frames of a decode from the beginning.
 
@@ -55,6 +58,7 @@ def index_by_decoding(
             so that lost frames do not shift later ones.
         entries: for each of its frames, whether decoding can start there for certain. Other keyframes are verified.
         are_proven: whether each packet shows one frame for certain.
+        is_cut: whether the last packet is damaged.
 
     Raises:
         InputError: no frame can be decoded, or the video is larger than the limits.
@@ -62,9 +66,15 @@ def index_by_decoding(
     """
     doubtful = _time_stamps(packets, packets.keyframe & ~entries)
     decoded = _decode_all(source, packets, with_checksums=bool(doubtful))
-    if decoded.damage.count and (are_proven or _explains(packets, decoded)):
-        keyframe = packets.keyframe & entries if packets.has_pts else packets.keyframe
-        return replace(packets, keyframe=keyframe, method="decoding")
+    if decoded.damage.count and packets.has_pts and (are_proven or _explains(packets, decoded)):
+        kept = _is_kept(packets, decoded, is_cut=is_cut)
+        return replace(
+            packets,
+            pts=packets.pts[kept],
+            pts_seconds=packets.pts_seconds[kept] - packets.pts_seconds[kept][0],
+            keyframe=(packets.keyframe & entries)[kept],
+            method="decoding",
+        )
     known_pts = increasing(decoded.pts)
     has_pts, pts = known_pts is not None, np.zeros(decoded.count, dtype=np.int64) if known_pts is None else known_pts
     keyframe = np.isin(pts, list(_time_stamps(packets, entries))) if has_pts else np.array(decoded.keyframe)
@@ -123,12 +133,23 @@ def _explains(packets: VideoIndex, decoded: _Decoded) -> bool:
     return bool(max(lost, invented) <= _LOST_PER_DAMAGE * decoded.damage.count)
 
 
+def _is_kept(packets: VideoIndex, decoded: _Decoded, *, is_cut: bool) -> NDArray[np.bool_]:
+    """Return which frames of a damaged file are counted: all but those that are lost at the end of a cut file."""
+    decoded_pts = [pts for pts in decoded.pts if pts is not None]
+    is_lost = ~np.isin(packets.pts, decoded_pts)
+    is_lost[:-MAX_REORDER_FRAMES] = False
+    return np.ones(packets.frame_count, dtype=bool) if not is_cut or is_lost.all() else ~is_lost
+
+
 def _pts_seconds(packets: VideoIndex, decoded: _Decoded) -> NDArray[np.float64]:
-    has_pts = decoded.container not in WITHOUT_PRESENTATION_TIME
-    times = complete(best_times(decoded.pts if has_pts else [None] * decoded.count, decoded.dts))
-    if times is None or not decoded.time_base:
-        return even_times_seconds(decoded.count, packets.average_fps)
-    return np.asarray((times - times[0]) * decoded.time_base)
+    if decoded.time_base:
+        has_pts = decoded.container not in WITHOUT_PRESENTATION_TIME
+        usual_step = round(1 / (packets.average_fps * decoded.time_base)) if packets.average_fps else 1
+        known = best_times(decoded.pts if has_pts else [None] * decoded.count, decoded.dts)
+        times = complete(known, usual_step=usual_step)
+        if times is not None:
+            return np.asarray((times - times[0]) * decoded.time_base)
+    return even_times_seconds(decoded.count, packets.average_fps)
 
 
 def _verify(source: VideoSource, index: VideoIndex, doubtful: set[int], checksums: list[int]) -> NDArray[np.bool_]:

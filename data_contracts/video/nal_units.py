@@ -25,9 +25,10 @@ class _NalInspector(Inspector):
     def inspect_data(self, data: bytes) -> Inspection:
         sets: set[bytes] = set()
         later: set[bytes] = set()
-        shown, is_entry = 0, False
+        shown, is_entry, has_picture = 0, False, list[bool]()
         try:
             for unit in self._units(data):
+                has_picture.append(self._has_picture(unit))
                 if self._is_parameter_set(unit):
                     one = unit.rstrip(b"\0")
                     if one not in self._state.given and one not in sets:
@@ -46,6 +47,9 @@ class _NalInspector(Inspector):
         except IndexError:
             self._is_simple = False
         is_complete = self._state.is_complete(sets, later)
+        if self._is_simple and has_picture and not any(has_picture):
+            # Headers, or a layer that decoders ignore.
+            return Inspection(0, is_entry=False)
         return Inspection(1 if self._is_simple and shown == 1 else None, is_entry=is_entry and is_complete)
 
     def _add_set(self, unit: bytes) -> None:
@@ -80,6 +84,10 @@ class _NalInspector(Inspector):
         """Receive type and content of the messages (SEI) before a picture."""
 
     @abstractmethod
+    def _has_picture(self, unit: bytes) -> bool:
+        """Return whether a unit may contain a part of a picture that is decoded; true for damaged ones."""
+
+    @abstractmethod
     def _read_unit(self, unit: bytes) -> tuple[int, bool]:
         """Return the number of pictures that start with a unit, and whether decoding can start at it."""
 
@@ -89,6 +97,8 @@ class H264Inspector(_NalInspector):
 
     _SEQUENCE_SET, _PICTURE_SET, _SEI, _HEADER_BYTES = 7, 8, 6, 1
     _SLICE, _FIRST_PARTITION, _LAST_PARTITION, _IDR, _END = 1, 2, 4, 5, (10, 11)
+    # Messages, headers, filler, and the units of layers (SVC, MVC) that decoders of plain H.264 ignore.
+    _WITHOUT_PICTURE = frozenset((6, 7, 8, 9, 12, 13, 14, 15, 20, 21))
 
     def __init__(self, extradata: bytes) -> None:
         self._recovers_at_once = False
@@ -119,6 +129,9 @@ class H264Inspector(_NalInspector):
         except IndexError:
             return False
 
+    def _has_picture(self, unit: bytes) -> bool:
+        return self._kind(unit) not in self._WITHOUT_PICTURE
+
     def inspect_data(self, data: bytes) -> Inspection:
         self._recovers_at_once = False
         return super().inspect_data(data)
@@ -144,6 +157,7 @@ class HevcInspector(_NalInspector):
     _SETS, _SLICES, _ENTRIES = range(32, 35), range(32), range(16, 22)
     # After the end of a sequence, and after a broken link, a decoder skips pictures.
     _BROKEN_LINKS, _END = range(16, 19), (36, 37)
+    _WITHOUT_PICTURE = frozenset((32, 33, 34, 35, 38, 39, 40))
 
     def __init__(self, extradata: bytes) -> None:
         self._pictures = 0
@@ -164,6 +178,11 @@ class HevcInspector(_NalInspector):
 
     def _is_base_layer(self, unit: bytes) -> bool:
         return not unit[0] & 1 and not unit[1] >> 3
+
+    def _has_picture(self, unit: bytes) -> bool:
+        return len(unit) < self._HEADER_BYTES or (
+            self._is_base_layer(unit) and self._kind(unit) not in self._WITHOUT_PICTURE
+        )
 
     def _is_parameter_set(self, unit: bytes) -> bool:
         return len(unit) > 1 and self._kind(unit) in self._SETS and self._is_base_layer(unit)

@@ -29,7 +29,7 @@ from data_contracts.video.container import (
     open_video,
     raise_machine_error,
 )
-from data_contracts.video.decoding import index_by_decoding
+from data_contracts.video.decoding import MAX_REORDER_FRAMES, index_by_decoding
 from data_contracts.video.display import Display, Geometry
 from data_contracts.video.frames import matches_decoder
 from data_contracts.video.index import VideoIndex, VideoSource
@@ -39,9 +39,6 @@ from data_contracts.video.timing import describe_clock_jumps, duration_seconds, 
 
 _LOGGER = logging.getLogger(__name__)
 
-# A decoder delays at most 16 frames (H.264 annex A.3, HEVC annex A.4), which may have two fields each. Time stamps that
-# are further out of order have another cause, such as concatenated recordings with uncorrected time stamps.
-_MAX_REORDER_FRAMES = 32
 _MAX_HEAD_FRAMES = 300
 _MP4, _AVI = "mov,mp4", "avi"
 _REORDERING_CODECS = ("h264", "hevc")
@@ -54,7 +51,8 @@ class _Packets:
     """The packets that contain frames, in decoding order, as the demuxer reports them; times in the time base.
 
     ``entry``: whether it is proven that decoding can start at the packet. ``hidden``: number of packets that were left
-    out because they show no frame. ``proven``: whether every other packet shows one frame.
+    out because they show no frame. ``proven``: whether every other packet shows one frame. ``is_cut``: whether the last
+    packet is damaged.
     """
 
     pts: NDArray[np.int64] | None
@@ -66,6 +64,7 @@ class _Packets:
     end: int | None
     seen: int
     damaged: int
+    is_cut: bool
     stopped: str | None
 
 
@@ -105,7 +104,7 @@ def index_video(source: VideoSource, *, decode: bool = False) -> VideoIndex:
     has_doubtful_entries = bool(np.any(by_packets.keyframe[1:] & ~entries[1:]))
     index = by_packets
     if decode or not is_proven or has_doubtful_entries or not matches_decoder(source, by_packets):
-        index = index_by_decoding(source, by_packets, entries, are_proven=packets.proven)
+        index = index_by_decoding(source, by_packets, entries, are_proven=packets.proven, is_cut=packets.is_cut)
     check_duration(name, index.duration_seconds)
     problem = "; ".join(filter(None, (problem, describe_clock_jumps(index.pts_seconds)))) or None
     if problem:
@@ -116,7 +115,7 @@ def index_video(source: VideoSource, *, decode: bool = False) -> VideoIndex:
 def _read_packets(container: InputContainer, stream: VideoStream, name: str) -> _Packets:
     rows: list[tuple[int | None, int | None, bool, bool]] = []
     end: int | None = None
-    seen, damaged, hidden, stopped = 0, 0, 0, None
+    seen, damaged, hidden, is_cut, stopped = 0, 0, 0, False, None
     codec = stream.codec_context
     inspector = inspector_for(codec.codec.canonical_name, codec.extradata, codec.pix_fmt)
     proven = inspector is not None
@@ -128,6 +127,7 @@ def _read_packets(container: InputContainer, stream: VideoStream, name: str) -> 
                 continue
             seen += 1
             damaged += packet.is_corrupt
+            is_cut = packet.is_corrupt
             if packet.pts is not None:
                 after = packet.pts + (packet.duration or 0)
                 end = after if end is None else max(end, after)
@@ -143,10 +143,10 @@ def _read_packets(container: InputContainer, stream: VideoStream, name: str) -> 
                     check_frames(name, len(rows))
     except av.FFmpegError as error:
         raise_machine_error(error, container.name)
-        stopped = str(error.strerror)
+        stopped, is_cut = str(error.strerror), True
     pts, dts = _complete([row[0] for row in rows]), _complete([row[1] for row in rows])
     keyframe, entry = (np.array([row[column] for row in rows], dtype=bool) for column in (2, 3))
-    return _Packets(pts, dts, keyframe, entry, hidden, proven, end, seen, damaged, stopped)
+    return _Packets(pts, dts, keyframe, entry, hidden, proven, end, seen, damaged, is_cut, stopped)
 
 
 def _complete(values: list[int | None]) -> NDArray[np.int64] | None:
@@ -162,6 +162,9 @@ def _problems(container: InputContainer, stream: VideoStream, packets: _Packets)
     # Frame counts of headers are unreliable: MP4 counts frames that an edit list removes, AVI counts empty chunks. The
     # packet table of MP4 is exact.
     promised_packets = len(stream.index_entries) if container.format.name.startswith(_MP4) else 0
+    if packets.seen < promised_packets:
+        # Empty samples stand for frames that a recorder dropped; the demuxer skips them.
+        promised_packets = sum(entry.size > 0 for entry in stream.index_entries)
     promised_seconds = _promised_seconds(container, stream)
     found_seconds = 0.0
     if packets.end is not None and stream.time_base:
@@ -196,7 +199,7 @@ def _pts_are_presentation_times(container: InputContainer, stream: VideoStream, 
     if packets.pts is None or not packets.pts.size:
         return False
     order = np.argsort(packets.pts, kind="stable")
-    if np.any(np.diff(packets.pts[order]) == 0) or np.max(np.abs(order - np.arange(order.size))) > _MAX_REORDER_FRAMES:
+    if np.any(np.diff(packets.pts[order]) == 0) or np.max(np.abs(order - np.arange(order.size))) > MAX_REORDER_FRAMES:
         return False
     name, codec = container.format.name, stream.codec_context
     if name.startswith(_MP4) or np.any(np.diff(order) < 0):
@@ -210,7 +213,7 @@ def _decoder_waits_long_enough(stream: VideoStream, packets: _Packets) -> bool:
     """Return whether the decoder delays frames until they are in order. Otherwise H.264 decoders drop some."""
     assert packets.pts is not None
     waiting = np.zeros(packets.pts.size, dtype=np.int64)
-    for distance in range(1, min(_MAX_REORDER_FRAMES, packets.pts.size - 1) + 1):
+    for distance in range(1, min(MAX_REORDER_FRAMES, packets.pts.size - 1) + 1):
         waiting[distance:] += packets.pts[:-distance] > packets.pts[distance:]
     return bool(waiting.max() <= stream.codec_context.reorder_depth) or stream.codec_context.name != "h264"
 

@@ -47,20 +47,20 @@ def increasing(times: Sequence[int | None]) -> NDArray[np.int64] | None:
     return known if bool(np.all(known[1:] > known[:-1])) else None
 
 
-def complete(times: Sequence[int | None]) -> NDArray[np.int64] | None:
+def complete(times: Sequence[int | None], *, usual_step: int) -> NDArray[np.int64] | None:
     """Return times that are all known and never decrease, or None if no time is known.
 
-    An unknown time is a typical step after the last one. Where times restart, as in concatenated recordings, they
-    continue instead.
+    An unknown time is a typical step after the last one; ``usual_step`` if the known times tell no step. Where times
+    restart, as in concatenated recordings, they continue instead.
     """
-    known = np.array([time for time in times if time is not None], dtype=np.int64)
-    if not known.size:
+    places = np.array([place for place, time in enumerate(times) if time is not None], dtype=np.int64)
+    if not places.size:
         return None
-    steps = np.diff(known)
-    typical = max(1, int(np.median(steps[steps > 0]))) if np.any(steps > 0) else 1
+    known = np.array([time for time in times if time is not None], dtype=np.int64)
+    steps = np.diff(known) / np.diff(places)
+    typical = max(1, round(float(np.median(steps[steps > 0])))) if np.any(steps > 0) else max(1, usual_step)
     completed = np.zeros(len(times), dtype=np.int64)
-    place_of_first = next(place for place, time in enumerate(times) if time is not None)
-    last, offset = int(known[0]) - (place_of_first + 1) * typical, 0
+    last, offset = int(known[0]) - (int(places[0]) + 1) * typical, 0
     for place, time in enumerate(times):
         following = last + typical
         now = following if time is None else time + offset

@@ -10,32 +10,13 @@ from tests.compare_with_ffmpeg import compare
 from tests.video_factory import VideoSpec, cut_file, decode_all, read_number, write_video
 from tests.video_kinds import KINDS, write_kind
 
-# Kinds that the product does not read correctly yet.
-NOT_YET = frozenset(
-    {
-        "chained.ogv",
-        "chained_new_size.ogv",
-        "clock_set.ts",
-        "h264.vob",
-        "headers_alone.mkv",
-        "headers_alone.mp4",
-        "layers_svc.mkv",
-        "layers_svc.mp4",
-        "more_reordering.ts",
-        "new_orientation.ts",
-        "new_size.m2v",
-        "truncated.flv",
-        "truncated_fragments.mp4",
-    }
-)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kinds")
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if name not in NOT_YET])
+@pytest.mark.parametrize("name", KINDS)
 def test_frames_and_segments_agree_with_a_full_decode(name: str, folder: Path) -> None:
     """A segment has the pixels of a decode from the start; the ffmpeg program gives the number and times of frames."""
     result = compare(write_kind(name, folder))
