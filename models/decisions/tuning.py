@@ -12,6 +12,7 @@ from data_contracts.vocabulary import (
     EXPRESSIONS,
     BranchName,
     TaskName,
+    normalize_name,
     video_of_subject,
 )
 from models.decisions.postprocessing import BranchRule, PostProcessing, untuned_postprocessing
@@ -156,7 +157,7 @@ def has_several_subjects_of_a_video(subjects: Sequence[str]) -> bool:
 
     Only then do folds of videos differ from the folds of subjects that earlier versions used.
     """
-    return len({video_of_subject(subject) for subject in subjects}) < len(subjects)
+    return len(set(_number_videos(subjects))) < len(subjects)
 
 
 def split_by_video(subjects: Sequence[str], folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -167,9 +168,15 @@ def split_by_video(subjects: Sequence[str], folds: int) -> list[tuple[np.ndarray
     # scikit-learn takes a while to import; commands that do not tune skip it.
     from sklearn.model_selection import GroupKFold
 
-    videos = [video_of_subject(subject) for subject in subjects]
+    videos = _number_videos(subjects)
     count = min(folds, len(set(videos)))
     return list(GroupKFold(count).split(subjects, groups=videos)) if count > 1 else []
+
+
+def _number_videos(subjects: Sequence[str]) -> list[int]:
+    """Return the number of each subject's video, in the order in which the videos appear."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(normalize_name(video_of_subject(subject)), len(numbers)) for subject in subjects]
 
 
 def _held_out(

@@ -95,11 +95,15 @@ def test_folds_never_separate_two_subjects_of_a_video():
 
 def test_folds_of_videos_with_one_subject_each_are_those_of_earlier_versions():
     for count in (2, 4, 5, 23, 76):
-        names = [f"s{n:02d}" for n in range(count)]
+        names = sorted(f"s{n:02d}{('', '_left', '_right')[n % 3]}" for n in range(count))
+        names[0] = "s_left"  # its video sorts before the others, the subject after them
+        names.sort()
         found = {tuple(inside) for _, inside in split_by_video(names, 5)}
         assert found == {tuple(range(fold, count, 5)) for fold in range(min(5, count))}
         assert not tuning.has_several_subjects_of_a_video(names)
     assert tuning.has_several_subjects_of_a_video(["a", "x_left", "x_right"])
+    composed, decomposed = "\u00e9_left", "e\u0301_right"
+    assert tuning.has_several_subjects_of_a_video([composed, decomposed])
 
 
 def test_two_people_of_one_video_do_not_help_each_other():
