@@ -1,19 +1,24 @@
 """Flow ``submit``: write the organisers' submission files from the outputs of heads, stage 10."""
 
+from dataclasses import dataclass
+
 from data_contracts.challenge.editions import rows_by
+from data_contracts.challenge.test_lists import read_test_list
 from data_contracts.errors import InputError, printable
 from data_contracts.files.inputs import reading_inputs, refresh_listings
-from data_contracts.files.locations import Location
 from data_contracts.store.bundles import Bundle, find_bundle
 from data_contracts.store.details import COVERAGE_COUNTS, HeadDetails, SubmissionDetails
+from data_contracts.vocabulary import EditionName
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run, SomeFailedError
 from flows.options import takes
 from flows.parameters import SubmitParameters
 from tasks.fit import predict_outputs
 from tasks.fit.head_selection import select_head_of_submission, select_postprocessings
-from tasks.fit.subject_features import find_features
+from tasks.fit.predict_outputs import open_head
+from tasks.fit.subject_features import FeaturesVariant, find_features
 from tasks.results import write_submission
+from tasks.results.write_submission import load_postprocessing
 
 
 def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle]:
@@ -22,23 +27,19 @@ def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle
     Raises:
         InputError: a head or post-processing is missing or ambiguous, or subjects of the list have no features.
     """
+    planned = [_plan(run, request) for request in requests]
     jobs = []
-    for request in requests:
-        _check_list(request.test_list)
-        head = select_head_of_submission(run.store, request.task, request.head)
-        rule = _postprocessing(run, request, head)
-        fitted_on = HeadDetails.of(head)
-        variant = find_features(run.store, backbone=fitted_on.backbone, source=fitted_on.source)
-        units = predict_outputs.plan_predict_outputs(run.store, variant, head=head)
-        run.stage(f"predict_outputs {request.task}", units, predict_outputs.compute, cheap=True)
+    for one in planned:
+        units = predict_outputs.plan_predict_outputs(run.store, one.variant, head=one.head)
+        run.stage(f"predict_outputs {one.request.task}", units, predict_outputs.compute, cheap=True)
         jobs.append(
             write_submission.plan_write_submission(
                 run.store,
-                head=head,
-                postprocessing=rule,
-                source=variant.source,
-                test_list=request.test_list,
-                edition=request.edition,
+                head=one.head,
+                postprocessing=one.postprocessing,
+                source=one.variant.source,
+                test_list=one.request.test_list,
+                edition=one.edition,
             )
         )
     run.jobs("write_submission", jobs, write_submission.make)
@@ -47,11 +48,40 @@ def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle
     return written
 
 
-def _check_list(path: Location) -> None:
+@dataclass(frozen=True)
+class _Planned:
+    """A request, and everything that it needs, opened and checked."""
+
+    request: SubmitParameters
+    head: Bundle
+    postprocessing: Bundle
+    variant: FeaturesVariant
+    edition: EditionName
+
+
+def _plan(run: Run, request: SubmitParameters) -> _Planned:
+    path, task = request.test_list, request.task
     with reading_inputs(path):
         refresh_listings(path)
         if not path.is_file():
             raise InputError(f"{path}: expected the organisers' test list, found no file there")
+    wanted = read_test_list(path)
+    edition = wanted.choose_edition(task, request.edition)
+    head = select_head_of_submission(run.store, task, request.head)
+    rule = _postprocessing(run, request, head)
+    open_head(run.store, head)
+    load_postprocessing(run.store, rule)
+    fitted_on = HeadDetails.of(head)
+    variant = find_features(run.store, backbone=fitted_on.backbone, source=fitted_on.source)
+    if missing := [subject for subject in wanted.subjects if subject not in variant.subjects]:
+        raise InputError(
+            f"{path}: expected features {variant.backbone} {variant.source}, on which head {head.name} was fitted, of "
+            f"all {len(wanted.subjects)} subjects, found none for {len(missing)} ({', '.join(missing[:5])}); extract "
+            "their videos first"
+        )
+    if not wanted.shows_task:
+        print_line(f"note: {path}: name and content show no task; the list is used for {task} of {edition}")
+    return _Planned(request, head, rule, variant, edition)
 
 
 def _postprocessing(run: Run, request: SubmitParameters, head: Bundle) -> Bundle:

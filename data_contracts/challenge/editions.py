@@ -88,16 +88,31 @@ def submission_header(task: TaskName, by: RowsBy) -> str:
     return HEADERS[task] if by == "subject" or task == "mtl" else f"image_location,{HEADERS[task]}"
 
 
+def task_of_header(line: str) -> TaskName | None:
+    """Return the task whose lists of frames, or submissions with a row per frame, start with this line.
+
+    Multi-task lists start with ``image`` alone, other lists with ``image_location``, with or without names of columns.
+    """
+    header = ",".join(name.strip() for name in line.strip().rstrip(",").split(",")).lower()
+    if header == "image":
+        return "mtl"
+    return next((task for task in HEADERS if submission_header(task, "frame").lower() == header), None)
+
+
+def stated_edition(name: str, task: TaskName) -> EditionName | None:
+    """Return the edition that the name of a test list or sample file states."""
+    plain = _COPY_OF_LIST.sub("", name).lower()
+    if found := _EDITION_IN_NAME.match(plain):
+        return next((edition for edition in EDITIONS if edition == f"abaw{found[1]}"), None)
+    prefixes: dict[str, EditionName] = {"multi_task_": "abaw3", "mtl_challenge_": "abaw4"} if task == "mtl" else {}
+    return next((edition for prefix, edition in prefixes.items() if plain.startswith(prefix)), None)
+
+
 def edition_of_list(path: Location, task: TaskName, by: RowsBy) -> EditionName:
-    """Return the edition of a test list by its name; if several are possible, the latest."""
-    if by == "subject":
-        return "abaw3"
-    if task == "mtl":
-        prefixes: dict[str, EditionName] = {"multi_task_": "abaw3", "mtl_challenge_": "abaw4"}
-        return next((e for prefix, e in prefixes.items() if path.name.lower().startswith(prefix)), "abaw7")
-    found = _EDITION_IN_NAME.match(path.name)
+    """Return the edition that the name of a test list states, else the latest that uses such lists."""
     fitting = [e for e in EDITIONS if task in TASKS_OF_EDITION[e] and rows_by(e, task) == by]
-    return next((e for e in fitting if found and e == f"abaw{found[1]}"), fitting[-1])
+    # Only ABAW3 uses lists of subjects; check_edition refuses one for mtl.
+    return stated_edition(path.name, task) or (fitting[-1] if fitting else "abaw3")
 
 
 def check_edition(edition: EditionName, task: TaskName, by: RowsBy, path: Location) -> None:

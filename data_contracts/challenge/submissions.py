@@ -115,6 +115,12 @@ def verify_submission(
     if not files:
         return faults or [Fault(path.name, 0, "expected text files of predictions, found none")]
     kind = _kind_of(path, files, task, wanted)
+    if wanted and wanted.rows_by == kind.by:
+        try:
+            wanted.choose_edition(kind.task)
+        except InputError as error:
+            # The subjects or frames of another list would hide this cause behind very many faults.
+            return [*faults, Fault(path.name, 0, f"holds predictions of {kind.task}, but {error}")]
     for name, data in files.items():
         faults += _check_file(name, data, kind)
     if wanted and wanted.rows_by != kind.by:

@@ -2,17 +2,26 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_contracts.challenge.editions import RowsBy
+from data_contracts.challenge.editions import (
+    VALUE_COLUMNS,
+    RowsBy,
+    check_edition,
+    edition_of_list,
+    stated_edition,
+    task_of_header,
+    task_of_test_list,
+)
 from data_contracts.challenge.names import subject_of_file
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import read_lines
 from data_contracts.files.locations import Location
+from data_contracts.vocabulary import EditionName, TaskName
 
 _IMAGE = re.compile(r"(?:[^/\\]+[/\\])*?([^/\\]+)[/\\](\d{1,9})\.(?:jpe?g|png)", re.IGNORECASE)
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -31,6 +40,8 @@ class TestList:
             position identifies a row. Empty for a list of subjects.
         subject_of_row: int ``[n]``, position in ``subjects``.
         frame_of_row: int ``[n]``, 1-based.
+        content_task: the task that the header or, without names of columns, the number of values states; None if
+            neither does, as in lists of subjects.
     """
 
     __test__ = False
@@ -41,11 +52,37 @@ class TestList:
     images: tuple[str, ...] = field(default=(), repr=False)
     subject_of_row: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32), repr=False)
     frame_of_row: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32), repr=False)
+    content_task: TaskName | None = None
 
     @property
     def rows_by(self) -> RowsBy:
         """``frame`` if the list has rows of frames, ``subject`` if it has names of subjects."""
         return "frame" if self.images else "subject"
+
+    def choose_edition(self, task: TaskName, edition: EditionName | None = None) -> EditionName:
+        """Return the edition of a submission of a task for this list: the given one, else the one of the list.
+
+        Raises:
+            InputError: name, header or values of the list are those of another task, or the list is of another edition,
+                or the edition does not have the task.
+        """
+        for what, found in (("its name", task_of_test_list(self.path.name)), ("its content", self.content_task)):
+            if found not in (None, task):
+                raise InputError(f"{self.path}: expected a test list of {task}, got one of {found}, as {what} shows")
+        stated = stated_edition(self.path.name, task)
+        if edition and stated and edition != stated:
+            raise InputError(
+                f"{self.path}: expected a test list of {edition}, got one of {stated}, as its name shows; leave out "
+                "--edition, or pass the list of that edition"
+            )
+        edition = edition or edition_of_list(self.path, task, self.rows_by)
+        check_edition(edition, task, self.rows_by, self.path)
+        return edition
+
+    @property
+    def shows_task(self) -> bool:
+        """Whether the name or the content of the list shows its task."""
+        return bool(task_of_test_list(self.path.name) or self.content_task)
 
 
 def read_test_list(path: Location) -> TestList:
@@ -57,15 +94,26 @@ def read_test_list(path: Location) -> TestList:
         InputError: not a text file, nothing in it, a line that is neither a subject nor ``subject/00001.jpg``, a name
             that could lead out of a folder, or a subject twice in a list of subjects.
     """
-    lines = _lines(path)
+    texts = read_lines(path, "a test list")
+    lines = _lines(path, texts)
     first = next(lines, None)
     if first is None:
         raise InputError(f"{path}: expected one subject or frame per line, found none")
-    if first[1] in _HEADERS:
-        return _frames(path, lines)
-    if _SEPARATOR.search(first[1]) and _subject_of_path(first[1]) is None:
-        return _frames(path, chain([first], lines))
+    has_header = first[1] in _HEADERS
+    if has_header or (_SEPARATOR.search(first[1]) and _subject_of_path(first[1]) is None):
+        rows = texts[first[0] :] if has_header else texts[first[0] - 1 :]
+        header_task = task_of_header(texts[first[0] - 1]) if has_header else None
+        return replace(
+            _frames(path, lines if has_header else chain([first], lines)),
+            content_task=header_task or _task_of_values(rows),
+        )
     return _subjects(path, chain([first], lines))
+
+
+def _task_of_values(rows: list[str]) -> TaskName | None:
+    """Return the task with as many values as the first row has. ABAW5 leaves the values empty."""
+    values = next((row.strip().rstrip(",").split(",")[1:] for row in rows if row.strip()), [])
+    return next((task for task, count in VALUE_COLUMNS.items() if values and len(values) == count), None)
 
 
 def names_in_list(path: Location) -> set[str]:
@@ -92,9 +140,9 @@ def _subject_of_path(name: str) -> str | None:
     return None if ".." in folders or is_doubtful else subject
 
 
-def _lines(path: Location) -> Iterator[tuple[int, str]]:
+def _lines(path: Location, texts: list[str]) -> Iterator[tuple[int, str]]:
     """Yield (line number, text before the first comma) of the lines that are not blank."""
-    for number, line in enumerate(read_lines(path, "a test list"), start=1):
+    for number, line in enumerate(texts, start=1):
         if name := line.split(",", 1)[0].strip():
             yield number, name
         elif line.strip():

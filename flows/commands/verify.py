@@ -2,6 +2,7 @@
 
 from data_contracts.challenge.layout import find_data
 from data_contracts.challenge.submissions import Fault, verify_submission
+from data_contracts.challenge.test_lists import read_test_list
 from data_contracts.errors import InputError, counted
 from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.files.locations import Location, location
@@ -31,6 +32,8 @@ def verify(parameters: VerifyParameters) -> int:
     rows = _rows_of_videos(videos) if videos else None
     faults = _changes_since_written(path)
     faults += verify_submission(path, task=parameters.task, test_list=test_list, expected_rows=rows)
+    if test_list and not read_test_list(test_list).shows_task:
+        print_line(f"note: {test_list}: name and content show no task; only its subjects or frames were compared")
     for fault in faults[:_FAULTS_SHOWN]:
         print_line(str(fault))
     if len(faults) > _FAULTS_SHOWN:

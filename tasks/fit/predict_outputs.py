@@ -37,6 +37,26 @@ def load_head(store: Store, bundle: Bundle) -> Head:
     return head_from_bytes({name: read_file(store, bundle, name) for name in ("head.safetensors", "head.json")})
 
 
+def open_head(store: Store, bundle: Bundle) -> Head:
+    """Read a head before any work.
+
+    Raises:
+        InputError: its kind is unknown, or its files are not those of a head.
+    """
+    _check_kind(bundle)
+    try:
+        return load_head(store, bundle)
+    except ValueError as error:
+        raise InputError(f"head {bundle.name}: {error}; run fit again") from error
+
+
+def _check_kind(bundle: Bundle) -> None:
+    try:
+        head_class(HeadDetails.of(bundle).kind)
+    except ValueError as error:
+        raise InputError(f"head {bundle.name}: {error}; predict with the version of affwild2 that fitted it") from error
+
+
 def plan_predict_outputs(
     store: Store, variant: FeaturesVariant, *, head: Bundle, subjects: list[str] | None = None
 ) -> list[Unit[PredictOutputsArgs]]:
@@ -52,11 +72,8 @@ def plan_predict_outputs(
             f"head {head.name}: fitted on features of {fitted_on}, got those of {variant.backbone}; "
             "extract with the head's backbone and weights"
         )
-    try:
-        works_on = head_class(details.kind).works_on
-    except ValueError as error:
-        raise InputError(f"head {head.name}: {error}; predict with the version of affwild2 that fitted it") from error
-    if works_on == "sequences":
+    _check_kind(head)
+    if head_class(details.kind).works_on == "sequences":
         variant = with_frames(store, variant)
     units = []
     for subject in variant.subjects if subjects is None else subjects:

@@ -11,13 +11,12 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK
 from models.backbones.registry import DEFAULT_BACKBONE
 from models.engines.precision import Precision
-from models.heads.head import head_class
 from models.heads.mlp import zero_shot_heads
 from tasks.extract.crop_faces import CropParams, crop_params_of
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit.fit_head import provide_zero_shot_heads
 from tasks.fit.head_selection import ServingHead, fitted_heads, select_heads, select_postprocessings
-from tasks.fit.predict_outputs import load_head
+from tasks.fit.predict_outputs import open_head
 from tasks.trained_backbones import architecture_of, trained_backbones, weights_on_this_machine
 
 _PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float32")
@@ -142,14 +141,7 @@ def _backbone_of(store: Store, head: Bundle, request: PredictorRequest) -> Backb
 
 def _check_head(store: Store, bundle: Bundle, backbone: BackboneChoice) -> None:
     """Open a head, and compare the sizes of its inputs with the backbone."""
-    try:
-        head_class(HeadDetails.of(bundle).kind)
-    except ValueError as error:
-        raise InputError(f"head {bundle.name}: {error}; predict with the version of affwild2 that fitted it") from error
-    try:
-        head, spec = load_head(store, bundle), backbone.spec
-    except ValueError as error:
-        raise InputError(f"head {bundle.name}: {error}; run fit again") from error
+    head, spec = open_head(store, bundle), backbone.spec
     got, expected = (head.config.embedding_size, head.config.logits_size), (spec.embedding_size, len(spec.class_names))
     if got != expected:
         raise InputError(

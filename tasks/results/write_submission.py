@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_contracts.challenge.editions import check_edition, edition_of_list
 from data_contracts.challenge.submissions import (
     format_frames_file,
     format_rows,
@@ -78,8 +77,7 @@ def plan_write_submission(
     """
     task = HeadDetails.of(head).task
     wanted = read_test_list(test_list)
-    edition = edition or edition_of_list(test_list, task, wanted.rows_by)
-    check_edition(edition, task, wanted.rows_by, test_list)
+    edition = wanted.choose_edition(task, edition)
     units = {k.value("subject"): (k, m) for k, m in store.manifests("outputs", head=head.name, source=source).items()}
     missing = [subject for subject in wanted.subjects if subject not in units]
     if missing:

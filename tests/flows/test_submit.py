@@ -103,3 +103,28 @@ def test_a_list_that_does_not_fit_the_edition_is_refused(demo, store_copy, dask_
     subjects = demo.data / "names_of_videos_in_each_test_set" / ABAW3_TEST_LISTS["va"]
     with pytest.raises(InputError, match=r"expected a list of frames .* for abaw6 va, got a list of subjects"):
         submit("va", str(store_copy), subjects, edition="abaw6", dask_address=dask_address)
+
+
+def test_lists_of_other_tasks_and_damaged_heads_are_refused_before_any_work(demo, store_copy, tmp_path, capsys):
+    lists = demo.data / "names_of_videos_in_each_test_set"
+    shutil.rmtree(store_copy / "outputs")
+    for task, other in (("expr", "va"), ("au", "expr"), ("va", "mtl"), ("mtl", "au")):
+        with pytest.raises(InputError, match=f"expected a test list of {task}, got one of {other}, as its name shows"):
+            submit(task, str(store_copy), lists / ABAW3_TEST_LISTS[other])
+    damaged = tmp_path / "list.txt"
+    damaged.write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    with pytest.raises(InputError, match=r"list\.txt"):
+        submit("expr", str(store_copy), damaged)
+    (weights,) = (store_copy / "heads").glob("va-*/head.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"heads/va-default-.*: expected the files that fit wrote"):
+        submit("va", str(store_copy), lists / ABAW3_TEST_LISTS["va"])
+    assert not (store_copy / "outputs").exists() and "predict_outputs" not in capsys.readouterr().out
+
+
+def test_a_list_without_a_task_is_used_and_noted(demo, store_copy, tmp_path, capsys):
+    lists = demo.data / "names_of_videos_in_each_test_set"
+    own = shutil.copy(lists / ABAW3_TEST_LISTS["au"], tmp_path / "mine.txt")
+    submit("au", str(store_copy), Path(own), workers=1)
+    note = f"note: {own}: name and content show no task; the list is used for au of abaw3"
+    assert note in capsys.readouterr().out
