@@ -59,7 +59,7 @@ def fill_store(store: Store, videos: Mapping[str, Path], *, backbone: BackboneCh
 
 
 def _write_index(store: Store, unit: Unit) -> None:
-    path = Path(unit.arguments)
+    path = Path(unit.arguments.path)
     frames = {
         "frame": _frame_numbers(),
         "pts_seconds": [n / 25 for n in _frame_numbers()],
