@@ -82,22 +82,23 @@ def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) 
             answer; or this process cannot write a name.
     """
     account = InputAccount("videos", *places)
-    found: dict[str, dict[str, Location]] = {}
+    found: dict[str, list[Location]] = {}
     for place in places:
         with reading_inputs(place):
             refresh_listings(place)
             for file in _videos_at(place, leave_out, account):
-                found.setdefault(name_of_video(file), {})[_identity(file)] = file
+                found.setdefault(name_of_video(file), []).append(file)
     alone: dict[str, Location] = {}
     shared: dict[str, tuple[Location, ...]] = {}
     for name, files in sorted(found.items()):
         check_name_can_be_stored(name)
-        if len(files) > 1:
-            shared[name] = tuple(sorted(files.values(), key=str))
+        different = list({_identity(file): file for file in files}.values()) if len(files) > 1 else files
+        if len(different) > 1:
+            shared[name] = tuple(sorted(different, key=str))
             for file in shared[name]:
                 account.skip(file, _SHARED_NAMES)
             continue
-        (alone[name],) = files.values()
+        (alone[name],) = different
         account.use()
         account.note_spelling(alone[name].stem, name)
     return VideoListing(alone, shared, account)
