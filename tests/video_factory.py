@@ -36,7 +36,7 @@ class VideoSpec:
     moves all time stamps when muxing, so that a negative value makes an edit list that hides the first
     frames. ``drop_packets`` leaves out packets, counted from 0 in decode order. ``mirrored`` exchanges left and right
     after the rotation; ``display_matrix`` (nine integers) states more than both. ``aspect`` is a pixel's width divided
-    by its height.
+    by its height. ``picture`` of the size of the frames is shown instead of numbers.
     """
 
     frame_count: int = 40
@@ -55,6 +55,7 @@ class VideoSpec:
     mirrored: bool = False
     display_matrix: Sequence[int] | None = None
     aspect: Fraction | None = None
+    picture: NDArray[np.uint8] | None = None
     drop_packets: frozenset[int] = frozenset()
 
 
@@ -206,7 +207,9 @@ def _codec_options(spec: VideoSpec) -> dict[str, str]:
 
 
 def _frame(spec: VideoSpec, index: int, first_number: int) -> av.VideoFrame:
-    picture = numbered_picture(first_number + index, width_px=spec.width_px, height_px=spec.height_px)
+    picture = spec.picture
+    if picture is None:
+        picture = numbered_picture(first_number + index, width_px=spec.width_px, height_px=spec.height_px)
     frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
     if spec.tick is None:
         frame.pts, frame.time_base = index, Fraction(1, spec.fps)

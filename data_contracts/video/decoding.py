@@ -40,6 +40,7 @@ class _Decoded:
     dts: list[int | None] = field(default_factory=list)
     keyframe: list[bool] = field(default_factory=list)
     checksums: list[int] = field(default_factory=list)
+    display: str | None = None
     damage: Damage = field(default_factory=Damage)
 
     @property
@@ -66,6 +67,7 @@ def index_by_decoding(
     """
     doubtful = _time_stamps(packets, packets.keyframe & ~entries)
     decoded = _decode_all(source, packets, with_checksums=bool(doubtful))
+    packets = replace(packets, display=decoded.display)
     if decoded.damage.count and packets.has_pts and (are_proven or _explains(packets, decoded)):
         kept = _is_kept(packets, decoded, is_cut=is_cut)
         return replace(
@@ -117,6 +119,7 @@ def _decode_all(source: VideoSource, packets: VideoIndex, *, with_checksums: boo
                 check_frames(name_of(source), decoded.count)
     if not decoded.count:
         raise InputError(f"{name_of(source)}: expected a video with frames, got none; replace the file")
+    decoded.display = display.describe_changes(packets.display)
     return decoded
 
 

@@ -131,6 +131,7 @@ class Display:
         self._orientation = Orientation()
         self._crop: Crop | None = None
         self._aspect: Fraction | None = None
+        self._kinds: set[tuple[Orientation, Fraction | None]] = set()
 
     def start(self, container: InputContainer, stream: VideoStream) -> None:
         """Prepare for the frames of an opened file, which may be another one than before."""
@@ -150,13 +151,19 @@ class Display:
             matrix = _read_matrix(frame)
             if matrix is not None and matrix != self._matrix:
                 self._matrix, self._orientation = matrix, Orientation.of_matrix(_values(matrix))
-            if self._filter is None and self._must_filter():
+            # The aspect ratio of a frame is known to filters only; that of the codec is ahead of it.
+            aspect = self._aspect or self._codec.sample_aspect_ratio
+            is_square = _is_square(aspect)
+            if self._filter is None and (self._crop is not None or not is_square):
                 self._filter = _CropAndScale(self._crop, self._aspect)
+            self._kinds.add((self._orientation, None if is_square else aspect))
             yield frame
 
-    def _must_filter(self) -> bool:
-        # The aspect ratio of a frame is known to filters only; that of the codec is ahead of it.
-        return self._crop is not None or not _is_square(self._aspect or self._codec.sample_aspect_ratio)
+    def describe_changes(self, transform: str | None) -> str | None:
+        """Return the transform of the first frame, and whether it has changed in the frames until now."""
+        if len(self._kinds) <= 1:
+            return transform
+        return f"{transform}, then others" if transform else "changes"
 
     def to_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """Return a view of the current frame as displayed, uint8 ``[height, width, 3]``; the caller must copy it."""

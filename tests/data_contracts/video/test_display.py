@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from data_contracts.settings import read_settings
 from data_contracts.video import limits
+from data_contracts.video.display import Orientation
 from data_contracts.video.frames import read_segment
 from data_contracts.video.packets import index_video
 from tests.compare_with_ffmpeg import compare, decode_with_program
@@ -65,6 +66,8 @@ def test_orientation_may_change_within_the_stream(tmp_path: Path) -> None:
     path = join_files(tmp_path / "joined.ts", plain, *parts)
     assert_equals_program(path)
     assert {frame.shape for frame in read_all(path)} == {(64, 96, 3), (96, 64, 3)}
+    # Earlier versions gave all frames the orientation of the first one; their results are not used.
+    assert index_video(path).display == "changes"
 
 
 @pytest.mark.parametrize(
@@ -128,6 +131,7 @@ def test_aspect_ratio_of_a_broadcast_may_change(tmp_path: Path) -> None:
     path = join_files(tmp_path / "joined.ts", square, wide, square)
     widths_px = [frame.shape[1] for frame in read_all(path)]
     assert widths_px == [96] * 20 + [192] * 20 + [96] * 20
+    assert index_video(path).display == "changes"
     assert compare(path, segment_frames=(7,)).wrong_segments == 0
 
 
@@ -163,3 +167,14 @@ def test_other_transforms_are_reported(matrix: tuple[int, ...], line: str, tmp_p
     path = write_video(tmp_path / "other.mp4", spec)
     assert line in str(index_video(path).problem)
     assert len(read_all(path)) == 4
+
+
+@pytest.mark.parametrize(
+    "orientation", [Orientation(bool(a), bool(b), bool(c)) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
+)
+def test_every_orientation_is_that_of_its_matrix(orientation: Orientation) -> None:
+    found = Orientation.of_matrix(orientation.matrix)
+    pixels = np.arange(24).reshape(2, 4, 3).astype(np.uint8)
+    np.testing.assert_array_equal(found.apply(pixels), orientation.apply(pixels))
+    mirrored = pixels[:, ::-1] if found.is_mirrored else pixels
+    np.testing.assert_array_equal(found.apply(pixels), np.rot90(mirrored, -found.rotation_degrees // 90))
