@@ -31,6 +31,7 @@ class Option:
         pattern: regular expression that a text must match.
         choices: names that are accepted; for a fixed few, use a ``Literal`` type instead.
         is_argument: the command line takes the value by position, without ``--NAME``.
+        may_be_left_out: the command line accepts a list without any value, which becomes None.
         command_line_name: name on the command line where it differs: a list ``heads`` is a repeated ``--head``.
     """
 
@@ -40,6 +41,7 @@ class Option:
     pattern: str | None = None
     choices: tuple[str, ...] = ()
     is_argument: bool = False
+    may_be_left_out: bool = False
     command_line_name: str | None = None
 
     # Makes pydantic expand an Option into the metadata that ``__iter__`` yields (``annotated_types.GroupedMetadata``).

@@ -106,6 +106,7 @@ def _parameter(field: Field[Any], annotation: Any, option: Option) -> click.Para
     default: Any = {} if required else {"default": field.default}
     if option.is_argument:
         nargs = -1 if is_list else 1
+        required = required and not option.may_be_left_out
         return click.Argument([field.name], nargs=nargs, required=required, type=kind, help=option.help, **default)
     return click.Option(
         ["--" + (option.command_line_name or field.name).replace("_", "-"), field.name],

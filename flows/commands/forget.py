@@ -1,12 +1,13 @@
-"""``affwild2 forget``: remove everything that was made from a video. Faces are personal data."""
+"""``affwild2 forget``: remove everything that was made from a video, or with a head. Faces are personal data."""
 
+import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.challenge.videos import has_video_suffix, name_of_video
-from data_contracts.errors import InputError, StoreError
+from data_contracts.errors import InputError, StoreError, counted
 from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import forget_seen, names_seen
 from data_contracts.store.bundles import Bundle, list_bundles
@@ -35,6 +36,7 @@ from tasks.results.forget import (
     remove_unit_folders,
     subjects_of_video,
 )
+from tasks.results.forget_head import HeadTraces, find_head_traces, remove_head, resolve_head
 from tasks.results.prediction_folder import drop_folder, noted_folders, read_record
 
 
@@ -64,22 +66,36 @@ class Traces:
 def forget(parameters: ForgetParameters) -> int:
     """Remove everything that was made from videos (names or files) from a store and from folders of predictions.
 
+    Heads are removed with their outputs, post-processings and submissions; predictions that they made are listed.
+
     Raises:
-        InputError: the URL has no store, or a video is unknown. Nothing is removed.
+        InputError: the URL has no store, or a video or head is unknown or not given. Nothing is removed.
         StoreError: a file cannot be written or removed.
     """
     store = Store(parameters.store)
     if not set(store.list_folder("")) & {"videos", "faces", "heads", "labels", "_code_versions.json"}:
         raise InputError(f"{parameters.store}: expected a store of affwild2, found none; check --store")
+    if not (parameters.videos or parameters.heads):
+        raise InputError("forget: expected names of videos, or heads with --head, got none")
     folders = _prediction_folders(store, parameters.out)
-    names = [_resolve_video(store, given, folders) for given in dict.fromkeys(parameters.videos)]
+    names = [_resolve_video(store, given, folders) for given in dict.fromkeys(parameters.videos or ())]
+    heads = list(dict.fromkeys(resolve_head(store, given) for given in parameters.heads or ()))
     if parameters.dry_run:
+        for name in heads:
+            _print_head(store, find_head_traces(store, name, folders), "would be removed")
         for name in names:
             traces = _find_traces(store, name, folders)
             print_traces(traces, "would be removed")
             _print_remaining(traces)
         return 0
     with lock_store(store, on_wait=print_error):
+        for name in heads:
+            found = find_head_traces(store, name, folders)
+            with _removing():
+                remove_head(store, found)
+            _print_head(store, found, "removed")
+            for path in find_mentions(store, [name]):
+                print_line(f"not removed: {store.locate(path)} names the head")
         for name in names:
             traces = _find_traces(store, name, folders)
             remove_traces(store, traces)
@@ -163,7 +179,7 @@ def remove_traces(store: Store, traces: Traces) -> None:
 
     Removes results first and the rows of the video last, so that an interrupted call can be repeated.
     """
-    try:
+    with _removing():
         for found in traces.predictions:
             remove_predictions(found)
         for path in traces.reports:
@@ -174,8 +190,27 @@ def remove_traces(store: Store, traces: Traces) -> None:
         remove_labels(store, traces.labels, traces.subjects)
         forget_seen(store, traces.video)
         remove_unit_folders(store, traces.units)
+
+
+@contextlib.contextmanager
+def _removing() -> Iterator[None]:
+    try:
+        yield
     except PermissionError as error:
         raise StoreError(f"{error.filename}: expected a file that can be removed, got: {error.strerror}") from error
+
+
+def _print_head(store: Store, traces: HeadTraces, what: str) -> None:
+    """Print a table of the folders of a head, and the predictions that remain."""
+    rows: list[list[object]] = [
+        [*one.path.split("/", 1), one.files, one.rows, round(one.size_bytes / 1e6, 3)] for one in traces.folders
+    ]
+    print_table(f"{traces.name}: {what}", ["what", "name", "files", "rows", "MB"], rows)
+    for folder, count in traces.predictions.items():
+        print_line(
+            f"not removed: predictions of {counted(count, 'subject')} in {folder} that this head made; score their "
+            "videos again, or delete them"
+        )
 
 
 def print_traces(traces: Traces, what: str) -> None:

@@ -63,17 +63,23 @@ class ReportParameters:
 
 @dataclass(frozen=True)
 class ForgetParameters:
-    """Remove everything that was made from a video.
+    """Remove everything that was made from a video, or with a head.
 
-    Removes rows, crops, features and predictions from every dataset. What cannot be removed is listed.
+    Removes rows, crops, features and predictions of a video from every dataset, or a head with its outputs,
+    post-processings and submissions. What cannot be removed is listed.
 
     Examples:
         affwild2 forget clip --store STORE --dry-run
         affwild2 forget clip other.mp4 --store STORE
+        affwild2 forget --head expr-default-1a2b3c4d --store STORE
     """
 
-    videos: Annotated[list[str], Option("Names of videos without suffix, or video files.", is_argument=True)]
+    videos: Annotated[
+        list[str] | None,
+        Option("Names of videos without suffix, or video files.", is_argument=True, may_be_left_out=True),
+    ]
     store: StoreUrl
+    heads: Annotated[list[str] | None, Option("Name of a head, or its beginning.", command_line_name="head")] = None
     out: Annotated[
         StoreParameter | None, Option("Folder of predictions, if it was moved since the predictions were written.")
     ] = None

@@ -20,6 +20,7 @@ from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters, ReportParameters
 from flows.commands.status import write_store_report
 from flows.rescore import rescore
+from flows.score import score
 from tasks.extract.embed_faces import BackboneChoice
 from tests.benchmarks.generated_store import fill_store, make_videos
 from tests.processes import run_command
@@ -217,3 +218,42 @@ def test_a_file_that_cannot_be_removed_is_reported(generated, monkeypatch, capsy
     monkeypatch.setattr(forget_module, "remove_unit_folders", refuse)
     with pytest.raises(InputError, match="videos/video=clip/part: expected a file that can be removed"):
         forget(ForgetParameters(["clip"], str(store)))
+
+
+def test_a_head_is_removed_with_everything_that_was_made_with_it(demo, store_copy, tmp_path, dask_address, capsys):
+    out = tmp_path / "out"
+    score([demo.data / "videos" / "test02.mp4"], out, str(store_copy), dask_address=dask_address)
+    name = next(path.name for path in (store_copy / "heads").glob("expr-*"))
+    before = content(store_copy)
+    capsys.readouterr()
+    for given, message in {"typo": "none matches; found: au-default", "": "none matches"}.items():
+        with pytest.raises(InputError, match=f"--head {given}: .*{message}"):
+            forget(ForgetParameters(None, str(store_copy), heads=[given]))
+    with pytest.raises(InputError, match="expected names of videos, or heads with --head, got none"):
+        forget(ForgetParameters(None, str(store_copy)))
+    assert forget(ForgetParameters(None, str(store_copy), heads=["expr"], dry_run=True)) == 0
+    shown = capsys.readouterr().out
+    assert f"{name}: would be removed" in shown and content(store_copy) == before
+    (store_copy / "heads" / name / "head.json").write_text("damaged")
+
+    assert forget(ForgetParameters(None, str(store_copy), heads=[name])) == 0
+    printed = capsys.readouterr().out
+    assert f"{name}: removed" in printed
+    assert f"not removed: predictions of 1 subject in {out} that this head made" in printed
+    gone = {path for path in before if path not in content(store_copy)}
+    kinds = {path.parts[0] for path in gone}
+    assert kinds == {"heads", "outputs", "postprocessing", "submissions"}
+    assert all(name in str(path) or path.parts[0] == "submissions" for path in gone)
+    assert not [path for path in store_copy.rglob("*") if name in path.name], "no empty folder is left"
+    assert {path.parts[1].split("-")[1] for path in gone if path.parts[0] == "submissions"} == {"expr"}
+    left = {bundle.name.split("-")[0] for bundle in list_bundles(Store(store_copy), "heads")}
+    assert left == {"va", "au", "mtl"} and (out / "test02.csv").exists()
+    for kind in ("postprocessing", "submissions"):
+        assert len(list_bundles(Store(store_copy), kind)) == 3
+
+
+def test_the_command_takes_a_head_without_a_video(demo, store_copy):
+    finished = run_command("forget", "--head", "va", "--store", store_copy, "--dry-run")
+    assert finished.returncode == 0 and "would be removed" in finished.stdout, finished.stderr
+    finished = run_command("forget", "--store", store_copy)
+    assert finished.returncode == 2 and "expected names of videos, or heads with --head" in finished.stderr

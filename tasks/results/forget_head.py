@@ -1,0 +1,110 @@
+"""Find and remove a head and everything that was computed with it: outputs, post-processings and submissions."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from data_contracts.errors import InputError
+from data_contracts.store.bundles import manifest_path, read_manifest
+from data_contracts.store.details import PostprocessingDetails, SubmissionDetails
+from data_contracts.store.manifest import UnitKey, key_of_manifest_path
+from data_contracts.store.store import Store
+from tasks.results.prediction_folder import read_record, read_settings
+
+_HEADS, _POSTPROCESSING, _SUBMISSIONS = "heads", "postprocessing", "submissions"
+
+
+@dataclass(frozen=True)
+class HeadFolder:
+    """A folder that goes with a head, and how much it holds. ``rows``: of outputs; None for bundles."""
+
+    path: str
+    files: int
+    size_bytes: int
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class HeadTraces:
+    """Everything that was made with one head.
+
+    Attributes:
+        folders: in the order in which they are removed, the head last.
+        predictions: folder outside of the store -> number of subjects whose predictions were made with the head.
+    """
+
+    name: str
+    folders: list[HeadFolder]
+    predictions: dict[str, int]
+
+
+def resolve_head(store: Store, given: str) -> str:
+    """Return the name of a head, which may be damaged or half removed: the given one, or the only one that starts so.
+
+    Raises:
+        InputError: no head matches, or several do.
+    """
+    known = {*store.list_folder(_HEADS), *_heads_with_outputs(store)}
+    matches = [given] if given in known else sorted(name for name in known if given and name.startswith(given))
+    if len(matches) == 1:
+        return matches[0]
+    problem = "several match" if matches else "none matches"
+    listed = ", ".join(matches or sorted(known)) or "none"
+    raise InputError(f"--head {given}: expected the name of one head in {store.url}, {problem}; found: {listed}")
+
+
+def _heads_with_outputs(store: Store) -> Iterator[str]:
+    names = (name for name in store.list_folder("outputs") if name.startswith("head="))
+    return (unquote(name.removeprefix("head="), errors="surrogateescape") for name in names)
+
+
+def find_head_traces(store: Store, name: str, folders: Sequence[Store]) -> HeadTraces:
+    """Find everything of a head in the store, and its predictions in ``folders`` outside."""
+    paths = [
+        f"{_SUBMISSIONS}/{one}" for one in store.list_folder(_SUBMISSIONS) if _head_of_submission(store, one) == name
+    ]
+    paths += [
+        f"{_POSTPROCESSING}/{one}" for one in store.list_folder(_POSTPROCESSING) if _is_tuned_for(store, one, name)
+    ]
+    outputs, head = UnitKey("outputs", (("head", name),)).folder, f"{_HEADS}/{name}"
+    rows = sum(manifest.rows for manifest in store.manifests("outputs", head=name).values())
+    found = [_describe(store, path, rows if path == outputs else None) for path in (*paths, outputs, head)]
+    predictions = {folder.root: count for folder in folders if (count := _count_predictions(folder, name))}
+    return HeadTraces(name, [one for one in found if one.files], predictions)
+
+
+def _describe(store: Store, path: str, rows: int | None) -> HeadFolder:
+    files = store.files_below(path)
+    return HeadFolder(path, len(files), sum(state.size_bytes for state in files.values()), rows)
+
+
+def _head_of_submission(store: Store, name: str) -> str | None:
+    bundle = read_manifest(store, f"{_SUBMISSIONS}/{name}")
+    return SubmissionDetails.of(bundle).head if bundle else None
+
+
+def _is_tuned_for(store: Store, name: str, head: str) -> bool:
+    bundle = read_manifest(store, f"{_POSTPROCESSING}/{name}")
+    # Names of post-processings start with the name of their head; without a manifest, nothing else tells it.
+    return PostprocessingDetails.of(bundle).head == head if bundle else name.startswith(f"{head}-")
+
+
+def _count_predictions(folder: Store, head: str) -> int:
+    made = {
+        settings.name
+        for settings in read_settings(folder)
+        if any(branch and branch.head == head for branch in (settings.expr, settings.va, settings.au))
+    }
+    return sum(record.settings in made for record in read_record(folder).values())
+
+
+def remove_head(store: Store, traces: HeadTraces) -> None:
+    """Remove everything that was found in the store.
+
+    Manifests are removed first, and the head last, so that an interrupted call can be repeated.
+    """
+    for folder in traces.folders:
+        manifests = [path for path in store.files_below(folder.path) if key_of_manifest_path(path)]
+        for path in (*manifests, manifest_path(folder.path)):
+            store.remove(path)
+        store.remove_folder(folder.path)
