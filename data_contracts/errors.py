@@ -4,6 +4,7 @@ Other failures remain ordinary exceptions.
 """
 
 import errno
+import os
 
 
 def printable(text: str) -> str:
@@ -50,7 +51,9 @@ def explain_os_error(error: OSError) -> str | None:
         expected, action = "a file or folder", "check the path"
     elif isinstance(error, IsADirectoryError):
         expected, action = "a file", "pass a file"
-    elif isinstance(error, NotADirectoryError):
+    elif isinstance(error, NotADirectoryError | FileExistsError):
         expected, action = "a folder", "pass a folder"
     path = str(error.filename).rstrip("/") or "/"
+    while isinstance(error, NotADirectoryError) and not os.path.lexists(path) and os.path.dirname(path):
+        path = os.path.dirname(path)
     return printable(f"{path}: expected {expected}, got: {what}; {action}")

@@ -195,7 +195,9 @@ def _lines_about_rows(head: HeadDetails, rule: Bundle | None) -> Iterator[str]:
 @takes(FitParameters)
 def fit(parameters: FitParameters) -> str:
     """Fit a head for one task and tune its post-processing; return the name of the head."""
-    with Run(parameters.store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
+    with Run(
+        parameters.store, dask_address=parameters.dask_address, workers=parameters.workers, may_be_new=False
+    ) as run:
         fitted = fit_heads(run, [parameters])
         run.print_summary()
         print_fitted(run, fitted)

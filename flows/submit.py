@@ -64,7 +64,8 @@ def _plan(run: Run, request: SubmitParameters) -> _Planned:
     with reading_inputs(path):
         refresh_listings(path)
         if not path.is_file():
-            raise InputError(f"{path}: expected the organisers' test list, found no file there")
+            what = "a folder; pass the file" if path.is_dir() else "nothing there"
+            raise InputError(f"{path}: expected the organisers' test list or sample file, found {what}")
     wanted = read_test_list(path)
     edition = wanted.choose_edition(task, request.edition)
     head = select_head_of_submission(run.store, task, request.head)
@@ -127,7 +128,9 @@ def raise_for_faults(bundles: list[Bundle]) -> None:
 @takes(SubmitParameters)
 def submit(parameters: SubmitParameters) -> str:
     """Write the submission of one task; return the path of its zip file."""
-    with Run(parameters.store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
+    with Run(
+        parameters.store, dask_address=parameters.dask_address, workers=parameters.workers, may_be_new=False
+    ) as run:
         bundles = write_submissions(run, [parameters])
         run.print_summary()
         print_submissions(run, bundles)

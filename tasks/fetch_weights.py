@@ -123,7 +123,8 @@ def convert_file(path: Path, *, name: str | None = None, out: Path | None = None
         InputError: no such file, unknown content without a name, or weights of another architecture.
     """
     if not path.is_file():
-        raise InputError(f"{path}: expected a file with published weights, found nothing there")
+        what = "a folder" if path.is_dir() else "nothing there"
+        raise InputError(f"{path}: expected a file with published weights, found {what}")
     known = find_by_blob_id(git_blob_id(path))
     published = _find(name) if name else known
     if published is None:

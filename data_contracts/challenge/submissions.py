@@ -11,7 +11,7 @@ from typing import IO
 
 import numpy as np
 
-from data_contracts.challenge.editions import VALUE_COLUMNS, RowsBy, submission_header
+from data_contracts.challenge.editions import HEADERS, VALUE_COLUMNS, RowsBy, submission_header
 from data_contracts.challenge.test_lists import TestList, is_plain_name, read_test_list
 from data_contracts.errors import InputError, counted
 from data_contracts.files.archives import TRUNCATED_ZIP, fault_of_zip
@@ -242,7 +242,12 @@ def _kind_of(path: Location, files: Mapping[str, bytes], task: TaskName | None, 
             return found
     if task:
         return _Kind(task, "frame" if task == "mtl" else wanted.rows_by if wanted else "subject")
-    raise InputError(f"{path}: expected a file that starts with a header of the challenge, found none; pass --task")
+    first = next((line for data in files.values() if (line := data.split(b"\n", 1)[0].strip())), b"")
+    got = repr(first[:60].decode("utf-8", "replace")) if first else "an empty file"
+    raise InputError(
+        f"{path}: expected a file that starts with a header of the challenge (such as {HEADERS['va']}), got {got}; "
+        "pass another file, or --task to list its faults"
+    )
 
 
 def _check_file(name: str, data: bytes, kind: _Kind) -> list[Fault]:

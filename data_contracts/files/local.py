@@ -58,7 +58,7 @@ def raise_store_error(error: OSError, path: str) -> None:
     cause = error.strerror or str(error)
     if error.errno in _NO_SPACE:
         raise StoreError(
-            f"store: expected space to write {path}, got: {cause}; make room and run the same command again"
+            f"expected space to write {path}, got: {cause}; make room and run the same command again"
         ) from error
     if error.errno == errno.ENAMETOOLONG:
         raise InputError(f"{path}: expected a shorter name (about 200 bytes), got: {cause}; rename the file") from error
@@ -68,7 +68,7 @@ def raise_store_error(error: OSError, path: str) -> None:
     if is_blocked or error.errno == errno.EROFS or (error.errno in _NO_PERMISSION and is_at_target):
         where = error.filename or path
         raise StoreError(
-            f"store: expected a folder that can be written, got {where} ({cause}); choose another --store"
+            f"expected a folder that can be written, got {where} ({cause}); choose another folder"
         ) from error
 
 

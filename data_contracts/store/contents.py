@@ -126,8 +126,8 @@ class Coverage:
         ]
 
 
-def read_contents(store: Store, *, with_coverage: bool = False) -> StoreContents:
-    """Read what a store holds. On S3, datasets are listed in parallel.
+def require_store(store: Store) -> None:
+    """Check that there is a store, before a run that only reads what others have computed creates an empty one.
 
     Raises:
         InputError: there is no store at the URL.
@@ -135,8 +135,21 @@ def read_contents(store: Store, *, with_coverage: bool = False) -> StoreContents
     if store.is_local and os.path.isfile(store.root):
         raise InputError(f"{store.root}: expected the folder of a store, got a file; pass the folder")
     names = set(store.list_folder(""))
-    if not names & {*DATASETS, *BUNDLES}:
-        raise InputError(f"{store.url}: expected a store of affwild2, found none; run affwild2 extract first")
+    if not names & {*DATASETS, *BUNDLES, "backbones", INPUTS, "_code_versions.json"}:
+        what = "an empty folder" if not names else f"a folder with {', '.join(sorted(names)[:3])}"
+        got = what if names or store.exists("") else "nothing there"
+        raise InputError(
+            f"{store.url}: expected a store of affwild2, found {got}; check --store, or run affwild2 extract first"
+        )
+
+
+def read_contents(store: Store, *, with_coverage: bool = False) -> StoreContents:
+    """Read what a store holds. On S3, datasets are listed in parallel.
+
+    Raises:
+        InputError: there is no store at the URL.
+    """
+    require_store(store)
     trained = (read_manifest(store, f"backbones/{name}") for name in store.list_folder("backbones"))
     coverage = Coverage()
 

@@ -9,6 +9,7 @@ from data_contracts.errors import InputError, StoreError, counted
 from data_contracts.files.archives import fault_of_zip
 from data_contracts.files.local import UNFINISHED, replacing_file
 from data_contracts.store.bundles import Bundle, read_file, read_manifest, written_at
+from data_contracts.store.contents import require_store
 from data_contracts.store.details import SubmissionDetails
 from data_contracts.store.store import Store
 from flows.commands.parameters import DownloadSubmissionParameters
@@ -30,6 +31,7 @@ def download_submission(parameters: DownloadSubmissionParameters) -> int:
         raise InputError(f"--to: expected a folder on this machine, got {to!r}")
     store, folder = Store(parameters.store), Path(to).expanduser().absolute()
     store.check_reachable()
+    require_store(store)
     bundle = _find(store, parameters.run)
     zip_name = SubmissionDetails.of(bundle).zip
     data, digest = _read_verified(store, bundle, zip_name), bundle.files[zip_name]

@@ -57,7 +57,8 @@ def _faces(folder: Path | None) -> tuple[list[np.ndarray], str]:
         found = [p[s : p.shape[0] - s, s : p.shape[1] - s] for p in portraits for s in range(0, 40, 5)]
         return [*found, *(np.ascontiguousarray(p[:, ::-1]) for p in found)], "32 views of two portraits"
     if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder with pictures of faces, found none")
+        what = "a file" if folder.exists() else "nothing there"
+        raise InputError(f"{folder}: expected a folder with pictures of faces, found {what}")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)[:_MOST_PICTURES]
     if not files:
         raise InputError(f"{folder}: expected pictures of faces ({', '.join(sorted(PICTURE_SUFFIXES))}), found none")

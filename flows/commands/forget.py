@@ -11,6 +11,7 @@ from data_contracts.errors import InputError, StoreError, counted
 from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import forget_seen, names_seen
 from data_contracts.store.bundles import Bundle, list_bundles
+from data_contracts.store.contents import require_store
 from data_contracts.store.details import HeadDetails
 from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
@@ -73,8 +74,7 @@ def forget(parameters: ForgetParameters) -> int:
         StoreError: a file cannot be written or removed.
     """
     store = Store(parameters.store)
-    if not set(store.list_folder("")) & {"videos", "faces", "heads", "labels", "_code_versions.json"}:
-        raise InputError(f"{parameters.store}: expected a store of affwild2, found none; check --store")
+    require_store(store)
     if not (parameters.videos or parameters.heads):
         raise InputError("forget: expected names of videos, or heads with --head, got none")
     folders = _prediction_folders(store, parameters.out)

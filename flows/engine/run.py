@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from data_contracts.errors import InputError, printable
 from data_contracts.files.account import InputAccount
 from data_contracts.store.bundles import Bundle, write_account
+from data_contracts.store.contents import require_store
 from data_contracts.store.details import InputsDetails
 from data_contracts.store.lock import check_code_version, lock_store
 from data_contracts.store.manifest import Failure
@@ -67,14 +68,24 @@ class Run:
     """Runs stages one after the other on one cluster, which is opened for the first unit that needs it."""
 
     def __init__(
-        self, store: str, *, dask_address: str | None = None, workers: int | None = None, max_tries: int | None = None
+        self,
+        store: str,
+        *,
+        dask_address: str | None = None,
+        workers: int | None = None,
+        max_tries: int | None = None,
+        may_be_new: bool = True,
     ) -> None:
-        """``max_tries``: skip units that failed in this number of runs with the same input."""
+        """Begin a run on a store, which the run creates if it ``may_be_new``.
+
+        ``max_tries``: skip units that failed in this number of runs with the same input.
+        """
         self.store = Store(store)
         self.summaries: list[StageSummary] = []
         self.submissions: list[Bundle] = []
         self.inputs: list[InputsDetails] = []
         self._dask_address, self._workers, self._max_tries = dask_address, workers, max_tries
+        self._may_be_new = may_be_new
         self._new_lost: list[tuple[int, InputsDetails]] = []
         self._tried: set[tuple[str, str]] = set()
         self._stack, self._cluster = contextlib.ExitStack(), contextlib.ExitStack()
@@ -86,6 +97,9 @@ class Run:
             default_engine()
         except ValueError as error:
             raise InputError(str(error)) from error
+        if not self._may_be_new:
+            self.store.check_reachable()
+            require_store(self.store)
         self._raise_if_lost = self._stack.enter_context(lock_store(self.store, on_wait=print_error))
         return self
 

@@ -88,7 +88,7 @@ def test_a_full_disk_is_reported_in_one_line(data, tmp_path):
         check=False,
     )
     (line,) = finished.stderr.strip().splitlines()
-    assert finished.returncode == 2 and f"store: expected space to write {store}/" in line, finished.stderr
+    assert finished.returncode == 2 and f"expected space to write {store}/" in line, finished.stderr
     assert shutil.disk_usage(store).total > 1 << 20
 
 

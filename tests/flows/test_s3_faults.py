@@ -71,7 +71,9 @@ def test_problems_with_a_bucket_are_reported_in_one_line(flaky, s3_bucket, capsy
         (line,) = capsys.readouterr().err.strip().split("\n")
         return line
 
-    assert "expected a store of affwild2, found none; run affwild2 extract first" in message(f"{s3_bucket}/store")
+    assert "expected a store of affwild2, found nothing there; check --store, or run affwild2 extract first" in message(
+        f"{s3_bucket}/store"
+    )
     assert f"got: there is no bucket never-made at {flaky.address}; check its name" in message("s3://never-made/store")
     flaky.spoil(Fault(DENIED))
     assert "got: no permission (Access Denied); check the credentials" in message(f"{s3_bucket}/store")

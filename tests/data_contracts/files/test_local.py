@@ -37,7 +37,7 @@ def test_a_file_in_place_of_a_folder_is_an_error_with_instructions(tmp_path):
     [
         (errno.ENOSPC, StoreError, "make room"),
         (errno.EDQUOT, StoreError, "make room"),
-        (errno.EROFS, StoreError, "choose another --store"),
+        (errno.EROFS, StoreError, "choose another folder"),
         (errno.ENAMETOOLONG, InputError, "expected a shorter name"),
     ],
 )
