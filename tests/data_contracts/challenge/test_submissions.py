@@ -138,7 +138,7 @@ def test_missing_submission_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected a submission"):
         verify_submission(tmp_path / "typo.zip")
     (tmp_path / "x.txt").write_text("hello\n")
-    with pytest.raises(InputError, match="pass --task"):
+    with pytest.raises(InputError, match=r"got .hello.; pass another file, or --task"):
         verify_submission(tmp_path / "x.txt")
     (tmp_path / "empty").mkdir()
     assert verify_submission(tmp_path / "empty")[0].cause.startswith("expected text files")

@@ -76,7 +76,7 @@ def test_missing_or_damaged_submissions_are_reported_in_one_line_and_not_written
     assert f"got 'abaw4': no name begins with it; submissions: {there}" in cause_of("abaw4")
     assert f"got 'abaw3': several names begin with it; submissions: {there}" in cause_of("abaw3")
     assert f"got '': no name begins with it; submissions: {there}" in cause_of("")
-    assert "expected a store with submissions, found none" in cause_of(url=f"{store.url}-2")
+    assert "expected a store of affwild2, found nothing there" in cause_of(url=f"{store.url}-2")
     place, whole = f"submissions/{NAMES[0]}/a_b.zip", zip_of(NAMES[0])
     store.write_bytes(place, whole[:-30])
     assert "truncated" in cause_of() and f"{len(whole) - 30:,} bytes" in cause_of()

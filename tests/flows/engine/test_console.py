@@ -29,7 +29,7 @@ def test_redirected_output_is_complete_and_short(capsys, monkeypatch):
     [
         (PermissionError(13, "Permission denied", "/a/b"), "/a/b: expected permission to use it, got: Permission"),
         (IsADirectoryError(21, "Is a directory", "/a"), "/a: expected a file, got: Is a directory; pass a file"),
-        (NotADirectoryError(20, "Not a directory", "/a"), "/a: expected a folder, got: Not a directory"),
+        (NotADirectoryError(20, "Not a directory", "/bin/sh/a/b"), "/bin/sh: expected a folder, got: Not a directory"),
         (OSError(28, "No space left on device"), "expected free space, got: No space left on device; make room"),
         (OSError(5, "Input/output error", "/a\nb"), "/a\\nb: expected a file or folder that can be used, got: Input/"),
     ],
