@@ -446,6 +446,7 @@ REPORTED_KINDS: dict[str, Writer] = {
     "recorded.wtv": _by_program("-c:v", "mpeg2video", "-bf", "2", "-g", "12"),
     "hevc.flv": _of_spec(VideoSpec(codec="libx265", b_frames=2)),
     "h264.vob": _by_program("-f", "vob", *X264),
+    "h264.asf": _of_spec(VideoSpec(b_frames=3, codec_options={"x264-params": "b-pyramid=normal"})),
     "mpeg4.wmv": _by_program("-f", "asf", "-c:v", "mpeg4", "-bf", "2", "-g", "12"),
     "uneven_select.mkv": _by_program(*X264, "-vf", r"select=not(eq(mod(n\,5)\,3))", "-fps_mode", "vfr"),
     "two_rates.ts": _by_program(*X264, "-vf", r"setpts=if(lt(N\,20)\,N\,20+(N-20)*2)/25/TB", "-fps_mode", "vfr"),

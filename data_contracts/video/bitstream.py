@@ -39,7 +39,11 @@ class Inspector(ABC):
         """Return what is known about the next packet that is not empty."""
         # A demuxer sends palettes and changed headers once; after a seek they are missing.
         self._has_received_state |= _has_state(packet)
-        found = self.inspect_data(bytes(packet))
+        try:
+            found = self.inspect_data(bytes(packet))
+        except IndexError:
+            # The packet ends within a header.
+            found = UNKNOWN
         if not self._has_received_state:
             return found
         return Inspection(found.shown, is_entry=False)

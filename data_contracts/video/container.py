@@ -56,7 +56,7 @@ _FORMATS = (
     *(_TEXT_FORMAT, "wav", "mp3", "aac", "flac"),
 )
 # These formats store frames in decoding order without presentation times; the demuxer's pts are a guess.
-WITHOUT_PRESENTATION_TIME = ("avi", "h264", "hevc")
+WITHOUT_PRESENTATION_TIME = ("avi", "asf", "h264", "hevc", "vvc")
 _TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) exceeds")
 _BLOCK_BYTES = 1 << 20
 _USER_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)

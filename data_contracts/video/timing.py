@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,17 +51,17 @@ def increasing(times: Sequence[int | None]) -> NDArray[np.int64] | None:
 def complete(times: Sequence[int | None], *, usual_step: int) -> NDArray[np.int64] | None:
     """Return times that are all known and never decrease, or None if no time is known.
 
-    An unknown time is a typical step after the last one; ``usual_step`` if the known times tell no step. Where times
+    An unknown time is a typical step after the last one; ``usual_step`` if no neighbours have known times. Where times
     restart, as in concatenated recordings, they continue instead.
     """
-    places = np.array([place for place, time in enumerate(times) if time is not None], dtype=np.int64)
-    if not places.size:
+    place_of_first = next((place for place, time in enumerate(times) if time is not None), None)
+    if place_of_first is None:
         return None
-    known = np.array([time for time in times if time is not None], dtype=np.int64)
-    steps = np.diff(known) / np.diff(places)
-    typical = max(1, round(float(np.median(steps[steps > 0])))) if np.any(steps > 0) else max(1, usual_step)
+    neighbours = [(a, b) for a, b in pairwise(times) if a is not None and b is not None]
+    steps = [after - before for before, after in neighbours if after > before]
+    typical = max(1, round(float(np.median(steps))) if steps else usual_step)
     completed = np.zeros(len(times), dtype=np.int64)
-    last, offset = int(known[0]) - (int(places[0]) + 1) * typical, 0
+    last, offset = (times[place_of_first] or 0) - (place_of_first + 1) * typical, 0
     for place, time in enumerate(times):
         following = last + typical
         now = following if time is None else time + offset
