@@ -57,6 +57,10 @@ class MismatchError(Exception):
     """The output of the decoder does not match the index; another start may help."""
 
 
+class SeekError(MismatchError):
+    """No keyframe was found where the index has one; the demuxer may have gone too far."""
+
+
 def read_segment(
     source: VideoSource,
     index: VideoIndex,
@@ -125,27 +129,42 @@ def matches_decoder(source: VideoSource, index: VideoIndex) -> bool:
 
     Damaged places count as a match: lost frames do not make an index wrong.
     """
-    keyframes = np.flatnonzero(index.keyframe[1:]) + 2
-    at = {keyframes.size // 3, 2 * keyframes.size // 3, keyframes.size - 1} if keyframes.size else set()
-    for number in (1, *(int(keyframes[place]) for place in sorted(at))):
-        start, damage, expected = Start(number if number > 1 else None), Damage(), number
-        last = index.frame_count if index.frame_count - number < _CHECKED_TAIL_FRAMES else number + _CHECKED_FRAMES
-        try:
-            for got, _ in decode_from(source, index, start, damage):
-                if got < number:
-                    # Seeking found an earlier keyframe.
-                    continue
-                if got != expected and _must_match(index, damage):
-                    return False
-                expected = got + 1
-                if got >= last and last < index.frame_count:
-                    break
-            if expected <= last and _must_match(index, damage):
-                return False
-        except MismatchError as error:
-            _LOGGER.debug("%s: %s", name_of(source), error)
-            if _must_match(index, damage):
-                return False
+    keyframes = (np.flatnonzero(index.keyframe[1:]) + 2).tolist()
+    places = {len(keyframes) // 3, 2 * len(keyframes) // 3, len(keyframes) - 1} if keyframes else set()
+    try:
+        return _matches_from(source, index, Start()) and all(
+            _matches_from(source, index, Start(keyframes[place]))
+            or (place > 0 and _matches_from(source, index, Start(keyframes[place - 1])))
+            for place in places
+        )
+    except MismatchError as error:
+        _LOGGER.debug("%s: %s", name_of(source), error)
+        return False
+
+
+def _matches_from(source: VideoSource, index: VideoIndex, start: Start) -> bool:
+    """Return whether decoding from ``start`` gives consecutive frames; False if seeking failed.
+
+    Raises:
+        MismatchError: the frames are not those of the index.
+    """
+    damage, first, expected = Damage(), None, 0
+    try:
+        for number, _ in decode_from(source, index, start, damage):
+            if first is None:
+                # Seeking may find an earlier keyframe, or the next one.
+                first = expected = number if start.seek_frame else 1
+                is_tail = index.frame_count - first < _CHECKED_TAIL_FRAMES
+                last = index.frame_count if is_tail else max(first, start.seek_frame or 1) + _CHECKED_FRAMES
+            if number != expected and _must_match(index, damage):
+                raise MismatchError(f"got frame {number}, expected {expected}")
+            expected = number + 1
+            if expected > last and last < index.frame_count:
+                return True
+    except SeekError:
+        return False
+    if expected <= index.frame_count and _must_match(index, damage):
+        raise MismatchError(f"no frame {expected}")
     return True
 
 
@@ -232,16 +251,16 @@ def _seek_keyframe(
     try:
         container.seek(seek_pts, stream=stream)
     except av.FFmpegError as error:
-        raise MismatchError(f"seeking to {seek_pts} failed: {error.strerror}") from error
+        raise SeekError(f"seeking to {seek_pts} failed: {error.strerror}") from error
     packets = demux(container, stream, damage)
     for packet in packets:
         if packet.is_keyframe and packet.pts is not None:
             # A damaged index in the file shifts time stamps, so that keyframes are not where they were.
             number = _number_of(packet.pts, index)
             if number is None or not index.keyframe[number - 1]:
-                raise MismatchError(f"seeking to {seek_pts} found {packet.pts}, no keyframe")
+                raise SeekError(f"seeking to {seek_pts} found {packet.pts}, no keyframe")
             return packet.pts, itertools.chain([packet], packets)
-    raise MismatchError(f"no keyframe after seeking to {seek_pts}")
+    raise SeekError(f"no keyframe after seeking to {seek_pts}")
 
 
 def demux(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[Packet[Any]]:
