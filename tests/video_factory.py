@@ -124,15 +124,16 @@ def write_huge_picture(path: Path) -> Path:
     return path
 
 
-def write_jpeg_video(path: Path, *, orientations: Sequence[int]) -> Path:
-    """Write a video of JPEG files, each with an EXIF orientation."""
+def write_jpeg_video(path: Path, *, orientations: Sequence[int | None]) -> Path:
+    """Write a video of JPEG files with an EXIF orientation each (None: without EXIF data)."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=25)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
         for number, orientation in enumerate(orientations):
             exif, file = Image.Exif(), io.BytesIO()
-            exif[ExifTags.Base.Orientation] = orientation
+            if orientation is not None:
+                exif[ExifTags.Base.Orientation] = orientation
             picture = numbered_picture(0b1011_0000_0010_0001, width_px=96, height_px=64)
             Image.fromarray(picture).save(file, "JPEG", exif=exif)
             packet: Packet[Any] = Packet(file.getvalue())

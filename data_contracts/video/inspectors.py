@@ -31,25 +31,32 @@ class _IndependentInspector(Inspector):
 
 
 class _MjpegInspector(Inspector):
-    _SCAN, _QUANTISATION, _HUFFMAN = 0xDA, 0xDB, 0xC4
+    _SCAN, _QUANTISATION, _HUFFMAN, _EXIF = 0xDA, 0xDB, 0xC4, 0xE1
+    # Tag and type (16 bits), in both byte orders.
+    _ORIENTATIONS = b"\x12\x01\x03\x00", b"\x01\x12\x00\x03"
 
     def __init__(self, extradata: bytes) -> None:
         super().__init__()
-        self._has_huffman = False
+        self._has_huffman = self._is_oriented = False
 
     def inspect_data(self, data: bytes) -> Inspection:
-        markers, at = set(), 2
+        markers, at, has_orientation = set(), 2, False
         while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
             marker = data[at + 1]
             markers.add(marker)
             if marker == self._SCAN:
                 break
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+            end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
+            has_orientation |= marker == self._EXIF and any(tag in data[at:end] for tag in self._ORIENTATIONS)
+            at = end
         is_whole = data[:2] == b"\xff\xd8" and self._SCAN in markers and data.find(b"\xff\xd8\xff", at) < 0
         # A picture without tables uses those of the last picture that had some.
         has_tables = self._QUANTISATION in markers and (self._HUFFMAN in markers or not self._has_huffman)
         self._has_huffman |= self._HUFFMAN in markers
-        return Inspection(1 if is_whole else None, is_entry=has_tables)
+        # An orientation in EXIF data holds until the next one.
+        self._is_oriented |= has_orientation
+        is_entry = has_tables and (has_orientation or not self._is_oriented)
+        return Inspection(1 if is_whole else None, is_entry=is_entry)
 
 
 _INSPECTORS: dict[str, Callable[[bytes], Inspector]] = {

@@ -56,6 +56,11 @@ def test_exif_orientation_of_jpeg_frames_is_applied(orientation: int, tmp_path: 
     assert_equals_program(write_jpeg_video(tmp_path / "exif.avi", orientations=[orientation] * 3))
 
 
+def test_exif_orientation_holds_until_the_next_one(tmp_path: Path) -> None:
+    orientations = [6, None, None, 2, None, None, 8, None]
+    assert_equals_program(write_jpeg_video(tmp_path / "exif.avi", orientations=orientations))
+
+
 def test_orientation_may_change_within_the_stream(tmp_path: Path) -> None:
     """SEI messages accompany keyframes; frames without one are oriented like the frame before."""
     plain = write_video(tmp_path / "plain.ts", VideoSpec(frame_count=14, gop_frames=7), first_number=PATTERN)
