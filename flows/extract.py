@@ -73,8 +73,7 @@ def extract_features(run: Run, request: ExtractParameters, backbone: embed_faces
         return extract_videos(
             run, videos, params=params, backbone=backbone, people=people, segment_frames=request.segment_frames
         )
-    counts = {stem: video.details.frame_count for stem, video in _index(run, videos).items()}
-    return _import_crops(run, request, layout, source, counts, backbone)
+    return _import_crops(run, request, layout, source, backbone)
 
 
 def report_videos(run: Run, listing: VideoListing, *, known: int = 0) -> None:
@@ -160,7 +159,6 @@ def _import_crops(
     request: ExtractParameters,
     layout: DataLayout,
     source: Source,
-    frame_counts: Mapping[str, int],
     backbone: embed_faces.BackboneChoice,
 ) -> Extracted:
     if source not in layout.crops:
@@ -172,11 +170,12 @@ def _import_crops(
         for crop in found.subjects[subject]:
             found.account.drop(crop.path, _BEYOND_LIMIT)
     run.report_inputs(found.account)
+    counts = {stem: video.details.frame_count for stem, video in _index(run, layout.videos).items()}
     if found.refused:
         refused = import_crops.plan_refuse_crops(found.refused, name=source)
         run.stage("refuse_crops", refused, import_crops.refuse_crops, cheap=True)
         _remove_refused(run, [unit.key for unit in refused])
-    units = import_crops.plan_import_crops(crops, name=source, frame_counts=frame_counts, first_crop=request.first_crop)
+    units = import_crops.plan_import_crops(crops, name=source, frame_counts=counts, first_crop=request.first_crop)
     run.stage("import_crops", units, import_crops.compute)
     return _embed(run, import_crops.source_of(source), backbone, set(crops), layout.videos)
 

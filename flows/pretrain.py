@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from data_contracts.challenge.pictures import read_pictures
+from data_contracts.challenge.pictures import PictureListing, read_pictures
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, find_bundle
 from data_contracts.store.details import BackboneDetails
@@ -29,10 +29,13 @@ def pretrain_backbone_on(run: Run, request: PretrainParameters, choice: Pretrain
     Raises:
         InputError: no pictures, unreadable labels, or an untrained person without a picture.
     """
-    train, people = _crops(run, request.data, request)
+    # Both sets are read before the first picture is decoded.
+    listing = _read(request.data, request)
+    validation_listing = _read(request.validation, request) if request.validation else None
+    train, people = _crops(run, request.data, listing, request)
     validation = None
-    if request.validation:
-        validation, validation_people = _crops(run, request.validation, request)
+    if request.validation and validation_listing:
+        validation, validation_people = _crops(run, request.validation, validation_listing, request)
         shared = sorted(people & validation_people) if choice.recipe.goal == "emotion" else []
         if shared:
             print_line(
@@ -45,15 +48,18 @@ def pretrain_backbone_on(run: Run, request: PretrainParameters, choice: Pretrain
     return find_bundle(run.store, job.folder)
 
 
-def _crops(run: Run, data: Path, request: PretrainParameters) -> tuple[PictureUnits, set[str]]:
-    """Crop missing faces; return the units of all pictures, and the names of the people."""
+def _read(data: Path, request: PretrainParameters) -> PictureListing:
     listing = read_pictures(data, images=request.images)
-    run.report_inputs(listing.account)
-    pictures = listing.pictures
-    unknown = set(request.untrained or ()) - {picture.identity for picture in pictures}
+    unknown = set(request.untrained or ()) - {picture.identity for picture in listing.pictures}
     if unknown and data == request.data:
         raise InputError(f"--untrained: expected people in {data}, found no picture of {', '.join(sorted(unknown))}")
-    pictures = pictures[: request.limit]
+    return listing
+
+
+def _crops(run: Run, data: Path, listing: PictureListing, request: PretrainParameters) -> tuple[PictureUnits, set[str]]:
+    """Crop missing faces; return the units of all pictures, and the names of the people."""
+    run.report_inputs(listing.account)
+    pictures = listing.pictures[: request.limit]
     collection = variant_name(data.stem, fingerprint(data=str(data.resolve()), limit=request.limit))
     partitions = {"source": crop_pictures.source_of(), "collection": collection}
     known = run.store.manifests("pictures", **partitions)

@@ -43,3 +43,17 @@ def test_damaged_weights_end_the_run_before_any_work(command, damaged, videos, t
             runs[command](weights=path, backbone="emotion_lite0")
         assert "\n" not in str(error.value)
         assert not results_in(tmp_path / "store") and not results_in(tmp_path / "out")
+
+
+def test_labels_of_validation_pictures_are_read_before_the_training_pictures(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,expression\nface.jpg,Happiness\n")
+    (tmp_path / "validation.csv").write_text("image,expression\nface.jpg,unknown\n")
+    with pytest.raises(InputError, match=r"validation\.csv, line 2"):
+        pretrain(
+            "emotion",
+            tmp_path / "labels.csv",
+            str(tmp_path / "store"),
+            validation=tmp_path / "validation.csv",
+            workers=1,
+        )
+    assert not results_in(tmp_path / "store")
