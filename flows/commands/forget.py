@@ -2,7 +2,7 @@
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,8 @@ def forget(parameters: ForgetParameters) -> int:
     if not (parameters.videos or parameters.heads):
         raise InputError("forget: expected names of videos, or heads with --head, got none")
     folders = _prediction_folders(store, parameters.out)
-    names = [_resolve_video(store, given, folders) for given in dict.fromkeys(parameters.videos or ())]
+    given = dict.fromkeys(parameters.videos or ())
+    names = list(dict.fromkeys(name for one in given for name in _resolve_video(store, one, folders)))
     heads = list(dict.fromkeys(resolve_head(store, given) for given in parameters.heads or ()))
     if parameters.dry_run:
         for name in heads:
@@ -120,12 +121,12 @@ def _prediction_folders(store: Store, out: str | None) -> list[Store]:
     return [Store(place) for place in dict.fromkeys(places)]
 
 
-def _resolve_video(store: Store, given: str, folders: Sequence[Store]) -> str:
-    """Return the stem of the video that the user names."""
+def _resolve_video(store: Store, given: str, folders: Sequence[Store]) -> list[str]:
+    """Return the name of the video that the user means, in all spellings that the store has of it."""
     known = names_of_videos(store) | names_in_results(store) | names_seen(store)
     known = known.union(*(read_record(folder) for folder in folders))
     if given in known:
-        return given
+        return _spellings_of(given, known)
     path = location(given)
     names = dict.fromkeys((normalize_name(given), path.stem, name_of_video(path), path.name, normalize_name(path.name)))
     stem = next((name for name in names if name in known), path.stem if has_video_suffix(path) else path.name)
@@ -138,7 +139,12 @@ def _resolve_video(store: Store, given: str, folders: Sequence[Store]) -> str:
         raise InputError(
             f"{given}: expected the indexed file of {stem}, got another file; the indexed file is {indexed}"
         )
-    return stem
+    return _spellings_of(stem, known)
+
+
+def _spellings_of(name: str, known: Collection[str]) -> list[str]:
+    """Return the known names that look like this one. Earlier versions stored other Unicode forms than NFC."""
+    return sorted(one for one in known if normalize_name(one) == normalize_name(name))
 
 
 def _may_be_same(given: Location, indexed: Location) -> bool:

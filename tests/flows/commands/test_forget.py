@@ -11,8 +11,9 @@ import pytest
 from data_contracts.challenge.layout import find_data
 from data_contracts.challenge.submissions import verify_submission
 from data_contracts.errors import InputError
+from data_contracts.files.account import InputAccount
 from data_contracts.store import manifest_index
-from data_contracts.store.bundles import list_bundles
+from data_contracts.store.bundles import INPUTS, list_bundles, write_account
 from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
 from flows.commands import forget as forget_module
@@ -22,6 +23,7 @@ from flows.commands.status import write_store_report
 from flows.rescore import rescore
 from flows.score import score
 from tasks.extract.embed_faces import BackboneChoice
+from tasks.results.forget import names_of_videos
 from tests.benchmarks.generated_store import fill_store, make_videos
 from tests.processes import run_command
 
@@ -100,6 +102,24 @@ def test_a_video_whose_name_begins_with_the_same_text_is_kept(generated):
     assert not list(store.rglob("*=clip")), "no empty folder has the name"
     kept = {path: data for path, data in before.items() if path not in gone}
     assert {path: data for path, data in content(store).items() if path.name != ".lock"} == kept
+
+
+def test_every_spelling_and_accounts_that_name_the_video_are_removed(tmp_path):
+    """Earlier versions stored names in the Unicode form of the file system."""
+    store, composed, decomposed = Store(tmp_path / "store"), "caf\xe9", "cafe\u0301"
+    videos = make_videos(tmp_path / "videos", 1)
+    for name in (composed, decomposed):
+        videos[name] = tmp_path / "videos" / f"{name}.mp4"
+        videos[name].write_text(name)
+    fill_store(store, videos, backbone=BackboneChoice("emotion_lite0"))
+    for name, root in ((composed, "a"), ("other", "b")):
+        account = InputAccount("videos", tmp_path / root)
+        account.skip(tmp_path / root / f"{name}.bin", "not a video")
+        write_account(store, account)
+    forget(ForgetParameters([composed], store.url))
+    assert names_of_videos(store) == {"video0001"}
+    (account,) = list_bundles(store, INPUTS)
+    assert account.details["places"] == [str(tmp_path / "b")]
 
 
 def test_indexes_of_manifests_do_not_contain_the_name_afterwards(generated, monkeypatch):

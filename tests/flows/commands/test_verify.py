@@ -79,3 +79,14 @@ def test_lost_frames_of_a_damaged_video_are_expected(folder, tmp_path, capsys):
     cut_file(whole, tmp_path / "videos" / "s1.mp4", fraction=0.99)
     assert verify(VerifyParameters(str(folder), videos=tmp_path / "videos")) == 0
     assert "s1.mp4 is damaged; 3 rows are expected" in capsys.readouterr().out
+
+
+def test_videos_that_are_not_counted_are_listed(folder, tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "s1.mp4", VideoSpec(frame_count=3))
+    for name in ("s2.mp4", "s2.mov", "batch.zip"):
+        (tmp_path / "videos" / name).write_bytes(b"x")
+    assert verify(VerifyParameters(str(folder), videos=tmp_path / "videos")) == 0
+    printed = capsys.readouterr().out
+    assert "frames not counted: videos: 1 skipped, archives; unpack them: batch.zip" in printed
+    assert "s2.mov: several videos have the name s2, also " in printed

@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from data_contracts.store.store import Store
 from flows.commands.parameters import StatusParameters
 from flows.commands.status import print_status
 from flows.engine.run import Run, SomeFailedError
+from tasks.results.write_report import write_report
 
 
 def account_of(*skipped, used=1):
@@ -35,6 +37,8 @@ def test_a_skipped_input_ends_the_run_with_an_error_and_is_kept_in_the_store(tmp
     (tmp_path / "videos").mkdir()
     assert print_status(StatusParameters(str(tmp_path))) == 1
     assert printed[1] in capsys.readouterr().out
+    page = tmp_path / write_report(Store(tmp_path), name="store", written=datetime.now(UTC))
+    assert "<h2>Inputs</h2>" in page.read_text() and "a.xyz" in page.read_text()
 
 
 def test_harmless_files_do_not_end_the_run_with_an_error(tmp_path):
