@@ -23,8 +23,8 @@ from data_contracts.video.timing import best_times, complete, duration_seconds, 
 # A decoder delays at most 16 frames (H.264 annex A.3, HEVC annex A.4), which may have two fields each. Time stamps that
 # are further out of order have another cause, such as concatenated recordings with uncorrected time stamps.
 MAX_REORDER_FRAMES = 32
-# Keyframes that are closer to the next one than this are not verified, and not used.
-_MIN_DISTANCE = 64
+# If one in so many frames is a keyframe, or more, those that are closer to the next one are not verified, and not used.
+_MANY_KEYFRAMES, _MIN_DISTANCE = 12, 64
 # At most this number of times the frames of the video are decoded to verify keyframes.
 _MAX_DECODES = 2
 _LOST_PER_DAMAGE = 2
@@ -79,7 +79,9 @@ def index_by_decoding(
         )
     known_pts = increasing(decoded.pts)
     has_pts, pts = known_pts is not None, np.zeros(decoded.count, dtype=np.int64) if known_pts is None else known_pts
-    keyframe = np.isin(pts, list(_time_stamps(packets, entries))) if has_pts else np.array(decoded.keyframe)
+    keyframe = (
+        np.isin(pts, list(_time_stamps(packets, packets.keyframe & entries))) if has_pts else np.array(decoded.keyframe)
+    )
     pts_seconds = _pts_seconds(packets, decoded)
     seconds = duration_seconds(pts_seconds)
     index = replace(
@@ -160,13 +162,19 @@ def _verify(source: VideoSource, index: VideoIndex, doubtful: set[int], checksum
 
     Frames are compared up to the next keyframe that is proven or verified, so the last keyframe comes first.
     """
-    verified = np.zeros(index.frame_count, dtype=bool)
+    candidates, verified = np.isin(index.pts, list(doubtful)), np.zeros(index.frame_count, dtype=bool)
+    # Decoding can only start at keyframes of the index.
+    index = replace(index, keyframe=index.keyframe | candidates)
+    proven_at = index.keyframe & ~candidates
     display, left = Display(), _MAX_DECODES * index.frame_count
     following = index.frame_count
-    for position in reversed(np.flatnonzero(np.isin(index.pts, list(doubtful))).tolist()):
-        proven = np.flatnonzero(index.keyframe[position + 1 : following])
+    min_distance = _MIN_DISTANCE if candidates.sum() * _MANY_KEYFRAMES > index.frame_count else 1
+    # Decoding from the first frame is a decode from the start.
+    verified[0] = candidates[0]
+    for position in reversed(np.flatnonzero(candidates).tolist()):
+        proven = np.flatnonzero(proven_at[position + 1 : following])
         end = position + 1 + int(proven[0]) if proven.size else following
-        if position == 0 or end - position < _MIN_DISTANCE or left <= 0:
+        if position == 0 or end - position < min_distance or left <= 0:
             continue
         compared, is_equal = 0, True
         try:

@@ -13,6 +13,7 @@ from data_contracts.video.packets import index_video
 from tests.compare_with_ffmpeg import compare
 from tests.video_factory import VideoSpec, decode_all, write_video
 from tests.video_kinds import REALTIME
+from tests.video_streams import encode_with_program
 
 HIDDEN_FRAMES = {"auto-alt-ref": "1", "lag-in-frames": "16", "deadline": "good", "cpu-used": "4"}
 
@@ -104,3 +105,23 @@ def test_an_index_by_decoding_equals_that_of_packets(tmp_path: Path) -> None:
     assert by_decoding.has_equal_frames(by_packets) and by_decoding.equals_packets
     assert by_decoding.pts.tolist() == [pts for pts, _ in decode_all(path)]
     np.testing.assert_allclose(by_decoding.pts_seconds, np.arange(40) / 25)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "starts"),
+    [
+        ("verified.wmv", ("-c:v", "wmv2", "-g", "30"), [1, 31, 61]),
+        ("verified.mov", ("-c:v", "qtrle", "-pix_fmt", "rgb24", "-g", "30"), [1, 31, 61]),
+        ("palette.mov", ("-c:v", "qtrle", "-pix_fmt", "gray", "-g", "30"), [1]),
+    ],
+)
+def test_doubtful_keyframes_are_starts_if_they_give_the_same_pixels(
+    name: str, options: tuple[str, ...], starts: list[int], tmp_path: Path
+) -> None:
+    """The palette of QuickTime RLE comes once, with the first packet."""
+    path = encode_with_program(tmp_path / name, *options, frame_count=80)
+    index = index_video(path)
+    assert (index.method, index.frame_count) == ("decoding", 80)
+    assert (np.flatnonzero(index.keyframe) + 1).tolist()[:3] == starts
+    assert index.equals_packets == (len(starts) > 1)
+    assert compare(path, segment_frames=(16,)).agrees
