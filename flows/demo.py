@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime
 
 from data_contracts.challenge.layout import find_data
+from data_contracts.files.local import check_output_folder
 from data_contracts.store.details import HeadDetails
 from data_contracts.vocabulary import TASKS
 from flows.engine.console import print_line
@@ -22,6 +23,7 @@ def demo(parameters: DemoParameters) -> str:
     """Generate a data set, extract, fit a head for each task, write and verify the four submissions."""
     started = time.monotonic()
     out, data = parameters.out, parameters.out / "data"
+    check_output_folder(out)
     summary = generate_demo_data(data, params=DemoDataParams(), seed=parameters.seed)
     print_line(
         f"data set: {data} ({time.monotonic() - started:.0f} s); one file is corrupt on purpose: "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.challenge.videos import VideoListing, list_videos
+from data_contracts.files.local import check_output_folder
 from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import Arrivals, count_known_skipped, remember_skipped, split_settled
 from data_contracts.store.store import Store
@@ -47,6 +48,7 @@ class Rescored:
 def rescore(parameters: RescoreParameters) -> Rescored:
     """Predict all videos with missing or outdated predictions."""
     videos, out = parameters.videos, parameters.out
+    check_output_folder(out)
     check_named_backbone(parameters, parameters.store)
     with Run(
         parameters.store, dask_address=parameters.dask_address, workers=parameters.workers, max_tries=MAX_TRIES

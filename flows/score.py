@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from data_contracts.challenge.videos import VideoListing, list_videos
 from data_contracts.errors import InputError, counted
+from data_contracts.files.local import check_output_folder
 from data_contracts.files.locations import Location
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import MissingFaces
@@ -112,6 +113,7 @@ def score(parameters: ScoreParameters) -> list[str]:
     """Predict every frame of any video; write Parquet and CSV files with the time in seconds."""
     store, out = parameters.store or str(parameters.out / "store"), parameters.out
     # A wrong path ends the run before the store is created.
+    check_output_folder(out)
     listing = find_videos(parameters.videos)
     check_named_backbone(parameters, store)
     with Run(store, dask_address=parameters.dask_address, workers=parameters.workers) as run:

@@ -72,6 +72,21 @@ def raise_store_error(error: OSError, path: str) -> None:
         ) from error
 
 
+def check_output_folder(place: Location) -> None:
+    """Check, before any work, that a folder for results can be written or made. Does nothing for S3.
+
+    Raises:
+        InputError: a file is in its place, or there is no permission.
+    """
+    if not isinstance(place, Path):
+        return
+    existing = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"{place}: expected a folder for results, got the file {existing}; choose another --out")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{place}: expected a folder that can be written, got no permission in {existing}")
+
+
 class LocalFiles:
     """Files below a folder; ``path`` is relative to it, with slashes. ``S3Files`` has the same methods for S3.
 

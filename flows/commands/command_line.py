@@ -66,7 +66,8 @@ class _RefuseEmpty(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and not value.strip():
-            hint = "" if param is None or param.required else ", or leave the option out"
+            is_optional = isinstance(param, click.Option) and not param.required
+            hint = ", or leave the option out" if is_optional else ""
             self.fail(f"expected a value, got nothing; pass one{hint}.", param, ctx)
         return super().convert(value, param, ctx)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from data_contracts.challenge.pictures import PICTURE_SUFFIXES
 from data_contracts.errors import InputError
+from data_contracts.files.local import check_output_folder
 from flows.commands.parameters import ExportModelParameters
 from flows.engine.console import print_line, print_table
 from models.backbones.network import Backbone, load_backbone
@@ -20,6 +21,7 @@ _MOST_PICTURES = 256
 def export_models(parameters: ExportModelParameters) -> int:
     """Write each format, compare it with the original on pictures of faces, and print the result."""
     name, weights = parameters.name, parameters.weights
+    check_output_folder(parameters.out)
     choice = BackboneChoice.find(name, str(weights) if weights else None)
     faces, description = _faces(parameters.pictures)
     try:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from data_contracts.store.contents import BUNDLES, read_contents
+from data_contracts.store.details import HeadDetails
 from data_contracts.store.store import Store
 from flows.commands.parameters import ReportParameters, StatusParameters
 from flows.engine.console import print_line, print_table
@@ -27,6 +28,8 @@ def print_status(parameters: StatusParameters) -> int:
     for kind in BUNDLES:
         for bundle in contents.bundles[kind]:
             print_line(f"{kind}: {describe_heads(store, [bundle]) if kind == 'heads' else bundle.name}")
+            if kind == "heads" and (annotations := HeadDetails.of(bundle).annotations):
+                print_line(f"  annotations of {bundle.name}: {annotations}")
     for key, note in contents.failures.items():
         what = "failed" if note.tries < MAX_TRIES else f"quarantined (failed {note.tries} times)"
         print_line(f"{what}: {key.dataset} {key}: {note.cause}")

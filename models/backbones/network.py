@@ -72,7 +72,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected a safetensors file with weights, got: {error}") from error
+        raise ValueError(f"{path}: expected a complete safetensors file with weights, got: {error}") from error
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{path}: expected finite weights, got NaN or infinity in tensor {name}")

@@ -69,7 +69,7 @@ def spec_of(name: str, weights: Path | None) -> BackboneSpec:
         with safe_open(weights, "np") as file:
             metadata = dict(json.loads((file.metadata() or {}).get(METADATA_KEY, "{}")))
     except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{weights}: expected a safetensors file with weights, got: {error}") from error
+        raise ValueError(f"{weights}: expected a complete safetensors file with weights, got: {error}") from error
     return spec.with_metadata(metadata)
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from data_contracts.errors import InputError, StoreError
-from data_contracts.files.local import LocalFiles, raise_store_error, replacing_file
+from data_contracts.files.local import LocalFiles, check_output_folder, raise_store_error, replacing_file
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -90,3 +90,12 @@ def test_states_of_all_files_below_a_folder(tmp_path):
     after = dict(files.iter_states("data"))
     assert after["data/b"] == before["data/b"] and after["data/deep/a"] != before["data/deep/a"]
     assert list(files.iter_states("typo")) == list(files.iter_states("data/b")) == []
+
+
+def test_a_folder_for_results_is_checked_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    check_output_folder(tmp_path / "new" / "folder")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match=r"expected a folder for results, got the file .*/file; choose another"):
+            check_output_folder(place)
+    assert not (tmp_path / "new").exists()
