@@ -93,10 +93,13 @@ def compare(path: Path, *, segment_frames: Sequence[int] = SEGMENT_FRAMES) -> Co
         result.expected_frames = len(expected)
         step = _step(expected)
         index, whole = _decode_with_product(path, step, result)
-        plain_pts, plain = _decode_plainly(path, stream)
-        result.wrong_times = _count_wrong_times(expected, plain_pts, index)
+        plain_times, unequal = _decode_plainly(path, stream, whole)
+        result.wrong_times = _count_wrong_times(expected, plain_times, index)
         result.wrong_pixels = _count_wrong_pixels(expected, whole)
-        _compare_with_plain_decode(plain, whole, result)
+        if len(plain_times) == len(expected):
+            result.wrong_pixels = max(result.wrong_pixels, unequal)
+        else:
+            result.notes.append(f"PyAV decodes {len(plain_times)} frames")
         result.wrong_segments = sum(_count_wrong_segments(path, index, whole, n) for n in segment_frames)
     except (InputError, ValueError, OSError) as error:
         result.failed = True
@@ -184,7 +187,7 @@ def _read(path: Path, index: VideoIndex, first: int, count: int) -> Iterator[tup
         yield from zip(numbers.tolist(), rgb, strict=True)
 
 
-def _count_wrong_times(expected: Sequence[Picture], plain_pts: Sequence[float | None], index: VideoIndex) -> int:
+def _count_wrong_times(expected: Sequence[Picture], plain_times: Sequence[float | None], index: VideoIndex) -> int:
     """Count frames whose time since the first frame differs from that of the program and from that of PyAV.
 
     Their versions of FFmpeg differ in estimated times. A time that several frames share is not compared. Where time
@@ -192,14 +195,14 @@ def _count_wrong_times(expected: Sequence[Picture], plain_pts: Sequence[float | 
     """
     times, starts, wrong = [one.seconds for one in expected], 0, 0
     for number, (time, seconds) in enumerate(zip(times, index.pts_seconds.tolist(), strict=False)):
-        plain = plain_pts[number] if number < len(plain_pts) else None
-        before = plain_pts[number - 1] if 0 < number < len(plain_pts) else None
+        plain = plain_times[number] if number < len(plain_times) else None
+        before = plain_times[number - 1] if 0 < number < len(plain_times) else None
         if plain is not None and before is not None and plain < before:
             starts = number
         if time is None or times.count(time) > 1:
             continue
         since_start = seconds - index.pts_seconds[starts]
-        candidates = [(time, times[starts]), (plain, plain_pts[starts] if starts < len(plain_pts) else None)]
+        candidates = [(time, times[starts]), (plain, plain_times[starts] if starts < len(plain_times) else None)]
         wrong += all(
             now is None or start is None or abs(now - start - since_start) > MAX_TIME_DIFFERENCE_SECONDS
             for now, start in candidates
@@ -219,26 +222,13 @@ def _similar(one: Picture, other: Picture) -> bool:
     return float(difference.mean()) <= MAX_MEAN_DIFFERENCE
 
 
-def _compare_with_plain_decode(
-    plain: Sequence[dict[str, tuple[int, ...]]], whole: dict[int, Picture], result: Comparison
-) -> None:
-    """Compare with a plain decode by PyAV, exactly.
+def _decode_plainly(path: Path, stream: int, whole: dict[int, Picture]) -> tuple[list[float | None], int]:
+    """Decode with PyAV alone. Return the time of each frame, and how many frames of the product are not equal to one.
 
     The program alone judges the orientation, and the pixels of frames that are cropped or scaled to square pixels.
     """
-    if len(plain) != result.expected_frames:
-        result.notes.append(f"PyAV decodes {len(plain)} frames")
-        return
+    times: list[float | None] = []
     unequal = 0
-    for number, sides in enumerate(plain, start=1):
-        one = whole.get(number)
-        unequal += one is None or (one.shape in sides.values() and one.digest not in sides)
-    result.wrong_pixels = max(result.wrong_pixels, unequal)
-
-
-def _decode_plainly(path: Path, stream: int) -> tuple[list[float | None], list[dict[str, tuple[int, ...]]]]:
-    """Return the time of each frame, and its digest and shape in its eight orientations."""
-    times, frames = [], []
     with av.open(str(path)) as container:
         video = container.streams[stream]
         assert isinstance(video, VideoStream)
@@ -247,10 +237,16 @@ def _decode_plainly(path: Path, stream: int) -> tuple[list[float | None], list[d
             with suppress(av.FFmpegError):
                 for frame in packet.decode():
                     times.append(frame.time)
-                    rgb = frame.to_ndarray(format="rgb24")
-                    sides = [np.rot90(side, turns) for side in (rgb, rgb[:, ::-1]) for turns in range(4)]
-                    frames.append({sha256(side.tobytes()).hexdigest(): side.shape for side in sides})
-    return times, frames
+                    one = whole.get(len(times))
+                    unequal += one is None or not _is_same_picture(frame.to_ndarray(format="rgb24"), one)
+    return times, unequal
+
+
+def _is_same_picture(rgb: NDArray[np.uint8], one: Picture) -> bool:
+    if one.shape not in (rgb.shape, rgb.transpose(1, 0, 2).shape):
+        return True
+    sides = (np.rot90(side, turns) for side in (rgb, rgb[:, ::-1]) for turns in range(4))
+    return any(side.shape == one.shape and sha256(side.tobytes()).hexdigest() == one.digest for side in sides)
 
 
 def _count_wrong_segments(path: Path, index: VideoIndex, whole: dict[int, Picture], length: int) -> int:

@@ -102,7 +102,7 @@ PLAIN_KINDS = {
 
 
 X264 = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-bf", "2", "-g", "12")
-TWO_PASS_ALTREF = ("-auto-alt-ref", "1", "-lag-in-frames", "16", "-b:v", "60k", "-g", "30", "-deadline", "good")
+TWO_PASS_ALTREF = ("-auto-alt-ref", "1", "-lag-in-frames", "16", "-b:v", "60k", "-cpu-used", "5")
 OTHER_SIZE = {"width_px": 128, "height_px": 96}
 OTHER_CODING = {"x264-params": "cabac=0:8x8dct=0:qp=30"}
 CLOCK_SET_TICKS = [0, *range(20 * HOUR_TICKS, 20 * HOUR_TICKS + 39 * 512, 512)]
@@ -434,7 +434,7 @@ REPORTED_KINDS: dict[str, Writer] = {
     "mpeg2.mxf": _by_program("-c:v", "mpeg2video", "-bf", "2", "-g", "12", "-pix_fmt", "yuv422p"),
     "flv1.flv": _by_program("-c:v", "flv", "-g", "12"),
     "flash_screen.flv": _by_program("-c:v", "flashsv2", "-g", "12"),
-    "alpha.webm": _by_program("-pix_fmt", "yuva420p", "-c:v", "libvpx", "-auto-alt-ref", "0", "-g", "12"),
+    "alpha.webm": _by_program("-pix_fmt", "yuva420p", "-c:v", "libvpx", "-auto-alt-ref", "0", "-deadline", "realtime"),
     "prores_interlaced.mov": _by_program("-vf", "setfield=tff", "-c:v", "prores_ks", "-flags", "+ildct"),
     "mjpeg_fields.avi": write_mjpeg_fields,
     "gif.gif": _by_program("-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse", picture=coloured_picture),
