@@ -40,7 +40,11 @@ Annotations = Annotated[
     _Place, Option("The organisers' annotation folder, or a folder that contains it: a path or s3:// URL.")
 ]
 TestList = Annotated[
-    _Place, Option("The organisers' list of test subjects, or their sample file of frames: a path or s3:// URL.")
+    _Place,
+    Option(
+        "The organisers' list of test subjects, their sample file of frames, or a folder with one of them: a path or "
+        "s3:// URL."
+    ),
 ]
 Task = Annotated[
     TaskName,

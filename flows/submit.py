@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from data_contracts.challenge.editions import rows_by
-from data_contracts.challenge.test_lists import read_test_list
+from data_contracts.challenge.layout import find_test_list
+from data_contracts.challenge.names import describe_respelled
+from data_contracts.challenge.test_lists import TestList, read_test_list
 from data_contracts.errors import InputError, printable
 from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.store.bundles import Bundle, find_bundle
@@ -17,6 +19,7 @@ from tasks.fit import predict_outputs
 from tasks.fit.head_selection import select_head_of_submission, select_postprocessings
 from tasks.fit.predict_outputs import open_head
 from tasks.fit.subject_features import FeaturesVariant, find_features
+from tasks.fit.subject_split import describe_seen
 from tasks.results import write_submission
 from tasks.results.write_submission import load_postprocessing
 
@@ -32,16 +35,18 @@ def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle
     for one in planned:
         units = predict_outputs.plan_predict_outputs(run.store, one.variant, head=one.head)
         run.stage(f"predict_outputs {one.request.task}", units, predict_outputs.compute, cheap=True)
-        jobs.append(
-            write_submission.plan_write_submission(
-                run.store,
-                head=one.head,
-                postprocessing=one.postprocessing,
-                source=one.variant.source,
-                test_list=one.request.test_list,
-                edition=one.edition,
-            )
+        if run.failures:
+            run.print_causes()
+        job = write_submission.plan_write_submission(
+            run.store,
+            head=one.head,
+            postprocessing=one.postprocessing,
+            outputs=predict_outputs.predicted_outputs(run.store, units),
+            wanted=one.wanted,
+            edition=one.edition,
         )
+        _print_notes(one.wanted, one.head, job.arguments)
+        jobs.append(job)
     run.jobs("write_submission", jobs, write_submission.make)
     written = [bundle for job in jobs if (bundle := find_bundle(run.store, job.folder))]
     run.submissions += written
@@ -53,6 +58,7 @@ class _Planned:
     """A request, and everything that it needs, opened and checked."""
 
     request: SubmitParameters
+    wanted: TestList
     head: Bundle
     postprocessing: Bundle
     variant: FeaturesVariant
@@ -60,13 +66,7 @@ class _Planned:
 
 
 def _plan(run: Run, request: SubmitParameters) -> _Planned:
-    path, task = request.test_list, request.task
-    with reading_inputs(path):
-        refresh_listings(path)
-        if not path.is_file():
-            what = "a folder; pass the file" if path.is_dir() else "nothing there"
-            raise InputError(f"{path}: expected the organisers' test list or sample file, found {what}")
-    wanted = read_test_list(path)
+    wanted, task = _read_list(request), request.task
     edition = wanted.choose_edition(task, request.edition)
     head = select_head_of_submission(run.store, task, request.head)
     rule = _postprocessing(run, request, head)
@@ -74,15 +74,35 @@ def _plan(run: Run, request: SubmitParameters) -> _Planned:
     load_postprocessing(run.store, rule)
     fitted_on = HeadDetails.of(head)
     variant = find_features(run.store, backbone=fitted_on.backbone, source=fitted_on.source)
-    if missing := [subject for subject in wanted.subjects if subject not in variant.subjects]:
-        raise InputError(
-            f"{path}: expected features {variant.backbone} {variant.source}, on which head {head.name} was fitted, of "
-            f"all {len(wanted.subjects)} subjects, found none for {len(missing)} ({', '.join(missing[:5])}); extract "
-            "their videos first"
-        )
+    write_submission.match_subjects(run.store, wanted, head=head, known=variant.subjects)
     if not wanted.shows_task:
-        print_line(f"note: {path}: name and content show no task; the list is used for {task} of {edition}")
-    return _Planned(request, head, rule, variant, edition)
+        print_line(f"note: {wanted.path}: name and content show no task; the list is used for {task} of {edition}")
+    return _Planned(request, wanted, head, rule, variant, edition)
+
+
+def _read_list(request: SubmitParameters) -> TestList:
+    """Read the test list, or the only one of the task in a folder."""
+    path = request.test_list
+    with reading_inputs(path):
+        refresh_listings(path)
+        if path.is_dir():
+            path = find_test_list(path, request.task)
+        elif not path.is_file():
+            raise InputError(f"{path}: expected the organisers' test list or sample file, found nothing there")
+        return read_test_list(path)
+
+
+def _print_notes(wanted: TestList, head: Bundle, planned: write_submission.WriteSubmissionArgs) -> None:
+    """Print which names of the list have another spelling in the store, and which the head was fitted on."""
+    print_line(f"test list: {wanted.path}")
+    found = zip(wanted.subjects, planned.outputs, strict=True)
+    respelled = {wanted.spellings.get(name, name): key.value("subject") for name, (key, _) in found}
+    if line := describe_respelled(respelled):
+        print_line(f"note: {wanted.path}: {line}")
+    for set_name, subjects in planned.seen.items():
+        if subjects:
+            others = f"the {set_name} set of head {head.name}"
+            print_line(describe_seen(subjects, place=str(wanted.path), others=others))
 
 
 def _postprocessing(run: Run, request: SubmitParameters, head: Bundle) -> Bundle:

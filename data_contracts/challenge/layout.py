@@ -119,6 +119,17 @@ def find_data(root: Location) -> DataLayout:
     return layout
 
 
+def find_test_list(folder: Location, task: TaskName) -> Location:
+    """Return the only test list of a task below a folder.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    return DataLayout(
+        folder, test_lists=find_releases(folder, is_other_data=_is_videos_or_crops).test_lists
+    ).test_list_of(task)
+
+
 def _is_videos_or_crops(folder: Location) -> bool:
     """Return whether a folder may contain very many files, and no annotations."""
     return is_crop_folder(folder.name) or folder.name.lower() == "videos"

@@ -12,6 +12,7 @@ from typing import IO
 import numpy as np
 
 from data_contracts.challenge.editions import HEADERS, VALUE_COLUMNS, RowsBy, submission_header
+from data_contracts.challenge.names import match_names
 from data_contracts.challenge.test_lists import TestList, is_plain_name, read_test_list
 from data_contracts.errors import InputError, counted
 from data_contracts.files.archives import TRUNCATED_ZIP, fault_of_zip
@@ -323,14 +324,20 @@ def _check_subjects(files: Mapping[str, bytes], subjects: Iterable[str]) -> list
 
 def _check_row_counts(files: Mapping[str, bytes], expected: Mapping[str, int]) -> Iterator[Fault]:
     for name, data in files.items():
-        wanted = _expected_rows(expected, name.removesuffix(".txt"))
+        wanted = rows_expected_of(name.removesuffix(".txt"), expected)
         rows = len(_lines(data)) - 1
         if wanted is not None and rows != wanted:
             yield Fault(name, 0, f"expected {wanted} rows, one per frame of the video, got {rows}")
 
 
-def _expected_rows(expected: Mapping[str, int], subject: str) -> int | None:
-    return expected.get(subject, expected.get(video_of_subject(subject)))
+def rows_expected_of(subject: str, rows: Mapping[str, int]) -> int | None:
+    """Return the number of frames of a subject's video (``rows``, by name), None if it is unknown."""
+    for name in (subject, video_of_subject(subject), video_of_subject(subject.casefold())):
+        if name in rows:
+            return rows[name]
+        if match := match_names([name], rows):
+            return rows[match[name]]
+    return None
 
 
 def _check_frames(files: Mapping[str, bytes], wanted: TestList | None, expected: Mapping[str, int]) -> list[Fault]:
@@ -380,7 +387,7 @@ def _check_runs(name: str, got: list[str], expected: Mapping[str, int]) -> list[
         for (before, _), (after, line) in pairwise(rows):
             if after < before:
                 faults.append(Fault(name, line, f"expected frames of {subject} to ascend, got {after} after {before}"))
-        wanted = _expected_rows(expected, subject)
+        wanted = rows_expected_of(subject, expected)
         if wanted is not None and len(rows) != wanted:
             cause = f"expected {wanted} rows of {subject}, one per frame of the video, got {len(rows)}"
             faults.append(Fault(name, rows[0][1], cause))

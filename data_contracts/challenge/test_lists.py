@@ -125,9 +125,14 @@ def names_in_list(path: Location) -> set[str]:
     found = set()
     for line in read_lines(path, "a list of subjects or frames"):
         name = line.split(",", 1)[0].strip()
-        match = _IMAGE.fullmatch(name)
-        found.add(subject_of_file(match[1] if match else name))
+        found.add(subject_of_image(name) or subject_of_file(name))
     return found
+
+
+def subject_of_image(name: str) -> str | None:
+    """Return the subject of a row ``subject/00001.jpg``; None if the name has another form."""
+    match = _IMAGE.fullmatch(name)
+    return subject_of_file(match[1]) if match else None
 
 
 def _subject_of_path(name: str) -> str | None:

@@ -402,6 +402,9 @@ class SubmissionDetails(Details):
         figures: metrics of the post-processing on the validation set.
         figures_of: the head that the metrics belong to, if it is not ``head``.
         zip: file name of the submission.
+        test_list: path or URL of the list; None if an earlier version wrote the submission, as for ``annotations``.
+        annotations: the folder of the labels that the head was fitted on.
+        in_train, in_validation: subjects of the list that are, or whose video is, in a set that the head was fitted on.
         checks: None if rows were removed later, or an earlier version wrote the submission.
     """
 
@@ -415,6 +418,10 @@ class SubmissionDetails(Details):
     coverage: tuple[SubjectCoverage, ...]
     zip: str
     checks: LeftOut[SubmissionChecks | None] = None
+    test_list: LeftOut[str | None] = None
+    annotations: LeftOut[str | None] = None
+    in_train: LeftOut[tuple[str, ...]] = ()
+    in_validation: LeftOut[tuple[str, ...]] = ()
     figures_of: LeftOut[str | None] = None
 
     @property

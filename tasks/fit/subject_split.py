@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 from data_contracts.challenge.names import describe_respelled, match_names, subject_of_file
 from data_contracts.errors import InputError
-from data_contracts.store.details import LabelsDetails
+from data_contracts.store.bundles import Bundle
+from data_contracts.store.details import ZERO_SHOT, HeadDetails, LabelsDetails
 from data_contracts.store.manifest import Manifest
+from data_contracts.store.store import Store
 from data_contracts.vocabulary import SetName, TaskName, normalize_name, video_of_subject
 
 _NAMES_SHOWN = 20
@@ -61,6 +63,19 @@ def seen_subjects(subjects: Iterable[str], others: Iterable[str]) -> list[str]:
     """Return the subjects whose video is that of one of the others, as ``a_left`` and ``a_right`` are in ``a``."""
     videos = {normalize_name(video_of_subject(other)) for other in others}
     return sorted(subject for subject in set(subjects) if normalize_name(video_of_subject(subject)) in videos)
+
+
+def subjects_of_head(store: Store, head: Bundle) -> dict[SetName, tuple[str, ...]]:
+    """Return the subjects of the sets that a head was fitted with.
+
+    Heads of earlier versions do not name them; the labels that the store has for their task do.
+    """
+    details = HeadDetails.of(head)
+    if details.train_subjects or details.validation_subjects:
+        return {"train": details.train_subjects, "validation": details.validation_subjects}
+    labels = store.manifests("labels", task=details.task) if details.recipe != ZERO_SHOT else {}
+    found = {key.value("set"): LabelsDetails.of(manifest).subjects for key, manifest in labels.items()}
+    return {"train": found.get("train", ()), "validation": found.get("validation", ())}
 
 
 def describe_seen(subjects: Sequence[str], *, place: str, others: str) -> str:

@@ -15,7 +15,9 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.challenge.names import match_names
 from data_contracts.challenge.submissions import zip_bytes
+from data_contracts.challenge.test_lists import subject_of_image
 from data_contracts.errors import printable
 from data_contracts.files.inputs import FileState, file_state
 from data_contracts.files.local import UNFINISHED
@@ -25,6 +27,7 @@ from data_contracts.store.bundles import INPUTS, Bundle, list_bundles, manifest_
 from data_contracts.store.contents import DATASETS, REPORT_PAGE
 from data_contracts.store.details import (
     FacesDetails,
+    HeadDetails,
     LabelsDetails,
     PostprocessingDetails,
     SubjectsDetails,
@@ -56,7 +59,7 @@ _PARTITIONS_BEFORE = {
 }
 _OF_SUBJECTS = ("outputs", "features")
 
-_SUBMISSIONS, _POSTPROCESSING = "submissions", "postprocessing"
+_SUBMISSIONS, _POSTPROCESSING, _HEADS = "submissions", "postprocessing", "heads"
 _PREDICTIONS = "predictions/"
 _TEXTS = ("json", "txt", "csv", "html", "md")
 _MOST_BYTES = 64 << 20
@@ -203,12 +206,15 @@ def _remove_leftovers(store: Store, subjects: Collection[str]) -> None:
 
 
 def find_results(store: Store, subjects: Collection[str]) -> list[Bundle]:
-    """Return submissions with rows of these subjects and post-processings tuned on them, even if files are missing."""
-    return [bundle for bundle in _results(store) if not set(subjects).isdisjoint(_subjects_of(bundle))]
+    """Return bundles that name these subjects, even if files are missing.
+
+    These are submissions with rows of them, post-processings tuned on them, and heads that list them among their sets.
+    """
+    return [bundle for bundle in _results(store) if match_names(_subjects_of(bundle), subjects)]
 
 
 def _results(store: Store) -> Iterator[Bundle]:
-    for kind in (_SUBMISSIONS, _POSTPROCESSING):
+    for kind in (_SUBMISSIONS, _POSTPROCESSING, _HEADS):
         for name in store.list_folder(kind):
             if bundle := read_manifest(store, f"{kind}/{name}"):
                 yield bundle
@@ -218,9 +224,16 @@ def _is_submission(bundle: Bundle) -> bool:
     return bundle.folder.startswith(f"{_SUBMISSIONS}/")
 
 
+def _is_head(bundle: Bundle) -> bool:
+    return bundle.folder.startswith(f"{_HEADS}/")
+
+
 def _subjects_of(bundle: Bundle) -> tuple[str, ...]:
     if _is_submission(bundle):
         return tuple(row.subject for row in SubmissionDetails.of(bundle).coverage)
+    if _is_head(bundle):
+        details = HeadDetails.of(bundle)
+        return tuple({*details.train_subjects, *details.validation_subjects, *details.excluded_subjects})
     return PostprocessingDetails.of(bundle).subjects
 
 
@@ -272,33 +285,50 @@ def remove_from_result(store: Store, bundle: Bundle, subjects: Collection[str]) 
     """Write a bundle without these subjects. The manifest comes last, so that an interrupted call can be repeated.
 
     A submission gets another fingerprint, so that ``submit`` does not take it for a complete one. The rules of a
-    post-processing stay as they were tuned.
+    post-processing stay as they were tuned, and heads as they were fitted.
     """
+    # A test list, and so its submission, may spell them differently.
+    subjects = {*subjects, *match_names(_subjects_of(bundle), subjects)}
+    if _is_head(bundle):
+        head = HeadDetails.of(bundle)
+        details = replace(
+            head,
+            train_subjects=_without(head.train_subjects, subjects),
+            validation_subjects=_without(head.validation_subjects, subjects),
+            excluded_subjects=_without(head.excluded_subjects, subjects),
+        )
+        write_manifest(store, replace(bundle, details=details.to_json()))
+        return
     if not _is_submission(bundle):
         tuned = PostprocessingDetails.of(bundle)
-        others = tuple(name for name in tuned.subjects if name not in subjects)
+        others = _without(tuned.subjects, subjects)
         write_manifest(store, replace(bundle, details=replace(tuned, subjects=others).to_json()))
         return
-    details = SubmissionDetails.of(bundle)
-    coverage = tuple(row for row in details.coverage if row.subject not in subjects)
+    written = SubmissionDetails.of(bundle)
+    coverage = tuple(row for row in written.coverage if row.subject not in subjects)
     # The checks were made with the removed rows, and their faults may name a subject.
-    details = replace(details, coverage=coverage, checks=None)
+    in_train, in_validation = _without(written.in_train, subjects), _without(written.in_validation, subjects)
+    written = replace(written, coverage=coverage, checks=None, in_train=in_train, in_validation=in_validation)
     gone = {f"{_PREDICTIONS}{subject}.txt" for subject in subjects}
     files = {}
     for name in bundle.files:
         with contextlib.suppress(FileNotFoundError):
-            if name not in gone and name != details.zip:
+            if name not in gone and name != written.zip:
                 data = store.read_bytes(f"{bundle.folder}/{name}")
                 files[name] = _without_lines(name, data, subjects)
     texts = {name.removeprefix(_PREDICTIONS): data for name, data in files.items() if name.startswith(_PREDICTIONS)}
-    files[details.zip] = zip_bytes(texts)
+    files[written.zip] = zip_bytes(texts)
     for name, data in files.items():
         store.write_bytes(f"{bundle.folder}/{name}", data)
     for name in gone & set(bundle.files):
         store.remove(f"{bundle.folder}/{name}")
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     new_fingerprint = fingerprint(stage="forget_results", submission=bundle.fingerprint, files=digests)
-    write_manifest(store, Bundle(bundle.folder, new_fingerprint, digests, details.to_json()))
+    write_manifest(store, Bundle(bundle.folder, new_fingerprint, digests, written.to_json()))
+
+
+def _without(names: Sequence[str], subjects: Collection[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in subjects)
 
 
 def _without_lines(name: str, data: bytes, subjects: Collection[str]) -> bytes:
@@ -312,8 +342,9 @@ def _without_lines(name: str, data: bytes, subjects: Collection[str]) -> bytes:
         csv.writer(text, lineterminator="\n").writerows(row for row in rows if row[0] not in subjects)
         return text.getvalue().encode()
     if data.startswith(b"image"):
-        starts = tuple(f"{subject}/".encode() for subject in subjects)
-        return b"".join(line for line in data.splitlines(keepends=True) if not line.startswith(starts))
+        lines = data.decode(errors="surrogateescape").splitlines(keepends=True)
+        kept = (line for line in lines if subject_of_image(line.split(",", 1)[0]) not in subjects)
+        return "".join(kept).encode(errors="surrogateescape")
     return data
 
 

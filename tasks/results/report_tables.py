@@ -350,7 +350,20 @@ def _submissions(bundles: Sequence[Bundle]) -> list[Table]:
         rows.append([*what, len(details.coverage), total, _share(with_face, total), *names])
     header = ["edition", "task", "zip", "checks", "subjects", "rows", "with a face", "head", "sha256 of the zip file"]
     summary = Table("Zip files", header, rows, empty="No submission is written yet.")
-    return [summary, *map(_coverage, bundles)]
+    return [summary, *_inputs_of_submissions(bundles), *map(_coverage, bundles)]
+
+
+def _inputs_of_submissions(bundles: Sequence[Bundle]) -> list[Table]:
+    """Return tables of the lists and annotations that submissions were made from, and of subjects in both."""
+    written = [(Code(bundle.name), SubmissionDetails.of(bundle)) for bundle in bundles]
+    lists = [[name, one.test_list, one.annotations] for name, one in written if one.test_list]
+    seen = [[name, subject, "train"] for name, one in written for subject in one.in_train]
+    seen += [[name, subject, "validation"] for name, one in written for subject in one.in_validation]
+    tables = [
+        Table("Test lists", ["submission", "test list", "annotations of the head"], lists),
+        Table("Test subjects in the sets that the head was fitted on", ["submission", "subject", "set"], seen),
+    ]
+    return [table for table in tables if table.rows]
 
 
 def _coverage(bundle: Bundle) -> Table:

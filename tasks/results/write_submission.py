@@ -4,22 +4,24 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from data_contracts.challenge.names import match_names, similar_names
 from data_contracts.challenge.submissions import (
     format_frames_file,
     format_rows,
     format_subject_file,
+    rows_expected_of,
     verify_submission,
     zip_bytes,
 )
 from data_contracts.challenge.test_lists import TestList, read_test_list
 from data_contracts.errors import InputError
-from data_contracts.files.locations import Location, location
+from data_contracts.files.locations import location
 from data_contracts.store.bundles import Bundle, read_file
 from data_contracts.store.details import (
     HeadDetails,
@@ -32,10 +34,11 @@ from data_contracts.store.details import (
 from data_contracts.store.fingerprint import digest_of_file, fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES_OF_TASK, EditionName, TaskName, video_of_subject
+from data_contracts.vocabulary import BRANCHES_OF_TASK, SUBJECT_SIDES, EditionName, SetName, TaskName, video_of_subject
 from models.decisions.postprocessing import PostProcessing
 from tasks.extract.index_videos import details_of_videos
 from tasks.fit.predict_outputs import read_outputs
+from tasks.fit.subject_split import seen_subjects, subjects_of_head
 from tasks.units import Files, Job
 
 CODE_VERSION = 2
@@ -49,6 +52,7 @@ class WriteSubmissionArgs:
     Attributes:
         outputs: units of the head's outputs, one per subject of the test list, in its order.
         test_list: path or URL.
+        seen: set -> subjects of the list that are, or whose video is, in this set of the head.
         rows_of_videos: frame count of each indexed video, by stem.
     """
 
@@ -57,6 +61,7 @@ class WriteSubmissionArgs:
     outputs: list[tuple[UnitKey, Manifest]]
     test_list: str
     edition: EditionName
+    seen: dict[SetName, list[str]]
     rows_of_videos: dict[str, int]
 
 
@@ -65,38 +70,77 @@ def plan_write_submission(
     *,
     head: Bundle,
     postprocessing: Bundle,
-    source: str,
-    test_list: Location,
-    edition: EditionName | None = None,
+    outputs: Mapping[str, tuple[UnitKey, Manifest]],
+    wanted: TestList,
+    edition: EditionName,
 ) -> Job[WriteSubmissionArgs]:
-    """Plan the job that writes one submission. The test list determines the edition if none is given.
+    """Plan the job that writes one submission.
+
+    Args:
+        outputs: subject -> unit of the head's outputs.
 
     Raises:
-        InputError: the test list cannot be read or is not of that edition and task, or a subject in it has no outputs
-            of this head.
+        InputError: a subject of the list has no outputs.
     """
-    task = HeadDetails.of(head).task
-    wanted = read_test_list(test_list)
-    edition = wanted.choose_edition(task, edition)
-    units = {k.value("subject"): (k, m) for k, m in store.manifests("outputs", head=head.name, source=source).items()}
-    missing = [subject for subject in wanted.subjects if subject not in units]
-    if missing:
-        raise InputError(
-            f"{test_list}: expected outputs of head {head.name} for all {len(wanted.subjects)} subjects, found none "
-            f"for {len(missing)} ({', '.join(missing[:5])}); extract their videos and predict first"
-        )
-    outputs = [units[subject] for subject in wanted.subjects]
+    task, indexed = HeadDetails.of(head).task, details_of_videos(store)
+    matches = match_subjects(store, wanted, head=head, known=outputs)
+    units = [outputs[matches[subject]] for subject in wanted.subjects]
+    sets = subjects_of_head(store, head)
+    seen = {name: seen_subjects(matches.values(), subjects) for name, subjects in sets.items()}
     job_fingerprint = fingerprint(
         stage="write_submission",
         version=CODE_VERSION,
         edition=edition,
         postprocessing=postprocessing.fingerprint,
-        outputs=[(key.value("subject"), manifest.identity) for key, manifest in outputs],
-        test_list=digest_of_file(test_list),
+        outputs=[(key.value("subject"), manifest.identity) for key, manifest in units],
+        test_list=digest_of_file(wanted.path),
     )
-    rows_of_videos = {stem: details.frame_count for stem, details in details_of_videos(store).items()}
-    arguments = WriteSubmissionArgs(head, postprocessing, outputs, str(test_list), edition, rows_of_videos)
+    rows_of_videos = {stem: details.frame_count for stem, details in indexed.items()}
+    arguments = WriteSubmissionArgs(head, postprocessing, units, str(wanted.path), edition, seen, rows_of_videos)
     return Job(f"submissions/{variant_name(f'{edition}-{task}', job_fingerprint)}", job_fingerprint, arguments)
+
+
+def match_subjects(store: Store, wanted: TestList, *, head: Bundle, known: Collection[str]) -> dict[str, str]:
+    """Return the known subject of each subject of a list, also if the list spells it differently.
+
+    Args:
+        known: subjects with features for the head, or with outputs of it.
+
+    Raises:
+        InputError: a subject of the list is not known; the message says how to get it.
+    """
+    spelled = {wanted.spellings.get(subject, subject): subject for subject in wanted.subjects}
+    found = {spelled[name]: subject for name, subject in match_names(spelled, known).items()}
+    if missing := [subject for subject in wanted.subjects if subject not in found]:
+        fitted_on = HeadDetails.of(head)
+        raise InputError(
+            f"{wanted.path}: expected features {fitted_on.backbone} {fitted_on.source}, on which head {head.name} was "
+            f"fitted, of all {len(wanted.subjects)} subjects, found none for {len(missing)} "
+            f"({', '.join(missing[:5])}); {_how_to_get(missing, known, details_of_videos(store))}"
+        )
+    return found
+
+
+def _how_to_get(missing: Sequence[str], known: Collection[str], videos: Collection[str]) -> str:
+    """Return what to do about subjects without outputs, for the first one of each kind."""
+    lines: dict[str, str] = {}
+    for subject in missing:
+        video = video_of_subject(subject)
+        sides = [side for side in (f"{subject}{end}" for end in SUBJECT_SIDES) if match_names([side], known)]
+        if similar := similar_names(subject, known):
+            lines.setdefault("similar", f"{subject} could be {' or '.join(similar)}: spell it like one of them")
+        elif video != subject and match_names([video], known):
+            line = (
+                f"{video} was extracted with one subject: run extract on a folder that has the list or annotations too"
+            )
+            lines.setdefault("one subject", line)
+        elif sides:
+            lines.setdefault("sides", f"{subject} was extracted with two subjects: name {' and '.join(sides)} instead")
+        elif match_names([video], videos):
+            lines.setdefault("no features", f"the video of {subject} has no features for this head: run extract again")
+        else:
+            lines.setdefault("no video", f"extract the video of {subject} first")
+    return "; ".join(lines.values())
 
 
 def load_postprocessing(store: Store, bundle: Bundle) -> PostProcessing:
@@ -144,6 +188,10 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
         coverage=tuple(coverage),
         zip=zip_name,
         checks=_checks(packed, zip_name, task, wanted, rows=given.rows_of_videos),
+        test_list=given.test_list,
+        annotations=head.annotations,
+        in_train=tuple(given.seen["train"]),
+        in_validation=tuple(given.seen["validation"]),
     )
     files = {f"predictions/{name}": text for name, text in texts.items()}
     return Files(files | {zip_name: packed, "coverage.csv": _coverage_csv(coverage)}, details)
@@ -159,7 +207,7 @@ def _checks(
         faults = verify_submission(path, task=task, test_list=wanted.path, expected_rows=rows)
     against = f"test list of {len(wanted.images):,} frames"
     if wanted.rows_by == "subject":
-        counted = sum(video_of_subject(subject) in rows for subject in wanted.subjects)
+        counted = sum(rows_expected_of(subject, rows) is not None for subject in wanted.subjects)
         against = f"test list of {len(wanted.subjects):,} subjects, videos of {counted:,} counted"
     kept = tuple(str(fault) for fault in faults[:_FAULTS_KEPT])
     return SubmissionChecks(fault_count=len(faults), faults=kept, against=against)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
+from data_contracts.challenge.test_lists import read_test_list
 from data_contracts.files.local import LocalFiles
 from data_contracts.files.locations import location
 from data_contracts.store.bundles import list_bundles, require_bundle
@@ -111,7 +112,12 @@ def test_units_of_fit_and_submit(store, work):
     rule = next(one for one in list_bundles(store, "postprocessing") if one.name.startswith("expr"))
     test_list = location(f"data/names_of_videos_in_each_test_set/{ABAW3_TEST_LISTS['expr']}")
     submission = write_submission.plan_write_submission(
-        store, head=head, postprocessing=rule, source=variant.source, test_list=test_list
+        store,
+        head=head,
+        postprocessing=rule,
+        outputs=predict_outputs.predicted_outputs(store, predicting),
+        wanted=read_test_list(test_list),
+        edition="abaw3",
     )
     work(write_submission.make, submission)
     assert split_pending(store, [fitting, tuning, submission]).todo == []
