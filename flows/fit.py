@@ -40,6 +40,11 @@ class _Planned:
     test_lists: tuple[Location, ...]
 
     @property
+    def annotations(self) -> str:
+        """The challenge's folder that the labels are read from."""
+        return self.labels[0].arguments.annotations
+
+    @property
     def choice(self) -> fit_head.HeadChoice:
         """What to fit."""
         asked = self.request
@@ -59,7 +64,7 @@ def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
     for one in planned:
         run.stage(f"import_labels {one.request.task}", one.labels, import_labels.compute)
         labels = import_labels.imported_labels(run.store, one.labels)
-        job = fit_head.plan_fit_head(run.store, one.variant, one.choice, labels=labels)
+        job = fit_head.plan_fit_head(run.store, one.variant, one.choice, labels=labels, annotations=one.annotations)
         _report_labels(run, one, job.arguments.split)
         jobs.append(job)
     run.jobs("fit_head", jobs, fit_head.make)
@@ -107,7 +112,14 @@ def _refit_on_all(run: Run, planned: _Planned, first: Job[fit_head.FitHeadArgs],
     if base.head is None or base.postprocessing is None:
         return base
     labels = first.arguments.labels
-    job = fit_head.plan_fit_head(run.store, planned.variant, planned.choice, labels=labels, first=base.head)
+    job = fit_head.plan_fit_head(
+        run.store,
+        planned.variant,
+        planned.choice,
+        labels=labels,
+        annotations=planned.annotations,
+        first=base.head,
+    )
     run.jobs("fit_head on all", [job], fit_head.make)
     head = _made(run, job)
     if head is None:

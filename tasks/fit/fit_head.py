@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, find_bundle, write_bundle
-from data_contracts.store.details import ZERO_SHOT, HeadDetails, LabelCoverage, LabelsDetails
+from data_contracts.store.details import ZERO_SHOT, HeadDetails, LabelCoverage
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
@@ -60,6 +60,7 @@ class FitHeadArgs:
         features: of the labelled subjects.
         labels: units of the training and validation labels.
         split: subjects of the two sets.
+        annotations: folder that the labels were read from.
         epochs: numbers of epochs per seed and part, to fit on both sets; None to fit on the training set and select the
             best epoch on the validation set.
         precision: of matrix products.
@@ -73,6 +74,7 @@ class FitHeadArgs:
     epochs: list[list[int]] | None
     precision: Precision
     scores_of: str | None = None
+    annotations: str | None = None
 
 
 def plan_fit_head(
@@ -81,6 +83,7 @@ def plan_fit_head(
     choice: HeadChoice,
     *,
     labels: dict[SetName, Manifest],
+    annotations: str | None = None,
     first: Bundle | None = None,
 ) -> Job[FitHeadArgs]:
     """Plan the job that fits one head. It depends on the features and labels of the labelled subjects only.
@@ -113,7 +116,8 @@ def plan_fit_head(
     }
     name = variant_name(f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}", fingerprint(**parts))
     job_fingerprint = fingerprint(**parts, excluded=split.excluded) if split.excluded else fingerprint(**parts)
-    arguments = FitHeadArgs(choice, used, labels, split, epochs, precision, first.name if first else None)
+    scores_of = first.name if first else None
+    arguments = FitHeadArgs(choice, used, labels, split, epochs, precision, scores_of, annotations)
     return Job(f"heads/{name}", job_fingerprint, arguments)
 
 
@@ -182,7 +186,7 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
         trained_on=tuple(fitted_on),
         fitted_in=precision,
         scores_of=given.scores_of,
-        annotations=LabelsDetails.of(given.labels["train"]).annotations,
+        annotations=given.annotations,
         train_subjects=given.split.subjects["train"],
         validation_subjects=given.split.subjects["validation"],
         excluded_subjects=given.split.excluded,

@@ -136,7 +136,7 @@ def test_a_list_may_spell_subjects_differently(demo, store_copy, tmp_path, dask_
     assert f"{names[3].upper()} as {names[3]}" in printed
     assert verify_submission(second, test_list=other) == []
     texts = [sorted((path.parent / "predictions").iterdir()) for path in (first, second)]
-    assert [path.name.lower() for path in texts[1]] == sorted(path.name for path in texts[0])
+    assert sorted(path.name.lower() for path in texts[1]) == sorted(path.name for path in texts[0])
     assert names[3].upper() + ".txt" in {path.name for path in texts[1]}
     assert sorted(path.read_bytes() for path in texts[0]) == sorted(path.read_bytes() for path in texts[1])
     details = SubmissionDetails.of(find_bundle(Store(store_copy), f"submissions/{second.parent.name}"))
