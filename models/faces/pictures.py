@@ -61,8 +61,8 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _scale_to_8_bits(values: np.ndarray, *, mode: str) -> np.ndarray:
     """Scale by the range of the values: that of the mode if it states one, else the smallest that holds all values."""
-    known = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    known = np.nan_to_num(values.astype(np.float32), copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     highest = float(known.max(initial=0.0))
     ranges = (65535.0,) if mode.startswith("I;16") else _RANGES if mode == "I" else (1.0, *_RANGES)
-    end = next((one for one in ranges if highest <= one), highest)
-    return np.rint(known * (255 / end)).clip(0, 255).astype(np.uint8)
+    known *= 255 / next((one for one in ranges if highest <= one), highest)
+    return np.clip(np.rint(known, out=known), 0, 255, out=known).astype(np.uint8)

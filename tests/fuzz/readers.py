@@ -8,11 +8,13 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
+from PIL import ExifTags, Image
 from safetensors.torch import save
 
 from data_contracts.challenge.annotations import read_annotations
@@ -35,6 +37,7 @@ from models.heads.head import BranchConfig, HeadConfig, head_from_bytes, head_to
 from models.heads.mlp import MlpHead
 from models.heads.sequences import SubjectSequence
 from models.weight_files.pickled_tensors import read_pickled_tensors
+from tasks.pretrain.crop_pictures import read_photo
 from tasks.results.write_submission import load_postprocessing
 from tasks.units import Product, write_product
 from tests.video_factory import VideoSpec, write_video
@@ -61,9 +64,34 @@ def all_readers(folder: Path) -> list[Reader]:
         *_submission_readers(),
         *_store_readers(folder),
         Reader("crop", (_jpeg(),), lambda path: decode_jpeg(path.read_bytes()), ".jpg", 2),
+        Reader("photo", tuple(_photos()), _read_photo, ".bin", 2),
         *_model_readers(),
         Reader("folder names", (b"videos/a.mp4\ncropped/a_left/00001.jpg\nMTL/train_set.txt\nMTL.txt",), _read_folder),
     ]
+
+
+def _read_photo(path: Path) -> None:
+    try:
+        read_photo(path)
+    except (OSError, Image.DecompressionBombError) as error:
+        # The stage reports them as it reports a ValueError.
+        raise ValueError(str(error)) from error
+
+
+def _photos() -> Iterator[bytes]:
+    grey = np.linspace(0, 65535, 24 * 16).astype(np.uint16).reshape(16, 24)
+    color = Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for image, kind in (
+        *((color, kind) for kind in ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM")),
+        *((Image.fromarray(grey), kind) for kind in ("PNG", "TIFF")),
+        (color.convert("CMYK"), "JPEG"),
+        (color.convert("RGBA"), "PNG"),
+    ):
+        file = io.BytesIO()
+        image.save(file, kind, **({"exif": exif} if kind in ("JPEG", "PNG", "TIFF", "WEBP") else {}))
+        yield file.getvalue()
 
 
 def _video_readers(folder: Path) -> list[Reader]:
@@ -72,12 +100,13 @@ def _video_readers(folder: Path) -> list[Reader]:
         for _ in read_segment(path, index, first_frame=max(1, index.frame_count // 2), frame_count=4):
             pass
 
+    jpeg = VideoSpec(frame_count=20, codec="mjpeg", b_frames=0, pixel_format="yuvj420p")
     kinds = {
         "mp4": VideoSpec(frame_count=20),
         "mkv": VideoSpec(frame_count=20, b_frames=0),
         "avi": VideoSpec(frame_count=20, codec="mpeg4", b_frames=0),
         "ts": VideoSpec(frame_count=20),
-        "mov": VideoSpec(frame_count=20, codec="mjpeg", b_frames=0, pixel_format="yuvj420p"),
+        "mov": replace(jpeg, mirrored=True, aspect=Fraction(4, 3)),
     }
     return [
         Reader(f"video {kind}", (write_video(folder / f"seed.{kind}", spec).read_bytes(),), read, f".{kind}", 2)
