@@ -24,7 +24,7 @@ from data_contracts.video.timing import best_times, complete, duration_seconds, 
 # are further out of order have another cause, such as concatenated recordings with uncorrected time stamps.
 MAX_REORDER_FRAMES = 32
 # If one in so many frames is a keyframe, or more, those that are closer to the next one are not verified, and not used.
-_MANY_KEYFRAMES, _MIN_DISTANCE = 12, 64
+_MANY_KEYFRAMES, _MIN_DISTANCE = 8, 64
 # At most this number of times the frames of the video are decoded to verify keyframes.
 _MAX_DECODES = 2
 _LOST_PER_DAMAGE = 2
@@ -191,6 +191,7 @@ def _verify(source: VideoSource, index: VideoIndex, doubtful: set[int], checksum
         except MismatchError:
             is_equal = False
         left -= compared
-        if is_equal and compared:
-            verified[position], following = True, position
+        # Without any frame, as after a late point of recovery, reading goes further back.
+        verified[position] = is_equal
+        following = position if is_equal and compared else following
     return verified

@@ -61,8 +61,7 @@ def test_decoding_starts_earlier_if_a_keyframe_needs_earlier_frames(
     spec = VideoSpec(b_frames=0, codec_options={"x264-params": "intra-refresh=1"})
     path = write_video(tmp_path / "refresh.mp4", spec)
     index = index_video(path)
-    assert np.flatnonzero(index.keyframe).tolist() == [0]
-    index = replace(index, keyframe=np.arange(40) % 12 == 0)
+    assert np.flatnonzero(index.keyframe).tolist() == [0, 12, 24, 36] and index.equals_packets
     with caplog.at_level(logging.DEBUG):
         assert read_numbers(path, index, first=26, count=5) == [(n, n) for n in range(26, 31)]
     assert "trying further back" in caplog.text
