@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.challenge.videos import VideoListing, list_videos
+from data_contracts.errors import counted
 from data_contracts.files.local import check_output_folder
 from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import Arrivals, count_known_skipped, remember_skipped, split_settled
@@ -120,9 +121,10 @@ def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescore
         print_line(others)
     if rescored.without_video:
         names = ", ".join(rescored.without_video[:3]) + (", ..." if len(rescored.without_video) > 3 else "")
+        videos = counted(len(rescored.without_video), "deleted or moved video")
         print_line(
-            f"note: {len(rescored.without_video)} predictions in {out} belong to deleted or moved videos ({names}); to "
-            f"delete everything derived from one: affwild2 forget NAME --store {run.store.url} --out {out}"
+            f"note: {out} has predictions of {videos} ({names}); "
+            f"to delete everything derived from one: affwild2 forget NAME --store {run.store.url} --out {out}"
         )
     counts = {
         "scored": rescored.scored,

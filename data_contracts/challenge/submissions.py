@@ -15,6 +15,7 @@ from data_contracts.challenge.editions import HEADERS, VALUE_COLUMNS, RowsBy, su
 from data_contracts.challenge.names import match_names
 from data_contracts.challenge.test_lists import TestList, is_plain_name, read_test_list
 from data_contracts.errors import InputError, counted
+from data_contracts.files.account import is_harmless
 from data_contracts.files.archives import TRUNCATED_ZIP, fault_of_zip
 from data_contracts.files.inputs import MAX_TEXT_BYTES, list_entries, reading_inputs
 from data_contracts.files.locations import Location
@@ -149,7 +150,7 @@ def _read_files(path: Location) -> tuple[dict[str, bytes], list[Fault]]:
 
 def _read_folder_or_file(path: Location) -> tuple[dict[str, bytes], list[Fault]]:
     if path.is_dir():
-        inside = list_entries(path)
+        inside = _entries(path)
         zips = [p for p in inside if p.suffix.lower() == ".zip"]
         if zips and not any(p.suffix.lower() == ".txt" for p in inside):
             return _read_folder_with_zip(path, zips)
@@ -170,6 +171,10 @@ def _read_folder_or_file(path: Location) -> tuple[dict[str, bytes], list[Fault]]
     return {path.name: _read_text(path)}, []
 
 
+def _entries(folder: Location) -> list[Location]:
+    return [entry for entry in list_entries(folder) if not is_harmless(entry.name)]
+
+
 def _read_folder_with_zip(folder: Location, zips: Sequence[Location]) -> tuple[dict[str, bytes], list[Fault]]:
     """Read the zip in a folder that ``submit`` wrote. The text files in ``predictions`` must be those of the zip."""
     if len(zips) > 1:
@@ -179,7 +184,7 @@ def _read_folder_with_zip(folder: Location, zips: Sequence[Location]) -> tuple[d
     files, faults = _read_folder_or_file(packed)
     texts = folder / "predictions"
     if files and texts.is_dir():
-        beside = {one.name: _read_text(one) for one in list_entries(texts) if one.is_file()}
+        beside = {one.name: _read_text(one) for one in _entries(texts) if one.is_file()}
         changed = sorted(name for name in {*files, *beside} if files.get(name) != beside.get(name))
         differing = (Fault(f"predictions/{n}", 0, f"expected the file that {packed.name} contains") for n in changed)
         faults += _first_few(differing)
@@ -292,7 +297,7 @@ def _fault_of_row(line: str, kind: _Kind) -> str | None:
     if kind.by == "frame":
         fields = fields[1:]
     if len(fields) != VALUE_COLUMNS[task]:
-        return f"expected {VALUE_COLUMNS[task]} values separated by commas, got {len(fields)}: {line[:60]!r}"
+        return f"expected {counted(VALUE_COLUMNS[task], 'value')} separated by commas, got {len(fields)}: {line[:60]!r}"
     for value in fields[:2] if task in ("va", "mtl") else ():
         if not _is_number(value, -1.0, 1.0):
             return f"expected a value in -1..1, got {value[:40]!r}"
@@ -327,7 +332,7 @@ def _check_row_counts(files: Mapping[str, bytes], expected: Mapping[str, int]) -
         wanted = rows_expected_of(name.removesuffix(".txt"), expected)
         rows = len(_lines(data)) - 1
         if wanted is not None and rows != wanted:
-            yield Fault(name, 0, f"expected {wanted} rows, one per frame of the video, got {rows}")
+            yield Fault(name, 0, f"expected {counted(wanted, 'row')}, one per frame of the video, got {rows}")
 
 
 def rows_expected_of(subject: str, rows: Mapping[str, int]) -> int | None:
@@ -389,6 +394,6 @@ def _check_runs(name: str, got: list[str], expected: Mapping[str, int]) -> list[
                 faults.append(Fault(name, line, f"expected frames of {subject} to ascend, got {after} after {before}"))
         wanted = rows_expected_of(subject, expected)
         if wanted is not None and len(rows) != wanted:
-            cause = f"expected {wanted} rows of {subject}, one per frame of the video, got {len(rows)}"
+            cause = f"expected {counted(wanted, 'row')} of {subject}, one per frame of the video, got {len(rows)}"
             faults.append(Fault(name, rows[0][1], cause))
     return _first_few(faults)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, counted
 from data_contracts.store.bundles import Bundle, damaged_bundles, list_bundles, written_at
 from data_contracts.store.details import ZERO_SHOT, HeadDetails, PostprocessingDetails
 from data_contracts.store.store import Store
@@ -189,7 +189,7 @@ def _describe_rules(store: Store, rules: Iterable[Bundle]) -> str:
     described = []
     for rule in rules:
         details = PostprocessingDetails.of(rule)
-        subjects = f"{len(details.subjects)} subjects"
+        subjects = counted(len(details.subjects), "subject")
         described.append(f"{rule.name} (recipe {details.tuning}, tuned on {subjects}, {date_of(store, rule)})")
     return "; ".join(described)
 

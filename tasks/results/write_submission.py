@@ -20,7 +20,7 @@ from data_contracts.challenge.submissions import (
     zip_bytes,
 )
 from data_contracts.challenge.test_lists import TestList, read_test_list
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, counted
 from data_contracts.files.locations import location
 from data_contracts.store.bundles import Bundle, read_file
 from data_contracts.store.details import (
@@ -205,10 +205,10 @@ def _checks(
         path = Path(folder, zip_name)
         path.write_bytes(packed)
         faults = verify_submission(path, task=task, test_list=wanted.path, expected_rows=rows)
-    against = f"test list of {len(wanted.images):,} frames"
+    against = f"test list of {counted(len(wanted.images), 'frame')}"
     if wanted.rows_by == "subject":
-        counted = sum(rows_expected_of(subject, rows) is not None for subject in wanted.subjects)
-        against = f"test list of {len(wanted.subjects):,} subjects, videos of {counted:,} counted"
+        known = sum(rows_expected_of(subject, rows) is not None for subject in wanted.subjects)
+        against = f"test list of {counted(len(wanted.subjects), 'subject')}, videos of {known:,} counted"
     kept = tuple(str(fault) for fault in faults[:_FAULTS_KEPT])
     return SubmissionChecks(fault_count=len(faults), faults=kept, against=against)
 

@@ -196,7 +196,7 @@ def test_a_deleted_video_keeps_its_predictions_and_is_reported(place, capsys):
     (place.videos / "a.mp4").unlink()
     done, written = place.run()
     assert results_of(done) == {"without_video": ["a"]} and written == set() and (place.out / "a.csv").exists()
-    assert f"1 predictions in {place.out} belong to deleted or moved videos (a)" in capsys.readouterr().out
+    assert f"{place.out} has predictions of 1 deleted or moved video (a)" in capsys.readouterr().out
 
 
 def test_wrong_requests_are_reported_in_one_line(place):

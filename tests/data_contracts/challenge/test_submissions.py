@@ -227,6 +227,8 @@ def bundle_folder(folder):
 
 def test_folder_with_a_zip_beside_its_files_is_checked_as_that_zip(tmp_path):
     bundle_folder(tmp_path / "copy")
+    for folder in ("copy", "copy/predictions"):
+        (tmp_path / folder / ".DS_Store").write_bytes(b"\0")
     assert verify_submission(tmp_path / "copy", task="va", expected_rows=ROWS) == []
     assert verify_submission(tmp_path / "copy" / "predictions", expected_rows=ROWS) == []
     (tmp_path / "copy" / "predictions" / "s1.txt").write_bytes(texts("va")["s2.txt"])
