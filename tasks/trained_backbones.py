@@ -4,7 +4,7 @@ import os
 import tempfile
 
 from data_contracts.errors import InputError
-from data_contracts.store.bundles import Bundle, list_bundles, read_file
+from data_contracts.store.bundles import Bundle, damaged_bundles, list_bundles, read_file
 from data_contracts.store.store import Store
 from models.backbones.registry import REGISTRY
 from tasks.fetch_weights import cache_folder
@@ -12,9 +12,20 @@ from tasks.fetch_weights import cache_folder
 WEIGHTS_FILE = "backbone.safetensors"
 
 
-def trained_backbones(store: Store) -> list[Bundle]:
-    """Return all complete backbones in a store, by name."""
-    return [bundle for bundle in list_bundles(store, "backbones") if WEIGHTS_FILE in bundle.files]
+def trained_backbones(store: Store, name: str = "") -> list[Bundle]:
+    """Return all backbones in a store whose names start with ``name``, by name.
+
+    Raises:
+        InputError: one of them is damaged, so that another one would take its place.
+    """
+    complete = [bundle for bundle in list_bundles(store, "backbones") if WEIGHTS_FILE in bundle.files]
+    for damaged in damaged_bundles(store, "backbones", complete):
+        if damaged.startswith(name):
+            raise InputError(
+                f"{store.locate(f'backbones/{damaged}')}: expected the files that pretrain wrote, found missing or "
+                "changed ones; run pretrain again, or delete the folder"
+            )
+    return [bundle for bundle in complete if bundle.name.startswith(name)]
 
 
 def find_trained_backbone(store: Store, name: str) -> Bundle:
@@ -23,12 +34,12 @@ def find_trained_backbone(store: Store, name: str) -> Bundle:
     Raises:
         InputError: no backbone matches, or several do.
     """
-    known = trained_backbones(store)
-    found = [b for b in known if b.name == name] or [b for b in known if name and b.name.startswith(name)]
+    matches = trained_backbones(store, name) if name else []
+    found = [one for one in matches if one.name == name] or matches
     if len(found) == 1:
         return found[0]
     problem = f"several match: {', '.join(b.name for b in found)}" if found else "found none"
-    there = ", ".join(b.name for b in known) or "none"
+    there = ", ".join(store.list_folder("backbones")) or "none"
     raise InputError(
         f"--backbone {name}: expected a name that affwild2 models list shows ({', '.join(REGISTRY)}), or of a backbone "
         f"in {store.url} ({there}), {problem}"

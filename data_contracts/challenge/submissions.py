@@ -122,7 +122,7 @@ def verify_submission(
             wanted.choose_edition(kind.task)
         except InputError as error:
             # The subjects or frames of another list would hide this cause behind very many faults.
-            return [*faults, Fault(path.name, 0, f"holds predictions of {kind.task}, but {error}")]
+            return [*faults, Fault(path.name, 0, f"read as predictions of {kind.task}, but {error}")]
     for name, data in files.items():
         faults += _check_file(name, data, kind)
     if wanted and wanted.rows_by != kind.by:

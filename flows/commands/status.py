@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from data_contracts.store.bundles import damaged_bundles
 from data_contracts.store.contents import BUNDLES, read_contents
 from data_contracts.store.details import HeadDetails
 from data_contracts.store.store import Store
@@ -25,11 +26,15 @@ def print_status(parameters: StatusParameters) -> int:
         ["dataset", "variant", "units", "rows", "MB", "failed"],
         [[v.dataset, v.variant, v.units, v.rows, round(v.size_bytes / 1e6, 1), v.failed] for v in contents.variants],
     )
+    damaged = []
     for kind in BUNDLES:
         for bundle in contents.bundles[kind]:
             print_line(f"{kind}: {describe_heads(store, [bundle]) if kind == 'heads' else bundle.name}")
             if kind == "heads" and (annotations := HeadDetails.of(bundle).annotations):
                 print_line(f"  annotations of {bundle.name}: {annotations}")
+        damaged += [f"{kind}/{name}" for name in damaged_bundles(store, kind, contents.bundles[kind])]
+    for folder in damaged:
+        print_line(f"damaged: {folder}: files are missing or were changed; make it again, or delete the folder")
     for key, note in contents.failures.items():
         what = "failed" if note.tries < MAX_TRIES else f"quarantined (failed {note.tries} times)"
         print_line(f"{what}: {key.dataset} {key}: {note.cause}")
@@ -38,8 +43,8 @@ def print_status(parameters: StatusParameters) -> int:
     for account in contents.inputs:
         for line in account.format_lines():
             print_line(line)
-    is_complete = not (contents.failures or contents.problems or any(account.lost for account in contents.inputs))
-    return 0 if is_complete else 1
+    is_lost = any(account.lost for account in contents.inputs)
+    return 1 if contents.failures or contents.problems or damaged or is_lost else 0
 
 
 def write_store_report(parameters: ReportParameters) -> int:

@@ -14,6 +14,8 @@ from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
+from flows.commands.parameters import StatusParameters
+from flows.commands.status import print_status
 from flows.engine.run import SomeFailedError
 from flows.submit import submit
 
@@ -120,6 +122,9 @@ def test_lists_of_other_tasks_and_damaged_heads_are_refused_before_any_work(demo
     with pytest.raises(InputError, match=r"heads/va-default-.*: expected the files that fit wrote"):
         submit("va", str(store_copy), lists / ABAW3_TEST_LISTS["va"])
     assert not (store_copy / "outputs").exists() and "predict_outputs" not in capsys.readouterr().out
+    assert print_status(StatusParameters(str(store_copy))) == 1
+    printed = capsys.readouterr().out
+    assert f"damaged: heads/{weights.parent.name}: files are missing or were changed" in printed
 
 
 def test_a_list_without_a_task_is_used_and_noted(demo, store_copy, tmp_path, capsys):

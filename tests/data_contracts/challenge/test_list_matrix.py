@@ -96,7 +96,7 @@ def test_verify_compares_the_task_of_the_submission_with_that_of_the_list(tmp_pa
         else:
             assert (
                 len(faults) == 1
-                and f"holds predictions of {task}, but " in faults[0]
+                and f"read as predictions of {task}, but " in faults[0]
                 and f"one of {shown}" in faults[0]
             )
 

@@ -122,6 +122,16 @@ def test_backbones_of_pretrain_are_found_by_name_and_predict_valence_and_arousal
             choose_predictors(store, PredictorRequest(backbone=request[0], weights=request[1]))
 
 
+def test_a_damaged_trained_backbone_is_refused_and_the_bundled_one_does_not_take_its_place(store, tmp_path):
+    write_trained_backbone(store, TRAINED, COMMON_5)
+    with open(tmp_path / "store" / "backbones" / TRAINED / "backbone.safetensors", "r+b") as file:
+        file.truncate(1000)
+    for backbone in (None, "efficientnet_lite0-emotion"):
+        with pytest.raises(InputError, match=f"backbones/{TRAINED}: expected the files that pretrain wrote"):
+            choose_predictors(store, PredictorRequest(backbone=backbone))
+    assert chosen(store, backbone="emotion_lite0")[0] == ["expr-zero-shot"]
+
+
 def test_heads_decide_the_backbone_and_a_contradiction_is_refused(store, tmp_path, own_weights):
     own = BackboneChoice.find("emotion_lite0", own_weights)
     add_head(store, own)
