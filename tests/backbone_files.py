@@ -46,7 +46,7 @@ def damaged_files(folder: Path) -> dict[str, Path]:
     name = "conv_stem.weight"
     contents = {
         "expected a complete safetensors file with weights, got": good[: len(good) // 2],
-        "expected a safetensors file": b"not a safetensors file",
+        "safetensors file": b"not a safetensors file",
         "expected tensor": safetensors.numpy.save(tensors | {name: tensors[name][:, :1]}),
         "expected finite weights, got NaN or infinity in tensor": safetensors.numpy.save(
             tensors | {name: np.full_like(tensors[name], np.nan)}
