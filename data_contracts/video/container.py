@@ -255,7 +255,8 @@ def _open_container(source: str | PathLike[str] | IO[bytes]) -> InputContainer:
         with _refuse_large_frames(name):
             # FFmpeg treats the part of a relative path before a colon as a protocol.
             file = os.path.abspath(source) if isinstance(source, str | PathLike) else source
-            return av.open(file, mode="r", options=options)
+            # Titles in other encodings than UTF-8 are common, and not used.
+            return av.open(file, mode="r", options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         if not isinstance(error, _USER_ERRORS):
             raise_machine_error(error, name)

@@ -22,6 +22,7 @@ from data_contracts.settings import read_settings
 from data_contracts.video.bitstream import UNKNOWN
 from data_contracts.video.container import (
     WITHOUT_PRESENTATION_TIME,
+    Damage,
     check_claims,
     decode_packets,
     is_flush,
@@ -31,7 +32,7 @@ from data_contracts.video.container import (
 )
 from data_contracts.video.decoding import MAX_REORDER_FRAMES, index_by_decoding
 from data_contracts.video.display import Display, Geometry
-from data_contracts.video.frames import matches_decoder
+from data_contracts.video.frames import demux, matches_decoder
 from data_contracts.video.index import VideoIndex, VideoSource
 from data_contracts.video.inspectors import inspector_for
 from data_contracts.video.limits import check_duration, check_frames
@@ -231,7 +232,7 @@ def _decode_head(container: InputContainer, stream: VideoStream, packets: _Packe
     first: Geometry | None = None
     display = Display()
     display.start(container, stream)
-    for frame in display.follow(decode_packets(container.demux(stream))):
+    for frame in display.follow(decode_packets(demux(container, stream, Damage()))):
         first = first or display.describe(frame)
         if frame.pts is not None:
             seen.append(frame.pts)

@@ -11,6 +11,7 @@ from data_contracts.video import limits
 from data_contracts.video.frames import read_segment
 from data_contracts.video.packets import index_video
 from tests.video_factory import VideoSpec, cut_file, decode_all, read_number, write_video
+from tests.video_kinds import write_kind
 
 
 def test_index_of_a_typical_file(tmp_path: Path) -> None:
@@ -123,3 +124,21 @@ def test_file_object_gives_an_equal_index(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mkv")
     with path.open("rb") as file:
         np.testing.assert_array_equal(index_video(file).pts, index_video(path).pts)
+
+
+def test_titles_may_have_any_encoding(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv")
+    data = path.read_bytes()
+    assert b"Lavf" in data
+    path.write_bytes(data.replace(b"Lavf", b"Caf\xe9"))
+    assert index_video(path).frame_count == 40
+
+
+def test_reading_may_stop_before_the_first_frame(tmp_path: Path) -> None:
+    """FFmpeg merges the parts of an AV1 stream, which fails where one is damaged."""
+    path = write_kind("elementary.obu", tmp_path)
+    data = bytearray(path.read_bytes())
+    data[3] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(InputError):
+        index_video(path)
