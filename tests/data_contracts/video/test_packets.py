@@ -138,7 +138,7 @@ def test_reading_may_stop_before_the_first_frame(tmp_path: Path) -> None:
     """FFmpeg merges the parts of an AV1 stream, which fails where one is damaged."""
     path = write_kind("elementary.obu", tmp_path)
     data = bytearray(path.read_bytes())
-    data[3] ^= 0xFF
+    data[5] ^= 0xFF
     path.write_bytes(data)
     with pytest.raises(InputError):
         index_video(path)
