@@ -37,7 +37,7 @@ class StoreError(InputError):
 
 
 def explain_os_error(error: OSError) -> str | None:
-    """Describe an error of the operating system about one file in one line; None for an error about no file."""
+    """Describe an error of the operating system about one file in one line; None if it concerns no file."""
     what = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f"{error.filename}: " if error.filename else ""

@@ -68,7 +68,7 @@ def normalize_name(name: str) -> str:
     """Return the form in which names of videos and subjects are compared and stored: Unicode NFC.
 
     The same visible name has two spellings, one with composed characters (NFC) and one without (NFD, as macOS writes).
-    Bytes of a file name that Python could not decode are read as UTF-8, or as Latin-1 if the name is no UTF-8.
+    Bytes of a file name that Python could not decode are read as UTF-8, or as Latin-1 if they are not UTF-8.
     """
     if any("\udc80" <= character <= "\udcff" for character in name):
         raw = name.encode("utf-8", "surrogateescape")

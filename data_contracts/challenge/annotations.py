@@ -69,7 +69,7 @@ def annotation_files(folder: Location, *, task: TaskName, set_name: SetName) -> 
     """Return the annotation files of a set in a challenge's folder.
 
     Raises:
-        InputError: there are none, a folder cannot be read, or two folders or files could be meant.
+        InputError: there are none, a folder cannot be read, or several folders or files qualify.
     """
     with reading_inputs(folder):
         if task == "mtl":
@@ -165,7 +165,7 @@ def read_annotations(folder: Location, *, task: TaskName, set_name: SetName) -> 
 
     Raises:
         InputError: no file of the set can be read, because of a wrong header, a wrong number of columns, or a value
-            that is no number or out of range. The message names file and line.
+            that is not a number or is out of range. The message names file and line.
     """
     tables: dict[Location, pa.Table] = {}
     faults: list[SkippedFile] = []

@@ -30,7 +30,7 @@ _CROP_FOLDERS = {
     "cropped_aligned_new_50_vids": "cropped_aligned",
 }
 _CROP_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"))
-# Names of folders between a folder of crops and those of subjects. On S3, where others are not listed, they decide.
+# Names of folders between a folder of crops and the folders of subjects. Other names are searched on local disks only.
 _BATCH_FOLDER = re.compile(r"batch_?\d+|new_?vid(?:eo)?s", re.IGNORECASE)
 _MOST_DIGITS = 9
 _SEARCHED_LEVELS, _MOST_LEVELS = 2, 6

@@ -11,7 +11,7 @@ _SEPARATOR = re.compile(r"[/\\]")
 
 
 def subject_of_file(text: str) -> str:
-    """Return the subject that a file name stands for: without folders and the suffix of a video or text file."""
+    """Return the subject that a file name refers to: without folders and the suffix of a video or text file."""
     name = _SEPARATOR.split(text.strip())[-1].strip()
     stem, _, suffix = name.rpartition(".")
     return stem.rstrip() if stem and f".{suffix.lower()}" in _FILE_SUFFIXES else name
@@ -27,7 +27,7 @@ _FORMS: tuple[Callable[[str], str], ...] = (
 
 
 def match_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """Return the known name that each name stands for; names without one, or with several, are missing.
+    """Return the known name that each name refers to; names with no match or several are missing.
 
     Equal names match first. The rest is compared in the Unicode form NFC, then without folders and suffixes of videos,
     then without regard to case. A known name matches one name at most.
@@ -52,7 +52,7 @@ def _by_form(names: Iterable[str], form: Callable[[str], str]) -> dict[str, list
 
 
 def similar_names(name: str, known: Iterable[str]) -> list[str]:
-    """Return the known names that the name could stand for, although ``match_names`` did not decide."""
+    """Return the known names that a name without a unique match could refer to."""
     loosest = _FORMS[-1]
     return sorted(one for one in known if loosest(one) == loosest(name))
 

@@ -16,7 +16,7 @@ _OTHER_PICTURE_SUFFIXES = suffixes("heic heif avif jp2 jxl psd raw cr2 cr3 nef d
 _OTHER_FILES = "other files than pictures"
 _OTHER_BESIDE = "other files beside the folders of people"
 _BESIDE = "pictures beside the folders of people"
-_INSIDE = "folders and files in folders of people that are no files with pictures"
+_INSIDE = "folders, pipes or devices in folders of people"
 PICTURE_EXPRESSIONS = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
 # AffectNet's ids (Mollahosseini et al. 2017, section 3.2); 8 to 10 are "none", "uncertain" and "no face".
 _AFFECTNET_IDS = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt")
@@ -85,7 +85,7 @@ def read_pictures(data: Path, *, images: Path | None = None) -> PictureListing:
 
 
 def _from_folder(root: Path) -> PictureListing:
-    """List the pictures in folders of people. The name of a person is that of the folder, in Unicode NFC."""
+    """List the pictures in folders of people. The folder has the name of the person, in any Unicode form."""
     account = InputAccount("pictures", root)
     found: list[Picture] = []
     for folder in _entries(root, account):

@@ -1,7 +1,7 @@
 """Find the organisers' annotation folders and test lists below a folder.
 
 Releases are unpacked in many ways: one inside the other, side by side, renamed by a file manager. All candidates are
-returned; whoever needs one of them refuses several.
+returned; the caller refuses several.
 """
 
 import os
@@ -16,7 +16,7 @@ from data_contracts.files.inputs import list_entries
 from data_contracts.files.locations import Location
 from data_contracts.vocabulary import TaskName
 
-# Levels below the given folder in which a challenge's folder may lie: DATA/labels/ABAW5/5th ABAW Annotations/EXPR...
+# Levels below the given folder that are searched for a challenge's folder: labels/ABAW5/5th ABAW Annotations/EXPR...
 _MAX_DEPTH = 4
 
 
@@ -38,7 +38,7 @@ class Releases:
 
 
 def find_releases(root: Location, *, is_other_data: Callable[[Location], bool]) -> Releases:
-    """Search a folder and its subfolders, except those with videos or crops (``is_other_data``) and those of stores.
+    """Search a folder and its subfolders, except videos, crops (``is_other_data``) and stores.
 
     A folder that cannot be read is a candidate if it has the name of a challenge; opening it raises the error.
     """

@@ -37,15 +37,15 @@ _ARCHIVE_SUFFIXES = suffixes("zip rar 7z tar gz tgz bz2 xz zst z01 001 iso dmg")
 _UNFINISHED_SUFFIXES = suffixes(
     "part partial crdownload download opdownload filepart aria2 ytdl tmp temp bak old orig swp"
 )
-_OTHER = "pictures, sound, documents and other files that are no videos by their suffix"
-_NO_VIDEO = "files whose content is not that of a video"
+_OTHER = "pictures, sound, documents and other files that are not videos by their suffix"
+_NO_VIDEO = "files whose content is not a video"
 _ARCHIVES, _UNPACKED = "archives; unpack them", "archives with an unpacked folder beside them"
 _UNFINISHED = "incomplete, temporary or backup files by their suffix"
 _PIPES = "pipes or devices"
 _BROKEN = "links to files that do not exist"
 _LOOPS = "links to folders that are searched anyway"
 _SHARED_NAMES = "videos that share their name with another video; rename all but one"
-# The suffix does not tell whether a file is a video.
+# The suffix does not determine whether the file is a video.
 _UNDECIDED = "undecided"
 _HEAD_BYTES = 4096
 
@@ -78,8 +78,8 @@ def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) 
     without files counts as an empty folder.
 
     Raises:
-        InputError: a path does not exist, is a folder that cannot be listed, or is a file that is no video; S3 does not
-            answer; or this process cannot write a name.
+        InputError: a path does not exist, is a folder that cannot be listed, or is not a video; S3 does not answer; or
+            this process cannot write a name.
     """
     account = InputAccount("videos", *places)
     found: dict[str, list[Location]] = {}
@@ -284,7 +284,7 @@ def _starts_a_video(head: bytes) -> bool:
             return bool(unit) and (
                 unit[0] in (0x09, 0x27, 0x47, 0x67) or unit in (b"\x40\x01", b"\x42\x01", b"\x46\x01", b"\x4e\x01")
             )
-    # MPEG transport streams have a mark in every packet of 188 bytes, or 192 with a time stamp before each packet.
+    # MPEG transport streams have a sync byte in every packet of 188 bytes, or 192 with a time stamp before each packet.
     return any(
         len(head) > first + 3 * size and all(head[first + number * size] == 0x47 for number in range(4))
         for first, size in ((0, 188), (4, 192))

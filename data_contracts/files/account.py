@@ -93,7 +93,7 @@ class InputAccount:
                 self.paths.append(text)
 
     def drop(self, path: Location | str, reason: str) -> None:
-        """Count an input as skipped that was counted as used. The user asked for it: no input is lost."""
+        """Move an input from used to skipped, because the user asked for it; no input is lost."""
         self.used -= 1
         self.skip(path, reason, harmless=True)
 
@@ -107,7 +107,7 @@ class InputAccount:
     def note_spelling(self, name: str, stored: str) -> None:
         """Add a line if a name is stored with another spelling (``normalize_name``)."""
         if name != stored:
-            form = "its Unicode form NFC" if name.isprintable() else "its bytes are no UTF-8 and were read as Latin-1"
+            form = "its Unicode form NFC" if name.isprintable() else "its bytes are not UTF-8 and were read as Latin-1"
             self.note(f"{name!a} is stored and compared as {stored} ({form})")
 
     @property

@@ -1,4 +1,4 @@
-"""Zip archives: what is wrong with a file that should be one."""
+"""Zip archives: find why a file is not a valid zip."""
 
 import zipfile
 from typing import IO
@@ -9,7 +9,7 @@ TRUNCATED_ZIP = "a truncated zip (the list of files at its end is missing); copy
 
 
 def fault_of_zip(file: IO[bytes]) -> str | None:
-    """Return why a file, opened for reading, is not a zip; None if it is one. Ends at the start of the file.
+    """Return why an opened file is not a zip, None if it is one, and rewind the file.
 
     A truncated zip begins like a zip, but has lost the list of files at its end.
     """

@@ -30,13 +30,13 @@ UNKNOWN = Inspection(None, is_entry=False)
 
 
 class Inspector(ABC):
-    """Inspects the packets of one stream, in decoding order."""
+    """An inspector of the packets of one stream, in decoding order."""
 
     def __init__(self) -> None:
         self._has_received_state = False
 
     def inspect(self, packet: Packet[Any]) -> Inspection:
-        """Return what is known about the next packet that is not empty."""
+        """Inspect the next packet that is not empty."""
         # A demuxer sends palettes and changed headers once; after a seek they are missing.
         self._has_received_state |= _has_state(packet)
         try:
@@ -50,7 +50,7 @@ class Inspector(ABC):
 
     @abstractmethod
     def inspect_data(self, data: bytes) -> Inspection:
-        """Return what the bytes of the next packet tell."""
+        """Inspect the content of the next packet; an ``IndexError`` means that it ends within a header."""
 
 
 def _has_state(packet: Packet[Any]) -> bool:
@@ -59,7 +59,7 @@ def _has_state(packet: Packet[Any]) -> bool:
 
 
 class BitReader:
-    """Reads bits, first the highest. Beyond the end it raises ``IndexError``."""
+    """A reader of bits, highest bit first. Reading beyond the end raises ``IndexError``."""
 
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data), 8 * len(data)
@@ -79,21 +79,21 @@ class BitReader:
 
 
 class SharedHeaders:
-    """Headers that a decoder keeps for later packets. A start of decoding must have all those that came before.
+    """Headers that a decoder keeps for later packets, and that must be known wherever decoding starts.
 
-    Decoders receive the headers outside the packets (extradata) at every start.
+    ``given`` contains the headers outside the packets (extradata). Decoders receive them at every start.
     """
 
     def __init__(self) -> None:
         self.given: set[bytes] = set()
         self._seen: set[bytes] = set()
 
-    def is_complete(self, of_packet: set[bytes], later: Iterable[bytes] = ()) -> bool:
-        """Add the headers of a packet; return whether it and the extradata hold all headers seen until now.
+    def add_packet(self, of_packet: set[bytes], later: Iterable[bytes] = ()) -> bool:
+        """Add the headers of a packet; return whether it and the extradata contain all headers so far.
 
         ``later``: headers of the packet for the packets after it.
         """
         self._seen |= of_packet
-        is_complete = self._seen <= (self.given | of_packet)
+        has_all = self._seen <= (self.given | of_packet)
         self._seen.update(later)
-        return is_complete
+        return has_all

@@ -23,9 +23,10 @@ from data_contracts.video.timing import best_times, complete, duration_seconds, 
 # A decoder delays at most 16 frames (H.264 annex A.3, HEVC annex A.4), which may have two fields each. Time stamps that
 # are further out of order have another cause, such as concatenated recordings with uncorrected time stamps.
 MAX_REORDER_FRAMES = 32
-# If one in so many frames is a keyframe, or more, those that are closer to the next one are not verified, and not used.
+# If more than one frame in _MANY_KEYFRAMES is a doubtful keyframe, those less than _MIN_DISTANCE frames before the next
+# usable keyframe are neither verified nor used.
 _MANY_KEYFRAMES, _MIN_DISTANCE = 8, 64
-# At most this number of times the frames of the video are decoded to verify keyframes.
+# Verification of keyframes decodes at most this number of times the frames of the video.
 _MAX_DECODES = 2
 _LOST_PER_DAMAGE = 2
 
@@ -57,8 +58,8 @@ def index_by_decoding(
         source: path, or binary file object.
         packets: the index by packets. If the file is damaged and the index explains the decoded frames, it is returned,
             so that lost frames do not shift later ones.
-        entries: for each of its frames, whether decoding can start there for certain. Other keyframes are verified.
-        are_proven: whether each packet shows one frame for certain.
+        entries: for each of its frames, whether decoding can provably start there. Other keyframes are verified.
+        are_proven: whether it is proven that each packet shows one frame.
         is_cut: whether the last packet is damaged.
 
     Raises:
@@ -106,7 +107,7 @@ def _decode_all(source: VideoSource, packets: VideoIndex, *, with_checksums: boo
     decoded, display = _Decoded(), Display()
     max_frames = read_settings().video_limits.frames
     with open_video(source) as (container, stream):
-        # As in segments. Threads of a decoder change which frames of a damaged file it returns.
+        # As for segments: with threads, a decoder returns other frames of a damaged file.
         stream.thread_type = ThreadType.NONE
         decoded.container = container.format.name
         decoded.time_base = float(stream.time_base or 0)
@@ -139,7 +140,7 @@ def _explains(packets: VideoIndex, decoded: _Decoded) -> bool:
 
 
 def _is_kept(packets: VideoIndex, decoded: _Decoded, *, is_cut: bool) -> NDArray[np.bool_]:
-    """Return which frames of a damaged file are counted: all but those that are lost at the end of a cut file."""
+    """Return which frames of a damaged file are counted: all except those lost at the end of a cut file."""
     decoded_pts = [pts for pts in decoded.pts if pts is not None]
     is_lost = ~np.isin(packets.pts, decoded_pts)
     is_lost[:-MAX_REORDER_FRAMES] = False
@@ -158,7 +159,7 @@ def _pts_seconds(packets: VideoIndex, decoded: _Decoded) -> NDArray[np.float64]:
 
 
 def _verify(source: VideoSource, index: VideoIndex, doubtful: set[int], checksums: list[int]) -> NDArray[np.bool_]:
-    """Decode from doubtful keyframes; return for each frame whether one gives the frames of a decode from the start.
+    """Decode from doubtful keyframes; return which of them give the frames of a decode from the start, bool ``[n]``.
 
     Frames are compared up to the next keyframe that is proven or verified, so the last keyframe comes first.
     """
@@ -180,7 +181,7 @@ def _verify(source: VideoSource, index: VideoIndex, doubtful: set[int], checksum
         try:
             for number, frame in decode_from(source, index, Start(position + 1), Damage(), display):
                 if number <= position:
-                    # Seeking found an earlier keyframe, which is a start of its own.
+                    # Seeking found an earlier keyframe, which is verified separately.
                     continue
                 if number > end:
                     break
@@ -191,7 +192,7 @@ def _verify(source: VideoSource, index: VideoIndex, doubtful: set[int], checksum
         except MismatchError:
             is_equal = False
         left -= compared
-        # Without any frame, as after a late point of recovery, reading goes further back.
+        # If no frame follows, as after a late recovery point, reading a segment starts further back.
         verified[position] = is_equal
         following = position if is_equal and compared else following
     return verified

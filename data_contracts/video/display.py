@@ -31,7 +31,7 @@ _UNSPECIFIED = 2
 _MAX_ASPECT = 10
 # A smaller distortion cannot be seen, and scaling would blur the frame.
 _ASPECT_TOLERANCE = 0.01
-# FFmpeg, too, takes angles within one degree for quarter turns.
+# FFmpeg also treats angles within one degree as quarter turns.
 _ANGLE_TOLERANCE_DEGREES = 1.0
 _SCALE_TOLERANCE = 0.01
 # These containers state one aspect ratio for all frames. In others, it may change with the headers of the codec.
@@ -118,10 +118,10 @@ class Geometry:
 
 
 class Display:
-    """Converts the frames of a video to displayed frames, RGB. Decoded frames must pass ``follow`` in their order.
+    """Converts decoded frames to displayed frames, RGB. The frames must pass through ``follow`` in their order.
 
-    The usual frame, without crop and with square pixels, has the pixels of PyAV's ``to_ndarray``, but no scaler is set
-    up for each frame. "Fast" bilinear would give other pixels for 4:4:4, 10 bit and odd sizes.
+    The usual frame, without crop and with square pixels, has the pixels of PyAV's ``to_ndarray``, but all frames share
+    one scaler. "Fast" bilinear would give other pixels for 4:4:4, 10 bit and odd sizes.
     """
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class Display:
         self._kinds: set[tuple[Orientation, Fraction | None]] = set()
 
     def start(self, container: InputContainer, stream: VideoStream) -> None:
-        """Prepare for the frames of an opened file, which may be another one than before."""
+        """Prepare for the frames of an opened file; call it again for each further file."""
         self._filter, self._matrix, self._orientation = None, None, Orientation()
         self._codec = stream.codec_context
         self._crop = _read_crop(container, stream)
@@ -151,7 +151,7 @@ class Display:
             matrix = _read_matrix(frame)
             if matrix is not None and matrix != self._matrix:
                 self._matrix, self._orientation = matrix, Orientation.of_matrix(_values(matrix))
-            # The aspect ratio of a frame is known to filters only; that of the codec is ahead of it.
+            # Only filters know the aspect ratio of a frame; the codec may already have the ratio of a later frame.
             aspect = self._aspect or self._codec.sample_aspect_ratio
             is_square = _is_square(aspect)
             if self._filter is None and (self._crop is not None or not is_square):
@@ -160,7 +160,7 @@ class Display:
             yield frame
 
     def describe_changes(self, transform: str | None) -> str | None:
-        """Return the transform of the first frame, and whether it has changed in the frames until now."""
+        """Return the transform of the first frame, and whether it has changed since."""
         if len(self._kinds) <= 1:
             return transform
         return f"{transform}, then others" if transform else "changes"
@@ -221,7 +221,7 @@ class _CropAndScale:
         self._built_for: tuple[int, int, str] | None = None
 
     def to_rgb(self, frame: VideoFrame) -> VideoFrame:
-        """Return the frame as RGB. Without a stated aspect ratio, that of the frame counts."""
+        """Return the frame as RGB. Without a stated aspect ratio, the ratio of the frame applies."""
         properties = frame.width, frame.height, frame.format.name
         if self._graph is None or self._built_for != properties:
             self._graph, self._built_for = self._build(frame), properties
@@ -293,7 +293,7 @@ def _read_matrix(frame: VideoFrame) -> bytes | None:
         side_data: Any = frame.side_data
         data = side_data.get(SideDataType.DISPLAYMATRIX)
     except ValueError as error:
-        # PyAV does not know all kinds of side data, among them EXIF; it names the number of the kind.
+        # PyAV does not know some kinds of side data, such as EXIF; its error contains the number of the kind.
         return _read_matrix(_without_side_data(frame, kind=str(error).split()[0]))
     return None if data is None else bytes(data)
 
@@ -307,12 +307,12 @@ def _without_side_data(frame: VideoFrame, *, kind: str) -> VideoFrame:
 
 
 def _values(matrix: bytes) -> NDArray[np.float64]:
-    """Return the part of a display matrix that rotates, mirrors, scales and shears, ``[2, 2]``."""
+    """Return the linear part of a display matrix (rotation, mirroring, scale, shear), ``[2, 2]``."""
     return np.frombuffer(matrix, dtype=np.int32).reshape(3, 3)[:2, :2] / 65536.0
 
 
 def _matrix_problems(matrix: NDArray[np.float64], orientation: Orientation) -> list[str]:
-    """Return a line if a display matrix does anything else than turn by quarters and mirror."""
+    """Return a line if a display matrix does more than rotate by quarter turns and mirror."""
     lengths = np.linalg.norm(matrix, axis=1)
     if not lengths.all():
         return ["the display matrix is singular and ignored"]

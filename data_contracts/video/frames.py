@@ -29,7 +29,7 @@ from data_contracts.video.index import VideoIndex, VideoSource
 
 _LOGGER = logging.getLogger(__name__)
 
-# With more dropped frames, the time stamps of the index are not those of the decoder.
+# With more dropped frames, the time stamps of the index do not match the decoder.
 _MAX_DROPPED_FRAMES = 4
 _MAX_DROPPED_SHARE = 0.1
 # How many frames ``matches_decoder`` decodes: after a keyframe, and at most at the end of the video.
@@ -42,7 +42,7 @@ _Numbered = Iterator[tuple[int, VideoFrame]]
 
 
 class WrongIndexError(WrongUnitError):
-    """A decoder returns other frames than the index of packets says, from a file without damage."""
+    """The decoded frames of an undamaged file differ from its index by packets."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _find_frames(source: VideoSource, index: VideoIndex, display: Display, *, fi
 
 
 def matches_decoder(source: VideoSource, index: VideoIndex) -> bool:
-    """Return whether the first frames, those at some keyframes, and the last ones are those of the index.
+    """Decode frames at the start, at some keyframes and at the end; return whether they match the index.
 
     Damaged places count as a match: lost frames do not make an index wrong.
     """
@@ -146,7 +146,7 @@ def _matches_from(source: VideoSource, index: VideoIndex, start: Start) -> bool:
     """Return whether decoding from ``start`` gives consecutive frames; False if seeking failed.
 
     Raises:
-        MismatchError: the frames are not those of the index.
+        MismatchError: the frames do not match the index.
     """
     damage, first, expected = Damage(), None, 0
     try:
@@ -169,7 +169,7 @@ def _matches_from(source: VideoSource, index: VideoIndex, start: Start) -> bool:
 
 
 def _must_match(index: VideoIndex, damage: Damage) -> bool:
-    """Return whether only a wrong index explains a difference. An index by decoding has proven the file damaged."""
+    """Return whether only a wrong index explains a difference: not damage, nor frames that vary between decodes."""
     return index.method == "packets" and index.has_pts and not damage.count
 
 

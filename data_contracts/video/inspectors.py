@@ -15,7 +15,7 @@ _PALETTE_FORMAT = "pal8"
 
 
 def inspector_for(codec: str, extradata: bytes | None, pixel_format: str | None) -> Inspector | None:
-    """Return an inspector for a stream, or None if packets of this codec do not tell how many frames they show."""
+    """Return an inspector for a stream, or None if packets of this codec do not determine how many frames they show."""
     if codec in _INDEPENDENT:
         return None if pixel_format == _PALETTE_FORMAT else _IndependentInspector()
     found = _INSPECTORS.get(codec)
@@ -50,10 +50,10 @@ class _MjpegInspector(Inspector):
             has_orientation |= marker == self._EXIF and any(tag in data[at:end] for tag in self._ORIENTATIONS)
             at = end
         is_whole = data[:2] == b"\xff\xd8" and self._SCAN in markers and data.find(b"\xff\xd8\xff", at) < 0
-        # A picture without tables uses those of the last picture that had some.
+        # A picture without tables uses the tables of the last picture with tables.
         has_tables = self._QUANTISATION in markers and (self._HUFFMAN in markers or not self._has_huffman)
         self._has_huffman |= self._HUFFMAN in markers
-        # An orientation in EXIF data holds until the next one.
+        # An orientation in EXIF data is valid until the next one.
         self._is_oriented |= has_orientation
         is_entry = has_tables and (has_orientation or not self._is_oriented)
         return Inspection(1 if is_whole else None, is_entry=is_entry)

@@ -1,4 +1,4 @@
-"""Inspection of H.264 and HEVC packets: network abstraction layer units, after a length or a start code each."""
+"""Inspection of H.264 and HEVC packets, which consist of NAL units: each follows its length or a start code."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -46,14 +46,14 @@ class _NalInspector(Inspector):
                     is_entry |= enters
         except IndexError:
             self._is_simple = False
-        is_complete = self._state.is_complete(sets, later)
+        is_complete = self._state.add_packet(sets, later)
         if self._is_simple and has_picture and not any(has_picture):
-            # Headers, or a layer that decoders ignore.
+            # Only headers, or a layer that decoders ignore.
             return Inspection(0, is_entry=False)
         return Inspection(1 if self._is_simple and shown == 1 else None, is_entry=is_entry and is_complete)
 
     def _add_set(self, unit: bytes) -> None:
-        """Look at a parameter set in a packet. A second, different one may change the size or drop frames."""
+        """Add a parameter set of a packet. A second, different sequence set may change the size or drop frames."""
         kind = self._kind(unit)
         if kind == self._SEQUENCE_SET and any(self._kind(one) == kind for one in self._state.given):
             self._is_simple = False
@@ -68,7 +68,7 @@ class _NalInspector(Inspector):
 
     @abstractmethod
     def _read_configuration(self, extradata: bytes) -> tuple[int, list[bytes]]:
-        """Return the number of bytes of each length, and the parameter sets of an MP4 configuration record."""
+        """Return the size of length fields in bytes, and the parameter sets of an MP4 configuration record."""
 
     @abstractmethod
     def _kind(self, unit: bytes) -> int: ...
@@ -81,11 +81,11 @@ class _NalInspector(Inspector):
         """Return whether pictures with this parameter set are whole frames that are shown."""
 
     def _read_messages(self, messages: list[tuple[int, bytes]]) -> None:
-        """Receive type and content of the messages (SEI) before a picture."""
+        """Read the SEI messages, type and content, before a picture."""
 
     @abstractmethod
     def _has_picture(self, unit: bytes) -> bool:
-        """Return whether a unit may contain a part of a picture that is decoded; true for damaged ones."""
+        """Return whether a unit may contain a part of a decoded picture; true for damaged units."""
 
     @abstractmethod
     def _read_unit(self, unit: bytes) -> tuple[int, bool]:
@@ -231,7 +231,7 @@ def _units_after_start_codes(data: bytes) -> Iterator[bytes]:
 
 
 def _without_emulation(unit: bytes) -> bytes:
-    """Remove the bytes that prevent start codes within a unit."""
+    """Remove the emulation prevention bytes, which prevent start codes within a unit."""
     return unit.replace(b"\x00\x00\x03", b"\x00\x00")
 
 
@@ -280,7 +280,7 @@ def _skip_scaling_list(bits: BitReader, size: int) -> None:
 
 
 def _messages(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield type and content of each message of supplemental information."""
+    """Yield type and content of each message in an SEI unit."""
     data, at = _without_emulation(content), 0
     while at + 2 < len(data):
         values = []

@@ -1,10 +1,10 @@
 """Index a video: exact frame numbers, time stamps and keyframes, from its packets where they prove the frames.
 
-``inspectors`` tell how many frames a packet shows. If they prove one frame or none for each packet, and the frames of
-some places of the file agree, the packets determine the frames that the decoder will return, with two exceptions:
-frames before the first decodable one are never returned, and the display rotation is known from a decoded frame only.
-So the head of the file is decoded, usually one frame. In any other case, ``decoding`` decodes the whole file once.
-``frames`` decodes segments.
+An inspector counts the frames that each packet shows. If each packet provably shows one frame or none, and decoded
+frames from some places of the file match, the packets determine the frames that the decoder will return, with two
+exceptions: frames before the first decodable one are never returned, and only a decoded frame states the display
+rotation. Therefore the head of the file, usually one frame, is decoded. In all other cases, ``decoding`` decodes the
+whole file once. ``frames`` decodes segments.
 """
 
 import logging

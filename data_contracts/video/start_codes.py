@@ -49,7 +49,7 @@ class Mpeg4Inspector(Inspector):
             is_coded, is_intra = self._read_picture(data, at)
             shown += is_coded
         # Workarounds for faults of encoders depend on their names in user data.
-        is_complete = self._state.is_complete(headers)
+        is_complete = self._state.add_packet(headers)
         is_simple = self._time_bits is not None and len(pictures) == shown == 1
         return Inspection(1 if is_simple else None, is_entry=is_intra and is_complete)
 
@@ -64,7 +64,7 @@ class Mpeg4Inspector(Inspector):
         return found
 
     def _read_picture(self, data: bytes, at: int) -> tuple[bool, bool]:
-        """Return whether a picture is coded, and whether it needs no other one."""
+        """Return whether a picture is coded, and whether it needs no other picture."""
         try:
             bits = BitReader(data[at : at + 16])
             kind = bits.read(2)
@@ -77,7 +77,7 @@ class Mpeg4Inspector(Inspector):
 
 
 def _time_bits_of_layer(layer: bytes) -> int | None:
-    """Return the number of bits of a time in a picture header; None for layers that are not of plain pictures."""
+    """Return the number of bits of a time in picture headers; None for layers of other shapes than rectangles."""
     try:
         bits = BitReader(layer)
         bits.read(9)

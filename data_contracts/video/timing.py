@@ -23,7 +23,7 @@ def even_times_seconds(count: int, fps: float | None) -> NDArray[np.float64]:
 def best_times(pts: Sequence[int | None], dts: Sequence[int | None]) -> list[int | None]:
     """Return the more plausible of presentation and decoding time for each frame in output order, as FFmpeg does.
 
-    The plausible one is that which has decreased or repeated less often until then.
+    The more plausible time is the one that has decreased or repeated less often so far.
     """
     found: list[int | None] = []
     pts_faults = dts_faults = 0
@@ -66,7 +66,7 @@ def complete(times: Sequence[int | None], *, usual_step: int) -> NDArray[np.int6
         following = last + typical
         now = following if time is None else time + offset
         if now < last:
-            # A time that decreases slightly is a fault of its own.
+            # A slight decrease is a single wrong time, not a restart.
             offset += following - now if last - now > _RESTART_STEPS * typical else 0
             now = following
         completed[place] = last = now
@@ -81,7 +81,7 @@ def duration_seconds(pts_seconds: NDArray[np.float64]) -> float:
 def describe_clock_jumps(pts_seconds: NDArray[np.float64]) -> str | None:
     """Return a line about jumps of the clock, or None.
 
-    A camera that sets its clock after the first frame makes hours between two frames.
+    A camera that sets its clock after the first frame leaves a gap of hours between two frames.
     """
     jumps, duration = _without_jumps(pts_seconds)
     if not jumps.size:
@@ -89,8 +89,8 @@ def describe_clock_jumps(pts_seconds: NDArray[np.float64]) -> str | None:
     hours = (pts_seconds[-1] - duration) / 3600
     others = f" and {jumps.size - 1} others" if jumps.size > 1 else ""
     return (
-        f"the clock jumps by {hours:.1f} hours after frame {jumps[0] + 1}{others}; the duration is that of the frames, "
-        f"{duration:.1f} s"
+        f"the clock jumps by {hours:.1f} hours after frame {jumps[0] + 1}{others}; the duration without "
+        f"{'jumps' if others else 'the jump'} is {duration:.1f} s"
     )
 
 

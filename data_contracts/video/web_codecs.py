@@ -85,7 +85,7 @@ class Av1Inspector(Inspector):
                     is_key |= shows_key
         except IndexError:
             return UNKNOWN
-        is_complete = self._state.is_complete(sequences)
+        is_complete = self._state.add_packet(sequences)
         return Inspection(shown if is_simple and shown <= 1 else None, is_entry=is_key and is_complete)
 
     def _read_frame(self, unit: bytes) -> tuple[bool, bool]:
@@ -100,7 +100,7 @@ class Av1Inspector(Inspector):
 
     @staticmethod
     def _units(data: bytes) -> Iterator[tuple[int, bool, bytes]]:
-        """Yield type, whether it belongs to a scalability layer above the first, and content of each unit."""
+        """Yield for each unit its type, whether its scalability layer is above the first, and its content."""
         at = 0
         while at < len(data):
             header, at = data[at], at + 1

@@ -198,7 +198,7 @@ for _path, (_definition, _target) in _COMMANDS.items():
 def _handle_names_in_utf8() -> None:
     """Start this command again with UTF-8 file names if the locale has another encoding, as with ``LC_ALL=C``.
 
-    File names are bytes. In UTF-8 mode, Python also passes on names that are no UTF-8.
+    File names are bytes. In UTF-8 mode, Python also passes on names that are not UTF-8.
     """
     if sys.getfilesystemencoding().lower() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"

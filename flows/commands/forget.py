@@ -132,7 +132,9 @@ def _resolve_video(store: Store, given: str, folders: Sequence[Store]) -> list[s
     stem = next((name for name in names if name in known), path.stem if has_video_suffix(path) else path.name)
     if stem not in known:
         near = difflib.get_close_matches(stem, sorted(known), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"none of its {len(known)} videos has a similar name"
+        hint = (
+            f"did you mean {', '.join(near)}?" if near else f"no similar name among its {counted(len(known), 'video')}"
+        )
         raise InputError(f"{given}: expected a video with data in {store.url}, found none; {hint}")
     indexed = indexed_path(store, stem)
     if indexed and not _may_be_same(path, location(indexed)):

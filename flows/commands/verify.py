@@ -72,7 +72,7 @@ def _rows_of_videos(folder: Location) -> dict[str, int]:
             counted_frames = count_frames(video)
             rows[stem] = counted_frames.frames
             if counted_frames.is_damaged:
-                # Rows for frames that cannot be decoded are no fault.
+                # Rows for frames that cannot be decoded are not a fault.
                 rows[stem] = index_video(video).frame_count
                 print_line(f"note: {video} is damaged; {rows[stem]} rows are expected, as from extract")
         except InputError as error:

@@ -61,7 +61,7 @@ def decode_jpeg(data: bytes) -> np.ndarray:
     """Decode JPEG bytes to RGB uint8 [h, w, 3]; grey and CMYK images become RGB.
 
     Raises:
-        ValueError: the bytes are no JPEG, are truncated, or claim an enormous size.
+        ValueError: the bytes are not a JPEG, are truncated, or claim an enormous size.
     """
     # simplejpeg uses the same library as Pillow and gives the same pixels in half the time.
     try:

@@ -31,7 +31,7 @@ def main_score(branch: BranchName, labels: np.ndarray, decisions: np.ndarray) ->
 
 
 def f1_per_unit(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
-    """Return the F1 of each action unit, float64 [k], counted as fast as in ``main_score``; -1 is no label."""
+    """Return the F1 of each action unit, float64 [k], counted as fast as in ``main_score``; -1: no label."""
     positive, decided = labels == 1, (decisions > 0) & (labels >= 0)
     return _f1((positive & decided).sum(axis=0), positive.sum(axis=0), decided.sum(axis=0))
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 Commercial = Literal["no", "ask", "see file"]
 
-# What the answers to "may a company use it?" mean. No network here has both weights and data that are free for it.
+# Meaning of each answer. No network here has both weights and data that are free for commercial use.
 COMMERCIAL_MEANING: dict[Commercial, str] = {
     "no": "the weights have no stated licence, and their data are for research only",
     "ask": "the weights' licence allows it, the terms of their data do not",
@@ -34,7 +34,7 @@ _PUBLISHED = Licence("not stated", ("ImageNet", "VGGFace2", "AffectNet"), "no")
 _IDENTITIES = Licence("not stated", ("ImageNet", "VGGFace2"), "no")
 _START_UNKNOWN = Licence("not stated", ("unknown", "VGGFace2", "AffectNet"), "no")
 
-# By name of the detector, of backbones, and of published networks that are no backbones here.
+# By name of the detector, of backbones, and of published networks that are not backbones here.
 LICENCES: dict[str, Licence] = {
     "MTCNN (finds faces)": Licence("MIT", ("WIDER FACE", "CelebA"), "ask"),
     "emotion_lite0": Licence("Apache-2.0", ("ImageNet", "press photos"), "ask"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.errors import InputError, printable
+from data_contracts.errors import InputError, counted, printable
 from data_contracts.files.inputs import check_unchanged, file_state
 from data_contracts.files.locations import Location, is_remote, location
 from data_contracts.schemas import FRAMES, VIDEOS
@@ -45,7 +45,7 @@ class IndexedVideo:
 
 @dataclass(frozen=True)
 class IndexVideoArgs:
-    """Path or URL of a video, and whether it must be decoded, whatever its packets say."""
+    """Path or URL of a video, and whether to decode it regardless of its packets."""
 
     path: str
     must_decode: bool = False
@@ -54,8 +54,8 @@ class IndexVideoArgs:
 def plan_index_videos(videos: Mapping[str, Location], *, must_decode: bool = False) -> list[Unit[IndexVideoArgs]]:
     """Plan one unit per video file (stem -> path).
 
-    The unit of an unreadable file fails when it is computed. ``must_decode`` is no part of the fingerprint: the result
-    takes the place of a wrong one.
+    The unit of an unreadable file fails when it is computed. ``must_decode`` is not part of the fingerprint: the result
+    replaces a wrong one.
     """
     units = []
     for stem, path in sorted(videos.items()):
@@ -77,8 +77,8 @@ def compute(store: Store, unit: Unit[IndexVideoArgs]) -> Product:
     """Index one video, as far as it can be read.
 
     Later stages depend on the digest of the file's bytes, so a moved or touched file is not recomputed. On S3, they
-    depend on size and ETag, because a digest would require another download. They depend on the index only if it is not
-    that of earlier versions, which had a frame for each packet.
+    depend on size and ETag, because a digest would require another download. They depend on the index only if it
+    does not have one frame per packet, as in earlier versions.
 
     Raises:
         InputError: the file is not a readable video, or changes while it is read.
@@ -108,7 +108,9 @@ def compute(store: Store, unit: Unit[IndexVideoArgs]) -> Product:
         index_method=index.method,
     )
     if index.problem:
-        product.problems.append(f"{path}: {index.problem}; its {index.frame_count} frames are used, replace the file")
+        product.problems.append(
+            f"{path}: {index.problem}; {counted(index.frame_count, 'frame')} used; replace the file"
+        )
     return product
 
 

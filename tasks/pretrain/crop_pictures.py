@@ -140,7 +140,7 @@ def read_photo(path: Path) -> np.ndarray:
 
 
 def _is_plain(path: Path) -> bool:
-    """Return whether earlier versions read the photo as it is displayed, or not at all as today."""
+    """Return whether earlier versions read the photo as displayed, or could not read it either."""
     try:
         with _opened(path) as image:
             return image.format in _FIRST_FORMATS and is_plain(image)

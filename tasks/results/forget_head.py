@@ -85,7 +85,7 @@ def _head_of_submission(store: Store, name: str) -> str | None:
 
 def _is_tuned_for(store: Store, name: str, head: str) -> bool:
     bundle = read_manifest(store, f"{_POSTPROCESSING}/{name}")
-    # Names of post-processings start with the name of their head; without a manifest, nothing else tells it.
+    # Names of post-processings start with the name of their head; without a manifest, only that is known.
     return PostprocessingDetails.of(bundle).head == head if bundle else name.startswith(f"{head}-")
 
 

@@ -60,7 +60,7 @@ def test_bad_videos_are_reported_in_one_line_and_good_ones_are_complete(tmp_path
     ):
         assert sum(name in line and cause in line for line in failed) == 1, (name, failed)
     (cut,) = lines_of(printed, "in part: ")
-    assert "cut.mkv: cut off?" in cut and "frames are used" in cut
+    assert "cut.mkv: cut off?" in cut and "frames used; replace the file" in cut
     rows = {key.value("subject"): m.rows for key, m in store.manifests("features").items()}
     good = {name.removesuffix(".mp4") for name in odd_names} | {"one frame", "顔" * 80, "bad\xff"}
     assert rows.items() >= {name: 1 for name in good}.items() and set(rows) == good | {"whole", "cut"}

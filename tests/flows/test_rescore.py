@@ -70,7 +70,7 @@ def results_of(done):
 
 def test_new_videos_are_scored_and_a_second_run_writes_nothing(place, capsys):
     done, written = place.run()
-    assert results_of(done) == {} and "0 videos\n" in capsys.readouterr().out, "an empty folder is no error"
+    assert results_of(done) == {} and "0 videos\n" in capsys.readouterr().out, "an empty folder is not an error"
     video_at(place.videos / "a.mp4")
     video_at(place.videos / "day 2" / "b.mp4")
     done, written = place.run()

@@ -42,7 +42,7 @@ def test_several_multi_task_lists_are_refused(tmp_path):
         find_data(tmp_path).annotations_of("mtl")
 
 
-def test_folders_of_macos_empty_folders_links_and_stores_are_no_candidates(tmp_path):
+def test_folders_of_macos_empty_folders_links_and_stores_are_not_candidates(tmp_path):
     real = "annotations/EXPR_Classification_Challenge"
     put(tmp_path, f"{real}/Train_Set/a.txt", "__MACOSX/EXPR_Classification_Challenge/Train_Set/._a.txt")
     put(tmp_path, ".Trash/EXPR_Classification_Challenge/Train_Set/a.txt", "store/labels/task=expr/train_set.txt")

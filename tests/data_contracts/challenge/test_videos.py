@@ -124,7 +124,7 @@ def test_the_content_decides_without_a_known_suffix(tmp_path, suffix, codec):
     assert list(list_videos([tmp_path / "camera.xyz"]).videos) == ["camera"]
 
 
-def test_pictures_and_sound_without_a_known_suffix_are_no_videos(tmp_path):
+def test_pictures_and_sound_without_a_known_suffix_are_not_videos(tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "still.gif")
     heads = (b"\0\0\0\x18ftypheic", b"\0\0\0\x18ftypM4A ", b"\xff\xd8\xff\xe0", b"RIFF\0\0\0\0WAVE", b"", b"\0" * 999)
     for number, head in enumerate(heads):
@@ -229,13 +229,13 @@ def test_videos_on_s3_are_listed_with_few_requests(s3_bucket, monkeypatch):
     }
 
 
-def test_names_that_are_no_utf8_are_used(tmp_path):
+def test_names_that_are_not_utf8_are_used(tmp_path):
     for raw in (b"na\xefve.mp4", "b\N{LATIN SMALL LETTER A WITH RING ABOVE}t.mp4".encode()):
         (tmp_path / os.fsdecode(raw)).write_bytes(b"x")
     listing = list_videos([tmp_path])
     assert sorted(listing.videos) == ["b\xe5t", "na\xefve"]
     (note,) = listing.account.notes
-    assert note == r"'na\udcefve' is stored and compared as naïve (its bytes are no UTF-8 and were read as Latin-1)"
+    assert note == r"'na\udcefve' is stored and compared as naïve (its bytes are not UTF-8 and were read as Latin-1)"
     assert normalize_name(os.fsencode("b\xe5t").decode("ascii", "surrogateescape")) == "b\xe5t", "as with LC_ALL=C"
 
 

@@ -1,4 +1,4 @@
-"""Error messages for files that are no videos, and decoding of single packets."""
+"""Error messages for files that are not videos, and decoding of single packets."""
 
 import io
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", bytes(range(256)) * 40])
-def test_bytes_that_are_no_video_are_refused(content: bytes, tmp_path: Path) -> None:
+def test_bytes_that_are_not_a_video_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.mp4"
     path.write_bytes(content)
     assert "copy is complete" in message_for(path)

@@ -55,7 +55,7 @@ def test_other_packets_are_unknown(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["intra_refresh.mp4", "new_headers.flv", "turned_by_sei.mp4"])
-def test_keyframes_that_need_earlier_packets_are_no_entries(name: str, tmp_path: Path) -> None:
+def test_keyframes_that_need_earlier_packets_are_not_entries(name: str, tmp_path: Path) -> None:
     found = inspect_all(write_kind(name, tmp_path))
     assert found[0][1].is_entry
     assert any(is_keyframe and not one.is_entry for is_keyframe, one in found)

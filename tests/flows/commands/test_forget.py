@@ -213,7 +213,7 @@ def test_wrong_requests_are_reported_in_one_line_and_remove_nothing(generated, t
     before = content(store)
     with pytest.raises(InputError, match=r"clipp: expected a video with data in .* did you mean clip"):
         forget(ForgetParameters(["clip", "clipp"], str(store)))
-    with pytest.raises(InputError, match=r"none of its 3 videos has a similar name"):
+    with pytest.raises(InputError, match=r"no similar name among its 3 videos"):
         forget(ForgetParameters(["zzz.mp4"], str(store)))
     other = tmp_path / "elsewhere" / "clip.mp4"
     other.parent.mkdir()
