@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from data_contracts.errors import InputError
 from data_contracts.settings import read_settings
-from data_contracts.video.bitstream import UNKNOWN
 from data_contracts.video.container import (
     WITHOUT_PRESENTATION_TIME,
     Damage,
@@ -34,8 +33,9 @@ from data_contracts.video.decoding import MAX_REORDER_FRAMES, index_by_decoding
 from data_contracts.video.display import Display, Geometry
 from data_contracts.video.frames import demux, matches_decoder
 from data_contracts.video.index import VideoIndex, VideoSource
-from data_contracts.video.inspectors import inspector_for
 from data_contracts.video.limits import check_duration, check_frames
+from data_contracts.video.packet_inspection.inspector import UNKNOWN
+from data_contracts.video.packet_inspection.registry import inspector_for
 from data_contracts.video.timing import describe_clock_jumps, duration_seconds, even_times_seconds
 
 _LOGGER = logging.getLogger(__name__)

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from data_contracts.video.bitstream import Inspection, Inspector
-from data_contracts.video.nal_units import H264Inspector, HevcInspector
-from data_contracts.video.start_codes import Mpeg2Inspector, Mpeg4Inspector
-from data_contracts.video.web_codecs import Av1Inspector, Vp8Inspector, Vp9Inspector
+from data_contracts.video.packet_inspection.inspector import Inspection, Inspector
+from data_contracts.video.packet_inspection.mpeg import Mpeg2Inspector, Mpeg4Inspector
+from data_contracts.video.packet_inspection.nal_units import H264Inspector, HevcInspector
+from data_contracts.video.packet_inspection.web_codecs import Av1Inspector, Vp8Inspector, Vp9Inspector
 
 # Codecs that compress every frame on its own, or (FFV1) restart completely at a keyframe.
 _INDEPENDENT = frozenset(

@@ -1,7 +1,6 @@
-"""Inspection of packets without decoding them: how many frames a packet shows, and whether decoding can start at it.
+"""Base class of packet inspectors: how many frames does a packet show, and can decoding start at it?
 
-A packet may contain one field, a hidden frame, two frames, or none. ``inspectors`` has an inspector for each codec
-whose packets determine this.
+A packet may contain one field, a hidden frame, two frames, or none. ``registry`` selects the inspector of a codec.
 """
 
 from __future__ import annotations

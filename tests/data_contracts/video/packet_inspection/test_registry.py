@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from av.packet import Packet
 
-from data_contracts.video.bitstream import Inspection
 from data_contracts.video.container import is_flush, open_video
-from data_contracts.video.inspectors import inspector_for
+from data_contracts.video.packet_inspection.inspector import Inspection
+from data_contracts.video.packet_inspection.registry import inspector_for
 from tests.video_factory import decode_all
 from tests.video_kinds import write_kind
 
 
 def inspect_all(path: Path) -> list[tuple[bool, Inspection]]:
-    """Return the keyframe flag of each packet, and what its inspector says."""
+    """Return the keyframe flag of each packet, and the result of its inspector."""
     with open_video(path) as (container, stream):
         codec = stream.codec_context
         inspector = inspector_for(codec.codec.canonical_name, codec.extradata, codec.pix_fmt)

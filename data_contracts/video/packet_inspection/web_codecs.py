@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from data_contracts.video.bitstream import UNKNOWN, BitReader, Inspection, Inspector, SharedHeaders
+from data_contracts.video.packet_inspection.inspector import UNKNOWN, BitReader, Inspection, Inspector, SharedHeaders
 
 
 class Vp8Inspector(Inspector):

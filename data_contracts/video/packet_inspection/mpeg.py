@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
-from data_contracts.video.bitstream import START_CODE, BitReader, Inspection, Inspector, SharedHeaders
+from data_contracts.video.packet_inspection.inspector import START_CODE, BitReader, Inspection, Inspector, SharedHeaders
 
 _FRAME_STRUCTURE = 3
 

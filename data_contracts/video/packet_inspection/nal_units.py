@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 
-from data_contracts.video.bitstream import START_CODE, BitReader, Inspection, Inspector, SharedHeaders
+from data_contracts.video.packet_inspection.inspector import START_CODE, BitReader, Inspection, Inspector, SharedHeaders
 
 
 class _NalInspector(Inspector):
