@@ -2,35 +2,24 @@
 
 import io
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
-from typing import IO
+from itertools import pairwise
 
 import numpy as np
 
 from data_contracts.challenge.editions import HEADERS, VALUE_COLUMNS, RowsBy, submission_header
 from data_contracts.challenge.names import match_names
-from data_contracts.challenge.test_lists import TestList, is_plain_name, read_test_list
+from data_contracts.challenge.submission_files import Fault, first_few, read_files
+from data_contracts.challenge.test_lists import TestList, read_test_list
 from data_contracts.errors import InputError, counted
-from data_contracts.files.account import is_harmless
-from data_contracts.files.archives import TRUNCATED_ZIP, fault_of_zip
-from data_contracts.files.inputs import MAX_TEXT_BYTES, list_entries, reading_inputs
 from data_contracts.files.locations import Location
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TASKS, BranchName, TaskName, video_of_subject
 
 # Zip files store times; with a fixed time, equal predictions give equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_FAULTS_PER_KIND = 5
-_MAX_ZIP_FILES = 10_000
-_MAX_ZIP_BYTES = 4 * MAX_TEXT_BYTES
-# Maximum size of a zip's list of files: zipfile reads it at once, into objects that are ten times as large.
-_MAX_ZIP_LIST_BYTES = 4 << 20
 _BOM = b"\xef\xbb\xbf"
-# Errors that zipfile raises for damaged, encrypted or unsupported archives.
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, ValueError, OverflowError)
 
 
 def format_subject_file(task: TaskName, decisions: Mapping[BranchName, np.ndarray]) -> bytes:
@@ -76,23 +65,75 @@ def zip_bytes(files: dict[str, bytes]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One fault of a submission. Line 0 stands for the whole file."""
-
-    file: str
-    line: int
-    cause: str
-
-    def __str__(self) -> str:
-        return f"{self.file}{f': line {self.line}' if self.line else ''}: {self.cause}"
-
-
-@dataclass(frozen=True)
 class _Kind:
     """Task of a submission; ``by``: whether it has a file per subject or a row per listed frame."""
 
     task: TaskName
     by: RowsBy
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The files of a submission.
+
+    Attributes:
+        name: of the zip, folder or text file.
+        files: name -> text.
+        faults: of files that cannot be read.
+        task: from the first known header, else the requested one; None only without files.
+        by: from the header; None if no header is known.
+    """
+
+    name: str
+    files: dict[str, bytes]
+    faults: tuple[Fault, ...]
+    task: TaskName | None
+    by: RowsBy | None
+
+    def kind(self, wanted: TestList | None) -> _Kind:
+        """Return the kind of a submission with files. Without a known header, it is that of the test list."""
+        assert self.task is not None
+        if self.by or self.task == "mtl":
+            return _Kind(self.task, self.by or "frame")
+        return _Kind(self.task, wanted.rows_by if wanted else "subject")
+
+    def subjects_by_video(self, wanted: TestList | None) -> list[str]:
+        """Return the subjects whose rows are those of their video. A list of frames determines the rows itself."""
+        if not self.files or (self.kind(wanted).by == "frame" and wanted):
+            return []
+        if self.kind(wanted).by == "subject":
+            return [name.removesuffix(".txt") for name in self.files]
+        rows = (row.partition("/")[0] for data in self.files.values() for row in _lines(data)[1:])
+        return list(dict.fromkeys(rows))
+
+
+def read_submission(path: Location, task: TaskName | None = None) -> Submission:
+    """Read a zip, a folder of text files, a folder that ``submit`` wrote, or one text file.
+
+    Args:
+        task: None takes the task from the headers.
+
+    Raises:
+        InputError: there is nothing at the path, or no header identifies the task.
+    """
+    files, faults = read_files(path)
+    if not files:
+        faults = faults or [Fault(path.name, 0, "expected text files of predictions, found none")]
+        return Submission(path.name, files, tuple(faults), task, None)
+    known = {submission_header(t, by): _Kind(t, by) for t in TASKS for by in ("subject", "frame")}
+    for data in files.values():
+        header = data.removeprefix(_BOM).split(b"\n", 1)[0].strip().decode("utf-8", "replace")
+        found = known.get(header)
+        if found and task in (None, found.task):
+            return Submission(path.name, files, tuple(faults), found.task, found.by)
+    if task:
+        return Submission(path.name, files, tuple(faults), task, None)
+    first = next((line for data in files.values() if (line := data.split(b"\n", 1)[0].strip())), b"")
+    got = repr(first[:60].decode("utf-8", "replace")) if first else "an empty file"
+    raise InputError(
+        f"{path}: expected a file that starts with a header of the challenge (such as {HEADERS['va']}), got {got}; "
+        "pass another file, or --task to list its faults"
+    )
 
 
 def verify_submission(
@@ -102,7 +143,7 @@ def verify_submission(
     test_list: Location | None = None,
     expected_rows: Mapping[str, int] | None = None,
 ) -> list[Fault]:
-    """Return the faults of a zip, a folder of text files, a folder with a zip beside its text files, or one text file.
+    """Read a submission and return its faults.
 
     Args:
         task: None takes the task from the headers.
@@ -113,147 +154,41 @@ def verify_submission(
         InputError: there is nothing at the path, no header identifies the task, or the test list cannot be read.
     """
     wanted = read_test_list(test_list) if test_list else None
-    files, faults = _read_files(path)
+    return list(check_submission(read_submission(path, task), wanted, expected_rows or {}))
+
+
+def check_submission(
+    submission: Submission, wanted: TestList | None, expected_rows: Mapping[str, int]
+) -> Iterator[Fault]:
+    """Yield the faults of a submission. Arguments as in ``verify_submission``."""
+    yield from submission.faults
+    files, name = submission.files, submission.name
     if not files:
-        return faults or [Fault(path.name, 0, "expected text files of predictions, found none")]
-    kind = _kind_of(path, files, task, wanted)
+        return
+    kind = submission.kind(wanted)
     if wanted and wanted.rows_by == kind.by:
         try:
             wanted.choose_edition(kind.task)
         except InputError as error:
             # The subjects or frames of another list would hide this cause behind very many faults.
-            return [*faults, Fault(path.name, 0, f"read as predictions of {kind.task}, but {error}")]
-    for name, data in files.items():
-        faults += _check_file(name, data, kind)
+            yield Fault(name, 0, f"read as predictions of {kind.task}, but {error}")
+            return
+    for file_name, data in files.items():
+        yield from _check_file(file_name, data, kind)
     if wanted and wanted.rows_by != kind.by:
-        return [*faults, Fault(path.name, 0, _WRONG_LIST[kind.by])]
-    if kind.by == "frame":
-        return faults + _check_frames(files, wanted, expected_rows or {})
-    if wanted:
-        faults += _check_subjects(files, wanted.subjects)
-    return faults + list(_check_row_counts(files, expected_rows or {}))
+        yield Fault(name, 0, _WRONG_LIST[kind.by])
+    elif kind.by == "frame":
+        yield from _check_frames(files, wanted, expected_rows)
+    else:
+        if wanted:
+            yield from _check_subjects(files, wanted.subjects)
+        yield from _check_row_counts(files, expected_rows)
 
 
 _WRONG_LIST: dict[RowsBy, str] = {
     "subject": "has a file per subject (ABAW3), but the test list names frames: they are of different editions",
     "frame": "names frames in its rows, but the test list names subjects: they are of different editions",
 }
-
-
-def _read_files(path: Location) -> tuple[dict[str, bytes], list[Fault]]:
-    try:
-        with reading_inputs(path):
-            return _read_folder_or_file(path)
-    except OSError as error:
-        raise InputError(f"{path}: expected a submission (zip, folder or text file), got: {error.strerror}") from error
-
-
-def _read_folder_or_file(path: Location) -> tuple[dict[str, bytes], list[Fault]]:
-    if path.is_dir():
-        inside = _entries(path)
-        zips = [p for p in inside if p.suffix.lower() == ".zip"]
-        if zips and not any(p.suffix.lower() == ".txt" for p in inside):
-            return _read_folder_with_zip(path, zips)
-        faults = [Fault(p.name, 0, "expected files only, got a folder") for p in inside if not p.is_file()]
-        files = {p.name: _read_text(p) for p in inside if p.is_file()}
-        if faults and not files:
-            raise InputError(
-                f"{path}: expected a submission (zip, folder of text files, or text file), got a folder that contains "
-                f"only folders ({', '.join(fault.file for fault in faults[:3])}); pass one of them"
-            )
-        return files, faults
-    with path.open("rb") as file:
-        cause = fault_of_zip(file)
-        if cause is None:
-            return _read_zip(path.name, file)
-        if path.suffix.lower() == ".zip" or cause == TRUNCATED_ZIP:
-            return {}, [Fault(path.name, 0, f"expected a zip, got {cause}")]
-    return {path.name: _read_text(path)}, []
-
-
-def _entries(folder: Location) -> list[Location]:
-    return [entry for entry in list_entries(folder) if not is_harmless(entry.name)]
-
-
-def _read_folder_with_zip(folder: Location, zips: Sequence[Location]) -> tuple[dict[str, bytes], list[Fault]]:
-    """Read the zip in a folder that ``submit`` wrote. The text files in ``predictions`` must be those of the zip."""
-    if len(zips) > 1:
-        names = ", ".join(one.name for one in zips[:3])
-        raise InputError(f"{folder}: expected one submission, got {counted(len(zips), 'zip')} ({names}); pass one")
-    (packed,) = zips
-    files, faults = _read_folder_or_file(packed)
-    texts = folder / "predictions"
-    if files and texts.is_dir():
-        beside = {one.name: _read_text(one) for one in _entries(texts) if one.is_file()}
-        changed = sorted(name for name in {*files, *beside} if files.get(name) != beside.get(name))
-        differing = (Fault(f"predictions/{n}", 0, f"expected the file that {packed.name} contains") for n in changed)
-        faults += _first_few(differing)
-    return files, faults
-
-
-def _read_text(path: Location) -> bytes:
-    if path.stat().st_size > MAX_TEXT_BYTES:
-        raise InputError(f"{path}: expected a text file of predictions, got {path.stat().st_size:,} bytes")
-    return path.read_bytes()
-
-
-def _read_zip(name: str, file: IO[bytes]) -> tuple[dict[str, bytes], list[Fault]]:
-    files: dict[str, bytes] = {}
-    faults: list[Fault] = []
-    try:
-        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-        if end and (size := end[zipfile._ECD_SIZE]) > _MAX_ZIP_LIST_BYTES:  # type: ignore[attr-defined]
-            return {}, [Fault(name, 0, f"expected a submission, got a zip with a list of files of {size:,} bytes")]
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            total = sum(entry.file_size for entry in entries)
-            if len(entries) > _MAX_ZIP_FILES or total > _MAX_ZIP_BYTES:
-                return {}, [
-                    Fault(name, 0, f"expected a submission, got {counted(len(entries), 'file')} of {total:,} bytes")
-                ]
-            for entry in entries:
-                cause = _fault_of_entry(entry, files)
-                if cause:
-                    faults.append(Fault(entry.filename, 0, cause))
-                    continue
-                try:
-                    files[entry.filename] = archive.read(entry)
-                except _ZIP_ERRORS as error:
-                    faults.append(Fault(entry.filename, 0, f"expected a readable file, got: {error}"))
-    except _ZIP_ERRORS as error:
-        faults.append(Fault(name, 0, f"expected a zip that can be read, got: {error}"))
-    return files, faults
-
-
-def _fault_of_entry(entry: zipfile.ZipInfo, files: Mapping[str, bytes]) -> str | None:
-    name = entry.filename
-    if name.endswith("/"):
-        return "expected files only, got a folder inside the zip"
-    if not is_plain_name(name):
-        return "expected a plain file name, got a path inside the zip"
-    if name in files:
-        return "expected each file once, got it twice in the zip"
-    if entry.file_size > MAX_TEXT_BYTES:
-        return f"expected a text file, got {entry.file_size:,} bytes"
-    return None
-
-
-def _kind_of(path: Location, files: Mapping[str, bytes], task: TaskName | None, wanted: TestList | None) -> _Kind:
-    """Return the kind of the first known header; without one, the kind that was requested."""
-    known = {submission_header(t, by): _Kind(t, by) for t in TASKS for by in ("subject", "frame")}
-    for data in files.values():
-        header = data.removeprefix(_BOM).split(b"\n", 1)[0].strip().decode("utf-8", "replace")
-        found = known.get(header)
-        if found and task in (None, found.task):
-            return found
-    if task:
-        return _Kind(task, "frame" if task == "mtl" else wanted.rows_by if wanted else "subject")
-    first = next((line for data in files.values() if (line := data.split(b"\n", 1)[0].strip())), b"")
-    got = repr(first[:60].decode("utf-8", "replace")) if first else "an empty file"
-    raise InputError(
-        f"{path}: expected a file that starts with a header of the challenge (such as {HEADERS['va']}), got {got}; "
-        "pass another file, or --task to list its faults"
-    )
 
 
 def _check_file(name: str, data: bytes, kind: _Kind) -> list[Fault]:
@@ -274,22 +209,13 @@ def _check_file(name: str, data: bytes, kind: _Kind) -> list[Fault]:
     if len(lines) < 2:
         faults.append(Fault(name, 1, "expected rows, got none"))
     wrong = (Fault(name, n, c) for n, line in enumerate(lines[1:], start=2) if (c := _fault_of_row(line, kind)))
-    return faults + _first_few(wrong)
+    return faults + first_few(wrong)
 
 
 def _lines(data: bytes) -> list[str]:
     """Return the lines without line ends. A line feed at the end of the file starts no further line."""
     lines = data.removeprefix(_BOM).decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
-
-
-def _first_few(faults: Iterable[Fault]) -> list[Fault]:
-    """Return the first faults of a kind, followed by one that says that there are more."""
-    found = list(islice(faults, _FAULTS_PER_KIND + 1))
-    if len(found) > _FAULTS_PER_KIND:
-        last = found[-1]
-        found[-1] = Fault(last.file, last.line, "more faults like these, from here on, are not listed")
-    return found
 
 
 def _fault_of_row(line: str, kind: _Kind) -> str | None:
@@ -337,11 +263,17 @@ def _check_row_counts(files: Mapping[str, bytes], expected: Mapping[str, int]) -
 
 def rows_expected_of(subject: str, rows: Mapping[str, int]) -> int | None:
     """Return the number of frames of a subject's video (``rows``, by name), None if it is unknown."""
+    video = video_named(subject, rows)
+    return None if video is None else rows[video]
+
+
+def video_named(subject: str, videos: Collection[str]) -> str | None:
+    """Return the video of a subject, in any spelling; None if it is not among the videos."""
     for name in (subject, video_of_subject(subject), video_of_subject(subject.casefold())):
-        if name in rows:
-            return rows[name]
-        if match := match_names([name], rows):
-            return rows[match[name]]
+        if name in videos:
+            return name
+        if match := match_names([name], videos):
+            return match[name]
     return None
 
 
@@ -370,7 +302,7 @@ def _check_order(name: str, got: list[str], wanted: tuple[str, ...]) -> list[Fau
             for row, n in missing.items()
             if n < 0
         )
-        return faults + _first_few(lost) + _first_few(surplus)
+        return faults + first_few(lost) + first_few(surplus)
     at = next((i for i, (a, b) in enumerate(zip(got, wanted, strict=True)) if a != b), None)
     if at is None:
         return []
@@ -396,4 +328,4 @@ def _check_runs(name: str, got: list[str], expected: Mapping[str, int]) -> list[
         if wanted is not None and len(rows) != wanted:
             cause = f"expected {counted(wanted, 'row')} of {subject}, one per frame of the video, got {len(rows)}"
             faults.append(Fault(name, rows[0][1], cause))
-    return _first_few(faults)
+    return first_few(faults)

@@ -1,8 +1,11 @@
 """``affwild2 verify``: check a submission against the test list and the videos."""
 
-from data_contracts.challenge.layout import find_data
-from data_contracts.challenge.submissions import Fault, verify_submission
-from data_contracts.challenge.test_lists import read_test_list
+from collections.abc import Sequence
+
+from data_contracts.challenge.layout import find_data, find_test_list
+from data_contracts.challenge.submission_files import Fault
+from data_contracts.challenge.submissions import check_submission, read_submission, video_named
+from data_contracts.challenge.test_lists import TestList, read_test_list
 from data_contracts.errors import InputError, counted
 from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.files.locations import Location, location
@@ -11,6 +14,7 @@ from data_contracts.store.details import InputsDetails
 from data_contracts.store.store import Store
 from data_contracts.video.counting import count_frames
 from data_contracts.video.packets import index_video
+from data_contracts.vocabulary import TaskName
 from flows.commands.parameters import VerifyParameters
 from flows.engine.console import print_line
 
@@ -24,24 +28,36 @@ def verify(parameters: VerifyParameters) -> int:
         InputError: a path or URL is wrong, or nothing exists there.
     """
     path = location(parameters.path)
-    test_list = location(parameters.test_list) if parameters.test_list else None
     videos = location(parameters.videos) if parameters.videos else None
-    for place in (path, test_list):
-        if place is not None:
-            refresh_listings(place)
-    rows = _rows_of_videos(videos) if videos else None
-    faults = _changes_since_written(path)
-    faults += verify_submission(path, task=parameters.task, test_list=test_list, expected_rows=rows)
-    if test_list and not read_test_list(test_list).shows_task:
-        print_line(f"note: {test_list}: name and content show no task; only its subjects or frames were compared")
+    refresh_listings(path)
+    submission = read_submission(path, parameters.task)
+    wanted = _read_list(location(parameters.test_list), submission.task) if parameters.test_list else None
+    subjects = submission.subjects_by_video(wanted)
+    rows, uncounted = _rows_of_videos(videos, subjects) if videos and subjects else ({}, [])
+    faults = [*_changes_since_written(path), *check_submission(submission, wanted, rows)]
+    if wanted and str(wanted.path) != str(parameters.test_list):
+        print_line(f"test list: {wanted.path}")
+    if wanted and not wanted.shows_task:
+        print_line(f"note: {wanted.path}: name and content show no task; only its subjects or frames were compared")
     for fault in faults[:_FAULTS_SHOWN]:
         print_line(str(fault))
     if len(faults) > _FAULTS_SHOWN:
         print_line(f"... and {len(faults) - _FAULTS_SHOWN} more")
-    checked = [name for name, given in (("test list", test_list), ("videos", videos)) if given]
+    for line in uncounted:
+        print_line(f"not compared: {line}")
+    checked = [name for name, given in (("test list", wanted), ("videos", rows)) if given]
     against = f" against {' and '.join(checked)}" if checked else " (format only: no --test-list, no --videos)"
     print_line(f"{path}: {counted(len(faults), 'fault') if faults else 'no fault'}{against}")
-    return 1 if faults else 0
+    return 1 if faults or uncounted else 0
+
+
+def _read_list(path: Location, task: TaskName | None) -> TestList | None:
+    """Read a test list, or the only one of the task below a folder; None if the task is unknown."""
+    with reading_inputs(path):
+        refresh_listings(path)
+        if path.is_dir():
+            return read_test_list(find_test_list(path, task)) if task else None
+        return read_test_list(path)
 
 
 def _changes_since_written(path: Location) -> list[Fault]:
@@ -54,27 +70,39 @@ def _changes_since_written(path: Location) -> list[Fault]:
     bundle = read_manifest(store, folder.name)
     if bundle is None:
         return [Fault(MANIFEST, 0, "expected the manifest that submit wrote, got a changed or damaged file")]
-    return [
-        Fault(name, 0, "expected the content that submit wrote, got another") for name in wrong_files(store, bundle)
-    ]
+    got = {name: "got another" if (folder / name).exists() else "found none" for name in wrong_files(store, bundle)}
+    return [Fault(name, 0, f"expected the file that submit wrote, {what}") for name, what in got.items()]
 
 
-def _rows_of_videos(folder: Location) -> dict[str, int]:
-    """Return the number of frames of each video. Unlike ``extract``, count the frames of a whole decode."""
-    rows = {}
+def _rows_of_videos(folder: Location, subjects: Sequence[str]) -> tuple[dict[str, int], list[str]]:
+    """Return the number of frames of the video of each subject, and a line for each subject without a count.
+
+    Unlike ``extract``, count the frames of a whole decode.
+    """
     listing = find_data(folder).video_listing
-    for line in InputsDetails.of_account(listing.account).format_lost():
-        print_line(f"frames not counted: {line}")
-    for name, files in listing.same_names.items():
-        print_line(f"frames not counted: {files[0]}: several videos have the name {name}, also {files[1]}; rename one")
-    for stem, video in listing.videos.items():
-        try:
-            counted_frames = count_frames(video)
-            rows[stem] = counted_frames.frames
-            if counted_frames.is_damaged:
-                # Rows for frames that cannot be decoded are not a fault.
-                rows[stem] = index_video(video).frame_count
-                print_line(f"note: {video} is damaged; {rows[stem]} rows are expected, as from extract")
-        except InputError as error:
-            print_line(f"frames not counted: {error}")
+    rows: dict[str, int] = {}
+    uncounted, unknown = [], []
+    for subject in subjects:
+        stem = video_named(subject, listing.videos)
+        if stem is None:
+            unknown.append(subject)
+        elif stem not in rows:
+            try:
+                rows[stem] = _count_rows(listing.videos[stem])
+            except InputError as error:
+                uncounted.append(str(error))
+    if unknown:
+        named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        uncounted.append(f"{folder}: found no video of {counted(len(unknown), 'subject')} ({named})")
+        uncounted += InputsDetails.of_account(listing.account).format_lost()
+    return rows, uncounted
+
+
+def _count_rows(video: Location) -> int:
+    found = count_frames(video)
+    if not found.is_damaged:
+        return found.frames
+    # Rows for frames that cannot be decoded are not a fault.
+    rows = index_video(video).frame_count
+    print_line(f"note: {video} is damaged; {rows} rows are expected, as from extract")
     return rows

@@ -234,8 +234,8 @@ def test_folder_with_a_zip_beside_its_files_is_checked_as_that_zip(tmp_path):
     (tmp_path / "copy" / "predictions" / "s1.txt").write_bytes(texts("va")["s2.txt"])
     (tmp_path / "copy" / "predictions" / "s3.txt").write_bytes(b"")
     assert [str(fault) for fault in verify_submission(tmp_path / "copy")] == [
-        "predictions/s1.txt: expected the file that abaw3_va.zip contains",
-        "predictions/s3.txt: expected the file that abaw3_va.zip contains",
+        "predictions/s1.txt: expected the file that abaw3_va.zip contains, got another",
+        "predictions/s3.txt: not in abaw3_va.zip",
     ]
 
 
