@@ -4,11 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from data_contracts.challenge.crops import list_crops
+from data_contracts.challenge.crops import list_crops, source_of_crop_folder
 from data_contracts.challenge.layout import DataLayout, find_data, subjects_of_videos
+from data_contracts.challenge.other_files import ARCHIVES
 from data_contracts.challenge.videos import VideoListing
 from data_contracts.errors import InputError
-from data_contracts.files.inputs import reading_inputs
+from data_contracts.files.inputs import list_folders, reading_inputs
 from data_contracts.files.locations import Location
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
@@ -169,6 +170,8 @@ def _import_crops(
     for subject in found.subjects.keys() - crops.keys():
         for crop in found.subjects[subject]:
             found.account.drop(crop.path, _BEYOND_LIMIT)
+    for archive in _packed_crops(layout, source):
+        found.account.skip(archive, ARCHIVES)
     run.report_inputs(found.account)
     counts = {stem: video.details.frame_count for stem, video in _index(run, layout.videos).items()}
     if found.refused:
@@ -178,6 +181,13 @@ def _import_crops(
     units = import_crops.plan_import_crops(crops, name=source, frame_counts=counts, first_crop=request.first_crop)
     run.stage("import_crops", units, import_crops.compute)
     return _embed(run, import_crops.source_of(source), backbone, set(crops), layout.videos)
+
+
+def _packed_crops(layout: DataLayout, source: Source) -> list[Location]:
+    """Return the archives that are named like folders of crops of the source which do not exist."""
+    folders = layout.crops[source]
+    there = {name for folder in folders for name in (folder.name, *(inside.name for inside in list_folders(folder)))}
+    return [one for one in layout.archives if source_of_crop_folder(one.stem) == source and one.stem not in there]
 
 
 def _remove_refused(run: Run, keys: Sequence[UnitKey]) -> None:

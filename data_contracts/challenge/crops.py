@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from data_contracts.challenge.other_files import HARMLESS_REASONS, OTHER, reason_by_suffix
 from data_contracts.errors import InputError
 from data_contracts.files.account import InputAccount, is_harmless
 from data_contracts.files.inputs import (
@@ -17,9 +18,10 @@ from data_contracts.files.inputs import (
     list_folders,
     list_many,
     reading_inputs,
+    split_entries,
 )
 from data_contracts.files.locations import Location
-from data_contracts.vocabulary import MAX_FRAME, normalize_name
+from data_contracts.vocabulary import MAX_FRAME, STORE_FILE, normalize_name
 
 # Releases since ABAW5 add fifty more videos and their crops.
 _CROP_FOLDERS = {
@@ -32,8 +34,11 @@ _CROP_FOLDERS = {
 _CROP_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 # Names of folders between a folder of crops and the folders of subjects. Other names are searched on local disks only.
 _BATCH_FOLDER = re.compile(r"batch_?\d+|new_?vid(?:eo)?s", re.IGNORECASE)
+# What file managers append to the name of a second copy.
+_COPY = re.compile(r"( -)?( copy)?( ?\(\d+\)| \d+)?$")
 _MOST_DIGITS = 9
-_SEARCHED_LEVELS, _MOST_LEVELS = 2, 6
+# Levels below the given folder in which folders of crops may lie, as folders of annotations may.
+_SEARCHED_LEVELS, _MOST_LEVELS = 4, 6
 _ENTRIES_CHECKED = 16
 _STRAY = "files that are not named like crops (00001.jpg)"
 _TOO_HIGH = f"crops with a frame number above {MAX_FRAME:,}"
@@ -65,8 +70,11 @@ class CropListing:
 
 
 def source_of_crop_folder(name: str) -> str | None:
-    """Return the source of the crops in a folder of this name (``cropped`` or ``cropped_aligned``), None if none."""
-    return _CROP_FOLDERS.get(name.lower())
+    """Return the source of the crops in a folder of this name (``cropped`` or ``cropped_aligned``), None if none.
+
+    Copies that a file manager named (``cropped (1)``, ``cropped_aligned 2``) are of the same source.
+    """
+    return _CROP_FOLDERS.get(re.sub("[ -]", "_", _COPY.sub("", name.lower())))
 
 
 def is_crop_folder(name: str) -> bool:
@@ -95,10 +103,13 @@ def find_crop_folders(root: Location) -> dict[str, tuple[Location, ...]]:
 
 def _folders_in(folder: Location, *, only_crops: bool) -> list[Location]:
     try:
-        return [path for path in list_folders(folder) if is_crop_folder(path.name) or not only_crops]
-    except InputError:
+        folders, files = split_entries(folder)
+    except OSError:
         # The account of videos or crops lists a folder that cannot be read.
         return []
+    if any(path.name == STORE_FILE for path in files):
+        return []
+    return [path for path in folders if is_crop_folder(path.name) or not only_crops]
 
 
 def subject_folders(folders: Sequence[Location]) -> set[str]:
@@ -113,6 +124,15 @@ def subject_folders(folders: Sequence[Location]) -> set[str]:
         names |= {normalize_name(path.name) for path in inside}
         level = [path for path in inside if _holds_folders(path)]
     return names
+
+
+def holds_crops(folder: Path) -> bool:
+    """Return whether one of the first entries of a folder on a disk is named like a crop."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(_number_of(entry.name) is not None for entry in itertools.islice(entries, _ENTRIES_CHECKED))
+    except OSError:
+        return False
 
 
 def _holds_folders(folder: Location) -> bool:
@@ -140,6 +160,8 @@ def list_crops(folders: Sequence[Location], *, first_crop: int = 1) -> CropListi
     folder_of: dict[str, Location] = {}
     with reading_inputs(folders[0]):
         for folder, found in _walk(folders, account):
+            if not (found.files or found.folders or found.others):
+                account.skip(folder, "folders without any file", harmless=True)
             crops, refusal = _crops_in(folder, found, account, first_crop)
             if not crops or folder in folders:
                 for crop in crops:
@@ -209,7 +231,7 @@ def _crops_in(
     for name, state in sorted(found.files.items()):
         number = _number_of(name)
         if number is None:
-            account.skip(f"{folder}/{name}", _STRAY)
+            _skip_other(f"{folder}/{name}", found, account)
             continue
         frame = number + 1 - first_crop
         if frame > MAX_FRAME:
@@ -229,6 +251,19 @@ def _crops_in(
         if crops[frame] is not crop:
             account.skip(crop.path, _REFUSED)
     return list(crops.values()), refusal
+
+
+def _skip_other(path: str, beside: FolderListing, account: InputAccount) -> None:
+    """Count a file that is not named like a crop. ``beside``: the content of its folder."""
+    name = path.rsplit("/", 1)[-1]
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in _CROP_SUFFIXES or (not suffix and name.isdigit()):
+        reason = _STRAY
+    elif not suffix:
+        reason = OTHER
+    else:
+        reason = reason_by_suffix(name, beside.folders) or _STRAY
+    account.skip(path, reason, harmless=reason in HARMLESS_REASONS)
 
 
 def _number_of(name: str) -> int | None:

@@ -2,10 +2,10 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from data_contracts.challenge.annotations import subjects_named
-from data_contracts.challenge.crops import find_crop_folders, is_crop_folder, subject_folders
+from data_contracts.challenge.crops import find_crop_folders, is_crop_folder, source_of_crop_folder, subject_folders
 from data_contracts.challenge.editions import ABAW3_FOLDERS
 from data_contracts.challenge.names import match_names
 from data_contracts.challenge.releases import find_releases
@@ -111,7 +111,10 @@ def find_data(root: Location) -> DataLayout:
             releases.archives,
             releases.unreadable,
         )
-    if not (layout.crops or layout.annotations or layout.videos or layout.video_listing.same_names):
+    is_empty = not (layout.crops or layout.annotations or layout.videos or layout.video_listing.same_names)
+    if is_empty and (source := source_of_crop_folder(root.absolute().name)):
+        return replace(layout, crops={source: (root,)})
+    if is_empty:
         raise InputError(
             f"{root}: expected videos, crops in cropped/ or cropped_aligned/, or annotations, here or in folders "
             f"below, found none{layout.video_listing.account.describe_first()}"

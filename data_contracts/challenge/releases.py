@@ -11,8 +11,7 @@ from pathlib import Path
 
 from data_contracts.challenge.annotations import MTL_FILES, set_of_folder
 from data_contracts.challenge.editions import challenge_of_folder, task_of_test_list
-from data_contracts.files.account import is_harmless
-from data_contracts.files.inputs import list_entries
+from data_contracts.files.inputs import split_entries
 from data_contracts.files.locations import Location
 from data_contracts.vocabulary import TaskName
 
@@ -93,26 +92,3 @@ def _add(candidates: dict[TaskName, tuple[Location, ...]], task: TaskName, path:
 
 def _real_path(path: Location) -> str:
     return os.path.realpath(path) if isinstance(path, Path) else str(path)
-
-
-def split_entries(folder: Location) -> tuple[list[Location], list[Location]]:
-    """Return the folders and the other entries of a folder, by name, without harmless ones.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
-    if isinstance(folder, Path):
-        with os.scandir(folder) as entries:
-            pairs = sorted((entry.name, _is_folder(entry)) for entry in entries if not is_harmless(entry.name))
-        paths: list[tuple[Location, bool]] = [(folder / name, is_folder) for name, is_folder in pairs]
-    else:
-        paths = [(path, path.is_dir()) for path in list_entries(folder) if not is_harmless(path.name)]
-    return [path for path, is_folder in paths if is_folder], [path for path, is_folder in paths if not is_folder]
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        # A link to itself.
-        return False

@@ -3,6 +3,7 @@
 The suffix decides; the content decides for files with an unknown suffix or without one.
 """
 
+import codecs
 import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
@@ -10,40 +11,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_contracts.challenge.crops import is_crop_folder
+from data_contracts.challenge.crops import holds_crops, is_crop_folder
 from data_contracts.challenge.editions import challenge_of_folder
+from data_contracts.challenge.other_files import ARCHIVES, HARMLESS_REASONS, OTHER, OTHER_ARCHIVES, reason_by_suffix
 from data_contracts.errors import InputError
 from data_contracts.files.account import InputAccount, is_harmless
 from data_contracts.files.inputs import check_name_can_be_stored, reading_inputs, refresh_listings
 from data_contracts.files.locations import S3_PREFIX, Location, is_remote
-from data_contracts.vocabulary import VIDEO_SUFFIXES, normalize_name, suffixes
+from data_contracts.vocabulary import STORE_FILE, VIDEO_SUFFIXES, normalize_name
 
 if TYPE_CHECKING:
     from upath import UPath
 
-# A folder with this file is a store of affwild2.
-_STORE_FILE = "_code_versions.json"
 # Files that hold sound or a picture as often as a video.
 _CONTENT_DECIDES = frozenset((".gif", ".ogg", ".ogx"))
-# Suffixes of pictures, sound, documents and data. Such files are not opened.
-_OTHER_SUFFIXES = suffixes(
-    "jpg jpeg jpe jfif png bmp webp tif tiff heic heif avif svg ico psd raw cr2 cr3 nef dng arw thm exr pgm ppm eps",
-    "mp3 wav flac aac m4a m4b mka opus oga wma aif aiff amr mid",
-    "txt csv tsv json jsonl xml yaml yml toml ini cfg conf md rst pdf doc docx odt rtf xls xlsx ods ppt pptx html htm",
-    "log nfo url webloc lnk srt vtt ass ssa sub idx lrc md5 sha1 sha256 sfv torrent m3u m3u8 pls mpd xspf cue xmp eaf",
-    "py sh bat m ipynb mat npy npz h5 hdf5 pkl pickle pt pth onnx parquet pq feather arrow db sqlite safetensors pts",
-)
-_ARCHIVE_SUFFIXES = suffixes("zip rar 7z tar gz tgz bz2 xz zst z01 001 iso dmg")
-_UNFINISHED_SUFFIXES = suffixes(
-    "part partial crdownload download opdownload filepart aria2 ytdl tmp temp bak old orig swp"
-)
-_OTHER = "pictures, sound, documents and other files that are not videos by their suffix"
 _NO_VIDEO = "files whose content is not a video"
-_ARCHIVES, _UNPACKED = "archives; unpack them", "archives with an unpacked folder beside them"
-_UNFINISHED = "incomplete, temporary or backup files by their suffix"
 _PIPES = "pipes or devices"
 _BROKEN = "links to files that do not exist"
 _LOOPS = "links to folders that are searched anyway"
+_CROPS = "folders of crops"
 _SHARED_NAMES = "videos that share their name with another video; rename all but one"
 # The suffix does not determine whether the file is a video.
 _UNDECIDED = "undecided"
@@ -73,7 +59,8 @@ def name_of_video(path: Location) -> str:
 def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) -> VideoListing:
     """List video files: files in ``places``, and files in the folders of ``places`` and all their subfolders.
 
-    Folders in ``leave_out``, stores of affwild2, and folders of crops and annotations are not searched. A broken link
+    Folders in ``leave_out``, stores of affwild2, and folders of crops and annotations are not searched. On S3, the name
+    of a folder decides whether it holds crops; on a disk, it also needs to hold some. A broken link
     with the suffix of a video counts as a video; opening it raises the error. A folder may be empty; on S3, a prefix
     without files counts as an empty folder.
 
@@ -150,7 +137,7 @@ def _videos_below(root: Path, leave_out: Collection[str], account: InputAccount)
             account.skip(folder, _LOOPS, harmless=True)
             continue
         searched.add((state.st_dev, state.st_ino))
-        if folder != root and any(entry.name == _STORE_FILE for entry in entries):
+        if folder != root and any(entry.name == STORE_FILE for entry in entries):
             continue
         inside = [entry for entry in entries if _is_folder(entry)]
         names = {entry.name for entry in inside}
@@ -160,12 +147,13 @@ def _videos_below(root: Path, leave_out: Collection[str], account: InputAccount)
                 account.skip(path)
             elif entry.name not in names and _is_video(entry, path, names, account):
                 yield path
-        below = [folder / entry.name for entry in inside if not is_harmless(entry.name)]
-        is_crops = folder != root and is_crop_folder(folder.name)
-        if is_crops and below:
-            account.note(_not_searched(folder))
-            continue
-        folders += [one for one in reversed(below) if _is_searched(one.name) and os.path.realpath(one) not in leave_out]
+        below = [folder / entry.name for entry in inside if not is_harmless(entry.name) and _is_searched(entry.name)]
+        if any(map(is_crop_folder, folder.relative_to(root).parts)):
+            searchable = [one for one in below if not holds_crops(one)]
+            if len(searchable) < len(below):
+                account.skip(folder, _CROPS, harmless=True)
+            below = searchable
+        folders += [one for one in reversed(below) if os.path.realpath(one) not in leave_out]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -203,7 +191,7 @@ def _is_used(path: Location, reason: str | None, account: InputAccount) -> bool:
             # The stage that opens a video reports the cause.
             reason = None if has_video_suffix(path) else f"files that cannot be read ({error.strerror})"
     if reason is not None:
-        account.skip(path, reason, harmless=reason in (_OTHER, _UNPACKED))
+        account.skip(path, reason, harmless=reason in HARMLESS_REASONS)
     return reason is None
 
 
@@ -217,21 +205,34 @@ def _reason_by_suffix(path: Location, folders: Collection[str]) -> str | None:
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES and suffix not in _CONTENT_DECIDES:
         return None
-    if suffix in _OTHER_SUFFIXES:
-        return _OTHER
-    if suffix in _UNFINISHED_SUFFIXES:
-        return _UNFINISHED
-    if suffix in _ARCHIVE_SUFFIXES:
-        return _UNPACKED if path.stem.removesuffix(".tar") in folders else _ARCHIVES
-    return _UNDECIDED
+    reason = reason_by_suffix(path.name, folders)
+    if reason == ARCHIVES and _is_of_other_data(path):
+        return OTHER_ARCHIVES
+    return reason or _UNDECIDED
+
+
+def _is_of_other_data(archive: Location) -> bool:
+    stem = archive.name.split(".", 1)[0]
+    is_crops = is_crop_folder(stem) or is_crop_folder(archive.parent.name)
+    return is_crops or not _is_searched(stem) or "annotation" in stem.lower()
 
 
 def _reason_by_content(path: Location, head: bytes) -> str | None:
     if head.startswith((b"GIF87a", b"GIF89a")):
-        return None if _is_animated(path) else _OTHER
+        return None if _is_animated(path) else OTHER
     if _starts_a_video(head):
         return None
-    return _OTHER if head.startswith(b"OggS") and has_video_suffix(path) else _NO_VIDEO
+    is_sound = head.startswith(b"OggS") and has_video_suffix(path)
+    return OTHER if is_sound or _is_text(head) else _NO_VIDEO
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        # The last character may be cut.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and not any(character < " " and character not in "\t\n\f\r" for character in text)
 
 
 def _head_of(path: Location) -> bytes:
@@ -295,16 +296,19 @@ def _videos_under(prefix: "UPath", leave_out: Collection[str], account: InputAcc
     """Yield the videos below a prefix on S3. The number of requests does not depend on the number of videos."""
     fs, root = prefix.fs, prefix.path.rstrip("/") + "/"
     files = _files_under(prefix, account)
-    stores = tuple(name.removesuffix(_STORE_FILE) for name in files if name.endswith(f"/{_STORE_FILE}"))
+    stores = tuple(name.removesuffix(STORE_FILE) for name in files if name.endswith(f"/{STORE_FILE}"))
     skipped = tuple(place.removeprefix(S3_PREFIX).rstrip("/") + "/" for place in leave_out)
     skipped += tuple(folder for folder in stores if folder != root)
     folders = {name.rsplit("/", 1)[0] for name in files}
     undecided: list[UPath] = []
+    crop_folders: set[str] = set()
     for name in files:
         relative = name.removeprefix(root)
         *inside, last = relative.split("/")
-        is_other_data = any(map(is_crop_folder, inside[:-1])) or not all(map(_is_searched, inside))
-        if not last or is_other_data or name.startswith(skipped):
+        if not last or not all(map(_is_searched, inside)) or name.startswith(skipped):
+            continue
+        if crops := next((depth for depth, one in enumerate(inside[:-1], start=1) if is_crop_folder(one)), 0):
+            crop_folders.add("/".join(inside[:crops]))
             continue
         path = prefix / relative
         if any(map(is_harmless, relative.split("/"))):
@@ -316,6 +320,8 @@ def _videos_under(prefix: "UPath", leave_out: Collection[str], account: InputAcc
             undecided.append(path)
         elif _is_used(path, reason, account):
             yield path
+    for folder in sorted(crop_folders):
+        account.skip(prefix / folder, _CROPS, harmless=True)
     heads = fs.cat_ranges([path.path for path in undecided], 0, _HEAD_BYTES) if undecided else []
     for path, head in zip(undecided, heads, strict=True):
         if _is_used(path, _reason_by_content(path, head), account):
@@ -336,11 +342,7 @@ def _files_under(prefix: "UPath", account: InputAccount) -> list[str]:
         elif is_harmless(name):
             account.skip(prefix / name)
         elif is_crop_folder(name):
-            account.note(_not_searched(prefix / name))
+            account.skip(prefix / name, _CROPS, harmless=True)
         elif _is_searched(name):
             files += prefix.fs.find(entry["name"])
     return files
-
-
-def _not_searched(folder: Location) -> str:
-    return f"{folder} is a folder of crops by its name, and is not searched for videos"

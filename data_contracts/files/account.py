@@ -19,11 +19,21 @@ _SYSTEM_FILES = frozenset(
         "thumbs.db",
         "ehthumbs.db",
         "desktop.ini",
+        # NAS
         "@eadir",
         "#recycle",
+        "#snapshot",
+        "@recycle",
+        "@__thumb",
+        "@recently-snapshot",
+        "@tmp",
+        "network trash folder",
+        "temporary items",
         "$recycle.bin",
+        "recycler",
         "system volume information",
         "lost+found",
+        "lost.dir",
         "icon\r",
     }
 )

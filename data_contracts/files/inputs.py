@@ -101,9 +101,32 @@ def list_folders(folder: Location) -> list[Location]:
         InputError: the folder cannot be read.
     """
     try:
-        return [path for path in list_entries(folder) if path.is_dir() and not is_harmless(path.name)]
+        return split_entries(folder)[0]
     except OSError as error:
         raise InputError(f"{folder}: expected a folder that can be read, got: {error.strerror}") from error
+
+
+def split_entries(folder: Location) -> tuple[list[Location], list[Location]]:
+    """Return the folders and the other entries of a folder, by name, without harmless ones.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    if isinstance(folder, Path):
+        with os.scandir(folder) as entries:
+            pairs = sorted((entry.name, _is_folder(entry)) for entry in entries if not is_harmless(entry.name))
+        paths: list[tuple[Location, bool]] = [(folder / name, is_folder) for name, is_folder in pairs]
+    else:
+        paths = [(path, path.is_dir()) for path in list_entries(folder) if not is_harmless(path.name)]
+    return [path for path, is_folder in paths if is_folder], [path for path, is_folder in paths if not is_folder]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link to itself.
+        return False
 
 
 @dataclass(frozen=True)

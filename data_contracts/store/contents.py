@@ -16,7 +16,7 @@ from data_contracts.store.bundles import INPUTS, Bundle, list_bundles, read_mani
 from data_contracts.store.details import HeadDetails, InputsDetails, VideoDetails
 from data_contracts.store.manifest import Failure, UnitKey, key_of_folder, key_of_manifest_path
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED, UNREADABLE_CROP
+from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED, STORE_FILE, UNREADABLE_CROP
 
 DATASETS = ("videos", "frames", "faces", "subjects", "features", "labels", "outputs", "pictures")
 BUNDLES = ("heads", "postprocessing", "submissions")
@@ -135,7 +135,7 @@ def require_store(store: Store) -> None:
     if store.is_local and os.path.isfile(store.root):
         raise InputError(f"{store.root}: expected the folder of a store, got a file; pass the folder")
     names = set(store.list_folder(""))
-    if not names & {*DATASETS, *BUNDLES, "backbones", INPUTS, "_code_versions.json"}:
+    if not names & {*DATASETS, *BUNDLES, "backbones", INPUTS, STORE_FILE}:
         what = "an empty folder" if not names else f"a folder with {', '.join(sorted(names)[:3])}"
         got = what if names or store.exists("") else "nothing there"
         raise InputError(

@@ -12,8 +12,7 @@ from data_contracts.errors import InputError
 from data_contracts.files.local import UNFINISHED, LocalFiles, raise_store_error
 from data_contracts.files.s3_lock import LOCK, S3Lock
 from data_contracts.store.store import Store
-
-_VERSIONS = "_code_versions.json"
+from data_contracts.vocabulary import STORE_FILE
 
 
 @contextlib.contextmanager
@@ -96,7 +95,7 @@ def check_code_version(store: Store, stage: str, version: int) -> None:
         InputError: a newer program has run this stage.
     """
     try:
-        known = json.loads(store.read_bytes(_VERSIONS))
+        known = json.loads(store.read_bytes(STORE_FILE))
     except (FileNotFoundError, ValueError):
         known = {}
     known = known if isinstance(known, dict) else {}
@@ -107,4 +106,4 @@ def check_code_version(store: Store, stage: str, version: int) -> None:
             f"({stage} {stored}, here {version}); upgrade, or choose another --store"
         )
     if stored != version:
-        store.write_bytes(_VERSIONS, json.dumps(known | {stage: version}, indent=1, sort_keys=True).encode() + b"\n")
+        store.write_bytes(STORE_FILE, json.dumps(known | {stage: version}, indent=1, sort_keys=True).encode() + b"\n")

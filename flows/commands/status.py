@@ -1,10 +1,12 @@
 """``affwild2 status`` and ``affwild2 report``: what a store contains, as text and as an HTML page."""
 
+import os
 from datetime import UTC, datetime
 
+from data_contracts.files.locations import is_remote
 from data_contracts.store.bundles import damaged_bundles
 from data_contracts.store.contents import BUNDLES, read_contents
-from data_contracts.store.details import HeadDetails
+from data_contracts.store.details import HeadDetails, InputsDetails
 from data_contracts.store.store import Store
 from flows.commands.parameters import ReportParameters, StatusParameters
 from flows.engine.console import print_line, print_table
@@ -43,8 +45,15 @@ def print_status(parameters: StatusParameters) -> int:
     for account in contents.inputs:
         for line in account.format_lines():
             print_line(line)
-    is_lost = any(account.lost for account in contents.inputs)
+        if account.lost and not _has_places(account):
+            print_line(f"note: {account.kind}: {account.place} no longer exists; files skipped there do not count")
+    is_lost = any(account.lost and _has_places(account) for account in contents.inputs)
     return 1 if contents.failures or contents.problems or damaged or is_lost else 0
+
+
+def _has_places(account: InputsDetails) -> bool:
+    """Return whether one of the folders still exists. Those on S3 count as existing."""
+    return any(is_remote(place) or os.path.lexists(place) for place in account.places)
 
 
 def write_store_report(parameters: ReportParameters) -> int:

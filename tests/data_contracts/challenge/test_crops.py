@@ -5,6 +5,7 @@ import pytest
 
 from data_contracts.challenge.crops import find_crop_folders, list_crops, subject_folders
 from data_contracts.challenge.layout import find_data
+from data_contracts.challenge.other_files import ARCHIVES, OTHER
 from data_contracts.errors import InputError
 from data_contracts.files.locations import location
 
@@ -27,13 +28,14 @@ def test_crops_are_sorted_by_frame_and_other_files_are_counted(tmp_path):
     assert frames(listing) == {"a": [2, 7, 10, 100000]} and listing.refused == {}
     counts = {reason: (one.count, one.examples) for reason, one in listing.account.skipped.items()}
     assert counts == {
-        "files that are not named like crops (00001.jpg)": (3, ["c.jpg", "a/frame_00003.jpg", "b/note.txt"]),
+        "files that are not named like crops (00001.jpg)": (2, ["c.jpg", "a/frame_00003.jpg"]),
+        OTHER: (1, ["b/note.txt"]),
         "crops with a frame number above 5,000,000": (1, ["a/999999999.jpg"]),
         "broken links, pipes or devices": (1, ["a/00004.jpg"]),
         "hidden files and files of operating systems": (1, ["a/Thumbs.db"]),
     }
-    assert (listing.account.used, listing.account.lost) == (4, 5)
-    with pytest.raises(InputError, match=r"found no crop; skipped 1 files that are not named like crops"):
+    assert (listing.account.used, listing.account.lost) == (4, 4)
+    with pytest.raises(InputError, match=r"found no crop; skipped 1 files of other kinds"):
         list_crops([tmp_path / "b"])
 
 
@@ -114,5 +116,27 @@ def test_nested_crops_on_s3(s3_bucket):
         (root / "cropped_aligned" / name).write_bytes(b"x")
     folders = find_data(root).crops["cropped_aligned"]
     listing = list_crops(folders)
-    assert frames(listing) == {"a": [1], "b_left": [2]} and (listing.account.found, listing.account.lost) == (4, 1)
+    assert frames(listing) == {"a": [1], "b_left": [2]} and (listing.account.found, listing.account.lost) == (4, 0)
     assert {"a", "b_left"} <= subject_folders(folders)
+
+
+@pytest.mark.parametrize("name", ["cropped", "Cropped", "cropped (1)", "cropped - Copy", "cropped 2", "a/b/c/cropped"])
+def test_folders_of_crops_are_found_by_name_at_four_levels(tmp_path, name):
+    put(tmp_path, f"{name}/a/00001.jpg", "store/_code_versions.json", "store/faces/source=x/video=a/0.parquet")
+    put(tmp_path, "batch1/cropped_2023/b/00001.jpg")
+    assert find_data(tmp_path).crops == {"cropped": (tmp_path / name,)}
+
+
+def test_a_folder_of_crops_may_be_the_data_folder(tmp_path):
+    put(tmp_path, "cropped_aligned/a/00001.jpg")
+    assert find_data(tmp_path / "cropped_aligned").crops == {"cropped_aligned": (tmp_path / "cropped_aligned",)}
+
+
+def test_documents_beside_crops_are_harmless_and_empty_folders_are_listed(tmp_path):
+    put(tmp_path, "a/00001.jpg", "a/landmarks.npy", "readme.txt", "README", "a.zip", ".DS_Store")
+    (tmp_path / "b").mkdir()
+    account = list_crops([tmp_path]).account
+    assert account.lost == 0 and account.skipped["folders without any file"].examples == ["b"]
+    put(tmp_path, "b.zip", "c.zip", "a/00002.jpg.part", "a/00003", "a/00004 (1).jpg")
+    account = list_crops([tmp_path]).account
+    assert account.lost == 4 and account.skipped[ARCHIVES].examples == ["c.zip"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_contracts.challenge import other_files
 from data_contracts.challenge import videos as module
 from data_contracts.challenge.layout import find_data
 from data_contracts.challenge.videos import list_videos
@@ -56,16 +57,43 @@ def test_videos_of_all_subfolders_and_beside_them_are_used(tmp_path):
 
 
 def test_folders_with_other_data_are_not_searched(tmp_path):
-    put(tmp_path, "videos/a.mp4", "EXPR_Classification_Challenge/Train_Set/b.mp4", "cropped/a/c.mp4", "cropped/d.mp4")
+    put(
+        tmp_path,
+        "videos/a.mp4",
+        "EXPR_Classification_Challenge/Train_Set/b.mp4",
+        "cropped/a/00001.jpg",
+        "cropped/d.mp4",
+    )
+    put(tmp_path, "cropped/a/c.mp4", "cropped/b/1.png", "faces/anna/e.mp4", "x/y/cropped_aligned/batch1/a/00001.jpg")
     put(tmp_path, "store/_code_versions.json", "store/videos/f.mp4", "out/g.mp4")
     listing = list_videos([tmp_path], leave_out=[tmp_path / "out"])
-    assert sorted(listing.videos) == ["a", "d"] and listing.account.lost == 0
-    (note,) = listing.account.notes
-    assert note == f"{tmp_path / 'cropped'} is a folder of crops by its name, and is not searched for videos"
+    assert sorted(listing.videos) == ["a", "d", "e"] and listing.account.lost == 0 and not listing.account.notes
+    assert skipped(listing) == {module._CROPS: (2, ["cropped", "x/y/cropped_aligned/batch1"])}
+
+
+def test_files_of_cameras_players_and_editors_are_no_videos(tmp_path):
+    put(tmp_path, "DJI_1.MP4", "DJI_1.LRF", "GL01.LRV", "BDMV/index.bdmv", "BDMV/CLIPINF/0.CPI", "TS/VTS_01_0.IFO")
+    put(tmp_path, "README", "LICENSE", "track.gpx2", "@Recycle/x.mp4", "#snapshot/x.mp4", data=b"some text\n")
+    listing = list_videos([tmp_path])
+    assert (list(listing.videos), listing.account.lost) == (["DJI_1"], 0)
+    put(tmp_path, "DJI_1.MP4~", "#DJI_1.MP4#")
+    listing = list_videos([tmp_path])
+    assert (list(listing.videos), listing.account.lost) == (["DJI_1"], 2)
+    assert skipped(listing)[other_files.UNFINISHED][1] == ["#DJI_1.MP4#", "DJI_1.MP4~"]
+
+
+def test_archives_of_crops_and_annotations_hold_no_videos(tmp_path):
+    put(tmp_path, "a.mp4", "cropped_aligned.zip", "cropped_new_50_vids.tar.gz", "Third ABAW Annotations.zip")
+    put(tmp_path, "cropped/batch2.zip", "EXPR_Recognition_Challenge.zip")
+    listing = list_videos([tmp_path])
+    assert skipped(listing)[other_files.OTHER_ARCHIVES][0] == 5 and listing.account.lost == 0
+    put(tmp_path, "batch2.zip")
+    assert list_videos([tmp_path]).account.lost == 1
 
 
 def test_every_other_file_is_counted_with_a_reason(tmp_path):
-    put(tmp_path, "a.mp4", "notes.txt", "a.srt", "poster.jpg", "batch3.zip", "b.mp4.part", "c.xyz", "noise", "e.M3U8")
+    put(tmp_path, "a.mp4", "notes.txt", "a.srt", "poster.jpg", "batch3.zip", "b.mp4.part", "e.M3U8")
+    put(tmp_path, "c.xyz", "noise", data=b"\xff\0")
     put(tmp_path, "batch4.zip", "batch4/d.mp4", "batch5.tar.gz", "batch5/f.mp4")
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "lost.xyz").symlink_to("nowhere")
@@ -73,10 +101,10 @@ def test_every_other_file_is_counted_with_a_reason(tmp_path):
     listing = list_videos([tmp_path])
     assert sorted(listing.videos) == ["a", "d", "f"]
     assert skipped(listing) == {
-        module._OTHER: (4, ["a.srt", "e.M3U8", "notes.txt"]),
-        module._ARCHIVES: (1, ["batch3.zip"]),
-        module._UNPACKED: (2, ["batch4.zip", "batch5.tar.gz"]),
-        module._UNFINISHED: (1, ["b.mp4.part"]),
+        other_files.OTHER: (4, ["a.srt", "e.M3U8", "notes.txt"]),
+        other_files.ARCHIVES: (1, ["batch3.zip"]),
+        other_files.UNPACKED: (2, ["batch4.zip", "batch5.tar.gz"]),
+        other_files.UNFINISHED: (1, ["b.mp4.part"]),
         module._NO_VIDEO: (2, ["c.xyz", "noise"]),
         module._PIPES: (1, ["pipe.mp4"]),
         module._BROKEN: (1, ["lost.xyz"]),
@@ -127,13 +155,17 @@ def test_the_content_decides_without_a_known_suffix(tmp_path, suffix, codec):
 def test_pictures_and_sound_without_a_known_suffix_are_not_videos(tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "still.gif")
     heads = (b"\0\0\0\x18ftypheic", b"\0\0\0\x18ftypM4A ", b"\xff\xd8\xff\xe0", b"RIFF\0\0\0\0WAVE", b"", b"\0" * 999)
+    put(tmp_path, "notes", data="\u00e9".encode() * 3000)
     for number, head in enumerate(heads):
         (tmp_path / f"{number}.xyz").write_bytes(head)
     (tmp_path / "sound.ogg").write_bytes(b"OggS" + b"\0" * 24 + b"\x01vorbis")
     (tmp_path / "film.ogg").write_bytes(b"OggS" + b"\0" * 24 + b"\x80theora")
     listing = list_videos([tmp_path])
     assert list(listing.videos) == ["film"]
-    assert skipped(listing)[module._OTHER] == (2, ["sound.ogg", "still.gif"]) and listing.account.lost == len(heads)
+    assert skipped(listing)[other_files.OTHER] == (
+        3,
+        ["notes", "sound.ogg", "still.gif"],
+    ) and listing.account.lost == len(heads)
 
 
 def test_broken_links_count_as_videos_and_linked_folders_are_searched(tmp_path):
@@ -205,6 +237,7 @@ def test_videos_on_s3_are_listed_with_few_requests(s3_bucket, monkeypatch):
     for name in (*many, *others, *folders, *store):
         (place / name).write_bytes(b"x")
     (place / "camera").write_bytes(b"\0\0\0\x18ftypisom")
+    (place / "d.bin").write_bytes(b"\xff\0")
     requests, call = [], RetryingS3FileSystem._call_s3
 
     async def count(self, method, *args, **options):
@@ -221,10 +254,11 @@ def test_videos_on_s3_are_listed_with_few_requests(s3_bucket, monkeypatch):
     counts = {reason: (one.count, one.examples) for reason, one in listing.account.skipped.items()}
     assert counts == {
         HIDDEN: (3, ["__MACOSX", "videos/._a.mp4", "videos/.hidden/c.mp4"]),
-        module._OTHER: (1, ["notes.txt"]),
-        module._ARCHIVES: (1, ["batch9.zip"]),
-        module._UNPACKED: (1, ["batch8.zip"]),
+        other_files.OTHER: (1, ["notes.txt"]),
+        other_files.ARCHIVES: (1, ["batch9.zip"]),
+        other_files.UNPACKED: (1, ["batch8.zip"]),
         module._NO_VIDEO: (1, ["d.bin"]),
+        module._CROPS: (1, ["cropped"]),
         module._SHARED_NAMES: (2, ["VIDEOS/0.avi", "videos/day 0/0.mp4"]),
     }
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from data_contracts.files.account import InputAccount
+from data_contracts.store.bundles import write_account
 from data_contracts.store.manifest import Failure, UnitKey
 from data_contracts.store.store import Store
 from flows.commands.exit_codes import guarded
@@ -74,3 +76,15 @@ def test_settings_of_each_head_are_shown(demo, capsys):
         part = details["settings"]["parts"][0]
         assert f"features {part['features']}, hidden units {part['hidden_units']}, seeds {part['seeds']}" in line
     assert not lines
+
+
+def test_files_skipped_in_a_folder_that_is_gone_do_not_count(tmp_path, capsys):
+    store = Store(tmp_path / "store")
+    (tmp_path / "data").mkdir()
+    account = InputAccount("videos", tmp_path / "data")
+    account.skip(tmp_path / "data" / "a.zip", "archives")
+    write_account(store, account)
+    assert print_status(StatusParameters(store.url)) == 1
+    (tmp_path / "data").rmdir()
+    assert print_status(StatusParameters(store.url)) == 0
+    assert f"note: videos: {tmp_path / 'data'} no longer exists" in capsys.readouterr().out
