@@ -428,6 +428,8 @@ REPORTED_KINDS: dict[str, Writer] = {
     "theora.ogv": _by_program("-c:v", "libtheora", "-g", "12", "-q:v", "7"),
     "wmv2.wmv": _by_program("-c:v", "wmv2", "-g", "12"),
     "msmpeg4.avi": _by_program("-c:v", "msmpeg4", "-g", "12"),
+    # The first B-frame after the start of decoding sets the unit of time, by which later ones are dropped or kept.
+    "interlaced_mpeg4.mp4": _by_program("-c:v", "mpeg4", "-flags", "+ilme+ildct", "-bf", "2", "-g", "12"),
     "h263.3gp": _by_program("-c:v", "h263", "-g", "12", width_px=128, height_px=96),
     "mpeg1.mpg": _by_program("-c:v", "mpeg1video", "-bf", "2", "-g", "12"),
     "mpeg2.vob": _by_program("-f", "vob", "-c:v", "mpeg2video", "-bf", "2", "-g", "12"),

@@ -104,8 +104,12 @@ def index_video(source: VideoSource, *, decode: bool = False) -> VideoIndex:
     # Decoding can always start at the first frame.
     has_doubtful_entries = bool(np.any(by_packets.keyframe[1:] & ~entries[1:]))
     index = by_packets
-    must_decode = decode or packets.is_cut or not is_proven or has_doubtful_entries
-    if must_decode or not matches_decoder(source, by_packets):
+    must_decode = packets.is_cut or not is_proven or has_doubtful_entries
+    is_wrong = decode or (not must_decode and not matches_decoder(source, by_packets))
+    if is_wrong:
+        # What the inspector tells about keyframes is doubtful, too.
+        entries = np.zeros_like(entries)
+    if must_decode or is_wrong:
         index = index_by_decoding(source, by_packets, entries, are_proven=packets.proven, is_cut=packets.is_cut)
     check_duration(name, index.duration_seconds)
     problem = "; ".join(filter(None, (problem, describe_clock_jumps(index.pts_seconds)))) or None
