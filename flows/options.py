@@ -51,7 +51,8 @@ class Option:
         """Yield the description and the limits as pydantic expects them."""
         from pydantic import AfterValidator, BeforeValidator, Field
 
-        yield Field(description=self.help, json_schema_extra={"enum": list(self.choices)} if self.choices else None)
+        show_choices = functools.partial(_show_choices, choices=self.choices) if self.choices else None
+        yield Field(description=self.help, json_schema_extra=show_choices)
         yield from Field(ge=self.minimum, le=self.maximum, pattern=self.pattern).metadata
         if self.choices:
             yield AfterValidator(functools.partial(_refuse_unknown, choices=self.choices))
@@ -87,6 +88,29 @@ class TextToLocation(NoCredentials):
             json_schema_input_schema=core_schema.str_schema(),
             serialization=core_schema.to_string_ser_schema(),
         )
+
+
+class NullAsText:
+    """Annotation that makes pydantic accept null for the text "null", because JSON and YAML read this word as null."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(
+            lambda value: "null" if value is None else value, handler(source)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        return {"anyOf": [handler(schema), {"type": "null"}]}
+
+
+class OnThisMachine:
+    """Annotation that makes pydantic refuse a URL where a path is expected."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(refuse_url, handler(source))
 
 
 def read_options(definition: Any) -> list[tuple[Field[Any], Any, Option]]:
@@ -140,6 +164,20 @@ def _refuse_unknown(name: str | None, *, choices: tuple[str, ...]) -> str | None
     if name is not None and name not in choices:
         raise ValueError(f"expected one of {', '.join(choices)}, got {name!r}")
     return name
+
+
+def refuse_url(value: Any) -> Any:
+    """Refuse a URL: as a path it would be a folder named ``s3:``."""
+    if isinstance(value, str) and "://" in value:
+        raise InputError(f"expected a path on this machine, got {value!r}; pass a path")
+    return value
+
+
+def _show_choices(schema: dict[str, Any], *, choices: tuple[str, ...]) -> None:
+    """Add the choices to the text in a JSON schema. A schema that also accepts null must not refuse it."""
+    for one in schema.get("anyOf", [schema]):
+        if one.get("type") == "string":
+            one["enum"] = list(choices)
 
 
 def _refuse_nothing(value: Any, *, hint: str = "", is_required: bool = False) -> Any:

@@ -10,13 +10,15 @@ from typing import Annotated, Literal
 from data_contracts.files.credentials import StoreParameter
 from data_contracts.files.locations import Location
 from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, MissingFaces, TaskName
-from flows.options import DeployedFrom, Option, TextToLocation
+from flows.options import DeployedFrom, NullAsText, OnThisMachine, Option, TextToLocation
 from models.backbones.registry import DEFAULT_BACKBONE
 from models.heads.recipes import HEAD_KINDS, Features, RecipeName
 from models.pretraining.recipes import Goal, PretrainingName
 
+LARGEST_SEED = 2**32 - 1
 Source = Literal["mtcnn", "cropped", "cropped_aligned"]
 
+LocalPath = Annotated[Path, OnThisMachine()]
 _Place = Annotated[Location, TextToLocation()]
 StoreUrl = Annotated[
     StoreParameter,
@@ -64,7 +66,7 @@ BackboneOfHeads = Annotated[
         "store, else the bundled one."
     ),
 ]
-WeightsFile = Annotated[Path | None, Option("Safetensors file to use instead of the installed weights.")]
+WeightsFile = Annotated[LocalPath | None, Option("Safetensors file to use instead of the installed weights.")]
 Heads = Annotated[
     list[str] | None,
     Option(
@@ -80,7 +82,7 @@ Postprocessings = Annotated[
     ),
 ]
 FacelessValues = Annotated[
-    MissingFaces,
+    Annotated[MissingFaces, NullAsText()],
     Option("What frames without a face carry: null, or values interpolated between the nearest frames with a face."),
 ]
 FeaturesVariant = Annotated[
@@ -115,8 +117,8 @@ class DemoParameters:
         affwild2 demo --out /tmp/demo --workers 2
     """
 
-    out: Annotated[Path, Option("Folder for the data set and the store.")] = Path("demo")
-    seed: Annotated[int, Option("Random seed of the generated data set.")] = 0
+    out: Annotated[LocalPath, Option("Folder for the data set and the store.")] = Path("demo")
+    seed: Annotated[int, Option("Random seed of the generated data set.", minimum=0, maximum=LARGEST_SEED)] = 0
     workers: Workers = None
 
 
@@ -287,16 +289,16 @@ class PretrainParameters:
 
     goal: Annotated[Goal, Option("identity: who it is (step 1); emotion: expressions (step 2).", is_argument=True)]
     data: Annotated[
-        Path,
+        LocalPath,
         Option("CSV file with labels, AffectNet's CSV file, or a folder of people.", is_argument=True),
     ]
     store: StoreUrl
     backbone: BackboneName = "efficientnet_lite0"
-    weights: Annotated[Path | None, Option("Safetensors file with the weights to start from.")] = None
-    validation: Annotated[Path | None, Option("Pictures to validate on. Default: hold out a share of the people.")] = (
-        None
-    )
-    images: Annotated[Path | None, Option("Folder of the pictures that a CSV file names.")] = None
+    weights: Annotated[LocalPath | None, Option("Safetensors file with the weights to start from.")] = None
+    validation: Annotated[
+        LocalPath | None, Option("Pictures to validate on. Default: hold out a share of the people.")
+    ] = None
+    images: Annotated[LocalPath | None, Option("Folder of the pictures that a CSV file names.")] = None
     recipe: Annotated[PretrainingName, Option("Named setting of the training.")] = "default"
     input_px: Annotated[
         int | None, Option("Input size in pixels. Default: the input size of the backbone.", minimum=32, maximum=1024)
@@ -306,7 +308,9 @@ class PretrainParameters:
         list[str] | None,
         Option("Person whose emotions are not used for training, only for validation."),
     ] = None
-    seed: Annotated[int, Option("Random seed of the split, the order and the augmentation.")] = 0
+    seed: Annotated[
+        int, Option("Random seed of the split, the order and the augmentation.", minimum=0, maximum=LARGEST_SEED)
+    ] = 0
     limit: Limit = None
     dask_address: DaskAddress = None
     workers: Workers = None

@@ -95,6 +95,10 @@ def pretrain(parameters: PretrainParameters) -> str | None:
     """Train a backbone. An interrupted run continues from the last checkpoint."""
     if parameters.untrained and parameters.goal == "identity":
         raise InputError("--untrained: expected the goal emotion, got identity, which must distinguish all people")
+    if parameters.images and not any(one and one.is_file() for one in (parameters.data, parameters.validation)):
+        raise InputError(
+            f"--images: expected a CSV file that names these pictures, got {parameters.data}; leave the option out"
+        )
     settings = get_pretraining(parameters.recipe, parameters.goal)
     settings = settings.replace(valence_arousal=parameters.valence_arousal)
     store = Store(parameters.store)

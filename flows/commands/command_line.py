@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import click
 from click.shell_completion import get_completion_class
 
+from data_contracts.errors import InputError
 from data_contracts.files.credentials import NoCredentials
 from flows.commands.parameters import (
     ConvertModelParameters,
@@ -28,7 +29,7 @@ from flows.commands.parameters import (
     StatusParameters,
     VerifyParameters,
 )
-from flows.options import Option, describe, is_required, read_options
+from flows.options import Option, describe, is_required, read_options, refuse_url
 from flows.parameters import FLOWS
 
 PROGRAM = "affwild2"
@@ -77,7 +78,17 @@ class _Text(_RefuseEmpty, click.types.StringParamType):
 
 
 class _Path(_RefuseEmpty, click.Path):
-    """A path that is not empty."""
+    """A path or URL that is not empty."""
+
+
+class _LocalPath(_Path):
+    """A path that is no URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(refuse_url(value), param, ctx)
+        except InputError as error:
+            self.fail(f"{error}.", param, ctx)
 
 
 def make_command(name: str, definition: type, run: Callable[[Values], int]) -> click.Command:
@@ -116,7 +127,7 @@ def _parameter(field: Field[Any], annotation: Any, option: Option) -> click.Para
         required=required,
         is_flag=kind is click.BOOL,
         multiple=is_list,
-        metavar="NAME" if option.choices else "N" if isinstance(kind, click.IntRange | click.FloatRange) else None,
+        metavar="N" if isinstance(kind, click.IntRange | click.FloatRange) else None,
         show_default=field.default is not None and field.default is not False,
         **default,
     )
@@ -141,7 +152,7 @@ def _click_type(hint: Any, option: Option) -> tuple[click.ParamType, bool]:
     if hint is float and limits != (None, None):
         return click.FloatRange(*limits), False
     if hint is Path:
-        return _Path(path_type=Path), False
+        return _LocalPath(path_type=Path), False
     return {bool: click.BOOL, int: click.INT, float: click.FLOAT}.get(hint, _Text()), False
 
 
@@ -215,6 +226,7 @@ def main() -> None:
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else PROGRAM
         message = error.format_message()
+        message = message if message.endswith((".", "?")) else f"{message}."
         if isinstance(error, click.NoSuchOption) and (name := _RENAMED.get((command, error.option_name))):
             message = f"No such option '{error.option_name}'. It is now {name}."
         click.echo(f"{command}: {message} Run {command} --help for help.", err=True)

@@ -26,7 +26,9 @@ def export_models(parameters: ExportModelParameters) -> int:
     faces, description = _faces(parameters.pictures)
     try:
         backbone = load_backbone(name, weights=Path(choice.weights) if choice.weights else None)
-        rows = [_row(backbone, wanted, parameters.out, faces) for wanted in parameters.formats or FORMATS]
+        rows = [
+            _row(backbone, wanted, parameters.out, faces) for wanted in dict.fromkeys(parameters.formats or FORMATS)
+        ]
     except ValueError as error:
         raise InputError(str(error)) from error
     header = ["format", "file", "MB", "ms per face", "times torch", "cosine min", "cosine median", "same class"]

@@ -1,13 +1,12 @@
 """The parameters of the commands that run no flow."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from data_contracts.files.credentials import StoreParameter
 from data_contracts.vocabulary import TaskName
 from flows.options import Option
-from flows.parameters import StoreUrl
+from flows.parameters import LocalPath, StoreUrl
 
 _Name = Annotated[str, Option("Name of a backbone, as affwild2 models list shows it.", is_argument=True)]
 
@@ -129,9 +128,11 @@ class ConvertModelParameters:
         affwild2 models convert weights.pt --name enet_b2_8 --out enet_b2_8.safetensors
     """
 
-    file: Annotated[Path, Option("File with published weights that was downloaded by other means.", is_argument=True)]
+    file: Annotated[
+        LocalPath, Option("File with published weights that was downloaded by other means.", is_argument=True)
+    ]
     name: Annotated[str | None, Option("Name of the weights, if their hash is unknown.")] = None
-    out: Annotated[Path | None, Option("Safetensors file to write. Default: a file in the cache.")] = None
+    out: Annotated[LocalPath | None, Option("Safetensors file to write. Default: a file in the cache.")] = None
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,10 @@ class ExportModelParameters:
     """
 
     name: _Name
-    out: Annotated[Path, Option("Folder for the exported files.")]
+    out: Annotated[LocalPath, Option("Folder for the exported files.")]
     formats: Annotated[
         list[Literal["onnx", "onnx-int8", "openvino", "executorch"]] | None,
         Option("Format to write. Default: all.", command_line_name="format"),
     ] = None
-    weights: Annotated[Path | None, Option("Safetensors file to use instead of the installed weights.")] = None
-    pictures: Annotated[Path | None, Option("Folder of pictures of faces to calibrate and compare with.")] = None
+    weights: Annotated[LocalPath | None, Option("Safetensors file to use instead of the installed weights.")] = None
+    pictures: Annotated[LocalPath | None, Option("Folder of pictures of faces to calibrate and compare with.")] = None

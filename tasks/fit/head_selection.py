@@ -74,7 +74,9 @@ def select_heads(
         InputError: several heads serve a branch, a name matches no head, or a named head serves nothing; or see
             ``select_postprocessings``.
     """
-    heads = [find_head(store, name) for name in names] if names else fitted_heads(store) if among is None else among
+    heads = fitted_heads(store) if among is None else among
+    if names:
+        heads = list({head.name: head for head in (find_head(store, name) for name in names)}.values())
     served: dict[str, tuple[Bundle, list[BranchName]]] = {}
     problems = []
     for branch in BRANCHES:
@@ -160,18 +162,19 @@ def select_postprocessings(
     for rule in complete:
         rules.get(PostprocessingDetails.of(rule).head, []).append(rule)
     known = [rule for found in rules.values() for rule in found]
-    named: dict[str, list[Bundle]] = {}
+    named: dict[str, dict[str, Bundle]] = {}
     for name in names or ():
         matches = _matches(known, name)
         if len(matches) != 1:
-            problem = "several match" if matches else f"none of {', '.join(rules)} matches"
+            none = f"none of {', '.join(rules)} matches" if rules else "no head was fitted"
+            problem = "several match" if matches else none
             raise InputError(
                 f"--postprocessing {name}: expected the name of one, {problem}; found: "
                 f"{_describe_rules(store, matches or known) or 'none'}"
             )
-        named.setdefault(PostprocessingDetails.of(matches[0]).head, []).append(matches[0])
+        named.setdefault(PostprocessingDetails.of(matches[0]).head, {})[matches[0].name] = matches[0]
     for head, found in rules.items():
-        chosen = named.get(head, found)
+        chosen = list(named[head].values()) if head in named else found
         if len(chosen) > 1:
             raise InputError(
                 f"head {head}: expected one post-processing, found several: {_describe_rules(store, chosen)}; "

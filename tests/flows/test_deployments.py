@@ -84,7 +84,7 @@ def test_a_deployment_runs_with_its_defaults(lab, folder, plain_bytes):
 def test_a_form_refuses_unknown_and_wrong_parameters(lab):
     refused = lab.prefect("deployment", "run", "extract/affwild2", "--param", "minimal_face=3")
     assert refused.returncode == 1 and "minimal_face" in refused.stdout + refused.stderr
-    assert "'nonsense' is not one of" in lab.refusal_of("extract/affwild2", backbone="nonsense")
+    assert "'typo' is not one of" in lab.refusal_of("fit/affwild2", task="expr", annotations="x", recipe="typo")
     assert "3 is less than the minimum of 20" in lab.refusal_of("extract/affwild2", min_face_px=3)
 
 
@@ -97,7 +97,7 @@ def test_a_form_describes_every_parameter(lab, name):
         assert len(shown["description"]) > 10, parameter
         assert {"type", "anyOf", "enum"} & set(shown), parameter
     if name == "extract":
-        assert "emotion_lite0" in schema["properties"]["backbone"]["enum"]
+        assert "affwild2 models list" in schema["properties"]["backbone"]["description"]
         assert schema["properties"]["min_face_px"]["minimum"] == 20
 
 

@@ -85,5 +85,7 @@ def test_wrong_requests_are_reported_in_one_line(labels, tmp_path):
         pretrain("emotion", labels, str(tmp_path / "store"), backbone="tf_efficientnet_b0")
     with pytest.raises(InputError, match="--untrained: expected the goal emotion, got identity"):
         pretrain("identity", labels, str(tmp_path / "store"), untrained=["a1"])
+    with pytest.raises(InputError, match=r"--images: expected a CSV file that names these pictures, got .*; leave"):
+        pretrain("identity", labels.parent, str(tmp_path / "store"), images=tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"--untrained: expected people in .*labels\.csv, found no picture of typo"):
         pretrain("emotion", labels, str(tmp_path / "store"), untrained=["a1", "typo"])

@@ -44,21 +44,28 @@ def documented_commands():
         (["extract", "--help"], 0, "--store"),
         (["--version"], 0, "version 0."),
         (["extrct"], 2, "No such command 'extrct'. Did you mean 'extract'?"),
+        (["extract", "a", "b", "--store", "s"], 2, "Got unexpected extra argument (b). Run affwild2 extract --help"),
         (["extract", "{tmp}", "--stor", "x"], 2, "No such option '--stor'. (Did you mean"),
-        (["score", "{tmp}/empty.txt", "--out", "{tmp}/o", "--backbone", "typo"], 2, "--backbone typo: expected a name"),
+        (
+            ["score", "{tmp}/one/clip.mp4", "--out", "{tmp}/o", "--backbone", "typo"],
+            2,
+            "--backbone typo: expected a name",
+        ),
         (["fit", "expr", "--backbone", "x"], 2, "No such option '--backbone'. It is now --features-variant."),
         (["fit", "expr", "--kind", "typo"], 2, "'typo' is not 'mlp'"),
-        (["extract", "{tmp}", "--store", "{tmp}/s", "--dask-address", "host"], 2, "expected videos"),
+        (["extract", "{tmp}/empty", "--store", "{tmp}/s", "--dask-address", "host"], 2, "expected videos"),
         (["score", "{tmp}", "--out", "{tmp}/o", "--dask-address", "host"], 2, "affwild2: dask_address: String should"),
         (["extract", "{tmp}", "--store", "{tmp}/s", "--limit", "0"], 2, "--limit"),
         (["status", "--store", "{tmp}"], 2, "expected a store of affwild2"),
         (["report", "--store", "{tmp}"], 2, "expected a store of affwild2"),
         (["verify", "{tmp}/typo.zip"], 2, "expected a submission"),
-        (["extract", "{tmp}", "--store", "{tmp}/s"], 2, "expected videos"),
+        (["extract", "{tmp}/empty", "--store", "{tmp}/s"], 2, "expected videos"),
     ],
 )
 def test_answers_and_exit_codes(tmp_path, arguments, code, expected):
-    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/clip.mp4").write_text("")
     finished = run_command(*[argument.format(tmp=tmp_path) for argument in arguments])
     assert finished.returncode == code
     printed = finished.stdout + finished.stderr

@@ -57,6 +57,7 @@ ALL = ["expr-1", "va-1", "au-1", "mtl-1"]
         ([*ALL, "mtl-2"], None, {"expr-1": "expr", "va-1": "va", "au-1": "au"}),
         (ALL, ["mtl"], {"mtl-1": "expr va au"}),
         (ALL, ["va-1"], {"va-1": "va"}),
+        (ALL, ["va-1", "va", "va-1"], {"va-1": "va"}),
         (ALL, ["mtl-1", "au-1"], {"mtl-1": "expr va", "au-1": "au"}),
         ([*ALL, "expr-2", "mtl-2"], ["expr-2", "mtl-2"], {"expr-2": "expr", "mtl-2": "va au"}),
         (["expr-zero-shot-1"], None, {}),
@@ -84,7 +85,6 @@ SETTINGS = (
         (["mtl-1", "mtl-2"], None, r"several serve expr: mtl-1 .* mtl-2"),
         (["mtl-1", "mtl-2", "va-1"], None, r"several serve expr: mtl-1 .* mtl-2"),
         (["expr-1", "expr-2"], ["expr-1", "expr-2"], r"several serve expr: .*name one head for each task with --head"),
-        (["expr-1"], ["expr-1", "expr-1"], r"several serve expr"),
         (["mtl-1", "mtl-2"], ["mtl-1", "mtl-2"], r"several serve expr"),
         (["expr-1", "expr-2"], ["expr"], rf"--head expr: expected the name of one .*several match.*{SETTINGS}"),
         (["expr-1"], ["va"], r"--head va: .*none matches; found: expr-1"),
@@ -133,7 +133,7 @@ def test_submissions_take_the_head_of_their_own_task(store, heads, task, name, s
         (["e-2"], {"expr-1": "e-2", "va-1": "v-1", "au-1": None}),
         (["v-1", "e-1"], {"expr-1": "e-1", "va-1": "v-1", "au-1": None}),
         (["e-1", "e-2"], "head expr-1: expected one post-processing, found several"),
-        (["e-1", "e-1"], "head expr-1: expected one post-processing, found several"),
+        (["e-1", "e-1"], {"expr-1": "e-1", "va-1": "v-1", "au-1": None}),
         (["e"], "--postprocessing e: expected the name of one, several match; found: e-1 .*; e-2"),
         (["other"], "--postprocessing other: expected .*none of expr-1, va-1, au-1 matches; found: e-1 .*v-1"),
         ([""], "none of expr-1"),
@@ -150,3 +150,8 @@ def test_each_head_has_one_postprocessing(store, names, selected):
         return
     found = select_postprocessings(store, heads[:3], names)
     assert {head: rule and rule.name for head, rule in found.items()} == selected
+
+
+def test_a_postprocessing_without_a_fitted_head_is_refused(store):
+    with pytest.raises(InputError, match=r"--postprocessing e: .*, no head was fitted; found: none"):
+        select_postprocessings(store, [], ["e"])
