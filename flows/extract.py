@@ -170,7 +170,7 @@ def _import_crops(
     for subject in found.subjects.keys() - crops.keys():
         for crop in found.subjects[subject]:
             found.account.drop(crop.path, _BEYOND_LIMIT)
-    for archive in _packed_crops(layout, source):
+    for archive in packed_crops(layout, source):
         found.account.skip(archive, ARCHIVES)
     run.report_inputs(found.account)
     counts = {stem: video.details.frame_count for stem, video in _index(run, layout.videos).items()}
@@ -183,7 +183,7 @@ def _import_crops(
     return _embed(run, import_crops.source_of(source), backbone, set(crops), layout.videos)
 
 
-def _packed_crops(layout: DataLayout, source: Source) -> list[Location]:
+def packed_crops(layout: DataLayout, source: Source) -> list[Location]:
     """Return the archives that are named like folders of crops of the source which do not exist."""
     folders = layout.crops[source]
     there = {name for folder in folders for name in (folder.name, *(inside.name for inside in list_folders(folder)))}

@@ -223,7 +223,8 @@ def _reason_by_content(path: Location, head: bytes) -> str | None:
     if _starts_a_video(head):
         return None
     is_sound = head.startswith(b"OggS") and has_video_suffix(path)
-    return OTHER if is_sound or _is_text(head) else _NO_VIDEO
+    is_marker = not head and not path.suffix
+    return OTHER if is_sound or is_marker or _is_text(head) else _NO_VIDEO
 
 
 def _is_text(head: bytes) -> bool:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_contracts.challenge.layout import find_data
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from data_contracts.video.packets import index_video
 from flows.engine.run import SomeFailedError
-from flows.extract import extract
+from flows.extract import extract, packed_crops
 from models.faces.crops import decode_jpeg
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tasks.extract import crop_faces
@@ -233,3 +234,14 @@ def test_wrong_requests_are_reported_in_one_line(small_data, tmp_path, dask_addr
     with pytest.raises(InputError, match=message) as caught:
         extract(**({"data": small_data, "store": str(tmp_path / "s"), "dask_address": dask_address} | request_))
     assert "\n" not in str(caught.value)
+
+
+def test_archives_of_missing_crop_folders_are_counted(tmp_path):
+    for name in ("cropped/a/00001.jpg", "cropped/cropped_new_50_vids/b/00001.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("cropped.zip", "cropped_new_50_vids.zip", "cropped_aligned.zip"):
+        (tmp_path / name).write_bytes(b"x")
+    assert packed_crops(find_data(tmp_path), "cropped") == []
+    shutil.rmtree(tmp_path / "cropped" / "cropped_new_50_vids")
+    assert packed_crops(find_data(tmp_path), "cropped") == [tmp_path / "cropped_new_50_vids.zip"]

@@ -76,6 +76,7 @@ def test_files_of_cameras_players_and_editors_are_no_videos(tmp_path):
     put(tmp_path, "README", "LICENSE", "track.gpx2", "@Recycle/x.mp4", "#snapshot/x.mp4", data=b"some text\n")
     listing = list_videos([tmp_path])
     assert (list(listing.videos), listing.account.lost) == (["DJI_1"], 0)
+    put(tmp_path, "_SUCCESS", data=b"")
     put(tmp_path, "DJI_1.MP4~", "#DJI_1.MP4#")
     listing = list_videos([tmp_path])
     assert (list(listing.videos), listing.account.lost) == (["DJI_1"], 2)
