@@ -135,7 +135,7 @@ def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescore
     }
     summary = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)
     total = len(listing.videos) + len(listing.same_names)
-    print_line(f"{total} video{'' if total == 1 else 's'}" + (f": {summary}" if summary else ""))
+    print_line(counted(total, "video") + (f": {summary}" if summary else ""))
 
 
 def _print_some(lines: Sequence[str], what: str) -> None:

@@ -4,7 +4,7 @@ import os
 import tempfile
 
 from data_contracts.errors import InputError
-from data_contracts.store.bundles import Bundle, damaged_bundles, list_bundles, read_file
+from data_contracts.store.bundles import Bundle, damaged_bundles, list_bundles, match_bundles, read_file
 from data_contracts.store.store import Store
 from models.backbones.registry import REGISTRY
 from tasks.fetch_weights import cache_folder
@@ -34,8 +34,7 @@ def find_trained_backbone(store: Store, name: str) -> Bundle:
     Raises:
         InputError: no backbone matches, or several do.
     """
-    matches = trained_backbones(store, name) if name else []
-    found = [one for one in matches if one.name == name] or matches
+    found = match_bundles(trained_backbones(store, name), name)
     if len(found) == 1:
         return found[0]
     problem = f"several match: {', '.join(b.name for b in found)}" if found else "found none"

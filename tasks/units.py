@@ -17,8 +17,8 @@ import pyarrow as pa
 from data_contracts.errors import InputError, StoreError, WrongUnitError
 from data_contracts.schemas import Dataset
 from data_contracts.store.bundles import find_bundle, write_bundle
-from data_contracts.store.details import Details, problems_of
 from data_contracts.store.manifest import Failure, Manifest, UnitKey
+from data_contracts.store.records import Details, problems_of
 from data_contracts.store.store import Store
 
 # Scheduled runs skip a unit after this number of failed tries.

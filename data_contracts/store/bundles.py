@@ -1,23 +1,16 @@
 """Bundles: results that consist of a few files in one folder (heads, post-processings, submissions).
 
-The account of an input folder is a bundle without files; its manifest holds the counts.
-
 The manifest, written last, makes the files a bundle. Results in tables are units (``store``).
 """
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
-from data_contracts.errors import InputError
-from data_contracts.files.account import InputAccount
-from data_contracts.store.details import Details, InputsDetails, JsonObject
-from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import from_sealed_json, to_sealed_json
+from data_contracts.store.records import Details, JsonObject
 from data_contracts.store.store import Store
 
-INPUTS = "inputs"
 MANIFEST = "manifest.json"
 
 
@@ -100,31 +93,9 @@ def damaged_bundles(store: Store, kind: str, complete: Sequence[Bundle]) -> list
     return [name for name in others if store.exists(manifest_path(f"{kind}/{name}"))]
 
 
-def require_bundle(store: Store, kind: str, name: str) -> Bundle:
-    """Return the bundle with this name, or the only one whose name starts with it.
-
-    Raises:
-        InputError: no bundle matches, or several do.
-    """
-    bundles = list_bundles(store, kind)
-    matches = [b for b in bundles if b.name == name] or [b for b in bundles if name and b.name.startswith(name)]
-    if len(matches) == 1:
-        return matches[0]
-    names = ", ".join(b.name for b in (matches or bundles)) or "none"
-    problem = "several match" if matches else "none matches"
-    raise InputError(f"{kind}: expected the name of one in {store.url}, got {name!r}: {problem}; found: {names}")
-
-
-def write_account(store: Store, account: InputAccount) -> InputsDetails:
-    """Write the account of some inputs, in place of the one of an earlier run, and return its details."""
-    details = InputsDetails.of_account(account)
-    kind = re.sub("[^a-z0-9]+", "-", account.kind.lower())
-    name = variant_name(kind, fingerprint(kind=account.kind, places=sorted(account.places)))
-    bundle = Bundle(f"{INPUTS}/{name}", fingerprint(inputs=details), details=details.to_json())
-    known = read_manifest(store, bundle.folder)
-    if known is None or known.fingerprint != bundle.fingerprint:
-        write_manifest(store, bundle)
-    return details
+def match_bundles(bundles: Sequence[Bundle], name: str) -> list[Bundle]:
+    """Return the bundle with this name, else all whose names start with it."""
+    return [b for b in bundles if b.name == name] or [b for b in bundles if name and b.name.startswith(name)]
 
 
 def read_file(store: Store, bundle: Bundle, name: str) -> bytes:

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.errors import InputError
-from data_contracts.store.bundles import INPUTS, Bundle, list_bundles, read_manifest
-from data_contracts.store.details import HeadDetails, InputsDetails, VideoDetails
+from data_contracts.store.bundles import Bundle, list_bundles, read_manifest
+from data_contracts.store.details import HeadDetails, VideoDetails
+from data_contracts.store.input_accounts import INPUTS, InputsDetails
 from data_contracts.store.manifest import Failure, UnitKey, key_of_folder, key_of_manifest_path
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED, STORE_FILE, UNREADABLE_CROP

@@ -1,126 +1,17 @@
-"""Facts in manifests, one class per dataset and kind of bundle. On disk they are JSON; the fields are its keys.
+"""Facts in manifests, one class per dataset and kind of bundle. On disk they are JSON; the fields are its keys."""
 
-A field with a default may be missing in manifests of earlier versions, which then count as having the default.
-"""
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Literal
 
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, replace
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Protocol, Self, TypeVar, Union, get_args, get_origin, get_type_hints
-
-from data_contracts.errors import InputError
-from data_contracts.files.account import InputAccount
+from data_contracts.errors import counted
 from data_contracts.files.inputs import FileState
+from data_contracts.store.records import Details, JsonObject, LeftOut, Record
 from data_contracts.vocabulary import EditionName, TaskName
 
-JsonObject = dict[str, Any]
 # Recipe of a head that was not fitted: the classes of a backbone.
 ZERO_SHOT = "zero-shot"
-_LEFT_OUT = "left out"
-_Value = TypeVar("_Value")
-# A field that is left out of the JSON while it has its default.
-LeftOut = Annotated[_Value, _LEFT_OUT]
 Precision = Literal["bfloat16", "float32"]
-
-
-class HasDetails(Protocol):
-    """A manifest of a unit or a bundle."""
-
-    @property
-    def details(self) -> JsonObject:
-        """The facts as JSON values."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """A JSON object with known keys."""
-
-    def to_json(self) -> JsonObject:
-        """Return the JSON values."""
-        return {
-            one.name: _to_json(value)
-            for one, _, is_left_out in _fields_of(type(self))  # type: ignore[arg-type]  # mypy looks at __hash__ of instances
-            if (value := getattr(self, one.name)) != one.default or not is_left_out
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Return the record that ``to_json`` of this or an earlier version wrote. Unknown keys are ignored.
-
-        Raises:
-            InputError: a key without a default is missing.
-        """
-        known = {}
-        for one, read, _ in _fields_of(cls):  # type: ignore[arg-type]
-            value = values.get(one.name, MISSING)
-            if value is not MISSING:
-                known[one.name] = read(value) if read and value is not None else value
-            elif one.default is MISSING:
-                raise InputError(
-                    f"manifest: expected {one.name} among its details, got {', '.join(sorted(values)) or 'none'}; "
-                    "it was written by another version of affwild2: use that one, or a new store"
-                )
-        return cls(**known)
-
-
-@functools.cache
-def _fields_of(record: type[Record]) -> "list[tuple[Field[Any], Callable[[Any], Any] | None, bool]]":
-    """Return each field, the function that reads its JSON value (None: identity), and whether it may be left out."""
-    hints = get_type_hints(record, include_extras=True)
-    return [(one, _reader(hints[one.name]), _LEFT_OUT in get_args(hints[one.name])) for one in fields(record)]
-
-
-def _reader(hint: Any) -> Callable[[Any], Any] | None:
-    if get_origin(hint) is Annotated:
-        return _reader(get_args(hint)[0])
-    if get_origin(hint) in (Union, UnionType):
-        (hint,) = (one for one in get_args(hint) if one is not NoneType)
-        return _reader(hint)
-    if get_origin(hint) is tuple:
-        read = _reader(get_args(hint)[0])
-        return (lambda values: tuple(one if one is None else read(one) for one in values)) if read else tuple
-    if hint is FileState:
-        return lambda values: FileState(*values)
-    return hint.from_json if isinstance(hint, type) and issubclass(hint, Record) else None
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, Record):
-        return value.to_json()
-    if isinstance(value, list | tuple):
-        return [_to_json(one) for one in value]
-    return value
-
-
-@dataclass(frozen=True, kw_only=True)
-class Details(Record):
-    """Facts that every manifest may hold.
-
-    ``problems``: a line for every part of the input that was lost while the rest of it was used.
-    """
-
-    problems: LeftOut[tuple[str, ...]] = ()
-
-    @classmethod
-    def of(cls, manifest: HasDetails) -> Self:
-        """Return the facts in the manifest of a unit or a bundle.
-
-        Raises:
-            InputError: see ``from_json``.
-        """
-        return cls.from_json(manifest.details)
-
-    def with_problems(self, problems: Sequence[str]) -> Self:
-        """Return the same facts with these problems, if there are any."""
-        return replace(self, problems=tuple(problems)) if problems else self
-
-
-def problems_of(manifest: HasDetails) -> Sequence[str]:
-    """Return a line for every part of a unit's input that was lost."""
-    lines: Sequence[str] = manifest.details.get("problems", ())
-    return lines
-
 
 # -- datasets ------------------------------------------------------------------------------------------------------
 
@@ -435,7 +326,7 @@ class SubmissionDetails(Details):
             return "not checked: rows were removed, or an earlier version wrote it"
         count, found = self.checks.fault_count, "no fault"
         if count:
-            found = f"{count} fault{'s' if count > 1 else ''}, first: {self.checks.faults[0]}"
+            found = f"{counted(count, 'fault')}, first: {self.checks.faults[0]}"
         return f"{found} ({self.checks.against})"
 
 
@@ -491,74 +382,3 @@ class BackboneDetails(Details):
     coverage: PictureCoverage
     figures: PictureFigures
     kept_epoch: int
-
-
-# -- accounts of inputs --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class SkippedInputs(Record):
-    """Files that a reader skipped for one reason. ``is_harmless``: no input is lost."""
-
-    reason: str
-    count: int
-    is_harmless: bool = False
-    examples: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputsDetails(Details):
-    """``inputs``: what a reader of inputs found, used and skipped, as in ``InputAccount``."""
-
-    kind: str
-    places: tuple[str, ...]
-    found: int
-    used: int
-    skipped: tuple[SkippedInputs, ...] = ()
-    notes: LeftOut[tuple[str, ...]] = ()
-
-    @classmethod
-    def of_account(cls, account: InputAccount) -> Self:
-        """Return the counts of an account. Files that may be missing in the results come first."""
-        skipped = [
-            SkippedInputs(reason=reason, count=one.count, is_harmless=one.is_harmless, examples=tuple(one.examples))
-            for reason, one in account.skipped.items()
-        ]
-        return cls(
-            kind=account.kind,
-            places=account.places,
-            found=account.found,
-            used=account.used,
-            skipped=tuple(sorted(skipped, key=lambda one: (one.is_harmless, -one.count, one.reason))),
-            notes=tuple(account.notes),
-        )
-
-    @property
-    def lost(self) -> tuple[SkippedInputs, ...]:
-        """The skipped files that are not harmless."""
-        return tuple(one for one in self.skipped if not one.is_harmless)
-
-    @property
-    def place(self) -> str:
-        """The first place, and the number of others."""
-        more = f" and {len(self.places) - 1} more" if len(self.places) > 1 else ""
-        return f"{self.places[0] if self.places else ''}{more}"
-
-    def format_counts(self) -> str:
-        """Return the counts in one line."""
-        skipped = self.found - self.used
-        return f"{self.kind} in {self.place}: {self.found:,} found, {self.used:,} used, {skipped:,} skipped"
-
-    def format_lost(self) -> list[str]:
-        """Return one line per reason for skipped files that are not harmless."""
-        return [self._format_reason(one) for one in self.lost]
-
-    def format_lines(self) -> list[str]:
-        """Return the counts, one line per reason, and the notes."""
-        notes = [f"note: {self.kind}: {line}" for line in self.notes]
-        return [self.format_counts(), *map(self._format_reason, self.skipped), *notes]
-
-    def _format_reason(self, one: SkippedInputs) -> str:
-        more = ", ..." if one.count > len(one.examples) else ""
-        what = "ignored" if one.is_harmless else "skipped"
-        return f"{self.kind}: {one.count:,} {what}, {one.reason}: {', '.join(one.examples)}{more}"

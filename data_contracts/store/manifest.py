@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from urllib.parse import unquote
 
-from data_contracts.store.details import JsonObject
+from data_contracts.store.records import JsonObject
 
 # Characters with a meaning in paths, Hive partitions or URLs. Letters of all scripts are kept: escaped, they would
 # exceed the maximum length of a file name. Hive readers ignore names with a leading dot or underscore, and "." and ".."

@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_contracts.errors import InputError
-from data_contracts.store.details import problems_of
 from data_contracts.store.manifest import (
     Manifest,
     UnitKey,
@@ -31,6 +30,7 @@ from data_contracts.store.manifest import (
     is_utf8,
     key_of_manifest_path,
 )
+from data_contracts.store.records import problems_of
 
 if TYPE_CHECKING:
     from data_contracts.files.local import LocalFiles

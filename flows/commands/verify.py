@@ -10,7 +10,7 @@ from data_contracts.errors import InputError, counted
 from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.files.locations import Location, location
 from data_contracts.store.bundles import MANIFEST, read_manifest, wrong_files
-from data_contracts.store.details import InputsDetails
+from data_contracts.store.input_accounts import InputsDetails
 from data_contracts.store.store import Store
 from data_contracts.video.counting import count_frames
 from data_contracts.video.packets import index_video

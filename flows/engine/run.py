@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import InputError, printable
 from data_contracts.files.account import InputAccount
-from data_contracts.store.bundles import Bundle, write_account
+from data_contracts.store.bundles import Bundle
 from data_contracts.store.contents import require_store
-from data_contracts.store.details import InputsDetails
+from data_contracts.store.input_accounts import InputsDetails, write_account
 from data_contracts.store.lock import check_code_version, lock_store
 from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from data_contracts.errors import InputError, counted
-from data_contracts.store.bundles import Bundle, damaged_bundles, list_bundles, written_at
+from data_contracts.store.bundles import Bundle, damaged_bundles, list_bundles, match_bundles, written_at
 from data_contracts.store.details import ZERO_SHOT, HeadDetails, PostprocessingDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES, BranchName, TaskName
@@ -130,7 +130,7 @@ def find_head(store: Store, name: str) -> Bundle:
         InputError: no head matches, or several do.
     """
     heads = list_bundles(store, "heads")
-    matches = _matches(heads, name)
+    matches = match_bundles(heads, name)
     if len(matches) == 1:
         return matches[0]
     if not matches and (damaged := [one for one in damaged_bundles(store, "heads", heads) if one.startswith(name)]):
@@ -164,7 +164,7 @@ def select_postprocessings(
     known = [rule for found in rules.values() for rule in found]
     named: dict[str, dict[str, Bundle]] = {}
     for name in names or ():
-        matches = _matches(known, name)
+        matches = match_bundles(known, name)
         if len(matches) != 1:
             none = f"none of {', '.join(rules)} matches" if rules else "no head was fitted"
             problem = "several match" if matches else none
@@ -182,10 +182,6 @@ def select_postprocessings(
             )
         rules[head] = chosen
     return {head: next(iter(found), None) for head, found in rules.items()}
-
-
-def _matches(bundles: Sequence[Bundle], name: str) -> list[Bundle]:
-    return [b for b in bundles if b.name == name] or [b for b in bundles if name and b.name.startswith(name)]
 
 
 def _describe_rules(store: Store, rules: Iterable[Bundle]) -> str:

@@ -57,7 +57,7 @@ class FeaturesVariant:
 
 
 def find_features(store: Store, *, backbone: str | None = None, source: str | None = None) -> FeaturesVariant:
-    """Return the features variant whose names start as given, or the only variant if no names are given.
+    """Return the features variant with these names, with or without their digits, or the only variant without names.
 
     Raises:
         InputError: none matches, or several do.

@@ -23,7 +23,7 @@ from data_contracts.files.inputs import FileState, file_state
 from data_contracts.files.local import UNFINISHED
 from data_contracts.files.locations import location
 from data_contracts.schemas import LABELS
-from data_contracts.store.bundles import INPUTS, Bundle, list_bundles, manifest_path, read_manifest, write_manifest
+from data_contracts.store.bundles import Bundle, list_bundles, manifest_path, read_manifest, write_manifest
 from data_contracts.store.contents import DATASETS, REPORT_PAGE
 from data_contracts.store.details import (
     FacesDetails,
@@ -33,10 +33,11 @@ from data_contracts.store.details import (
     SubjectsDetails,
     SubmissionDetails,
     VideoDetails,
-    problems_of,
 )
 from data_contracts.store.fingerprint import fingerprint
+from data_contracts.store.input_accounts import INPUTS
 from data_contracts.store.manifest import Manifest, UnitKey, is_failure_path, key_of_manifest_path
+from data_contracts.store.records import problems_of
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SUBJECT_SIDES, video_of_subject
 from tasks.results.prediction_folder import (

@@ -12,8 +12,8 @@ from data_contracts.errors import counted
 from data_contracts.files.inputs import FileState
 from data_contracts.files.local import UNFINISHED
 from data_contracts.schemas import PREDICTIONS, Column
-from data_contracts.store.details import LeftOut, Record
 from data_contracts.store.manifest import from_sealed_json, to_sealed_json
+from data_contracts.store.records import LeftOut, Record
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import MissingFaces
 

@@ -13,11 +13,11 @@ from data_contracts.store.details import (
     COVERAGE_COUNTS,
     BackboneDetails,
     HeadDetails,
-    InputsDetails,
     PostprocessingDetails,
     SubmissionDetails,
     label_coverage_columns,
 )
+from data_contracts.store.input_accounts import InputsDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_FOUND
 from models.decisions.postprocessing import PostProcessing

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from data_contracts.files.inputs import file_state
 from data_contracts.schemas import FACES, FRAMES, SUBJECTS, VIDEOS, Dataset, features_dataset
-from data_contracts.store.details import Details, FacesDetails, FeaturesDetails, SubjectsDetails, VideoDetails
+from data_contracts.store.details import FacesDetails, FeaturesDetails, SubjectsDetails, VideoDetails
+from data_contracts.store.records import Details
 from data_contracts.store.store import Store
 from models.backbones.registry import get_spec
 from models.faces.tracking import TrackingParams

@@ -17,7 +17,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
 from sklearn.preprocessing import StandardScaler
 
-from data_contracts.store.bundles import require_bundle
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.network import load_backbone
@@ -25,7 +24,7 @@ from models.engines.devices import keep_freed_memory
 from models.faces.crops import decode_jpeg
 from models.pretraining.recipes import get_pretraining
 from tasks.pretrain.pretrain_backbone import PretrainingChoice, split_of
-from tasks.trained_backbones import WEIGHTS_FILE
+from tasks.trained_backbones import WEIGHTS_FILE, find_trained_backbone
 
 FIVE = ("Neutral", "Happiness", "Surprise", "Sadness", "Anger")
 OTHERS = {"Disgust", "Fear"}
@@ -90,7 +89,7 @@ def is_in_colour(image: np.ndarray) -> bool:
 def main(store_url: str, name: str = "") -> None:
     keep_freed_memory()
     store = Store(store_url)
-    bundle = require_bundle(store, "backbones", name or store.list_folder("backbones")[0])
+    bundle = find_trained_backbone(store, name or store.list_folder("backbones")[0])
     emotion = load_backbone("efficientnet_lite0", weights=Path(store.locate(f"{bundle.folder}/{WEIGHTS_FILE}")))
     sides = read_pictures(store)
     names = [*emotion.class_names, *sorted(OTHERS - set(emotion.class_names))]

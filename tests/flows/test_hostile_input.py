@@ -9,7 +9,6 @@ import pytest
 
 from data_contracts.challenge.editions import HEADERS
 from data_contracts.errors import InputError
-from data_contracts.store.bundles import require_bundle
 from data_contracts.store.store import Store
 from flows.engine.run import Run, SomeFailedError
 from flows.extract import extract
@@ -17,6 +16,7 @@ from flows.fit import fit
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tasks.extract import crop_faces, index_videos
 from tasks.fit import import_labels
+from tasks.fit.head_selection import find_head
 from tests.video_factory import VideoSpec, write_huge_picture, write_video
 
 
@@ -182,7 +182,7 @@ def test_label_files_with_too_few_and_too_many_lines_are_counted(crops_data, tmp
     first.write_text("\n".join(lines[:11]) + "\n")
     second.write_text(second.read_text() + "0.1,0.1\n" * 30)
     name = fit("va", str(tmp_path / "store"), data, seeds=1, dask_address=dask_address)
-    coverage, _ = require_bundle(Store(tmp_path / "store"), "heads", name).details["coverage"]
+    coverage, _ = find_head(Store(tmp_path / "store"), name).details["coverage"]
     assert coverage["labelled_beyond_video"] >= 29
     parts = ("used", "labelled_without_face", "labelled_beyond_video")
     assert sum(coverage[part] for part in parts) == coverage["labelled"]

@@ -13,8 +13,9 @@ from data_contracts import schemas
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.challenge.submissions import verify_submission
 from data_contracts.store.arrivals import names_seen
-from data_contracts.store.bundles import INPUTS, list_bundles, require_bundle
+from data_contracts.store.bundles import list_bundles
 from data_contracts.store.contents import read_contents
+from data_contracts.store.input_accounts import INPUTS
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK
 from flows.commands.parameters import StatusParameters
@@ -24,6 +25,7 @@ from flows.fit import fit
 from flows.submit import submit
 from models.heads.sequences import SubjectSequence
 from tasks.fit import fit_head
+from tasks.fit.head_selection import find_head
 from tasks.fit.predict_outputs import load_head, read_outputs
 from tasks.fit.subject_features import find_features, nominal_seconds, read_features
 
@@ -130,7 +132,7 @@ def test_features_and_crops_have_values(old):
 
 @pytest.mark.parametrize("task", HEADS)
 def test_old_head_predicts_the_outputs_that_were_stored(old, task):
-    head = load_head(old, require_bundle(old, "heads", task))
+    head = load_head(old, find_head(old, task))
     variant = find_features(old, backbone=BACKBONE, source=SOURCE)
     units = old.manifests("outputs", head=HEADS[task])
     assert [key.value("subject") for key in units] == SUBJECTS

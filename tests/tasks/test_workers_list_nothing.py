@@ -9,12 +9,13 @@ from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.challenge.test_lists import read_test_list
 from data_contracts.files.local import LocalFiles
 from data_contracts.files.locations import location
-from data_contracts.store.bundles import list_bundles, require_bundle
+from data_contracts.store.bundles import list_bundles
 from data_contracts.store.store import Store
 from models.faces.tracking import TrackingParams
 from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
+from tasks.fit.head_selection import find_head
 from tasks.fit.subject_features import find_features
 from tasks.results import write_submission
 from tasks.units import run_unit, split_pending
@@ -89,7 +90,7 @@ def test_units_of_extract(store, work):
 
 def test_units_of_fit_and_submit(store, work):
     variant = find_features(store)
-    head = require_bundle(store, "heads", "expr")
+    head = find_head(store, "expr")
     predicting = predict_outputs.plan_predict_outputs(store, variant, head=head)
     for unit in planned(store, predicting):
         work(predict_outputs.compute, unit)

@@ -1,8 +1,7 @@
 import pytest
 
-from data_contracts.errors import InputError
-from data_contracts.store.bundles import find_bundle, list_bundles, read_file, require_bundle, write_bundle
-from data_contracts.store.details import Details
+from data_contracts.store.bundles import find_bundle, list_bundles, match_bundles, read_file, write_bundle
+from data_contracts.store.records import Details
 from data_contracts.store.store import Store
 
 
@@ -30,11 +29,11 @@ def test_damaged_bundle_does_not_exist(store, damage):
     assert find_bundle(store, "heads/h") is None
 
 
-def test_unique_beginning_of_a_name_is_accepted(store):
-    for name in ("expr-12", "expr-34"):
+def test_names_match_exactly_or_by_their_beginning(store):
+    for name in ("expr", "expr-12", "expr-34", "va-12"):
         write_bundle(store, f"heads/{name}", {}, fingerprint="f", details=Details())
-    assert require_bundle(store, "heads", "expr-1").name == "expr-12"
-    with pytest.raises(InputError, match="several match; found: expr-12, expr-34"):
-        require_bundle(store, "heads", "expr")
-    with pytest.raises(InputError, match="none matches; found: expr-12, expr-34"):
-        require_bundle(store, "heads", "va")
+    found = {
+        given: [bundle.name for bundle in match_bundles(list_bundles(store, "heads"), given)]
+        for given in ("expr", "expr-1", "expr-", "au", "")
+    }
+    assert found == {"expr": ["expr"], "expr-1": ["expr-12"], "expr-": ["expr-12", "expr-34"], "au": [], "": []}

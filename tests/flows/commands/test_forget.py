@@ -13,7 +13,8 @@ from data_contracts.challenge.submissions import verify_submission
 from data_contracts.errors import InputError
 from data_contracts.files.account import InputAccount
 from data_contracts.store import manifest_index
-from data_contracts.store.bundles import INPUTS, list_bundles, write_account
+from data_contracts.store.bundles import list_bundles
+from data_contracts.store.input_accounts import INPUTS, write_account
 from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
 from flows.commands import forget as forget_module

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from data_contracts.files.account import InputAccount
-from data_contracts.store.bundles import INPUTS, list_bundles
-from data_contracts.store.details import InputsDetails
+from data_contracts.store.bundles import list_bundles
+from data_contracts.store.input_accounts import INPUTS, InputsDetails
 from data_contracts.store.store import Store
 from flows.commands.parameters import StatusParameters
 from flows.commands.status import print_status
