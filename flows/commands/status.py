@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from data_contracts.files.locations import is_remote
 from data_contracts.store.bundles import damaged_bundles
 from data_contracts.store.contents import BUNDLES, read_contents
-from data_contracts.store.details import HeadDetails, InputsDetails
+from data_contracts.store.details import HeadDetails
+from data_contracts.store.input_accounts import InputsDetails
 from data_contracts.store.store import Store
 from flows.commands.parameters import ReportParameters, StatusParameters
 from flows.engine.console import print_line, print_table
