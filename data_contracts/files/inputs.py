@@ -83,11 +83,6 @@ def check_unchanged(place: Location, before: Sequence[Any]) -> None:
     raise InputError(f"{place}: expected an unchanged file, got: {problem}; run again when it is complete")
 
 
-def is_file_or_broken_link(place: Location) -> bool:
-    """Return whether there is a file or a broken link, which raises an error with the cause when it is opened."""
-    return place.is_file() or (isinstance(place, Path) and place.is_symlink() and not place.exists())
-
-
 def list_entries(folder: Location) -> list[Location]:
     """Return the entries of a folder, sorted by name."""
     found: list[Location] = list(folder.iterdir())

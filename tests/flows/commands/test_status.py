@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.files.account import InputAccount
-from data_contracts.store.bundles import write_account
+from data_contracts.store.input_accounts import write_account
 from data_contracts.store.manifest import Failure, UnitKey
 from data_contracts.store.store import Store
 from flows.commands.exit_codes import guarded
