@@ -212,9 +212,10 @@ def _reason_by_suffix(path: Location, folders: Collection[str]) -> str | None:
 
 
 def _is_of_other_data(archive: Location) -> bool:
-    stem = archive.name.split(".", 1)[0]
-    is_crops = is_crop_folder(stem) or is_crop_folder(archive.parent.name)
-    return is_crops or not _is_searched(stem) or "annotation" in stem.lower()
+    stem = archive.name.split(".", 1)[0].lower()
+    # Unlike the official names, "faces" may be a folder of anything.
+    is_crops = any(is_crop_folder(name) and name != "faces" for name in (stem, archive.parent.name.lower()))
+    return is_crops or not _is_searched(stem) or "annotation" in stem
 
 
 def _reason_by_content(path: Location, head: bytes) -> str | None:

@@ -88,8 +88,8 @@ def test_archives_of_crops_and_annotations_hold_no_videos(tmp_path):
     put(tmp_path, "cropped/batch2.zip", "EXPR_Recognition_Challenge.zip")
     listing = list_videos([tmp_path])
     assert skipped(listing)[other_files.OTHER_ARCHIVES][0] == 5 and listing.account.lost == 0
-    put(tmp_path, "batch2.zip")
-    assert list_videos([tmp_path]).account.lost == 1
+    put(tmp_path, "batch2.zip", "faces/more.zip")
+    assert list_videos([tmp_path]).account.lost == 2
 
 
 def test_every_other_file_is_counted_with_a_reason(tmp_path):
