@@ -79,6 +79,8 @@ def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
 
 def _plan(run: Run, request: FitParameters) -> _Planned:
     variant = find_features(run.store, backbone=request.features_variant, source=request.source)
+    if line := variant.describe_incomplete():
+        print_line(line)
     layout = find_data(request.annotations)
     annotations = layout.annotations_of(request.task)
     sets: tuple[SetName, ...] = ("train", "validation")

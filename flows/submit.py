@@ -74,6 +74,8 @@ def _plan(run: Run, request: SubmitParameters) -> _Planned:
     load_postprocessing(run.store, rule)
     fitted_on = HeadDetails.of(head)
     variant = find_features(run.store, backbone=fitted_on.backbone, source=fitted_on.source)
+    if line := variant.describe_incomplete():
+        print_line(line)
     write_submission.match_subjects(run.store, wanted, head=head, known=variant.subjects)
     if not wanted.shows_task:
         print_line(f"note: {wanted.path}: name and content show no task; the list is used for {task} of {edition}")

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.errors import InputError
-from data_contracts.store.details import FeaturesDetails
+from data_contracts.store.details import FeaturesDetails, SubjectsDetails
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, BranchName, video_of_subject
@@ -25,12 +25,14 @@ class FeaturesVariant:
     Attributes:
         subjects: subject -> its units in order.
         frames: subject -> unit with the time stamps of its video; only for heads that work on sequences.
+        incomplete: subjects that were extracted only in part. Their last frames are missing, so they are left out.
     """
 
     backbone: str
     source: str
     subjects: dict[str, list[tuple[UnitKey, Manifest]]]
     frames: dict[str, tuple[UnitKey, Manifest]] = field(default_factory=dict)
+    incomplete: tuple[str, ...] = ()
 
     def identity(self, subject: str) -> list[str]:
         """Return the identities of the units that results of this subject depend on."""
@@ -41,6 +43,17 @@ class FeaturesVariant:
         """Return the same variant with these subjects only."""
         frames = {subject: self.frames[subject] for subject in subjects if subject in self.frames}
         return replace(self, subjects={subject: self.subjects[subject] for subject in subjects}, frames=frames)
+
+    def describe_incomplete(self) -> str | None:
+        """Return a warning that names the subjects that were left out; None if there are none."""
+        if not self.incomplete:
+            return None
+        count, names = len(self.incomplete), ", ".join(self.incomplete[:3]) + (", ..." * (len(self.incomplete) > 3))
+        were = "subject was" if count == 1 else "subjects were"
+        return (
+            f"warning: features {self.backbone} {self.source}: {count} {were} extracted only in part and left out "
+            f"({names}); run extract again"
+        )
 
     def last_frame(self, subject: str) -> int:
         """Return the number of the last frame with features of the subject."""
@@ -70,11 +83,28 @@ def find_features(store: Store, *, backbone: str | None = None, source: str | No
     exact = {v for v in found if all(w in ("", n) or n.rsplit("-", 1)[0] == w for n, w in zip(v, wanted, strict=True))}
     if len(exact) == 1:
         variant = exact.pop()
-        return FeaturesVariant(*variant, dict(sorted(found[variant].items())))
+        return _complete_features(store, *variant, found[variant])
     listed = "; ".join(f"--features-variant {b} --source {s}" for b, s in sorted(exact or found)) or "none"
     problem = "several match" if exact else "none matches"
     named = " ".join(word for word in wanted if word) or "any features"
     raise InputError(f"features in {store.url}: {problem} {named}; found: {listed}")
+
+
+def _complete_features(
+    store: Store, backbone: str, source: str, found: dict[str, list[tuple[UnitKey, Manifest]]]
+) -> FeaturesVariant:
+    """Return the subjects that have features of all segments of their video, as far as their number is known."""
+    segments: dict[str, int] = {}
+    for manifest in store.manifests("subjects", source=source).values():
+        details = SubjectsDetails.of(manifest)
+        if details.segments is not None:
+            segments |= dict.fromkeys(details.subjects, details.segments)
+    incomplete = tuple(sorted(name for name, units in found.items() if len(units) < segments.get(name, 0)))
+    subjects = {name: units for name, units in sorted(found.items()) if name not in incomplete}
+    variant = FeaturesVariant(backbone, source, subjects, incomplete=incomplete)
+    if not subjects:
+        raise InputError(f"features in {store.url}: found no complete subject; {variant.describe_incomplete()}")
+    return variant
 
 
 def read_features(

@@ -3,13 +3,16 @@ import pyarrow as pa
 import pytest
 
 from data_contracts.errors import InputError
-from data_contracts.schemas import LABELS, features_dataset
+from data_contracts.schemas import LABELS, SUBJECTS, features_dataset
+from data_contracts.store.details import SubjectsDetails
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from tasks.fit.subject_features import find_features, label_arrays, read_faces_seen, read_features
+from tasks.fit.subject_split import SubjectSplit
 from tasks.fit.training_rows import gather_rows, gather_sequences
 
 DATASET = features_dataset(4, ("a", "b"))
+SPLIT = SubjectSplit({"train": {"s1": "s1", "s2": "s2"}})
 
 
 def add_features(store, subject, frames, has_face, *, backbone="net-1", source="mtcnn-1", part="00000"):
@@ -53,6 +56,21 @@ def test_parts_are_one_run_of_frames(store):
     assert read_faces_seen(store, variant, "s1").tolist() == [1, 3, 4, 5]
 
 
+def test_a_subject_without_its_last_segment_is_left_out_and_named(store):
+    key = UnitKey("subjects", (("source", "mtcnn-1"), ("video", "s1")))
+    details = SubjectsDetails(subjects=("s1",), segments=3).to_json()
+    written = store.write_unit(key, SUBJECTS, [], fingerprint="f" * 64)
+    store.finish_unit(key, Manifest("f" * 64, "f" * 64, *written, details=details))
+    variant = find_features(store)
+    assert list(variant.subjects) == ["s2"] and variant.incomplete == ("s1",)
+    assert variant.describe_incomplete() == (
+        "warning: features net-1 mtcnn-1: 1 subject was extracted only in part and left out (s1); run extract again"
+    )
+    add_features(store, "s1", [6], [True], part="00002")
+    variant = find_features(store)
+    assert list(variant.subjects) == ["s1", "s2"] and variant.describe_incomplete() is None
+
+
 def test_rows_are_those_with_label_and_face_and_the_rest_is_counted(store, tmp_path):
     rows = [
         {"row": 0, "subject": "s2", "frame": 2, "expression": 7},
@@ -65,7 +83,7 @@ def test_rows_are_those_with_label_and_face_and_the_rest_is_counted(store, tmp_p
     ]
     (tmp_path / "scratch").mkdir()
     found, (coverage,) = gather_rows(
-        store, find_features(store), {"train": labels(rows)}, task="expr", folder=tmp_path / "scratch"
+        store, find_features(store), {"train": labels(rows)}, task="expr", split=SPLIT, folder=tmp_path / "scratch"
     )
     assert found.labels["expr"].tolist() == [5, 1, 2, 7]
     assert found.embeddings[:, 0].tolist() == [3, 5, 5, 2] and found.logits[:, 1].tolist() == [3, 5, 5, 2]
@@ -82,7 +100,7 @@ def test_sequences_have_all_frames_and_labels_where_a_face_is_present(store, tmp
     ]
     (tmp_path / "scratch").mkdir()
     (found,), (coverage,) = gather_sequences(
-        store, find_features(store), {"train": labels(rows)}, task="expr", folder=tmp_path / "scratch"
+        store, find_features(store), {"train": labels(rows)}, task="expr", split=SPLIT, folder=tmp_path / "scratch"
     )
     assert found.present.tolist() == [True, False, True, True, True]
     assert found.labels["expr"].tolist() == [-1, -1, 5, -1, 2] and np.isnan(found.labels["va"]).all()
@@ -94,7 +112,7 @@ def test_sequences_have_all_frames_and_labels_where_a_face_is_present(store, tmp
 def test_nothing_to_use_is_one_line(store, tmp_path):
     rows = labels([{"row": 0, "subject": "s9", "frame": 1, "expression": 4}])
     with pytest.raises(InputError, match="no features for: s9"):
-        gather_rows(store, find_features(store), {"train": rows}, task="expr", folder=tmp_path)
+        gather_rows(store, find_features(store), {"train": rows}, task="expr", split=SPLIT, folder=tmp_path)
 
 
 def test_labels_become_arrays_with_gaps():
