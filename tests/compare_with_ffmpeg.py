@@ -100,7 +100,9 @@ def compare(path: Path, *, segment_frames: Sequence[int] = SEGMENT_FRAMES) -> Co
             result.wrong_pixels = max(result.wrong_pixels, unequal)
         else:
             result.notes.append(f"PyAV decodes {len(plain_times)} frames")
-        result.wrong_segments = sum(_count_wrong_segments(path, index, whole, n) for n in segment_frames)
+        # A segment that is as long as the video is ``whole``.
+        lengths = [n for n in segment_frames if n < index.frame_count]
+        result.wrong_segments = sum(_count_wrong_segments(path, index, whole, n) for n in lengths)
     except (InputError, ValueError, OSError) as error:
         result.failed = True
         result.notes.append(str(error).replace(str(path), path.name))

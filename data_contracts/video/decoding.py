@@ -177,7 +177,7 @@ def _verify(source: VideoSource, index: VideoIndex, doubtful: set[int], checksum
         end = position + 1 + int(proven[0]) if proven.size else following
         if position == 0 or end - position < min_distance or left <= 0:
             continue
-        compared, is_equal = 0, True
+        compared, previous, is_equal = 0, 0, True
         try:
             for number, frame in decode_from(source, index, Start(position + 1), Damage(), display):
                 if number <= position:
@@ -186,11 +186,12 @@ def _verify(source: VideoSource, index: VideoIndex, doubtful: set[int], checksum
                 if number > end:
                     break
                 compared += 1
-                # A decoder that lacks earlier frames drops some.
-                is_equal = number == position + compared and _checksum(frame, display) == checksums[number - 1]
+                # A decoder that lacks earlier frames drops some. ``frames`` notices it for the first ones only.
+                is_equal = previous in (0, number - 1) and _checksum(frame, display) == checksums[number - 1]
+                previous = number
                 if not is_equal:
                     break
-            is_equal &= compared in (0, end - position)
+            is_equal &= previous in (0, end)
         except MismatchError:
             is_equal = False
         left -= compared

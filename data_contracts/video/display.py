@@ -17,6 +17,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.filter import Graph
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -290,7 +291,8 @@ def _read_crop(container: InputContainer, stream: VideoStream) -> Crop | None:
 def _read_matrix(frame: VideoFrame) -> bytes | None:
     """Return the display matrix of a frame: nine 32-bit integers."""
     try:
-        side_data: Any = frame.side_data
+        # A frame that keeps its own container, frame.side_data, is freed by the garbage collector only, hundreds late.
+        side_data: Any = SideDataContainer(frame)  # type: ignore[call-arg]  # missing in PyAV's stub
         data = side_data.get(SideDataType.DISPLAYMATRIX)
     except ValueError as error:
         # PyAV does not know some kinds of side data, such as EXIF; its error contains the number of the kind.

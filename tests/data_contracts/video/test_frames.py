@@ -1,5 +1,6 @@
 """Reading of segments: chunks, starts that do not match the index, damage."""
 
+import gc
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,20 @@ def test_reading_the_next_chunk_does_not_change_the_last_one(tmp_path: Path) -> 
     before = rgb.copy()
     next(reader)
     np.testing.assert_array_equal(rgb, before)
+
+
+def test_read_frames_are_freed_at_once(tmp_path: Path) -> None:
+    """Reference cycles would keep hundreds of frames until the next garbage collection: a gigabyte at 1080p."""
+    path = write_video(tmp_path / "a.mp4", VideoSpec())
+    index = index_video(path)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in read_segment(path, index, first_frame=1, frame_count=40, chunk_frames=4):
+            alive = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert alive < 10
 
 
 def test_pixels_equal_those_of_a_plain_decoder(tmp_path: Path) -> None:
@@ -95,16 +110,14 @@ def test_time_stamps_in_decoding_order_are_detected(tmp_path: Path) -> None:
     assert [number for number, _ in numbers[-40:]] == list(range(21, 61))
 
 
-def test_damaged_file_index_does_not_shift_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_file_index_does_not_shift_frames(tmp_path: Path) -> None:
     """Two lost entries in the index of an AVI file shift the time stamps of all frames after a seek."""
     path = write_video(tmp_path / "table.avi", VideoSpec(codec="mpeg4", frame_count=60))
     data = bytearray(path.read_bytes())
     entry = data.rindex(b"idx1") + 8 + 16 * 16
     data[entry : entry + 32] = bytes(32)
     path.write_bytes(data)
-    with caplog.at_level(logging.DEBUG):
-        assert read_numbers(path, index_video(path), first=50, count=10) == [(n, n) for n in range(50, 60)]
-    assert "no keyframe; trying further back" in caplog.text
+    assert read_numbers(path, index_video(path), first=50, count=10) == [(n, n) for n in range(50, 60)]
 
 
 def test_damaged_fragment_loses_only_its_own_frames(tmp_path: Path) -> None:
