@@ -1,4 +1,4 @@
-"""Files beside videos and crops that are no inputs by their suffix."""
+"""Files beside videos and crops that are not inputs by their suffix."""
 
 from collections.abc import Collection
 
@@ -26,7 +26,7 @@ _UNFINISHED_SUFFIXES = suffixes(
 
 
 def reason_by_suffix(name: str, folders: Collection[str]) -> str | None:
-    """Return why a file of this name is no input; None if the suffix is another one. ``folders``: those beside it."""
+    """Return why a file of this name is not an input, or None. ``folders``: names of the folders beside it."""
     stem, dot, suffix = name.rpartition(".")
     suffix = f"{dot}{suffix.lower()}" if stem else ""
     if suffix in _OTHER_SUFFIXES:

@@ -60,9 +60,9 @@ def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) 
     """List video files: files in ``places``, and files in the folders of ``places`` and all their subfolders.
 
     Folders in ``leave_out``, stores of affwild2, and folders of crops and annotations are not searched. On S3, the name
-    of a folder decides whether it holds crops; on a disk, it also needs to hold some. A broken link
-    with the suffix of a video counts as a video; opening it raises the error. A folder may be empty; on S3, a prefix
-    without files counts as an empty folder.
+    of a folder decides whether it is a folder of crops; on a disk, it must also contain crops. A broken link with the
+    suffix of a video counts as a video; opening it raises the error. A folder may be empty; on S3, a prefix without
+    files counts as an empty folder.
 
     Raises:
         InputError: a path does not exist, is a folder that cannot be listed, or is not a video; S3 does not answer; or

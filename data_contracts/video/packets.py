@@ -107,7 +107,7 @@ def index_video(source: VideoSource, *, decode: bool = False) -> VideoIndex:
     must_decode = packets.is_cut or not is_proven or has_doubtful_entries
     is_wrong = decode or (not must_decode and not matches_decoder(source, by_packets))
     if is_wrong:
-        # What the inspector tells about keyframes is doubtful, too.
+        # If packets are wrong about frames, they may also be wrong about keyframes.
         entries = np.zeros_like(entries)
     if must_decode or is_wrong:
         index = index_by_decoding(source, by_packets, entries, are_proven=packets.proven, is_cut=packets.is_cut)

@@ -82,7 +82,7 @@ class _Path(_RefuseEmpty, click.Path):
 
 
 class _LocalPath(_Path):
-    """A path that is no URL."""
+    """A path that is not a URL."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
