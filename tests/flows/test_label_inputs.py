@@ -1,6 +1,8 @@
 """Annotations and test lists that are ambiguous, unreadable, or name subjects of other sets."""
 
 import shutil
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -8,14 +10,16 @@ import pytest
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS, HEADERS
 from data_contracts.challenge.submissions import verify_submission
 from data_contracts.errors import InputError
-from data_contracts.store.bundles import find_bundle, list_bundles, write_bundle
+from data_contracts.store.bundles import find_bundle, list_bundles, read_file, write_bundle
 from data_contracts.store.details import HeadDetails, PostprocessingDetails, SubmissionDetails
 from data_contracts.store.store import Store
 from flows.engine.run import SomeFailedError
 from flows.fit import fit
 from flows.submit import submit
 from tasks.fit.import_labels import labels_key
+from tasks.results.write_report import write_report
 from tests.processes import run_command
+from tests.tasks.results.test_write_report import read_page
 
 SMALL = {"features": "scores", "hidden_units": 0, "seeds": 1}
 
@@ -100,6 +104,34 @@ def test_no_score_depends_on_validation_rows_of_videos_in_the_training_set(expr,
     assert validation.excluded > 20 and validation.used == head_of(store_copy, clean).coverage[1].used
     assert train.used == head_of(store_copy, clean).coverage[0].used
     assert first.annotations == str(expr)
+    store, first_name = Store(store_copy), head_of(store_copy, name).scores_of
+    _, page = read_page(store, write_report(store, name="store", written=datetime.now(UTC)))
+    assert [first_name, "expr", str(expr)] in [row[:3] for row in page.tables["Annotations"]]
+    (table,) = [rows for caption, rows in page.tables.items() if "their rows are excluded" in caption]
+    assert [first_name, "train08"] in table
+    assert [first_name, "default"] in [row[0:3:2] for row in page.tables["Settings"]]
+
+
+def test_a_head_of_an_earlier_version_that_saw_excluded_subjects_is_replaced(
+    expr, store_copy, tmp_path, dask_address, capsys
+):
+    options = {"store": str(store_copy), "annotations": tmp_path / "data", "dask_address": dask_address, **SMALL}
+    shutil.copy(expr / "Train_Set" / "train01.txt", expr / "Validation_Set")
+    lists = tmp_path / "data" / "names_of_videos_in_each_test_set"
+    lists.mkdir()
+    (lists / ABAW3_TEST_LISTS["expr"]).write_text("train02\nvalidation01\ntest01\n")
+    name = fit("expr", **options)
+    printed = capsys.readouterr().out
+    assert f"warning: {lists / ABAW3_TEST_LISTS['expr']}: 1 subject, or its video, is also in the train set" in printed
+    assert "is also in the validation set of expr: validation01" in printed
+    store, folder = Store(store_copy), f"heads/{name}"
+    good = find_bundle(store, folder)
+    old = replace(HeadDetails.of(good), excluded_subjects=())
+    files = {file: read_file(store, good, file) for file in good.files}
+    write_bundle(store, folder, files, fingerprint="an earlier version", details=old)
+    assert fit("expr", **options) == name
+    assert find_bundle(store, folder).fingerprint == good.fingerprint
+    assert head_of(store_copy, name).excluded_subjects == ("train01",)
 
 
 def test_paper_excludes_rows_without_a_face_and_replaces_what_was_tuned_with_them(
@@ -170,3 +202,8 @@ def test_test_subjects_that_the_head_was_fitted_on_are_named(demo, store_copy, t
     details = SubmissionDetails.of(find_bundle(Store(store_copy), f"submissions/{path.parent.name}"))
     assert (details.in_train, details.in_validation) == (("train01", "train08_left"), ("validation01",))
     assert details.annotations.endswith("EXPR_Classification_Challenge")
+    store = Store(store_copy)
+    _, page = read_page(store, write_report(store, name="store", written=datetime.now(UTC)))
+    assert [path.parent.name, str(tmp_path / "list.txt")] in [row[:2] for row in page.tables["Test lists"]]
+    seen = page.tables["Test subjects in the sets that the head was fitted on"]
+    assert [path.parent.name, "validation01", "validation"] in seen
