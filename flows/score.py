@@ -19,7 +19,7 @@ from tasks.fit import predict_outputs
 from tasks.fit.head_selection import ServingHead
 from tasks.fit.predictors import Predictor, PredictorRequest, choose_predictors
 from tasks.fit.subject_features import find_features
-from tasks.results.prediction_folder import DESCRIPTION, describe_others
+from tasks.results.prediction_folder import DESCRIPTION, describe_others, describe_rewritten, read_record
 from tasks.results.write_predictions import write_predictions
 
 
@@ -118,6 +118,7 @@ def score(parameters: ScoreParameters) -> list[str]:
     check_named_backbone(parameters, store)
     with Run(store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
         predictors, missing_faces, written = predictors_of(run, parameters), parameters.missing_faces, []
+        before = read_record(Store(out))
         report_videos(run, listing)
         if listing.videos:
             written = score_videos(run, listing.videos, predictors=predictors, missing_faces=missing_faces, out=out)
@@ -127,6 +128,8 @@ def score(parameters: ScoreParameters) -> list[str]:
             print_table("Predictions", ["file"], [[path] for path in written])
         described = f"; {DESCRIPTION} there describes their columns and heads" if written else ""
         print_line(f"{counted(len(written), 'file')} in {out}{described}")
+        if again := describe_rewritten(Store(out), before, [path.name for path in written]):
+            print_line(again)
         if others := describe_others(Store(out)):
             print_line(others)
         run.raise_for_failures()

@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from data_contracts.errors import counted
@@ -167,6 +167,16 @@ def describe_others(target: Store) -> str | None:
         f"({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}), which {DESCRIPTION} there lists; score "
         "their videos again, or delete their files"
     )
+
+
+def describe_rewritten(target: Store, before: Mapping[str, PredictionRecord], requested: Collection[str]) -> str | None:
+    """Return a line about subjects whose files a run wrote again besides the ``requested`` files; None without any."""
+    after = read_record(target)
+    changed = [subject for subject, one in before.items() if subject in after and after[subject] != one]
+    others = [subject for subject in changed if not set(requested).intersection(prediction_files(subject))]
+    if not others:
+        return None
+    return f"note: {counted(len(others), 'other subject')} in {target.root} written again with these heads and settings"
 
 
 def note_folder(store: Store, target: Store) -> None:
