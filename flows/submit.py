@@ -34,8 +34,9 @@ def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle
     jobs = []
     for one in planned:
         units = predict_outputs.plan_predict_outputs(run.store, one.variant, head=one.head)
-        run.stage(f"predict_outputs {one.request.task}", units, predict_outputs.compute, cheap=True)
-        if run.failures:
+        summary = run.stage(f"predict_outputs {one.request.task}", units, predict_outputs.compute, cheap=True)
+        if summary.failures:
+            # Planning the submission fails next; these are the causes.
             run.print_causes()
         job = write_submission.plan_write_submission(
             run.store,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_contracts.challenge.crops import holds_crops, is_crop_folder
-from data_contracts.challenge.editions import challenge_of_folder
+from data_contracts.challenge.editions import challenge_of_folder, task_of_test_list
 from data_contracts.challenge.other_files import ARCHIVES, HARMLESS_REASONS, OTHER, OTHER_ARCHIVES, reason_by_suffix
 from data_contracts.errors import InputError
 from data_contracts.files.account import InputAccount, is_harmless
@@ -145,7 +145,9 @@ def _videos_below(root: Path, leave_out: Collection[str], account: InputAccount)
             path = folder / entry.name
             if is_harmless(entry.name):
                 account.skip(path)
-            elif entry.name not in names and _is_video(entry, path, names, account):
+            elif (
+                entry.name not in names and not task_of_test_list(entry.name) and _is_video(entry, path, names, account)
+            ):
                 yield path
         below = [folder / entry.name for entry in inside if not is_harmless(entry.name) and _is_searched(entry.name)]
         if any(map(is_crop_folder, folder.relative_to(root).parts)):
@@ -307,7 +309,7 @@ def _videos_under(prefix: "UPath", leave_out: Collection[str], account: InputAcc
     for name in files:
         relative = name.removeprefix(root)
         *inside, last = relative.split("/")
-        if not last or not all(map(_is_searched, inside)) or name.startswith(skipped):
+        if not last or task_of_test_list(last) or not all(map(_is_searched, inside)) or name.startswith(skipped):
             continue
         if crops := next((depth for depth, one in enumerate(inside[:-1], start=1) if is_crop_folder(one)), 0):
             crop_folders.add("/".join(inside[:crops]))

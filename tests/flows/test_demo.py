@@ -14,6 +14,8 @@ def test_every_stage_ran_and_only_the_corrupt_file_failed(demo):
         assert stage in demo.output
     failed = [line for line in demo.output.splitlines() if line.startswith("failed:")]
     assert len(failed) == 1 and "corrupt" in failed[0]
+    # Annotations and test lists beside the videos have readers of their own.
+    assert "16 found, 16 used, 0 skipped" in demo.output
 
 
 def test_four_submissions_are_verified_and_at_the_printed_paths(demo):

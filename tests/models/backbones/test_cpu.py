@@ -119,5 +119,5 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="expected tensor"):
         CpuBackbone("tf_efficientnet_b0", weights=path)
     path.write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="expected a safetensors file"):
+    with pytest.raises(ValueError, match="expected a complete safetensors file"):
         CpuBackbone("tf_efficientnet_b0", weights=path)
