@@ -131,12 +131,12 @@ def test_a_newly_skipped_file_fails_one_run(place):
     video_at(place.videos / "a.mp4")
     for name in ("b.xyz", "day 2/batch.zip", ".DS_Store", "notes.txt"):
         (place.videos / name).parent.mkdir(exist_ok=True)
-        (place.videos / name).write_bytes(b"no video")
+        (place.videos / name).write_bytes(b"no\0video")
     place.run()
     assert place.failed and place.failed.startswith("2 skipped, all else is complete; first: videos: 1 skipped, ")
     done, written = place.run()
     assert results_of(done) == {"up_to_date": ["a"]} and written == set() and place.failed is None
-    (place.videos / "c.xyz").write_bytes(b"no video")
+    (place.videos / "c.xyz").write_bytes(b"no\0video")
     place.run()
     assert place.failed and place.failed.startswith("1 skipped, ")
     (place.videos / "c.xyz").unlink()
