@@ -213,6 +213,7 @@ def _set_variables(values):
     os.environ.update(values)
 
 
+@pytest.mark.service
 def test_videos_store_and_predictions_on_s3(place, s3_bucket, dask_address, tmp_path, capsys):
     with Client(dask_address) as client:
         client.run(_set_variables, {name: value for name, value in os.environ.items() if name.startswith("AWS_")})

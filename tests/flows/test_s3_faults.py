@@ -23,6 +23,8 @@ from tests.flaky_s3 import (
 )
 from tests.s3_server import use_s3
 
+pytestmark = pytest.mark.service
+
 # About every tenth request fails, including retries.
 FAULTS = {
     ERROR_500: ("GET|PUT|DELETE|HEAD", 41),

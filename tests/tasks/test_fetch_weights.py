@@ -56,7 +56,7 @@ def serving(content=b"", status=200):
         running.content, running.status, running.cuts, running.wait_seconds = content, status, 0, 0
         running.ranges, running.asked = [], []
         running.url = f"http://127.0.0.1:{running.server_port}"
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield running
         running.shutdown()
 

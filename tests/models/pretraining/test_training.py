@@ -103,7 +103,9 @@ def test_frozen_stages_keep_weights_and_statistics(start, images):
     assert not torch.equal(trained.tensors["blocks.2.0.bn1.running_var"], start.tensors["blocks.2.0.bn1.running_var"])
 
 
-@pytest.mark.parametrize("name", ["tf_efficientnet_b0", "tf_efficientnet_b2", "mobilenet_v1"])
+@pytest.mark.parametrize(
+    "name", ["tf_efficientnet_b0", pytest.param("tf_efficientnet_b2", marks=pytest.mark.service), "mobilenet_v1"]
+)
 def test_networks_of_the_paper_learn_with_its_recipe(name, images):
     spec = get_spec(name).with_metadata({"input_px": 32})
     torch.manual_seed(0)
