@@ -53,6 +53,7 @@ def bytes_of(url: str) -> dict[str, bytes]:
     return {n: d for n, d in names.items() if "manifest" not in n and "/" in n and not n.startswith(".")}
 
 
+@pytest.mark.service
 def test_results_on_s3_equal_those_of_a_local_store(data, tmp_path, s3_bucket, s3_workers, capsys):
     wanted = data / "names_of_videos_in_each_test_set" / ABAW3_TEST_LISTS["va"]
     stores = [str(tmp_path / "store"), f"{s3_bucket}/deep/store"]

@@ -241,6 +241,7 @@ def test_a_file_that_cannot_be_removed_is_reported(generated, monkeypatch, capsy
         forget(ForgetParameters(["clip"], str(store)))
 
 
+@pytest.mark.service
 def test_a_head_is_removed_with_everything_that_was_made_with_it(demo, store_copy, tmp_path, dask_address, capsys):
     out = tmp_path / "out"
     score([demo.data / "videos" / "test02.mp4"], out, str(store_copy), dask_address=dask_address)
