@@ -108,7 +108,8 @@ def _row(picture: Picture, problems: list[str]) -> dict[str, object]:
     try:
         image = read_photo(picture.path)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        problems.append(f"{picture.path}: expected a picture ({_FORMAT_NAMES}), got: {error}; skipped")
+        got = "nothing there" if isinstance(error, FileNotFoundError) else str(error)
+        problems.append(f"{picture.path}: expected a picture ({_FORMAT_NAMES}), found: {got}; skipped")
         return {"status": UNREADABLE_CROP}
     probability = None
     if picture.box_xyxy_px is not None:

@@ -27,6 +27,7 @@ def test_photos_without_a_usable_face_are_counted(tmp_path, portraits):
     store = Store(tmp_path / "store")
     report = run_unit(store.url, compute, unit)
     assert report.counts == {"face": 2, "no_face": 1, "unreadable_crop": 2} and len(report.problems) == 2
+    assert any("gone.jpg: expected a picture" in line and "found: nothing there" in line for line in report.problems)
     rows = store.read_unit(unit.key, store.manifests("pictures")[unit.key]).to_pylist()
     assert (rows[0]["identity"], rows[0]["expression"], rows[0]["valence"]) == ("hopper", "Happiness", 0.5)
     assert rows[0]["probability"] > 0.9 and rows[1]["probability"] is None
