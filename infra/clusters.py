@@ -22,7 +22,9 @@ from infra.worker_processes import start_forking
 logger = logging.getLogger(__name__)
 _CONNECT_TIMEOUT = "5s"
 _HOST = "127.0.0.1"
-_NO_DASHBOARD = "127.0.0.1:0"
+# The scheduler of a run has no dashboard, because importing bokeh would delay every run. An address of None would still
+# open the default port.
+_NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 _RETRY_SECONDS = 1.0
 # A worker needs at most 8 GB for its context, networks, a batch of crops and a chunk of frames. More than eight workers
 # do not increase the throughput of a GPU.
@@ -126,7 +128,7 @@ def _local_cluster(workers: int | None, units: int | None) -> Any:
         threads_per_worker=1,
         processes=True,
         host=_HOST,
-        dashboard_address=_NO_DASHBOARD,
+        scheduler_kwargs=_NO_DASHBOARD,
         memory_limit=_memory_limit(most),
     )
 
@@ -160,7 +162,7 @@ class GpuCluster(SpecCluster):
 
     def __init__(self, gpus: Sequence[Gpu], *, count: int, most: int) -> None:
         self.most, self._gpus, self._memory_limit = most, gpus, _memory_limit(most)
-        options = {"host": _HOST, "port": 0, "dashboard_address": _NO_DASHBOARD}
+        options = {"host": _HOST, "port": 0, **_NO_DASHBOARD}
         workers = dict(self._spec(number) for number in range(count))
         super().__init__(scheduler={"cls": Scheduler, "options": options}, workers=workers)
 

@@ -1,6 +1,7 @@
 import os
 
 import dask
+import httpx
 import pytest
 from distributed import Client, LocalCluster
 from distributed.security import Security
@@ -21,6 +22,9 @@ def test_a_local_cluster_ends_with_the_block():
     with open_cluster(workers=1) as client:
         pid = client.submit(os.getpid).result(timeout=60)
         assert pid != os.getpid()
+        # No run waits for the import of bokeh and for pages that nobody opens.
+        page = f"http://127.0.0.1:{client.scheduler_info()['services']['dashboard']}"
+        assert (httpx.get(f"{page}/health").status_code, httpx.get(f"{page}/status").status_code) == (200, 404)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from bokeh.client import pull_session
 from distributed import Client
 
 from infra.cluster_state import unit_resources
@@ -205,6 +206,9 @@ def test_a_cpu_worker_connects_and_is_healthy(cluster):
         for part, services in pages.items():
             used = {sample for sample in samples_used(ALERTS) if sample[0].startswith(f"dask_{part}_")}
             assert used and missing_metrics(f"http://127.0.0.1:{services['dashboard']}/metrics", used) == set()
+        # What a browser does: open the page and its web socket, and receive the plots.
+        plots = pull_session(url=f"http://127.0.0.1:{pages['scheduler']['dashboard']}/status").document.roots
+        assert {"task_stream", "task_progress"} <= {plot.name for plot in plots}
 
 
 def test_workers_on_each_gpu_extract_a_video(cluster, tmp_path):
