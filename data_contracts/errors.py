@@ -6,6 +6,17 @@ Other failures remain ordinary exceptions.
 import errno
 import os
 
+# Of the C++ library, OpenVINO, FFmpeg, torch on processors and on GPUs, and the C library.
+_SIGNS_OF_MEMORY = (
+    "bad_alloc",
+    "t allocate memory",
+    "ailed to allocate",
+    "not enough memory",
+    "out of memory",
+    "OutOfMemory",
+    "ArrowMemoryError",
+)
+
 
 def printable(text: str) -> str:
     """Return the text on one line: line feeds, terminal escapes and undecodable bytes become escape sequences."""
@@ -28,12 +39,45 @@ class InputError(ValueError):
         super().__init__(printable(message))
 
 
+class InvalidFileError(InputError):
+    """An input file that was read and is invalid or exceeds a limit: another try would fail again.
+
+    Only these errors, and inputs that crash their worker, count towards the quarantine of a unit.
+    """
+
+
+class RefusedFilesError(InvalidFileError):
+    """Files that were refused by their names, without reading them, so no fault of the machine can be the cause."""
+
+
 class WrongUnitError(InputError):
     """A unit that this work reads is wrong, and must be computed again. The run does so, and then repeats this work."""
 
 
 class StoreError(InputError):
     """The store cannot be used, for example no permission or no space. Ends the run, because every unit would fail."""
+
+
+def has_machine_cause(error: BaseException) -> bool:
+    """Return whether an error was raised because of a disk, memory, a permission or a missing file.
+
+    Readers judge the errors of FFmpeg themselves. Libraries that read pictures raise an ``OSError`` without a number.
+    """
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        is_of_ffmpeg = type(cause).__module__.split(".", 1)[0] == "av"
+        if not is_of_ffmpeg and (isinstance(cause, MemoryError) or getattr(cause, "errno", None) is not None):
+            return True
+        seen.append(cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return False
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the machine had too little memory. Libraries report it by different exceptions."""
+    named = (type(error).__name__, *str(error).splitlines()[:1])
+    return isinstance(error, MemoryError) or any(sign in text for text in named for sign in _SIGNS_OF_MEMORY)
 
 
 def explain_os_error(error: OSError) -> str | None:

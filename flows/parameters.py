@@ -272,6 +272,9 @@ class RescoreParameters:
     settle_seconds: Annotated[
         float, Option("Skip files that have changed within this time, in seconds.", minimum=0)
     ] = 60.0
+    retry_quarantined: Annotated[
+        bool, Option("Also try the quarantined videos, which failed in several runs because of their files.")
+    ] = False
     dask_address: DaskAddress = None
     workers: Workers = None
 

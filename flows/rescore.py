@@ -52,7 +52,11 @@ def rescore(parameters: RescoreParameters) -> Rescored:
     check_output_folder(out)
     check_named_backbone(parameters, parameters.store)
     with Run(
-        parameters.store, dask_address=parameters.dask_address, workers=parameters.workers, max_tries=MAX_TRIES
+        parameters.store,
+        dask_address=parameters.dask_address,
+        workers=parameters.workers,
+        max_tries=MAX_TRIES,
+        retry_quarantined=parameters.retry_quarantined,
     ) as run:
         predictors = predictors_of(run, parameters)
         listing = list_videos(

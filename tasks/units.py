@@ -10,11 +10,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from datetime import UTC, datetime
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import pyarrow as pa
 
-from data_contracts.errors import InputError, StoreError, WrongUnitError
+from data_contracts.errors import (
+    InputError,
+    InvalidFileError,
+    RefusedFilesError,
+    StoreError,
+    WrongUnitError,
+    has_machine_cause,
+)
 from data_contracts.schemas import Dataset
 from data_contracts.store.bundles import find_bundle, write_bundle
 from data_contracts.store.manifest import Failure, Manifest, UnitKey
@@ -24,6 +32,9 @@ from data_contracts.store.store import Store
 # Scheduled runs skip a unit after this number of failed tries.
 MAX_TRIES = 3
 _PROBLEMS_KEPT = 5
+# What caused a failure: the input (its content, or its name), too little memory, or something else. Only failures that
+# the input caused count as tries; another machine, another setting or another version may solve all others.
+Fault = Literal["input", "names", "memory", "other"]
 Args = TypeVar("Args")
 
 
@@ -53,17 +64,18 @@ class Unit(Generic[Args]):
         """Name in messages; unique together with the fingerprint."""
         return str(self.key)
 
-    def note_failure(self, store: Store, cause: str, *, is_a_try: bool = True) -> None:
+    def note_failure(self, store: Store, cause: str) -> None:
         """Store the cause in the folder of the unit, if the store accepts the name of the folder.
 
-        ``is_a_try``: the input or the program caused the failure. Failures of clusters and networks do not count.
+        Whether the failure counts as a try is known at the end of the stage (``flows.engine.quarantine``).
         """
         before = None
         with contextlib.suppress(OSError):
             before = store.failure_of(self.key)
-        tries = before.tries if before and before.fingerprint == self.fingerprint else 0
+        if before is None or before.fingerprint != self.fingerprint or not before.since:
+            before = Failure(self.fingerprint, cause, since=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
         with contextlib.suppress(InputError):
-            store.note_failure(self.key, Failure(self.fingerprint, cause, tries + is_a_try))
+            store.note_failure(self.key, replace(before, cause=cause, files=self.input_files))
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ class Job(Generic[Args]):
         """The folder, which is unique in a store."""
         return self.folder
 
-    def note_failure(self, store: Store, cause: str, *, is_a_try: bool = True) -> None:
+    def note_failure(self, store: Store, cause: str) -> None:
         """Do nothing: the run reports failures of jobs, and the next run tries again."""
 
 
@@ -93,13 +105,14 @@ class Job(Generic[Args]):
 class UnitReport:
     """Result of computing a unit: rows per status and problems of its input, or the cause of its failure.
 
-    ``reads_wrong_unit``: the cause is another unit, which must be computed again.
+    ``fault``: what caused the failure. ``reads_wrong_unit``: another unit, which must be computed again.
     """
 
     name: str
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     cause: str | None = None
+    fault: Fault = "other"
     problems: tuple[str, ...] = ()
     ends_the_run: bool = False
     reads_wrong_unit: bool = False
@@ -260,10 +273,14 @@ def run_unit(store_url: str, compute: Compute | Make, unit: Work) -> UnitReport:
     except WrongUnitError as error:
         return UnitReport(unit.name, seconds=time.monotonic() - started, cause=str(error), reads_wrong_unit=True)
     except InputError as error:
-        # A user can grant access to a file or restore it. The unit has the same fingerprint afterwards.
-        is_a_try = not isinstance(error.__cause__, PermissionError | FileNotFoundError)
-        unit.note_failure(store, str(error), is_a_try=is_a_try)
-        return UnitReport(unit.name, seconds=time.monotonic() - started, cause=str(error))
+        unit.note_failure(store, str(error))
+        return UnitReport(unit.name, seconds=time.monotonic() - started, cause=str(error), fault=_fault_of(error))
+
+
+def _fault_of(error: InputError) -> Fault:
+    if not isinstance(error, InvalidFileError) or has_machine_cause(error):
+        return "other"
+    return "names" if isinstance(error, RefusedFilesError) else "input"
 
 
 def first_few(lines: Sequence[str]) -> list[str]:

@@ -176,13 +176,18 @@ def is_utf8(text: str) -> bool:
 class Failure:
     """Why a unit's last try failed. The note is stored in the unit's folder.
 
-    ``tries``: how many runs have tried this fingerprint and failed because of the unit's input. Notes of versions that
-    did not count the tries have one.
+    Attributes:
+        tries: how many runs have tried this fingerprint and failed because of the unit's input. It is 0 for notes of
+            earlier versions, which also counted faults of the machine.
+        since: time of the first of the failed runs, counted or not, such as ``2026-11-28T03:00:00Z``.
+        files: paths of the unit's input files.
     """
 
     fingerprint: str
     cause: str
-    tries: int = 1
+    tries: int = 0
+    since: str = ""
+    files: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """Return the note as sealed JSON."""
@@ -192,8 +197,12 @@ class Failure:
     def from_json(cls, data: bytes) -> "Failure | None":
         """Return the note; None if the bytes are not a note or were changed."""
         values = from_sealed_json(data)
+        if values is None:
+            return None
+        if "since" not in values:
+            values["tries"] = 0
         try:
-            return None if values is None else cls(**values)
+            return cls(**values | {"files": tuple(values.get("files", ()))})
         except TypeError:
             return None
 

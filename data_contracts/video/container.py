@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import re
 import stat
@@ -20,7 +21,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, InvalidFileError
 from data_contracts.files.locations import S3_PREFIX, is_remote, location
 from data_contracts.video.index import VideoSource
 from data_contracts.video.limits import check_bytes, check_frames, claimed_frames, frame_too_large, max_pixels
@@ -59,6 +60,8 @@ _FORMATS = (
 WITHOUT_PRESENTATION_TIME = ("avi", "asf", "h264", "hevc", "vvc")
 _TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) exceeds")
 _BLOCK_BYTES = 1 << 20
+# libavutil/mem.c, max_alloc_size.
+_MAX_BLOCK_OF_FFMPEG_BYTES = 1 << 31
 _USER_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
@@ -75,15 +78,15 @@ def open_video(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
     name = name_of(source)
     with _readable(source) as file, _open_container(file) as container:
         if container.format.name == _TEXT_FORMAT:
-            raise InputError(f"{name}: expected a video file, got text; leave it out")
+            raise InvalidFileError(f"{name}: expected a video file, got text; leave it out")
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             kinds = {"a cover image" if s.type == "video" else str(s.type) for s in container.streams}
             found = " and ".join(sorted(kinds)) or "nothing"
-            raise InputError(f"{name}: expected a video stream, got {found}; leave it out")
+            raise InvalidFileError(f"{name}: expected a video stream, got {found}; leave it out")
         stream = _best_of(container, streams)
         if stream.codec_context is None:
-            raise InputError(f"{name}: expected a codec that FFmpeg knows, got another; convert the file first")
+            raise InvalidFileError(f"{name}: expected a codec that FFmpeg knows, got another; convert the file first")
         width_px, height_px = stream.codec_context.width, stream.codec_context.height
         if width_px * height_px > max_pixels():
             raise frame_too_large(name, width_px, height_px)
@@ -137,7 +140,7 @@ def _check_is_file(path: str | PathLike[str], name: str) -> None:
             raise InputError(f"{name}: expected a video file, got {got}; repair the link or remove it") from error
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise InputError(f"{name}: expected a video file, got a pipe or a device; leave it out")
+        raise InvalidFileError(f"{name}: expected a video file, got a pipe or a device; leave it out")
 
 
 def _best_of(container: InputContainer, streams: list[VideoStream]) -> VideoStream:
@@ -178,6 +181,7 @@ def decode_packets(packets: Iterable[Packet[Any]], damage: Damage | None = None)
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
+            _raise_if_memory_is_short(error)
             _LOGGER.debug("packet with pts %s: %s", packet.pts, error.strerror)
             damage.count += 1
             _refuse_if_too_large(packet)
@@ -223,11 +227,11 @@ def is_flush(packet: Packet[Any]) -> bool:
 
 
 def raise_machine_error(error: Exception, name: str) -> None:
-    """Raise ``error`` again if the disk or the network caused it. All other errors belong to the file ``name``.
+    """Raise ``error`` again if the disk, the network or memory caused it. Other errors belong to the file ``name``.
 
-    FFmpeg reports some damage as an I/O error; in that case the file can still be read to its end. Out-of-memory errors
-    belong to the file too: a damaged header can request an absurd amount.
+    FFmpeg reports some damage as an I/O error; in that case the file can still be read to its end.
     """
+    _raise_if_memory_is_short(error)
     if not isinstance(error, OSError) or isinstance(error, av.error.EOFError):
         return
     if name.startswith(S3_PREFIX) and isinstance(error, av.FFmpegError):
@@ -235,6 +239,19 @@ def raise_machine_error(error: Exception, name: str) -> None:
         return
     if not isinstance(error, av.FFmpegError) or not _can_be_read(name):
         raise error
+
+
+def _raise_if_memory_is_short(error: Exception) -> None:
+    """Raise ``error`` again if FFmpeg got no memory and this process gets none either.
+
+    A damaged header can request more than FFmpeg's limit for one block. That error belongs to the file.
+    """
+    if not isinstance(error, MemoryError):
+        return
+    try:
+        mmap.mmap(-1, _MAX_BLOCK_OF_FFMPEG_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError:
+        raise error from None
 
 
 def _can_be_read(name: str) -> bool:
@@ -258,10 +275,11 @@ def _open_container(source: str | PathLike[str] | IO[bytes]) -> InputContainer:
             # Titles in other encodings than UTF-8 are common, and not used.
             return av.open(file, mode="r", options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
-        if not isinstance(error, _USER_ERRORS):
+        kind = InputError if isinstance(error, _USER_ERRORS) else InvalidFileError
+        if kind is InvalidFileError:
             raise_machine_error(error, name)
         message = f"{name}: expected a readable video file, got: {error.strerror or error}"
-        raise InputError(f"{message}; check the path and that the copy is complete") from error
+        raise kind(f"{message}; check the path and that the copy is complete") from error
 
 
 def _size_bytes(source: str | PathLike[str] | IO[bytes]) -> int:

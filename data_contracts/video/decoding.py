@@ -11,7 +11,7 @@ from av.codec.context import ThreadType
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InvalidFileError
 from data_contracts.settings import read_settings
 from data_contracts.video.container import WITHOUT_PRESENTATION_TIME, Damage, decode_packets, name_of, open_video
 from data_contracts.video.display import Display
@@ -121,7 +121,7 @@ def _decode_all(source: VideoSource, packets: VideoIndex, *, with_checksums: boo
             if decoded.count > max_frames:
                 check_frames(name_of(source), decoded.count)
     if not decoded.count:
-        raise InputError(f"{name_of(source)}: expected a video with frames, got none; replace the file")
+        raise InvalidFileError(f"{name_of(source)}: expected a video with frames, got none; replace the file")
     decoded.display = display.describe_changes(packets.display)
     return decoded
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import IO
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InvalidFileError
 from data_contracts.settings import VIDEO_LIMITS, read_settings
 
 _CONTAINER_BOXES = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"})
@@ -44,13 +44,13 @@ def max_pixels() -> float:
     return read_settings().video_limits.pixels
 
 
-def frame_too_large(name: str, width_px: int, height_px: int) -> InputError:
+def frame_too_large(name: str, width_px: int, height_px: int) -> InvalidFileError:
     """Return the error for a frame that is larger than the limit."""
     return _too_large(name, f"frames of at most {max_pixels():,.0f} pixels", f"{width_px} x {height_px}")
 
 
-def _too_large(name: str, expected: str, got: str) -> InputError:
-    return InputError(
+def _too_large(name: str, expected: str, got: str) -> InvalidFileError:
+    return InvalidFileError(
         f"{name}: expected {expected}, got {got}; leave it out, or set {VIDEO_LIMITS} (docs/operations.md)"
     )
 

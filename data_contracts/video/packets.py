@@ -17,7 +17,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InvalidFileError
 from data_contracts.settings import read_settings
 from data_contracts.video.container import (
     WITHOUT_PRESENTATION_TIME,
@@ -98,7 +98,7 @@ def index_video(source: VideoSource, *, decode: bool = False) -> VideoIndex:
         head = _decode_head(container, stream, packets if has_pts else None)
         if head is None:
             detail = f" ({problem})" if problem else ""
-            raise InputError(f"{name}: expected a video with frames, got none{detail}; replace the file")
+            raise InvalidFileError(f"{name}: expected a video with frames, got none{detail}; replace the file")
         problem = "; ".join(filter(None, (problem, *head.first.problems))) or None
         by_packets, entries = _build_index(stream, packets, head, has_pts=has_pts, problem=problem)
     # Decoding can always start at the first frame.

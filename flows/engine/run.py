@@ -21,6 +21,7 @@ from data_contracts.store.lock import check_code_version, lock_store
 from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
 from flows.engine.console import print_error, print_line, print_table
+from flows.engine.quarantine import count_tries, describe_shared_cause
 from flows.engine.stage_summary import StageSummary, work_here
 from infra.worker_processes import WORKER_MODULES
 from models.engines.devices import default_engine
@@ -74,17 +75,21 @@ class Run:
         dask_address: str | None = None,
         workers: int | None = None,
         max_tries: int | None = None,
+        retry_quarantined: bool = False,
         may_be_new: bool = True,
     ) -> None:
         """Begin a run on a store, which the run creates if it ``may_be_new``.
 
-        ``max_tries``: skip units that failed in this number of runs with the same input.
+        Args:
+            max_tries: skip units that failed in this number of runs because of the same input.
+            retry_quarantined: try these units, too, and release those that now fail for another reason.
         """
         self.store = Store(store)
         self.summaries: list[StageSummary] = []
         self.submissions: list[Bundle] = []
         self.inputs: list[InputsDetails] = []
-        self._dask_address, self._workers, self._max_tries = dask_address, workers, max_tries
+        self._dask_address, self._workers = dask_address, workers
+        self._max_tries, self._release = None if retry_quarantined else max_tries, retry_quarantined
         self._may_be_new = may_be_new
         self._new_lost: list[tuple[int, InputsDetails]] = []
         self._tried: set[tuple[str, str]] = set()
@@ -195,8 +200,9 @@ class Run:
 
                 client = self._client_for(len(todo))
                 fan_out(client, self.store, todo, compute, summary, reconnect=self._reconnect)
+            count_tries(self.store, todo, summary, release=self._release)
             self._tried.update((f"{name} {one.name}", one.fingerprint) for one in todo if one.name in summary.failures)
-            return f"{summary.ready} ready, {summary.done} done, {len(summary.failures)} failed"
+            return f"{summary.ready} ready, {summary.done} done, {summary.format_failed()} failed"
 
         started = time.monotonic()
         summary = StageSummary(name, units=len(work))
@@ -229,6 +235,11 @@ class Run:
         """(stage, unit, cause) of all failures."""
         return [(s.stage, name, cause) for s in self.summaries for name, cause in s.failures.items()]
 
+    def format_failed(self) -> str:
+        """Return the number of failures as text, and how many of them are those of memory."""
+        memory = sum(summary.out_of_memory for summary in self.summaries)
+        return f"{len(self.failures)} failed" + (f" ({memory} out of memory)" if memory else "")
+
     @property
     def problems(self) -> list[tuple[str, str, str]]:
         """(stage, unit, line) of all inputs that were used only in part."""
@@ -243,7 +254,7 @@ class Run:
     def print_summary(self) -> None:
         """Print the table of stages, and a line per failure and problem."""
         rows = [
-            [s.stage, s.units, s.ready, s.done, len(s.failures), s.format_counts(), round(s.seconds, 1)]
+            [s.stage, s.units, s.ready, s.done, s.format_failed(), s.format_counts(), round(s.seconds, 1)]
             for s in self.summaries
         ]
         print_table("Stages", ["stage", "units", "ready", "done", "failed", "rows", "seconds"], rows)
@@ -267,12 +278,15 @@ class Run:
             SomeFailedError: the numbers of failures and problems, and the first one.
         """
         problems = self.problems if known else [(s.stage, *problem) for s in self.summaries for problem in s.problems]
-        counted = [f"{len(self.failures)} failed"] if self.failures else []
+        counted = [self.format_failed()] if self.failures else []
         counted += [f"{len(problems)} used in part"] if problems else []
         lost = [(sum(o.count for o in one.lost) if known else new, one) for new, one in self._new_lost]
         if skipped := sum(count for count, _ in lost):
             counted.append(f"{skipped} skipped")
         if counted:
-            causes = [f"{stage} {name}: {cause}" for stage, name, cause in [*self.failures, *problems]]
+            causes = [describe_shared_cause(one) for one in self.summaries if one.shared_cause]
+            causes += [f"{stage} {name}: {cause}" for stage, name, cause in [*self.failures, *problems]]
             causes += [one.format_lost()[0] for count, one in lost if count]
-            raise SomeFailedError(printable(f"{', '.join(counted)}, all else is complete; first: {causes[0]}"))
+            is_machine = any(one.shared_cause for one in self.summaries)
+            rest = "a fault of the machine" if is_machine else "all else is complete"
+            raise SomeFailedError(printable(f"{', '.join(counted)}, {rest}; first: {causes[0]}"))

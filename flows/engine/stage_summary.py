@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from data_contracts.errors import StoreError, printable
+from data_contracts.errors import StoreError, is_out_of_memory, printable
 from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
-from tasks.units import Compute, Make, UnitReport, Work, run_unit
+from tasks.units import Compute, Fault, Make, UnitReport, Work, run_unit
 
-# Their exceptions are network errors. Comparing names avoids the imports.
-_LIBRARIES_OF_REQUESTS = ("botocore", "aiobotocore", "aiohttp")
+# Of the C++ library, for example when OpenVINO cannot write a converted network.
+_STREAM_ERROR = "iostream error"
 logger = logging.getLogger(__name__)
 
 
@@ -23,6 +23,8 @@ class StageSummary:
         counts: rows per status.
         seconds: wall time of the stage.
         failures: unit -> cause.
+        faults: unit -> what caused its failure.
+        shared_cause: the cause, if all units of this run failed for the same one, which is a fault of the machine.
         problems, known_problems: (unit, line) of inputs that were used in part, now or by an earlier run.
         quarantined: skipped units, with the note of the last try.
         reads_wrong_unit: work that is to be repeated after another unit was computed again -> cause.
@@ -36,6 +38,8 @@ class StageSummary:
     counts: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, Fault] = field(default_factory=dict)
+    shared_cause: str | None = None
     reads_wrong_unit: dict[str, str] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
     known_problems: list[tuple[str, str]] = field(default_factory=list)
@@ -45,6 +49,15 @@ class StageSummary:
     def format_counts(self) -> str:
         """Return the numbers of rows per status as text."""
         return ", ".join(f"{count:,} {status}" for status, count in sorted(self.counts.items()))
+
+    @property
+    def out_of_memory(self) -> int:
+        """Number of units that failed because of a memory limit, or because the machine had no more memory."""
+        return sum(fault == "memory" for fault in self.faults.values())
+
+    def format_failed(self) -> str:
+        """Return the number of failed units as text, and how many of them ran out of memory."""
+        return f"{len(self.failures)}" + (f" ({self.out_of_memory} out of memory)" if self.out_of_memory else "")
 
     def add(self, report: UnitReport) -> None:
         """Count the result of one piece of work.
@@ -62,7 +75,7 @@ class StageSummary:
         elif report.reads_wrong_unit:
             self.reads_wrong_unit[report.name] = report.cause
         else:
-            self.failures[report.name] = report.cause
+            self.failures[report.name], self.faults[report.name] = report.cause, report.fault
             logger.info("%s failed: %s: %s", self.stage, printable(report.name), report.cause)
 
 
@@ -81,25 +94,25 @@ def work_here(store: Store, todo: Sequence[Work], compute: Compute | Make, summa
 
 
 def report_crash(store: Store, work: Work, error: BaseException | None) -> UnitReport:
-    """Report an error that is not an ``InputError``: one line for the table, the traceback for the debug log.
-
-    An error of this program, or one that ends a worker, counts as a try of the unit, because it may occur every time.
-    Errors of clusters, networks and disks do not count: otherwise they would quarantine good videos.
-    """
+    """Report an error that is not an ``InputError``: one line for the table, the traceback for the debug log."""
+    logger.debug("%s crashed", work.name, exc_info=error)
     if error is None:
         cause = "the Dask cluster cancelled the work (no worker left, or no connection); run the same command again"
-    else:
-        cause = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
-    logger.debug("%s crashed", work.name, exc_info=error)
-    return report_failure(store, work, cause, is_a_try=not _is_machine_error(error))
+        return report_failure(store, work, cause)
+    cause = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
+    if is_out_of_memory(error):
+        cause = f"out of memory: {cause}; use fewer workers, or give this machine or its limits more memory"
+        return report_failure(store, work, cause, fault="memory")
+    if _STREAM_ERROR in cause:
+        cause += "; the disk of the cache folder or of the temporary folder may be full, or a limit of files reached"
+    return report_failure(store, work, cause, fault="input" if _is_of_decoder(error) else "other")
 
 
-def _is_machine_error(error: BaseException | None) -> bool:
-    in_requests = type(error).__module__.split(".", 1)[0] in _LIBRARIES_OF_REQUESTS
-    return error is None or isinstance(error, OSError) or in_requests
+def _is_of_decoder(error: BaseException) -> bool:
+    return type(error).__module__.split(".", 1)[0] == "av" and not isinstance(error, OSError)
 
 
-def report_failure(store: Store, work: Work, cause: str, *, is_a_try: bool = True) -> UnitReport:
+def report_failure(store: Store, work: Work, cause: str, *, fault: Fault = "other") -> UnitReport:
     """Store the cause in the folder of the unit, and return it as a report."""
-    work.note_failure(store, cause, is_a_try=is_a_try)
-    return UnitReport(work.name, cause=cause)
+    work.note_failure(store, cause)
+    return UnitReport(work.name, cause=cause, fault=fault)

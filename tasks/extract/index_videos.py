@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.errors import InputError, counted, printable
+from data_contracts.errors import InputError, RefusedFilesError, counted, printable
 from data_contracts.files.inputs import check_unchanged, file_state
 from data_contracts.files.locations import Location, is_remote, location
 from data_contracts.schemas import FRAMES, VIDEOS
@@ -205,4 +205,5 @@ def refuse_same_names(store: Store, unit: Unit[tuple[str, ...]]) -> Product:
         InputError: always.
     """
     first, *others = unit.arguments
-    raise InputError(f"{first}: expected one video per name, got also {', '.join(others[:3])}; rename all but one")
+    others_named = ", ".join(others[:3])
+    raise RefusedFilesError(f"{first}: expected one video per name, got also {others_named}; rename all but one")

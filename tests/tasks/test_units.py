@@ -1,17 +1,22 @@
+import errno
 from dataclasses import dataclass, replace
 
+import av
 import pyarrow as pa
 import pytest
+from PIL import UnidentifiedImageError
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, InvalidFileError, RefusedFilesError
 from data_contracts.schemas import FRAMES, VIDEOS
-from data_contracts.store.manifest import Failure, UnitKey
+from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from tasks.units import Product, Unit, remove_unplanned, run_unit, split_pending
 
 
 @dataclass(frozen=True)
 class Args:
+    """``frames``: number of rows, or a key of ``ERRORS``."""
+
     frames: int | str | None
 
 
@@ -19,11 +24,22 @@ def unit(video, fingerprint="a" * 64, part="00000", frames=3):
     return Unit(UnitKey("frames", (("video", video),), part), fingerprint, Args(frames))
 
 
+ERRORS = {
+    None: (InvalidFileError("no frames; use another file"), None),
+    "names": (RefusedFilesError("two files of one name"), None),
+    "changed": (InputError("it was changed"), None),
+    "forbidden": (InvalidFileError("no permission"), PermissionError(errno.EACCES, "no permission")),
+    "full disk": (InvalidFileError("not written"), OSError(errno.ENOSPC, "no space")),
+    "memory": (InvalidFileError("no frames"), MemoryError()),
+    "picture": (InvalidFileError("no picture"), UnidentifiedImageError("no picture")),
+    "decoder": (InvalidFileError("no video"), av.error.OSError(errno.EIO, "input/output error")),
+}
+
+
 def compute(store, unit):
-    if unit.arguments.frames is None:
-        raise InputError("no frames; use another file")
-    if unit.arguments.frames == "forbidden":
-        raise InputError("no permission") from PermissionError(13, "no permission")
+    if unit.arguments.frames in ERRORS:
+        error, cause = ERRORS[unit.arguments.frames]
+        raise error from cause
 
     def tables():
         for number in range(1, unit.arguments.frames + 1):
@@ -66,29 +82,32 @@ def test_unit_that_failed_too_often_is_quarantined_until_its_input_changes(tmp_p
         pending = split_pending(store, units, max_tries=max_tries)
         for one in pending.todo:
             run_unit(store.url, compute, one)
+            if note := store.failure_of(one.key):
+                store.note_failure(one.key, replace(note, tries=note.tries + 1))
         return [one.name for one in pending.todo], [(one.name, note.tries) for one, note in pending.quarantined]
 
     assert try_it(bad, good) == (["bad", "good"], [])
+    since = store.failure_of(bad.key).since
     assert try_it(bad, good) == (["bad"], [])
     assert try_it(bad, good) == ([], [("bad", 2)])
     assert try_it(bad, max_tries=None) == (["bad"], []), "without a limit it is tried"
-    assert try_it(bad) == ([], [("bad", 3)])
+    assert try_it(bad) == ([], [("bad", 3)]) and store.failure_of(bad.key).since == since
     assert try_it(unit("bad", "b" * 64, frames=None)) == (["bad"], []), "another input"
     assert try_it(bad) == (["bad"], []), "the count starts again"
 
 
-def test_failures_of_the_network_and_missing_permissions_do_not_count_as_tries(tmp_path):
-    store, one = Store(tmp_path), unit("a", frames=None)
-    one.note_failure(store, "the network went away", is_a_try=False)
-    assert store.failure_of(one.key) == Failure(one.fingerprint, "the network went away", 0)
-    for tries in (1, 2):
-        run_unit(store.url, compute, one)
-        assert store.failure_of(one.key).tries == tries
-    one.note_failure(store, "the network went away", is_a_try=False)
-    assert store.failure_of(one.key).tries == 2
-    forbidden = unit("b", frames="forbidden")
-    run_unit(store.url, compute, forbidden)
-    assert store.failure_of(forbidden.key) == Failure(forbidden.fingerprint, "no permission", 0)
+@pytest.mark.parametrize(
+    ("frames", "fault"),
+    [
+        *((None, "input"), ("picture", "input"), ("decoder", "input"), ("names", "names")),
+        *((cause, "other") for cause in ("changed", "forbidden", "full disk", "memory")),
+    ],
+)
+def test_only_what_a_reader_found_in_the_input_is_a_fault_of_the_input(tmp_path, frames, fault):
+    """Errors of disks, memory and permissions are faults of the machine, also where a reader wraps them."""
+    store, one = Store(tmp_path), unit("a", frames=frames)
+    assert run_unit(store.url, compute, one).fault == fault
+    assert store.failure_of(one.key).tries == 0, "the end of the stage decides whether it counts"
 
 
 def test_units_that_are_no_longer_planned_are_removed(tmp_path):

@@ -31,8 +31,10 @@ def test_json_round_trip_and_garbage():
     assert Manifest.from_json(b"[]") is None and Manifest.from_json(b'{"x": 1}') is None
     assert Failure.from_json(Failure("f", "why").to_json()) == Failure("f", "why")
     assert Failure.from_json(b"") is None
-    before_tries_were_counted = to_sealed_json({"fingerprint": "f", "cause": "why"})
-    assert Failure.from_json(before_tries_were_counted) == Failure("f", "why", tries=1)
+    noted = Failure("f", "why", tries=2, since="2026-11-28T03:00:00Z", files=("a.mp4",))
+    assert Failure.from_json(noted.to_json()) == noted
+    of_earlier_version = to_sealed_json({"fingerprint": "f", "cause": "why", "tries": 3})
+    assert Failure.from_json(of_earlier_version) == Failure("f", "why", tries=0), "it counted faults of the machine"
 
 
 def test_text_of_a_key_is_readable():
