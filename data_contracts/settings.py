@@ -10,18 +10,23 @@ import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, cast, get_args
+from urllib.parse import urlsplit
 
 from data_contracts.errors import InputError
 from data_contracts.vocabulary import MAX_FRAME
 
 Engine = Literal["openvino", "torch"]
+LogFormat = Literal["text", "json"]
 
 CACHE = "AFFWILD2_CACHE"
 ENGINE = "AFFWILD2_ENGINE"
+LOG_FORMAT = "AFFWILD2_LOG_FORMAT"
+METRICS = "AFFWILD2_METRICS"
+METRICS_AUTH = "AFFWILD2_METRICS_AUTH"
 TIMEOUT = "AFFWILD2_PATIENCE_SECONDS"
 VIDEO_LIMITS = "AFFWILD2_VIDEO_LIMITS"
 WEIGHTS_URL = "AFFWILD2_WEIGHTS_URL"
-_VARIABLES = (CACHE, ENGINE, TIMEOUT, VIDEO_LIMITS, WEIGHTS_URL)
+_VARIABLES = (CACHE, ENGINE, LOG_FORMAT, METRICS, METRICS_AUTH, TIMEOUT, VIDEO_LIMITS, WEIGHTS_URL)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,10 @@ class Settings:
     Attributes:
         cache: folder for downloaded weights and converted networks (``AFFWILD2_CACHE``); None: the user's cache folder.
         engine: engine that runs networks on a CPU (``AFFWILD2_ENGINE``); None: OpenVINO if it is installed.
+        log_format: lines as text or as JSON objects (``AFFWILD2_LOG_FORMAT``).
+        metrics: folder of node_exporter's textfile collector, or URL of a Pushgateway, that receives the metrics of
+            runs (``AFFWILD2_METRICS``); None: no metrics.
+        metrics_auth: USER:PASSWORD for the Pushgateway (``AFFWILD2_METRICS_AUTH``).
         s3_timeout_seconds: how long a failing S3 request is retried (``AFFWILD2_PATIENCE_SECONDS``).
         cluster_timeout_seconds: how long a run waits for a lost scheduler or for workers (the same variable).
         video_limits: maximum size of one video (``AFFWILD2_VIDEO_LIMITS``).
@@ -56,6 +65,9 @@ class Settings:
 
     cache: Path | None = None
     engine: Engine | None = None
+    log_format: LogFormat = "text"
+    metrics: str | None = None
+    metrics_auth: str | None = field(default=None, repr=False)
     s3_timeout_seconds: float = 120.0
     cluster_timeout_seconds: float = 300.0
     video_limits: VideoLimits = field(default_factory=VideoLimits)
@@ -79,27 +91,48 @@ def read_settings() -> Settings:
     Raises:
         InputError: a variable has an invalid value.
     """
-    return _parse(*(os.environ.get(name, "") for name in _VARIABLES))
+    return _parse(tuple(os.environ.get(name, "") for name in _VARIABLES))
 
 
 @functools.lru_cache(maxsize=1)
-def _parse(cache: str, engine: str, timeout: str, limits: str, weights_url: str) -> Settings:
-    defaults, seconds = Settings(), _parse_timeout(timeout)
+def _parse(values: tuple[str, ...]) -> Settings:
+    text, defaults = dict(zip(_VARIABLES, values, strict=True)), Settings()
+    seconds = _parse_timeout(text[TIMEOUT])
     return Settings(
-        cache=Path(cache) if cache else None,
-        engine=_parse_engine(engine),
+        cache=Path(text[CACHE]) if text[CACHE] else None,
+        engine=cast(Engine | None, _parse_choice(ENGINE, text[ENGINE], get_args(Engine))),
+        log_format=cast(LogFormat, _parse_choice(LOG_FORMAT, text[LOG_FORMAT], get_args(LogFormat)) or "text"),
+        metrics=_parse_metrics(text[METRICS]),
+        metrics_auth=_parse_metrics_auth(text[METRICS_AUTH]),
         s3_timeout_seconds=seconds or defaults.s3_timeout_seconds,
         cluster_timeout_seconds=seconds or defaults.cluster_timeout_seconds,
-        video_limits=_parse_video_limits(limits),
-        weights_url=_parse_url(weights_url),
+        video_limits=_parse_video_limits(text[VIDEO_LIMITS]),
+        weights_url=_parse_url(text[WEIGHTS_URL]),
     )
 
 
-def _parse_engine(text: str) -> Engine | None:
-    names = get_args(Engine)
-    if text and text not in names:
-        raise InputError(f"{ENGINE}: expected one of {', '.join(names)}, got {text!r}")
-    return cast(Engine | None, text or None)
+def _parse_choice(name: str, text: str, choices: tuple[str, ...]) -> str | None:
+    if text and text not in choices:
+        raise InputError(f"{name}: expected one of {', '.join(choices)}, got {text!r}")
+    return text or None
+
+
+def _parse_metrics(text: str) -> str | None:
+    if "://" not in text:
+        return text or None
+    expected = f"{METRICS}: expected a folder, or the URL of a Pushgateway with http:// or https://"
+    url = urlsplit(text)
+    if "@" in url.netloc or url.query:
+        raise InputError(f"{expected}, got a URL with a user, password or query; set {METRICS_AUTH}=USER:PASSWORD")
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise InputError(f"{expected}, got {text!r}")
+    return text.rstrip("/")
+
+
+def _parse_metrics_auth(text: str) -> str | None:
+    if text and ":" not in text:
+        raise InputError(f"{METRICS_AUTH}: expected USER:PASSWORD, got a value without a colon")
+    return text or None
 
 
 def _parse_timeout(text: str) -> float | None:

@@ -19,8 +19,9 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from data_contracts.errors import InputError
+from data_contracts.files.credentials import hide_credentials
 from flows.artifacts import create_artifacts
-from flows.engine.console import explain_error, redirect_output
+from flows.engine.console import add_fields, explain_error, redirect_output
 from flows.engine.run import run_stages_with
 from flows.options import describe
 from flows.parameters import FLOWS
@@ -60,7 +61,7 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
     def with_stages_as_tasks(*args: P.args, **kwargs: P.kwargs) -> R:
         # Prefect passes parameters by position; errors should contain their names.
         by_name = inspect.signature(function).bind(*args, **kwargs).arguments
-        with run_stages_with(_run_as_task, at_end=create_artifacts), _redirect_output():
+        with run_stages_with(_run_as_task, at_end=create_artifacts), _redirect_output(), _add_fields(by_name):
             try:
                 with _drop_causes():
                     return function(**by_name)  # type: ignore[call-arg]
@@ -91,6 +92,13 @@ def _redirect_output() -> contextlib.AbstractContextManager[None]:
     if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
         return contextlib.nullcontext()
     return redirect_output(lambda text: get_run_logger().info("%s", text))
+
+
+def _add_fields(parameters: Mapping[str, Any]) -> contextlib.AbstractContextManager[None]:
+    context, store = FlowRunContext.get(), parameters.get("store")
+    run_id = str(context.flow_run.id) if context and context.flow_run else None
+    flow_name = context.flow.name if context and context.flow else None
+    return add_fields(flow=flow_name, run_id=run_id, store=hide_credentials(str(store)) if store else None)
 
 
 def _short(place: Any) -> str:

@@ -1,6 +1,7 @@
 """End a command and all its processes at once on Ctrl-C or SIGTERM."""
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -9,6 +10,8 @@ from types import FrameType
 from typing import NoReturn
 
 import psutil
+
+from data_contracts.settings import read_settings
 
 EXIT_INTERRUPTED = 130
 RESUME = "finished work is kept; run the same command again to resume"
@@ -37,7 +40,12 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def end_now(message: str) -> NoReturn:
     """Print a message, and end this process and its children with exit code 130."""
-    print(message, file=sys.stderr, flush=True)
+    if read_settings().log_format == "json":
+        from infra.json_logs import write_line
+
+        write_line(message, sys.stderr, level=logging.ERROR)
+    else:
+        print(message, file=sys.stderr, flush=True)
     children = psutil.Process().children(recursive=True)
     for child in children:
         with contextlib.suppress(psutil.NoSuchProcess):

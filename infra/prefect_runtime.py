@@ -8,6 +8,8 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
+from data_contracts.settings import read_settings
+
 # For servers, workers and commands: nothing is sent to anyone except the named server.
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
@@ -22,6 +24,13 @@ _QUIET = NO_TELEMETRY | {
     # The command itself reports each failure in one line; Prefect would add a traceback.
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
+}
+# The same as in infra/monitoring/json-logs.env.
+_JSON_CONSOLE = {
+    "PREFECT_LOGGING_FORMATTERS_JSON_CLASS": "infra.json_logs.JsonFormatter",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json",
+    "PREFECT_LOGGING_HANDLERS_DEBUG_FORMATTER": "json",
+    "PREFECT_LOGGING_COLORS": "false",
 }
 
 
@@ -55,7 +64,8 @@ def has_server_url() -> bool:
 @contextlib.contextmanager
 def quiet_prefect() -> Iterator[None]:
     """Run flows in this process on the server of ``PREFECT_API_URL``. Settings of the user keep their values."""
-    for name, value in _QUIET.items():
+    json_console = _JSON_CONSOLE if read_settings().log_format == "json" else {}
+    for name, value in (_QUIET | json_console).items():
         os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 

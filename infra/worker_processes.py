@@ -22,7 +22,8 @@ WORKER_ENVIRONMENT = {
     "NUMBA_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
-_MODULES = ("distributed", "distributed.nanny")
+# infra comes first: it decides how the others log.
+_MODULES = ("infra", "distributed", "distributed.nanny")
 # Imports what most units need, with compiled loops.
 WORKER_MODULES = ("tasks.worker_preload",)
 _started = False

@@ -18,6 +18,7 @@ from click.shell_completion import get_completion_class
 
 from data_contracts.errors import InputError
 from data_contracts.files.credentials import NoCredentials
+from data_contracts.settings import LOG_FORMAT
 from flows.commands.parameters import (
     ConvertModelParameters,
     DownloadSubmissionParameters,
@@ -216,6 +217,15 @@ def _handle_names_in_utf8() -> None:
         os.execv(sys.executable, sys.orig_argv)
 
 
+def _print_error(text: str) -> None:
+    if os.environ.get(LOG_FORMAT) == "json":
+        from flows.engine.console import print_error
+
+        print_error(text)
+    else:
+        click.echo(text, err=True)
+
+
 def main() -> None:
     """Run the ``affwild2`` script. Wrong options end it with one line and code 2."""
     _handle_names_in_utf8()
@@ -229,11 +239,11 @@ def main() -> None:
         message = message if message.endswith((".", "?")) else f"{message}."
         if isinstance(error, click.NoSuchOption) and (name := _RENAMED.get((command, error.option_name))):
             message = f"No such option '{error.option_name}'. It is now {name}."
-        click.echo(f"{command}: {message} Run {command} --help for help.", err=True)
+        _print_error(f"{command}: {message} Run {command} --help for help.")
     except click.Abort:
         from infra.interruption import EXIT_INTERRUPTED, RESUME
 
-        click.echo(f"{PROGRAM}: interrupted; {RESUME}", err=True)
+        _print_error(f"{PROGRAM}: interrupted; {RESUME}")
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(2)
 

@@ -2,15 +2,16 @@
 
 import importlib
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from data_contracts.errors import InputError
-from data_contracts.files.credentials import check_no_credentials
+from data_contracts.files.credentials import check_no_credentials, hide_credentials
 from data_contracts.files.locations import location
 from data_contracts.settings import read_settings
 from data_contracts.vocabulary import TaskName
-from flows.engine.console import explain_error, print_error
+from flows.engine.console import add_fields, explain_error, print_error
 from infra.interruption import EXIT_INTERRUPTED, RESUME, end_now, ending_on_signals
 from infra.prefect_runtime import has_server_url, quiet_prefect
 from infra.worker_processes import start_forking_for_new_store
@@ -43,7 +44,11 @@ def run_flow(name: str, parameters: Mapping[str, Any]) -> int:
                 getattr(importlib.import_module(f"flows.{name}"), name)(**parameters)
         return 0
 
-    return guarded(run)
+    # A server gives the run another identity.
+    identity = None if has_server_url() else str(uuid.uuid4())
+    store = parameters.get("store")
+    with add_fields(flow=name, run_id=identity, store=hide_credentials(store) if store else None):
+        return guarded(run)
 
 
 def _run_recorded(name: str, parameters: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import normalize_name
 from flows.commands.parameters import ForgetParameters
-from flows.engine.console import print_error, print_line, print_table
+from flows.engine.console import print_line, print_table, print_warning
 from tasks.results.forget import (
     LabelSet,
     Predictions,
@@ -89,7 +89,7 @@ def forget(parameters: ForgetParameters) -> int:
             print_traces(traces, "would be removed")
             _print_remaining(traces)
         return 0
-    with lock_store(store, on_wait=print_error):
+    with lock_store(store, on_wait=print_warning):
         for name in heads:
             found = find_head_traces(store, name, folders)
             with _removing():

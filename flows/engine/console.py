@@ -1,15 +1,17 @@
 """Output for users: progress, tables, lines, and the messages of errors.
 
 Progress is a bar on a terminal, and lines of text elsewhere. ``redirect_output`` sends everything to a log instead.
+With ``AFFWILD2_LOG_FORMAT=json``, every line is a JSON object, and so is every table.
 """
 
 import contextlib
 import io
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from data_contracts.errors import InputError, explain_os_error, printable
+from data_contracts.settings import read_settings
 from infra.interruption import EXIT_INTERRUPTED, RESUME
 
 EXIT_SOME_FAILED = 1
@@ -38,6 +41,15 @@ def redirect_output(log: Callable[[str], None]) -> Iterator[None]:
         _log.reset(token)
 
 
+def add_fields(**fields: object) -> contextlib.AbstractContextManager[None]:
+    """Add fields, such as ``store``, to all JSON lines of the block, also to those of libraries."""
+    if not _is_json():
+        return contextlib.nullcontext()
+    from infra.json_logs import log_fields
+
+    return log_fields(**fields)
+
+
 def console() -> Console:
     """Return a console on standard output: coloured on a terminal, wide and plain elsewhere."""
     return Console() if sys.stdout.isatty() else Console(width=_WIDTH, highlight=False)
@@ -46,7 +58,7 @@ def console() -> Console:
 @contextlib.contextmanager
 def progress_of(name: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show the progress of a stage. Call the function once per finished unit, with the number of failures so far."""
-    if _log.get() or not sys.stderr.isatty():
+    if _log.get() or _is_json() or not sys.stderr.isatty():
         yield _plain_progress(name, total)
         return
     columns = (
@@ -72,21 +84,26 @@ def _plain_progress(name: str, total: int) -> Callable[[int], None]:
         if time.monotonic() - shown_at >= _PLAIN_LINE_SECONDS and (done - shown) * _PLAIN_LINES >= total:
             shown, shown_at = done, time.monotonic()
             line = f"{name}: {done} of {total} done, {failed} failed"
-            log(line) if log else print(line, file=sys.stderr, flush=True)
+            if log:
+                log(line)
+            else:
+                _write(line, sys.stderr, stage=name, units=total, done=done, failed=failed)
 
     return advance
 
 
 def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table with right-aligned numbers."""
+    rows, log = [list(row) for row in rows], _log.get()
+    if log is None and _is_json():
+        _write(title, sys.stdout, rows=[dict(zip(header, row, strict=True)) for row in rows])
+        return
     table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
-    rows = [list(row) for row in rows]
     for position, name in enumerate(header):
         numeric = all(isinstance(row[position], int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    log = _log.get()
     if log is None:
         console().print(table)
         return
@@ -103,20 +120,44 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else escape(printable(str(value)))
 
 
-def print_line(text: str) -> None:
-    """Print one line, without markup and wrapping."""
+def print_line(text: str, **fields: Any) -> None:
+    """Print one line, without markup and wrapping. ``fields`` are those of a JSON line, such as ``unit``."""
     if log := _log.get():
         log(printable(text))
-        return
-    console().print(printable(text), markup=False, highlight=False, soft_wrap=True)
+    else:
+        _write(text, sys.stdout, **fields)
 
 
-def print_error(text: str) -> None:
+def print_warning(text: str) -> None:
+    """Print one line on standard error about something that does not end the command."""
+    print_error(text, level=logging.WARNING)
+
+
+def print_error(text: str, *, level: int = logging.ERROR) -> None:
     """Print one line on standard error."""
     if log := _log.get():
         log(printable(text))
-        return
-    Console(stderr=True).print(printable(text), markup=False, highlight=False, soft_wrap=True)
+    else:
+        _write(text, sys.stderr, level=level)
+
+
+def _is_json() -> bool:
+    try:
+        return read_settings().log_format == "json"
+    except InputError:
+        # The command reports the invalid setting.
+        return False
+
+
+def _write(text: str, stream: TextIO, *, level: int = logging.INFO, **fields: Any) -> None:
+    if _is_json():
+        from infra.json_logs import write_line
+
+        write_line(printable(text), stream, level=level, **fields)
+    elif stream is sys.stdout:
+        console().print(printable(text), markup=False, highlight=False, soft_wrap=True)
+    else:
+        Console(stderr=True).print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def explain_error(error: BaseException) -> tuple[str, int] | None:

@@ -15,7 +15,7 @@ from distributed import Client, Future, KilledWorker
 from distributed.client import ClosedClientError
 
 from data_contracts.store.store import Store
-from flows.engine.console import print_error, progress_of
+from flows.engine.console import print_warning, progress_of
 from flows.engine.stage_summary import StageSummary, report_crash, report_failure
 from flows.engine.worker_check import check_workers, may_be_other_version
 from infra.cluster_state import ClusterState, explain_killed_worker, is_connected, unit_resources
@@ -144,7 +144,7 @@ class _Stage:
             self._checked_at = time.monotonic()
             news = self._state.check()
             if news:
-                print_error(f"{self._name}: {news}")
+                print_warning(f"{self._name}: {news}")
         return self._state.in_flight
 
     def _find_cluster(self, work: Work) -> None:
@@ -154,7 +154,7 @@ class _Stage:
                 while self._client.status == "connecting":
                     time.sleep(0.1)
                 if not is_connected(self._client):
-                    print_error(f"{self._name}: lost the connection to the Dask scheduler; reconnecting")
+                    print_warning(f"{self._name}: lost the connection to the Dask scheduler; reconnecting")
                     self._client = self._reconnect()
                 check_workers(self._client, self._store, [work])
                 self._resources = unit_resources(self._client)

@@ -20,7 +20,7 @@ from data_contracts.store.input_accounts import InputsDetails, write_account
 from data_contracts.store.lock import check_code_version, lock_store
 from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
-from flows.engine.console import print_error, print_line, print_table
+from flows.engine.console import add_fields, print_line, print_table, print_warning
 from flows.engine.quarantine import count_tries, describe_shared_cause
 from flows.engine.stage_summary import StageSummary, work_here
 from infra.worker_processes import WORKER_MODULES
@@ -105,7 +105,7 @@ class Run:
         if not self._may_be_new:
             self.store.check_reachable()
             require_store(self.store)
-        self._raise_if_lost = self._stack.enter_context(lock_store(self.store, on_wait=print_error))
+        self._raise_if_lost = self._stack.enter_context(lock_store(self.store, on_wait=print_warning))
         return self
 
     def __exit__(
@@ -206,7 +206,8 @@ class Run:
 
         started = time.monotonic()
         summary = StageSummary(name, units=len(work))
-        _stage_runner.get()(name, run_stage, len(work))
+        with add_fields(stage=name):
+            _stage_runner.get()(name, run_stage, len(work))
         summary.seconds = time.monotonic() - started
         self.summaries.append(summary)
         return summary
@@ -265,7 +266,7 @@ class Run:
         skipped = [(stage, name, f"{n.cause} (failed {n.tries} times)") for stage, name, n in self.quarantined]
         for kind, found in (("failed", self.failures), ("in part", self.problems), ("quarantined", skipped)):
             for stage, name, cause in found[:_FAILURES_SHOWN]:
-                print_line(f"{kind}: {stage}: {name}: {cause}")
+                print_line(f"{kind}: {stage}: {name}: {cause}", stage=stage, unit=name)
             if len(found) > _FAILURES_SHOWN:
                 print_line(f"... and {len(found) - _FAILURES_SHOWN} more: affwild2 status --store {self.store.url}")
 

@@ -15,7 +15,7 @@ from distributed import Client
 
 from data_contracts.errors import printable
 from data_contracts.store.store import Store
-from flows.engine.console import print_error
+from flows.engine.console import print_warning
 from infra.clusters import ClusterError
 from tasks.units import Work
 
@@ -109,14 +109,18 @@ def _note_differences(here: _Worker, workers: Mapping[str, _Worker]) -> None:
     for address, worker in sorted(workers.items()):
         engines[worker.engine].append(address)
         if worker.offers_gpu and "cuda" not in worker.engine:
-            print_error(f"note: worker {address} offers the resource GPU but has no GPU; it computes on its processor")
+            print_warning(
+                f"note: worker {address} offers the resource GPU but has no GPU; it computes on its processor"
+            )
         other = sorted(set(worker.libraries.items()) - set(here.libraries.items()))
         if other:
             names = ", ".join(f"{name} {version}" for name, version in other)
-            print_error(f"note: worker {address} has other library versions than this process: {names}; {_MAY_DIFFER}")
+            print_warning(
+                f"note: worker {address} has other library versions than this process: {names}; {_MAY_DIFFER}"
+            )
     if len(engines) > 1:
         each = ", ".join(f"{engine} on {addresses[0]}" for engine, addresses in sorted(engines.items()))
-        print_error(f"note: workers compute with different engines ({each}); {_MAY_DIFFER}")
+        print_warning(f"note: workers compute with different engines ({each}); {_MAY_DIFFER}")
 
 
 def _ask_workers(client: Client, python: str, store_url: str, probe: str, files: Sequence[str]) -> dict[str, _Worker]:

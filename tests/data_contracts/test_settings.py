@@ -10,6 +10,9 @@ from data_contracts.settings import Settings, VideoLimits, read_settings
 VARIABLES = {
     "AFFWILD2_CACHE": ("/tmp/cache", {"cache": Path("/tmp/cache")}),
     "AFFWILD2_ENGINE": ("torch", {"engine": "torch"}),
+    "AFFWILD2_LOG_FORMAT": ("json", {"log_format": "json"}),
+    "AFFWILD2_METRICS": ("https://gateway:9091/", {"metrics": "https://gateway:9091"}),
+    "AFFWILD2_METRICS_AUTH": ("lab:a:b", {"metrics_auth": "lab:a:b"}),
     "AFFWILD2_PATIENCE_SECONDS": ("2.5", {"s3_timeout_seconds": 2.5, "cluster_timeout_seconds": 2.5}),
     "AFFWILD2_VIDEO_LIMITS": ("hours=24, pixels=2e8", {"video_limits": VideoLimits(hours=24, pixels=2e8)}),
     "AFFWILD2_WEIGHTS_URL": ("http://mirror:81/", {"weights_url": "http://mirror:81"}),
@@ -41,6 +44,12 @@ def test_each_variable_changes_its_settings(name, monkeypatch):
     ("name", "text", "expected"),
     [
         ("AFFWILD2_ENGINE", "openvina", "expected one of openvino, torch, got 'openvina'"),
+        ("AFFWILD2_LOG_FORMAT", "JSON", "expected one of text, json, got 'JSON'"),
+        *(
+            ("AFFWILD2_METRICS", text, f"expected a folder, or the URL of a Pushgateway .*got '{text}'")
+            for text in ("s3://bucket/metrics", "gateway://host", "https://")
+        ),
+        ("AFFWILD2_METRICS_AUTH", "secret", "expected USER:PASSWORD, got a value without a colon$"),
         *(
             ("AFFWILD2_PATIENCE_SECONDS", text, f"expected a number of seconds above 0, got '{text}'")
             for text in ("0", "-3", "soon", "inf", "nan")
@@ -68,3 +77,14 @@ def test_settings_import_quickly():
 def test_documentation_lists_every_variable():
     text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     assert [name for name in VARIABLES if f"| `{name}` |" not in text] == []
+
+
+@pytest.mark.parametrize("url", ["http://lab:secret@gateway:9091", "http://gateway:9091?token=secret"])
+def test_a_url_of_metrics_with_a_password_is_refused_without_showing_it(url, monkeypatch):
+    monkeypatch.setenv("AFFWILD2_METRICS", url)
+    with pytest.raises(InputError, match=r"set AFFWILD2_METRICS_AUTH=USER:PASSWORD$") as raised:
+        read_settings()
+    assert "secret" not in str(raised.value)
+    monkeypatch.setenv("AFFWILD2_METRICS", "http://gateway:9091")
+    monkeypatch.setenv("AFFWILD2_METRICS_AUTH", "lab:secret")
+    assert "secret" not in repr(read_settings())
