@@ -1,0 +1,206 @@
+"""Steps that ``prefect deploy`` runs (see prefect.yaml): they check the environment and keep an operator's changes.
+
+``prefect deploy`` would send every field of a deployment and so undo what an operator changed on the server: other
+parameters, schedules, tags, the concurrency limit, the work queue, and whether it is paused. After
+``prepare_deployments``, it sends only what the program defines, and the parameters and the schedule whose variables are
+set. Each value that it changes is reported in a line.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+from uuid import UUID
+
+import yaml
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.utilities.templating import find_placeholders
+
+RESCORE_CRON = "AFFWILD2_RESCORE_CRON"
+_DEFAULT_CRON, _NO_SCHEDULE, _TIMEZONE_PREFIX = "0 3 * * *", "none", "CRON_TZ="
+# The name of the schedule of prefect.yaml on the server.
+_SLUG = "nightly"
+# What the program defines. The server keeps all other fields of an existing deployment.
+_SENT = {"entrypoint", "job_variables", "parameter_openapi_schema", "parameters", "path", "pull_steps", "version"}
+
+
+def prepare_deployments() -> dict[str, str | bool]:
+    """Check the variables of all deployments, and make ``prefect deploy`` keep the changes of an operator.
+
+    Returns what prefect.yaml uses: ``folder`` of the project; ``cron``, ``timezone`` and ``is_active`` of the
+    schedule. Without a variable that a new deployment needs, the command ends with one line and code 2.
+    """
+    return _prepare_once()
+
+
+@functools.cache
+def _prepare_once() -> dict[str, str | bool]:
+    cron, timezone = _read_cron()
+    with get_client(sync_client=True) as client:
+        missing = sorted(set(_missing_variables(client)))
+    if missing:
+        _fail(f"expected {', '.join(missing)} in the environment, because a deployment has no value for them yet")
+    for variables in _read_defaults().values():
+        for variable in variables.values():
+            # Prefect warns about variables that are not set; a line of _merge_parameters reports them.
+            os.environ.setdefault(variable, "")
+    _keep_changes()
+    is_active = cron != _NO_SCHEDULE
+    return {
+        "folder": str(Path.cwd()),
+        "cron": cron if is_active and cron else _DEFAULT_CRON,
+        "timezone": timezone,
+        "is_active": is_active,
+    }
+
+
+def _read_cron() -> tuple[str, str]:
+    """Return the cron expression of the environment ('' if there is none) and its time zone."""
+    text = os.environ.get(RESCORE_CRON, "").strip()
+    cron, timezone = text, "UTC"
+    if text.startswith(_TIMEZONE_PREFIX):
+        timezone, _, cron = text.removeprefix(_TIMEZONE_PREFIX).partition(" ")
+    if cron not in ("", _NO_SCHEDULE):
+        try:
+            CronSchedule(cron=cron, timezone=timezone)
+        except ValueError:
+            _fail(
+                f"{RESCORE_CRON}: expected a cron expression such as '{_DEFAULT_CRON}', with a time zone "
+                f"'{_TIMEZONE_PREFIX}Europe/Berlin {_DEFAULT_CRON}', or '{_NO_SCHEDULE}', got {text!r}"
+            )
+    return cron.strip(), timezone
+
+
+def _missing_variables(client: SyncPrefectClient) -> Iterator[str]:
+    for flow, parameters in _read_defaults().items():
+        try:
+            stored = client.read_deployment_by_name(f"{flow}/affwild2").parameters
+        except ObjectNotFound:
+            stored = {}
+        for name, variable in parameters.items():
+            if not os.environ.get(variable) and _is_empty(stored.get(name)):
+                yield variable
+
+
+@functools.cache
+def _read_defaults() -> dict[str, dict[str, str]]:
+    """Return flow -> parameter -> the variable that prefect.yaml takes its default from."""
+    definitions = yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]
+    return {
+        one["entrypoint"].rpartition(":")[2]: {
+            name: placeholder.name.lstrip("$")
+            for name, value in one["parameters"].items()
+            for placeholder in find_placeholders(value)
+        }
+        for one in definitions
+    }
+
+
+def _is_empty(value: Any) -> bool:
+    return not value or value == [""]
+
+
+def _keep_changes() -> None:
+    """Make clients of this process leave out what the server should keep when they update a deployment."""
+    update = PrefectClient.update_deployment
+
+    @functools.wraps(update)
+    async def update_what_the_program_defines(
+        self: PrefectClient, deployment_id: UUID, deployment: DeploymentUpdate
+    ) -> None:
+        stored = await self.read_deployment(deployment_id)
+        sent = deployment.model_dump(exclude_unset=True, include=_SENT)
+        name = f"{(deployment.entrypoint or '').rpartition(':')[2]}/{stored.name}"
+        sent["parameters"] = _merge_parameters(name, stored.parameters, sent)
+        sent["job_variables"] = _merge(stored.job_variables or {}, deployment.job_variables or {})
+        await _update_schedule(self, name, stored, deployment)
+        if stored.paused:
+            _report(f"{name} is paused and stays paused")
+        try:
+            await update(self, deployment_id, DeploymentUpdate(**sent))
+        except PrefectHTTPStatusError as error:
+            _fail(f"{name}: {error.response.json().get('detail', error)}")
+
+    setattr(PrefectClient, update.__name__, update_what_the_program_defines)
+
+
+def _merge_parameters(name: str, stored: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters on the server with those whose variables are set, and report differences."""
+    variables = _read_defaults()[name.split("/", maxsplit=1)[0]]
+    known = sent["parameter_openapi_schema"]["properties"]
+    kept = {key: value for key, value in stored.items() if key in known}
+    for key in stored.keys() - kept.keys():
+        _report(f"{name}: removes {key}={stored[key]!r}, which is no parameter of this version")
+    unset = {key: variable for key, variable in variables.items() if not os.environ.get(variable)}
+    if unset:
+        values = ", ".join(f"{key}={kept.get(key)!r}" for key in unset)
+        _report(f"{name}: keeps {values}, because the environment has no {', '.join(unset.values())}")
+    for key in variables.keys() - unset.keys():
+        value = sent["parameters"][key]
+        if kept.get(key) != value:
+            _report(f"{name}: sets {key}={value!r} from {variables[key]}; it was {kept.get(key)!r}")
+        kept[key] = value
+    return kept
+
+
+def _merge(stored: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    merged = {**stored, **new}
+    for key in stored.keys() & new.keys():
+        if isinstance(stored[key], dict) and isinstance(new[key], dict):
+            merged[key] = _merge(stored[key], new[key])
+    return merged
+
+
+async def _update_schedule(
+    client: PrefectClient, name: str, stored: DeploymentResponse, deployment: DeploymentUpdate
+) -> None:
+    """Set the schedule of prefect.yaml if its variable is set. Other schedules stay."""
+    if not deployment.schedules or not os.environ.get(RESCORE_CRON, "").strip():
+        return
+    (new,) = deployment.schedules
+    assert new.schedule is not None
+    current = _find_schedule(name, stored.schedules)
+    if current is None:
+        await client.create_deployment_schedules(stored.id, [(new.schedule, bool(new.active))])
+        _report(f"{name}: adds the schedule {_describe(new)}")
+        return
+    is_changed = current.schedule != new.schedule
+    # An operator who paused the schedule keeps it paused.
+    is_ended = new.active is False and current.active
+    if is_changed or is_ended:
+        _report(f"{name}: sets the schedule to {_describe(new)} from {RESCORE_CRON}; it was {_describe(current)}")
+        active = False if new.active is False else None
+        await client.update_deployment_schedule(stored.id, current.id, active=active, schedule=new.schedule)
+
+
+def _find_schedule(name: str, schedules: list[DeploymentSchedule]) -> DeploymentSchedule | None:
+    """Return the schedule that an earlier deployment created; earlier versions did not name it."""
+    named = [one for one in schedules if one.slug == _SLUG]
+    if not named and len(schedules) > 1:
+        _fail(
+            f"{name} has {len(schedules)} schedules, none of which is named {_SLUG}; expected at most one of them; "
+            f"change them on the server, and leave {RESCORE_CRON} unset"
+        )
+    return next(iter(named or schedules), None)
+
+
+def _describe(schedule: Any) -> str:
+    times = schedule.schedule
+    text = f"{times.cron!r} {times.timezone or 'UTC'}" if isinstance(times, CronSchedule) else str(times)
+    return text if schedule.active else f"{text} (inactive)"
+
+
+def _report(line: str) -> None:
+    print(line, flush=True)
+
+
+def _fail(line: str) -> NoReturn:
+    print(f"prefect deploy: {line}", file=sys.stderr, flush=True)
+    raise SystemExit(2)
