@@ -1,5 +1,6 @@
 """Dask clusters: an existing one by address, or a local one with a process per core or several per GPU."""
 
+import asyncio
 import contextlib
 import itertools
 import logging
@@ -12,7 +13,12 @@ from urllib.parse import urlsplit
 import dask
 import distributed.utils
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
+from distributed.comm import connect, parse_address, parse_host_port
+from distributed.comm.registry import get_backend
+from distributed.core import send_recv
+from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
+from distributed.utils import LoopRunner
 
 from data_contracts.settings import read_settings
 from infra.cluster_state import ClusterLostError
@@ -21,6 +27,8 @@ from infra.worker_processes import start_forking
 
 logger = logging.getLogger(__name__)
 _CONNECT_TIMEOUT = "5s"
+# A busy scheduler may take seconds to answer.
+_ANSWER_SECONDS = 20
 _HOST = "127.0.0.1"
 # The scheduler of a run has no dashboard, because importing bokeh would delay every run. An address of None would still
 # open the default port.
@@ -50,7 +58,12 @@ class ClusterError(RuntimeError):
 
 @contextlib.contextmanager
 def open_cluster(
-    *, address: str | None = None, workers: int | None = None, units: int | None = None, modules: Sequence[str] = ()
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+    units: int | None = None,
+    modules: Sequence[str] = (),
+    on_wait: Callable[[str], None] = logger.warning,
 ) -> Iterator[Client]:
     """Return a client of the cluster at ``address``, or of a local cluster that ends with the block.
 
@@ -60,12 +73,14 @@ def open_cluster(
     Args:
         workers: maximum number of local workers; None: one per core, or several per GPU.
         units: number of units to run; no more workers than units are started. ``add_workers`` adds more later.
+        on_wait: called with a message if the cluster at ``address`` has no workers yet.
 
     Raises:
-        ClusterError: the address does not answer, or there are no workers.
+        ClusterError: no scheduler answers at the address, or there are no workers until the timeout.
     """
     if address is not None:
-        with _connect(address) as client:
+        _wait_for_workers(address, on_wait)
+        with Client(address, timeout=_CONNECT_TIMEOUT) as client:
             yield client
         return
     start_forking(modules)
@@ -78,20 +93,69 @@ def open_cluster(
         yield client
 
 
-@contextlib.contextmanager
-def _connect(address: str) -> Iterator[Client]:
+def _wait_for_workers(address: str, on_wait: Callable[[str], None]) -> None:
+    """Wait until the scheduler at an address has a worker; workers may start later than a run."""
+    shown, timeout_seconds = _hide_password(address), read_settings().cluster_timeout_seconds
+    started, is_reported = time.monotonic(), False
+    while not (identity := _ask_scheduler(address)).get("workers"):
+        if "workers" not in identity:
+            found = identity.get("type")
+            raise ClusterError(f"expected a Dask scheduler at {shown}, got a {found}; pass the address of a scheduler")
+        start = f"start dask worker {shown}"
+        if time.monotonic() - started > timeout_seconds:
+            raise ClusterError(f"expected workers at {shown}, found none for {timeout_seconds:.0f} s; {start} first")
+        if not is_reported:
+            on_wait(f"no worker at {shown} yet; waiting up to {timeout_seconds:.0f} s; {start}")
+            is_reported = True
+        time.sleep(_RETRY_SECONDS)
+
+
+def _ask_scheduler(address: str) -> dict[str, Any]:
+    """Return the facts that a scheduler states about itself.
+
+    ``Client`` would wait without limit for the first bytes of a service that accepts connections and stays silent.
+    """
     shown = _hide_password(address)
-    try:
+
+    async def ask() -> Any:
         # Dask's own settings name the certificates for tls://.
-        client = Client(address, timeout=_CONNECT_TIMEOUT)
-    except (OSError, ValueError, TypeError) as error:
-        # User name and password are before an @.
-        cause = " ".join(part for part in str(error).split() if "@" not in part)
-        raise ClusterError(f"expected a Dask scheduler at {shown}, got no answer: {cause}") from error
-    with client:
-        if not client.scheduler_info(n_workers=-1)["workers"]:
-            raise ClusterError(f"expected workers at {shown}, found none; start dask worker {shown} first")
-        yield client
+        options = Security().get_connection_args("client")
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            comm = await connect(address, timeout=_CONNECT_TIMEOUT, **options)
+            return await send_recv(comm, op="identity", close=True)
+
+    try:
+        scheme, place = parse_address(address)
+        get_backend(scheme)
+        parse_host_port(place)
+    except ValueError as error:
+        raise ClusterError(f"expected a Dask scheduler as tcp://HOST:8786, got {shown}: {_one_line(error)}") from error
+    try:
+        answer = LoopRunner(asynchronous=False).run_sync(ask)
+    except Exception as error:  # Bytes of another service can cause any error while they are parsed.
+        cause = _explain_no_answer(error)
+        raise ClusterError(
+            f"expected a Dask scheduler at {shown}, got {cause}; check the address (the default port is 8786)"
+        ) from error
+    return answer if isinstance(answer, dict) else {"type": "service of another kind"}
+
+
+def _explain_no_answer(error: BaseException) -> str:
+    if type(error) is TimeoutError:
+        return f"a connection but no answer for {_ANSWER_SECONDS} s"
+    if not isinstance(error, OSError | TypeError):
+        return "an answer in another protocol"
+    text = _one_line(error)
+    # The error behind a timeout states the cause.
+    while error.__cause__ is not None:
+        error = error.__cause__
+        text = _one_line(error) or text
+    return f"no answer: {text}"
+
+
+def _one_line(error: BaseException) -> str:
+    # User name and password are before an @.
+    return " ".join(part for part in str(error).split() if "@" not in part)
 
 
 def _hide_password(address: str) -> str:

@@ -120,7 +120,11 @@ class Run:
 
         if self._client is None:
             cluster = open_cluster(
-                address=self._dask_address, workers=self._workers, units=units, modules=WORKER_MODULES
+                address=self._dask_address,
+                workers=self._workers,
+                units=units,
+                modules=WORKER_MODULES,
+                on_wait=print_error,
             )
             self._client = self._cluster.enter_context(cluster)
         else:

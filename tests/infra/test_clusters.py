@@ -1,4 +1,10 @@
+import contextlib
 import os
+import signal
+import socket
+import threading
+import time
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 
 import dask
 import httpx
@@ -10,6 +16,9 @@ from infra import clusters
 from infra.cluster_state import unit_resources
 from infra.clusters import ClusterError, GpuCluster, add_workers, open_cluster
 from infra.machine import Gpu
+from tests.benchmarks.generated_store import make_videos
+from tests.faults.dask_cluster import dask_cluster
+from tests.processes import run_command
 
 
 def test_existing_cluster_by_address(dask_address):
@@ -29,24 +38,170 @@ def test_a_local_cluster_ends_with_the_block():
         os.kill(pid, 0)
 
 
-def test_a_wrong_address_is_one_line():
-    message = r"expected a Dask scheduler at tcp://127\.0\.0\.1:9"
-    with pytest.raises(ClusterError, match=message), open_cluster(address="tcp://127.0.0.1:9"):
+@contextlib.contextmanager
+def serving(answer):
+    """Serve a port that is not Dask's: ``answer`` gets each connection. Yield its number."""
+    kept = []
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                kept.append(listener.accept()[0])
+                answer(kept[-1])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    for connection in kept:
+        connection.close()
+
+
+@contextlib.contextmanager
+def serving_http():
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def serving_dashboard():
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        yield cluster.scheduler.http_server.port
+
+
+OTHER_SERVICES = {
+    "silent": (lambda: serving(lambda connection: None), "no answer for 1 s"),
+    "closes at once": (lambda: serving(socket.socket.close), "no answer"),
+    "closes after some bytes": (
+        lambda: serving(lambda connection: (connection.sendall(b"\x10\0\0\0\0\0\0\0abc"), connection.close())),
+        "no answer",
+    ),
+    "ssh": (
+        lambda: serving(lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n")),
+        "an answer in another protocol",
+    ),
+    "text": (lambda: serving(lambda connection: connection.sendall(b"\xff" * 64)), "an answer in another protocol"),
+    "empty message": (
+        lambda: serving(lambda connection: connection.sendall(bytes(16))),
+        "an answer in another protocol",
+    ),
+    "http": (serving_http, "no answer for 1 s"),
+    "dashboard": (serving_dashboard, "no answer for 1 s"),
+}
+
+
+@pytest.fixture
+def short_timeouts(monkeypatch):
+    monkeypatch.setattr(clusters, "_ANSWER_SECONDS", 1)
+    monkeypatch.setattr(clusters, "_CONNECT_TIMEOUT", "500ms")
+
+
+@pytest.mark.parametrize("service", OTHER_SERVICES)
+def test_a_service_that_is_no_scheduler_is_reported(service, short_timeouts):
+    serve, cause = OTHER_SERVICES[service]
+    with serve() as port:
+        address = f"tcp://127.0.0.1:{port}"
+        with pytest.raises(ClusterError) as raised, open_cluster(address=address):
+            pass
+        message = str(raised.value)
+        assert message.startswith(f"expected a Dask scheduler at {address}, got ") and "\n" not in message
+        assert cause in message and "check the address" in message
+
+
+@pytest.mark.parametrize(
+    ("address", "cause"),
+    [
+        ("tcp://127.0.0.1:9", "at tcp://127.0.0.1:9, got no answer: .*refused"),
+        ("tcp://no-such-host.invalid:8786", "at tcp://no-such-host.invalid:8786, got no answer"),
+        ("http://127.0.0.1:8787/status", "as tcp://HOST:8786, got http://127.0.0.1:8787/status: unknown .*'http'"),
+        ("127.0.0.1", "as tcp://HOST:8786, got 127.0.0.1: missing port"),
+        ("tcp://127.0.0.1:port", "as tcp://HOST:8786, got tcp://127.0.0.1:port: invalid literal"),
+    ],
+)
+def test_a_wrong_address_is_one_line(address, cause, short_timeouts):
+    with pytest.raises(ClusterError, match=f"^expected a Dask scheduler {cause}"), open_cluster(address=address):
         pass
 
 
-def test_settings_of_dask_name_the_certificates(tmp_path):
-    made = Security.temporary()
-    files = {"ca-file": made.tls_ca_file, "key": made.tls_client_key, "cert": made.tls_client_cert}
-    for name, content in files.items():
-        (tmp_path / f"{name}.pem").write_text(content)
-    tls = {
-        f"distributed.comm.tls.{place}": str(tmp_path / f"{name}.pem")
-        for place, name in (("ca-file", "ca-file"), ("client.key", "key"), ("client.cert", "cert"))
-    }
+def test_a_worker_is_not_taken_for_its_scheduler(dask_address):
+    with Client(dask_address) as client:
+        worker = next(iter(client.scheduler_info()["workers"]))
+    with pytest.raises(ClusterError, match="got a Worker; pass the address"), open_cluster(address=worker):
+        pass
+
+
+@pytest.fixture
+def certificates():
+    return Security.temporary()
+
+
+@pytest.fixture
+def tls_settings(certificates, tmp_path):
+    """Dask's settings for ``certificates``, which name files."""
+    names = {"ca-file": "tls_ca_file", "client.key": "tls_client_key", "client.cert": "tls_client_cert"}
+    for name, attribute in names.items():
+        (tmp_path / name).write_text(getattr(certificates, attribute))
+    return {f"distributed.comm.tls.{name}": str(tmp_path / name) for name in names}
+
+
+def test_a_scheduler_with_another_protocol_is_reported(certificates, tls_settings, short_timeouts):
+    options = {"processes": False, "n_workers": 0, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(security=certificates, protocol="tls://", **options) as cluster:
+        address = cluster.scheduler_address.replace("tls", "tcp")
+        with pytest.raises(ClusterError, match=f"^expected a Dask scheduler at {address}, got no answer"):
+            open_cluster(address=address).__enter__()
+    with LocalCluster(protocol="tcp://", **options) as cluster, dask.config.set(tls_settings):
+        address = cluster.scheduler_address.replace("tcp", "tls")
+        with pytest.raises(ClusterError, match=f"^expected a Dask scheduler at {address}, got (no|an) answer"):
+            open_cluster(address=address).__enter__()
+
+
+def test_a_run_waits_for_the_first_worker(monkeypatch):
+    options = {"n_workers": 0, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**options) as cluster:
+        monkeypatch.setenv("AFFWILD2_PATIENCE_SECONDS", "1")
+        message = f"expected workers at {cluster.scheduler_address}, found none for 1 s; start dask worker"
+        with pytest.raises(ClusterError, match=message), open_cluster(address=cluster.scheduler_address):
+            pass
+        monkeypatch.setenv("AFFWILD2_PATIENCE_SECONDS", "60")
+        messages = []
+
+        def note(message):
+            messages.append(message)
+            cluster.scale(1)
+
+        with open_cluster(address=cluster.scheduler_address, on_wait=note) as client:
+            assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+        (line,) = messages
+        assert line.startswith(f"no worker at {cluster.scheduler_address} yet; waiting up to 60 s; start dask worker")
+
+
+@pytest.mark.service
+def test_the_command_reports_an_address_that_is_no_scheduler_within_half_a_minute(tmp_path):
+    """The port of the dashboard, and a scheduler whose process is stopped."""
+    make_videos(tmp_path / "videos", 1)
+    with dask_cluster(tmp_path / "logs") as cluster, serving_dashboard() as dashboard:
+        Client(cluster.address, timeout="60s").close()
+        os.kill(cluster.scheduler.pid, signal.SIGSTOP)
+        try:
+            for address in (f"tcp://127.0.0.1:{dashboard}", cluster.address):
+                started = time.monotonic()
+                finished = run_command(
+                    "extract", tmp_path / "videos", "--store", tmp_path / "store", "--dask-address", address
+                )
+                (line,) = finished.stderr.strip().splitlines()
+                assert finished.returncode == 2 and time.monotonic() - started < 60
+                assert line.startswith(f"affwild2: expected a Dask scheduler at {address}, got a connection but no")
+        finally:
+            os.kill(cluster.scheduler.pid, signal.SIGCONT)
+
+
+def test_settings_of_dask_name_the_certificates(certificates, tls_settings):
     options = {"processes": False, "n_workers": 1, "protocol": "tls://", "dashboard_address": "127.0.0.1:0"}
-    with LocalCluster(security=made, **options) as cluster:
-        with dask.config.set(tls), open_cluster(address=cluster.scheduler_address) as client:
+    with LocalCluster(security=certificates, **options) as cluster:
+        with dask.config.set(tls_settings), open_cluster(address=cluster.scheduler_address) as client:
             assert client.submit(sum, [1, 2]).result(timeout=30) == 3
         refused = pytest.raises(ClusterError, match="expected a Dask scheduler at tls://")
         with refused, open_cluster(address=cluster.scheduler_address):
