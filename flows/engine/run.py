@@ -124,7 +124,7 @@ class Run:
                 workers=self._workers,
                 units=units,
                 modules=WORKER_MODULES,
-                on_wait=print_error,
+                on_wait=print_warning,
             )
             self._client = self._cluster.enter_context(cluster)
         else:
