@@ -65,7 +65,7 @@ def _record_of(run: Run, error: BaseException | None, context: FlowRunContext) -
         started=datetime.fromtimestamp(started.timestamp(), UTC),
         seconds=time.time() - started.timestamp(),
         # Causes are listed separately.
-        end="all done" if error is None else str(error).split("; first: ")[0],
+        end=run.counts.format() if error is None else str(error).split("; first: ")[0],
         parameters=context.parameters or {},
         stage_columns=_COLUMNS,
         stages=[_row(summary) for summary in run.summaries],

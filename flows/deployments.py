@@ -9,37 +9,54 @@ import contextlib
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
+from prefect.logging.loggers import LoggingAdapter, flow_run_logger
 from prefect.states import Completed, Failed
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, printable
 from data_contracts.files.credentials import hide_credentials
 from flows.artifacts import create_artifacts
 from flows.engine.console import add_fields, explain_error, redirect_output
-from flows.engine.run import run_stages_with
+from flows.engine.run import Run, SomeFailedError, run_stages_with
+from flows.engine.stage_summary import StageSummary
 from flows.options import describe
 from flows.parameters import FLOWS
-from infra.prefect_runtime import log_causes_in_one_line
+from infra.prefect_runtime import INCOMPLETE, log_causes_in_one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _run_as_task(name: str, stage: Callable[[int], str], units: int) -> str:
-    """Run a stage as a Prefect task. Returns its summary, which is also the message of the task run's state."""
+def _run_as_task(name: str, stage: Callable[[int], StageSummary], units: int) -> None:
+    """Run a stage as a Prefect task, whose state shows its results: red after a failure, although the run goes on."""
+    errors = []
 
     def as_task(units: int) -> Any:
-        with _drop_causes():
-            summary = stage(units)
-        return Completed(message=summary, data=summary)
+        try:
+            with _drop_causes():
+                summary = stage(units)
+        except Exception as error:
+            errors.append(error)
+            raise
+        message = summary.format_results()
+        if summary.failures:
+            return Failed(message=message)
+        if summary.quarantined or summary.all_problems:
+            return Completed(name=INCOMPLETE, message=message)
+        return Completed(message=message)
 
-    return str(task(name=name, task_run_name=name, cache_policy=NO_CACHE, retries=0)(as_task)(units))
+    made = task(name=name, task_run_name=name, cache_policy=NO_CACHE, retries=0)(as_task)
+    # The state of a stage with failures must not end the run.
+    made(units, return_state=True)
+    if errors:
+        raise errors[0]
 
 
 @contextlib.contextmanager
@@ -61,16 +78,25 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
     def with_stages_as_tasks(*args: P.args, **kwargs: P.kwargs) -> R:
         # Prefect passes parameters by position; errors should contain their names.
         by_name = inspect.signature(function).bind(*args, **kwargs).arguments
-        with run_stages_with(_run_as_task, at_end=create_artifacts), _redirect_output(), _add_fields(by_name):
+        runs: list[Run] = []
+
+        def at_end(run: Run, error: BaseException | None) -> None:
+            runs.append(run)
+            create_artifacts(run, error)
+
+        with run_stages_with(_run_as_task, at_end=at_end), _redirect_output(), _add_fields(by_name):
             try:
                 with _drop_causes():
-                    return function(**by_name)  # type: ignore[call-arg]
+                    result = function(**by_name)  # type: ignore[call-arg]
+                # Without a message, the list of runs would show nothing but the state.
+                message = runs[-1].counts.format() if runs else None
+                return Completed(message=message, data=result)  # type: ignore[return-value]
             except Exception as error:
                 explained = explain_error(error)
                 if explained is None:
                     raise
                 # The exception is the data of the state, so that Prefect raises it in the caller of the flow.
-                return Failed(message=explained[0], data=error)  # type: ignore[return-value]
+                return Failed(message=explained[0] + _so_far(runs, error), data=error)  # type: ignore[return-value]
 
     return flow(
         name=function.__name__,
@@ -81,17 +107,51 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
     )(with_stages_as_tasks)
 
 
+def _so_far(runs: Sequence[Run], error: Exception) -> str:
+    """Return what a run did before an error that does not say it."""
+    if not (runs and runs[-1].summaries) or isinstance(error, SomeFailedError):
+        return ""
+    return f" (until then: {runs[-1].counts.format()})"
+
+
 def _parameters() -> Mapping[str, Any]:
     context = FlowRunContext.get()
     return (context and context.parameters) or {}
 
 
-def _redirect_output() -> contextlib.AbstractContextManager[None]:
-    """Write the output of a run that a worker started to the run's log. Commands print to the terminal."""
+@contextlib.contextmanager
+def _redirect_output() -> Iterator[None]:
+    """Write output and warnings of a run that a worker started to the log of the run. Commands print to the terminal.
+
+    Nothing else would show the warnings of this program to those who read the log on the server.
+    """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
-        return contextlib.nullcontext()
-    return redirect_output(lambda text: get_run_logger().info("%s", text))
+        yield
+        return
+    handler = _ToRunLog(flow_run_logger(context.flow_run, context.flow))
+    packages = [logging.getLogger(name) for name in ("data_contracts", "models", "tasks", "flows", "infra")]
+    with redirect_output(lambda level, text: get_run_logger().log(level, "%s", text)):
+        for package in packages:
+            package.addHandler(handler)
+            package.propagate = False
+        try:
+            yield
+        finally:
+            for package in packages:
+                package.removeHandler(handler)
+                package.propagate = True
+
+
+class _ToRunLog(logging.Handler):
+    """Writes records of any thread to the log of a run."""
+
+    def __init__(self, log: LoggingAdapter) -> None:
+        super().__init__(logging.WARNING)
+        self._run_log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._run_log.log(record.levelno, "%s", printable(record.getMessage()))
 
 
 def _add_fields(parameters: Mapping[str, Any]) -> contextlib.AbstractContextManager[None]:

@@ -1,7 +1,7 @@
 """Flow ``extract``: videos or official crops to features, stages 1 to 5."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from data_contracts.challenge.crops import list_crops, source_of_crop_folder
@@ -29,12 +29,16 @@ _BEYOND_LIMIT = "inputs beyond --limit"
 
 @dataclass(frozen=True)
 class Extracted:
-    """Names of the variants of an extraction. ``complete``: subjects with all their features."""
+    """Names of the variants of an extraction.
+
+    ``complete``: subjects with all their features. ``videos_of_subjects``: subject -> its video.
+    """
 
     backbone: str
     source: str
     videos: tuple[str, ...]
     complete: frozenset[str] = frozenset()
+    videos_of_subjects: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_backbone(request: ExtractParameters) -> embed_faces.BackboneChoice:
@@ -71,9 +75,11 @@ def extract_features(run: Run, request: ExtractParameters, backbone: embed_faces
     if source == "mtcnn":
         params = crop_faces.crop_params(min_face_px=request.min_face_px, exact=request.exact)
         people = subjects_of_videos(layout)
-        return extract_videos(
+        extracted = extract_videos(
             run, videos, params=params, backbone=backbone, people=people, segment_frames=request.segment_frames
         )
+        run.count_inputs(videos, noun="video", verb="extracted", videos=extracted.videos_of_subjects)
+        return extracted
     return _import_crops(run, request, layout, source, backbone)
 
 
@@ -138,7 +144,7 @@ def _embed(
     summary = run.stage("embed_faces", units, embed_faces.compute, remove_others=True)
     incomplete = {unit.key.value("subject") for unit in units if unit.name in summary.missing}
     complete = frozenset(one.subject for one in faces if one.subject not in incomplete)
-    return Extracted(backbone.variant, source, tuple(videos), complete)
+    return Extracted(backbone.variant, source, tuple(videos), complete, {one.subject: one.video for one in faces})
 
 
 def _default_source(layout: DataLayout) -> Source:
@@ -180,7 +186,9 @@ def _import_crops(
         _remove_refused(run, [unit.key for unit in refused])
     units = import_crops.plan_import_crops(crops, name=source, frame_counts=counts, first_crop=request.first_crop)
     run.stage("import_crops", units, import_crops.compute)
-    return _embed(run, import_crops.source_of(source), backbone, set(crops), layout.videos)
+    extracted = _embed(run, import_crops.source_of(source), backbone, set(crops), layout.videos)
+    run.count_inputs(crops, noun="subject", verb="extracted")
+    return extracted
 
 
 def packed_crops(layout: DataLayout, source: Source) -> list[Location]:
@@ -216,5 +224,6 @@ def extract(parameters: ExtractParameters) -> Extracted:
     with Run(parameters.store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
         extracted = extract_features(run, parameters, backbone)
         run.print_summary()
+        run.print_counts()
         run.raise_for_failures()
     return extracted

@@ -215,6 +215,7 @@ def fit(parameters: FitParameters) -> str:
         fitted = fit_heads(run, [parameters])
         run.print_summary()
         print_fitted(run, fitted)
+        run.print_counts()
         run.raise_for_failures()
     assert fitted[0].head is not None
     return fitted[0].head.name

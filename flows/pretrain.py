@@ -1,5 +1,6 @@
 """Flow ``pretrain``: train a backbone on labelled faces (Savchenko 2022, section 2, steps 1 and 2)."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def pretrain_backbone_on(run: Run, request: PretrainParameters, choice: Pretrain
         if shared:
             print_line(
                 f"warning: people of {request.validation} that are in {request.data} too: {', '.join(shared[:3])}"
-                f"{' and others' if len(shared) > 3 else ''} ({len(shared):,}); their validation pictures are excluded"
+                f"{' and others' if len(shared) > 3 else ''} ({len(shared):,}); their validation pictures are excluded",
+                level=logging.WARNING,
             )
         choice = replace(choice, excluded=tuple(shared))
     job = pretrain_backbone.plan_pretrain_backbone(train, validation, choice, report=print_line)
@@ -118,5 +120,6 @@ def pretrain(parameters: PretrainParameters) -> str | None:
         run.print_summary()
         if bundle:
             print_trained(run, bundle)
+        run.print_counts()
         run.raise_for_failures()
     return bundle.name if bundle else None

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_contracts.challenge.videos import VideoListing, list_videos
+from data_contracts.challenge.videos import list_videos
 from data_contracts.errors import counted
 from data_contracts.files.local import check_output_folder
 from data_contracts.files.locations import Location, location
@@ -16,10 +16,10 @@ from flows.engine.run import Run
 from flows.extract import report_videos
 from flows.options import takes
 from flows.parameters import RescoreParameters
-from flows.score import check_named_backbone, predictors_of, print_predictors, score_videos
+from flows.score import check_named_backbone, count_scored, predictors_of, print_predictors, score_videos
 from tasks.extract import index_videos
-from tasks.results.prediction_folder import PredictionRecord, describe_others, read_record
-from tasks.units import MAX_TRIES, Unit
+from tasks.results.prediction_folder import describe_others, read_record
+from tasks.units import MAX_TRIES
 
 _LINES_SHOWN = 20
 
@@ -72,42 +72,25 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         report_videos(run, listing, known=known)
         if arrivals.settled:
             score_videos(run, arrivals.settled, predictors=predictors, missing_faces=parameters.missing_faces, out=out)
-        rescored = _sort_by_result(run, listing, arrivals, before, read_record(Store(out)))
+        after = read_record(Store(out))
+        found = count_scored(run, arrivals.settled, before=before, after=after, waiting=len(arrivals.waiting))
+        rescored = Rescored(
+            scored=tuple(sorted(found.done)),
+            up_to_date=tuple(sorted(found.up_to_date)),
+            waiting=tuple(sorted(arrivals.waiting)),
+            quarantined=tuple(sorted(found.quarantined)),
+            failed=tuple(sorted(found.failed)),
+            without_video=tuple(_without_video(run, set(after) - {*listing.videos, *listing.same_names})),
+        )
         if any(summary.done or summary.failures for summary in run.summaries):
             run.print_summary()
             print_predictors(predictors)
         else:
             run.print_causes()
-        _print_rescored(run, listing, arrivals, rescored, out)
+        _print_rescored(run, arrivals, rescored, out)
         remember_skipped(run.store, videos, listing.account.paths)
         run.raise_for_failures(known=False)
     return rescored
-
-
-def _sort_by_result(
-    run: Run,
-    listing: VideoListing,
-    arrivals: Arrivals,
-    before: dict[str, PredictionRecord],
-    after: dict[str, PredictionRecord],
-) -> Rescored:
-    failed = _videos_of(run, [list(summary.failures) for summary in run.summaries])
-    quarantined = _videos_of(run, [[name for name, _ in summary.quarantined] for summary in run.summaries]) - failed
-    scored = {name for name in arrivals.settled if after.get(name) != before.get(name)}
-    return Rescored(
-        scored=tuple(sorted(scored)),
-        up_to_date=tuple(sorted(set(arrivals.settled) - scored - failed - quarantined)),
-        waiting=tuple(sorted(arrivals.waiting)),
-        quarantined=tuple(sorted(quarantined)),
-        failed=tuple(sorted(failed)),
-        without_video=tuple(_without_video(run, set(after) - {*listing.videos, *listing.same_names})),
-    )
-
-
-def _videos_of(run: Run, names: Sequence[Sequence[str]]) -> set[str]:
-    """Return the videos of units. ``names``: names of units for each stage of the run."""
-    units = [s.missing[name] for s, here in zip(run.summaries, names, strict=True) for name in here]
-    return {unit.key.item for unit in units if isinstance(unit, Unit)}
 
 
 def _without_video(run: Run, names: Collection[str]) -> list[str]:
@@ -117,7 +100,7 @@ def _without_video(run: Run, names: Collection[str]) -> list[str]:
     return sorted(name for name in names if not (name in paths and location(paths[name]).exists()))
 
 
-def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescored: Rescored, out: Location) -> None:
+def _print_rescored(run: Run, arrivals: Arrivals, rescored: Rescored, out: Location) -> None:
     waiting = [f"waiting: {path}: {why}" for path, why in arrivals.waiting.values()]
     _print_some(waiting, "waiting")
     _print_some([f"scored: {name}" for name in rescored.scored], "scored")
@@ -130,16 +113,7 @@ def _print_rescored(run: Run, listing: VideoListing, arrivals: Arrivals, rescore
             f"note: {out} has predictions of {videos} ({names}); "
             f"to delete everything derived from one: affwild2 forget NAME --store {run.store.url} --out {out}"
         )
-    counts = {
-        "scored": rescored.scored,
-        "up to date": rescored.up_to_date,
-        "waiting": rescored.waiting,
-        "quarantined": rescored.quarantined,
-        "failed": rescored.failed,
-    }
-    summary = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)
-    total = len(listing.videos) + len(listing.same_names)
-    print_line(counted(total, "video") + (f": {summary}" if summary else ""))
+    run.print_counts()
 
 
 def _print_some(lines: Sequence[str], what: str) -> None:

@@ -1,6 +1,6 @@
 """Flow ``score``: predict every frame of any video, with stored heads or the outputs of a backbone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from data_contracts.challenge.videos import VideoListing, list_videos
 from data_contracts.errors import InputError, counted
@@ -10,6 +10,7 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import MissingFaces
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
+from flows.engine.run_counts import SortedInputs
 from flows.extract import extract_videos, report_videos
 from flows.options import takes
 from flows.parameters import RescoreParameters, ScoreParameters
@@ -19,7 +20,13 @@ from tasks.fit import predict_outputs
 from tasks.fit.head_selection import ServingHead
 from tasks.fit.predictors import Predictor, PredictorRequest, choose_predictors
 from tasks.fit.subject_features import find_features
-from tasks.results.prediction_folder import DESCRIPTION, describe_others, describe_rewritten, read_record
+from tasks.results.prediction_folder import (
+    DESCRIPTION,
+    PredictionRecord,
+    describe_others,
+    describe_rewritten,
+    read_record,
+)
 from tasks.results.write_predictions import write_predictions
 
 
@@ -52,6 +59,19 @@ def score_videos(
     run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
     heads.sort(key=_by_name)
     return write_predictions(run.store, sorted(complete), heads=heads, missing_faces=missing_faces, out=out)
+
+
+def count_scored(
+    run: Run,
+    videos: Collection[str],
+    *,
+    before: Mapping[str, PredictionRecord],
+    after: Mapping[str, PredictionRecord],
+    waiting: int = 0,
+) -> SortedInputs:
+    """Count videos by result; those are scored whose record of predictions has changed. ``waiting``: other videos."""
+    scored = [name for name in videos if after.get(name) != before.get(name)]
+    return run.count_inputs(videos, noun="video", verb="scored", done=scored, waiting=waiting)
 
 
 def _by_name(head: tuple[ServingHead, str]) -> str:
@@ -122,6 +142,7 @@ def score(parameters: ScoreParameters) -> list[str]:
         report_videos(run, listing)
         if listing.videos:
             written = score_videos(run, listing.videos, predictors=predictors, missing_faces=missing_faces, out=out)
+        count_scored(run, listing.videos, before=before, after=read_record(Store(out)))
         run.print_summary()
         print_predictors(predictors)
         if written:
@@ -132,5 +153,6 @@ def score(parameters: ScoreParameters) -> list[str]:
             print_line(again)
         if others := describe_others(Store(out)):
             print_line(others)
+        run.print_counts()
         run.raise_for_failures()
     return [str(path) for path in written]

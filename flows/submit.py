@@ -159,6 +159,7 @@ def submit(parameters: SubmitParameters) -> str:
         bundles = write_submissions(run, [parameters])
         run.print_summary()
         print_submissions(run, bundles)
+        run.print_counts()
         run.raise_for_failures()
         raise_for_faults(bundles)
         return run.store.locate(f"{bundles[0].folder}/{SubmissionDetails.of(bundles[0]).zip}")

@@ -34,8 +34,14 @@ _JSON_CONSOLE = {
 }
 
 
+# State of stages without failures whose inputs are quarantined or were used in part.
+INCOMPLETE = "Incomplete"
+# Prefect logs the end of some runs as information.
+_LEVELS = {"Failed": logging.ERROR, INCOMPLETE: logging.WARNING}
+
+
 class _WithoutTracebacks(logging.Filter):
-    """Removes Prefect's tracebacks of known causes, which the record of the final state reports in one line."""
+    """Removes what the record of the final state repeats in one line, such as tracebacks of known causes."""
 
     def __init__(self, is_known: Callable[[BaseException], bool]) -> None:
         super().__init__()
@@ -45,8 +51,13 @@ class _WithoutTracebacks(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and self._is_known(error):
             return False
-        if record.getMessage().startswith("Finished in state Failed"):
-            record.levelno, record.levelname = logging.ERROR, "ERROR"
+        message = record.getMessage()
+        if message.startswith("Task run failed with state"):
+            # The record of the final state repeats it.
+            return False
+        for state, level in _LEVELS.items():
+            if message.startswith(f"Finished in state {state}"):
+                record.levelno, record.levelname = level, logging.getLevelName(level)
         return True
 
 

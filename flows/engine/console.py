@@ -1,7 +1,8 @@
 """Output for users: progress, tables, lines, and the messages of errors.
 
-Progress is a bar on a terminal, and lines of text elsewhere. ``redirect_output`` sends everything to a log instead.
-With ``AFFWILD2_LOG_FORMAT=json``, every line is a JSON object, and so is every table.
+Progress is a bar on a terminal, and lines of text elsewhere. ``redirect_output`` sends everything to a log instead,
+where lines about failures, quarantine and lost inputs have the levels ERROR and WARNING. With
+``AFFWILD2_LOG_FORMAT=json``, every line is a JSON object, and so is every table.
 """
 
 import contextlib
@@ -28,12 +29,14 @@ _PLAIN_LINE_SECONDS = 10.0
 # Maximum number of progress lines per stage.
 _PLAIN_LINES = 10
 _WIDTH = 160
-_log: ContextVar[Callable[[str], None] | None] = ContextVar("log", default=None)
+# Receives a level of ``logging`` and a text.
+Log = Callable[[int, str], None]
+_log: ContextVar[Log | None] = ContextVar("log", default=None)
 
 
 @contextlib.contextmanager
-def redirect_output(log: Callable[[str], None]) -> Iterator[None]:
-    """Send lines and tables to ``log`` instead of standard output inside the block."""
+def redirect_output(log: Log) -> Iterator[None]:
+    """Send lines and tables to ``log`` instead of standard output and standard error inside the block."""
     token = _log.set(log)
     try:
         yield
@@ -85,7 +88,7 @@ def _plain_progress(name: str, total: int) -> Callable[[int], None]:
             shown, shown_at = done, time.monotonic()
             line = f"{name}: {done} of {total} done, {failed} failed"
             if log:
-                log(line)
+                log(logging.INFO, line)
             else:
                 _write(line, sys.stderr, stage=name, units=total, done=done, failed=failed)
 
@@ -93,12 +96,14 @@ def _plain_progress(name: str, total: int) -> Callable[[int], None]:
 
 
 def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table with right-aligned numbers."""
+    """Print a table with right-aligned numbers; in a log, without lines between its cells."""
     rows, log = [list(row) for row in rows], _log.get()
     if log is None and _is_json():
         _write(title, sys.stdout, rows=[dict(zip(header, row, strict=True)) for row in rows])
         return
     table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    if log:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for position, name in enumerate(header):
         numeric = all(isinstance(row[position], int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
@@ -109,7 +114,7 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[objec
         return
     text = io.StringIO()
     Console(file=text, width=_WIDTH, highlight=False, color_system=None).print(table)
-    log("\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines()))
+    log(logging.INFO, "\n".join([f"{title}:", *(line.rstrip() for line in text.getvalue().rstrip().splitlines())]))
 
 
 def _cell(value: object) -> str:
@@ -120,12 +125,15 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else escape(printable(str(value)))
 
 
-def print_line(text: str, **fields: Any) -> None:
-    """Print one line, without markup and wrapping. ``fields`` are those of a JSON line, such as ``unit``."""
+def print_line(text: str, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Print one line, without markup and wrapping.
+
+    ``level``: in a log or a JSON line. ``fields``: those of a JSON line, such as ``unit``.
+    """
     if log := _log.get():
-        log(printable(text))
+        log(level, printable(text))
     else:
-        _write(text, sys.stdout, **fields)
+        _write(text, sys.stdout, level=level, **fields)
 
 
 def print_warning(text: str) -> None:
@@ -136,7 +144,7 @@ def print_warning(text: str) -> None:
 def print_error(text: str, *, level: int = logging.ERROR) -> None:
     """Print one line on standard error."""
     if log := _log.get():
-        log(printable(text))
+        log(level, printable(text))
     else:
         _write(text, sys.stderr, level=level)
 

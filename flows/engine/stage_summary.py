@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from data_contracts.errors import StoreError, is_out_of_memory, printable
 from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
-from tasks.units import Compute, Fault, Make, UnitReport, Work, run_unit
+from tasks.units import Compute, Fault, Make, Unit, UnitReport, Work, run_unit
 
 # Of the C++ library, for example when OpenVINO cannot write a converted network.
 _STREAM_ERROR = "iostream error"
@@ -29,6 +29,7 @@ class StageSummary:
         quarantined: skipped units, with the note of the last try.
         reads_wrong_unit: work that is to be repeated after another unit was computed again -> cause.
         missing: all work that does not exist as planned, by name.
+        done_items: videos and subjects with units that this run computed.
     """
 
     stage: str
@@ -45,6 +46,21 @@ class StageSummary:
     known_problems: list[tuple[str, str]] = field(default_factory=list)
     quarantined: list[tuple[str, Failure]] = field(default_factory=list)
     missing: dict[str, Work] = field(default_factory=dict)
+    done_items: set[str] = field(default_factory=set)
+
+    @property
+    def all_problems(self) -> list[tuple[str, str]]:
+        """(unit, line) of all inputs that were used in part."""
+        return [*self.known_problems, *self.problems]
+
+    def format_results(self) -> str:
+        """Return the numbers of units by result, such as ``412 ready, 3 done, 1 failed``."""
+        numbers = [f"{self.ready} ready, {self.done} done, {self.format_failed()} failed"]
+        if self.quarantined:
+            numbers.append(f"{len(self.quarantined)} quarantined")
+        if self.all_problems:
+            numbers.append(f"{len({name for name, _ in self.all_problems})} used in part")
+        return ", ".join(numbers)
 
     def format_counts(self) -> str:
         """Return the numbers of rows per status as text."""
@@ -69,7 +85,9 @@ class StageSummary:
             raise StoreError(report.cause or report.name)
         if report.cause is None:
             self.done += 1
-            self.missing.pop(report.name, None)
+            work = self.missing.pop(report.name, None)
+            if isinstance(work, Unit):
+                self.done_items.add(work.key.item)
             self.counts.update(report.counts)
             self.problems += [(report.name, problem) for problem in report.problems]
         elif report.reads_wrong_unit:

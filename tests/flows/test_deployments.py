@@ -73,7 +73,8 @@ def last_run():
 
 def test_a_deployment_runs_with_its_defaults(lab, folder, plain_bytes):
     run = lab.run_deployment("extract/affwild2")
-    assert lab.end_of(run)["state"]["name"] == "Completed"
+    state = lab.end_of(run)["state"]
+    assert (state["name"], state["message"]) == ("Completed", "1 extracted")
     assert read_results(folder / "store") == plain_bytes
     assert lab.stages_of(run) == [(name, "Completed", "0 ready, 1 done, 0 failed") for name in STAGES]
     log = lab.worker_log()
@@ -151,7 +152,7 @@ def test_a_submission_leaves_its_checks_and_a_report(demo, store_copy, dask_addr
     predict, write = json.loads(found["submit-stages"].data)
     assert (predict["stage"], predict["units"], predict["ready"]) == ("predict_outputs va", 17, 17)
     assert (write["stage"], write["ready"], write["done"], write["failed"]) == ("write_submission", 1, 0, 0)
-    assert found["submit-stages"].description.startswith("all done, ")
+    assert found["submit-stages"].description.startswith("18 up to date, ")
 
     text = found["submission-abaw3-va"].data
     assert f"`{zip_path}`" in text and hashlib.sha256(Path(zip_path).read_bytes()).hexdigest() in text
@@ -174,10 +175,12 @@ def test_a_failed_run_leaves_its_causes_and_ends_even_without_artifacts(tmp_path
     (data / "[x](javascript:1) <b>.mp4").write_bytes(b"not a video")
     with pytest.raises(SomeFailedError):
         deployments.extract(str(data), str(store), dask_address=dask_address)
-    found = last_run().artifacts
+    run = last_run()
+    assert run.stages == [("index_videos", "Failed"), *((name, "Completed") for name in STAGES[1:])]
+    found = run.artifacts
     assert set(found) == {"extract-stages", "extract-report"}
     description = found["extract-stages"].description
-    assert description.startswith("1 failed, all else is complete") and "expected a readable video file" in description
+    assert description.startswith("1 extracted, 1 failed, ") and "expected a readable video file" in description
     assert "\\[x\\](javascript:1) &lt;b&gt;" in description and "<b>" not in description
 
     (store / "reports").rename(tmp_path / "away")

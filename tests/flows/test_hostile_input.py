@@ -45,7 +45,7 @@ def test_bad_videos_are_reported_in_one_line_and_good_ones_are_complete(tmp_path
     (data / os.fsdecode(b"bad\xff.mp4")).write_bytes((data / "one frame.mp4").read_bytes())
     before = {path for path in tmp_path.rglob("*") if store.url not in str(path)}
 
-    with pytest.raises(SomeFailedError, match="6 failed, 1 used in part, all else is complete"):
+    with pytest.raises(SomeFailedError, match=r"^[0-9]+ extracted, 6 failed, 1 used in part; first: "):
         extract(data, store.url, dask_address=dask_address)
 
     printed = capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_a_video_replaced_by_a_broken_one_has_no_features_of_the_old_one(tmp_pat
     write_video(data / "b.mp4", VideoSpec(frame_count=6))
     assert extract(data, store.url, dask_address=dask_address).videos == ("a", "b")
     (data / "a.mp4").write_bytes(b"broken")
-    with pytest.raises(SomeFailedError, match="1 failed, all else is complete; first: index_videos a"):
+    with pytest.raises(SomeFailedError, match="1 up to date, 1 failed; first: index_videos a"):
         extract(data, store.url, source="mtcnn", dask_address=dask_address)
 
 

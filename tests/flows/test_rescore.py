@@ -71,7 +71,9 @@ def results_of(done):
 
 def test_new_videos_are_scored_and_a_second_run_writes_nothing(place, capsys):
     done, written = place.run()
-    assert results_of(done) == {} and "0 videos\n" in capsys.readouterr().out, "an empty folder is not an error"
+    assert results_of(done) == {} and "0 videos: nothing to do\n" in capsys.readouterr().out, (
+        "an empty folder is not an error"
+    )
     video_at(place.videos / "a.mp4")
     video_at(place.videos / "day 2" / "b.mp4")
     done, written = place.run()
@@ -133,12 +135,12 @@ def test_a_newly_skipped_file_fails_one_run(place):
         (place.videos / name).parent.mkdir(exist_ok=True)
         (place.videos / name).write_bytes(b"no\0video")
     place.run()
-    assert place.failed and place.failed.startswith("2 skipped, all else is complete; first: videos: 1 skipped, ")
+    assert place.failed and place.failed.startswith("1 scored, 2 skipped; 2 newly skipped; first: videos: 1 skipped, ")
     done, written = place.run()
     assert results_of(done) == {"up_to_date": ["a"]} and written == set() and place.failed is None
     (place.videos / "c.xyz").write_bytes(b"no\0video")
     place.run()
-    assert place.failed and place.failed.startswith("1 skipped, ")
+    assert place.failed and place.failed.startswith("1 up to date, 3 skipped; 1 newly skipped; first: ")
     (place.videos / "c.xyz").unlink()
     assert results_of(place.run()[0]) == {"up_to_date": ["a"]}
 
@@ -150,7 +152,7 @@ def test_a_video_that_always_fails_is_quarantined_until_it_changes(place, capsys
     os.utime(bad, (OLD, OLD))
     for _ in range(3):
         place.run()
-        assert "1 failed, all else is complete; first: index_videos bad: " in place.failed
+        assert "1 failed; first: index_videos bad: " in place.failed
     capsys.readouterr()
     done, written = place.run()
     assert results_of(done) == {"up_to_date": ["good"], "quarantined": ["bad"]} and written == set()

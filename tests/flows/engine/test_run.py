@@ -24,7 +24,7 @@ def account_of(*skipped, used=1):
 def test_a_skipped_input_ends_the_run_with_an_error_and_is_kept_in_the_store(tmp_path, capsys):
     with Run(str(tmp_path)) as run:
         run.report_inputs(account_of("a.xyz", ".DS_Store", used=10))
-        with pytest.raises(SomeFailedError, match=r"^1 skipped, .* first: videos: 1 skipped, not a video: a\.xyz$"):
+        with pytest.raises(SomeFailedError, match=r"^1 skipped; first: videos: 1 skipped, not a video: a\.xyz$"):
             run.raise_for_failures()
     printed = capsys.readouterr().out.splitlines()
     assert printed == [
