@@ -25,6 +25,7 @@ from data_contracts.files.credentials import hide_credentials
 from flows.artifacts import create_artifacts
 from flows.engine.console import add_fields, explain_error, redirect_output
 from flows.engine.run import Run, SomeFailedError, run_stages_with
+from flows.engine.run_metrics import measured_run
 from flows.engine.stage_summary import StageSummary
 from flows.options import describe
 from flows.parameters import FLOWS
@@ -86,7 +87,7 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
 
         with run_stages_with(_run_as_task, at_end=at_end), _redirect_output(), _add_fields(by_name):
             try:
-                with _drop_causes():
+                with _drop_causes(), measured_run(function.__name__, by_name):
                     result = function(**by_name)  # type: ignore[call-arg]
                 # Without a message, the list of runs would show nothing but the state.
                 message = runs[-1].counts.format() if runs else None

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -16,6 +16,7 @@ from data_contracts.settings import read_settings
 EXIT_INTERRUPTED = 130
 RESUME = "finished work is kept; run the same command again to resume"
 _GRACE_SECONDS = 3.0
+_before_end: list[Callable[[], None]] = []
 
 
 @contextlib.contextmanager
@@ -54,4 +55,17 @@ def end_now(message: str) -> NoReturn:
     for child in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
+    for action in _before_end:
+        with contextlib.suppress(Exception):
+            action()
     os._exit(EXIT_INTERRUPTED)
+
+
+@contextlib.contextmanager
+def calling_before_end(action: Callable[[], None]) -> Iterator[None]:
+    """Call ``action`` if ``end_now`` ends this process in the block, which then runs no other code."""
+    _before_end.append(action)
+    try:
+        yield
+    finally:
+        _before_end.remove(action)

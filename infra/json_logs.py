@@ -26,6 +26,8 @@ _RENAMED = {
     "flow_run_name": "run",
     "task_run_name": "stage",
 }
+# Prefect's name of a flow before its code is loaded.
+_UNKNOWN = "<unknown>"
 _LEFT_OUT = ("color_message", "send_to_api", "taskName", "task_name", "task_run_id")
 _fields: ContextVar[Mapping[str, object]] = ContextVar("fields", default={})  # noqa: B039 - never changed in place
 
@@ -56,7 +58,8 @@ class JsonFormatter(LibraryFormatter):
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         """Put the time first, add the fields of the run, and leave out empty fields."""
-        found = {"time": log_data.pop("time"), **log_data}
+        time = log_data.pop("time")
+        found = {"time": time, **{name: value for name, value in log_data.items() if value != _UNKNOWN}}
         known = {name: value for name, value in _fields.get().items() if found.get(name) is None}
         return {name: _strict(value) for name, value in (found | known).items() if value is not None}
 

@@ -12,6 +12,7 @@ from data_contracts.files.locations import location
 from data_contracts.settings import read_settings
 from data_contracts.vocabulary import TaskName
 from flows.engine.console import add_fields, explain_error, print_error
+from flows.engine.run_metrics import measured_run
 from infra.interruption import EXIT_INTERRUPTED, RESUME, end_now, ending_on_signals
 from infra.prefect_runtime import has_server_url, quiet_prefect
 from infra.worker_processes import start_forking_for_new_store
@@ -44,11 +45,15 @@ def run_flow(name: str, parameters: Mapping[str, Any]) -> int:
                 getattr(importlib.import_module(f"flows.{name}"), name)(**parameters)
         return 0
 
+    def measured() -> int:
+        with measured_run(name, parameters):
+            return run()
+
     # A server gives the run another identity.
     identity = None if has_server_url() else str(uuid.uuid4())
     store = parameters.get("store")
     with add_fields(flow=name, run_id=identity, store=hide_credentials(store) if store else None):
-        return guarded(run)
+        return guarded(measured)
 
 
 def _run_recorded(name: str, parameters: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from data_contracts.store.store import Store
 from flows.engine.console import add_fields, print_line, print_table, print_warning
 from flows.engine.quarantine import count_tries, describe_shared_cause
 from flows.engine.run_counts import RunCounts, SortedInputs, count_units
+from flows.engine.run_metrics import measure
 from flows.engine.stage_summary import StageSummary, work_here
 from infra.worker_processes import WORKER_MODULES
 from models.engines.devices import default_engine
@@ -107,6 +108,7 @@ class Run:
         if not self._may_be_new:
             self.store.check_reachable()
             require_store(self.store)
+        measure(self)
         self._raise_if_lost = self._stack.enter_context(lock_store(self.store, on_wait=print_warning))
         return self
 
@@ -210,12 +212,14 @@ class Run:
             self._tried.update((f"{name} {one.name}", one.fingerprint) for one in todo if one.name in summary.failures)
             return summary
 
-        started = time.monotonic()
         summary = StageSummary(name, units=len(work))
-        with add_fields(stage=name):
-            _stage_runner.get()(name, run_stage, len(work))
-        summary.seconds = time.monotonic() - started
+        # Also a stage that ends the run is reported.
         self.summaries.append(summary)
+        try:
+            with add_fields(stage=name):
+                _stage_runner.get()(name, run_stage, len(work))
+        finally:
+            summary.seconds = time.monotonic() - summary.started
         return summary
 
     def _not_tried_yet(self, stage: str, todo: Sequence[Any]) -> list[Any]:

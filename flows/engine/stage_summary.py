@@ -1,6 +1,7 @@
 """The results of a stage, and running its work in this process without workers."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ class StageSummary:
 
     Attributes:
         counts: rows per status.
-        seconds: wall time of the stage.
+        seconds: wall time of the stage; 0 while it runs.
+        started: clock of ``time.monotonic`` at its start.
         failures: unit -> cause.
         faults: unit -> what caused its failure.
         shared_cause: the cause, if all units of this run failed for the same one, which is a fault of the machine.
@@ -38,6 +40,7 @@ class StageSummary:
     done: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
     failures: dict[str, str] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
     shared_cause: str | None = None
