@@ -11,17 +11,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from data_contracts.files.credentials import hide_credentials
 from data_contracts.settings import read_settings
 from flows.engine.console import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_WRONG_REQUEST, explain_error, print_warning
+from flows.engine.run_counts import RunCounts
+from flows.engine.stage_summary import StageSummary
 from infra.interruption import calling_before_end
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
-
-    from flows.engine.run import Run
 
 # A run that did not publish for several intervals was killed.
 _INTERVAL_SECONDS = 30.0
@@ -34,13 +34,25 @@ SUCCEEDED, SOME_FAILED, REFUSED, INTERRUPTED, CRASHED = OUTCOMES = (
 )
 _OF_CODES = {EXIT_SOME_FAILED: SOME_FAILED, EXIT_WRONG_REQUEST: REFUSED, EXIT_INTERRUPTED: INTERRUPTED}
 _STAGE = ("stage",)
+# Values of further labels -> value of a metric.
+Values = Mapping[tuple[str, ...], float]
+
+
+class StoreRun(Protocol):
+    """What the metrics need of a run on a store."""
+
+    summaries: list[StageSummary]
+
+    @property
+    def counts(self) -> RunCounts:
+        """The numbers of the run."""
 
 
 class _Measurement:
     """What is known of a run while it lasts."""
 
     def __init__(self, flow: str, store: str) -> None:
-        self.runs: list[Run] = []
+        self.runs: list[StoreRun] = []
         self._labels = {"flow": flow, "store": store}
         self._started, self._outcome = time.time(), ""
         # A signal may interrupt the main thread while it publishes.
@@ -100,8 +112,8 @@ class _Measurement:
 
     def _families_of_stages(self) -> "list[Metric]":
         summaries = [summary for run in self.runs for summary in list(run.summaries)]
-        if not summaries and not self._outcome:
-            # The values of the last run stay until this one has others.
+        if not summaries:
+            # The values of the last run stay.
             return []
         units: Counter[tuple[str, ...]] = Counter()
         rows: Counter[tuple[str, ...]] = Counter()
@@ -123,23 +135,22 @@ class _Measurement:
         ]
 
     def _families_of_inputs(self) -> "list[Metric]":
-        if not self._outcome:
+        if self._outcome not in (SUCCEEDED, SOME_FAILED):
+            # The run did not come to its end. The values of the last one that did stay.
             return []
         counts = [run.counts for run in self.runs]
-        inputs = {
+        inputs: Values = {
             (result,): float(sum(getattr(one, result) for one in counts))
             for result in ("up_to_date", "done", "failed", "quarantined", "waiting", "used_in_part")
         }
-        skipped = {(): float(sum(one.skipped for one in counts))}
-        text = "Inputs of the last run by result: videos of extract, score and rescore, else units."
+        skipped: Values = {(): float(sum(one.skipped for one in counts))}
+        text = "Inputs of the last complete run by result: videos of extract, score and rescore, else units."
         return [
             self._gauge("run_inputs", text, inputs, names=("result",)),
-            self._gauge("run_skipped_inputs", "Files that the last run skipped, besides harmless ones.", skipped),
+            self._gauge("run_skipped_inputs", "Files that the last complete run skipped.", skipped),
         ]
 
-    def _gauge(
-        self, name: str, text: str, values: Mapping[tuple[str, ...], float], *, names: tuple[str, ...] = ()
-    ) -> "Metric":
+    def _gauge(self, name: str, text: str, values: Values, *, names: tuple[str, ...] = ()) -> "Metric":
         from prometheus_client.metrics_core import GaugeMetricFamily
 
         family = GaugeMetricFamily(f"affwild2_{name}", text, labels=[*self._labels, *names])
@@ -172,7 +183,7 @@ def measured_run(flow: str, parameters: Mapping[str, Any]) -> Iterator[None]:
         _measurement.reset(token)
 
 
-def measure(run: "Run") -> None:
+def measure(run: StoreRun) -> None:
     """Include the stages of a run on a store in the metrics of the current run of a flow."""
     if measurement := _measurement.get():
         measurement.runs.append(run)
