@@ -7,6 +7,7 @@ command and worker.
 import functools
 import math
 import os
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -19,6 +20,7 @@ Engine = Literal["openvino", "torch"]
 LogFormat = Literal["text", "json"]
 
 CACHE = "AFFWILD2_CACHE"
+DASK_ADDRESS = "AFFWILD2_DASK_ADDRESS"
 ENGINE = "AFFWILD2_ENGINE"
 LOG_FORMAT = "AFFWILD2_LOG_FORMAT"
 METRICS = "AFFWILD2_METRICS"
@@ -26,7 +28,10 @@ METRICS_AUTH = "AFFWILD2_METRICS_AUTH"
 TIMEOUT = "AFFWILD2_PATIENCE_SECONDS"
 VIDEO_LIMITS = "AFFWILD2_VIDEO_LIMITS"
 WEIGHTS_URL = "AFFWILD2_WEIGHTS_URL"
-_VARIABLES = (CACHE, ENGINE, LOG_FORMAT, METRICS, METRICS_AUTH, TIMEOUT, VIDEO_LIMITS, WEIGHTS_URL)
+_VARIABLES = (CACHE, DASK_ADDRESS, ENGINE, LOG_FORMAT, METRICS, METRICS_AUTH, TIMEOUT, VIDEO_LIMITS, WEIGHTS_URL)
+
+# What JavaScript also understands, for forms. The host may be an IPv6 address in brackets.
+DASK_ADDRESS_PATTERN = r"^(tcp|tls)://(\[[0-9a-fA-F:.%\w]+\]|[^/\s:\[\]]+)(:([0-9]{1,5}))?$"
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Settings:
 
     Attributes:
         cache: folder for downloaded weights and converted networks (``AFFWILD2_CACHE``); None: the user's cache folder.
+        dask_address: scheduler that runs use by default (``AFFWILD2_DASK_ADDRESS``); None: local workers.
         engine: engine that runs networks on a CPU (``AFFWILD2_ENGINE``); None: OpenVINO if it is installed.
         log_format: lines as text or as JSON objects (``AFFWILD2_LOG_FORMAT``).
         metrics: folder of node_exporter's textfile collector, or URL of a Pushgateway, that receives the metrics of
@@ -64,6 +70,7 @@ class Settings:
     """
 
     cache: Path | None = None
+    dask_address: str | None = None
     engine: Engine | None = None
     log_format: LogFormat = "text"
     metrics: str | None = None
@@ -100,6 +107,7 @@ def _parse(values: tuple[str, ...]) -> Settings:
     seconds = _parse_timeout(text[TIMEOUT])
     return Settings(
         cache=Path(text[CACHE]) if text[CACHE] else None,
+        dask_address=_parse_dask_address(text[DASK_ADDRESS]),
         engine=cast(Engine | None, _parse_choice(ENGINE, text[ENGINE], get_args(Engine))),
         log_format=cast(LogFormat, _parse_choice(LOG_FORMAT, text[LOG_FORMAT], get_args(LogFormat)) or "text"),
         metrics=_parse_metrics(text[METRICS]),
@@ -133,6 +141,30 @@ def _parse_metrics_auth(text: str) -> str | None:
     if text and ":" not in text:
         raise InputError(f"{METRICS_AUTH}: expected USER:PASSWORD, got a value without a colon")
     return text or None
+
+
+def check_dask_address(text: str) -> str:
+    """Return the address of a Dask scheduler.
+
+    Raises:
+        InputError: it is no such address.
+    """
+    matched = re.search(DASK_ADDRESS_PATTERN, text)
+    if not matched or not 0 < int(matched[4] or 8786) < 1 << 16:
+        # A password would be before an @.
+        _, at, shown = text.rpartition("@")
+        raise InputError(
+            "expected the address of a Dask scheduler such as tcp://HOST:8786, with tcp or tls, got "
+            f"{'***@' * bool(at) + shown!r}"
+        )
+    return text
+
+
+def _parse_dask_address(text: str) -> str | None:
+    try:
+        return check_dask_address(text) if text else None
+    except InputError as error:
+        raise InputError(f"{DASK_ADDRESS}: {error}") from error
 
 
 def _parse_timeout(text: str) -> float | None:

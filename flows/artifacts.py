@@ -66,7 +66,7 @@ def _record_of(run: Run, error: BaseException | None, context: FlowRunContext) -
         seconds=time.time() - started.timestamp(),
         # Causes are listed separately.
         end=run.counts.format() if error is None else str(error).split("; first: ")[0],
-        parameters=context.parameters or {},
+        parameters={**(context.parameters or {}), **({"dask_address": run.scheduler} if run.scheduler else {})},
         stage_columns=_COLUMNS,
         stages=[_row(summary) for summary in run.summaries],
         causes=[

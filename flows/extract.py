@@ -16,7 +16,7 @@ from data_contracts.store.store import Store
 from flows.engine.console import print_line
 from flows.engine.run import Run
 from flows.options import takes
-from flows.parameters import ExtractParameters, Source
+from flows.parameters import ExtractParameters, Source, scheduler_of
 from models.engines.precision import Precision
 from models.faces.tracking import TrackingParams
 from tasks.extract import assign_subjects, crop_faces, embed_faces, import_crops, index_videos
@@ -221,7 +221,7 @@ def extract(parameters: ExtractParameters) -> Extracted:
     """Extract features from videos or official crops. An interrupted run continues at the first missing unit."""
     # Wrong weights end the run before the store is created.
     backbone = find_backbone(parameters)
-    with Run(parameters.store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
+    with Run(parameters.store, dask_address=scheduler_of(parameters), workers=parameters.workers) as run:
         extracted = extract_features(run, parameters, backbone)
         run.print_summary()
         run.print_counts()

@@ -14,7 +14,7 @@ from data_contracts.vocabulary import SetName
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
 from flows.options import takes
-from flows.parameters import FitParameters
+from flows.parameters import FitParameters, scheduler_of
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.fit.subject_features import FeaturesVariant, find_features
 from tasks.fit.subject_split import SubjectSplit, describe_seen, seen_subjects
@@ -210,7 +210,7 @@ def _lines_about_rows(head: HeadDetails, rule: Bundle | None) -> Iterator[str]:
 def fit(parameters: FitParameters) -> str:
     """Fit a head for one task and tune its post-processing; return the name of the head."""
     with Run(
-        parameters.store, dask_address=parameters.dask_address, workers=parameters.workers, may_be_new=False
+        parameters.store, dask_address=scheduler_of(parameters), workers=parameters.workers, may_be_new=False
     ) as run:
         fitted = fit_heads(run, [parameters])
         run.print_summary()

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
 from data_contracts.errors import InputError
 from data_contracts.files.credentials import NoCredentials
 from data_contracts.files.locations import location
+from data_contracts.settings import DASK_ADDRESS_PATTERN, check_dask_address
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
@@ -28,7 +29,6 @@ class Option:
         help: one or two sentences.
         minimum: smallest number that is accepted.
         maximum: largest number that is accepted.
-        pattern: regular expression that a text must match.
         choices: names that are accepted; for a fixed few, use a ``Literal`` type instead.
         is_argument: the command line takes the value by position, without ``--NAME``.
         may_be_left_out: the command line accepts a list without any value, which becomes None.
@@ -38,7 +38,6 @@ class Option:
     help: str
     minimum: float | None = None
     maximum: float | None = None
-    pattern: str | None = None
     choices: tuple[str, ...] = ()
     is_argument: bool = False
     may_be_left_out: bool = False
@@ -53,7 +52,7 @@ class Option:
 
         show_choices = functools.partial(_show_choices, choices=self.choices) if self.choices else None
         yield Field(description=self.help, json_schema_extra=show_choices)
-        yield from Field(ge=self.minimum, le=self.maximum, pattern=self.pattern).metadata
+        yield from Field(ge=self.minimum, le=self.maximum).metadata
         if self.choices:
             yield AfterValidator(functools.partial(_refuse_unknown, choices=self.choices))
         yield BeforeValidator(_refuse_nothing)
@@ -88,6 +87,18 @@ class TextToLocation(NoCredentials):
             json_schema_input_schema=core_schema.str_schema(),
             serialization=core_schema.to_string_ser_schema(),
         )
+
+
+class SchedulerAddress:
+    """Annotation that makes pydantic refuse what is no address of a Dask scheduler."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(check_dask_address, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        return handler(schema) | {"pattern": DASK_ADDRESS_PATTERN}
 
 
 class NullAsText:

@@ -5,12 +5,13 @@ The first paragraphs of a docstring are the help text of the command and the des
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from data_contracts.files.credentials import StoreParameter
 from data_contracts.files.locations import Location
+from data_contracts.settings import DASK_ADDRESS, read_settings
 from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, MissingFaces, TaskName
-from flows.options import DeployedFrom, NullAsText, OnThisMachine, Option, TextToLocation
+from flows.options import DeployedFrom, NullAsText, OnThisMachine, Option, SchedulerAddress, TextToLocation
 from models.backbones.registry import DEFAULT_BACKBONE
 from models.heads.recipes import HEAD_KINDS, Features, RecipeName
 from models.pretraining.recipes import Goal, PretrainingName
@@ -97,10 +98,10 @@ FacesVariant = Annotated[
 ]
 Limit = Annotated[int | None, Option("Use only the first N videos, subjects or pictures.", minimum=1)]
 DaskAddress = Annotated[
-    str | None,
+    Annotated[str, SchedulerAddress()] | None,
     Option(
-        "Address of a Dask scheduler, tcp://HOST:8786. Default: start local workers.",
-        pattern=r"^[a-z]+://[^/\s]+$",
+        f"Address of a Dask scheduler, tcp://HOST:8786. Default: the variable {DASK_ADDRESS}, unless a "
+        "number of workers is given. Without an address, local workers are started."
     ),
 ]
 Workers = Annotated[int | None, Option("Local worker processes. Default: one per core.", minimum=1, maximum=1024)]
@@ -328,3 +329,20 @@ FLOWS: dict[str, type] = {
     "rescore": RescoreParameters,
     "pretrain": PretrainParameters,
 }
+
+
+class _OnCluster(Protocol):
+    @property
+    def dask_address(self) -> str | None: ...
+
+    @property
+    def workers(self) -> int | None: ...
+
+
+def scheduler_of(parameters: _OnCluster) -> str | None:
+    """Return the address of the scheduler that a run uses; None: local workers.
+
+    The environment sets the default. Whoever requests a number of local workers gets local workers.
+    """
+    default = read_settings().dask_address if parameters.workers is None else None
+    return parameters.dask_address or default

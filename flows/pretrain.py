@@ -14,7 +14,7 @@ from data_contracts.store.store import Store
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
 from flows.options import takes
-from flows.parameters import PretrainParameters
+from flows.parameters import PretrainParameters, scheduler_of
 from models.pretraining.recipes import get_pretraining
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.pretrain import crop_pictures, pretrain_backbone
@@ -115,7 +115,7 @@ def pretrain(parameters: PretrainParameters) -> str | None:
         untrained=tuple(sorted(set(parameters.untrained or ()))),
         seed=parameters.seed,
     )
-    with Run(parameters.store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
+    with Run(parameters.store, dask_address=scheduler_of(parameters), workers=parameters.workers) as run:
         bundle = pretrain_backbone_on(run, parameters, choice)
         run.print_summary()
         if bundle:

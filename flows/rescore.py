@@ -15,7 +15,7 @@ from flows.engine.console import print_line
 from flows.engine.run import Run
 from flows.extract import report_videos
 from flows.options import takes
-from flows.parameters import RescoreParameters
+from flows.parameters import RescoreParameters, scheduler_of
 from flows.score import check_named_backbone, count_scored, predictors_of, print_predictors, score_videos
 from tasks.extract import index_videos
 from tasks.results.prediction_folder import describe_others, read_record
@@ -53,7 +53,7 @@ def rescore(parameters: RescoreParameters) -> Rescored:
     check_named_backbone(parameters, parameters.store)
     with Run(
         parameters.store,
-        dask_address=parameters.dask_address,
+        dask_address=scheduler_of(parameters),
         workers=parameters.workers,
         max_tries=MAX_TRIES,
         retry_quarantined=parameters.retry_quarantined,

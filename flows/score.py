@@ -13,7 +13,7 @@ from flows.engine.run import Run
 from flows.engine.run_counts import SortedInputs
 from flows.extract import extract_videos, report_videos
 from flows.options import takes
-from flows.parameters import RescoreParameters, ScoreParameters
+from flows.parameters import RescoreParameters, ScoreParameters, scheduler_of
 from models.backbones.registry import DEFAULT_BACKBONE
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import predict_outputs
@@ -136,7 +136,7 @@ def score(parameters: ScoreParameters) -> list[str]:
     check_output_folder(out)
     listing = find_videos(parameters.videos)
     check_named_backbone(parameters, store)
-    with Run(store, dask_address=parameters.dask_address, workers=parameters.workers) as run:
+    with Run(store, dask_address=scheduler_of(parameters), workers=parameters.workers) as run:
         predictors, missing_faces, written = predictors_of(run, parameters), parameters.missing_faces, []
         before = read_record(Store(out))
         report_videos(run, listing)

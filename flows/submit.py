@@ -14,7 +14,7 @@ from data_contracts.vocabulary import EditionName
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run, SomeFailedError
 from flows.options import takes
-from flows.parameters import SubmitParameters
+from flows.parameters import SubmitParameters, scheduler_of
 from tasks.fit import predict_outputs
 from tasks.fit.head_selection import select_head_of_submission, select_postprocessings
 from tasks.fit.predict_outputs import open_head
@@ -154,7 +154,7 @@ def raise_for_faults(bundles: list[Bundle]) -> None:
 def submit(parameters: SubmitParameters) -> str:
     """Write the submission of one task; return the path of its zip file."""
     with Run(
-        parameters.store, dask_address=parameters.dask_address, workers=parameters.workers, may_be_new=False
+        parameters.store, dask_address=scheduler_of(parameters), workers=parameters.workers, may_be_new=False
     ) as run:
         bundles = write_submissions(run, [parameters])
         run.print_summary()

@@ -18,7 +18,7 @@ from click.shell_completion import get_completion_class
 
 from data_contracts.errors import InputError
 from data_contracts.files.credentials import NoCredentials
-from data_contracts.settings import LOG_FORMAT
+from data_contracts.settings import LOG_FORMAT, check_dask_address
 from flows.commands.parameters import (
     ConvertModelParameters,
     DownloadSubmissionParameters,
@@ -30,7 +30,7 @@ from flows.commands.parameters import (
     StatusParameters,
     VerifyParameters,
 )
-from flows.options import Option, describe, is_required, read_options, refuse_url
+from flows.options import Option, SchedulerAddress, describe, is_required, read_options, refuse_url
 from flows.parameters import FLOWS
 
 PROGRAM = "affwild2"
@@ -92,6 +92,16 @@ class _LocalPath(_Path):
             self.fail(f"{error}.", param, ctx)
 
 
+class _SchedulerAddress(_Text):
+    """The address of a Dask scheduler."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return check_dask_address(super().convert(value, param, ctx))
+        except InputError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
 def make_command(name: str, definition: type, run: Callable[[Values], int]) -> click.Command:
     """Make a command with an option for every field of a dataclass.
 
@@ -140,6 +150,8 @@ def _click_type(hint: Any, option: Option) -> tuple[click.ParamType, bool]:
     if origin is Annotated:
         if any(isinstance(part, NoCredentials) for part in hint.__metadata__):
             return _Path(), False
+        if any(isinstance(part, SchedulerAddress) for part in hint.__metadata__):
+            return _SchedulerAddress(), False
         return _click_type(get_args(hint)[0], option)
     if origin in (Union, UnionType):
         return _click_type(next(one for one in get_args(hint) if one is not type(None)), option)

@@ -13,6 +13,7 @@ from data_contracts.settings import read_settings
 from data_contracts.vocabulary import TaskName
 from flows.engine.console import add_fields, explain_error, print_error
 from flows.engine.run_metrics import measured_run
+from flows.parameters import FLOWS, scheduler_of
 from infra.interruption import EXIT_INTERRUPTED, RESUME, end_now, ending_on_signals
 from infra.prefect_runtime import has_server_url, quiet_prefect
 from infra.worker_processes import start_forking_for_new_store
@@ -40,7 +41,8 @@ def run_flow(name: str, parameters: Mapping[str, Any]) -> int:
                 start_forking_for_new_store(
                     store=parameters.get("store"),
                     out=parameters.get("out"),
-                    dask_address=parameters.get("dask_address"),
+                    # demo has no such option.
+                    dask_address=scheduler_of(FLOWS[name](**parameters)) if "dask_address" in parameters else None,
                 )
                 getattr(importlib.import_module(f"flows.{name}"), name)(**parameters)
         return 0

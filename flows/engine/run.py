@@ -12,8 +12,9 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from data_contracts.errors import InputError, printable
+from data_contracts.errors import InputError, counted, printable
 from data_contracts.files.account import InputAccount
+from data_contracts.files.credentials import hide_credentials
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.contents import require_store
 from data_contracts.store.input_accounts import InputsDetails, write_account
@@ -118,6 +119,11 @@ class Run:
         with self._stack, self._cluster:
             _at_end.get()(self, error)
 
+    @property
+    def scheduler(self) -> str | None:
+        """Address of the scheduler, without a password; None: local workers."""
+        return hide_credentials(self._dask_address) if self._dask_address else None
+
     def _client_for(self, units: int) -> "Client":
         """Return the client of the cluster. Open the cluster for the first units, and add workers for more units."""
         from infra.clusters import add_workers, open_cluster
@@ -131,6 +137,9 @@ class Run:
                 on_wait=print_warning,
             )
             self._client = self._cluster.enter_context(cluster)
+            if self.scheduler:
+                workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
+                print_line(f"cluster: {self.scheduler}, {counted(workers, 'worker')}")
         else:
             add_workers(self._client, workers=self._workers, units=units)
         return self._client

@@ -9,6 +9,7 @@ from data_contracts.settings import Settings, VideoLimits, read_settings
 
 VARIABLES = {
     "AFFWILD2_CACHE": ("/tmp/cache", {"cache": Path("/tmp/cache")}),
+    "AFFWILD2_DASK_ADDRESS": ("tcp://scheduler:8786", {"dask_address": "tcp://scheduler:8786"}),
     "AFFWILD2_ENGINE": ("torch", {"engine": "torch"}),
     "AFFWILD2_LOG_FORMAT": ("json", {"log_format": "json"}),
     "AFFWILD2_METRICS": ("https://gateway:9091/", {"metrics": "https://gateway:9091"}),
@@ -57,6 +58,10 @@ def test_each_variable_changes_its_settings(name, monkeypatch):
         *(
             ("AFFWILD2_VIDEO_LIMITS", text, f"expected numbers above 0 for pixels, frames, .*got '{text}'")
             for text in ("pixels", "width=3", "hours=0", "hours=x", "hours=inf")
+        ),
+        *(
+            ("AFFWILD2_DASK_ADDRESS", text, f"expected the address of a Dask scheduler such as .*got '{shown}'")
+            for text, shown in {"scheduler:8786": "scheduler:8786", "u:p@h": r"\*\*\*@h", " ": " "}.items()
         ),
         ("AFFWILD2_WEIGHTS_URL", "mirror", "expected a URL with http:// or https://, got 'mirror'"),
     ],

@@ -17,7 +17,7 @@ from flows import extract as extract_module
 from flows import fit as fit_module
 from flows.commands.command_line import make_command
 from flows.options import Option, is_required, read_options, takes
-from flows.parameters import FLOWS, ExtractParameters, RescoreParameters
+from flows.parameters import FLOWS, ExtractParameters, RescoreParameters, scheduler_of
 from tests.flows.commands.test_command_line import all_commands
 
 
@@ -98,12 +98,49 @@ def test_text_becomes_locations_and_numbers():
         ({"heads": ["expr", " "]}, "heads\n  Value error, expected a value, got nothing; pass one ["),
         ({"settle_seconds": -1}, "greater than or equal to 0"),
         ({"workers": 2000}, "less than or equal to 1024"),
-        ({"dask_address": "host"}, "String should match pattern"),
+        *(
+            ({"dask_address": text}, f"expected the address of a Dask scheduler such as tcp://HOST:8786, {end}")
+            for text, end in {
+                "host": "with tcp or tls, got 'host'",
+                "host:8786": "with tcp or tls, got 'host:8786'",
+                "http://host:8787": "with tcp or tls, got 'http://host:8787'",
+                "tcp://host:8786/": "with tcp or tls, got 'tcp://host:8786/'",
+                "tcp://host:port": "with tcp or tls, got 'tcp://host:port'",
+                "tcp://host:65536": "with tcp or tls, got 'tcp://host:65536'",
+                "tcp:// host:8786": "with tcp or tls, got 'tcp:// host:8786'",
+                "tcp://": "with tcp or tls, got 'tcp://'",
+                "user:secret@host:8786": "with tcp or tls, got '***@host:8786'",
+            }.items()
+        ),
     ],
 )
 def test_wrong_values_are_refused(wrong, message):
     with pytest.raises(ValidationError, match=re.escape(message)):
         received(**({"videos": ["a"], "store": "store", "out": "out"} | wrong))
+
+
+def test_addresses_of_schedulers_are_accepted():
+    for text in (
+        "tcp://host",
+        "tcp://host:8786",
+        "tls://10.0.0.1:1",
+        "tcp://[::1]:65535",
+        "tcp://a.b-c.svc.local:8786",
+    ):
+        assert received(["a"], "store", "out", dask_address=text).dask_address == text
+
+
+def test_the_environment_sets_the_default_scheduler_unless_local_workers_are_requested(monkeypatch):
+    both = {
+        None: RescoreParameters([], "store", Path("out")),
+        2: RescoreParameters([], "store", Path("out"), workers=2),
+    }
+    named = RescoreParameters([], "store", Path("out"), dask_address="tcp://named:8786", workers=2)
+    monkeypatch.setenv("AFFWILD2_DASK_ADDRESS", "tcp://default:8786")
+    assert {workers: scheduler_of(one) for workers, one in both.items()} == {None: "tcp://default:8786", 2: None}
+    assert scheduler_of(named) == "tcp://named:8786"
+    monkeypatch.setenv("AFFWILD2_DASK_ADDRESS", "")
+    assert scheduler_of(both[None]) is None and scheduler_of(named) == "tcp://named:8786"
 
 
 def test_unknown_names_are_refused_with_the_known_ones():

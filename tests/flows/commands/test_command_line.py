@@ -53,8 +53,12 @@ def documented_commands():
         ),
         (["fit", "expr", "--backbone", "x"], 2, "No such option '--backbone'. It is now --features-variant."),
         (["fit", "expr", "--kind", "typo"], 2, "'typo' is not 'mlp'"),
-        (["extract", "{tmp}/empty", "--store", "{tmp}/s", "--dask-address", "host"], 2, "expected videos"),
-        (["score", "{tmp}", "--out", "{tmp}/o", "--dask-address", "host"], 2, "affwild2: dask_address: String should"),
+        (
+            ["score", "{tmp}", "--out", "{tmp}/o", "--dask-address", "http://host:8787"],
+            2,
+            "affwild2 score: Invalid value for '--dask-address': expected the address of a Dask scheduler such as "
+            "tcp://HOST:8786, with tcp or tls, got 'http://host:8787'. Run affwild2 score --help",
+        ),
         (["extract", "{tmp}", "--store", "{tmp}/s", "--limit", "0"], 2, "--limit"),
         (["status", "--store", "{tmp}"], 2, "expected a store of affwild2"),
         (["report", "--store", "{tmp}"], 2, "expected a store of affwild2"),
