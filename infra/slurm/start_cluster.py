@@ -2,8 +2,8 @@
 
 This machine must be able to submit jobs, and compute nodes must reach it. The cluster requires a certificate, which the
 script creates in a new folder and removes at the end. It prints two lines: the first one makes a shell use the
-certificate, the second one is the value for ``affwild2 ... --dask-address``. jobqueue.yaml defines what a job requests
-from Slurm. The workers end with the scheduler.
+certificate, the second one makes its commands use the cluster. jobqueue.yaml defines what a job requests from Slurm.
+The workers end with the scheduler.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import yaml
 from dask_jobqueue import SLURMCluster
 from distributed import Security
 
+from data_contracts.settings import DASK_ADDRESS
 from infra.certificates import tls_settings, write_certificate
 
 _HERE = Path(__file__).parent
@@ -60,7 +61,7 @@ def main() -> None:
         with make_cluster(chosen.kind, certificate=Path(folder), host=chosen.host) as cluster:
             cluster.scale(jobs=chosen.jobs)
             print(f"set -a; . {shlex.quote(str(settings))}; set +a")
-            print(f"--dask-address {cluster.scheduler_address}", flush=True)
+            print(f"export {DASK_ADDRESS}={cluster.scheduler_address}", flush=True)
             ended = signals.get()
     sys.exit(128 + ended)
 

@@ -91,11 +91,11 @@ def wait_for(path, process, *, text=""):
 def test_other_users_of_the_cluster_cannot_connect_to_a_job(environment, tmp_path):
     other = write_certificate(tmp_path / "other").with_suffix(".pem")
     command = tmp_path / "affwild2"
-    command.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\nexec sleep 300\n')
+    command.write_text(f'#!/bin/sh\necho "$@" "$AFFWILD2_DASK_ADDRESS" > {tmp_path}/arguments\nexec sleep 300\n')
     command.chmod(0o755)
     with running(["bash", str(SBATCH), "status"], log=tmp_path / "log", environment=environment) as job:
-        name, option, address = wait_for(tmp_path / "arguments", job).split()
-        assert (name, option) == ("status", "--dask-address") and address.startswith("tls://")
+        name, address = wait_for(tmp_path / "arguments", job).split()
+        assert name == "status" and address.startswith("tls://")
         (folder,) = tmp_path.glob(".affwild2-*")
         assert folder.stat().st_mode & 0o777 == 0o700
         assert json.loads((folder / "scheduler.json").read_text())["address"] == address
@@ -115,9 +115,9 @@ def test_other_users_cannot_connect_to_a_cluster_of_jobs(environment, tmp_path):
     command = [sys.executable, str(SLURM / "start_cluster.py"), *options]
     log = tmp_path / "log"
     with running(command, log=log, environment=environment) as cluster:
-        printed = wait_for(log, cluster, text="--dask-address ")
+        printed = wait_for(log, cluster, text="export AFFWILD2_DASK_ADDRESS=")
         (setting,) = re.findall(r"^set -a; .*$", printed, re.M)
-        (address,) = re.findall(r"^--dask-address (tls://.*)$", printed, re.M)
+        (address,) = re.findall(r"^export AFFWILD2_DASK_ADDRESS=(tls://.*)$", printed, re.M)
         asked = "import sys; from distributed import Client; Client(sys.argv[1]).wait_for_workers(4, timeout=90)"
         with_certificate = f"{setting}; {shlex.quote(sys.executable)} -c '{asked}' {address}"
         connected = subprocess.run(["sh", "-c", with_certificate], capture_output=True, text=True, check=False)
