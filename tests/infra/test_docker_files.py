@@ -2,15 +2,19 @@
 commands run with other hosts and ports."""
 
 import contextlib
+import http.server
 import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from bokeh.client import pull_session
 from distributed import Client
@@ -35,7 +39,7 @@ pytestmark = pytest.mark.service
 
 DOCKER = FILES / "docker"
 ALERTS = FILES / "monitoring" / "alerts.yml"
-OURS = ("prefect", "deploy", "flow-worker", "flow-worker-gpu", "scheduler", "worker", "worker-gpu", "bucket")
+OURS = ("prefect", "deploy", "flow-worker", "flow-worker-gpu", "scheduler", "worker", "worker-gpu", "bucket", "caches")
 
 
 def compose_config(environment_file, *profiles):
@@ -110,7 +114,7 @@ def test_services_are_confined_and_publish_only_on_the_loopback_interface(servic
     assert set(OURS) | {"postgres", "s3", "prometheus"} == set(services)
     for name, service in services.items():
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", []))
-        assert "privileged" not in service and service.get("network_mode") is None
+        assert "privileged" not in service and service.get("network_mode") in (None, "none")
         if name in (*OURS, "prometheus"):
             assert service["read_only"] and service["cap_drop"] == ["ALL"]
         if name in OURS:
@@ -138,6 +142,176 @@ def test_services_wait_for_their_dependencies(services):
                 assert (how["condition"], services[needed]["restart"]) == ("service_completed_successfully", "no")
 
 
+def test_every_service_has_limits_for_memory_and_logs(services):
+    for name, service in services.items():
+        assert int(service["mem_limit"]) >= 256 << 20, name
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}, name
+    nanny, container = 4 << 30, int(services["worker"]["mem_limit"])
+    assert "4GiB" in services["worker"]["command"] and nanny < container
+
+
+def test_images_can_be_pinned_by_digest(filled, tmp_path):
+    pinned = tmp_path / ".env"
+    names = [f"{name}_IMAGE" for name in ("PYTHON", "POSTGRES", "SEAWEEDFS", "PROMETHEUS")]
+    assert all(f"# {name}=" in filled.read_text() for name in names)
+    digest = f"sha256:{'a' * 64}"
+    pinned.write_text(filled.read_text() + "".join(f"{name}={name.lower()}@{digest}\n" for name in names))
+    rendered = compose_config(pinned, "cpu", "gpu", "monitoring")
+    assert rendered.returncode == 0, rendered.stderr
+    for name, service in json.loads(rendered.stdout)["services"].items():
+        image = service["build"]["args"]["PYTHON_IMAGE"] if "build" in service else service["image"]
+        assert image.endswith(digest), name
+
+
+def test_only_users_of_a_service_join_its_network(services):
+    members = {}
+    for name, service in services.items():
+        assert bool(service.get("networks")) != (service.get("network_mode") == "none")
+        for network in service.get("networks", {}):
+            members.setdefault(network, set()).add(name)
+    flows, workers = {"flow-worker", "flow-worker-gpu"}, {"worker", "worker-gpu"}
+    assert members == {
+        "database": {"postgres", "prefect"},
+        "prefect": {"prefect", "deploy", "prometheus", *flows},
+        "dask": {"scheduler", "prometheus", *workers, *flows},
+        "s3": {"s3", "bucket", *workers, *flows},
+    }
+
+
+def test_unhealthy_services_are_ended_so_that_they_are_restarted(services):
+    for name, service in services.items():
+        if name == "postgres" or "healthcheck" not in service:
+            continue
+        check = service["healthcheck"]
+        assert check["test"][:2] == ["CMD", "sh"] and check["test"][2].endswith("health.sh"), name
+        assert service["restart"] == "unless-stopped" and service["init"]
+        # The script must not be ended before the check that it runs.
+        assert int(check["timeout"].removesuffix("s")) > 15
+    assert {name for name, service in services.items() if "healthcheck" not in service} == {
+        "deploy",
+        "bucket",
+        "caches",
+    }
+
+
+# A shell as the first process of a container: it forwards SIGTERM, and ends with its service.
+INIT = (
+    """mount -t tmpfs none /dev/shm; "$@" & service=$!; trap 'kill -TERM $service' TERM; wait $service; wait $service"""
+)
+STUBBORN = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
+
+
+@pytest.fixture
+def container(tmp_path):
+    """A function that starts a service in its own process namespace, and returns it and a way to run commands there."""
+    init = tmp_path / "docker-init"
+    shutil.copy("/bin/sh", init)
+
+    @contextlib.contextmanager
+    def start(service):
+        namespace = ["unshare", "--user", "--map-root-user", "--pid", "--mount", "--fork", "--mount-proc"]
+        with running([*namespace, str(init), "-c", INIT, "init", *service], log=tmp_path / "log") as process:
+            for _ in range(100):
+                if children := psutil.Process(process.pid).children():
+                    break
+                time.sleep(0.1)
+            enter = [
+                "nsenter",
+                "--target",
+                str(children[0].pid),
+                "--user",
+                "--preserve-credentials",
+                "--pid",
+                "--mount",
+            ]
+            run = lambda *command: subprocess.run([*enter, *command], capture_output=True, text=True, timeout=60)  # noqa: E731
+            while run("mountpoint", "--quiet", "/dev/shm").returncode:
+                time.sleep(0.1)
+            yield process, run
+
+    return start
+
+
+@pytest.mark.parametrize("service, seconds", [(["sleep", "300"], 301), (STUBBORN, 601)])
+def test_a_service_without_a_successful_check_for_long_is_ended(container, service, seconds):
+    check = ("sh", str(DOCKER / "health.sh"), "300")
+    with container(service) as (process, run):
+        assert (run(*check, "true").returncode, run(*check, "false").returncode) == (0, 1)
+        assert run("touch", "-d", "299 seconds ago", "/dev/shm/last-success").returncode == 0
+        assert run(*check, "true").returncode == 0 and run(*check, "false").returncode == 1
+        assert process.poll() is None
+        run("touch", "-d", f"{seconds} seconds ago", "/dev/shm/last-success")
+        run(*check, "false")
+        process.wait(20)
+
+
+def test_a_health_check_outside_of_a_container_ends_nothing(tmp_path):
+    script = tmp_path / "health.sh"
+    text = (DOCKER / "health.sh").read_text().replace("/dev/shm", str(tmp_path)).replace("kill ", "echo would end ")
+    script.write_text(text)
+    (tmp_path / "last-success").touch()
+    os.utime(tmp_path / "last-success", (0, 0))
+    checked = subprocess.run(["sh", script, "300", "false"], capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (1, "", "")
+
+
+def test_a_flow_worker_is_unhealthy_only_if_its_server_answers(tmp_path):
+    """While the server is down, the worker's page reports an error, and a restart would end the flows."""
+    script = DOCKER / "flow_worker_health.py"
+
+    def check(page, server):
+        environment = {"PREFECT_WORKER_WEBSERVER_PORT": str(page), "PREFECT_API_URL": f"http://127.0.0.1:{server}/api"}
+        return subprocess.run([sys.executable, script], env=os.environ | environment, check=False).returncode
+
+    with answering(200) as good, answering(503) as bad:
+        nothing = free_port()
+        assert (check(good, nothing), check(good, good)) == (0, 0)
+        assert (check(bad, nothing), check(bad, bad)) == (0, 0)
+        assert (check(bad, good), check(nothing, good)) == (1, 1)
+
+
+@contextlib.contextmanager
+def answering(status):
+    """A server on the loopback interface whose every page has this status."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_the_least_recently_used_files_of_a_full_cache_are_deleted(tmp_path):
+    now = time.time()
+    for folder in ("networks", "inductor"):
+        (tmp_path / folder / "deep").mkdir(parents=True)
+    ages = {"networks/old": 30, "inductor/deep/older": 40, "networks/deep/recent": 5, "inductor/used": 0}
+    for name, days in ages.items():
+        (tmp_path / name).write_bytes(os.urandom(1 << 20))
+        os.utime(tmp_path / name, (now - days * 86400,) * 2)
+    (tmp_path / "networks" / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside").write_bytes(bytes(4 << 20))
+    folders = [tmp_path / "networks", tmp_path / "inductor", tmp_path / "missing"]
+    command = [sys.executable, DOCKER / "limit_cache.py", *folders, "--gigabytes"]
+
+    def left_with(gigabytes):
+        limited = subprocess.run([*command, gigabytes], capture_output=True, text=True, check=True)
+        return [name for name in ages if (tmp_path / name).exists()], limited.stdout
+
+    assert left_with("0.005") == (list(ages), "")
+    left, printed = left_with("0.0025")
+    assert left == ["networks/deep/recent", "inductor/used"] and "deleted 0.00 GB" in printed
+    # A file that is in use is kept.
+    assert left_with("0")[0] == ["inductor/used"] and (tmp_path / "outside").exists()
+
+
 def as_processes(command: list[str], ports: dict[str, str]) -> list[str]:
     """Return a service's command with hosts of this machine; ``ports`` maps addresses of the file to ports here."""
     words = []
@@ -149,7 +323,9 @@ def as_processes(command: list[str], ports: dict[str, str]) -> list[str]:
 
 
 def wait_until_healthy(service, ports, process, log):
-    test = as_processes(service["healthcheck"]["test"][1:], ports)
+    kind, shell, script, seconds, *test = service["healthcheck"]["test"]
+    assert (kind, shell, script, seconds) == ("CMD", "sh", "infra/docker/health.sh", "300")
+    test = as_processes(test, ports)
     for _ in range(60):
         if subprocess.run(test, capture_output=True, check=False).returncode == 0:
             return

@@ -2,6 +2,7 @@
 
 import copy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,29 +22,13 @@ OPERATOR = Path(sys.prefix) / "dask-kubernetes" / "dask_kubernetes" / "operator"
 VERSIONS = ("1.29.0", "1.37.0")
 
 
-def resources_of(kind: str) -> list[dict]:
+def resources_of(kind: str, folder: Path = KUBERNETES) -> list[dict]:
     """Return all resources that ``kubectl apply --kustomize`` would send for ``base`` or ``gpu``."""
-    (base,) = read_yaml(KUBERNETES / "base" / "kustomization.yaml")
-    resources = [r for name in base["resources"] for r in read_yaml(KUBERNETES / "base" / name)]
-    listed = set(base["resources"]) | {"kustomization.yaml"}
-    assert {path.name for path in (KUBERNETES / "base").iterdir()} == listed
-    if kind == "gpu":
-        (overlay,) = read_yaml(KUBERNETES / "gpu" / "kustomization.yaml")
-        assert overlay["resources"] == ["../base"]
-        for patch in overlay["patches"]:
-            (target,) = [r for r in resources if r["kind"] == patch["target"]["kind"]]
-            for change in yaml.safe_load(patch["patch"]):
-                replace_at(target, change)
-    return resources
-
-
-def replace_at(resource: dict, change: dict) -> None:
-    assert change["op"] == "replace"
-    *path, last = change["path"].strip("/").split("/")
-    for part in path:
-        resource = resource[int(part)] if isinstance(resource, list) else resource[part]
-    assert last in resource
-    resource[last] = change["value"]
+    rendered = subprocess.run(
+        [program("kubectl"), "kustomize", folder / kind], capture_output=True, text=True, check=False
+    )
+    assert rendered.returncode == 0 and not rendered.stderr, rendered.stderr
+    return [document for document in yaml.safe_load_all(rendered.stdout) if document]
 
 
 def of_kind(resources: list[dict], kind: str) -> dict:
@@ -168,3 +153,57 @@ def test_every_option_of_a_command_exists(kind):
         assert [word for word in line if word.startswith("--") and word not in help_text] == []
     gpu_worker = next(line for line in dask if line[1] == "worker")
     assert ("GPU=1" in gpu_worker) == (kind == "gpu")
+
+
+def policies_of(resources: list[dict]) -> dict[str, dict]:
+    return {r["metadata"]["name"]: r["spec"] for r in resources if r["kind"] == "NetworkPolicy"}
+
+
+@pytest.mark.parametrize("endpoint, port", [("https://s3.example.org:443", 443), ("http://10.1.2.3:8333", 8333)])
+def test_pods_reach_only_the_configured_s3_server_outside_of_the_cluster(endpoint, port, tmp_path):
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    settings = tmp_path / "kubernetes" / "base" / "settings.yaml"
+    text = settings.read_text()
+    changed = text.replace("https://s3.example.org:443", endpoint).replace(
+        "S3_CIDR: 192.0.2.0/24", "S3_CIDR: 10.1.2.3/32"
+    )
+    settings.write_text(changed)
+    resources = resources_of("gpu", tmp_path / "kubernetes")
+    assert of_kind(resources, "ConfigMap")["data"]["AWS_ENDPOINT_URL_S3"] == endpoint
+    policies = policies_of(resources)
+    blocks = [
+        (peer["ipBlock"], rule["ports"])
+        for policy in policies.values()
+        for rule in policy.get("egress", ())
+        for peer in rule["to"]
+        if "ipBlock" in peer
+    ]
+    assert blocks == [({"cidr": "10.1.2.3/32"}, [{"port": port, "protocol": "TCP"}])]
+    assert all(rule.get("to") for policy in policies.values() for rule in policy.get("egress", ()))
+    selected = policies["to-s3"]["podSelector"]["matchExpressions"]
+    assert selected == [{"key": "dask.org/component", "operator": "NotIn", "values": ["scheduler"]}]
+
+
+def test_a_drain_of_nodes_ends_neither_the_scheduler_nor_a_flow():
+    resources = resources_of("base")
+    budgets = {r["metadata"]["name"]: r["spec"] for r in resources if r["kind"] == "PodDisruptionBudget"}
+    assert (budgets["scheduler"]["minAvailable"], budgets["flow-worker"]["minAvailable"]) == (1, 1)
+    assert budgets["worker"]["maxUnavailable"] == 1
+    flows = of_kind(resources, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert budgets["flow-worker"]["selector"]["matchLabels"].items() <= flows.items()
+    cluster = of_kind(resources, "DaskCluster")
+    (controller,) = OPERATOR.parents[1].glob("controller/controller.py")
+    for component in ("scheduler", "worker"):
+        labels = budgets[component]["selector"]["matchLabels"]
+        assert labels == {"dask.org/cluster-name": cluster["metadata"]["name"], "dask.org/component": component}
+        assert f'"dask.org/component": "{component}"' in controller.read_text()
+
+
+def test_requested_memory_is_what_a_process_needs():
+    for container in containers(resources_of("base")):
+        resources = container["resources"]
+        assert resources["requests"]["memory"] in ("512Mi", "2Gi") and resources["limits"]["memory"].endswith("Gi")
+    (worker,) = pod_specs(resources_of("base"))["worker"]["containers"]
+    # The documented need of a worker.
+    assert worker["resources"]["requests"]["memory"] == "2Gi"
+    assert "- 2 GB of memory for each worker" in (FILES.parent / "docs" / "operations.md").read_text()
