@@ -199,5 +199,5 @@ def _list_states(root: str, folder: str) -> Iterator[tuple[str, FileState]]:
 def _read_if_exists(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return b""

@@ -3,11 +3,11 @@
 import contextlib
 import difflib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_contracts.challenge.videos import has_video_suffix, name_of_video
-from data_contracts.errors import InputError, StoreError, counted
+from data_contracts.errors import InputError, StoreError, counted, explain_os_error
 from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import forget_seen, names_seen
 from data_contracts.store.bundles import Bundle, list_bundles
@@ -15,9 +15,9 @@ from data_contracts.store.contents import require_store
 from data_contracts.store.details import HeadDetails
 from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import normalize_name
+from data_contracts.vocabulary import normalize_name, video_of_subject
 from flows.commands.parameters import ForgetParameters
-from flows.engine.console import print_line, print_table, print_warning
+from flows.engine.console import print_error, print_line, print_table, print_warning
 from tasks.results.forget import (
     LabelSet,
     Predictions,
@@ -38,7 +38,17 @@ from tasks.results.forget import (
     subjects_of_video,
 )
 from tasks.results.forget_head import HeadTraces, find_head_traces, remove_head, resolve_head
-from tasks.results.prediction_folder import drop_folder, noted_folders, read_record
+from tasks.results.prediction_folder import (
+    drop_folder,
+    is_damaged,
+    list_predictions,
+    note_folder,
+    noted_folders,
+    open_folder,
+    read_record,
+)
+
+_REMOVED_IN_PART = "removed, except what is listed below"
 
 
 @dataclass(frozen=True)
@@ -69,62 +79,141 @@ def forget(parameters: ForgetParameters) -> int:
 
     Heads are removed with their outputs, post-processings and submissions; predictions that they made are listed.
 
+    Returns:
+        1 if something could not be reached or removed, which is listed; else 0.
+
     Raises:
-        InputError: the URL has no store, or a video or head is unknown or not given. Nothing is removed.
-        StoreError: a file cannot be written or removed.
+        InputError: the URL has no store, or a video, head or folder is unknown or not given. Nothing is removed.
+        StoreError: the store cannot be read or written.
     """
     store = Store(parameters.store)
     require_store(store)
-    if not (parameters.videos or parameters.heads):
-        raise InputError("forget: expected names of videos, or heads with --head, got none")
-    folders = _prediction_folders(store, parameters.out)
+    if not (parameters.videos or parameters.heads or parameters.drop_folders):
+        raise InputError("forget: expected names of videos, heads with --head, or --drop-folder, got none")
+    dropped = [_resolve_folder(store, place) for place in parameters.drop_folders or ()]
+    folders = _open_folders(store, parameters.out, without=dropped)
     given = dict.fromkeys(parameters.videos or ())
-    names = list(dict.fromkeys(name for one in given for name in _resolve_video(store, one, folders)))
+    names = list(dict.fromkeys(name for one in given for name in _resolve_video(store, one, folders.reached)))
     heads = list(dict.fromkeys(resolve_head(store, given) for given in parameters.heads or ()))
     if parameters.dry_run:
+        for place in dropped:
+            _print_dropped(place, "would be dropped")
         for name in heads:
-            _print_head(store, find_head_traces(store, name, folders), "would be removed")
+            _print_head(store, find_head_traces(store, name, folders.reached), "would be removed")
         for name in names:
             traces = _find_traces(store, name, folders)
             print_traces(traces, "would be removed")
             _print_remaining(traces)
-        return 0
+        return _print_not_removed(folders.problems, is_asked=bool(names or heads))
+    problems: list[str] = []
     with lock_store(store, on_wait=print_warning):
+        for place in dropped:
+            drop_folder(store, place)
+            _print_dropped(place, "dropped")
+        if parameters.out:
+            note_folder(store, Store(parameters.out))
         for name in heads:
-            found = find_head_traces(store, name, folders)
-            with _removing():
+            found = find_head_traces(store, name, folders.reached)
+            with _collecting_files(problems, store):
                 remove_head(store, found)
-            _print_head(store, found, "removed")
+            _print_head(store, found, _REMOVED_IN_PART if problems else "removed")
             for path in find_mentions(store, [name]):
                 print_line(f"not removed: {store.locate(path)} names the head")
         for name in names:
             traces = _find_traces(store, name, folders)
-            remove_traces(store, traces)
-            print_traces(traces, "removed")
+            kept = remove_traces(store, traces)
+            problems += kept
+            print_traces(traces, _REMOVED_IN_PART if kept else "removed")
             _print_remaining(traces)
             for path in find_mentions(store, traces.subjects):
                 print_line(f"not removed: {store.locate(path)} may contain the name; check and delete it")
-        for folder in folders:
-            if not read_record(folder):
-                drop_folder(store, folder)
-    return 0
+        for folder in folders.reached:
+            with _collecting(folders.problems, folder.root):
+                if not (list_predictions(folder) or is_damaged(folder) or read_record(folder)):
+                    drop_folder(store, folder.root)
+    return _print_not_removed([*folders.problems, *problems], is_asked=bool(names or heads))
 
 
-def _prediction_folders(store: Store, out: str | None) -> list[Store]:
-    """Return the folders of predictions: recorded in the store, around a store that ``score`` made, and ``out``."""
+@dataclass
+class _Folders:
+    """The folders of predictions that could be reached, and a line for each of the others."""
+
+    reached: list[Store] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def _open_folders(store: Store, out: str | None, *, without: Collection[str]) -> _Folders:
+    """Open the folders of predictions: recorded in the store, around a store that ``score`` made, and ``out``."""
     if out is not None and not read_record(Store(out)):
         raise InputError(f"{out}: expected a folder of predictions, found none; check --out")
+    found = _Folders()
+    for place in dict.fromkeys([*noted_folders(store), *([Store(out).root] if out else [])]):
+        if place not in without:
+            with _collecting(found.problems, place):
+                found.reached.append(open_folder(place))
     around = store.root.rsplit("/", 1)[0]
-    places = [*noted_folders(store), *([Store(out).root] if out else [])]
-    if around not in ("", "s3:/") and read_record(Store(around)):
-        places.append(around)
-    return [Store(place) for place in dict.fromkeys(places)]
+    if around not in ("", "s3:/", *without, *(folder.root for folder in found.reached)):
+        with contextlib.suppress(InputError, OSError):
+            if read_record(Store(around)):
+                found.reached.append(Store(around))
+    return found
+
+
+@contextlib.contextmanager
+def _collecting(problems: list[str], place: str) -> Iterator[None]:
+    """Add a line to ``problems`` if a folder of predictions cannot be used in the block."""
+    try:
+        yield
+    except (InputError, OSError) as error:
+        cause = str(error) if isinstance(error, InputError) else explain_os_error(error) or f"{place}: {error}"
+        cause = cause if place in cause else f"{place}: {cause}"
+        problems.append(
+            f"{cause.rstrip(';')}; make it available and run again, pass --out if it was moved, or --drop-folder if it "
+            "is gone for good"
+        )
+
+
+def _resolve_folder(store: Store, given: str) -> str:
+    """Return the place of a folder as the list in the store spells it.
+
+    Raises:
+        InputError: the list does not contain it.
+    """
+    known = noted_folders(store)
+    place = given if given in known else Store(given).root
+    if place not in known:
+        listed = ", ".join(known) or "none"
+        raise InputError(f"--drop-folder {given}: expected a folder of the list in {store.url}; it has: {listed}")
+    return place
+
+
+def _print_dropped(place: str, what: str) -> None:
+    """Print what remains in a folder that the list no longer names."""
+    try:
+        subjects = {name.rsplit(".", 1)[0] for name in list_predictions(open_folder(place))}
+        remaining = (
+            f"predictions of {counted(len(subjects), 'subject')} remain there" if subjects else "nothing is left"
+        )
+    except (InputError, OSError) as error:
+        remaining = f"predictions that may be there remain ({error})"
+    print_line(f"{what} from the list of folders: {place}; {remaining}")
+
+
+def _print_not_removed(problems: Sequence[str], *, is_asked: bool) -> int:
+    """Print what could not be reached or removed; return the exit code."""
+    if not is_asked:
+        return 0
+    for line in dict.fromkeys(problems):
+        print_error(f"not removed: {line}")
+    return 1 if problems else 0
 
 
 def _resolve_video(store: Store, given: str, folders: Sequence[Store]) -> list[str]:
     """Return the name of the video that the user means, in all spellings that the store has of it."""
     known = names_of_videos(store) | names_in_results(store) | names_seen(store)
-    known = known.union(*(read_record(folder) for folder in folders))
+    # An earlier call may have removed the video without reaching these folders.
+    recorded = {name for folder in folders for name in read_record(folder)} - known
+    known |= recorded | {video_of_subject(name) for name in recorded}
     if given in known:
         return _spellings_of(given, known)
     path = location(given)
@@ -155,9 +244,16 @@ def _may_be_same(given: Location, indexed: Location) -> bool:
     return str(given) == str(indexed) or (isinstance(given, Path) and not given.exists())
 
 
-def _find_traces(store: Store, video: str, folders: Sequence[Store]) -> Traces:
+def _find_traces(store: Store, video: str, folders: _Folders) -> Traces:
     subjects = subjects_of_video(store, video, videos=names_of_videos(store))
     units, labels = find_unit_folders(store, video, subjects), find_labels(store, subjects)
+    predictions = []
+    for folder in list(folders.reached):
+        reached = len(folders.problems)
+        with _collecting(folders.problems, folder.root):
+            predictions.append(find_predictions(folder, subjects))
+        if len(folders.problems) > reached:
+            folders.reached.remove(folder)
     return Traces(
         video=video,
         subjects=subjects,
@@ -165,7 +261,7 @@ def _find_traces(store: Store, video: str, folders: Sequence[Store]) -> Traces:
         units=units,
         labels=labels,
         results=find_results(store, subjects),
-        predictions=[find_predictions(folder, subjects) for folder in folders],
+        predictions=predictions,
         reports=find_reports(store, subjects),
         heads=_heads_fitted_on(store, units, labels),
     )
@@ -182,30 +278,42 @@ def _heads_fitted_on(store: Store, units: Sequence[UnitFolder], labels: Sequence
     ]
 
 
-def remove_traces(store: Store, traces: Traces) -> None:
-    """Remove everything that was found.
+def remove_traces(store: Store, traces: Traces) -> list[str]:
+    """Remove everything that was found. Return a line for each folder or file that could not be removed.
 
     Removes results first and the rows of the video last, so that an interrupted call can be repeated.
     """
-    with _removing():
-        for found in traces.predictions:
+    problems: list[str] = []
+    for found in traces.predictions:
+        with _collecting(problems, found.target.root):
             remove_predictions(found)
-        for path in traces.reports:
+    for path in traces.reports:
+        with _collecting_files(problems, store):
             store.remove(path)
-        for bundle in traces.results:
+    for bundle in traces.results:
+        with _collecting_files(problems, store):
             remove_from_result(store, bundle, traces.subjects)
+    with _collecting_files(problems, store):
         store.remove_from_indexes([traces.video, *traces.subjects], labels=[one.key for one in traces.labels])
         remove_labels(store, traces.labels, traces.subjects)
         forget_seen(store, traces.video)
         remove_unit_folders(store, traces.units)
+    return problems
 
 
 @contextlib.contextmanager
-def _removing() -> Iterator[None]:
+def _collecting_files(problems: list[str], store: Store) -> Iterator[None]:
+    """Add a line to ``problems`` if a file of the store cannot be removed in the block."""
     try:
         yield
-    except PermissionError as error:
-        raise StoreError(f"{error.filename}: expected a file that can be removed, got: {error.strerror}") from error
+    except StoreError as error:
+        # Every other request to S3 would fail, too, after minutes.
+        if not store.is_local:
+            raise
+        problems.append(str(error))
+    except OSError as error:
+        cause = f"expected a file that can be removed, got: {error.strerror or error}"
+        problems.append(f"{error.filename or 'store'}: {cause}; correct it and run again")
 
 
 def _print_head(store: Store, traces: HeadTraces, what: str) -> None:

@@ -65,12 +65,14 @@ class ForgetParameters:
     """Remove everything that was made from a video, or with a head.
 
     Removes rows, crops, features and predictions of a video from every dataset, or a head with its outputs,
-    post-processings and submissions. What cannot be removed is listed.
+    post-processings and submissions. What cannot be removed is listed. Exits with code 1 if a folder of predictions
+    could not be reached.
 
     Examples:
         affwild2 forget clip --store STORE --dry-run
         affwild2 forget clip other.mp4 --store STORE
         affwild2 forget --head expr-default-1a2b3c4d --store STORE
+        affwild2 forget --drop-folder /mnt/old/predictions --store STORE
     """
 
     videos: Annotated[
@@ -81,6 +83,13 @@ class ForgetParameters:
     heads: Annotated[list[str] | None, Option("Name of a head, or its beginning.", command_line_name="head")] = None
     out: Annotated[
         StoreParameter | None, Option("Folder of predictions, if it was moved since the predictions were written.")
+    ] = None
+    drop_folders: Annotated[
+        list[str] | None,
+        Option(
+            "Folder of predictions that is gone for good: remove it from the list in the store, not its files.",
+            command_line_name="drop-folder",
+        ),
     ] = None
     dry_run: Annotated[bool, Option("Only show what would be removed.")] = False
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import hashlib
 import html
 import io
@@ -10,6 +11,7 @@ import re
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -19,9 +21,9 @@ from data_contracts.challenge.names import match_names
 from data_contracts.challenge.submissions import zip_bytes
 from data_contracts.challenge.test_lists import subject_of_image
 from data_contracts.errors import printable
-from data_contracts.files.inputs import FileState, file_state
+from data_contracts.files.inputs import FileState, file_state, reading_inputs
 from data_contracts.files.local import UNFINISHED
-from data_contracts.files.locations import location
+from data_contracts.files.locations import Location, location
 from data_contracts.schemas import LABELS
 from data_contracts.store.bundles import Bundle, list_bundles, manifest_path, read_manifest, write_manifest
 from data_contracts.store.contents import DATASETS, REPORT_PAGE
@@ -41,6 +43,8 @@ from data_contracts.store.records import problems_of
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SUBJECT_SIDES, video_of_subject
 from tasks.results.prediction_folder import (
+    RECORD,
+    is_damaged,
     prediction_files,
     read_record,
     read_settings,
@@ -64,6 +68,8 @@ _SUBMISSIONS, _POSTPROCESSING, _HEADS = "submissions", "postprocessing", "heads"
 _PREDICTIONS = "predictions/"
 _TEXTS = ("json", "txt", "csv", "html", "md")
 _MOST_BYTES = 64 << 20
+_PAGES_AT_ONCE = 16
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
@@ -252,7 +258,10 @@ def find_reports(store: Store, subjects: Collection[str]) -> list[str]:
     """
     mention = _mention_of(subjects)
     paths = [f"reports/{name}/{REPORT_PAGE}" for name in store.list_folder("reports")]
-    found = [path for path in paths if store.exists(path) and mention.search(store.read_bytes(path))]
+    found = []
+    for start in range(0, len(paths), _PAGES_AT_ONCE):
+        some = paths[start : start + _PAGES_AT_ONCE]
+        found += [path for path, page in zip(some, store.files.read_many(some), strict=True) if mention.search(page)]
     for account in list_bundles(store, INPUTS):
         text = json.dumps(account.details, ensure_ascii=False)
         if mention.search(text.encode(errors="surrogateescape")):
@@ -364,15 +373,31 @@ def find_predictions(target: Store, subjects: Sequence[str]) -> Predictions:
 
     Files with such a name that another program wrote are included.
     """
-    states = {name: file_state(location(target.locate(name))) for one in subjects for name in prediction_files(one)}
-    found = {name: state[0] for name, state in states.items() if state[0] >= 0}
+    places = {name: location(target.locate(name)) for one in subjects for name in prediction_files(one)}
+    found = {name: size for name, place in places.items() if (size := _size_of(place)) >= 0}
     return Predictions(target, list(found), sum(found.values()), sorted(set(subjects) & set(read_record(target))))
+
+
+def _size_of(place: Location) -> int:
+    """Return the size of a file in bytes; -1 if there is none. Without permission to look, raise an error instead."""
+    if isinstance(place, Path):
+        try:
+            return place.lstat().st_size
+        except OSError as error:
+            if error.errno in _MISSING:
+                return -1
+            raise
+    with reading_inputs(place):
+        return file_state(place).size_bytes
 
 
 def remove_predictions(found: Predictions) -> None:
     """Remove the files, then their records."""
     for name in found.files:
         found.target.remove(name)
+    if is_damaged(found.target):
+        # It may contain the names. The next run writes these predictions again, with a new record.
+        found.target.remove(RECORD)
     if found.recorded:
         record = read_record(found.target)
         record = {name: entry for name, entry in record.items() if name not in found.recorded}

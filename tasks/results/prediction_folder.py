@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from data_contracts.errors import counted
+from data_contracts.errors import InputError, StoreError, counted
 from data_contracts.files.inputs import FileState
 from data_contracts.files.local import UNFINISHED
 from data_contracts.schemas import PREDICTIONS, Column
@@ -23,6 +23,7 @@ _FOLDERS = "_prediction_folders.json"
 RECORD = ".affwild2_predictions.json"
 # In the folder of predictions, for its readers: the columns, and the heads and settings of the files.
 DESCRIPTION = "predictions.json"
+_SUFFIXES = (".parquet", ".csv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +89,19 @@ class PredictionRecord(Record):
 
 def prediction_files(subject: str) -> list[str]:
     """Return the names of the files with the predictions of a subject."""
-    return [f"{subject}{suffix}" for suffix in (".parquet", ".csv")]
+    return [f"{subject}{suffix}" for suffix in _SUFFIXES]
 
 
 def read_record(target: Store) -> dict[str, PredictionRecord]:
     """Read the record of each subject with predictions in a folder; empty if there is none."""
     values = from_sealed_json(target.files.read_many([RECORD])[0]) or {}
     return {subject: PredictionRecord.from_json(one) for subject, one in values.items()}
+
+
+def is_damaged(target: Store) -> bool:
+    """Return whether the record of a folder exists but cannot be read."""
+    data = target.files.read_many([RECORD])[0]
+    return bool(data) and from_sealed_json(data) is None
 
 
 def write_record(target: Store, record: Mapping[str, PredictionRecord]) -> None:
@@ -180,19 +187,69 @@ def describe_rewritten(target: Store, before: Mapping[str, PredictionRecord], re
 
 
 def note_folder(store: Store, target: Store) -> None:
-    """Add a folder of predictions to the list in the store."""
+    """Add a folder to the list in the store, before its first prediction is written.
+
+    A folder without a record gets an empty one first: a place that refuses it never enters the list, and no process
+    that is killed leaves predictions in a folder that the list does not name.
+
+    Raises:
+        StoreError: the folder or the store cannot be written to.
+    """
     known = noted_folders(store)
     if target.root not in known:
+        if not read_record(target):
+            write_record(target, {})
         store.write_bytes(_FOLDERS, to_sealed_json({"folders": [*known, target.root]}))
 
 
 def noted_folders(store: Store) -> list[str]:
-    """Return all folders that predictions from this store were written to."""
-    return list((from_sealed_json(store.files.read_many([_FOLDERS])[0]) or {}).get("folders", []))
+    """Return all folders that predictions from this store were written to.
+
+    Raises:
+        StoreError: the list is damaged. Without it, ``forget`` would miss predictions.
+    """
+    data = store.files.read_many([_FOLDERS])[0]
+    values = from_sealed_json(data)
+    if data and values is None:
+        raise StoreError(
+            f"{store.locate(_FOLDERS)}: expected the list of folders with predictions, got a damaged file; delete it, "
+            "then name each folder once: affwild2 forget NAME --out FOLDER, or score into it again"
+        )
+    return list((values or {}).get("folders", []))
 
 
-def drop_folder(store: Store, target: Store) -> None:
+def drop_folder(store: Store, place: str) -> None:
     """Remove a folder of predictions from the list in the store."""
     known = noted_folders(store)
-    if target.root in known:
-        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [name for name in known if name != target.root]}))
+    if place in known:
+        store.write_bytes(_FOLDERS, to_sealed_json({"folders": [name for name in known if name != place]}))
+
+
+def open_folder(place: str) -> Store:
+    """Open a folder that should hold predictions, or the record of those that were removed.
+
+    An empty folder may be the mount point of a disk, so it is not taken for one without predictions.
+
+    Raises:
+        InputError: one line with the cause.
+    """
+    expected = f"{place}: expected a folder of predictions"
+    target = Store(place)
+    if not target.is_local:
+        target.check_reachable()
+    try:
+        if target.files.read_many([RECORD])[0] or list_predictions(target):
+            return target
+        found = "a folder without them" if target.list_folder("") else "an empty folder"
+    except OSError as error:
+        raise InputError(f"{expected}, got: {error.strerror or error}") from error
+    if target.is_local and os.path.isfile(place):
+        found = "a file"
+    elif not target.exists(""):
+        found = "nothing there"
+    raise InputError(f"{expected}, found {found}")
+
+
+def list_predictions(target: Store) -> list[str]:
+    """Return the names of all files in a folder that can be predictions, recorded or not."""
+    return [name for name in target.list_folder("") if name.endswith(_SUFFIXES)]

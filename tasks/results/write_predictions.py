@@ -89,8 +89,9 @@ def write_predictions(
     ]
     all_frames = store.manifests("frames")
     target = Store(out)
-    note_folder(store, target)
     record, known = read_record(target), read_settings(target)
+    if is_noted := bool(record):
+        note_folder(store, target)
     before, existing = dict(record), _states_in(out)
     name = _name_settings(found, missing_faces)
     latest = next((one for one in known if one.name == name), None)
@@ -114,6 +115,9 @@ def write_predictions(
             wanted = PredictionRecord(made_from=inputs, files=tuple(map(existing.get, names)), settings=name)
             if record.get(subject) != wanted:
                 latest = latest or _settings_of(store, name, found, missing_faces)
+                if not is_noted:
+                    note_folder(store, target)
+                    is_noted = True
                 _write_files(_table(store, outputs, frames, latest), target, names)
                 record[subject] = replace(wanted, files=tuple(file_state(out / file) for file in names))
             if subject in requested:

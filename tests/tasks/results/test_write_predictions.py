@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 
@@ -9,6 +10,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from data_contracts.errors import StoreError
+from data_contracts.files.local import LocalFiles
 from data_contracts.schemas import FRAMES, PREDICTIONS, outputs_dataset
 from data_contracts.store.bundles import write_bundle
 from data_contracts.store.details import HeadDetails, OutputsDetails, PostprocessingDetails, TuningFigures
@@ -19,7 +22,7 @@ from models.decisions.postprocessing import BranchRule, PostProcessing
 from tasks.fit.head_selection import ServingHead
 from tasks.results import write_predictions
 from tasks.results.forget import find_predictions, remove_predictions
-from tasks.results.prediction_folder import DESCRIPTION, RECORD, describe_others, read_record
+from tasks.results.prediction_folder import DESCRIPTION, RECORD, describe_others, noted_folders, read_record
 from tasks.units import Product, write_product
 
 SOURCE = "mtcnn-1"
@@ -291,3 +294,51 @@ def test_thresholds_of_action_units_are_recorded(lab):
     assert table["AU1"].to_list() == [1] * 6 and table["AU2"].to_list() == [0] * 6
     settings = json.loads(pq.read_schema(lab.out / "c all.parquet").metadata[b"settings"])
     assert settings["au"]["thresholds"] == dict(zip(ACTION_UNITS, [0.05, *[0.9] * 11], strict=True))
+
+
+def test_a_folder_that_refuses_predictions_is_not_listed(lab, expr):
+    lab.out.mkdir()
+    (lab.out / ".unfinished").write_text("a file where the folder for unfinished files would be")
+    with pytest.raises(StoreError, match="expected a folder that can be written"):
+        lab.predict(expr)
+    assert noted_folders(lab.store) == []
+    (lab.out / ".unfinished").unlink()
+    lab.predict(expr)
+    assert noted_folders(lab.store) == [str(lab.out)]
+
+
+def test_a_folder_without_new_predictions_is_not_listed(lab, expr):
+    assert write_predictions.write_predictions(lab.store, [], heads=[expr], missing_faces="null", out=lab.out) == []
+    assert noted_folders(lab.store) == [] and not lab.out.exists()
+
+
+def test_a_killed_run_leaves_no_predictions_in_a_folder_that_is_not_listed(lab, expr, monkeypatch):
+    """End at each file that is written, before and after it appears."""
+    write, calls = LocalFiles.replacing, {}
+
+    @contextlib.contextmanager
+    def replacing(files, path):
+        calls["left"] -= 1
+        if calls["left"] == 0:
+            raise KeyboardInterrupt
+        with write(files, path) as file:
+            yield file
+
+    monkeypatch.setattr(LocalFiles, "replacing", replacing)
+    for number in range(1, 20):
+        calls["left"], out = number, lab.out / str(number)
+        try:
+            lab.predict(expr, out=out)
+            break
+        except KeyboardInterrupt:
+            assert str(out) in noted_folders(lab.store) or not list(out.glob("[a-z]*")), number
+    assert 8 < number < 19, "the loop ends at every file"
+
+
+def test_a_damaged_list_of_folders_is_reported_instead_of_forgotten(lab, expr):
+    lab.predict(expr)
+    path = f"{lab.store.root}/_prediction_folders.json"
+    with open(path, "a") as file:
+        file.write("x")
+    with pytest.raises(StoreError, match=f"{path}: expected the list of folders with predictions, got a damaged file"):
+        lab.predict(expr, out=lab.out / "other")
