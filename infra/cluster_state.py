@@ -1,6 +1,9 @@
 """State of a Dask cluster while units run on it: free capacity, missing workers, and why a worker ended."""
 
+import re
+import signal
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client, KilledWorker
@@ -8,6 +11,11 @@ from distributed import Client, KilledWorker
 from data_contracts.settings import read_settings
 
 _RESTARTED_FOR_MEMORY = "worker-restart-memory"
+# A line of Dask's nanny, and how long the replacement of its worker may take.
+_DEATH = re.compile(r"was killed by signal (\d+)")
+_REPLACEMENT_SECONDS, _RETRY_SECONDS = 10.0, 0.2
+# Crashes of compiled code. SIGABRT and SIGBUS also occur if memory or a disk is full.
+_CRASHES = (signal.SIGSEGV, signal.SIGFPE)
 # New workers find units to run at once.
 _MIN_IN_FLIGHT = 8
 _IN_FLIGHT_PER_SLOT = 2
@@ -86,18 +94,49 @@ class ClusterState:
         return int(worker["nthreads"])
 
 
-def explain_killed_worker(client: Client, killed: KilledWorker) -> str:
-    """Return one line with the reason why the workers that ran a unit ended, and what to do."""
-    tries, limit = killed.allowed_failures + 1, killed.last_worker.memory_limit
-    if _ended_for_memory(client, killed.last_worker.address):
-        return (
-            f"out of memory: the worker that ran it exceeded its limit of {limit / 1e9:.1f} GB and was ended, {tries} "
-            "times; give workers more memory (dask worker --memory-limit) or use fewer of them, and run again"
+@dataclass(frozen=True)
+class WorkerDeath:
+    """Why the workers that ran a unit ended: one line, and whether memory or a crash of its code was the reason."""
+
+    cause: str
+    is_memory: bool = False
+    is_crash: bool = False
+
+
+def explain_killed_worker(client: Client, killed: KilledWorker) -> WorkerDeath:
+    """Find out why the workers that ran a unit ended, and what to do."""
+    tries, worker = killed.allowed_failures + 1, killed.last_worker
+    if _ended_for_memory(client, worker.address):
+        return WorkerDeath(
+            f"out of memory: worker {worker.name} ({worker.address}) exceeded its memory limit of "
+            f"{worker.memory_limit / 1e9:.1f} GB and was ended, {tries} times; {_raise_limit(client)}, and run again",
+            is_memory=True,
         )
-    return (
-        f"the worker that ran it ended {tries} times: the machine ran out of memory (then use fewer workers), or a "
-        "decoder or network crashed on this input; see the worker's log"
+    number = _last_signal(client)
+    if number == signal.SIGKILL:
+        return WorkerDeath(
+            f"out of memory: worker {worker.name} ({worker.address}) was killed {tries} times (SIGKILL), which the "
+            "kernel does if the machine or the container has too little memory; use fewer workers (--workers), or more "
+            "memory, and run again",
+            is_memory=True,
+        )
+    if number in _CRASHES:
+        return WorkerDeath(
+            f"the worker that ran it crashed {tries} times ({signal.Signals(number).name}): a decoder or network "
+            "cannot process this input; replace or remove the file",
+            is_crash=True,
+        )
+    ended = f" ({_signal_name(number)})" if number else ""
+    return WorkerDeath(
+        f"the worker that ran it ended {tries} times{ended}: the machine ran out of memory (then use fewer workers), "
+        "or a decoder or network crashed on this input; see the worker's log"
     )
+
+
+def _raise_limit(client: Client) -> str:
+    if client.cluster is None:
+        return "start workers with a higher --memory-limit"
+    return "pass --workers 1, which gives one worker all memory of the machine, or use a machine with more memory"
 
 
 def _ended_for_memory(client: Client, address: str) -> bool:
@@ -106,3 +145,27 @@ def _ended_for_memory(client: Client, address: str) -> bool:
     except OSError:
         return False
     return any(event.get("worker") == address for _, event in events)
+
+
+def _last_signal(client: Client) -> int | None:
+    """Return the signal that ended a worker last, as the nannies of the workers have logged it; None if unknown."""
+    until = time.monotonic() + _REPLACEMENT_SECONDS
+    while True:
+        try:
+            logs = client.get_worker_logs(nanny=True)
+        except (OSError, ValueError):
+            return None
+        # Lines begin with the time. Without a nanny, there is text instead of lines.
+        lines = [str(line) for found in logs.values() if not isinstance(found, str) for _, line in found]
+        deaths = [(line, found[1]) for line in lines if (found := _DEATH.search(line))]
+        # The scheduler knows the nanny of a worker only after the worker is replaced.
+        if deaths or time.monotonic() > until:
+            return int(max(deaths)[1]) if deaths else None
+        time.sleep(_RETRY_SECONDS)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -50,6 +50,10 @@ T = TypeVar("T")
 distributed.utils._forkserver_preload_set = True
 # This logger has its own level, and would log every try to reach a lost scheduler.
 logging.getLogger("distributed.client").setLevel(logging.getLogger("distributed").level)
+# Nannies log why a worker ended, for ``cluster_state``. It is not displayed.
+for _handler in logging.getLogger("distributed").handlers:
+    _handler.setLevel(logging.getLogger("distributed").level)
+logging.getLogger("distributed.nanny").setLevel(logging.INFO)
 
 
 class ClusterError(RuntimeError):
@@ -194,6 +198,7 @@ def _local_cluster(workers: int | None, units: int | None) -> Any:
         host=_HOST,
         scheduler_kwargs=_NO_DASHBOARD,
         memory_limit=_memory_limit(most),
+        silence_logs=False,
     )
 
 

@@ -18,8 +18,8 @@ from data_contracts.store.store import Store
 from flows.engine.console import print_warning, progress_of
 from flows.engine.stage_summary import StageSummary, report_crash, report_failure
 from flows.engine.worker_check import check_workers, may_be_other_version
-from infra.cluster_state import ClusterState, explain_killed_worker, is_connected, unit_resources
-from tasks.units import Compute, Make, UnitReport, Work, run_unit
+from infra.cluster_state import ClusterState, WorkerDeath, explain_killed_worker, is_connected, unit_resources
+from tasks.units import Compute, Fault, Make, UnitReport, Work, run_unit
 
 logger = logging.getLogger(__name__)
 _RETRIES = 1
@@ -56,7 +56,10 @@ def fan_out(
         stage = _Stage(client, store, compute, reconnect, summary.stage, answer)
         for work in stage.complete(todo, at_once=None):
             for killer in stage.complete([work], at_once=1):
-                answer(report_failure(store, killer, stage.causes[killer.name]))
+                death = stage.deaths[killer.name]
+                # Alone, several times: only the memory of the machine or the input can be the cause.
+                fault: Fault = "memory" if death.is_memory else "input" if death.is_crash else "other"
+                answer(report_failure(store, killer, death.cause, fault=fault))
 
 
 class _Stage:
@@ -74,7 +77,7 @@ class _Stage:
         self._resources: dict[str, float] = {}
         self._state: ClusterState | None = None
         self._checked_at = 0.0
-        self.causes: dict[str, str] = {}
+        self.deaths: dict[str, WorkerDeath] = {}
 
     def complete(self, todo: Sequence[Work], *, at_once: int | None) -> list[Work]:
         """Report the results. Return the work that was on too many workers when they ended."""
@@ -114,7 +117,8 @@ class _Stage:
                 continue
             future.release()
             if isinstance(error, KilledWorker):
-                self.causes[work.name] = explain_killed_worker(self._client, error)
+                if at_once == 1:
+                    self.deaths[work.name] = explain_killed_worker(self._client, error)
                 killed.append(work)
             else:
                 self._answer(result or self._report_crash(work, error))

@@ -13,24 +13,27 @@ from tasks.units import Files, Job
 
 @dataclass(frozen=True)
 class MadeUpArgs:
-    """Folder with the log, how long the job takes, and whether it ends its worker."""
+    """Folder with the log, how long the job takes, and the signal with which it ends its worker (0: none)."""
 
     folder: str
     seconds: float
-    ends_its_worker: bool
+    ends_with: int
 
 
 def make(store: Store, job: Job[MadeUpArgs]) -> Files:
     """Append the job's name, process, start and end to the file ``log`` in its folder; return an empty bundle."""
     began = time.time()
-    if job.arguments.ends_its_worker:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if job.arguments.ends_with:
+        os.kill(os.getpid(), job.arguments.ends_with)
     time.sleep(job.arguments.seconds)
     with open(Path(job.arguments.folder, "log"), "a") as log:
         log.write(f"{job.name} {os.getpid()} {began} {time.time()}\n")
     return Files({}, Details())
 
 
-def make_jobs(folder: Path, count: int, *, seconds: float = 0.1, killer: int | None = None) -> list[Job[MadeUpArgs]]:
-    """Return ``count`` jobs; job number ``killer`` kills its worker."""
-    return [Job(f"job{n}", f"{n:064x}", MadeUpArgs(str(folder), seconds, n == killer)) for n in range(count)]
+def make_jobs(
+    folder: Path, count: int, *, seconds: float = 0.1, killer: int | None = None, ends_with: int = signal.SIGKILL
+) -> list[Job[MadeUpArgs]]:
+    """Return ``count`` jobs; job number ``killer`` ends its worker with a signal."""
+    signals = [ends_with if n == killer else 0 for n in range(count)]
+    return [Job(f"job{n}", f"{n:064x}", MadeUpArgs(str(folder), seconds, signals[n])) for n in range(count)]

@@ -2,7 +2,9 @@
 
 import contextlib
 import itertools
+import re
 import shutil
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -60,11 +62,23 @@ def test_a_gpu_runs_one_unit_at_a_time_for_any_number_of_threads(cluster, tmp_pa
     assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(times))
 
 
-def test_a_unit_that_ends_its_worker_fails_alone(cluster, tmp_path):
-    """Other units on the same worker are retried alone and succeed."""
-    summary = run_jobs(cluster, tmp_path, make_jobs(tmp_path, 12, killer=5))
-    assert summary.done == 11 and list(summary.failures) == ["job5"]
-    assert "the worker that ran it ended 1 times" in summary.failures["job5"]
+@pytest.mark.parametrize(
+    ("ends_with", "fault", "cause"),
+    [
+        (
+            signal.SIGKILL,
+            "memory",
+            r"^out of memory: worker .* \(tcp://.*\) was killed 1 times \(SIGKILL\), which the ker",
+        ),
+        (signal.SIGSEGV, "input", r"^the worker that ran it crashed 1 times \(SIGSEGV\): a decoder or network cannot"),
+        (signal.SIGABRT, "other", r"^the worker that ran it ended 1 times \(SIGABRT\): the machine ran out of memory"),
+    ],
+)
+def test_a_unit_that_ends_its_worker_fails_alone(cluster, tmp_path, ends_with, fault, cause):
+    """Other units on the same worker are retried alone and succeed. Only a crash of its code is the fault of a unit."""
+    summary = run_jobs(cluster, tmp_path, make_jobs(tmp_path, 12, killer=5, ends_with=ends_with))
+    assert summary.done == 11 and summary.faults == {"job5": fault}
+    assert re.search(cause, summary.failures["job5"])
     assert {name for name, *_ in log_of(tmp_path)} == {f"job{n}" for n in range(12)} - {"job5"}
 
 
