@@ -14,6 +14,7 @@ from data_contracts.files.locations import Location
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from flows.engine.console import print_line
+from flows.engine.quarantine import remove_notes_of_deleted
 from flows.engine.run import Run
 from flows.options import takes
 from flows.parameters import ExtractParameters, Source, scheduler_of
@@ -117,7 +118,9 @@ def extract_videos(
     cropped = crop_faces.cropped_videos(run.store, units)
     tracking = assign_subjects.plan_assign_subjects(cropped, source=source, subjects=people, params=TrackingParams())
     run.stage("assign_subjects", tracking, assign_subjects.compute, cheap=True)
-    return _embed(run, source, backbone, {video.stem for video in cropped}, videos)
+    extracted = _embed(run, source, backbone, {video.stem for video in cropped}, videos)
+    remove_notes_of_deleted(run.store, videos.values())
+    return extracted
 
 
 def _index(run: Run, videos: Mapping[str, Location], *, must_decode: bool = False) -> dict[str, IndexedVideo]:

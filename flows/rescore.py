@@ -12,6 +12,7 @@ from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import Arrivals, count_known_skipped, remember_skipped, split_settled
 from data_contracts.store.store import Store
 from flows.engine.console import print_line
+from flows.engine.quarantine import remove_notes_of_deleted
 from flows.engine.run import Run
 from flows.extract import report_videos
 from flows.options import takes
@@ -72,6 +73,8 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         report_videos(run, listing, known=known)
         if arrivals.settled:
             score_videos(run, arrivals.settled, predictors=predictors, missing_faces=parameters.missing_faces, out=out)
+        else:
+            remove_notes_of_deleted(run.store, [])
         after = read_record(Store(out))
         found = count_scored(run, arrivals.settled, before=before, after=after, waiting=len(arrivals.waiting))
         rescored = Rescored(

@@ -189,6 +189,10 @@ class Failure:
     since: str = ""
     files: tuple[str, ...] = ()
 
+    def format_tries(self) -> str:
+        """Return the number of tries and the time of the first one as text."""
+        return f"failed {self.tries} times" + (f" since {self.since}" if self.since else "")
+
     def to_json(self) -> bytes:
         """Return the note as sealed JSON."""
         return to_sealed_json(asdict(self))

@@ -39,6 +39,7 @@ class Store:
         self.is_local = isinstance(place, Path)
         self.files = files_at(place)
         self.index = ManifestIndex(self.files)
+        self._listed_failures: set[str] = set()
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -165,6 +166,7 @@ class Store:
         orphans: list[str] = []
         for block, found in self.index.read_units(folder):
             units += found
+            self._listed_failures.update(block.failures)
             named = {f"{key.folder}/{manifest.part}" for key, manifest in found}
             orphans += [path for path, _ in block.parts if path not in named]
         return dict(sorted(units, key=lambda unit: (unit[0].partitions, unit[0].part))), orphans
@@ -173,6 +175,13 @@ class Store:
         """Return the failure notes of all units of a dataset whose last try failed."""
         blocks = self.index.list_blocks(UnitKey(dataset, tuple(partitions.items())).folder)
         return dict(sorted(note for block in blocks for note in self.read_failures(block).items()))
+
+    def listed_failures(self) -> dict[UnitKey, Failure]:
+        """Return the failure notes of all variants whose units this object has listed, without listing them again."""
+        paths = sorted(self._listed_failures)
+        notes = zip(paths, self.files.read_many(paths), strict=True)
+        pairs = ((key_of_manifest_path(path), Failure.from_json(data)) for path, data in notes)
+        return {key: failure for key, failure in pairs if key and failure}
 
     def read_failures(self, block: Block) -> dict[UnitKey, Failure]:
         """Return the failure notes of a block."""

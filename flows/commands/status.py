@@ -3,6 +3,7 @@
 import os
 from datetime import UTC, datetime
 
+from data_contracts.errors import counted
 from data_contracts.files.locations import is_remote
 from data_contracts.store.bundles import damaged_bundles
 from data_contracts.store.contents import BUNDLES, read_contents
@@ -38,9 +39,17 @@ def print_status(parameters: StatusParameters) -> int:
         damaged += [f"{kind}/{name}" for name in damaged_bundles(store, kind, contents.bundles[kind])]
     for folder in damaged:
         print_line(f"damaged: {folder}: files are missing or were changed; make it again, or delete the folder")
+    quarantined = {key: note for key, note in contents.failures.items() if note.tries >= MAX_TRIES}
     for key, note in contents.failures.items():
-        what = "failed" if note.tries < MAX_TRIES else f"quarantined (failed {note.tries} times)"
-        print_line(f"{what}: {key.dataset} {key}: {note.cause}")
+        if key not in quarantined:
+            print_line(f"failed: {key.dataset} {key}: {note.cause}")
+    for key, note in quarantined.items():
+        print_line(f"quarantined: {key.dataset} {key}: {note.cause} ({note.format_tries()})")
+    if quarantined:
+        print_line(
+            f"note: rescore skips the {counted(len(quarantined), 'quarantined unit')} until the file or the model "
+            "changes; to try again: affwild2 rescore FOLDER ... --retry-quarantined"
+        )
     for key, line in contents.problems:
         print_line(f"in part: {key.dataset} {key}: {line}")
     for account in contents.inputs:

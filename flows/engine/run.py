@@ -349,7 +349,7 @@ class Run:
 
     def print_causes(self) -> None:
         """Print a line per failure, problem and quarantined unit."""
-        skipped = [(stage, name, f"{n.cause} (failed {n.tries} times)") for stage, name, n in self.quarantined]
+        skipped = [(stage, name, f"{n.cause} ({n.format_tries()})") for stage, name, n in self.quarantined]
         for kind, found in (("failed", self.failures), ("in part", self.problems), ("quarantined", skipped)):
             level = logging.ERROR if kind == "failed" else logging.WARNING
             for stage, name, cause in found[:_FAILURES_SHOWN]:

@@ -194,7 +194,7 @@ def plan_refuse_same_names(files_of: Mapping[str, Sequence[Location]]) -> list[U
         states = [(ascii(name), *file_state(path)) for name, path in zip(names, files, strict=True)]
         # The name of the stage is part of fingerprints in existing stores.
         unit_fingerprint = fingerprint(stage="refuse_twins", version=_SAME_NAMES_VERSION, files=states)
-        units.append(Unit(_key("videos", stem), unit_fingerprint, names))
+        units.append(Unit(_key("videos", stem), unit_fingerprint, names, input_files=names))
     return units
 
 

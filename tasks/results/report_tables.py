@@ -150,7 +150,7 @@ def sections_of(store: Store, contents: StoreContents, run: RunRecord | None) ->
 def _failures(contents: StoreContents, unreadable: Sequence[tuple[str, str]]) -> Table:
     rows: list[list[object]] = []
     for key, note in contents.failures.items():
-        what = "failed" if note.tries < MAX_TRIES else f"quarantined after {note.tries} tries"
+        what = "failed" if note.tries < MAX_TRIES else f"quarantined, {note.format_tries()}"
         rows.append([State(what, False), key.dataset, str(key), note.cause])
     rows += [[State("unreadable", False), "postprocessing", name, cause] for name, cause in unreadable]
     rows += [[State("used in part", False), key.dataset, str(key), line] for key, line in contents.problems]

@@ -158,9 +158,15 @@ def test_a_video_that_always_fails_is_quarantined_until_it_changes(place, capsys
     assert results_of(done) == {"up_to_date": ["good"], "quarantined": ["bad"]} and written == set()
     printed = capsys.readouterr().out
     assert f"quarantined: index_videos: bad: {bad}: expected a readable video file" in printed
-    assert "(failed 3 times)" in printed and "2 videos: 1 up to date, 1 quarantined" in printed
+    assert "(failed 3 times since 2" in printed and "2 videos: 1 up to date, 1 quarantined" in printed
     status = run_command("status", "--store", place.store)
-    assert "quarantined (failed 3 times): videos bad: " in status.stdout and status.returncode == 1
+    assert status.returncode == 1
+    assert f"quarantined: videos bad: {bad}: expected a readable video file" in status.stdout
+    assert "(failed 3 times since 2" in status.stdout and "--retry-quarantined" in status.stdout
+
+    place.run(retry_quarantined=True)
+    assert "1 failed, all else is complete; first: index_videos bad: " in place.failed
+    assert results_of(place.run()[0])["quarantined"] == ["bad"], "the file is still invalid"
 
     bad.write_bytes(b"no video either")
     os.utime(bad, (OLD, OLD))
@@ -169,6 +175,24 @@ def test_a_video_that_always_fails_is_quarantined_until_it_changes(place, capsys
     video_at(bad)
     assert results_of(place.run()[0]) == {"scored": ["bad"], "up_to_date": ["good"]}
     assert Store(place.store).failures("videos") == {}
+
+
+@pytest.mark.parametrize("others", [[], ["good.mp4"]])
+def test_the_quarantine_of_a_deleted_video_ends_with_the_next_run(place, capsys, others):
+    for name in others:
+        video_at(place.videos / name)
+    for path in (place.videos / "bad.mp4", place.videos / "same.mp4", place.videos / "same.mkv"):
+        path.write_bytes(b"no video")
+        os.utime(path, (OLD, OLD))
+    for _ in range(4):
+        place.run()
+    assert len(Store(place.store).failures("videos")) == 2
+    assert run_command("status", "--store", place.store).stdout.count("quarantined: ") == 2
+    for path in place.videos.glob("[bs]a*"):
+        path.unlink()
+    place.run()
+    assert Store(place.store).failures("videos") == {} and place.failed is None
+    assert run_command("status", "--store", place.store).returncode == 0
 
 
 def test_a_partly_damaged_video_is_reported_each_time_and_fails_only_one_run(place, capsys):

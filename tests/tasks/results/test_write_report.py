@@ -93,7 +93,7 @@ def test_names_and_causes_are_escaped(request, tmp_path, place):
     assert "secret" not in text and "abc" not in text
     head, *rows = page.tables["Failures and losses"]
     assert head == ["what", "dataset", "unit", "cause"]
-    assert ["quarantined after 3 tries", "videos", "<script>alert(1)</script>"] in [row[:3] for row in rows]
+    assert ["quarantined, failed 3 times", "videos", "<script>alert(1)</script>"] in [row[:3] for row in rows]
     assert ["failed", "videos", "half\\udce4\\nname", '\\x1b[31m{{ 7 * 7 }} & "quoted"</td>'] in rows
     assert page.tables["Stages"] == [["stage", "done"], ["crop_faces", "1,234"]]
     assert page.tables["Parameters"][1:] == [["out", "<i>"], ["heads", "a, b"]]
