@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from data_contracts.errors import counted
+from data_contracts.errors import counted, printable
 from data_contracts.files.locations import Location, is_remote, location
 from data_contracts.store.details import VideoDetails
 from data_contracts.store.manifest import Failure, UnitKey
@@ -58,9 +58,9 @@ def _share_one_cause(failed: Sequence[Unit], summary: StageSummary) -> bool:
 
 
 def _generalise(cause: str, unit: Unit) -> str:
-    """Return a cause without the names and numbers of its unit."""
-    for name in sorted({*unit.input_files, unit.name, unit.key.item}, key=len, reverse=True):
-        cause = cause.replace(name, "/")
+    """Return a cause without paths and numbers. Paths of input files may contain spaces."""
+    for path in unit.input_files:
+        cause = cause.replace(printable(path), "/")
     return _NUMBER.sub("0", _PATH.sub("/", cause))
 
 

@@ -10,8 +10,8 @@ from tasks.units import Product, Unit
 
 
 def unit(name, part="00000"):
-    path = f"/data/my videos/{name}.mp4"
-    return Unit(UnitKey("faces", (("video", name),), part), "f" * 64, path, input_files=(path,))
+    path = f"/data/my videos/{name}.mp4" if len(name) > 1 else ""
+    return Unit(UnitKey("faces", (("video", name),), part), "f" * 64, path, input_files=(path,) if path else ())
 
 
 def compute(store, work):
@@ -26,6 +26,8 @@ def compute(store, work):
         raise InputError(f"{path}: it was changed")
     if name.startswith("defect"):
         raise ValueError(f"Defect in {path}")
+    if len(name) == 1:
+        raise RuntimeError("basic_ios::clear: iostream error")
     return Product(FACES, [FACES.schema.empty_table()])
 
 
@@ -55,6 +57,10 @@ def test_one_cause_of_all_units_is_a_fault_of_the_machine(tmp_path, kind, ready)
     line = describe_shared_cause(summary)
     assert line.startswith("stage: all 2 units of this run failed for one cause, so it is probably the machine")
     assert line.endswith(summary.shared_cause) and ("remove these files" in line) == (kind == "bad")
+
+
+def test_letters_of_a_cause_that_are_the_name_of_a_unit_are_kept(tmp_path):
+    assert run(Store(tmp_path), "a", "b")[0].shared_cause
 
 
 @pytest.mark.parametrize(
