@@ -14,13 +14,13 @@ from data_contracts.files.locations import Location
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from flows.engine.console import print_line
-from flows.engine.quarantine import remove_notes_of_deleted
 from flows.engine.run import Run
 from flows.options import takes
 from flows.parameters import ExtractParameters, Source, scheduler_of
 from models.engines.precision import Precision
 from models.faces.tracking import TrackingParams
 from tasks.extract import assign_subjects, crop_faces, embed_faces, import_crops, index_videos
+from tasks.extract.deleted_videos import remove_notes_of_deleted
 from tasks.extract.index_videos import IndexedVideo
 from tasks.results.forget import find_unit_folders, remove_unit_folders
 

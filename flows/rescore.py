@@ -12,13 +12,13 @@ from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import Arrivals, count_known_skipped, remember_skipped, split_settled
 from data_contracts.store.store import Store
 from flows.engine.console import print_line
-from flows.engine.quarantine import remove_notes_of_deleted
 from flows.engine.run import Run
 from flows.extract import report_videos
 from flows.options import takes
 from flows.parameters import RescoreParameters, scheduler_of
 from flows.score import check_named_backbone, count_scored, predictors_of, print_predictors, score_videos
 from tasks.extract import index_videos
+from tasks.extract.deleted_videos import remove_notes_of_deleted
 from tasks.results.prediction_folder import describe_others, read_record
 from tasks.units import MAX_TRIES
 

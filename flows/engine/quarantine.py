@@ -3,19 +3,13 @@
 Scheduled runs skip a unit after several tries (``tasks.units.split_pending``).
 """
 
-import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from data_contracts.errors import counted, printable
-from data_contracts.files.locations import Location, is_remote, location
-from data_contracts.store.details import VideoDetails
-from data_contracts.store.manifest import Failure, UnitKey
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import video_of_subject
 from flows.engine.stage_summary import StageSummary
-from tasks.extract import index_videos
 from tasks.units import Unit, Work
 
 _MIN_INPUTS = 2
@@ -62,32 +56,6 @@ def _generalise(cause: str, unit: Unit) -> str:
     for path in unit.input_files:
         cause = cause.replace(printable(path), "/")
     return _NUMBER.sub("0", _PATH.sub("/", cause))
-
-
-def remove_notes_of_deleted(store: Store, present: Collection[Location]) -> None:
-    """Remove the failure notes of videos that do not exist any more. No later run would try and remove them.
-
-    ``present``: videos that certainly exist. Notes in variants that this run has not listed are kept.
-    """
-    notes = store.failures("videos") | store.listed_failures()
-    indexed = index_videos.details_of_videos(store) if notes else {}
-    exist = {str(place) for place in present}
-    for key, note in notes.items():
-        paths = _videos_of(key, note, indexed)
-        if paths and not any(path in exist or location(path).exists() for path in paths):
-            store.remove(key.failure_path)
-
-
-def _videos_of(key: UnitKey, note: Failure, indexed: Mapping[str, VideoDetails]) -> Sequence[str]:
-    """Return the paths of the videos that a failed unit reads; empty if they are unknown."""
-    stem = video_of_subject(key.item)
-    if key.dataset != "videos" and stem in indexed:
-        return [indexed[stem].path]
-    if key.dataset in ("videos", "faces") and note.files:
-        return note.files
-    # Notes of earlier versions have no paths. Messages about a file begin with its path.
-    path = note.cause.partition(": expected ")[0]
-    return [path] if os.path.isabs(path) or is_remote(path) else []
 
 
 def describe_shared_cause(summary: StageSummary) -> str:
