@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow, flow, task
+from prefect._internal.control_listener import get_intent
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
+from prefect.exceptions import CrashedRun, TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.logging.loggers import LoggingAdapter, flow_run_logger
-from prefect.states import Completed, Failed
+from prefect.states import Completed, Crashed, Failed
 
 from data_contracts.errors import InputError, printable
 from data_contracts.files.credentials import hide_credentials
@@ -29,10 +31,12 @@ from flows.engine.run_metrics import measured_run
 from flows.engine.stage_summary import StageSummary
 from flows.options import describe
 from flows.parameters import FLOWS
+from infra.interruption import ending_with_parent
 from infra.prefect_runtime import INCOMPLETE, log_causes_in_one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_RETRY = "finished work is kept; retry this run, or start another"
 
 
 def _run_as_task(name: str, stage: Callable[[int], StageSummary], units: int) -> None:
@@ -85,13 +89,24 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
             runs.append(run)
             create_artifacts(run, error)
 
-        with run_stages_with(_run_as_task, at_end=at_end), _redirect_output(), _add_fields(by_name):
+        with (
+            run_stages_with(_run_as_task, at_end=at_end),
+            _redirect_output(),
+            _add_fields(by_name),
+            ending_with_parent() if _is_deployed() else contextlib.nullcontext(lambda: False) as has_worker_ended,
+        ):
             try:
                 with _drop_causes(), measured_run(function.__name__, by_name):
                     result = function(**by_name)  # type: ignore[call-arg]
                 # Without a message, the list of runs would show nothing but the state.
                 message = runs[-1].counts.format() if runs else None
                 return Completed(message=message, data=result)  # type: ignore[return-value]
+            except TerminationSignal as error:
+                if get_intent() == "cancel":
+                    raise
+                cause = "the end of the worker that started it" if has_worker_ended() else "SIGTERM"
+                message = f"interrupted by {cause}; {_RETRY}{_so_far(runs, error)}"
+                return Crashed(message=message, data=CrashedRun(message))  # type: ignore[return-value]
             except Exception as error:
                 explained = explain_error(error)
                 if explained is None:
@@ -108,7 +123,7 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
     )(with_stages_as_tasks)
 
 
-def _so_far(runs: Sequence[Run], error: Exception) -> str:
+def _so_far(runs: Sequence[Run], error: BaseException) -> str:
     """Return what a run did before an error that does not say it."""
     if not (runs and runs[-1].summaries) or isinstance(error, SomeFailedError):
         return ""
@@ -162,6 +177,12 @@ def _add_fields(parameters: Mapping[str, Any]) -> contextlib.AbstractContextMana
     return add_fields(flow=flow_name, run_id=run_id, store=hide_credentials(str(store)) if store else None)
 
 
+def _is_deployed() -> bool:
+    """Return whether a worker started this run."""
+    context = FlowRunContext.get()
+    return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
+
+
 def _short(place: Any) -> str:
     """Return the end of a path (of the first, if there are several), to distinguish runs in a list."""
     places = place if isinstance(place, list | tuple) else [place]
@@ -183,7 +204,9 @@ _RUN_NAMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "score": lambda p: f"score {_short(p.get('videos'))}{_heads(p)}",
     "submit": lambda p: f"submit {p.get('task')} {p.get('head') or 'of the only head'}",
 }
-log_causes_in_one_line(lambda error: explain_error(error) is not None)
+log_causes_in_one_line(
+    lambda error: explain_error(error) is not None or isinstance(error, CrashedRun | TerminationSignal)
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,8 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.utilities.templating import find_placeholders
 
+from infra.automations import create_automations
+
 RESCORE_CRON = "AFFWILD2_RESCORE_CRON"
 _DEFAULT_CRON, _NO_SCHEDULE, _TIMEZONE_PREFIX = "0 3 * * *", "none", "CRON_TZ="
 # The name of the schedule of prefect.yaml on the server.
@@ -45,8 +47,10 @@ def _prepare_once() -> dict[str, str | bool]:
     cron, timezone = _read_cron()
     with get_client(sync_client=True) as client:
         missing = sorted(set(_missing_variables(client)))
-    if missing:
-        _fail(f"expected {', '.join(missing)} in the environment, because a deployment has no value for them yet")
+        if missing:
+            _fail(f"expected {', '.join(missing)} in the environment, because a deployment has no value for them yet")
+        for line in create_automations(client):
+            _report(line)
     for variables in _read_defaults().values():
         for variable in variables.values():
             # Prefect warns about variables that are not set; a line of _merge_parameters reports them.
@@ -119,6 +123,7 @@ def _keep_changes() -> None:
         sent = deployment.model_dump(exclude_unset=True, include=_SENT)
         name = f"{(deployment.entrypoint or '').rpartition(':')[2]}/{stored.name}"
         sent["parameters"] = _merge_parameters(name, stored.parameters, sent)
+        sent["tags"] = sorted({*stored.tags, *(deployment.tags or ())})
         sent["job_variables"] = _merge(stored.job_variables or {}, deployment.job_variables or {})
         await _update_schedule(self, name, stored, deployment)
         if stored.paused:

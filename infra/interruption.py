@@ -1,8 +1,10 @@
-"""End a command and all its processes at once on Ctrl-C or SIGTERM."""
+"""End a command and all its processes at once on Ctrl-C or SIGTERM; end the process of a run with its worker."""
 
 import contextlib
+import ctypes
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ EXIT_INTERRUPTED = 130
 RESUME = "finished work is kept; run the same command again to resume"
 _GRACE_SECONDS = 3.0
 _before_end: list[Callable[[], None]] = []
+_PR_SET_PDEATHSIG = 1
 
 
 @contextlib.contextmanager
@@ -69,3 +72,47 @@ def calling_before_end(action: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         _before_end.remove(action)
+
+
+@contextlib.contextmanager
+def ending_with_parent() -> Iterator[Callable[[], bool]]:
+    """Send SIGTERM to this process when its parent ends in the block, also if the parent is killed (Linux).
+
+    Yields:
+        A function that returns whether the parent has ended.
+    """
+    has_ended = False
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal has_ended
+        has_ended = True
+        _discard_unread_output()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # SIGTERM itself would not tell the end of the parent from other causes.
+    before = signal.signal(signal.SIGUSR1, end)
+    _set_parent_death_signal(signal.SIGUSR1)
+    try:
+        yield lambda: has_ended
+    finally:
+        _set_parent_death_signal(0)
+        signal.signal(signal.SIGUSR1, before)
+
+
+def _set_parent_death_signal(number: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def _discard_unread_output() -> None:
+    """Redirect standard output and standard error to the null device if they are pipes that nobody reads.
+
+    Otherwise the next line, for example of a log, would raise BrokenPipeError.
+    """
+    poll = select.poll()
+    for output in (1, 2):
+        poll.register(output, 0)
+    with open(os.devnull, "wb") as nowhere:
+        for output, events in poll.poll(0):
+            if events & (select.POLLERR | select.POLLHUP):
+                os.dup2(nowhere.fileno(), output)

@@ -17,9 +17,23 @@ NO_TELEMETRY = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
 }
-# When a work pool is created, a server also asks GitHub for a list of worker types, and no setting prevents it. Without
-# a connection it uses its own list. Only notifications to other services, if any are set up, need a connection.
-SERVER_NO_TELEMETRY = NO_TELEMETRY | {"HTTPS_PROXY": "http://127.0.0.1:9"}
+# For servers. When a work pool is created, a server also asks GitHub for a list of worker types, and no setting
+# prevents it. Without a connection it uses its own list. NO_PROXY names the hosts of notifications, if any are set up.
+#
+# By default, a server that restarts has forgotten which runs hold the slots of deployments, and so ends living runs and
+# keeps the slots of dead ones; and it has forgotten which heartbeats it was waiting for.
+SERVER_SETTINGS = NO_TELEMETRY | {
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
+    "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P7D",
+    "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect.server.events.ordering.db",
+}
+# For runs. Without a heartbeat for 50 s, the automations of infra/prefect regard a run as dead.
+_HEARTBEAT_SECONDS = 30
+RUN_SETTINGS = NO_TELEMETRY | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(_HEARTBEAT_SECONDS)}
+# The automations apply to runs with this tag.
+TAG = "affwild2"
 _QUIET = NO_TELEMETRY | {
     # The command itself reports each failure in one line; Prefect would add a traceback.
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -78,8 +92,9 @@ def quiet_prefect() -> Iterator[None]:
     json_console = _JSON_CONSOLE if read_settings().log_format == "json" else {}
     for name, value in (_QUIET | json_console).items():
         os.environ.setdefault(name, value)
+    from prefect import tags
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    # The heartbeat is for deployed runs; here it would only delay the end by a second.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    # The heartbeat delays the end by a second, and lets the server recognise a command that was killed.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: _HEARTBEAT_SECONDS}), tags(TAG):
         yield

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import psutil
 
-from infra.prefect_runtime import NO_TELEMETRY, SERVER_NO_TELEMETRY
+from infra.prefect_runtime import NO_TELEMETRY, SERVER_SETTINGS
 from tests.processes import end_with_parent, free_port, program
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +71,14 @@ class PrefectService:
             assert time.monotonic() < deadline, f"run {found['name']} is still {found['state']['name']}"
             time.sleep(0.5)
 
+    def wait_for_state(self, run: str, name: str) -> dict[str, Any]:
+        """Wait until a run is in a state; return the run."""
+        deadline = time.monotonic() + _END_SECONDS
+        while (found := self._ask("GET", f"flow_runs/{run}"))["state"]["name"] != name:
+            assert time.monotonic() < deadline, f"run {found['name']} is still {found['state']['name']}"
+            time.sleep(0.5)
+        return found
+
     def stages_of(self, run: str) -> list[tuple[str, str, str]]:
         """Return (name, state, message) of the task runs of a run, in order."""
         wanted = {"flow_runs": {"id": {"any_": [run]}}, "sort": "EXPECTED_START_TIME_ASC"}
@@ -88,14 +96,25 @@ class PrefectService:
 
     @contextlib.contextmanager
     def deployed(self, folder: Path) -> Iterator[None]:
-        """Register every deployment, whose defaults are ``videos``, ``store`` and ``out`` of a folder; run a worker."""
+        """Register every deployment, and run a worker."""
+        self.deploy(folder)
+        with self.worker():
+            yield
+
+    def deploy(self, folder: Path) -> None:
+        """Register every deployment, whose defaults are ``videos``, ``store`` and ``out`` of a folder."""
         created = self.prefect("work-pool", "create", "affwild2", "--type", "process")
         assert created.returncode == 0, created.stderr
         defaults = {f"AFFWILD2_{name.upper()}": str(folder / name) for name in ("videos", "store", "out")}
-        with _running(["worker", "start", "--pool", "affwild2"], self.environment, self.folder / "worker.log"):
-            registered = self.prefect("--no-prompt", "deploy", "--all", environment=defaults)
-            assert registered.returncode == 0, registered.stdout + registered.stderr
-            yield
+        registered = self.prefect("--no-prompt", "deploy", "--all", environment=defaults)
+        assert registered.returncode == 0, registered.stdout + registered.stderr
+
+    @contextlib.contextmanager
+    def worker(self) -> Iterator[subprocess.Popen]:
+        """Run a worker, which the block may also end."""
+        arguments = ["worker", "start", "--pool", "affwild2"]
+        with _running(arguments, self.environment, self.folder / "worker.log") as worker:
+            yield worker
 
     def connections(self) -> set[str]:
         """Return the names that any process of the server, worker, commands and runs resolved or connected to."""
@@ -126,7 +145,7 @@ def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectService]:
         **settings,
     }
     service = PrefectService(folder, environment["PREFECT_API_URL"], environment)
-    with _running(["server", "start"], environment | SERVER_NO_TELEMETRY, folder / "server.log") as server:
+    with _running(["server", "start"], environment | SERVER_SETTINGS, folder / "server.log") as server:
         _wait_for(service.url, server, folder / "server.log")
         yield service
 
@@ -134,7 +153,7 @@ def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectService]:
 @contextlib.contextmanager
 def _running(arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
     """Run ``prefect ARGUMENTS`` until the block ends; end all its processes."""
-    with log.open("w") as output:
+    with log.open("a") as output:
         process = subprocess.Popen(
             [program("prefect"), *arguments],
             env=environment,
