@@ -23,7 +23,9 @@ def test_telemetry_is_off_and_settings_of_the_user_are_kept(monkeypatch):
         assert os.environ["PREFECT_LOGGING_LEVEL"] == "DEBUG"
         from prefect.settings import get_current_settings
 
-        assert get_current_settings().flows.heartbeat_frequency == int(RUN_SETTINGS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+        assert get_current_settings().flows.heartbeat_frequency == int(
+            RUN_SETTINGS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
+        )
 
 
 def test_telemetry_is_off_in_all_files_and_documented():
