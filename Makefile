@@ -11,13 +11,14 @@ AUDIT := $(VENV)/audit/bin/pip-audit
 # If this is set, each process compiles all modules again, for seconds per command and minutes of the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-services check audit compare-videos bench bench-quick lock clean
+.PHONY: help demo test test-services check check-alerts audit compare-videos bench bench-quick lock clean
 
 help:
 	@echo "make demo           run everything on a small generated data set (a minute)"
 	@echo "make test           run the tests"
 	@echo "make test-services  run the tests that start more servers, or need exporters or old libraries"
 	@echo "make check          check formatting, lint and types"
+	@echo "make check-alerts   check and test the alert rules with promtool (Debian's package prometheus)"
 	@echo "make audit          look up known vulnerabilities of the locked dependencies at osv.dev"
 	@echo "make compare-videos compare the frames of every kind of video file with those of the ffmpeg program"
 	@echo "make bench          measure speed against references; make bench-quick: small inputs"
@@ -76,6 +77,10 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+check-alerts:
+	promtool check rules infra/monitoring/alerts.yml
+	promtool test rules infra/monitoring/alerts_test.yml
 
 # pip-audit has its own environment. It sends names and versions of packages, nothing else. The exit code is 1 if it
 # finds a vulnerability. To ignore one that does no harm here: make audit AUDIT_FLAGS='--ignore-vuln ID'.
