@@ -1,6 +1,7 @@
 """Helpers for tests of the operators' files: installed programs, known environment variables, processes."""
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -52,7 +53,8 @@ def unknown_variables(names: Iterable[str]) -> set[str]:
     prefect = set(_get_settings_fields(Settings))
     own = _own_variables()
     known = FOREIGN | set(WORKER_ENVIRONMENT) | prefect | own
-    return {name for name in names if name not in known and not _is_dask_setting(name)}
+    # Grafana has a variable for each line of its configuration.
+    return {name for name in names if name not in known and not _is_dask_setting(name) and name[:3] != "GF_"}
 
 
 def _own_variables() -> set[str]:
@@ -110,20 +112,40 @@ def read_yaml(path: Path) -> list[dict]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
-def samples_used(rules: Path) -> set[tuple[str, frozenset[str]]]:
-    """Return (metric, required label values) of every selector in the rules of an alert file."""
+def expressions_of(file: Path) -> list[str]:
+    """Return the Prometheus expressions of a file of alert rules, or of a Grafana dashboard."""
+    if file.suffix == ".json":
+        panels = json.loads(file.read_text())["panels"]
+        return [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    return [rule["expr"] for group in read_yaml(file)[0]["groups"] for rule in group["rules"]]
+
+
+def samples_used(*files: Path) -> set[tuple[str, frozenset[str]]]:
+    """Return (metric, required label values) of every selector in files of alert rules and dashboards."""
+    import promql_parser  # only the services environment has it
+
     found = set()
-    for rule in (rule for group in read_yaml(rules)[0]["groups"] for rule in group["rules"]):
-        for name, labels in re.findall(r"\b([a-z]+_[a-z_]+|up)\b(?:\{([^}]*)\})?", rule["expr"]):
-            required = re.findall(r'\w+=~?"([^"]*)"', labels)
-            found.add((name, frozenset(value for text in required for value in text.split("|"))))
+
+    def add(node: object) -> bool:
+        if isinstance(node, promql_parser.VectorSelector):
+            required = [one for one in node.matchers.matchers if one.op in (equal, matches)]
+            # Variables of a dashboard stand for any value.
+            values = [value for one in required for value in one.value.split("|") if "$" not in one.value]
+            found.add((node.name, frozenset(values)))
+        return True
+
+    equal, matches = promql_parser.MatchOp.Equal, promql_parser.MatchOp.Re
+    for expression in (one for file in files for one in expressions_of(file)):
+        promql_parser.walk(promql_parser.parse(expression), add)
     return found
 
 
-def missing_metrics(url: str, used: Iterable[tuple[str, frozenset[str]]]) -> set[str]:
-    """Return the metrics and label values that a page of metrics lacks."""
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        text = answer.read().decode()
+def missing_metrics(page: str, used: Iterable[tuple[str, frozenset[str]]]) -> set[str]:
+    """Return the metrics and label values that a page of metrics, by its URL or as text, lacks."""
+    text = page
+    if page.startswith("http://"):
+        with urllib.request.urlopen(page, timeout=30) as answer:
+            text = answer.read().decode()
     known = set(re.findall(r"^# TYPE (\w+) ", text, re.M))
     lines = {name: [line for line in text.splitlines() if line.startswith(name)] for name, _ in used}
     faults = {name for name, _ in used if name not in known}

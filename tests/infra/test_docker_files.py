@@ -39,7 +39,10 @@ pytestmark = pytest.mark.service
 
 DOCKER = FILES / "docker"
 ALERTS = FILES / "monitoring" / "alerts.yml"
+DASHBOARD = FILES / "monitoring" / "grafana" / "affwild2.json"
 OURS = ("prefect", "deploy", "flow-worker", "flow-worker-gpu", "scheduler", "worker", "worker-gpu", "bucket", "caches")
+
+MONITORING = ("prometheus", "node-exporter", "grafana")
 
 
 def compose_config(environment_file, *profiles):
@@ -111,15 +114,16 @@ def test_compose_has_no_default_password(filled, tmp_path, name):
 
 
 def test_services_are_confined_and_publish_only_on_the_loopback_interface(services):
-    assert set(OURS) | {"postgres", "s3", "prometheus"} == set(services)
+    others = {"postgres", "s3", *MONITORING}
+    assert set(OURS) | others == set(services)
     for name, service in services.items():
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", []))
         assert "privileged" not in service and service.get("network_mode") in (None, "none")
-        if name in (*OURS, "prometheus"):
+        if name in (*OURS, *MONITORING):
             assert service["read_only"] and service["cap_drop"] == ["ALL"]
         if name in OURS:
             written = {volume["target"] for volume in service["volumes"] if not volume.get("read_only")}
-            assert written <= {"/home/affwild2", "/scratch"}
+            assert written <= {"/home/affwild2", "/scratch", "/metrics"}
     assert {name for name, service in services.items() if "devices" in json.dumps(service.get("deploy", {}))} == {
         "flow-worker-gpu",
         "worker-gpu",
@@ -150,9 +154,21 @@ def test_every_service_has_limits_for_memory_and_logs(services):
     assert "4GiB" in services["worker"]["command"] and nanny < container
 
 
+def test_one_variable_makes_all_logs_json(filled, services, tmp_path):
+    as_json = tmp_path / ".env"
+    as_json.write_text(filled.read_text().replace("AFFWILD2_LOG_FORMAT=text", "AFFWILD2_LOG_FORMAT=json"))
+    rendered = compose_config(as_json, "cpu", "gpu", "monitoring")
+    assert rendered.returncode == 0, rendered.stderr
+    found = json.loads(rendered.stdout)["services"]
+    for name in OURS:
+        assert "AFFWILD2_LOG_FORMAT" not in services[name]["environment"]
+        added = found[name]["environment"].items() - services[name]["environment"].items()
+        assert ("AFFWILD2_LOG_FORMAT", "json") in added and ("DASK_LOGGING__ROOT__HANDLERS", "['stderr']") in added
+
+
 def test_images_can_be_pinned_by_digest(filled, tmp_path):
     pinned = tmp_path / ".env"
-    names = [f"{name}_IMAGE" for name in ("PYTHON", "POSTGRES", "SEAWEEDFS", "PROMETHEUS")]
+    names = [f"{name}_IMAGE" for name in ("PYTHON", "POSTGRES", "SEAWEEDFS", "PROMETHEUS", "NODE_EXPORTER", "GRAFANA")]
     assert all(f"# {name}=" in filled.read_text() for name in names)
     digest = f"sha256:{'a' * 64}"
     pinned.write_text(filled.read_text() + "".join(f"{name}={name.lower()}@{digest}\n" for name in names))
@@ -175,6 +191,7 @@ def test_only_users_of_a_service_join_its_network(services):
         "prefect": {"prefect", "deploy", "prometheus", *flows},
         "dask": {"scheduler", "prometheus", *workers, *flows},
         "s3": {"s3", "bucket", *workers, *flows},
+        "monitoring": set(MONITORING),
     }
 
 
@@ -380,7 +397,7 @@ def test_a_cpu_worker_connects_and_is_healthy(cluster):
         assert threads == "1"
         pages = {"scheduler": client.scheduler_info()["services"], "worker": worker["services"]}
         for part, services in pages.items():
-            used = {sample for sample in samples_used(ALERTS) if sample[0].startswith(f"dask_{part}_")}
+            used = {sample for sample in samples_used(ALERTS, DASHBOARD) if sample[0].startswith(f"dask_{part}_")}
             assert used and missing_metrics(f"http://127.0.0.1:{services['dashboard']}/metrics", used) == set()
         # What a browser does: open the page and its web socket, and receive the plots.
         plots = pull_session(url=f"http://127.0.0.1:{pages['scheduler']['dashboard']}/status").document.roots
