@@ -131,6 +131,14 @@ def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectService]:
 
     The server and all its processes end with the block.
     """
+    service = new_service(folder, **settings)
+    with _running(["server", "start"], service.environment | SERVER_SETTINGS, folder / "server.log") as server:
+        wait_for_server(service, server)
+        yield service
+
+
+def new_service(folder: Path, **settings: str) -> PrefectService:
+    """Choose the port and the environment of a server whose log is ``server.log``, without starting it."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment |= NO_TELEMETRY | {
@@ -144,17 +152,29 @@ def serving_prefect(folder: Path, **settings: str) -> Iterator[PrefectService]:
         "AFFWILD2_CONNECTIONS": str(folder / "connections"),
         **settings,
     }
-    service = PrefectService(folder, environment["PREFECT_API_URL"], environment)
-    with _running(["server", "start"], environment | SERVER_SETTINGS, folder / "server.log") as server:
-        _wait_for(service.url, server, folder / "server.log")
-        yield service
+    return PrefectService(folder, environment["PREFECT_API_URL"], environment)
 
 
 @contextlib.contextmanager
 def _running(arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
     """Run ``prefect ARGUMENTS`` until the block ends; end all its processes."""
+    process = start_prefect(arguments, environment, log)
+    try:
+        yield process
+    finally:
+        family = family_of(process)
+        process.terminate()
+        _, alive = psutil.wait_procs(family, timeout=10)
+        for one in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
+
+
+def start_prefect(arguments: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen:
+    """Start ``prefect ARGUMENTS`` in the folder of the project, with its output at the end of ``log``."""
     with log.open("a") as output:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [program("prefect"), *arguments],
             env=environment,
             cwd=ROOT,
@@ -164,25 +184,24 @@ def _running(arguments: list[str], environment: dict[str, str], log: Path) -> It
             start_new_session=True,
             preexec_fn=end_with_parent,
         )
-    try:
-        yield process
-    finally:
-        family = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        process.terminate()
-        _, alive = psutil.wait_procs(family, timeout=10)
-        for one in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        process.wait()
 
 
-def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
+def family_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """Return a process and everything that it started, as far as they run."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process.pid)
+        return [parent, *parent.children(recursive=True)]
+    return []
+
+
+def wait_for_server(service: PrefectService, server: subprocess.Popen) -> None:
+    """Wait until the server answers."""
     deadline = time.monotonic() + _START_SECONDS
     while True:
-        assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+        assert server.poll() is None and time.monotonic() < deadline, (service.folder / "server.log").read_text()[
+            -3000:
+        ]
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/health", timeout=5).is_success:
+            if httpx.get(f"{service.url}/health", timeout=5).is_success:
                 return
         time.sleep(0.2)

@@ -1,0 +1,192 @@
+"""A laboratory: a Prefect server, a worker, the deployments, and videos, started by the documented commands.
+
+The worker asks for runs at Prefect's own interval, so that measured times are those of a lab.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from infra.prefect_runtime import SERVER_NO_TELEMETRY
+from tasks.demo.generate import DemoDataParams, generate_demo_data
+from tests.faults.interruption_matrix import read_results
+from tests.prefect_service import PrefectService, family_of, new_service, start_prefect, wait_for_server
+from tests.processes import run_command
+
+FRAMES = 150
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+_AGE_SECONDS = 600
+_ANSWER_SECONDS = 60
+
+
+@dataclass
+class Lab:
+    """A server and a worker; ``expected`` are the results of an undisturbed run on the videos in ``data``."""
+
+    folder: Path
+    service: PrefectService
+    data: Path
+    expected: dict[str, bytes]
+    server: subprocess.Popen | None = None
+    worker: subprocess.Popen | None = None
+    defaults: dict[str, str] = field(default_factory=dict)
+
+    def start_server(self) -> None:
+        """Start the server, and wait until it answers."""
+        environment = self.service.environment | SERVER_NO_TELEMETRY
+        self.server = start_prefect(["server", "start"], environment, self.folder / "server.log")
+        wait_for_server(self.service, self.server)
+
+    def start_worker(self) -> None:
+        """Start the worker."""
+        arguments = ["worker", "start", "--pool", "affwild2"]
+        self.worker = start_prefect(arguments, self.service.environment, self.folder / "worker.log")
+
+    def deploy(self, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run ``prefect deploy --all`` with the variables of the lab, or with others."""
+        return self.service.prefect("--no-prompt", "deploy", "--all", environment=self.defaults | variables)
+
+    def end(self, process: subprocess.Popen | None, number: int = signal.SIGTERM, *, seconds: float = 60) -> None:
+        """Send a signal to a server or worker alone, and wait until it has ended."""
+        if process and process.poll() is None:
+            process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=seconds)
+
+    def end_all(self) -> None:
+        """Kill every process of the lab at once, as a power cut does."""
+        family = [one for process in (self.worker, self.server) if process for one in family_of(process)]
+        for one in (*family, *self._runs_without_worker()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(family, timeout=30)
+        for process in (self.worker, self.server):
+            if process:
+                process.wait()
+
+    def restart(self) -> None:
+        """Start server and worker again, as after a case that failed in between."""
+        self.end_all()
+        self.start_server()
+        self.start_worker()
+
+    def _runs_without_worker(self) -> list[psutil.Process]:
+        """Return processes with the environment of the lab: runs whose worker was killed are no children of it."""
+        found = []
+        for one in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if one.environ().get("AFFWILD2_CONNECTIONS") == str(self.folder / "connections"):
+                    found.append(one)
+        return found
+
+    def processes_of(self, run: str) -> list[psutil.Process]:
+        """Return the process of a flow run, first, and everything that it started."""
+        flows = []
+        for one in self._runs_without_worker():
+            with contextlib.suppress(psutil.Error):
+                if one.environ().get("PREFECT__FLOW_RUN_ID") == run:
+                    flows.append(one)
+        pids = {one.pid for one in flows}
+        return sorted(flows, key=lambda one: (_parent(one) in pids, one.create_time()))
+
+    def ask(self, method: str, path: str, **body: Any) -> Any:
+        """Return the answer of the server."""
+        answer = httpx.request(method, f"{self.service.url}/{path}", json=body or None, timeout=_ANSWER_SECONDS)
+        assert answer.is_success, answer.text
+        return answer.json() if answer.content else None
+
+    def start_run(self, deployment: str, parameters: dict[str, Any], environment: dict[str, str]) -> str:
+        """Start a run of a deployment with variables in the environment of its process; return its id."""
+        path = f"deployments/{self.service.deployment(deployment)['id']}/create_flow_run"
+        return str(self.ask("POST", path, parameters=parameters, job_variables={"env": environment})["id"])
+
+    def run(self, run: str) -> dict[str, Any]:
+        """Return a flow run as the web page shows it."""
+        return self.ask("GET", f"flow_runs/{run}")
+
+    def log_of(self, run: str) -> str:
+        """Return the log of a run."""
+        wanted = {"flow_run_id": {"any_": [run]}}
+        lines = self.ask("POST", "logs/filter", logs=wanted, sort="TIMESTAMP_ASC", limit=200)
+        return "\n".join(line["message"] for line in lines)
+
+
+def _parent(process: psutil.Process) -> int:
+    with contextlib.suppress(psutil.Error):
+        return process.ppid()
+    return 0
+
+
+def copy_videos(data: Path, folder: Path) -> Path:
+    """Copy the videos; their modification time is ten minutes ago, so that none waits to be complete."""
+    shutil.copytree(data, folder, dirs_exist_ok=True)
+    for path in folder.iterdir():
+        set_age(path)
+    return folder
+
+
+def set_age(path: Path, seconds: float = _AGE_SECONDS) -> None:
+    """Let a file have changed for the last time so many seconds ago."""
+    os.utime(path, times=(time.time() - seconds,) * 2)
+
+
+def results_of(store: Path, out: Path) -> dict[str, bytes]:
+    """Return the bytes of the parts of the store, and of all predictions, by path.
+
+    The names of parts of ``videos`` and ``frames`` depend on the path of the video; they are shortened.
+    """
+    found = {
+        re.sub(r"^((videos|frames)/.*)-[0-9a-f]{8}", r"\1", name): data for name, data in read_results(store).items()
+    }
+    predictions = [path for path in out.iterdir() if path.suffix in (".parquet", ".csv")]
+    return found | {f"out/{path.name}": path.read_bytes() for path in predictions}
+
+
+def make_videos(folder: Path) -> Path:
+    """Generate three videos, one with two people; return their folder."""
+    generate_demo_data(folder, params=DemoDataParams(3, 0, 0, frames=FRAMES))
+    (folder / "videos" / "corrupt.mp4").unlink()
+    return folder / "videos"
+
+
+def run_undisturbed(data: Path, folder: Path) -> dict[str, bytes]:
+    """Score the videos by the command, without a server; return the results."""
+    arguments = ("--store", folder / "store", "--out", folder / "out", "--workers", 2)
+    ended = run_command("rescore", copy_videos(data, folder / "videos"), *arguments)
+    assert ended.returncode == 0, ended.stderr
+    return results_of(folder / "store", folder / "out")
+
+
+@contextlib.contextmanager
+def running_lab(folder: Path, **settings: str) -> Iterator[Lab]:
+    """Set up everything as docs/operations.md describes it; end all processes with the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = make_videos(folder / "data")
+    defaults = {f"AFFWILD2_{name.upper()}": str(folder / "default" / name) for name in ("videos", "store", "out")}
+    copy_videos(data, folder / "default" / "videos")
+    service = new_service(folder, **settings)
+    service.environment.pop("PREFECT_WORKER_QUERY_SECONDS")
+    # The environment of the tests silences these; the log of each run is checked here.
+    service.environment["DASK_DISTRIBUTED__LOGGING__DISTRIBUTED"] = "warning"
+    lab = Lab(folder, service, data, run_undisturbed(data, folder / "undisturbed"), defaults=defaults)
+    try:
+        lab.start_server()
+        created = service.prefect("work-pool", "create", "affwild2", "--type", "process")
+        assert created.returncode == 0, created.stderr
+        lab.start_worker()
+        deployed = lab.deploy()
+        assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+        yield lab
+    finally:
+        lab.end_all()

@@ -1,0 +1,272 @@
+"""Faults of disks, memory, weights, the clock, and the folder of videos."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from tests.faults.unattended.case import Case
+from tests.faults.unattended.lab import set_age
+from tests.faults.unattended.trial import Trial
+
+# As often as a video may fail before it is quarantined.
+_TRIES = 3
+_ADDRESS_SPACE_BYTES = 1_400_000_000
+
+
+def missing_for_mounts() -> str | None:
+    """Return what is missing to mount small disks, or None."""
+    can_mount = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
+    return None if can_mount and os.geteuid() == 0 else "needs root, to mount small disks"
+
+
+@contextlib.contextmanager
+def _small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
+    """Mount a disk of a size in memory; yield a function that mounts it again with other options."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "affwild2-fault", folder], check=True)
+    try:
+        yield lambda options: subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True) and None
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def _fail_as_often_as_quarantine_takes(trial: Trial, **environment: str) -> None:
+    for _ in range(_TRIES):
+        trial.start(**environment)
+        trial.begin_fault()
+        trial.watch()
+    trial.note = f"after {_TRIES} runs like this"
+
+
+def _full_cache(trial: Trial) -> None:
+    with _small_disk(trial.folder / "cache", "1m"):
+        _fail_as_often_as_quarantine_takes(trial, AFFWILD2_CACHE=str(trial.folder / "cache"))
+    trial.run_next()
+
+
+def _full_store(trial: Trial) -> None:
+    with _small_disk(trial.store, "400k") as remount:
+        _fail_as_often_as_quarantine_takes(trial)
+        remount("size=100m")
+        trial.run_next()
+        shutil.copytree(trial.store, trial.folder / "kept")
+    shutil.copytree(trial.folder / "kept", trial.store, dirs_exist_ok=True)
+
+
+def _full_out(trial: Trial) -> None:
+    with _small_disk(trial.out, "16k") as remount:
+        _fail_as_often_as_quarantine_takes(trial)
+        remount("size=100m")
+        trial.run_next()
+        shutil.copytree(trial.out, trial.folder / "kept")
+    shutil.copytree(trial.folder / "kept", trial.out, dirs_exist_ok=True)
+
+
+def _read_only_store(trial: Trial) -> None:
+    with _small_disk(trial.store, "100m") as remount:
+        remount("ro")
+        trial.start()
+        trial.begin_fault()
+        trial.watch()
+        remount("rw")
+        trial.run_next()
+        shutil.copytree(trial.store, trial.folder / "kept")
+    shutil.copytree(trial.folder / "kept", trial.store, dirs_exist_ok=True)
+
+
+def _full_temporary_folder(trial: Trial) -> None:
+    with _small_disk(trial.folder / "tmp", "4k"):
+        (trial.folder / "tmp" / "full").write_bytes(bytes(4096))
+        trial.start(TMPDIR=str(trial.folder / "tmp"))
+        trial.begin_fault()
+        trial.watch()
+    trial.run_next()
+
+
+def _little_memory(trial: Trial) -> None:
+    for _ in range(_TRIES):
+        trial.start()
+        process = trial.wait_for_process()
+        process.rlimit(psutil.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES))
+        trial.begin_fault()
+        trial.watch()
+    trial.note = f"after {_TRIES} runs like this"
+    trial.run_next()
+
+
+def _missing_weights(trial: Trial) -> None:
+    trial.parameters["weights"] = str(trial.folder / "missing.safetensors")
+    trial.start()
+    trial.begin_fault()
+    trial.watch()
+    del trial.parameters["weights"]
+    trial.run_next()
+
+
+def _damaged_weights(trial: Trial) -> None:
+    damaged = trial.folder / "damaged.safetensors"
+    damaged.write_bytes(bytes(1000))
+    trial.parameters["weights"] = str(damaged)
+    trial.start()
+    trial.begin_fault()
+    trial.watch()
+    del trial.parameters["weights"]
+    trial.run_next()
+
+
+def _weights_not_fetched(trial: Trial) -> None:
+    trial.parameters["backbone"] = "enet_b0_8_best_vgaf"
+    trial.start(AFFWILD2_CACHE=str(trial.folder / "cache"))
+    trial.begin_fault()
+    trial.watch()
+    del trial.parameters["backbone"]
+    trial.run_next()
+
+
+def _damaged_cache(trial: Trial) -> None:
+    """Truncate every file of the cache, as a crash of the machine may leave it."""
+    cache = trial.folder / "cache"
+    videos = trial.parameters["videos"]
+    trial.parameters["videos"] = [f"{videos[0]}/train01.mp4"]
+    trial.start(AFFWILD2_CACHE=str(cache))
+    trial.watch()
+    for path in filter(Path.is_file, cache.rglob("*")):
+        os.truncate(path, path.stat().st_size // 2)
+    trial.parameters["videos"] = videos
+    for _ in range(_TRIES):
+        trial.start(AFFWILD2_CACHE=str(cache))
+        trial.begin_fault()
+        if trial.watch().type == "COMPLETED":
+            break
+    trial.run_next()
+
+
+def _no_folder(trial: Trial) -> None:
+    trial.videos.rename(trial.folder / "away")
+    trial.start()
+    trial.begin_fault()
+    trial.watch()
+    (trial.folder / "away").rename(trial.videos)
+    trial.run_next()
+
+
+def _unmounted(trial: Trial) -> None:
+    """Unmount the videos after a first complete run: the folder is empty."""
+    trial.start()
+    trial.watch()
+    trial.videos.rename(trial.folder / "away")
+    trial.videos.mkdir()
+    trial.start()
+    trial.begin_fault()
+    trial.watch()
+    trial.videos.rmdir()
+    (trial.folder / "away").rename(trial.videos)
+    trial.run_next()
+
+
+def _unmounted_during_a_run(trial: Trial) -> None:
+    for _ in range(_TRIES):
+        trial.start()
+        trial.wait_until(lambda: (trial.store / "inputs").exists(), "the videos are listed")
+        trial.begin_fault()
+        trial.videos.rename(trial.folder / "away")
+        trial.videos.mkdir()
+        trial.watch()
+        trial.videos.rmdir()
+        (trial.folder / "away").rename(trial.videos)
+        shutil.rmtree(trial.store / "inputs")
+    trial.note = f"after {_TRIES} runs like this"
+    trial.run_next()
+
+
+def _clock_set_back(trial: Trial) -> None:
+    """Let the videos be from the future, as they seem after the clock is set back by a day."""
+    for path in trial.videos.iterdir():
+        set_age(path, -86_400)
+    trial.start()
+    trial.begin_fault()
+    trial.watch()
+    time.sleep(61)
+    trial.run_next()
+
+
+def _truncated_video(trial: Trial) -> None:
+    video = trial.videos / "train01.mp4"
+    os.truncate(video, video.stat().st_size // 2)
+    set_age(video)
+    trial.start()
+    trial.begin_fault()
+    trial.watch()
+    trial.run_next()
+
+
+def _damaged_video(trial: Trial) -> None:
+    """A video that fails in three runs is quarantined; a good file of the same name is scored."""
+    video = trial.videos / "train01.mp4"
+    content = video.read_bytes()
+    video.write_bytes(bytes(10_000))
+    set_age(video)
+    for _ in range(_TRIES + 1):
+        trial.start()
+        trial.begin_fault()
+        trial.watch()
+    video.write_bytes(content)
+    set_age(video)
+    trial.note = "the file is restored"
+    trial.run_next()
+
+
+def _replaced_video(trial: Trial) -> None:
+    """Replace a video while it is read, then restore it."""
+    video, other = trial.videos / "train03.mp4", trial.folder / "other.mp4"
+    content = video.read_bytes()
+    shutil.copyfile(trial.videos / "train01.mp4", other)
+    trial.start()
+    trial.wait_for_work()
+    trial.begin_fault()
+    os.replace(other, video)
+    trial.watch()
+    video.write_bytes(content)
+    set_age(video)
+    trial.run_next()
+
+
+def _deleted_video(trial: Trial) -> None:
+    video = trial.videos / "train03.mp4"
+    content = video.read_bytes()
+    trial.start()
+    trial.wait_until(lambda: (trial.store / "inputs").exists(), "the videos are listed")
+    trial.begin_fault()
+    video.unlink()
+    trial.watch()
+    video.write_bytes(content)
+    set_age(video)
+    trial.run_next()
+
+
+CASES = (
+    Case("cache disk full", _full_cache, message="[Nn]o space", needs=missing_for_mounts),
+    Case("store disk full", _full_store, message="[Nn]o space", needs=missing_for_mounts),
+    Case("disk of the predictions full", _full_out, message="[Nn]o space", needs=missing_for_mounts),
+    Case("store read-only", _read_only_store, message="[Rr]ead-only", needs=missing_for_mounts),
+    Case("temporary folder full", _full_temporary_folder, ("FAILED", "COMPLETED"), needs=missing_for_mounts),
+    Case("too little memory", _little_memory, message="[Mm]emory"),
+    Case("weights missing", _missing_weights, message="missing.safetensors"),
+    Case("weights damaged", _damaged_weights, message="damaged.safetensors"),
+    Case("weights not downloaded", _weights_not_fetched, message="affwild2 models fetch enet_b0_8_best_vgaf"),
+    Case("cached networks damaged", _damaged_cache, ("COMPLETED", "FAILED")),
+    Case("folder of videos missing", _no_folder, message="expected a .*folder"),
+    Case("folder of videos unmounted (empty)", _unmounted, ("COMPLETED", "FAILED"), message="3|no video"),
+    Case("folder of videos unmounted during a run", _unmounted_during_a_run, message="3 failed"),
+    Case("clock set back (videos of tomorrow)", _clock_set_back, ("COMPLETED",), message="3 waiting"),
+    Case("a video is truncated", _truncated_video, message="train01", without=("train01",)),
+    Case("a video is damaged", _damaged_video, ("COMPLETED",), message="1 quarantined", next_message="1 scored"),
+    Case("a video is replaced while it is read", _replaced_video, message="1 failed"),
+    Case("a video is deleted during a run", _deleted_video, message="1 failed|1 skipped"),
+)

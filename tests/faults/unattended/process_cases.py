@@ -1,0 +1,264 @@
+"""Faults of processes: the worker, the run, the server, the whole machine, and what operators do to runs."""
+
+import signal
+import time
+
+import httpx
+import psutil
+
+from tests.faults.unattended.case import Case
+from tests.faults.unattended.trial import Trial
+
+_AWAY_SECONDS = 5
+
+
+def _kill_run(trial: Trial) -> None:
+    trial.start()
+    process = trial.wait_for_work()
+    trial.begin_fault()
+    process.kill()
+    trial.watch()
+    trial.run_next()
+
+
+def _end_run(trial: Trial) -> None:
+    trial.start()
+    process = trial.wait_for_work()
+    trial.begin_fault()
+    process.terminate()
+    trial.watch()
+    trial.run_next()
+
+
+def _end_worker(trial: Trial, number: int = signal.SIGTERM) -> None:
+    trial.start()
+    trial.wait_for_work()
+    trial.begin_fault()
+    trial.lab.end(trial.lab.worker, number)
+    trial.watch()
+    trial.lab.start_worker()
+    trial.run_next()
+
+
+def _kill_worker(trial: Trial) -> None:
+    _end_worker(trial, signal.SIGKILL)
+
+
+def _restart_worker(trial: Trial) -> None:
+    trial.start()
+    trial.wait_for_work()
+    trial.begin_fault()
+    trial.lab.end(trial.lab.worker)
+    trial.lab.start_worker()
+    trial.watch()
+    trial.run_next()
+
+
+def _kill_worker_and_run(trial: Trial) -> None:
+    trial.start()
+    process = trial.wait_for_work()
+    trial.begin_fault()
+    trial.lab.end(trial.lab.worker, signal.SIGKILL)
+    process.kill()
+    trial.lab.start_worker()
+    trial.watch()
+    trial.run_next()
+
+
+def _kill_worker_and_run_next_at_once(trial: Trial) -> None:
+    """Start the next run while the killed one is still shown as running."""
+    trial.start()
+    process = trial.wait_for_work()
+    trial.begin_fault()
+    trial.lab.end(trial.lab.worker, signal.SIGKILL)
+    process.kill()
+    trial.lab.start_worker()
+    created, first = time.monotonic(), trial.run
+    following = trial.start()
+    trial.run = first
+    trial.watch()
+    trial.follow(following, created)
+
+
+def _restart_server(trial: Trial) -> None:
+    trial.start()
+    trial.wait_for_work()
+    trial.begin_fault()
+    trial.lab.end(trial.lab.server)
+    time.sleep(_AWAY_SECONDS)
+    trial.lab.start_server()
+    trial.watch()
+    trial.run_next()
+
+
+def _kill_server(trial: Trial) -> None:
+    trial.start()
+    trial.wait_for_work()
+    trial.begin_fault()
+    trial.lab.end(trial.lab.server, signal.SIGKILL)
+    time.sleep(_AWAY_SECONDS)
+    trial.lab.start_server()
+    trial.watch()
+    trial.run_next()
+
+
+def _server_gone(trial: Trial) -> None:
+    """End the server for as long as the run lives."""
+    trial.start()
+    process = trial.wait_for_work()
+    trial.begin_fault()
+    trial.lab.end(trial.lab.server)
+    psutil.wait_procs([process], timeout=600)
+    trial.note = f"the process ends after {time.monotonic() - trial.faulted:.0f} s"
+    trial.lab.start_server()
+    trial.begin_fault()
+    trial.watch()
+    trial.run_next()
+
+
+def _reboot(trial: Trial) -> None:
+    trial.start()
+    trial.wait_for_work()
+    trial.begin_fault()
+    trial.lab.end_all()
+    trial.lab.start_server()
+    trial.lab.start_worker()
+    trial.watch()
+    trial.run_next()
+
+
+def _reboot_at_rest(trial: Trial) -> None:
+    """Restart everything while a run waits for its time: it is late then."""
+    trial.lab.end_all()
+    trial.lab.start_server()
+    trial.start()
+    trial.begin_fault()
+    trial.watch(seconds=60)
+    trial.lab.start_worker()
+    trial.follow(trial.run, time.monotonic())
+
+
+def _cancel(trial: Trial) -> None:
+    trial.start()
+    trial.wait_for_work()
+    family = [child for one in trial.lab.processes_of(trial.run) for child in (one, *one.children(recursive=True))]
+    trial.begin_fault()
+    cancelled = trial.lab.service.prefect("flow-run", "cancel", trial.run)
+    assert cancelled.returncode == 0, cancelled.stderr
+    trial.watch()
+    _, alive = psutil.wait_procs(set(family), timeout=30)
+    if alive:
+        trial.problems.append(f"{len(alive)} processes outlive the cancelled run")
+    trial.run_next()
+
+
+def _cancel_waiting(trial: Trial) -> None:
+    """Cancel a run that waits for another one."""
+    trial.start()
+    first = trial.run
+    trial.wait_for_work()
+    second = trial.start()
+    trial.wait_until(lambda: trial.lab.run(second)["state"]["name"] == "AwaitingConcurrencySlot", "the second waits")
+    trial.begin_fault()
+    cancelled = trial.lab.service.prefect("flow-run", "cancel", second)
+    assert cancelled.returncode == 0, cancelled.stderr
+    trial.watch()
+    trial.follow(first, time.monotonic())
+
+
+def _retry(trial: Trial) -> None:
+    trial.start()
+    trial.wait_for_work().kill()
+    trial.begin_fault()
+    trial.watch()
+    created = time.monotonic()
+    retried = trial.lab.service.prefect("flow-run", "retry", trial.run)
+    assert retried.returncode == 0, retried.stdout + retried.stderr
+    trial.wait_until(lambda: True, "the retry")
+    trial.follow(trial.run, created)
+
+
+def _stuck(trial: Trial) -> None:
+    """Stop the processes that compute, as a hanging disk or driver does; then cancel the run."""
+    trial.start()
+    process = trial.wait_for_work()
+    stopped = [one for one in process.children(recursive=True) if "forkserver" in " ".join(one.cmdline())]
+    trial.begin_fault()
+    for one in stopped:
+        one.suspend()
+    trial.watch()
+    started = time.monotonic()
+    trial.lab.service.prefect("flow-run", "cancel", trial.run)
+    trial.wait_for_end()
+    trial.note = f"cancelled by hand, seen {time.monotonic() - started:.0f} s later"
+    trial.run_next()
+
+
+def _stuck_run(trial: Trial) -> None:
+    """Stop every process of the run, which then sends no heartbeat either."""
+    trial.start()
+    process = trial.wait_for_work()
+    family = [process, *process.children(recursive=True)]
+    trial.begin_fault()
+    for one in family:
+        one.suspend()
+    trial.watch()
+    for one in family:
+        one.kill()
+    trial.run_next()
+
+
+def _second_run(trial: Trial) -> None:
+    trial.start()
+    first = trial.run
+    trial.wait_for_work()
+    created = time.monotonic()
+    second = trial.start()
+    trial.begin_fault()
+    trial.watch(run=first)
+    ended = time.monotonic()
+    trial.follow(second, ended)
+    assert created < ended
+    trial.note = "seconds count from the end of the first run"
+
+
+def _without_history(trial: Trial) -> None:
+    """Lose PREFECT_HOME, with the database; deploy again."""
+    trial.start()
+    trial.watch()
+    trial.begin_fault()
+    trial.lab.end_all()
+    home = trial.lab.folder / "home"
+    home.rename(trial.lab.folder / f"lost-{time.time():.0f}")
+    trial.lab.start_server()
+    answer = httpx.get(f"{trial.lab.service.url}/flow_runs/{trial.run}", timeout=60)
+    trial.runs.clear()
+    trial.note = f"the lost run is {answer.status_code}"
+    trial.lab.service.prefect("work-pool", "create", "affwild2", "--type", "process")
+    deployed = trial.lab.deploy()
+    assert deployed.returncode == 0, deployed.stderr
+    trial.lab.start_worker()
+    trial.run_next()
+
+
+CASES = (
+    Case("`kill -9` of the run's process", _kill_run, ("CRASHED",)),
+    Case("SIGTERM of the run's process", _end_run, ("CRASHED",)),
+    Case("SIGTERM of the worker", _end_worker, ("CRASHED", "COMPLETED")),
+    Case("`kill -9` of the worker alone", _kill_worker, ("CRASHED", "COMPLETED")),
+    Case("worker restarted during a run", _restart_worker, ("CRASHED", "COMPLETED")),
+    Case("`kill -9` of worker and run", _kill_worker_and_run, ("CRASHED",)),
+    Case("`kill -9` of worker and run, next run at once", _kill_worker_and_run_next_at_once, ("CRASHED",)),
+    Case("server restarted during a run", _restart_server, ("COMPLETED",)),
+    Case("`kill -9` of the server, restarted", _kill_server, ("COMPLETED",)),
+    Case("server gone for the rest of a run", _server_gone, ("COMPLETED", "CRASHED")),
+    Case("reboot: all processes killed, all started again", _reboot, ("CRASHED",)),
+    Case("no worker at the time of the schedule", _reboot_at_rest, ("SCHEDULED",), ended_within=None),
+    Case("run cancelled", _cancel, ("CANCELLED",)),
+    Case("waiting run cancelled", _cancel_waiting, ("CANCELLED",)),
+    Case("crashed run retried", _retry, ("CRASHED",)),
+    Case("stuck: a unit hangs", _stuck, ("RUNNING",), ended_within=None),
+    Case("stuck: the run's process hangs", _stuck_run, ("CRASHED",)),
+    Case("second run while the first one runs", _second_run, ("COMPLETED",), next_message="up to date|ready|all|3"),
+    Case("`PREFECT_HOME` lost", _without_history, ("COMPLETED",)),
+)

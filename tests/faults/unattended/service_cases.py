@@ -1,0 +1,331 @@
+"""Faults of S3, of a Dask cluster that was started by hand, and of the deployments."""
+
+import contextlib
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from data_contracts.files.locations import location
+from tests.faults.dask_cluster import ROOT, DaskCluster, dask_cluster
+from tests.faults.unattended.case import Case
+from tests.faults.unattended.lab import results_of
+from tests.faults.unattended.trial import Outcome, Trial
+from tests.flaky_s3 import CUT_BEFORE, DENIED, SLOW_DOWN, FlakyS3, flaky_s3
+from tests.flaky_s3 import Fault as S3Fault
+from tests.s3_server import new_bucket, s3_environment, serving_s3, use_s3
+
+_OUTAGE_SECONDS = 30
+_WRONG_KEY = (403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.")
+_TIMEOUT = {"AFFWILD2_PATIENCE_SECONDS": "60"}
+
+
+@contextlib.contextmanager
+def _on_s3(trial: Trial) -> Iterator[FlakyS3]:
+    """Let the store and the predictions of a trial be on S3, behind a proxy that injects faults."""
+    with serving_s3() as server, flaky_s3(server) as proxy:
+        use_s3(server)
+        bucket = new_bucket()
+        trial.environment |= s3_environment(proxy.address)
+        trial.parameters |= {"store": f"{bucket}/store", "out": f"{bucket}/out"}
+
+        def read() -> dict[str, bytes]:
+            with tempfile.TemporaryDirectory() as folder:
+                place = location(bucket)
+                place.fs.invalidate_cache()
+                place.fs.get(f"{place.path.rstrip('/')}/", f"{folder}/", recursive=True)
+                return results_of(Path(folder, "store"), Path(folder, "out"))
+
+        trial.read = read
+        yield proxy
+        # The server ends with the block.
+        found = read()
+        trial.read = lambda: found
+
+
+def _wait_for_crops(trial: Trial, proxy: FlakyS3) -> None:
+    """Wait until faces are written to S3."""
+    writes = lambda: any(one.method == "PUT" and "/store/faces/" in one.path for one in list(proxy.log))  # noqa: E731
+    trial.wait_until(writes, "faces are written")
+
+
+def _s3_outage(trial: Trial) -> None:
+    with _on_s3(trial) as proxy:
+        trial.start()
+        _wait_for_crops(trial, proxy)
+        proxy.spoil(S3Fault(SLOW_DOWN))
+        trial.begin_fault()
+        threading.Timer(_OUTAGE_SECONDS, proxy.spoil).start()
+        trial.watch()
+        trial.run_next()
+
+
+def _s3_gone(trial: Trial) -> None:
+    with _on_s3(trial) as proxy:
+        trial.start()
+        _wait_for_crops(trial, proxy)
+        proxy.spoil(S3Fault(CUT_BEFORE))
+        trial.begin_fault()
+        trial.watch()
+        trial.wait_for_end()
+        proxy.spoil()
+        trial.run_next()
+
+
+def _s3_gone_at_the_start(trial: Trial) -> None:
+    with _on_s3(trial) as proxy:
+        proxy.spoil(S3Fault(CUT_BEFORE))
+        trial.start()
+        trial.begin_fault()
+        trial.watch()
+        proxy.spoil()
+        trial.run_next()
+
+
+def _wrong_credentials(trial: Trial) -> None:
+    with _on_s3(trial) as proxy:
+        proxy.spoil(S3Fault(_WRONG_KEY))
+        trial.start()
+        trial.begin_fault()
+        trial.watch()
+        proxy.spoil()
+        trial.run_next()
+
+
+def _expired_credentials(trial: Trial) -> None:
+    """Deny every request from the middle of a run on, in as many runs as a quarantine takes."""
+    with _on_s3(trial) as proxy:
+        for _ in range(3):
+            trial.start()
+            proxy.spoil()
+            _wait_for_crops(trial, proxy)
+            proxy.spoil(S3Fault(DENIED))
+            trial.begin_fault()
+            trial.watch()
+            if trial.shown and trial.shown.type == "COMPLETED":
+                break
+        proxy.spoil()
+        trial.run_next()
+
+
+def _killed_on_s3(trial: Trial) -> None:
+    with _on_s3(trial) as proxy:
+        trial.start()
+        _wait_for_crops(trial, proxy)
+        trial.begin_fault()
+        trial.lab.processes_of(trial.run)[0].kill()
+        trial.watch()
+        trial.run_next()
+
+
+@contextlib.contextmanager
+def _on_cluster(trial: Trial, *options: str, **environment: str) -> Iterator[DaskCluster]:
+    with dask_cluster(trial.folder / "logs", **environment) as cluster:
+        for _ in range(2):
+            cluster.start_worker(*options)
+        cluster.wait_for_workers(2)
+        trial.parameters["dask_address"] = cluster.address
+        yield cluster
+
+
+def _worker_killed(trial: Trial) -> None:
+    with _on_cluster(trial) as cluster:
+        trial.start()
+        trial.wait_for_work()
+        trial.begin_fault()
+        cluster.worker_processes()[0].kill()
+        trial.watch()
+        trial.run_next()
+
+
+def _scheduler_gone(trial: Trial) -> None:
+    with _on_cluster(trial) as cluster:
+        trial.start(**_TIMEOUT)
+        trial.wait_for_work()
+        trial.begin_fault()
+        cluster.kill_scheduler()
+        trial.watch()
+        cluster.end_workers()
+        cluster.start_scheduler()
+        cluster.start_worker()
+        cluster.wait_for_workers(1)
+        trial.run_next()
+
+
+def _workers_gone(trial: Trial) -> None:
+    with _on_cluster(trial) as cluster:
+        trial.start(**_TIMEOUT)
+        trial.wait_for_work()
+        trial.begin_fault()
+        cluster.end_workers()
+        trial.watch()
+        cluster.start_worker()
+        cluster.wait_for_workers(1)
+        trial.run_next()
+
+
+def _no_workers(trial: Trial) -> None:
+    with dask_cluster(trial.folder / "logs") as cluster:
+        trial.parameters["dask_address"] = cluster.address
+        trial.start()
+        trial.begin_fault()
+        trial.watch()
+        cluster.start_worker()
+        cluster.wait_for_workers(1)
+        trial.run_next()
+
+
+def _no_scheduler(trial: Trial) -> None:
+    with dask_cluster(trial.folder / "logs") as cluster:
+        trial.parameters["dask_address"] = cluster.address
+        cluster.kill_scheduler()
+    trial.start()
+    trial.begin_fault()
+    trial.watch()
+    del trial.parameters["dask_address"]
+    trial.run_next()
+
+
+def _dashboard(trial: Trial) -> None:
+    """Give the address of a web page, as that of the dashboard is."""
+    trial.parameters["dask_address"] = trial.lab.service.url.replace("http", "tcp").removesuffix("/api")
+    trial.start()
+    trial.begin_fault()
+    trial.watch()
+    del trial.parameters["dask_address"]
+    trial.run_next()
+
+
+def _other_version(trial: Trial) -> None:
+    other = shutil.copytree(ROOT / "tasks", trial.folder / "other" / "tasks")
+    (other / "units.py").write_text((other / "units.py").read_text() + "# changed\n")
+    with _on_cluster(trial) as cluster:
+        cluster.environment["PYTHONPATH"] = str(trial.folder / "other")
+        worker = cluster.start_worker()
+        cluster.wait_for_workers(3)
+        # The worker registers after its process has started.
+        time.sleep(10)
+        trial.start()
+        trial.begin_fault()
+        trial.watch()
+        cluster.end_worker(worker)
+        trial.run_next()
+
+
+def _workers_with_little_memory(trial: Trial) -> None:
+    with _on_cluster(trial, "--memory-limit", "330MB") as cluster:
+        for _ in range(3):
+            trial.start()
+            trial.begin_fault()
+            trial.watch()
+        trial.wait_for_end()
+        trial.note = "after 3 runs like this"
+        cluster.end_workers()
+        cluster.start_worker()
+        cluster.wait_for_workers(1)
+        trial.run_next()
+
+
+def _show(trial: Trial, text: str) -> None:
+    """Record what the command says where there is no run."""
+    trial.shown = Outcome("COMMAND", "", text, 0.0)
+    trial.ended_seconds = time.monotonic() - trial.faulted
+
+
+def _deploy_without_variables(trial: Trial) -> None:
+    before = trial.lab.service.deployment("rescore/affwild2")
+    trial.begin_fault()
+    empty = dict.fromkeys(trial.lab.defaults, "")
+    deployed = trial.lab.deploy(**empty)
+    _show(trial, f"code {deployed.returncode}: {(deployed.stderr or deployed.stdout).strip().splitlines()[-1]}")
+    after = trial.lab.service.deployment("rescore/affwild2")
+    for name in ("parameters", "schedules"):
+        if _kept(before[name]) != _kept(after[name]):
+            trial.problems.append(f"{name} were {before[name]}, are {after[name]}")
+    trial.run_next()
+
+
+def _kept(value: object) -> object:
+    """Return schedules without the fields that the server sets."""
+    if isinstance(value, list):
+        return [{key: one[key] for key in ("schedule", "active")} for one in value]
+    return value
+
+
+def _changed_schedule(trial: Trial) -> None:
+    """Change the schedule as the web page does, then deploy again."""
+    deployment = trial.lab.service.deployment("rescore/affwild2")
+    schedule, path = deployment["schedules"][0], f"deployments/{deployment['id']}/schedules"
+    changed = {"cron": "30 4 * * 1-5", "timezone": "Europe/Berlin", "day_or": True}
+    trial.lab.ask("PATCH", f"{path}/{schedule['id']}", schedule=changed, active=True)
+    trial.begin_fault()
+    deployed = trial.lab.deploy()
+    (after,) = trial.lab.service.deployment("rescore/affwild2")["schedules"]
+    said = [line for line in (deployed.stdout + deployed.stderr).splitlines() if "30 4 * * 1-5" in line]
+    _show(trial, f"schedule {after['schedule']['cron']}, {after['schedule']['timezone']}")
+    if after["schedule"]["cron"] != changed["cron"] and not said:
+        trial.problems.append("the changed schedule was reset without a word")
+    trial.run_next()
+
+
+def _paused_schedule(trial: Trial) -> None:
+    """Pause the schedule as the web page does, then deploy again."""
+    deployment = trial.lab.service.deployment("rescore/affwild2")
+    schedule, path = deployment["schedules"][0], f"deployments/{deployment['id']}/schedules"
+    trial.lab.ask("PATCH", f"{path}/{schedule['id']}", active=False)
+    trial.begin_fault()
+    deployed = trial.lab.deploy()
+    (after,) = trial.lab.service.deployment("rescore/affwild2")["schedules"]
+    _show(trial, f"schedule is {'active' if after['active'] else 'paused'}")
+    if after["active"] and "paused" not in deployed.stdout + deployed.stderr:
+        trial.problems.append("the paused schedule was activated without a word")
+    trial.lab.ask("PATCH", f"{path}/{after['id']}", active=True)
+    trial.run_next()
+
+
+def _wrong_parameter(trial: Trial) -> None:
+    trial.begin_fault()
+    _show(trial, trial.lab.service.refusal_of("rescore/affwild2", settle_secods=3))
+
+
+def _without_parameters(trial: Trial) -> None:
+    """Run every deployment as it is after ``prefect deploy --all``."""
+    trial.begin_fault()
+    outcomes: dict[str, list[str]] = {}
+    for name in ("extract", "rescore", "score", "fit", "submit", "pretrain"):
+        path = f"deployments/{trial.lab.service.deployment(f'{name}/affwild2')['id']}/create_flow_run"
+        answer = httpx.post(f"{trial.lab.service.url}/{path}", json={}, timeout=60)
+        if answer.status_code == 409:
+            outcome = "refused: " + answer.json()["detail"]
+        else:
+            trial.runs.append(answer.json()["id"])
+            ended = trial.lab.service.end_of(trial.runs[-1])["state"]
+            outcome = f"{ended['name']}" + (f": {ended['message']}" if ended["name"] != "Completed" else "")
+        outcomes.setdefault(outcome, []).append(name)
+    _show(trial, "; ".join(f"{', '.join(names)}: {outcome}" for outcome, names in outcomes.items()))
+
+
+CASES = (
+    Case("S3 answers 503 for 30 s", _s3_outage, ("COMPLETED",)),
+    Case("S3 unreachable during a run", _s3_gone, ("RUNNING", "FAILED"), ended_within=240),
+    Case("S3 unreachable at the start of a run", _s3_gone_at_the_start, message="S3|http"),
+    Case("S3 with wrong credentials", _wrong_credentials, message="credential|key|403|[Aa]ccess"),
+    Case("S3 credentials expire during a run", _expired_credentials, message="[Aa]ccess|403|denied"),
+    Case("`kill -9` of a run whose store is on S3", _killed_on_s3, ("CRASHED",)),
+    Case("a Dask worker killed", _worker_killed, ("COMPLETED",)),
+    Case("Dask scheduler gone for a minute (the timeout)", _scheduler_gone, ("FAILED", "CRASHED"), message="scheduler"),
+    Case("all Dask workers gone for a minute (the timeout)", _workers_gone, ("FAILED", "CRASHED"), message="worker"),
+    Case("Dask scheduler without workers", _no_workers, message="expected workers"),
+    Case("no scheduler at `--dask-address`", _no_scheduler, message="expected a Dask scheduler", ended_within=60),
+    Case("`--dask-address` of the dashboard", _dashboard, message="expected a Dask scheduler", ended_within=90),
+    Case("a Dask worker of another version", _other_version, message="expected the version of affwild2"),
+    Case("Dask workers with too little memory", _workers_with_little_memory, message="memory", ended_within=None),
+    Case("`prefect deploy` without the variables", _deploy_without_variables, ("COMMAND",), message="AFFWILD2_"),
+    Case("schedule changed, deployed again", _changed_schedule, ("COMMAND",)),
+    Case("schedule paused, deployed again", _paused_schedule, ("COMMAND",)),
+    Case("a parameter is misspelt", _wrong_parameter, ("COMMAND",), message="settle_secods", next="", compared=False),
+)

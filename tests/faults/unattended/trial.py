@@ -1,0 +1,174 @@
+"""One fault of a deployed run: what the server shows of it, and what the next run does."""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.faults.interruptions import count_finished
+from tests.faults.unattended.lab import ENDED, Lab, copy_videos, results_of
+
+SHOWN_SECONDS = 120
+_WAIT_SECONDS = 600
+_ASK_SECONDS = 0.5
+
+
+@dataclass
+class Outcome:
+    """A state of a run: its type, its name, its message, and the seconds since the fault."""
+
+    type: str
+    name: str
+    message: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}" if self.message else self.name
+
+
+@dataclass
+class Trial:
+    """A folder of videos, a store and a folder of predictions for one fault, and what was seen of it."""
+
+    lab: Lab
+    folder: Path
+    parameters: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    run: str = ""
+    runs: list[str] = field(default_factory=list)
+    faulted: float = 0.0
+    shown: Outcome | None = None
+    ended_seconds: float | None = None
+    next_started_seconds: float | None = None
+    next: Outcome | None = None
+    problems: list[str] = field(default_factory=list)
+    note: str = ""
+    read: Callable[[], dict[str, bytes]] | None = None
+
+    def __post_init__(self) -> None:
+        copy_videos(self.lab.data, self.videos)
+        self.parameters |= {"videos": [str(self.videos)], "store": str(self.store), "out": str(self.out), "workers": 2}
+
+    @property
+    def videos(self) -> Path:
+        """The folder of videos of this fault."""
+        return self.folder / "videos"
+
+    @property
+    def store(self) -> Path:
+        """The store of this fault, if it is on a disk."""
+        return self.folder / "store"
+
+    @property
+    def out(self) -> Path:
+        """The folder of predictions of this fault, if it is on a disk."""
+        return self.folder / "out"
+
+    def start(self, deployment: str = "rescore/affwild2", **environment: str) -> str:
+        """Start a run; return its id."""
+        self.run = self.lab.start_run(deployment, self.parameters, self.environment | environment)
+        self.runs.append(self.run)
+        return self.run
+
+    def wait_until(self, happened: Callable[[], bool], what: str) -> None:
+        """Wait until something has happened during the run."""
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while not happened():
+            state = self.lab.run(self.run)["state"]
+            assert state["type"] not in ENDED, f"ended before {what}: {state['name']} {state['message']}"
+            assert time.monotonic() < deadline, f"waited in vain for: {what}"
+            time.sleep(0.1)
+
+    def wait_for_process(self) -> psutil.Process:
+        """Wait until the process of the run exists; return it."""
+        self.wait_until(lambda: bool(self.lab.processes_of(self.run)), "the process of the run")
+        return self.lab.processes_of(self.run)[0]
+
+    def wait_for_work(self) -> psutil.Process:
+        """Wait until every video is indexed and faces are being cropped; return the process of the run."""
+        self.wait_until(lambda: count_finished(self.store / "videos") >= 3, "all videos are indexed")
+        return self.lab.processes_of(self.run)[0]
+
+    def begin_fault(self) -> None:
+        """Count seconds from now on."""
+        self.faulted = time.monotonic()
+
+    def watch(self, *, seconds: float = SHOWN_SECONDS, run: str | None = None) -> Outcome:
+        """Wait until the run has ended, at most two minutes after the fault; keep what the server shows then."""
+        self.faulted = self.faulted or time.monotonic()
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                shown = self._outcome(run or self.run)
+                if shown.type in ENDED:
+                    self.ended_seconds = shown.seconds
+                    break
+                if shown.seconds > seconds:
+                    break
+            time.sleep(_ASK_SECONDS)
+        self.shown = shown
+        return shown
+
+    def wait_for_end(self) -> Outcome:
+        """Wait until a run that was still shown as running after two minutes has ended."""
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while (now := self._outcome(self.run)).type not in ENDED:
+            assert time.monotonic() < deadline, f"the run does not end: {now}"
+            time.sleep(_ASK_SECONDS)
+        self.ended_seconds = now.seconds
+        return now
+
+    def run_next(self, **environment: str) -> Outcome:
+        """Start the next run and wait for its end."""
+        created = time.monotonic()
+        run = self.lab.start_run("rescore/affwild2", self.parameters, self.environment | environment)
+        self.runs.append(run)
+        return self.follow(run, created)
+
+    def follow(self, run: str, created: float) -> Outcome:
+        """Wait until the next run has started and ended."""
+        started, deadline = None, created + _WAIT_SECONDS
+        while True:
+            now = self._outcome(run)
+            if started is None and now.type in ("RUNNING", *ENDED):
+                started = time.monotonic() - created
+            if now.type in ENDED:
+                break
+            if time.monotonic() > deadline:
+                self.problems.append(f"the next run is still {now} after {_WAIT_SECONDS} s")
+                self.lab.ask("POST", f"flow_runs/{run}/set_state", state={"type": "CANCELLING"}, force=True)
+                break
+            time.sleep(_ASK_SECONDS)
+        self.next, self.next_started_seconds = now, started
+        return now
+
+    def _outcome(self, run: str) -> Outcome:
+        state = self.lab.run(run)["state"]
+        return Outcome(state["type"], state["name"], state["message"] or "", time.monotonic() - self.faulted)
+
+    def check_results(self, *, without: Sequence[str] = ()) -> None:
+        """Compare all results with those of the undisturbed run, except those of some videos."""
+        read = self.read or (lambda: results_of(self.store, self.out))
+        found, expected = (_without(results, without) for results in (read(), self.lab.expected))
+        if missing := expected.keys() - found.keys():
+            self.problems.append(f"{len(missing)} files missing: {min(missing)}")
+        if superfluous := found.keys() - expected.keys():
+            self.problems.append(f"{len(superfluous)} files too many: {min(superfluous)}")
+        if different := [name for name in expected.keys() & found.keys() if expected[name] != found[name]]:
+            self.problems.append(f"{len(different)} files with different bytes: {min(different)}")
+
+    def check_logs(self) -> None:
+        """Look for tracebacks in the logs of the runs."""
+        for number, run in enumerate(self.runs, start=1):
+            log = self.lab.log_of(run)
+            if "Traceback" in log:
+                last = log[log.index("Traceback") :].strip().splitlines()[-1][:120]
+                self.problems.append(f"traceback in the log of run {number}: {last}")
+
+
+def _without(results: Mapping[str, bytes], names: Sequence[str]) -> dict[str, bytes]:
+    return {path: content for path, content in results.items() if not any(name in path for name in names)}
