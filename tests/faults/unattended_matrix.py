@@ -5,6 +5,7 @@ disk or on S3, and local workers or a Dask cluster that was started by hand. Eac
 docs/operations.md.
 """
 
+import contextlib
 import time
 import traceback
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from tests.faults.unattended import machine_cases, process_cases, service_cases
 from tests.faults.unattended.case import Case
 from tests.faults.unattended.lab import Lab, running_lab
 from tests.faults.unattended.trial import Trial
+from tests.postgres_server import serving_postgres
 
 CASES = (*process_cases.CASES, *machine_cases.CASES, *service_cases.CASES)
 _HEADER = (
@@ -27,17 +29,25 @@ def run_cases(root: Path, words: Sequence[str]) -> int:
     if not chosen:
         return 0
     failed, started = 0, time.monotonic()
-    with running_lab(root) as lab:
-        print(f"the server, the worker and the deployments started in {time.monotonic() - started:.0f} s\n")
-        print(f"{_HEADER}\n|---|---|---|---|---|", flush=True)
-        for number, case in enumerate(chosen):
-            row, problems = run_case(case, lab, root / f"case-{number}")
-            print(row, flush=True)
-            for problem in problems:
-                print(f"    NOT AS EXPECTED: {problem}", flush=True)
-            failed += bool(problems)
+    print(f"{_HEADER}\n|---|---|---|---|---|", flush=True)
+    for name, serving in (("sqlite", contextlib.nullcontext), ("postgres", serving_postgres)):
+        cases = [case for case in chosen if case.postgres == (name == "postgres")]
+        if not cases:
+            continue
+        with serving() as address, running_lab(root / name, **_database(address)) as lab:
+            for number, case in enumerate(cases):
+                row, problems = run_case(case, lab, root / name / f"case-{number}")
+                print(row, flush=True)
+                for problem in problems:
+                    print(f"    NOT AS EXPECTED: {problem}", flush=True)
+                failed += bool(problems)
     print(f"\n{len(chosen)} faults in {(time.monotonic() - started) / 60:.0f} minutes, {failed} not as expected")
     return failed
+
+
+def _database(address: str | None) -> dict[str, str]:
+    url = f"postgresql+asyncpg://prefect@{address}/prefect"
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url} if address else {}
 
 
 def run_case(case: Case, lab: Lab, folder: Path) -> tuple[str, list[str]]:

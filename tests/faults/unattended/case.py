@@ -24,6 +24,7 @@ class Case:
         compared: whether the results are compared with those of an undisturbed run.
         ended_within: seconds after the fault within which the run must have ended; None: it may run on.
         needs: tells what this machine lacks for the case, or None.
+        postgres: whether the server stores its runs in PostgreSQL.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Case:
     compared: bool = True
     ended_within: float | None = 120
     needs: Callable[[], str | None] = lambda: None
+    postgres: bool = False
 
     def judge(self, trial: Trial) -> list[str]:
         """Return everything that is not as expected."""

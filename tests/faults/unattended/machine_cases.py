@@ -26,7 +26,7 @@ def missing_for_mounts() -> str | None:
 
 
 @contextlib.contextmanager
-def _small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
+def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
     """Mount a disk of a size in memory; yield a function that mounts it again with other options."""
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "affwild2-fault", folder], check=True)
@@ -45,13 +45,13 @@ def _fail_as_often_as_quarantine_takes(trial: Trial, **environment: str) -> None
 
 
 def _full_cache(trial: Trial) -> None:
-    with _small_disk(trial.folder / "cache", "1m"):
+    with small_disk(trial.folder / "cache", "1m"):
         _fail_as_often_as_quarantine_takes(trial, AFFWILD2_CACHE=str(trial.folder / "cache"))
     trial.run_next()
 
 
 def _full_store(trial: Trial) -> None:
-    with _small_disk(trial.store, "400k") as remount:
+    with small_disk(trial.store, "400k") as remount:
         _fail_as_often_as_quarantine_takes(trial)
         remount("size=100m")
         trial.run_next()
@@ -60,7 +60,7 @@ def _full_store(trial: Trial) -> None:
 
 
 def _full_out(trial: Trial) -> None:
-    with _small_disk(trial.out, "16k") as remount:
+    with small_disk(trial.out, "16k") as remount:
         _fail_as_often_as_quarantine_takes(trial)
         remount("size=100m")
         trial.run_next()
@@ -69,7 +69,7 @@ def _full_out(trial: Trial) -> None:
 
 
 def _read_only_store(trial: Trial) -> None:
-    with _small_disk(trial.store, "100m") as remount:
+    with small_disk(trial.store, "100m") as remount:
         remount("ro")
         trial.start()
         trial.begin_fault()
@@ -81,7 +81,7 @@ def _read_only_store(trial: Trial) -> None:
 
 
 def _full_temporary_folder(trial: Trial) -> None:
-    with _small_disk(trial.folder / "tmp", "4k"):
+    with small_disk(trial.folder / "tmp", "4k"):
         (trial.folder / "tmp" / "full").write_bytes(bytes(4096))
         trial.start(TMPDIR=str(trial.folder / "tmp"))
         trial.begin_fault()

@@ -1,5 +1,7 @@
 """Faults of processes: the worker, the run, the server, the whole machine, and what operators do to runs."""
 
+import contextlib
+import shutil
 import signal
 import time
 
@@ -7,9 +9,11 @@ import httpx
 import psutil
 
 from tests.faults.unattended.case import Case
+from tests.faults.unattended.machine_cases import missing_for_mounts, small_disk
 from tests.faults.unattended.trial import Trial
 
 _AWAY_SECONDS = 5
+_OUTAGE_SECONDS = 30
 
 
 def _kill_run(trial: Trial) -> None:
@@ -241,6 +245,64 @@ def _without_history(trial: Trial) -> None:
     trial.run_next()
 
 
+def _server_disk_full(trial: Trial) -> None:
+    """Fill the disk of PREFECT_HOME during a run, for half a minute."""
+    lab, home, kept = trial.lab, trial.lab.folder / "home", trial.folder / "home"
+    lab.end(lab.server)
+    shutil.move(home, kept)
+    megabytes = sum(path.stat().st_size for path in kept.rglob("*") if path.is_file()) // 1_000_000 + 20
+    with small_disk(home, f"{megabytes}m"):
+        shutil.copytree(kept, home, dirs_exist_ok=True)
+        lab.start_server()
+        trial.start()
+        trial.wait_for_work()
+        trial.begin_fault()
+        with open(home / "full", "wb") as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(bytes(100_000))
+                filler.flush()
+        time.sleep(_OUTAGE_SECONDS)
+        (home / "full").unlink()
+        trial.watch()
+        trial.run_next()
+        lab.end(lab.server)
+        shutil.copytree(home, kept, dirs_exist_ok=True)
+    home.rmdir()
+    shutil.move(kept, home)
+    lab.start_server()
+
+
+def _postgres() -> list[psutil.Process]:
+    """Return the server of PostgreSQL, first, and its processes."""
+    found = [one for one in psutil.Process().children(recursive=True) if "postgres" in one.name()]
+    assert found, "PostgreSQL does not run"
+    return found
+
+
+def _restart_database(trial: Trial) -> None:
+    """Kill a process of PostgreSQL: it then ends all connections and restarts."""
+    trial.start()
+    trial.wait_for_work()
+    trial.begin_fault()
+    _postgres()[-1].kill()
+    trial.watch()
+    trial.run_next()
+
+
+def _stop_database(trial: Trial) -> None:
+    trial.start()
+    trial.wait_for_work()
+    trial.begin_fault()
+    stopped = _postgres()
+    for one in stopped:
+        one.suspend()
+    time.sleep(_OUTAGE_SECONDS)
+    for one in stopped:
+        one.resume()
+    trial.watch()
+    trial.run_next()
+
+
 CASES = (
     Case("`kill -9` of the run's process", _kill_run, ("CRASHED",)),
     Case("SIGTERM of the run's process", _end_run, ("CRASHED",)),
@@ -261,4 +323,12 @@ CASES = (
     Case("stuck: the run's process hangs", _stuck_run, ("CRASHED",)),
     Case("second run while the first one runs", _second_run, ("COMPLETED",), next_message="up to date|ready|all|3"),
     Case("`PREFECT_HOME` lost", _without_history, ("COMPLETED",)),
+    Case(
+        "disk of `PREFECT_HOME` full for 30 s",
+        _server_disk_full,
+        ("COMPLETED", "CRASHED", "FAILED"),
+        needs=missing_for_mounts,
+    ),
+    Case("PostgreSQL restarts during a run", _restart_database, ("COMPLETED",), postgres=True),
+    Case("PostgreSQL does not answer for 30 s", _stop_database, ("COMPLETED",), postgres=True),
 )
