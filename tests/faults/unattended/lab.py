@@ -24,7 +24,7 @@ from tests.faults.interruption_matrix import read_results
 from tests.prefect_service import PrefectService, family_of, new_service, start_prefect, wait_for_server
 from tests.processes import run_command
 
-FRAMES = 150
+FRAMES = 75
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 _AGE_SECONDS = 600
 _ANSWER_SECONDS = 60
@@ -144,11 +144,10 @@ def set_age(path: Path, seconds: float = _AGE_SECONDS) -> None:
 def results_of(store: Path, out: Path) -> dict[str, bytes]:
     """Return the bytes of the parts of the store, and of all predictions, by path.
 
-    The names of parts of ``videos`` and ``frames`` depend on the path of the video; they are shortened.
+    Parts of ``videos`` contain the path and time of a file, and the names of those of ``frames`` depend on them.
     """
-    found = {
-        re.sub(r"^((videos|frames)/.*)-[0-9a-f]{8}", r"\1", name): data for name, data in read_results(store).items()
-    }
+    found = {re.sub(r"^(frames/.*)-[0-9a-f]{8}", r"\1", name): data for name, data in read_results(store).items()}
+    found = {name: data for name, data in found.items() if not name.startswith("videos/")}
     predictions = [path for path in out.iterdir() if path.suffix in (".parquet", ".csv")]
     return found | {f"out/{path.name}": path.read_bytes() for path in predictions}
 

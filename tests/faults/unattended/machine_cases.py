@@ -1,39 +1,20 @@
 """Faults of disks, memory, weights, the clock, and the folder of videos."""
 
-import contextlib
 import os
 import shutil
-import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 
 from tests.faults.unattended.case import Case
 from tests.faults.unattended.lab import set_age
+from tests.faults.unattended.small_disk import missing_for_mounts, small_disk
 from tests.faults.unattended.trial import Trial
 
 # As often as a video may fail before it is quarantined.
 _TRIES = 3
 _ADDRESS_SPACE_BYTES = 1_400_000_000
-
-
-def missing_for_mounts() -> str | None:
-    """Return what is missing to mount small disks, or None."""
-    can_mount = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
-    return None if can_mount and os.geteuid() == 0 else "needs root, to mount small disks"
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
-    """Mount a disk of a size in memory; yield a function that mounts it again with other options."""
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "affwild2-fault", folder], check=True)
-    try:
-        yield lambda options: subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True) and None
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def _fail_as_often_as_quarantine_takes(trial: Trial, **environment: str) -> None:

@@ -9,7 +9,7 @@ import httpx
 import psutil
 
 from tests.faults.unattended.case import Case
-from tests.faults.unattended.machine_cases import missing_for_mounts, small_disk
+from tests.faults.unattended.small_disk import missing_for_mounts, small_disk
 from tests.faults.unattended.trial import Trial
 
 _AWAY_SECONDS = 5
@@ -142,13 +142,29 @@ def _reboot_at_rest(trial: Trial) -> None:
     trial.follow(trial.run, time.monotonic())
 
 
+def _cancel_after_restart(trial: Trial) -> None:
+    """Cancel a run whose server was away for a while."""
+    trial.start()
+    process = trial.wait_for_work()
+    for one in (stopped := _computing(process)):
+        one.suspend()
+    trial.lab.end(trial.lab.server)
+    time.sleep(_OUTAGE_SECONDS)
+    trial.lab.start_server()
+    for one in stopped:
+        one.resume()
+    trial.begin_fault()
+    trial.cancel()
+    trial.watch()
+    trial.run_next()
+
+
 def _cancel(trial: Trial) -> None:
     trial.start()
     trial.wait_for_work()
     family = [child for one in trial.lab.processes_of(trial.run) for child in (one, *one.children(recursive=True))]
     trial.begin_fault()
-    cancelled = trial.lab.service.prefect("flow-run", "cancel", trial.run)
-    assert cancelled.returncode == 0, cancelled.stderr
+    trial.cancel()
     trial.watch()
     _, alive = psutil.wait_procs(set(family), timeout=30)
     if alive:
@@ -164,8 +180,7 @@ def _cancel_waiting(trial: Trial) -> None:
     second = trial.start()
     trial.wait_until(lambda: trial.lab.run(second)["state"]["name"] == "AwaitingConcurrencySlot", "the second waits")
     trial.begin_fault()
-    cancelled = trial.lab.service.prefect("flow-run", "cancel", second)
-    assert cancelled.returncode == 0, cancelled.stderr
+    trial.cancel()
     trial.watch()
     trial.follow(first, time.monotonic())
 
@@ -178,21 +193,24 @@ def _retry(trial: Trial) -> None:
     created = time.monotonic()
     retried = trial.lab.service.prefect("flow-run", "retry", trial.run)
     assert retried.returncode == 0, retried.stdout + retried.stderr
-    trial.wait_until(lambda: True, "the retry")
     trial.follow(trial.run, created)
+
+
+def _computing(process: psutil.Process) -> list[psutil.Process]:
+    """Return the local workers of a run."""
+    return [one for one in process.children(recursive=True) if "forkserver" in " ".join(one.cmdline())]
 
 
 def _stuck(trial: Trial) -> None:
     """Stop the processes that compute, as a hanging disk or driver does; then cancel the run."""
     trial.start()
     process = trial.wait_for_work()
-    stopped = [one for one in process.children(recursive=True) if "forkserver" in " ".join(one.cmdline())]
     trial.begin_fault()
-    for one in stopped:
+    for one in _computing(process):
         one.suspend()
     trial.watch()
     started = time.monotonic()
-    trial.lab.service.prefect("flow-run", "cancel", trial.run)
+    trial.cancel()
     trial.wait_for_end()
     trial.note = f"cancelled by hand, seen {time.monotonic() - started:.0f} s later"
     trial.run_next()
@@ -317,6 +335,7 @@ CASES = (
     Case("reboot: all processes killed, all started again", _reboot, ("CRASHED",)),
     Case("no worker at the time of the schedule", _reboot_at_rest, ("SCHEDULED",), ended_within=None),
     Case("run cancelled", _cancel, ("CANCELLED",)),
+    Case("run cancelled after the server was restarted", _cancel_after_restart, ("CANCELLED",)),
     Case("waiting run cancelled", _cancel_waiting, ("CANCELLED",)),
     Case("crashed run retried", _retry, ("CRASHED",)),
     Case("stuck: a unit hangs", _stuck, ("RUNNING",), ended_within=None),

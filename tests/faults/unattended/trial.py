@@ -122,6 +122,10 @@ class Trial:
         self.ended_seconds = now.seconds
         return now
 
+    def cancel(self) -> None:
+        """Cancel the run with the request of the web page."""
+        self.lab.ask("POST", f"flow_runs/{self.run}/set_state", state={"type": "CANCELLING"}, force=False)
+
     def run_next(self, **environment: str) -> Outcome:
         """Start the next run and wait for its end."""
         created = time.monotonic()
