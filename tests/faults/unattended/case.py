@@ -51,6 +51,8 @@ class Case:
         if self.next:
             if trial.next is None or trial.next.type != self.next:
                 problems.append(f"the next run is {trial.next}, expected {self.next}")
+            elif re.search("failed|quarantined", trial.next.message):
+                problems.append(f"the next run is not complete: {trial.next}")
             elif not re.search(self.next_message, trial.next.message):
                 problems.append(f"message of the next run is {trial.next.message!r}, expected {self.next_message!r}")
         if self.compared:

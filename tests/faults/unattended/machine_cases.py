@@ -71,10 +71,12 @@ def _full_temporary_folder(trial: Trial) -> None:
 
 
 def _little_memory(trial: Trial) -> None:
+    """Limit the memory of the run when it begins; its workers inherit the limit."""
     for _ in range(_TRIES):
         trial.start()
-        process = trial.wait_for_process()
-        process.rlimit(psutil.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES))
+        trial.wait_until(lambda: trial.lab.run(trial.run)["state"]["type"] == "RUNNING", "the run begins")
+        for process in trial.lab.processes_of(trial.run):
+            process.rlimit(psutil.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES))
         trial.begin_fault()
         trial.watch()
     trial.note = f"after {_TRIES} runs like this"
@@ -178,7 +180,7 @@ def _clock_set_back(trial: Trial) -> None:
 
 
 def _truncated_video(trial: Trial) -> None:
-    video = trial.videos / "train01.mp4"
+    video = trial.videos / "train02.avi"
     os.truncate(video, video.stat().st_size // 2)
     set_age(video)
     trial.start()
@@ -244,9 +246,9 @@ CASES = (
     Case("cached networks damaged", _damaged_cache, ("COMPLETED", "FAILED")),
     Case("folder of videos missing", _no_folder, message="expected a .*folder"),
     Case("folder of videos unmounted (empty)", _unmounted, ("COMPLETED", "FAILED"), message="3|no video"),
-    Case("folder of videos unmounted during a run", _unmounted_during_a_run, message="3 failed"),
+    Case("folder of videos unmounted during a run", _unmounted_during_a_run, message="3 (failed|units)"),
     Case("clock set back (videos of tomorrow)", _clock_set_back, ("COMPLETED",), message="3 waiting"),
-    Case("a video is truncated", _truncated_video, message="train01", without=("train01",)),
+    Case("a video is truncated", _truncated_video, message="train02", without=("train02",)),
     Case("a video is damaged", _damaged_video, ("COMPLETED",), message="1 quarantined", next_message="1 scored"),
     Case("a video is replaced while it is read", _replaced_video, message="1 failed"),
     Case("a video is deleted during a run", _deleted_video, message="1 failed|1 skipped"),

@@ -137,7 +137,7 @@ def _reboot_at_rest(trial: Trial) -> None:
     trial.lab.start_server()
     trial.start()
     trial.begin_fault()
-    trial.watch(seconds=60)
+    trial.watch()
     trial.lab.start_worker()
     trial.follow(trial.run, time.monotonic())
 
@@ -206,12 +206,16 @@ def _stuck(trial: Trial) -> None:
     trial.start()
     process = trial.wait_for_work()
     trial.begin_fault()
-    for one in _computing(process):
+    for one in (stopped := _computing(process)):
         one.suspend()
     trial.watch()
     started = time.monotonic()
     trial.cancel()
     trial.wait_for_end()
+    _, alive = psutil.wait_procs(stopped, timeout=30)
+    for one in alive:
+        trial.problems.append(f"process {one.pid} outlives the cancelled run")
+        one.kill()
     trial.note = f"cancelled by hand, seen {time.monotonic() - started:.0f} s later"
     trial.run_next()
 
@@ -226,7 +230,9 @@ def _stuck_run(trial: Trial) -> None:
         one.suspend()
     trial.watch()
     for one in family:
-        one.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    trial.note = "its processes killed by hand"
     trial.run_next()
 
 

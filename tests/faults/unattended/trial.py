@@ -84,11 +84,6 @@ class Trial:
             assert time.monotonic() < deadline, f"waited in vain for: {what}"
             time.sleep(0.1)
 
-    def wait_for_process(self) -> psutil.Process:
-        """Wait until the process of the run exists; return it."""
-        self.wait_until(lambda: bool(self.lab.processes_of(self.run)), "the process of the run")
-        return self.lab.processes_of(self.run)[0]
-
     def wait_for_work(self) -> psutil.Process:
         """Wait until every video is indexed and faces are being cropped; return the process of the run."""
         self.wait_until(lambda: count_finished(self.store / "videos") >= 3, "all videos are indexed")
