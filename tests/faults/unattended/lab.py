@@ -97,12 +97,16 @@ class Lab:
             with contextlib.suppress(psutil.Error):
                 if one.environ().get("PREFECT__FLOW_RUN_ID") == run:
                     flows.append(one)
-        pids = {one.pid for one in flows}
-        return sorted(flows, key=lambda one: (_parent(one) in pids, one.create_time()))
+        return sorted(flows, key=lambda one: ("prefect.engine" not in command_of(one), one.create_time()))
 
     def ask(self, method: str, path: str, **body: Any) -> Any:
-        """Return the answer of the server."""
-        answer = httpx.request(method, f"{self.service.url}/{path}", json=body or None, timeout=_ANSWER_SECONDS)
+        """Return the answer of the server. A server under load answers 503 while its database is locked: ask again."""
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while True:
+            answer = httpx.request(method, f"{self.service.url}/{path}", json=body or None, timeout=_ANSWER_SECONDS)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                break
+            time.sleep(1)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
@@ -122,10 +126,11 @@ class Lab:
         return "\n".join(line["message"] for line in lines)
 
 
-def _parent(process: psutil.Process) -> int:
+def command_of(process: psutil.Process) -> str:
+    """Return the command line of a process; nothing if it has ended."""
     with contextlib.suppress(psutil.Error):
-        return process.ppid()
-    return 0
+        return " ".join(process.cmdline())
+    return ""
 
 
 def copy_videos(data: Path, folder: Path) -> Path:

@@ -8,32 +8,24 @@ from pathlib import Path
 import psutil
 
 from tests.faults.unattended.case import Case
-from tests.faults.unattended.lab import set_age
+from tests.faults.unattended.lab import command_of, set_age
 from tests.faults.unattended.small_disk import missing_for_mounts, small_disk
 from tests.faults.unattended.trial import Trial
 
 # As often as a video may fail before it is quarantined.
 _TRIES = 3
-_ADDRESS_SPACE_BYTES = 1_400_000_000
-
-
-def _fail_as_often_as_quarantine_takes(trial: Trial, **environment: str) -> None:
-    for _ in range(_TRIES):
-        trial.start(**environment)
-        trial.begin_fault()
-        trial.watch()
-    trial.note = f"after {_TRIES} runs like this"
+_ADDRESS_SPACE_BYTES = 3_200_000_000
 
 
 def _full_cache(trial: Trial) -> None:
     with small_disk(trial.folder / "cache", "1m"):
-        _fail_as_often_as_quarantine_takes(trial, AFFWILD2_CACHE=str(trial.folder / "cache"))
+        trial.watch_several(_TRIES, AFFWILD2_CACHE=str(trial.folder / "cache"))
     trial.run_next()
 
 
 def _full_store(trial: Trial) -> None:
     with small_disk(trial.store, "400k") as remount:
-        _fail_as_often_as_quarantine_takes(trial)
+        trial.watch_several(_TRIES)
         remount("size=100m")
         trial.run_next()
         shutil.copytree(trial.store, trial.folder / "kept")
@@ -42,7 +34,7 @@ def _full_store(trial: Trial) -> None:
 
 def _full_out(trial: Trial) -> None:
     with small_disk(trial.out, "16k") as remount:
-        _fail_as_often_as_quarantine_takes(trial)
+        trial.watch_several(_TRIES)
         remount("size=100m")
         trial.run_next()
         shutil.copytree(trial.out, trial.folder / "kept")
@@ -71,14 +63,19 @@ def _full_temporary_folder(trial: Trial) -> None:
 
 
 def _little_memory(trial: Trial) -> None:
-    """Limit the memory of the run when it begins; its workers inherit the limit."""
+    """Limit the memory of local workers to what they need before they load a network."""
+
+    def workers() -> list[psutil.Process]:
+        return [one for one in trial.lab.processes_of(trial.run) if "forkserver" in command_of(one)]
+
     for _ in range(_TRIES):
         trial.start()
-        trial.wait_until(lambda: trial.lab.run(trial.run)["state"]["type"] == "RUNNING", "the run begins")
-        for process in trial.lab.processes_of(trial.run):
+        trial.wait_until(lambda: bool(workers()), "the process that workers are forked from")
+        for process in workers():
             process.rlimit(psutil.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES))
         trial.begin_fault()
         trial.watch()
+        trial.wait_for_end()
     trial.note = f"after {_TRIES} runs like this"
     trial.run_next()
 
@@ -161,6 +158,7 @@ def _unmounted_during_a_run(trial: Trial) -> None:
         trial.videos.rename(trial.folder / "away")
         trial.videos.mkdir()
         trial.watch()
+        trial.wait_for_end()
         trial.videos.rmdir()
         (trial.folder / "away").rename(trial.videos)
         shutil.rmtree(trial.store / "inputs")
@@ -195,13 +193,10 @@ def _damaged_video(trial: Trial) -> None:
     content = video.read_bytes()
     video.write_bytes(bytes(10_000))
     set_age(video)
-    for _ in range(_TRIES + 1):
-        trial.start()
-        trial.begin_fault()
-        trial.watch()
+    trial.watch_several(_TRIES + 1)
     video.write_bytes(content)
     set_age(video)
-    trial.note = "the file is restored"
+    trial.note = f"after {_TRIES + 1} runs like this, the file is restored"
     trial.run_next()
 
 

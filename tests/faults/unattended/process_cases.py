@@ -9,6 +9,7 @@ import httpx
 import psutil
 
 from tests.faults.unattended.case import Case
+from tests.faults.unattended.lab import command_of
 from tests.faults.unattended.small_disk import missing_for_mounts, small_disk
 from tests.faults.unattended.trial import Trial
 
@@ -198,7 +199,7 @@ def _retry(trial: Trial) -> None:
 
 def _computing(process: psutil.Process) -> list[psutil.Process]:
     """Return the local workers of a run."""
-    return [one for one in process.children(recursive=True) if "forkserver" in " ".join(one.cmdline())]
+    return [one for one in process.children(recursive=True) if "forkserver" in command_of(one)]
 
 
 def _stuck(trial: Trial) -> None:

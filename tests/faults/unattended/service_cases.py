@@ -102,11 +102,7 @@ def _denied_from_the_second_stage_on(trial: Trial) -> None:
     """Deny all requests but those of the first stage, in as many runs as a quarantine takes."""
     with _on_s3(trial) as proxy:
         proxy.spoil(S3Fault(DENIED, path="/store/(faces|subjects|features|outputs)"))
-        for _ in range(_TRIES):
-            trial.start()
-            trial.begin_fault()
-            trial.watch()
-        trial.note = f"after {_TRIES} runs like this"
+        trial.watch_several(_TRIES)
         proxy.spoil()
         trial.run_next()
 

@@ -108,8 +108,17 @@ class Trial:
         self.shown = shown
         return shown
 
+    def watch_several(self, count: int, **environment: str) -> None:
+        """Start as many runs with the same fault, one after the other; keep what the server shows of the last one."""
+        for _ in range(count):
+            self.start(**environment)
+            self.begin_fault()
+            self.watch()
+            self.wait_for_end()
+        self.note = f"after {count} runs like this"
+
     def wait_for_end(self) -> Outcome:
-        """Wait until a run that was still shown as running after two minutes has ended."""
+        """Wait until a run that may still be shown as running after two minutes has ended."""
         deadline = time.monotonic() + _WAIT_SECONDS
         while (now := self._outcome(self.run)).type not in ENDED:
             assert time.monotonic() < deadline, f"the run does not end: {now}"
