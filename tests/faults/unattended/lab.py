@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,13 +22,14 @@ import psutil
 from infra.prefect_runtime import SERVER_NO_TELEMETRY
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tests.faults.interruption_matrix import read_results
-from tests.prefect_service import PrefectService, family_of, new_service, start_prefect, wait_for_server
+from tests.prefect_service import ROOT, PrefectService, family_of, new_service, start_prefect, wait_for_server
 from tests.processes import run_command
 
 FRAMES = 75
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 _AGE_SECONDS = 600
 _ANSWER_SECONDS = 60
+_DEPLOY_SECONDS = 600
 
 
 @dataclass
@@ -54,8 +56,12 @@ class Lab:
         self.worker = start_prefect(arguments, self.service.environment, self.folder / "worker.log")
 
     def deploy(self, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run ``prefect deploy --all`` with the variables of the lab, or with others."""
-        return self.service.prefect("--no-prompt", "deploy", "--all", environment=self.defaults | variables)
+        """Run ``python -m infra.deploy`` with the variables of the lab, or with others."""
+        environment = self.service.environment | self.defaults | variables
+        command = [sys.executable, "-m", "infra.deploy"]
+        return subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=_DEPLOY_SECONDS, check=False
+        )
 
     def end(self, process: subprocess.Popen | None, number: int = signal.SIGTERM, *, seconds: float = 60) -> None:
         """Send a signal to a server or worker alone, and wait until it has ended."""
@@ -186,11 +192,9 @@ def running_lab(folder: Path, **settings: str) -> Iterator[Lab]:
     lab = Lab(folder, service, data, run_undisturbed(data, folder / "undisturbed"), defaults=defaults)
     try:
         lab.start_server()
-        created = service.prefect("work-pool", "create", "affwild2", "--type", "process")
-        assert created.returncode == 0, created.stderr
-        lab.start_worker()
         deployed = lab.deploy()
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+        lab.start_worker()
         yield lab
     finally:
         lab.end_all()

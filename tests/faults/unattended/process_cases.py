@@ -263,7 +263,6 @@ def _without_history(trial: Trial) -> None:
     answer = httpx.get(f"{trial.lab.service.url}/flow_runs/{trial.run}", timeout=60)
     trial.runs.clear()
     trial.note = f"the lost run is {answer.status_code}"
-    trial.lab.service.prefect("work-pool", "create", "affwild2", "--type", "process")
     deployed = trial.lab.deploy()
     assert deployed.returncode == 0, deployed.stderr
     trial.lab.start_worker()

@@ -318,7 +318,7 @@ CASES = (
     Case("`--dask-address` of the dashboard", _dashboard, message="expected a Dask scheduler", ended_within=90),
     Case("a Dask worker of another version", _other_version, message="expected the version of affwild2"),
     Case("Dask workers with too little memory", _workers_with_little_memory, message="memory", ended_within=None),
-    Case("`prefect deploy` without the variables", _deploy_without_variables, ("COMMAND",), message="AFFWILD2_"),
+    Case("deployed again without the variables", _deploy_without_variables, ("COMMAND",), message="AFFWILD2_"),
     Case("schedule changed, deployed again", _changed_schedule, ("COMMAND",)),
     Case("schedule paused, deployed again", _paused_schedule, ("COMMAND",)),
     Case("a parameter is misspelt", _wrong_parameter, ("COMMAND",), message="settle_secods", next="", compared=False),
