@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.challenge.videos import list_videos
-from data_contracts.errors import counted
+from data_contracts.errors import InputError, counted
 from data_contracts.files.local import check_output_folder
 from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import Arrivals, count_known_skipped, remember_skipped, split_settled
+from data_contracts.store.input_accounts import count_used_before
 from data_contracts.store.store import Store
 from flows.engine.console import print_line
 from flows.engine.run import Run
@@ -70,6 +71,7 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         )
         before = read_record(Store(out))
         known = count_known_skipped(run.store, videos, listing.account.paths)
+        used_before = count_used_before(run.store, listing.account)
         report_videos(run, listing, known=known)
         if arrivals.settled:
             score_videos(run, arrivals.settled, predictors=predictors, missing_faces=parameters.missing_faces, out=out)
@@ -93,6 +95,11 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         _print_rescored(run, arrivals, rescored, out)
         remember_skipped(run.store, videos, listing.account.paths)
         run.raise_for_failures(known=False)
+        if used_before and not listing.account.used:
+            raise InputError(
+                f"{', '.join(listing.account.places)}: expected videos, found none; the last run found "
+                f"{used_before:,}; mount the folder if it is not mounted; if you removed them, the next run accepts it"
+            )
     return rescored
 
 

@@ -87,10 +87,19 @@ class InputsDetails(Details):
 def write_account(store: Store, account: InputAccount) -> InputsDetails:
     """Write the account of some inputs, in place of the one of an earlier run, and return its details."""
     details = InputsDetails.of_account(account)
-    kind = re.sub("[^a-z0-9]+", "-", account.kind.lower())
-    name = variant_name(kind, fingerprint(kind=account.kind, places=sorted(account.places)))
-    bundle = Bundle(f"{INPUTS}/{name}", fingerprint(inputs=details), details=details.to_json())
+    bundle = Bundle(_folder_of(account), fingerprint(inputs=details), details=details.to_json())
     known = read_manifest(store, bundle.folder)
     if known is None or known.fingerprint != bundle.fingerprint:
         write_manifest(store, bundle)
     return details
+
+
+def count_used_before(store: Store, account: InputAccount) -> int:
+    """Return how many inputs the last run on the same folders used."""
+    known = read_manifest(store, _folder_of(account))
+    return InputsDetails.of(known).used if known else 0
+
+
+def _folder_of(account: InputAccount) -> str:
+    kind = re.sub("[^a-z0-9]+", "-", account.kind.lower())
+    return f"{INPUTS}/{variant_name(kind, fingerprint(kind=account.kind, places=sorted(account.places)))}"

@@ -218,12 +218,19 @@ def test_files_that_share_a_name_keep_existing_predictions(place):
 
 
 def test_a_deleted_video_keeps_its_predictions_and_is_reported(place, capsys):
-    video_at(place.videos / "a.mp4")
+    for name in ("a.mp4", "b.mp4"):
+        video_at(place.videos / name)
     place.run()
     (place.videos / "a.mp4").unlink()
     done, written = place.run()
-    assert results_of(done) == {"without_video": ["a"]} and written == set() and (place.out / "a.csv").exists()
+    assert results_of(done) == {"up_to_date": ["b"], "without_video": ["a"]} and written == set()
     assert f"{place.out} has predictions of 1 deleted or moved video (a)" in capsys.readouterr().out
+    assert (place.out / "a.csv").exists()
+
+    (place.videos / "b.mp4").unlink()
+    with pytest.raises(InputError, match=r"expected videos, found none; the last run found 1; mount the folder if"):
+        place.run()
+    assert results_of(place.run()[0]) == {"without_video": ["a", "b"]}, "an empty folder fails one run"
 
 
 def test_wrong_requests_are_reported_in_one_line(place):
