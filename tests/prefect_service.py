@@ -196,11 +196,9 @@ def family_of(process: subprocess.Popen) -> list[psutil.Process]:
 
 def wait_for_server(service: PrefectService, server: subprocess.Popen) -> None:
     """Wait until the server answers."""
-    deadline = time.monotonic() + _START_SECONDS
+    log, deadline = service.folder / "server.log", time.monotonic() + _START_SECONDS
     while True:
-        assert server.poll() is None and time.monotonic() < deadline, (service.folder / "server.log").read_text()[
-            -3000:
-        ]
+        assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{service.url}/health", timeout=5).is_success:
                 return

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import psutil
 
-from infra.prefect_runtime import SERVER_NO_TELEMETRY
+from infra.prefect_runtime import SERVER_SETTINGS
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tests.faults.interruption_matrix import read_results
 from tests.prefect_service import ROOT, PrefectService, family_of, new_service, start_prefect, wait_for_server
@@ -46,7 +46,7 @@ class Lab:
 
     def start_server(self) -> None:
         """Start the server, and wait until it answers."""
-        environment = self.service.environment | SERVER_NO_TELEMETRY
+        environment = self.service.environment | SERVER_SETTINGS
         self.server = start_prefect(["server", "start"], environment, self.folder / "server.log")
         wait_for_server(self.service, self.server)
 
