@@ -161,8 +161,9 @@ def test_one_variable_makes_all_logs_json(filled, services, tmp_path):
     assert rendered.returncode == 0, rendered.stderr
     found = json.loads(rendered.stdout)["services"]
     for name in OURS:
-        assert "AFFWILD2_LOG_FORMAT" not in services[name]["environment"]
-        added = found[name]["environment"].items() - services[name]["environment"].items()
+        before = services[name].get("environment") or {}
+        added = found[name]["environment"].items() - before.items()
+        assert "AFFWILD2_LOG_FORMAT" not in before
         assert ("AFFWILD2_LOG_FORMAT", "json") in added and ("DASK_LOGGING__ROOT__HANDLERS", "['stderr']") in added
 
 
