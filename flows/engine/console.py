@@ -98,8 +98,9 @@ def _plain_progress(name: str, total: int) -> Callable[[int], None]:
 def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table with right-aligned numbers; in a log, without lines between its cells."""
     rows, log = [list(row) for row in rows], _log.get()
+    by_name = [dict(zip(header, row, strict=True)) for row in rows]
     if log is None and _is_json():
-        _write(title, sys.stdout, rows=[dict(zip(header, row, strict=True)) for row in rows])
+        _write(title, sys.stdout, rows=by_name)
         return
     table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
     if log:
@@ -114,7 +115,8 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[objec
         return
     text = io.StringIO()
     Console(file=text, width=_WIDTH, highlight=False, color_system=None).print(table)
-    log(logging.INFO, "\n".join([f"{title}:", *(line.rstrip() for line in text.getvalue().rstrip().splitlines())]))
+    with add_fields(rows=by_name):
+        log(logging.INFO, "\n".join([f"{title}:", *(line.rstrip() for line in text.getvalue().rstrip().splitlines())]))
 
 
 def _cell(value: object) -> str:
@@ -131,7 +133,8 @@ def print_line(text: str, *, level: int = logging.INFO, **fields: Any) -> None:
     ``level``: in a log or a JSON line. ``fields``: those of a JSON line, such as ``unit``.
     """
     if log := _log.get():
-        log(level, printable(text))
+        with add_fields(**fields):
+            log(level, printable(text))
     else:
         _write(text, sys.stdout, level=level, **fields)
 
