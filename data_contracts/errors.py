@@ -6,7 +6,7 @@ Other failures remain ordinary exceptions.
 import errno
 import os
 
-# Of the C++ library, OpenVINO, FFmpeg, torch on processors and on GPUs, and the C library.
+# Of the C++ library, OpenVINO, FFmpeg, torch on processors and on GPUs, the C library, Arrow and the dynamic linker.
 _SIGNS_OF_MEMORY = (
     "bad_alloc",
     "t allocate memory",
@@ -15,6 +15,7 @@ _SIGNS_OF_MEMORY = (
     "out of memory",
     "OutOfMemory",
     "ArrowMemoryError",
+    "failed to map segment",
 )
 
 
@@ -76,8 +77,8 @@ def has_machine_cause(error: BaseException) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether the machine had too little memory. Libraries report it by different exceptions."""
-    named = (type(error).__name__, *str(error).splitlines()[:1])
-    return isinstance(error, MemoryError) or any(sign in text for text in named for sign in _SIGNS_OF_MEMORY)
+    text = f"{type(error).__name__}: {error}"
+    return isinstance(error, MemoryError) or any(sign in text for sign in _SIGNS_OF_MEMORY)
 
 
 def explain_os_error(error: OSError) -> str | None:

@@ -11,6 +11,7 @@ from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
 from tasks.units import Compute, Fault, Make, Unit, UnitReport, Work, run_unit
 
+_MAX_CAUSE = 500
 # Of the C++ library, for example when OpenVINO cannot write a converted network.
 _STREAM_ERROR = "iostream error"
 logger = logging.getLogger(__name__)
@@ -120,13 +121,19 @@ def report_crash(store: Store, work: Work, error: BaseException | None) -> UnitR
     if error is None:
         cause = "the Dask cluster cancelled the work (no worker left, or no connection); run the same command again"
         return report_failure(store, work, cause)
-    cause = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
+    cause = _first_sentence(f"{type(error).__name__}: {error}")[:_MAX_CAUSE]
     if is_out_of_memory(error):
         cause = f"out of memory: {cause}; use fewer workers, or give this machine or its limits more memory"
         return report_failure(store, work, cause, fault="memory")
     if _STREAM_ERROR in cause:
         cause += "; the disk of the cache folder or of the temporary folder may be full, or a limit of files reached"
     return report_failure(store, work, cause, fault="input" if _is_of_decoder(error) else "other")
+
+
+def _first_sentence(text: str) -> str:
+    """Return the first line. Errors of OpenVINO begin with the place in its code and a colon; return all lines then."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines) if lines[0].endswith(":") else lines[0]
 
 
 def _is_of_decoder(error: BaseException) -> bool:

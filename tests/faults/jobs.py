@@ -10,6 +10,10 @@ from data_contracts.store.records import Details
 from data_contracts.store.store import Store
 from tasks.units import Files, Job
 
+# In place of a signal: the job takes more and more memory.
+MEMORY = -1
+_STEP_BYTES, _STEP_SECONDS = 20_000_000, 0.02
+
 
 @dataclass(frozen=True)
 class MadeUpArgs:
@@ -23,6 +27,11 @@ class MadeUpArgs:
 def make(store: Store, job: Job[MadeUpArgs]) -> Files:
     """Append the job's name, process, start and end to the file ``log`` in its folder; return an empty bundle."""
     began = time.time()
+    if job.arguments.ends_with == MEMORY:
+        taken = []
+        while True:
+            taken.append(b"x" * _STEP_BYTES)
+            time.sleep(_STEP_SECONDS)
     if job.arguments.ends_with:
         os.kill(os.getpid(), job.arguments.ends_with)
     time.sleep(job.arguments.seconds)

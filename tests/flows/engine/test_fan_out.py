@@ -18,7 +18,7 @@ from flows.engine.stage_summary import StageSummary
 from infra.cluster_state import ClusterLostError
 from infra.clusters import ClusterError, open_cluster, wait_for_cluster
 from tests.faults.dask_cluster import ROOT, dask_cluster
-from tests.faults.jobs import make, make_jobs
+from tests.faults.jobs import MEMORY, make, make_jobs
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def cluster(tmp_path_factory):
     """A worker with four threads and one GPU that is restarted when it ends. Units fail when their worker ends once."""
     logs = tmp_path_factory.mktemp("cluster")
     with dask_cluster(logs, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as cluster:
-        cluster.start_worker("--nthreads", "4", "--resources", "GPU=1", restart=True)
+        cluster.start_worker("--nthreads", "4", "--resources", "GPU=1", "--memory-limit", "1GB", restart=True)
         with Client(cluster.address, timeout="60s") as client:
             client.wait_for_workers(1, timeout=60)
         yield cluster
@@ -65,6 +65,11 @@ def test_a_gpu_runs_one_unit_at_a_time_for_any_number_of_threads(cluster, tmp_pa
 @pytest.mark.parametrize(
     ("ends_with", "fault", "cause"),
     [
+        (
+            MEMORY,
+            "memory",
+            r"exceeded its memory limit of 1\.0 GB and was ended, 1 times; start workers with a higher --memory-limit",
+        ),
         (
             signal.SIGKILL,
             "memory",
