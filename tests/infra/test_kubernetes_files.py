@@ -1,17 +1,20 @@
 """Tests of the Kubernetes files against the schemas of Kubernetes and of the Dask operator."""
 
 import copy
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from infra.worker_processes import WORKER_ENVIRONMENT
-from tests.infra.operated import FILES, image_environment, read_yaml, unknown_variables
+from tests.infra.operated import FILES, image_environment, read_yaml, running, unknown_variables
 from tests.processes import program
 
 pytestmark = pytest.mark.service
@@ -207,3 +210,32 @@ def test_requested_memory_is_what_a_process_needs():
     # The documented need of a worker.
     assert worker["resources"]["requests"]["memory"] == "2Gi"
     assert "- 2 GB of memory for each worker" in (FILES.parent / "docs" / "operations.md").read_text()
+
+
+# As a Prefect worker: after SIGTERM it waits for its run, which ends on SIGTERM.
+WORKER = """trap 'echo asked to end' TERM; (trap 'echo run ended; exit' TERM; while :; do sleep 0.1; done) & run=$!
+wait $run; wait $run; echo worker ended"""
+
+
+def test_a_drained_flow_worker_first_waits_for_its_runs_then_ends_them(tmp_path):
+    (flows,) = pod_specs(resources_of("base"))["flows"]["containers"]
+    shell, option, script = flows["lifecycle"]["preStop"]["exec"]["command"]
+    waits = [int(seconds) for seconds in re.findall(r"sleep (\d+)", script)]
+    assert sum(waits) < pod_specs(resources_of("base"))["flows"]["terminationGracePeriodSeconds"]
+    log = tmp_path / "log"
+    namespace = ["unshare", "--user", "--map-root-user", "--pid", "--mount", "--fork", "--mount-proc"]
+    with running([*namespace, "sh", "-c", WORKER], log=log) as process:
+        for _ in range(100):
+            if children := psutil.Process(process.pid).children(recursive=True)[1:]:
+                break
+            time.sleep(0.1)
+        first = children and psutil.Process(process.pid).children()[0].pid
+        enter = ["nsenter", "--target", str(first), "--user", "--preserve-credentials", "--pid", "--mount"]
+        # The hook ends with the container.
+        subprocess.run([*enter, shell, option, re.sub(r"sleep \d+", "sleep 2", script)], check=False, timeout=60)
+        assert process.wait(20) == 0
+    assert re.findall(r"^(?:asked|run|worker).*", log.read_text(), re.M) == [
+        "asked to end",
+        "run ended",
+        "worker ended",
+    ]

@@ -113,7 +113,7 @@ def test_services_are_confined(installed, name):
 def test_every_variable_is_read_and_workers_have_the_environment_of_local_workers():
     for name in SERVICES:
         environment = environment_of(name, TLS="")
-        own = {"TLS", "UNIT", "AFFWILD2_ALERT", "AFFWILD2_VIDEOS", "AFFWILD2_STORE", "AFFWILD2_OUT", "NO_PROXY"}
+        own = {"TLS", "UNIT", "AFFWILD2_ALERT", "AFFWILD2_VIDEOS", "AFFWILD2_STORE", "AFFWILD2_OUT"}
         assert unknown_variables(set(environment) - own) == set(), name
     assert WORKER_ENVIRONMENT.items() <= environment_of("affwild2-worker@.service").items()
 
