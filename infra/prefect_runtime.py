@@ -27,7 +27,7 @@ SERVER_SETTINGS = NO_TELEMETRY | {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
     "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P7D",
-    "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect.server.events.ordering.db",
+    "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "infra.event_order",
 }
 # For runs. Without a heartbeat for 50 s, the automations of infra/prefect regard a run as dead.
 _HEARTBEAT_SECONDS = 30

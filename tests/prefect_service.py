@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,10 @@ class PrefectService:
         return subprocess.run(
             command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=_END_SECONDS, check=False
         )
+
+    def run_python(self, code: str) -> None:
+        """Run Python code as a client of the server."""
+        subprocess.run([sys.executable, "-c", code], env=self.environment, cwd=ROOT, check=True, timeout=_END_SECONDS)
 
     def run_deployment(self, deployment: str, *options: str) -> str:
         """Start a run with ``prefect deployment run``; return its id."""

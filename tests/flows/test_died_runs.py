@@ -1,6 +1,8 @@
 """Runs whose process, worker or server ended, on a real Prefect server with a worker."""
 
 import contextlib
+import http.server
+import threading
 import time
 
 import psutil
@@ -13,6 +15,8 @@ from tests.video_factory import VideoSpec, write_video
 
 pytestmark = pytest.mark.service
 KEPT = "finished work is kept; retry this run, or start another"
+LOST = f"the process of this run, its worker or their machine has ended without a report; {KEPT}"
+TWO_MINUTES = 120
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +115,81 @@ def test_a_stopped_worker_lets_its_run_finish_and_then_ends(service, folder):
         worker.wait(timeout=60)
 
 
-def test_a_cancelled_run_ends_as_cancelled(service, folder):
+def test_a_killed_and_a_cancelled_run_end_with_all_processes(service, folder):
     with service.worker(), locked(folder):
+        run, process = start_waiting_run(service)
+        process.kill()
+        assert service.end_of(run)["state"]["name"] == "Crashed"
+        assert_no_process(run)
         run, _ = start_waiting_run(service)
         cancelled = service.prefect("flow-run", "cancel", run)
         assert cancelled.returncode == 0, cancelled.stdout + cancelled.stderr
-        ended = service.end_of(run)
-        assert ended["state"]["name"] == "Cancelled"
+        assert service.end_of(run)["state"]["name"] == "Cancelled"
         assert_no_process(run)
+
+
+def test_a_run_lost_with_its_worker_becomes_crashed_is_notified_and_lets_the_next_one_start(service, folder):
+    """The block is saved after a deploy, so that the second deploy creates the notifications."""
+    with receiving_posts() as (url, posts):
+        service.run_python(
+            "from prefect.blocks.notifications import CustomWebhookNotificationBlock as Block\n"
+            f"block = Block(name='test', url={url!r}, json_data={{'text': '{{{{subject}}}}: {{{{body}}}}'}})\n"
+            "block.save('affwild2-notify')"
+        )
+        service.deploy(folder)
+        with service.worker() as worker, locked(folder):
+            run, process = start_waiting_run(service)
+            worker.kill()
+            process.kill()
+            killed = time.monotonic()
+            next_run = service.start_run("extract/affwild2")
+            with service.worker():
+                assert service.end_of(run)["state"]["message"] == LOST
+                assert time.monotonic() - killed < TWO_MINUTES
+                service.wait_for_state(next_run, "Running")
+        deadline = time.monotonic() + 60
+        while not any(LOST in post for post in posts):
+            assert time.monotonic() < deadline, posts
+            time.sleep(0.2)
+    (post,) = [post for post in posts if LOST in post]
+    assert "Crashed" in post and "extract" in post
+
+
+def test_a_run_lost_with_server_and_worker_becomes_crashed_when_they_start_again(tmp_path):
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos/clip.mp4", VideoSpec(frame_count=4))
+    with locked(tmp_path), serving_prefect(tmp_path) as service:
+        service.deploy(tmp_path)
+        with service.worker() as worker:
+            run, process = start_waiting_run(service)
+            # Otherwise the run would end as Crashed with its worker.
+            process.suspend()
+            worker.kill()
+            process.kill()
+    with serving_prefect(tmp_path) as service, service.worker():
+        assert service.end_of(run)["state"]["message"] == LOST
+        retried = service.prefect("flow-run", "retry", run)
+        assert retried.returncode == 0, retried.stdout + retried.stderr
+        assert service.wait_for_state(run, "Completed")["run_count"] > 1
+
+
+@contextlib.contextmanager
+def receiving_posts():
+    """Serve HTTP; yield the URL and the list of all bodies that were posted to it."""
+    posts = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            posts.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/", posts
+        finally:
+            server.shutdown()

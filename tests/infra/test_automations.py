@@ -1,0 +1,45 @@
+from datetime import timedelta
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from infra.automations import AUTOMATIONS, NOTIFICATIONS, create_automations, read_automations
+from infra.prefect_runtime import RUN_SETTINGS, TAG
+
+HEARTBEAT = timedelta(seconds=int(RUN_SETTINGS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]))
+# How long a run waits for a free slot, and how often a server and a worker look for what to do.
+WAITS = timedelta(seconds=10 + 2 * 5 + 10)
+
+
+def test_a_lost_run_ends_in_two_minutes_after_one_lost_heartbeat_at_least():
+    silent, dead, *_ = (one.trigger.within for one in read_automations(AUTOMATIONS))
+    assert silent > 1.5 * HEARTBEAT and dead > HEARTBEAT
+    assert silent + dead + WAITS <= timedelta(minutes=2, seconds=5)
+
+
+@pytest.mark.parametrize("path", [AUTOMATIONS, NOTIFICATIONS])
+def test_automations_apply_to_runs_of_this_project_only(path):
+    for automation in read_automations(path):
+        related = automation.trigger.match_related
+        assert related.root == {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
+
+
+@pytest.mark.service
+def test_a_deploy_creates_missing_automations_and_keeps_them_disabled(prefect_service):
+    with temporary_settings({PREFECT_API_URL: prefect_service.url}), get_client(sync_client=True) as client:
+        for line in create_automations(client):
+            assert "creates" in line
+        names = [one.name for one in read_automations(AUTOMATIONS)]
+        stored = {one.name: one for one in client.read_automations()}
+        assert set(names) <= set(stored)
+        client.pause_automation(stored[names[0]].id)
+        changed = stored[names[1]].model_copy(update={"description": "changed"})
+        client.update_automation(changed.id, changed)
+        lines = list(create_automations(client))
+        assert lines[:2] == [
+            f"the automation {names[0]!r} is disabled and stays disabled",
+            f"updates the automation {names[1]!r}",
+        ]
+        assert {one.id for one in client.read_automations()} == {one.id for one in stored.values()}
+        assert not client.read_automation(stored[names[0]].id).enabled
