@@ -108,8 +108,9 @@ class PrefectService:
 
     def deploy(self, folder: Path) -> None:
         """Register every deployment, whose defaults are ``videos``, ``store`` and ``out`` of a folder."""
-        created = self.prefect("work-pool", "create", "affwild2", "--type", "process")
-        assert created.returncode == 0, created.stderr
+        if httpx.get(f"{self.url}/work_pools/affwild2", timeout=60).status_code == 404:
+            created = self.prefect("work-pool", "create", "affwild2", "--type", "process")
+            assert created.returncode == 0, created.stderr
         defaults = {f"AFFWILD2_{name.upper()}": str(folder / name) for name in ("videos", "store", "out")}
         registered = self.prefect("--no-prompt", "deploy", "--all", environment=defaults)
         assert registered.returncode == 0, registered.stdout + registered.stderr

@@ -2,6 +2,7 @@ from datetime import timedelta
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from infra.automations import AUTOMATIONS, NOTIFICATIONS, create_automations, read_automations
@@ -26,20 +27,24 @@ def test_automations_apply_to_runs_of_this_project_only(path):
 
 
 @pytest.mark.service
-def test_a_deploy_creates_missing_automations_and_keeps_them_disabled(prefect_service):
+def test_a_deploy_updates_imported_automations_and_keeps_them_disabled(prefect_service):
     with temporary_settings({PREFECT_API_URL: prefect_service.url}), get_client(sync_client=True) as client:
-        for line in create_automations(client):
-            assert "creates" in line
+        for one in client.read_automations():
+            client.delete_automation(one.id)
+        imported = prefect_service.prefect("automation", "create", "--from-file", str(AUTOMATIONS))
+        assert imported.returncode == 0, imported.stdout + imported.stderr
+        (line,) = create_automations(client)
+        assert "no notification block named affwild2-notify" in line
         names = [one.name for one in read_automations(AUTOMATIONS)]
         stored = {one.name: one for one in client.read_automations()}
-        assert set(names) <= set(stored)
+        assert set(stored) == set(names)
         client.pause_automation(stored[names[0]].id)
-        changed = stored[names[1]].model_copy(update={"description": "changed"})
-        client.update_automation(changed.id, changed)
-        lines = list(create_automations(client))
-        assert lines[:2] == [
+        changed = AutomationCore.model_validate(stored[names[1]].model_dump() | {"description": "changed"})
+        client.update_automation(stored[names[1]].id, changed)
+        client.delete_automation(stored[names[2]].id)
+        assert list(create_automations(client))[:3] == [
             f"the automation {names[0]!r} is disabled and stays disabled",
             f"updates the automation {names[1]!r}",
+            f"creates the automation {names[2]!r}",
         ]
-        assert {one.id for one in client.read_automations()} == {one.id for one in stored.values()}
         assert not client.read_automation(stored[names[0]].id).enabled
