@@ -23,7 +23,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.utilities.templating import find_placeholders
 
-from infra.automations import create_automations
+from infra.prefect.automations import create_automations
 
 RESCORE_CRON = "AFFWILD2_RESCORE_CRON"
 _DEFAULT_CRON, _NO_SCHEDULE, _TIMEZONE_PREFIX = "0 3 * * *", "none", "CRON_TZ="

@@ -27,9 +27,9 @@ SERVER_SETTINGS = NO_TELEMETRY | {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
     "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P7D",
-    "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "infra.event_order",
+    "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "infra.prefect.event_order",
 }
-# For runs. Without a heartbeat for 50 s, the automations of infra/prefect regard a run as dead.
+# For runs. Without a heartbeat for 100 s, the automations of infra/prefect end a run.
 _HEARTBEAT_SECONDS = 30
 RUN_SETTINGS = NO_TELEMETRY | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(_HEARTBEAT_SECONDS)}
 # The automations apply to runs with this tag.

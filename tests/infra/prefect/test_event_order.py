@@ -2,7 +2,7 @@ import asyncio
 import time
 from uuid import UUID, uuid4
 
-from infra.event_order import CausalOrdering
+from infra.prefect.event_order import CausalOrdering
 
 
 def identifier_at(seconds):

@@ -14,7 +14,7 @@ from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import AutomationCore
 
 NOTIFICATION_BLOCK = "affwild2-notify"
-_FOLDER = Path(__file__).parent / "prefect"
+_FOLDER = Path(__file__).parent
 AUTOMATIONS, NOTIFICATIONS = _FOLDER / "automations.yaml", _FOLDER / "notifications.yaml"
 
 
