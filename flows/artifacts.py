@@ -1,26 +1,32 @@
-"""Artifacts of a run on the Prefect server: the table of stages, a link to the report, and the submissions.
+"""Artifacts of a flow run on the Prefect server: the table of stages, a link to the report, and the submissions.
 
-Many people can read a server: names are shown as they are in the store, credentials are hidden.
+The table and the page of the report are written when a run starts and after every stage, so that a run that is killed
+leaves them, too. Many people can read a server: names are shown as they are in the store, credentials are hidden.
 """
 
 import html
 import logging
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
-import httpx
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect._internal.control_listener import get_intent
+from prefect.artifacts import MarkdownArtifact, create_link_artifact, create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from data_contracts.errors import printable
+from data_contracts.errors import StoreError, printable
 from data_contracts.files.credentials import hide_credentials
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import SubjectCoverage, SubmissionDetails
-from flows.engine.run import Run
+from flows.engine.console import explain_error
+from flows.engine.run import Run, SomeFailedError
 from flows.engine.stage_summary import StageSummary
 from tasks.results.report_tables import RunRecord
 from tasks.results.write_report import write_report
@@ -30,56 +36,128 @@ _COLUMNS = ("stage", "units", "ready", "done", "failed", "quarantined", "rows", 
 _CAUSES_SHOWN = 20
 _SUBJECTS_SHOWN = 1_000
 _MARKDOWN_SYNTAX = re.compile(r"([\\`*_\[\]#|~])")
+# A server that does not answer must not delay a run by minutes.
+_REQUEST_SECONDS = 20
+_UNFINISHED = "Not finished yet; if the run has ended since, it was killed here"
 
 
-def create_artifacts(run: Run, error: BaseException | None) -> None:
-    """Write the report of a run into its store, and create the artifacts on the server.
+class RunArtifacts:
+    """The artifacts of the current flow run. Errors are logged, and do not change the result of the run."""
 
-    Errors are logged, and do not change the result of the run.
-    """
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None or not _should_report(error):
-        return
-    try:
-        record = _record_of(run, error, context)
-        _create_stages(record)
+    def __init__(self) -> None:
+        context = FlowRunContext.get()
+        self._context = context if context and context.flow_run else None
+        self._table: UUID | None = None
+        self._has_link = False
+        self.run: Run | None = None
+
+    def update(self, run: Run) -> None:
+        """Write the table and the page of a run that has not ended."""
+        self.run = run
+        if self._context is None:
+            return
+        record = self._record(run, _describe_unfinished(run), is_good=True)
+        self._attempt(lambda: self._write_table(record))
+        self._attempt(lambda: self._write_page(run, record, is_whole=False))
+
+    def finish(self, run: Run, error: BaseException | None) -> None:
+        """Write the table, the submissions and the page of a run that has ended, by ``error`` or else by itself."""
+        self.run = run
+        if self._context is None:
+            return
+        is_good = error is None and not run.counts.has_problems
+        record = self._record(run, describe_end(run, error), is_good=is_good)
+        self._attempt(lambda: self._write_table(record))
         for bundle in run.submissions:
-            _create_submission(run, bundle)
-        name = f"{record.flow}-{record.started:%Y%m%dT%H%M%SZ}-{str(context.flow_run.id)[:8]}"
-        path = write_report(run.store, name=name, written=datetime.now(UTC), run=record)
-        _create_link(run, record, path)
-    except Exception as problem:
-        logger.warning("artifacts of this run are not complete: %s: %s", type(problem).__name__, problem)
+            self._attempt(lambda bundle=bundle: _create_submission(run, bundle))  # type: ignore[misc]
+        if isinstance(error, StoreError):
+            # Each request to a server that is gone would take as long as those that ended the run.
+            self._attempt(lambda: self._write_page(run, record, is_whole=False))
+            return
+        # A run that is being stopped has little time.
+        is_whole = error is None or isinstance(error, Exception)
+        self._attempt(lambda: self._write_page(run, record, is_whole=is_whole))
+
+    def refuse(self, error: BaseException) -> None:
+        """Write the cause of a flow run that ended before it could use its store."""
+        if self._context is None or self.run is not None:
+            return
+        record = self._record(None, describe_end(None, error), is_good=False)
+        self._attempt(lambda: self._write_table(record))
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        limits = {PREFECT_CLIENT_MAX_RETRIES: 1, PREFECT_API_REQUEST_TIMEOUT: _REQUEST_SECONDS}
+        try:
+            with temporary_settings(limits):
+                action()
+        except Exception as problem:
+            logger.warning("artifacts of this run are not complete: %s: %s", type(problem).__name__, problem)
+
+    def _record(self, run: Run | None, outcome: str, *, is_good: bool) -> RunRecord:
+        context = self._context
+        assert context and context.flow_run
+        started = context.start_time.astimezone(UTC)
+        scheduler = {"dask_address": run.scheduler} if run and run.scheduler else {}
+        return RunRecord(
+            name=context.flow_run.name,
+            flow=context.flow.name if context.flow else "",
+            started=datetime.fromtimestamp(started.timestamp(), UTC),
+            seconds=time.time() - started.timestamp(),
+            outcome=outcome,
+            is_good=is_good,
+            parameters=dict(context.parameters or {}) | scheduler,
+            stage_columns=_COLUMNS,
+            stages=[_row(summary) for summary in run.summaries] if run else [],
+            causes=_causes(run) if run else [],
+        )
+
+    def _write_table(self, record: RunRecord) -> None:
+        markdown, description = _stages_in_markdown(record), _markdown(record.outcome)
+        if self._table is None:
+            made = MarkdownArtifact(key=_key(record.flow, "stages"), description=description, markdown=markdown)
+            self._table = made.create().id  # type: ignore[union-attr]
+        else:
+            update = ArtifactUpdate(data=markdown, description=description)
+            get_client(sync_client=True).update_artifact(self._table, update)
+
+    def _write_page(self, run: Run, record: RunRecord, *, is_whole: bool) -> None:
+        assert self._context and self._context.flow_run
+        name = f"{record.flow}-{record.started:%Y%m%dT%H%M%SZ}-{str(self._context.flow_run.id)[:8]}"
+        path = write_report(run.store, name=name, written=datetime.now(UTC), run=record, with_contents=is_whole)
+        if not self._has_link:
+            _create_link(run, record, path)
+            self._has_link = True
 
 
-def _should_report(error: BaseException | None) -> bool:
-    """False if the run is being interrupted, or the server does not answer."""
-    return error is None or (isinstance(error, Exception) and not isinstance(error, httpx.TransportError))
-
-
-def _record_of(run: Run, error: BaseException | None, context: FlowRunContext) -> RunRecord:
-    started = context.start_time.astimezone(UTC)
-    return RunRecord(
-        name=context.flow_run.name if context.flow_run else "",
-        flow=context.flow.name if context.flow else "",
-        started=datetime.fromtimestamp(started.timestamp(), UTC),
-        seconds=time.time() - started.timestamp(),
+def describe_end(run: Run | None, error: BaseException | None) -> str:
+    """Return the outcome of a run in one line: how it ended, and its numbers."""
+    numbers = run.counts.format() if run else ""
+    if isinstance(error, SomeFailedError):
         # Causes are listed separately.
-        end=run.counts.format() if error is None else str(error).split("; first: ")[0],
-        parameters={**(context.parameters or {}), **({"dask_address": run.scheduler} if run.scheduler else {})},
-        stage_columns=_COLUMNS,
-        stages=[_row(summary) for summary in run.summaries],
-        causes=[
-            *(("failed", *failure) for failure in run.failures),
-            *(("used in part", *problem) for problem in run.problems),
-            *(("quarantined", stage, name, note.cause) for stage, name, note in run.quarantined),
-            *(
-                ("skipped", account.kind, account.place, line)
-                for account in run.inputs
-                for line in account.format_lost()
-            ),
-        ],
-    )
+        return f"Failed: {str(error).split('; first: ')[0]}"
+    if error is None:
+        return f"Completed: {numbers}"
+    until_then = f" (until then: {numbers})" if run and run.summaries else ""
+    if not isinstance(error, Exception):
+        what = "Cancelled" if get_intent() == "cancel" else "Stopped by SIGTERM or the end of its worker"
+        return f"{what}{until_then or ' before the first stage'}"
+    explained = explain_error(error)
+    cause = explained[0] if explained else printable(f"{type(error).__name__}: {error}")
+    return f"Failed: {cause}{until_then}"
+
+
+def _describe_unfinished(run: Run) -> str:
+    last = f"; last stage: {run.summaries[-1].stage}" if run.summaries else "; no stage yet"
+    return f"{_UNFINISHED}{last}; {run.counts.format()}"
+
+
+def _causes(run: Run) -> list[tuple[str, str, str, str]]:
+    return [
+        *(("failed", *failure) for failure in run.failures),
+        *(("used in part", *problem) for problem in run.problems),
+        *(("quarantined", stage, name, note.cause) for stage, name, note in run.quarantined),
+        *(("skipped", account.kind, account.place, line) for account in run.inputs for line in account.format_lost()),
+    ]
 
 
 def _row(stage: StageSummary) -> list[object]:
@@ -87,17 +165,23 @@ def _row(stage: StageSummary) -> list[object]:
     return [stage.stage, *units, stage.format_counts(), round(stage.seconds, 1)]
 
 
-def _create_stages(record: RunRecord) -> None:
+def _stages_in_markdown(record: RunRecord) -> str:
     causes = [": ".join(parts) for parts in record.causes]
     more = [f"... and {len(causes) - _CAUSES_SHOWN} more"] if len(causes) > _CAUSES_SHOWN else []
-    lines = [f"- {_markdown(line)}" for line in (*causes[:_CAUSES_SHOWN], *more)]
-    create_table_artifact(
-        key=_key(record.flow, "stages"),
-        table=[
-            {name: _shown(cell) if isinstance(cell, str) else cell for name, cell in zip(_COLUMNS, row, strict=True)}
-            for row in record.stages
-        ],
-        description="\n".join([f"{_markdown(record.end)}, {record.seconds:.1f} s", "", *lines]),
+    rows = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in record.stages]
+    is_text = [name in ("stage", "rows") for name in record.stage_columns]
+    return "\n".join(
+        [
+            f"**{_markdown(record.outcome)}**",
+            "",
+            f"{_markdown(record.name)}, {record.seconds:.1f} s",
+            "",
+            _line(record.stage_columns),
+            _line("---" if text else "---:" for text in is_text),
+            *(_line(map(_markdown, row)) for row in rows),
+            "",
+            *(f"- {_markdown(line)}" for line in (*causes[:_CAUSES_SHOWN], *more)),
+        ]
     )
 
 

@@ -10,7 +10,7 @@ import functools
 import importlib
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow, flow, task
@@ -24,7 +24,7 @@ from prefect.states import Completed, Crashed, Failed
 
 from data_contracts.errors import InputError, printable
 from data_contracts.files.credentials import hide_credentials
-from flows.artifacts import create_artifacts
+from flows.artifacts import RunArtifacts
 from flows.engine.console import add_fields, explain_error, redirect_output
 from flows.engine.run import Run, SomeFailedError, run_stages_with
 from flows.engine.run_metrics import measured_run
@@ -83,14 +83,9 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
     def with_stages_as_tasks(*args: P.args, **kwargs: P.kwargs) -> R:
         # Prefect passes parameters by position; errors should contain their names.
         by_name = inspect.signature(function).bind(*args, **kwargs).arguments
-        runs: list[Run] = []
-
-        def at_end(run: Run, error: BaseException | None) -> None:
-            runs.append(run)
-            create_artifacts(run, error)
-
+        artifacts = RunArtifacts()
         with (
-            run_stages_with(_run_as_task, at_end=at_end),
+            run_stages_with(_run_as_task, recorder=artifacts),
             _redirect_output(),
             _add_fields(by_name),
             ending_with_parent() if _is_deployed() else contextlib.nullcontext(lambda: False) as has_worker_ended,
@@ -99,20 +94,23 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
                 with _drop_causes(), measured_run(function.__name__, by_name):
                     result = function(**by_name)  # type: ignore[call-arg]
                 # Without a message, the list of runs would show nothing but the state.
-                message = runs[-1].counts.format() if runs else None
+                message = artifacts.run.counts.format() if artifacts.run else None
                 return Completed(message=message, data=result)  # type: ignore[return-value]
             except TerminationSignal as error:
+                artifacts.refuse(error)
                 if get_intent() == "cancel":
                     raise
                 cause = "the end of the worker that started it" if has_worker_ended() else "SIGTERM"
-                message = f"interrupted by {cause}; {_RETRY}{_so_far(runs, error)}"
+                message = f"interrupted by {cause}; {_RETRY}{_so_far(artifacts.run, error)}"
                 return Crashed(message=message, data=CrashedRun(message))  # type: ignore[return-value]
             except Exception as error:
+                artifacts.refuse(error)
                 explained = explain_error(error)
                 if explained is None:
                     raise
                 # The exception is the data of the state, so that Prefect raises it in the caller of the flow.
-                return Failed(message=explained[0] + _so_far(runs, error), data=error)  # type: ignore[return-value]
+                message = explained[0] + _so_far(artifacts.run, error)
+                return Failed(message=message, data=error)  # type: ignore[return-value]
 
     return flow(
         name=function.__name__,
@@ -123,11 +121,11 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
     )(with_stages_as_tasks)
 
 
-def _so_far(runs: Sequence[Run], error: BaseException) -> str:
+def _so_far(run: Run | None, error: BaseException) -> str:
     """Return what a run did before an error that does not say it."""
-    if not (runs and runs[-1].summaries) or isinstance(error, SomeFailedError):
+    if run is None or not run.summaries or isinstance(error, SomeFailedError):
         return ""
-    return f" (until then: {runs[-1].counts.format()})"
+    return f" (until then: {run.counts.format()})"
 
 
 def _parameters() -> Mapping[str, Any]:

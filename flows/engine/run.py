@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from data_contracts.errors import InputError, counted, printable
 from data_contracts.files.account import InputAccount
@@ -47,21 +47,28 @@ StageRunner = Callable[[str, Callable[[int], StageSummary], int], object]
 _stage_runner: ContextVar[StageRunner] = ContextVar("stage_runner", default=lambda name, stage, units: stage(units))
 
 
-# Callback invoked after each run, while the store lock is still held. Receives the run and the exception that ended it,
-# if any. Must not raise.
-AtEnd = Callable[["Run", BaseException | None], None]
-_at_end: ContextVar[AtEnd] = ContextVar("at_end", default=lambda run, error: None)
+class RunRecorder(Protocol):
+    """Records runs while they hold the lock of their store. Its methods must not raise."""
+
+    def update(self, run: "Run") -> None:
+        """Record a run that has started, or whose stage starts or has ended."""
+
+    def finish(self, run: "Run", error: BaseException | None) -> None:
+        """Record a run that ``error`` has ended, or that has ended by itself."""
+
+
+_recorder: ContextVar[RunRecorder | None] = ContextVar("recorder", default=None)
 
 
 @contextlib.contextmanager
-def run_stages_with(runner: StageRunner, *, at_end: AtEnd) -> Iterator[None]:
-    """Run every stage inside the block through ``runner``, and call ``at_end`` after every run."""
-    tokens = _stage_runner.set(runner), _at_end.set(at_end)
+def run_stages_with(runner: StageRunner, *, recorder: RunRecorder) -> Iterator[None]:
+    """Run every stage inside the block through ``runner``, and record every run with ``recorder``."""
+    tokens = _stage_runner.set(runner), _recorder.set(recorder)
     try:
         yield
     finally:
         _stage_runner.reset(tokens[0])
-        _at_end.reset(tokens[1])
+        _recorder.reset(tokens[1])
 
 
 class SomeFailedError(RuntimeError):
@@ -111,13 +118,15 @@ class Run:
             require_store(self.store)
         measure(self)
         self._raise_if_lost = self._stack.enter_context(lock_store(self.store, on_wait=print_warning))
+        self._record()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._stack, self._cluster:
-            _at_end.get()(self, error)
+            if recorder := _recorder.get():
+                recorder.finish(self, error)
 
     @property
     def scheduler(self) -> str | None:
@@ -224,12 +233,18 @@ class Run:
         summary = StageSummary(name, units=len(work))
         # Also a stage that ends the run is reported.
         self.summaries.append(summary)
+        self._record()
         try:
             with add_fields(stage=name):
                 _stage_runner.get()(name, run_stage, len(work))
         finally:
             summary.seconds = time.monotonic() - summary.started
+        self._record()
         return summary
+
+    def _record(self) -> None:
+        if recorder := _recorder.get():
+            recorder.update(self)
 
     def _not_tried_yet(self, stage: str, todo: Sequence[Any]) -> list[Any]:
         """Leave out work that failed earlier in this run: heads with other features request the same videos again."""

@@ -37,7 +37,7 @@ class RunRecord:
     """Parameters and results of a run.
 
     Attributes:
-        end: how the run ended, in one line.
+        outcome: how the run ended, and its numbers, in one line. ``is_good``: nothing is missing in its results.
         stages: a row of cells per stage; ``stage_columns`` is the header.
         causes: (what, stage, unit, cause) of all units that failed, were used in part, or are quarantined.
     """
@@ -46,7 +46,8 @@ class RunRecord:
     flow: str
     started: datetime
     seconds: float
-    end: str
+    outcome: str
+    is_good: bool
     parameters: Mapping[str, object]
     stage_columns: Sequence[str]
     stages: Sequence[Sequence[object]]
@@ -119,13 +120,18 @@ def headline_counts(contents: StoreContents) -> list[tuple[str, int]]:
     ]
 
 
+def sections_of_run(run: RunRecord) -> list[tuple[str, list[Table]]]:
+    """Return the heading and the tables of a run, without those of its store."""
+    return [("What the run did", _run_tables(run))]
+
+
 def sections_of(store: Store, contents: StoreContents, run: RunRecord | None) -> list[tuple[str, list[Table]]]:
     """Return the headings and their tables, without empty sections."""
     heads = contents.bundles["heads"]
     tuned = contents.bundles["postprocessing"]
     rules, unreadable = _rules(store, tuned)
     sections = [
-        ("What the run did", _run_tables(run) if run else []),
+        *(sections_of_run(run) if run else []),
         ("Problems", [_failures(contents, unreadable)]),
         ("Inputs", _inputs(contents.inputs)),
         ("Contents", [_variants(contents)]),

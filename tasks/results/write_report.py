@@ -15,27 +15,41 @@ from data_contracts.errors import printable
 from data_contracts.files.credentials import hide_credentials
 from data_contracts.store.contents import REPORT_PAGE, read_contents
 from data_contracts.store.store import Store
-from tasks.results.report_tables import Code, Link, RunRecord, Share, State, Tenths, headline_counts, sections_of
+from tasks.results.report_tables import (
+    Code,
+    Link,
+    RunRecord,
+    Share,
+    State,
+    Tenths,
+    headline_counts,
+    sections_of,
+    sections_of_run,
+)
 
 REPORT_OF_STORE = "store"
 
 
-def write_report(store: Store, *, name: str, written: datetime, run: RunRecord | None = None) -> str:
+def write_report(
+    store: Store, *, name: str, written: datetime, run: RunRecord | None = None, with_contents: bool = True
+) -> str:
     """Write ``reports/NAME/index.html`` about the current contents of the store; return its path within the store.
+
+    Without ``with_contents``, the page shows the run only, and nothing is read from the store.
 
     Raises:
         InputError: there is no store.
         StoreError: it cannot be written to.
     """
-    contents = read_contents(store, with_coverage=True)
+    contents = read_contents(store, with_coverage=True) if with_contents else None
     page = _template().render(
         title=run.name if run else "Report",
         store=store.root,
         written=written,
         version=importlib.metadata.version("affwild2"),
         run=run,
-        counts=headline_counts(contents),
-        sections=sections_of(store, contents, run),
+        counts=headline_counts(contents) if contents else [],
+        sections=sections_of(store, contents, run) if contents else sections_of_run(run) if run else [],
     )
     path = f"reports/{name}/{REPORT_PAGE}"
     store.write_bytes(path, page.encode())
