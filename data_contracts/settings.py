@@ -4,11 +4,14 @@
 command and worker.
 """
 
+import contextlib
 import functools
 import math
 import os
 import re
-from dataclasses import dataclass, field, fields
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
@@ -32,6 +35,10 @@ _VARIABLES = (CACHE, DASK_ADDRESS, ENGINE, LOG_FORMAT, METRICS, METRICS_AUTH, TI
 
 # What JavaScript also understands, for forms. The host may be an IPv6 address in brackets.
 DASK_ADDRESS_PATTERN = r"^(tcp|tls)://(\[[0-9a-fA-F:.%\w]+\]|[^/\s:\[\]]+)(:([0-9]{1,5}))?$"
+
+# Commands that only read answer within half a minute, whatever a server does.
+_SOON_SECONDS = 10.0
+_answer_soon = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ class Settings:
             runs (``AFFWILD2_METRICS``); None: no metrics.
         metrics_auth: USER:PASSWORD for the Pushgateway (``AFFWILD2_METRICS_AUTH``).
         s3_timeout_seconds: how long a failing S3 request is retried (``AFFWILD2_PATIENCE_SECONDS``).
+        is_answer_soon: a server that does not answer fails all further requests at once.
         cluster_timeout_seconds: how long a run waits for a lost scheduler or for workers (the same variable).
         video_limits: maximum size of one video (``AFFWILD2_VIDEO_LIMITS``).
         weights_url: mirror of the published weights (``AFFWILD2_WEIGHTS_URL``); None: their repositories.
@@ -76,6 +84,7 @@ class Settings:
     metrics: str | None = None
     metrics_auth: str | None = field(default=None, repr=False)
     s3_timeout_seconds: float = 120.0
+    is_answer_soon: bool = False
     cluster_timeout_seconds: float = 300.0
     video_limits: VideoLimits = field(default_factory=VideoLimits)
     weights_url: str | None = None
@@ -98,7 +107,20 @@ def read_settings() -> Settings:
     Raises:
         InputError: a variable has an invalid value.
     """
-    return _parse(tuple(os.environ.get(name, "") for name in _VARIABLES))
+    settings = _parse(tuple(os.environ.get(name, "") for name in _VARIABLES))
+    if _answer_soon.is_set() and settings.s3_timeout_seconds > _SOON_SECONDS:
+        return replace(settings, s3_timeout_seconds=_SOON_SECONDS, is_answer_soon=True)
+    return settings
+
+
+@contextlib.contextmanager
+def answering_soon() -> Iterator[None]:
+    """Limit how long all threads retry failing S3 requests in the block, for commands whose user waits."""
+    _answer_soon.set()
+    try:
+        yield
+    finally:
+        _answer_soon.clear()
 
 
 @functools.lru_cache(maxsize=1)

@@ -170,15 +170,13 @@ def _stages_in_markdown(record: RunRecord) -> str:
     more = [f"... and {len(causes) - _CAUSES_SHOWN} more"] if len(causes) > _CAUSES_SHOWN else []
     rows = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in record.stages]
     is_text = [name in ("stage", "rows") for name in record.stage_columns]
+    table = [_line(record.stage_columns), _line("---" if text else "---:" for text in is_text)]
+    table += [_line(map(_markdown, row)) for row in rows]
     return "\n".join(
         [
-            f"**{_markdown(record.outcome)}**",
-            "",
             f"{_markdown(record.name)}, {record.seconds:.1f} s",
             "",
-            _line(record.stage_columns),
-            _line("---" if text else "---:" for text in is_text),
-            *(_line(map(_markdown, row)) for row in rows),
+            *(table if rows else ["The run ended before its first stage."]),
             "",
             *(f"- {_markdown(line)}" for line in (*causes[:_CAUSES_SHOWN], *more)),
         ]

@@ -34,7 +34,7 @@ from data_contracts.settings import read_settings
 _SHORT_TIMEOUT_SECONDS = 30.0
 _CONNECT_TIMEOUT_SECONDS = 5
 # Maximum time without a byte of the answer.
-_READ_TIMEOUT_SECONDS = 15
+_READ_TIMEOUT_SECONDS, _SHORT_READ_TIMEOUT_SECONDS = 15, 6
 _MAX_CONNECTIONS = 32
 # Waits between tries grow from 0.1 s to 15 s. Random waits keep many workers from coming back at the same moment.
 _FIRST_WAIT_SECONDS, _WAIT_GROWTH, _MAX_WAIT_SECONDS, _MIN_RANDOM_FACTOR = 0.1, 1.7, 15.0, 0.7
@@ -48,6 +48,9 @@ _NOT_IMPLEMENTED = 501
 _BLOCK_BYTES, _MAX_BLOCKS, _MAX_OPEN_VIDEOS = 1 << 21, 24, 2
 # The current request of this task and the time of its first try: s3fs repeats the request if the body was cut off.
 _first_try: ContextVar[tuple[Any, float]] = ContextVar("first_try", default=(None, 0.0))
+
+# Causes of requests of a command that answers soon (``read_settings``) and whose server did not answer.
+_unanswered: list[str] = []
 
 
 class NoBucketError(OSError):
@@ -70,22 +73,30 @@ class RetryingS3FileSystem(S3FileSystem):
         await self.set_session()
         call = getattr(await self.get_s3(kwargs.get("Bucket")), method)
         parameters = self._get_s3_method_kwargs(call, *args, **kwargs)
-        timeout_seconds = self.timeout_seconds or read_settings().s3_timeout_seconds
+        settings = read_settings()
+        timeout_seconds = self.timeout_seconds or settings.s3_timeout_seconds
         started, tries, wait_seconds = _start_of((method, kwargs)), 0, _FIRST_WAIT_SECONDS
+        if settings.is_answer_soon and _unanswered:
+            raise OSError(_unanswered[-1])
         if time.monotonic() - started > timeout_seconds:
             raise OSError(f"answers that were cut off, for {time.monotonic() - started:.0f} s")
         while True:
             try:
                 tries += 1
-                return await call(**parameters)
+                # The timeouts of the client do not include the search for the server's address.
+                async with asyncio.timeout(_SHORT_READ_TIMEOUT_SECONDS if settings.is_answer_soon else None):
+                    return await call(**parameters)
             except Exception as error:
                 if not _is_transient(error):
                     raise _translate(error, kwargs) from error
                 pause_seconds = wait_seconds * random.uniform(_MIN_RANDOM_FACTOR, 1)
                 elapsed_seconds = time.monotonic() - started
                 if elapsed_seconds + pause_seconds > timeout_seconds:
-                    last = " ".join(str(error).split())
-                    raise OSError(f"{tries} tries in {elapsed_seconds:.0f} s, last: {last}") from error
+                    last = " ".join(str(error).split()) or "no answer"
+                    cause = f"{tries} tries in {elapsed_seconds:.0f} s, last: {last}"
+                    if settings.is_answer_soon:
+                        _unanswered.append(cause)
+                    raise OSError(cause) from error
             await asyncio.sleep(pause_seconds)
             wait_seconds = min(wait_seconds * _WAIT_GROWTH, _MAX_WAIT_SECONDS)
 
@@ -125,7 +136,8 @@ register_implementation("s3", RetryingS3FileSystem, clobber=True)
 def s3_options() -> dict[str, Any]:
     """Return the options of the file system. Address and credentials come from the environment (``AWS_...``)."""
     retries = {"mode": "standard", "total_max_attempts": 1}
-    timeouts = {"connect_timeout": _CONNECT_TIMEOUT_SECONDS, "read_timeout": _READ_TIMEOUT_SECONDS}
+    read_timeout = _SHORT_READ_TIMEOUT_SECONDS if read_settings().is_answer_soon else _READ_TIMEOUT_SECONDS
+    timeouts = {"connect_timeout": _CONNECT_TIMEOUT_SECONDS, "read_timeout": read_timeout}
     return {"config_kwargs": {"retries": retries, "max_pool_connections": _MAX_CONNECTIONS, **timeouts}}
 
 

@@ -3,6 +3,7 @@
 Help must answer at once, so this module imports only Click and the definitions; a command imports its own module.
 """
 
+import contextlib
 import functools
 import importlib
 import os
@@ -48,6 +49,8 @@ _COMMANDS: dict[str, tuple[type, str]] = {
     "models export": (ExportModelParameters, "flows.commands.export_backbone:export_models"),
     "download submission": (DownloadSubmissionParameters, "flows.commands.download:download_submission"),
 }
+# Functions of commands that change nothing in a store: their user waits for an answer, not for a server.
+_ONLY_READ = ("verify", "print_status", "write_store_report", "list_models", "download_submission")
 # Command and option of an earlier version -> the option of today.
 _RENAMED = {(f"{PROGRAM} fit", "--backbone"): "--features-variant"}
 _GROUPS = {
@@ -176,10 +179,17 @@ def _run_flow(name: str, values: Values) -> int:
 
 
 def _run_function(target: str, definition: type, values: Values) -> int:
+    from data_contracts.settings import answering_soon
     from flows.commands.exit_codes import guarded
 
     module, _, function = target.partition(":")
-    return guarded(lambda: getattr(importlib.import_module(module), function)(definition(**values)))
+
+    def run() -> int:
+        only_reads = function in _ONLY_READ or bool(values.get("dry_run"))
+        with answering_soon() if only_reads else contextlib.nullcontext():
+            return int(getattr(importlib.import_module(module), function)(definition(**values)))
+
+    return guarded(run)
 
 
 def _show_completion(ctx: click.Context, option: click.Parameter, shell: str | None) -> None:

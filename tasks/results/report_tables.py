@@ -108,6 +108,7 @@ class Table:
 def headline_counts(contents: StoreContents) -> list[tuple[str, int]]:
     """Return the names and values of the counts at the top of the page."""
     coverage = contents.coverage
+    quarantined = sum(note.tries >= MAX_TRIES for note in contents.failures.values())
     return [
         ("videos", len(coverage.frames)),
         ("frames", sum(coverage.frames.values())),
@@ -115,7 +116,8 @@ def headline_counts(contents: StoreContents) -> list[tuple[str, int]]:
         ("subjects", len({subject for subject, _, _ in coverage.features})),
         ("heads", len(contents.bundles["heads"])),
         ("submissions", len(contents.bundles["submissions"])),
-        ("failed", len(contents.failures)),
+        ("failed", len(contents.failures) - quarantined),
+        ("quarantined", quarantined),
         ("used in part", len(contents.problems)),
     ]
 
