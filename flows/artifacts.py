@@ -56,7 +56,7 @@ class RunArtifacts:
         self.run = run
         if self._context is None:
             return
-        record = self._record(run, _describe_unfinished(run), is_good=True)
+        record = self._record(run, _describe_unfinished(run), is_good=None)
         self._attempt(lambda: self._write_table(record))
         self._attempt(lambda: self._write_page(run, record, is_whole=False))
 
@@ -93,7 +93,7 @@ class RunArtifacts:
         except Exception as problem:
             logger.warning("artifacts of this run are not complete: %s: %s", type(problem).__name__, problem)
 
-    def _record(self, run: Run | None, outcome: str, *, is_good: bool) -> RunRecord:
+    def _record(self, run: Run | None, outcome: str, *, is_good: bool | None) -> RunRecord:
         context = self._context
         assert context and context.flow_run
         started = context.start_time.astimezone(UTC)

@@ -37,7 +37,8 @@ class RunRecord:
     """Parameters and results of a run.
 
     Attributes:
-        outcome: how the run ended, and its numbers, in one line. ``is_good``: nothing is missing in its results.
+        outcome: how the run ended, and its numbers, in one line.
+        is_good: nothing is missing in its results; None: it has not ended.
         stages: a row of cells per stage; ``stage_columns`` is the header.
         causes: (what, stage, unit, cause) of all units that failed, were used in part, or are quarantined.
     """
@@ -47,7 +48,7 @@ class RunRecord:
     started: datetime
     seconds: float
     outcome: str
-    is_good: bool
+    is_good: bool | None
     parameters: Mapping[str, object]
     stage_columns: Sequence[str]
     stages: Sequence[Sequence[object]]

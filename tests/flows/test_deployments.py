@@ -1,16 +1,21 @@
 """Runs recorded on a Prefect server with a worker, which the documented commands start and use."""
 
+import contextlib
 import hashlib
-import json
 import logging
+import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from distributed import LocalCluster
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.errors import InputError
+from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
 from flows.engine.run import SomeFailedError
 from tests.faults.interruption_matrix import read_results
@@ -136,7 +141,9 @@ def test_a_flow_checks_its_parameters(folder, tmp_path, dask_address):
         extract(data, str(tmp_path / "store"), min_face_px=3)
     with pytest.raises(InputError, match="nowhere: expected"):
         extract(tmp_path / "nowhere", str(tmp_path / "store"))
-    assert (last_run().name, last_run().state) == (f"extract {tmp_path.name}/nowhere with emotion_lite0", "Failed")
+    refused = last_run()
+    assert (refused.name, refused.state) == (f"extract {tmp_path.name}/nowhere with emotion_lite0", "Failed")
+    assert refused.artifacts["extract-stages"].description.startswith(f"Failed: {tmp_path}/nowhere: expected")
     extracted = extract(data=str(data), store=str(tmp_path / "store"), dask_address=dask_address)
     assert extracted.videos == ("clip",) and len(Store(tmp_path / "store").manifests("features")) == 1
 
@@ -149,10 +156,11 @@ def test_a_submission_leaves_its_checks_and_a_report(demo, store_copy, dask_addr
     found = last_run().artifacts
     assert set(found) == {"submit-stages", "submit-report", "submission-abaw3-va"}
 
-    predict, write = json.loads(found["submit-stages"].data)
-    assert (predict["stage"], predict["units"], predict["ready"]) == ("predict_outputs va", 17, 17)
-    assert (write["stage"], write["ready"], write["done"], write["failed"]) == ("write_submission", 1, 0, 0)
-    assert found["submit-stages"].description.startswith("18 up to date, ")
+    assert found["submit-stages"].description == "Completed: 18 up to date"
+    table = found["submit-stages"].data
+    assert "\n| stage | units | ready | done | failed | quarantined | rows | seconds |\n| --- | ---: |" in table
+    assert "\n| predict\\_outputs va | 17 | 17 | 0 | 0 | 0 |" in table
+    assert "\n| write\\_submission | 1 | 1 | 0 | 0 | 0 |" in table
 
     text = found["submission-abaw3-va"].data
     assert f"`{zip_path}`" in text and hashlib.sha256(Path(zip_path).read_bytes()).hexdigest() in text
@@ -179,12 +187,77 @@ def test_a_failed_run_leaves_its_causes_and_ends_even_without_artifacts(tmp_path
     assert run.stages == [("index_videos", "Failed"), *((name, "Completed") for name in STAGES[1:])]
     found = run.artifacts
     assert set(found) == {"extract-stages", "extract-report"}
-    description = found["extract-stages"].description
-    assert description.startswith("1 extracted, 1 failed, ") and "expected a readable video file" in description
-    assert "\\[x\\](javascript:1) &lt;b&gt;" in description and "<b>" not in description
+    assert found["extract-stages"].description == "Failed: 1 extracted, 1 failed"
+    causes = found["extract-stages"].data
+    assert "expected a readable video file" in causes
+    assert "\\[x\\](javascript:1) &lt;b&gt;" in causes and "<b>" not in causes
+    (page,) = store.glob("reports/extract-*/index.html")
+    assert '<p class="outcome bad">Failed: 1 extracted, 1 failed</p>' in page.read_text()
 
     (store / "reports").rename(tmp_path / "away")
     (store / "reports").write_text("no folder")
     with caplog.at_level(logging.WARNING, "flows.artifacts"), pytest.raises(SomeFailedError):
         deployments.extract(str(data), str(store), dask_address=dask_address)
     assert [record.message for record in caplog.records if "artifacts of this run are not complete" in record.message]
+
+
+def artifacts_of(service, run):
+    """Return the description of each artifact of a run."""
+    answer = service._ask("POST", "artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}})
+    return {one["key"]: one["description"] for one in answer}
+
+
+def wait_for_artifact(service, run, key, text):
+    deadline = time.monotonic() + 300
+    while text not in artifacts_of(service, run).get(key, ""):
+        assert time.monotonic() < deadline, artifacts_of(service, run)
+        time.sleep(0.5)
+
+
+def process_of(run):
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if run in process.environ().values() and "prefect.engine" in " ".join(process.cmdline()):
+                return process
+    raise AssertionError(f"no process of run {run}")
+
+
+@pytest.mark.service
+def test_runs_that_are_cancelled_or_killed_leave_their_artifacts(lab, folder):
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+        # The first stage waits for a worker.
+        runs = {}
+        for store in ("cancelled", "killed"):
+            places = {"videos": [str(folder / "videos")], "out": str(folder / "out"), "store": str(folder / store)}
+            runs[store] = lab.start_run("score/affwild2", **places, dask_address=cluster.scheduler_address)
+        for run in runs.values():
+            wait_for_artifact(lab, run, "score-stages", "last stage: index")
+        process_of(runs["killed"]).send_signal(signal.SIGKILL)
+        assert lab.prefect("flow-run", "cancel", runs["cancelled"]).returncode == 0
+        assert lab.end_of(runs["killed"])["state"]["name"] == "Crashed"
+        assert lab.end_of(runs["cancelled"])["state"]["name"] == "Cancelled"
+    for store, start in (
+        ("killed", "Not finished yet; if the run has ended since"),
+        ("cancelled", "Cancelled or stop"),
+    ):
+        found = artifacts_of(lab, runs[store])
+        assert found["score-stages"].startswith(start)
+        (page,) = (folder / store).glob("reports/score-*/index.html")
+        assert str(page) in found["score-report"]
+        _, shown = read_page(Store(folder / store), str(page.relative_to(folder / store)))
+        assert [row[0] for row in shown.tables["Stages"]] == ["stage", "index_videos"]
+
+
+@pytest.mark.service
+def test_a_run_that_is_cancelled_while_it_waits_for_the_store_leaves_an_artifact(lab, folder):
+    with lock_store(Store(folder / "in use"), on_wait=print):
+        run = lab.start_run("score/affwild2", videos=[str(folder / "videos")], out="out", store=str(folder / "in use"))
+        deadline = time.monotonic() + 300
+        while "is using this store" not in lab.worker_log():
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        (line,) = [line for line in lab.worker_log().splitlines() if "is using this store" in line]
+        assert "| WARNING |" in line
+        assert lab.prefect("flow-run", "cancel", run).returncode == 0
+        assert lab.end_of(run)["state"]["name"] == "Cancelled"
+    assert artifacts_of(lab, run) == {"score-stages": "Cancelled or stopped before the first stage"}

@@ -3,10 +3,12 @@ import threading
 
 import pytest
 
+from data_contracts import settings
 from data_contracts.errors import InputError, StoreError
 from data_contracts.files import s3_client
 from data_contracts.files.locations import location
 from data_contracts.files.s3_client import open_video_file
+from data_contracts.settings import answering_soon, read_settings
 from data_contracts.store.store import Store
 from data_contracts.video.packets import index_video
 from tests.flaky_s3 import (
@@ -102,6 +104,26 @@ def test_reads_end_at_the_timeout_if_the_server_is_down(kind, flaky, s3_bucket, 
         assert "\n" not in str(caught.value)
     # Only the requests that run in parallel fail; the other files are not requested.
     assert len({request.path for request in flaky.log}) <= 32
+
+
+@pytest.mark.parametrize("kind", [SILENCE, SLOW_DOWN, CUT_BEFORE])
+def test_a_command_that_answers_soon_asks_a_server_that_is_down_only_once(kind, flaky, s3_bucket, monkeypatch):
+    monkeypatch.setattr(settings, "_SOON_SECONDS", 1.0)
+    monkeypatch.setattr(s3_client, "_SHORT_READ_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(s3_client, "_unanswered", [])
+    Store(f"{s3_bucket}/store").write_bytes("a/1", b"12")
+    flaky.spoil(Fault(kind))
+    with answering_soon():
+        # The setting of two minutes is for runs.
+        assert read_settings().s3_timeout_seconds == 1
+        with pytest.raises(StoreError, match=r"tries in [0-3] s, last: .*check AWS_ENDPOINT_URL_S3"):
+            Store(f"{s3_bucket}/store").list_folder("")
+        requests = len(flaky.log)
+        with pytest.raises(StoreError, match="tries in"):
+            Store(f"{s3_bucket}/other").read_bytes("a/1")
+        assert len(flaky.log) == requests
+    flaky.spoil()
+    assert read_settings().s3_timeout_seconds > 1 and Store(f"{s3_bucket}/store").read_bytes("a/1") == b"12"
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 import contextlib
 import json
 import os
+import socket
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +17,8 @@ from data_contracts.store.store import Store
 from flows.commands.exit_codes import guarded
 from flows.commands.parameters import ReportParameters, StatusParameters
 from flows.commands.status import print_status, write_store_report
+from tests.processes import free_port, run_command
+from tests.s3_server import s3_environment
 
 
 @contextlib.contextmanager
@@ -88,3 +93,26 @@ def test_files_skipped_in_a_folder_that_is_gone_do_not_count(tmp_path, capsys):
     (tmp_path / "data").rmdir()
     assert print_status(StatusParameters(store.url)) == 0
     assert f"note: videos: {tmp_path / 'data'} no longer exists" in capsys.readouterr().out
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("server", ["silent", "no server"])
+def test_commands_that_only_read_answer_although_s3_does_not(server, tmp_path):
+    commands = [
+        ("status", "--store", "s3://lab/store"),
+        ("report", "--store", "s3://lab/store"),
+        ("forget", "clip", "--store", "s3://lab/store", "--dry-run"),
+        ("download", "submission", "--store", "s3://lab/store", "--to", tmp_path),
+        ("verify", "s3://lab/submission.zip"),
+    ]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1] if server == "silent" else free_port()
+        variables = s3_environment(f"http://127.0.0.1:{port}")
+        started = time.monotonic()
+        with ThreadPoolExecutor(len(commands)) as pool:
+            ended = list(pool.map(lambda command: run_command(*command, environment=variables), commands))
+        # Retrying for two minutes, as a run does, would take longer. All start at the same time here.
+        assert time.monotonic() - started < 100
+    for command, one in zip(commands, ended, strict=True):
+        (line,) = one.stderr.splitlines()
+        assert one.returncode == 2 and f"check AWS_ENDPOINT_URL_S3 (http://127.0.0.1:{port})" in line, (command, line)
