@@ -238,7 +238,7 @@ def test_runs_that_are_cancelled_or_killed_leave_their_artifacts(lab, folder):
         assert lab.end_of(runs["cancelled"])["state"]["name"] == "Cancelled"
     for store, start in (
         ("killed", "Not finished yet; if the run has ended since"),
-        ("cancelled", "Cancelled or stop"),
+        ("cancelled", "Cancelled (until then: "),
     ):
         found = artifacts_of(lab, runs[store])
         assert found["score-stages"].startswith(start)
@@ -260,4 +260,4 @@ def test_a_run_that_is_cancelled_while_it_waits_for_the_store_leaves_an_artifact
         assert "| WARNING |" in line
         assert lab.prefect("flow-run", "cancel", run).returncode == 0
         assert lab.end_of(run)["state"]["name"] == "Cancelled"
-    assert artifacts_of(lab, run) == {"score-stages": "Cancelled or stopped before the first stage"}
+    assert artifacts_of(lab, run) == {"score-stages": "Cancelled before the first stage"}
