@@ -6,6 +6,7 @@ parameters, schedules, tags, the concurrency limit, the work queue, and whether 
 set. Each value that it changes is reported in a line.
 """
 
+import asyncio
 import functools
 import os
 import sys
@@ -16,11 +17,13 @@ from uuid import UUID
 
 import yaml
 from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
+from prefect.server.schemas.schedules import CronSchedule as ServerCronSchedule
+from prefect.utilities.schema_tools.validation import validate
 from prefect.utilities.templating import find_placeholders
 
 from infra.prefect.automations import create_automations
@@ -71,40 +74,49 @@ def _read_cron() -> tuple[str, str]:
     cron, timezone = text, "UTC"
     if text.startswith(_TIMEZONE_PREFIX):
         timezone, _, cron = text.removeprefix(_TIMEZONE_PREFIX).partition(" ")
-    if cron not in ("", _NO_SCHEDULE):
-        try:
-            CronSchedule(cron=cron, timezone=timezone)
-        except ValueError:
-            _fail(
-                f"{RESCORE_CRON}: expected a cron expression such as '{_DEFAULT_CRON}', with a time zone "
-                f"'{_TIMEZONE_PREFIX}Europe/Berlin {_DEFAULT_CRON}', or '{_NO_SCHEDULE}', got {text!r}"
-            )
+    if text not in ("", _NO_SCHEDULE) and not (timezone and _has_dates(cron.strip(), timezone)):
+        _fail(
+            f"{RESCORE_CRON}: expected a cron expression such as '{_DEFAULT_CRON}', with a time zone "
+            f"'{_TIMEZONE_PREFIX}Europe/Berlin {_DEFAULT_CRON}', or '{_NO_SCHEDULE}', got {text!r}"
+        )
     return cron.strip(), timezone
 
 
+def _has_dates(cron: str, timezone: str) -> bool:
+    """Return whether a schedule is valid and has a next date: there is no 30th of February."""
+    try:
+        return bool(asyncio.run(ServerCronSchedule(cron=cron, timezone=timezone).get_dates(n=1)))
+    except ValueError:
+        return False
+
+
 def _missing_variables(client: SyncPrefectClient) -> Iterator[str]:
-    for flow, parameters in _read_defaults().items():
+    for name, variables in _read_defaults().items():
         try:
-            stored = client.read_deployment_by_name(f"{flow}/affwild2").parameters
+            stored = client.read_deployment_by_name(name).parameters
         except ObjectNotFound:
             stored = {}
-        for name, variable in parameters.items():
-            if not os.environ.get(variable) and _is_empty(stored.get(name)):
+        for key, variable in variables.items():
+            if not os.environ.get(variable) and _is_empty(stored.get(key)):
                 yield variable
 
 
 @functools.cache
 def _read_defaults() -> dict[str, dict[str, str]]:
-    """Return flow -> parameter -> the variable that prefect.yaml takes its default from."""
+    """Return deployment -> parameter -> the variable that prefect.yaml takes its default from."""
     definitions = yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]
     return {
-        one["entrypoint"].rpartition(":")[2]: {
-            name: placeholder.name.lstrip("$")
-            for name, value in one["parameters"].items()
+        _full_name(one["entrypoint"], one["name"]): {
+            key: placeholder.name.lstrip("$")
+            for key, value in one.get("parameters", {}).items()
             for placeholder in find_placeholders(value)
         }
         for one in definitions
     }
+
+
+def _full_name(entrypoint: str, name: str) -> str:
+    return f"{entrypoint.rpartition(':')[2]}/{name}"
 
 
 def _is_empty(value: Any) -> bool:
@@ -113,7 +125,13 @@ def _is_empty(value: Any) -> bool:
 
 def _keep_changes() -> None:
     """Make clients of this process leave out what the server should keep when they update a deployment."""
-    update = PrefectClient.update_deployment
+    create, update = PrefectClient.create_deployment, PrefectClient.update_deployment
+
+    @functools.wraps(create)
+    async def create_with_valid_parameters(self: PrefectClient, **sent: Any) -> UUID:
+        name = _full_name(sent["entrypoint"], sent["name"])
+        _check_parameters(name, sent["parameters"], sent["parameter_openapi_schema"])
+        return await create(self, **sent)
 
     @functools.wraps(update)
     async def update_what_the_program_defines(
@@ -121,25 +139,33 @@ def _keep_changes() -> None:
     ) -> None:
         stored = await self.read_deployment(deployment_id)
         sent = deployment.model_dump(exclude_unset=True, include=_SENT)
-        name = f"{(deployment.entrypoint or '').rpartition(':')[2]}/{stored.name}"
+        name = _full_name(sent["entrypoint"], stored.name)
         sent["parameters"] = _merge_parameters(name, stored.parameters, sent)
         sent["tags"] = sorted({*stored.tags, *(deployment.tags or ())})
-        sent["job_variables"] = _merge(stored.job_variables or {}, deployment.job_variables or {})
+        sent["job_variables"] = _merge(stored.job_variables or {}, sent["job_variables"] or {})
+        _check_parameters(name, sent["parameters"], sent["parameter_openapi_schema"])
         await _update_schedule(self, name, stored, deployment)
         if stored.paused:
             _report(f"{name} is paused and stays paused")
-        try:
-            await update(self, deployment_id, DeploymentUpdate(**sent))
-        except PrefectHTTPStatusError as error:
-            _fail(f"{name}: {error.response.json().get('detail', error)}")
+        await update(self, deployment_id, DeploymentUpdate(**sent))
 
-    setattr(PrefectClient, update.__name__, update_what_the_program_defines)
+    for method in (create_with_valid_parameters, update_what_the_program_defines):
+        setattr(PrefectClient, method.__name__, method)
+
+
+def _check_parameters(name: str, parameters: dict[str, Any], schema: dict[str, Any]) -> None:
+    """Refuse in one line what the server would refuse. Values are not shown, because a URL may contain a password."""
+    for key, value in parameters.items():
+        if validate({key: value}, schema, ignore_required=True):
+            variable = _read_defaults()[name].get(key)
+            place = f"{variable}: " if variable and os.environ[variable] else ""
+            expected = schema["properties"].get(key, {}).get("description", "")
+            _fail(f"{place}{name} refuses this value of its parameter {key}; expected: {expected}")
 
 
 def _merge_parameters(name: str, stored: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters on the server with those whose variables are set, and report differences."""
-    variables = _read_defaults()[name.split("/", maxsplit=1)[0]]
-    known = sent["parameter_openapi_schema"]["properties"]
+    """Return the parameters on the server with those of prefect.yaml whose variables are set; report differences."""
+    variables, known = _read_defaults()[name], sent["parameter_openapi_schema"]["properties"]
     kept = {key: value for key, value in stored.items() if key in known}
     for key in stored.keys() - kept.keys():
         _report(f"{name}: removes {key}={stored[key]!r}, which is no parameter of this version")
@@ -147,10 +173,12 @@ def _merge_parameters(name: str, stored: dict[str, Any], sent: dict[str, Any]) -
     if unset:
         values = ", ".join(f"{key}={kept.get(key)!r}" for key in unset)
         _report(f"{name}: keeps {values}, because the environment has no {', '.join(unset.values())}")
-    for key in variables.keys() - unset.keys():
-        value = sent["parameters"][key]
+    for key, value in sent["parameters"].items():
+        if key in unset:
+            continue
         if kept.get(key) != value:
-            _report(f"{name}: sets {key}={value!r} from {variables[key]}; it was {kept.get(key)!r}")
+            source = variables.get(key, "prefect.yaml")
+            _report(f"{name}: sets {key}={value!r} from {source}; it was {kept.get(key)!r}")
         kept[key] = value
     return kept
 
@@ -167,13 +195,13 @@ async def _update_schedule(
     client: PrefectClient, name: str, stored: DeploymentResponse, deployment: DeploymentUpdate
 ) -> None:
     """Set the schedule of prefect.yaml if its variable is set. Other schedules stay."""
-    if not deployment.schedules or not os.environ.get(RESCORE_CRON, "").strip():
+    new = next((one for one in deployment.schedules or [] if one.slug == _SLUG), None)
+    if new is None or new.schedule is None or not os.environ.get(RESCORE_CRON, "").strip():
         return
-    (new,) = deployment.schedules
-    assert new.schedule is not None
     current = _find_schedule(name, stored.schedules)
     if current is None:
-        await client.create_deployment_schedules(stored.id, [(new.schedule, bool(new.active))])
+        schedule = DeploymentScheduleCreate(schedule=new.schedule, active=new.active is not False, slug=_SLUG)
+        await client.create_deployment_schedules(stored.id, [schedule])
         _report(f"{name}: adds the schedule {_describe(new)}")
         return
     is_changed = current.schedule != new.schedule
