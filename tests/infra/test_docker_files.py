@@ -419,3 +419,41 @@ def test_workers_on_each_gpu_extract_a_video(cluster, tmp_path):
         assert extracted.videos == ("clip",)
         process.terminate()
         assert process.wait(20) == 143
+
+
+def test_the_runs_of_a_flow_worker_compute_on_the_dask_cluster(cluster, services, prefect_service, tmp_path):
+    (tmp_path / "data").mkdir()
+    write_video(tmp_path / "data" / "clip.mp4", VideoSpec(frame_count=4))
+    with cluster("worker") as (address, _), Client(address) as client, contextlib.ExitStack() as stack:
+        client.wait_for_workers(1, timeout=60)
+        hosts = {"tcp://scheduler:8786": address, "http://prefect:4200/api": prefect_service.url}
+        environments = {
+            # There is no proxy with a password in front of this server, and the S3 server is not used.
+            name: prefect_service.environment
+            | {
+                key: hosts.get(value, value)
+                for key, value in services[name]["environment"].items()
+                if "AUTH" not in key
+            }
+            | {"PREFECT_WORKER_WEBSERVER_PORT": str(free_port())}
+            for name in ("deploy", "flow-worker")
+        }
+        deploy = as_processes(services["deploy"]["command"], {})
+        deployed = subprocess.run(
+            deploy, env=environments["deploy"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+        parameters = prefect_service.deployment("rescore/affwild2")["parameters"]
+        assert parameters == {
+            "videos": ["/data"],
+            "store": "s3://affwild2/store",
+            "out": "s3://affwild2/predictions",
+        }
+        worker = as_processes(services["flow-worker"]["command"], {})
+        stack.enter_context(running(worker, log=tmp_path / "flows.log", environment=environments["flow-worker"]))
+        places = {"videos": [str(tmp_path / "data")], "store": str(tmp_path / "store"), "out": str(tmp_path / "out")}
+        run = prefect_service.start_run("rescore/affwild2", **places, settle_seconds=0)
+        ended = prefect_service.end_of(run)
+        assert ended["state"]["name"] == "Completed", (tmp_path / "flows.log").read_text()
+        assert f"cluster: {address}, 1 worker" in (tmp_path / "flows.log").read_text()
+        assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter) > 0
