@@ -33,8 +33,10 @@ VIDEO_LIMITS = "AFFWILD2_VIDEO_LIMITS"
 WEIGHTS_URL = "AFFWILD2_WEIGHTS_URL"
 _VARIABLES = (CACHE, DASK_ADDRESS, ENGINE, LOG_FORMAT, METRICS, METRICS_AUTH, TIMEOUT, VIDEO_LIMITS, WEIGHTS_URL)
 
-# What JavaScript also understands, for forms. The host may be an IPv6 address in brackets.
-DASK_ADDRESS_PATTERN = r"^(tcp|tls)://(\[[0-9a-fA-F:.%\w]+\]|[^/\s:\[\]]+)(:([0-9]{1,5}))?$"
+# Short, because a form shows it with the value that it refuses.
+DASK_ADDRESS_BEGINNING = r"^(tcp|tls)://"
+# The host may be an IPv6 address in brackets.
+_DASK_ADDRESS = re.compile(DASK_ADDRESS_BEGINNING + r"(\[[\w:.%]+\]|[^/\s:\[\]]+)(:(\d{1,5}))?$", re.ASCII)
 
 # Commands that only read answer within half a minute, whatever a server does.
 _SOON_SECONDS = 10.0
@@ -171,7 +173,7 @@ def check_dask_address(text: str) -> str:
     Raises:
         InputError: it is no such address.
     """
-    matched = re.search(DASK_ADDRESS_PATTERN, text)
+    matched = _DASK_ADDRESS.search(text)
     if not matched or not 0 < int(matched[4] or 8786) < 1 << 16:
         # A password would be before an @.
         _, at, shown = text.rpartition("@")

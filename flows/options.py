@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
 from data_contracts.errors import InputError
 from data_contracts.files.credentials import NoCredentials
 from data_contracts.files.locations import location
-from data_contracts.settings import DASK_ADDRESS_PATTERN, check_dask_address
+from data_contracts.settings import DASK_ADDRESS_BEGINNING, check_dask_address
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
@@ -98,7 +98,7 @@ class SchedulerAddress:
         return core_schema.no_info_after_validator_function(check_dask_address, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
-        return handler(schema) | {"pattern": DASK_ADDRESS_PATTERN}
+        return handler(schema) | {"pattern": DASK_ADDRESS_BEGINNING}
 
 
 class NullAsText:

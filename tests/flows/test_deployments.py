@@ -1,4 +1,7 @@
-"""Runs recorded on a Prefect server with a worker, which the documented commands start and use."""
+"""Runs recorded on a Prefect server with a worker, which the documented commands start and use.
+
+The tests without a mark are the shortest way through all parts; the others run with the service tests.
+"""
 
 import contextlib
 import hashlib
@@ -87,11 +90,13 @@ def test_a_deployment_runs_with_its_defaults(lab, folder, plain_bytes):
     assert log.count("embed_faces") == 2, "the run's log reports each stage"
 
 
+@pytest.mark.service
 def test_a_form_refuses_unknown_and_wrong_parameters(lab):
     refused = lab.prefect("deployment", "run", "extract/affwild2", "--param", "minimal_face=3")
     assert refused.returncode == 1 and "minimal_face" in refused.stdout + refused.stderr
     assert "'typo' is not one of" in lab.refusal_of("fit/affwild2", task="expr", annotations="x", recipe="typo")
     assert "3 is less than the minimum of 20" in lab.refusal_of("extract/affwild2", min_face_px=3)
+    assert "'host' does not match '^(tcp|tls)://'" in lab.refusal_of("extract/affwild2", dask_address="host")
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -112,6 +117,7 @@ def test_server_worker_and_run_connect_to_this_machine_only(lab):
     assert lab.connections() <= {"127.0.0.1", "localhost", "::1", "None", "file"}
 
 
+@pytest.mark.service
 def test_the_command_records_its_run_on_a_named_server(prefect_server, folder, plain_bytes, tmp_path):
     arguments = ("extract", folder / "videos", "--store", tmp_path / "store", "--workers", "1")
     finished = run_command(*arguments, environment={"PREFECT_API_URL": prefect_server.url})
@@ -122,6 +128,7 @@ def test_the_command_records_its_run_on_a_named_server(prefect_server, folder, p
     assert run.stages == [(stage, "Completed") for stage in STAGES]
 
 
+@pytest.mark.service
 def test_an_unreachable_server_is_reported_in_one_line(folder, tmp_path):
     named = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
     finished = run_command("extract", folder / "videos", "--store", tmp_path / "store", environment=named)
@@ -149,6 +156,7 @@ def test_a_flow_checks_its_parameters(folder, tmp_path, dask_address):
     assert extracted.videos == ("clip",) and len(Store(tmp_path / "store").manifests("features")) == 1
 
 
+@pytest.mark.service
 def test_a_submission_leaves_its_checks_and_a_report(demo, store_copy, dask_address):
     from flows import deployments
 
@@ -175,6 +183,7 @@ def test_a_submission_leaves_its_checks_and_a_report(demo, store_copy, dask_addr
     assert ["task", "va"] in page.tables["Parameters"]
 
 
+@pytest.mark.service
 def test_a_failed_run_leaves_its_causes_and_ends_even_without_artifacts(tmp_path, dask_address, caplog):
     from flows import deployments
 
