@@ -29,7 +29,7 @@ from flows.engine.console import explain_error
 from flows.engine.run import Run, SomeFailedError
 from flows.engine.stage_summary import StageSummary
 from tasks.results.report_tables import RunRecord
-from tasks.results.write_report import write_report
+from tasks.results.write_report import REPORT_TIME, write_report
 
 logger = logging.getLogger(__name__)
 _COLUMNS = ("stage", "units", "ready", "done", "failed", "quarantined", "rows", "seconds")
@@ -122,7 +122,7 @@ class RunArtifacts:
 
     def _write_page(self, run: Run, record: RunRecord, *, is_whole: bool) -> None:
         assert self._context and self._context.flow_run
-        name = f"{record.flow}-{record.started:%Y%m%dT%H%M%SZ}-{str(self._context.flow_run.id)[:8]}"
+        name = f"{record.flow}-{record.started:{REPORT_TIME}}-{str(self._context.flow_run.id)[:8]}"
         path = write_report(run.store, name=name, written=datetime.now(UTC), run=record, with_contents=is_whole)
         if not self._has_link:
             _create_link(run, record, path)

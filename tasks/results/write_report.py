@@ -6,7 +6,8 @@ its content, ``report.html.jinja`` its appearance.
 
 import functools
 import importlib.metadata
-from datetime import datetime
+import re
+from datetime import datetime, timedelta
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -28,6 +29,12 @@ from tasks.results.report_tables import (
 )
 
 REPORT_OF_STORE = "store"
+# Reports of runs are named FLOW-TIME-ID. The newest ones stay, and all of the last months.
+REPORT_TIME = "%Y%m%dT%H%M%SZ"
+_REPORT_OF_RUN = re.compile(r".+-(\d{8}T\d{6}Z)-[0-9a-f]{8}")
+_KEPT_REPORTS, _KEPT_AGE = 100, timedelta(days=90)
+# Many reports of earlier versions are removed by several runs, so that none takes long.
+_REMOVED_AT_ONCE = 100
 
 
 def write_report(
@@ -53,7 +60,18 @@ def write_report(
     )
     path = f"reports/{name}/{REPORT_PAGE}"
     store.write_bytes(path, page.encode())
+    if run and contents:
+        _remove_old_reports(store, now=written)
     return path
+
+
+def _remove_old_reports(store: Store, *, now: datetime) -> None:
+    """Remove the reports of runs that are neither among the newest nor recent. Their names contain their time."""
+    names = [(found[1], name) for name in store.list_folder("reports") if (found := _REPORT_OF_RUN.fullmatch(name))]
+    oldest = f"{now - _KEPT_AGE:{REPORT_TIME}}"
+    old = [name for started, name in sorted(names)[:-_KEPT_REPORTS] if started < oldest]
+    for name in old[:_REMOVED_AT_ONCE]:
+        store.remove_folder(f"reports/{name}")
 
 
 @functools.cache

@@ -1,5 +1,5 @@
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
@@ -7,8 +7,9 @@ import pytest
 from data_contracts.errors import InputError
 from data_contracts.store.manifest import Failure, UnitKey
 from data_contracts.store.store import Store
+from tasks.results import write_report as module
 from tasks.results.report_tables import RunRecord
-from tasks.results.write_report import write_report
+from tasks.results.write_report import REPORT_TIME, write_report
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -115,3 +116,30 @@ def test_page_of_a_missing_store_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected a store of affwild2"):
         write_report(Store(tmp_path), name="store", written=NOW)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["disk", "s3"])
+def test_old_reports_of_runs_are_removed(request, tmp_path, place, monkeypatch):
+    """Pages by other names, and the newest ones after a long break, stay."""
+    monkeypatch.setattr(module, "_KEPT_REPORTS", 3)
+    store = Store(tmp_path / "store" if place == "disk" else request.getfixturevalue("s3_bucket") + "/store")
+    note_failure(store, "clip", "cause")
+
+    def name(days, flow="rescore"):
+        return f"{flow}-{NOW - timedelta(days=days):{REPORT_TIME}}-{days:08x}"
+
+    others = ["store", "night", "rescore-2026", "rescore-20200101T000000Z-copy"]
+    ages = [400, 365, 100, 91, 90, 89, 1]
+    for one in [*others, *map(name, ages), name(399, "fit-mtl")]:
+        store.write_bytes(f"reports/{one}/index.html", b"page")
+    write_report(store, name=name(0), written=NOW, run=record())
+    assert store.list_folder("reports") == sorted([*others, *map(name, [90, 89, 1, 0])])
+
+    monkeypatch.setattr(module, "_REMOVED_AT_ONCE", 2)
+    later = NOW + timedelta(days=1000)
+    write_report(store, name=f"rescore-{later:{REPORT_TIME}}-0000ffff", written=later, run=record())
+    assert store.list_folder("reports") == sorted(
+        [*others, *map(name, [1, 0]), f"rescore-{later:{REPORT_TIME}}-0000ffff"]
+    )
+    write_report(store, name="store", written=later + timedelta(days=1000))
+    assert name(1) in store.list_folder("reports"), "the report of a store removes none"
