@@ -19,6 +19,8 @@ _CRASHES = (signal.SIGSEGV, signal.SIGFPE)
 # New workers find units to run at once.
 _MIN_IN_FLIGHT = 8
 _IN_FLIGHT_PER_SLOT = 2
+# A scheduler whose process hangs keeps its connections.
+SILENT_SECONDS = 60.0
 # A worker that is being replaced is away for a moment.
 _UNREPORTED_SECONDS = 5.0
 _PAUSED = (
@@ -36,12 +38,18 @@ def is_connected(client: Client) -> bool:
     return bool(client.status == "running")
 
 
+def _workers_of(client: Client) -> list[dict[str, Any]]:
+    scheduler: Any = client.scheduler
+    identity = client.sync(scheduler.identity, n_workers=-1, callback_timeout=SILENT_SECONDS)
+    return list(identity["workers"].values())
+
+
 def unit_resources(client: Client) -> dict[str, float]:
     """Return the resources that a unit requires: a GPU if any worker offers GPUs.
 
     This limits each GPU to one unit at a time, however many threads its worker has.
     """
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = _workers_of(client)
     return {"GPU": 1} if any("GPU" in worker.get("resources", {}) for worker in workers) else {}
 
 
@@ -64,8 +72,9 @@ class ClusterState:
 
         Raises:
             ClusterLostError: no unit could run until the timeout.
+            TimeoutError: the scheduler stays silent.
         """
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = _workers_of(self._client)
         slots = sum(self._slots(worker) for worker in workers)
         self.in_flight = max(_MIN_IN_FLIGHT, _IN_FLIGHT_PER_SLOT * slots)
         suitable = [worker for worker in workers if self._slots(worker)]

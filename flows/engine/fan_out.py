@@ -3,6 +3,7 @@
 Import this module only after a cluster is opened, because distributed takes a second to import.
 """
 
+import contextlib
 import logging
 import queue
 import time
@@ -18,7 +19,14 @@ from data_contracts.store.store import Store
 from flows.engine.console import print_warning, progress_of
 from flows.engine.stage_summary import StageSummary, report_crash, report_failure
 from flows.engine.worker_check import check_workers, may_be_other_version
-from infra.cluster_state import ClusterState, WorkerDeath, explain_killed_worker, is_connected, unit_resources
+from infra.cluster_state import (
+    SILENT_SECONDS,
+    ClusterState,
+    WorkerDeath,
+    explain_killed_worker,
+    is_connected,
+    unit_resources,
+)
 from tasks.units import Compute, Fault, Make, UnitReport, Work, run_unit
 
 logger = logging.getLogger(__name__)
@@ -108,8 +116,8 @@ class _Stage:
             if self._state:
                 self._state.record_progress()
             try:
-                error = None if future.status == "finished" else future.exception()
-                result = None if error else future.result()
+                error = None if future.status == "finished" else future.exception(timeout=SILENT_SECONDS)
+                result = None if error else future.result(timeout=SILENT_SECONDS)
             except (OSError, CancelledError):
                 # Errors of the unit itself are returned, so the connection was lost.
                 future.release()
@@ -146,7 +154,13 @@ class _Stage:
         assert self._state
         if time.monotonic() - self._checked_at > _CHECK_SECONDS and is_connected(self._client):
             self._checked_at = time.monotonic()
-            news = self._state.check()
+            try:
+                news = self._state.check()
+            except TimeoutError:
+                # It may also not confirm the end of the connection.
+                news = "the Dask scheduler does not answer"
+                with contextlib.suppress(TimeoutError):
+                    self._client.close(timeout=1)
             if news:
                 print_warning(f"{self._name}: {news}")
         return self._state.in_flight

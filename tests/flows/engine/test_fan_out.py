@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import re
 import shutil
 import signal
@@ -13,8 +14,10 @@ import pytest
 from distributed import Client
 
 from data_contracts.store.store import Store
+from flows.engine import fan_out as fan_out_module
 from flows.engine.fan_out import fan_out
 from flows.engine.stage_summary import StageSummary
+from infra import cluster_state, clusters
 from infra.cluster_state import ClusterLostError
 from infra.clusters import ClusterError, open_cluster, wait_for_cluster
 from tests.faults.dask_cluster import ROOT, dask_cluster
@@ -128,6 +131,37 @@ def test_a_worker_with_another_version_is_reported(cluster, tmp_path):
         run_jobs(cluster, tmp_path, make_jobs(tmp_path, 600))
     cluster.end_worker(worker)
     assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_scheduler_that_hangs_does_not_hang_the_run(cluster, tmp_path, monkeypatch, comes_back, capsys):
+    """Its process is stopped, so that all connections stay open."""
+    for module in (cluster_state, fan_out_module):
+        monkeypatch.setattr(module, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(clusters, "_ANSWER_SECONDS", 2)
+    monkeypatch.setenv("AFFWILD2_PATIENCE_SECONDS", "60" if comes_back else "1")
+    is_over = threading.Event()
+
+    def hang():
+        while not (tmp_path / "log").exists():
+            time.sleep(0.01)
+        os.kill(cluster.scheduler.pid, signal.SIGSTOP)
+        is_over.wait(20 if comes_back else 120)
+        os.kill(cluster.scheduler.pid, signal.SIGCONT)
+
+    hanging = threading.Thread(target=hang)
+    hanging.start()
+    try:
+        if comes_back:
+            assert run_jobs(cluster, tmp_path, make_jobs(tmp_path, 50)).done == 50
+        else:
+            with pytest.raises(ClusterLostError, match=r"expected a Dask scheduler at .* no answer for 2 s"):
+                run_jobs(cluster, tmp_path, make_jobs(tmp_path, 50))
+        assert "the Dask scheduler does not answer" in capsys.readouterr().err
+    finally:
+        is_over.set()
+        hanging.join()
 
 
 @pytest.mark.service
