@@ -21,13 +21,16 @@ NO_TELEMETRY = {
 # prevents it. Without a connection it uses its own list. NO_PROXY names the hosts of notifications, if any are set up.
 #
 # By default, a server that restarts has forgotten which runs hold the slots of deployments, and so ends living runs and
-# keeps the slots of dead ones; and it has forgotten which heartbeats it was waiting for.
+# keeps the slots of dead ones; and it has forgotten which heartbeats it was waiting for. It
+# also keeps all runs.
 SERVER_SETTINGS = NO_TELEMETRY | {
     "HTTPS_PROXY": "http://127.0.0.1:9",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
     "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P7D",
     "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "infra.prefect.event_order",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "7776000",
 }
 # For runs. Without a heartbeat for 100 s, the automations of infra/prefect end a run.
 _HEARTBEAT_SECONDS = 30
