@@ -107,6 +107,7 @@ def test_services_are_confined(installed, name):
         shutil.copy(installed / name, instance)
     rated = analyze("security", "--offline=true", "--no-pager", "--threshold=25", instance)
     assert rated.returncode == 0, rated.stdout
+    assert len(values_of(name, "MemoryMax")) == 1
     assert set(values_of(name, "ProtectSystem")) == {"strict"} and values_of(name, "User") == ["affwild2"]
 
 
