@@ -23,6 +23,7 @@ from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RET
 
 from data_contracts.errors import StoreError, printable
 from data_contracts.files.credentials import hide_credentials
+from data_contracts.settings import answering_soon
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import SubjectCoverage, SubmissionDetails
 from flows.engine.console import explain_error
@@ -71,8 +72,9 @@ class RunArtifacts:
         for bundle in run.submissions:
             self._attempt(lambda bundle=bundle: _create_submission(run, bundle))  # type: ignore[misc]
         if isinstance(error, StoreError):
-            # Each request to a server that is gone would take as long as those that ended the run.
-            self._attempt(lambda: self._write_page(run, record, is_whole=False))
+            # Requests to a server that is gone would take as long as those that ended the run.
+            with answering_soon():
+                self._attempt(lambda: self._write_page(run, record, is_whole=False))
             return
         # A run that is being stopped has little time.
         is_whole = error is None or isinstance(error, Exception)
