@@ -165,7 +165,7 @@ def test_a_video_that_always_fails_is_quarantined_until_it_changes(place, capsys
     assert "(failed 3 times since 2" in status.stdout and "--retry-quarantined" in status.stdout
 
     place.run(retry_quarantined=True)
-    assert "1 failed, all else is complete; first: index_videos bad: " in place.failed
+    assert "1 failed; first: index_videos bad: " in place.failed
     assert results_of(place.run()[0])["quarantined"] == ["bad"], "the file is still invalid"
 
     bad.write_bytes(b"no video either")
