@@ -89,15 +89,23 @@ def log_as_json() -> None:
 
     Handlers that are configured already stay, such as those of a program that runs flows.
     """
-    root = logging.getLogger()
+    root, dask = logging.getLogger(), logging.getLogger("distributed")
     if not root.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(_FORMATTER)
-        root.addHandler(handler)
+        root.addHandler(_handler(logging.NOTSET))
+    # As distributed does for text. Parts of it set their own level, and would log each start and end of a worker.
+    dask.addHandler(_handler(logging.CRITICAL))
+    dask.propagate = False
     logging.captureWarnings(True)
     sys.excepthook = _log_exception
     threading.excepthook = _log_exception_of_thread
     sys.unraisablehook = _log_unraisable
+
+
+def _handler(level: int) -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_FORMATTER)
+    handler.setLevel(level)
+    return handler
 
 
 def _log_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

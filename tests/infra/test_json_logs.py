@@ -181,7 +181,10 @@ if __name__ == "__main__":
 def test_forked_workers_write_objects(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(LOGGING_WORKER)
+    # The tests' own environment silences distributed.
     environment = os.environ | AS_JSON | {"PYTHONPATH": os.getcwd()}
+    environment.pop("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", None)
     ended = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+    # Nothing about the start and the end of the workers, as in text.
     assert [one["message"] for one in lines_of(ended.stderr)] == ["from a worker", "lost"]
