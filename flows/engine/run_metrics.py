@@ -13,15 +13,17 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
+from data_contracts.errors import printable
 from data_contracts.files.credentials import hide_credentials
 from data_contracts.settings import read_settings
 from flows.engine.console import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_WRONG_REQUEST, explain_error, print_warning
-from flows.engine.run_counts import RunCounts
-from flows.engine.stage_summary import StageSummary
 from infra.interruption import calling_before_end
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
+
+    from flows.engine.run_counts import RunCounts
+    from flows.engine.stage_summary import StageSummary
 
 # A run that did not publish for several intervals was killed.
 _INTERVAL_SECONDS = 30.0
@@ -41,10 +43,10 @@ Values = Mapping[tuple[str, ...], float]
 class StoreRun(Protocol):
     """What the metrics need of a run on a store."""
 
-    summaries: list[StageSummary]
+    summaries: "list[StageSummary]"
 
     @property
-    def counts(self) -> RunCounts:
+    def counts(self) -> "RunCounts":
         """The numbers of the run."""
 
 
@@ -192,7 +194,7 @@ def measure(run: StoreRun) -> None:
 def _store_of(parameters: Mapping[str, Any]) -> str:
     """Return the name of a store for all runs that use it."""
     store = str(parameters.get("store") or f"{parameters.get('out') or '.'}/store")
-    return hide_credentials(store) if "://" in store else os.path.abspath(store)
+    return printable(hide_credentials(store) if "://" in store else os.path.abspath(store))
 
 
 def _outcome_of(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, printable
 from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
 from flows.engine import run_metrics
@@ -141,6 +141,14 @@ def test_each_flow_and_store_has_its_own_file_and_a_damaged_file_is_replaced(fol
         with measured_run("extract", {"store": str(folder / store)}):
             pass
     assert [outcome_of(read_metrics(folder, store)) for store in "ab"] == ["succeeded", "succeeded"]
+
+
+def test_a_store_with_any_name_has_metrics(folder, monkeypatch):
+    monkeypatch.setenv("AFFWILD2_METRICS", str(folder / "metrics"))
+    name = os.fsdecode(b'caf\xe9 "1"\n\\x')
+    with measured_run("extract", {"store": str(folder / name)}):
+        pass
+    assert outcome_of(read_metrics(folder, printable(name))) == "succeeded"
 
 
 @contextlib.contextmanager
