@@ -34,6 +34,7 @@ _HOST = "127.0.0.1"
 # open the default port.
 _NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 _RETRY_SECONDS = 1.0
+_MAX_CAUSE = 300
 # A worker needs at most 8 GB for its context, networks, a batch of crops and a chunk of frames. More than eight workers
 # do not increase the throughput of a GPU.
 _GPU_GB_PER_WORKER, _MAX_WORKERS_PER_GPU = 8.0, 8
@@ -57,7 +58,7 @@ logging.getLogger("distributed.nanny").setLevel(logging.INFO)
 
 
 class ClusterError(RuntimeError):
-    """No scheduler answers at the address, or it has no workers."""
+    """No scheduler answers at the address, it has no workers, or local workers cannot start."""
 
 
 @contextlib.contextmanager
@@ -184,6 +185,20 @@ def wait_for_cluster(connect: Callable[[], T]) -> T:
 
 
 def _local_cluster(workers: int | None, units: int | None) -> Any:
+    try:
+        return _start_local_cluster(workers, units)
+    except (RuntimeError, OSError) as error:
+        chain: list[BaseException] = [error]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+            chain.append(cause)
+        # The errors of Dask only say which part did not start.
+        reason = next((one for one in chain if isinstance(one, OSError)), error)
+        what = " ".join(str(reason).split())[:_MAX_CAUSE]
+        limits = "the limits of open files, processes and memory of this machine"
+        raise ClusterError(f"expected local workers to start, got: {what}; check {limits}") from error
+
+
+def _start_local_cluster(workers: int | None, units: int | None) -> Any:
     gpus = visible_gpus()
     most = _most_workers(workers, gpus)
     count = most if units is None else max(1, min(most, units))

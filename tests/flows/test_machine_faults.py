@@ -46,3 +46,16 @@ def test_a_fault_of_the_machine_quarantines_no_video(tmp_path, fault):
     repaired = rescore()
     assert repaired.returncode == 0 and "2 videos: 2 scored" in repaired.stdout
     assert Store(store).failures("videos") == Store(store).failures("faces") == {}
+
+
+@pytest.mark.service
+def test_workers_that_cannot_start_are_reported_in_one_line(tmp_path):
+    """Too few open files: the run ends before any unit."""
+    write_video(tmp_path / "a.mp4", VideoSpec(frame_count=2, width_px=64, height_px=48))
+    command = [program("affwild2"), "score", tmp_path / "a.mp4", "--out", tmp_path / "out", "--workers", "2"]
+    night = subprocess.run(
+        ["prlimit", "--nofile=36", *command], capture_output=True, text=True, timeout=600, check=False
+    )
+    (line,) = [line for line in night.stderr.splitlines() if line.startswith("affwild2: ")]
+    assert night.returncode == 2 and "Traceback" not in night.stderr
+    assert "expected local workers to start, got: " in line and "check the limits of open files" in line
