@@ -59,6 +59,11 @@ def test_one_cause_of_all_units_is_a_fault_of_the_machine(tmp_path, kind, ready)
     assert line.endswith(summary.shared_cause) and ("remove these files" in line) == (kind == "bad")
 
 
+def test_a_name_that_the_store_refuses_fails_without_a_note(tmp_path):
+    summary, tries = run(Store(tmp_path), "bad1", f"bad{'x' * 300}", "good")
+    assert len(summary.failures) == 2 and tries == {"bad1": 1}
+
+
 def test_letters_of_a_cause_that_are_the_name_of_a_unit_are_kept(tmp_path):
     assert run(Store(tmp_path), "a", "b")[0].shared_cause
 
