@@ -28,7 +28,7 @@ class Outcome:
     seconds: float
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.message}" if self.message else self.name
+        return ": ".join(filter(None, (self.name, self.message)))
 
 
 @dataclass
