@@ -151,7 +151,7 @@ def test_a_run_lost_with_its_worker_becomes_crashed_is_notified_and_lets_the_nex
         while not any(LOST in post for post in posts):
             assert time.monotonic() < deadline, posts
             time.sleep(0.2)
-    (post,) = [post for post in posts if LOST in post]
+    (post,) = {post for post in posts if LOST in post}
     assert "Crashed" in post and "extract" in post
 
 

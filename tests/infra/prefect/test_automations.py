@@ -2,7 +2,6 @@ from datetime import timedelta
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from infra.prefect.automations import AUTOMATIONS, NOTIFICATIONS, create_automations, read_automations
@@ -39,7 +38,8 @@ def test_a_deploy_updates_imported_automations_and_keeps_them_disabled(prefect_s
         stored = {one.name: one for one in client.read_automations()}
         assert set(stored) == set(names)
         client.pause_automation(stored[names[0]].id)
-        changed = AutomationCore.model_validate(stored[names[1]].model_dump() | {"description": "changed"})
+        changed = read_automations(AUTOMATIONS)[1]
+        changed.description = "changed"
         client.update_automation(stored[names[1]].id, changed)
         client.delete_automation(stored[names[2]].id)
         assert list(create_automations(client))[:3] == [
