@@ -21,8 +21,8 @@ NO_TELEMETRY = {
 # prevents it. Without a connection it uses its own list. NO_PROXY names the hosts of notifications, if any are set up.
 #
 # By default, a server that restarts has forgotten which runs hold the slots of deployments, and so ends living runs and
-# keeps the slots of dead ones; and it has forgotten which heartbeats it was waiting for. It
-# also keeps all runs.
+# keeps the slots of dead ones; and it has forgotten which heartbeats it was waiting for.
+# It also keeps all runs.
 SERVER_SETTINGS = NO_TELEMETRY | {
     "HTTPS_PROXY": "http://127.0.0.1:9",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",

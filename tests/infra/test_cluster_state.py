@@ -8,10 +8,13 @@ class FakeClient:
     """A client that reports the given workers."""
 
     def __init__(self, *workers):
-        self.workers = workers
+        self.workers, self.scheduler = workers, self
 
-    def scheduler_info(self, n_workers):
+    def identity(self, n_workers):
         return {"workers": dict(enumerate(self.workers))}
+
+    def sync(self, function, *, callback_timeout, **arguments):
+        return function(**arguments)
 
 
 def worker(nthreads=1, gpus=None, status="running"):
