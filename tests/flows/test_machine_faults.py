@@ -51,8 +51,10 @@ def test_a_fault_of_the_machine_quarantines_no_video(tmp_path, fault):
 @pytest.mark.service
 def test_workers_that_cannot_start_are_reported_in_one_line(tmp_path):
     """Too few open files: the run ends before any unit."""
-    write_video(tmp_path / "a.mp4", VideoSpec(frame_count=2, width_px=64, height_px=48))
-    command = [program("affwild2"), "score", tmp_path / "a.mp4", "--out", tmp_path / "out", "--workers", "2"]
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "videos" / name, VideoSpec(frame_count=2, width_px=64, height_px=48))
+    command = [program("affwild2"), "score", tmp_path / "videos", "--out", tmp_path / "out", "--workers", "2"]
     night = subprocess.run(
         ["prlimit", "--nofile=36", *command], capture_output=True, text=True, timeout=600, check=False
     )
