@@ -1,4 +1,4 @@
-"""Run the commands of docs/operations.md for backup and restore: nothing is left to compute, and no run is lost."""
+"""Run the commands of docs/backup.md for backup and restore: nothing is left to compute, and no run is lost."""
 
 import contextlib
 import importlib.util
@@ -23,12 +23,12 @@ from tasks.extract.embed_faces import BackboneChoice
 from tests.benchmarks.generated_store import fill_store, make_videos
 from tests.prefect_service import serving_prefect
 
-PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
+PAGE = Path(__file__).parents[1] / "docs" / "backup.md"
 
 
 def commands(heading):
     """Return the commands of a section that back up, and those that restore."""
-    section = PAGE.read_text().split(f"\n### {heading}\n")[1].split("\n### ")[0]
+    section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
     backup, restore = re.findall(r"```sh\n(# (?:back up|restore).*?)```", section, re.DOTALL)
     return backup, restore
 

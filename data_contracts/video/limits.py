@@ -51,7 +51,7 @@ def frame_too_large(name: str, width_px: int, height_px: int) -> InvalidFileErro
 
 def _too_large(name: str, expected: str, got: str) -> InvalidFileError:
     return InvalidFileError(
-        f"{name}: expected {expected}, got {got}; leave it out, or set {VIDEO_LIMITS} (docs/operations.md)"
+        f"{name}: expected {expected}, got {got}; leave it out, or set {VIDEO_LIMITS} (docs/security.md)"
     )
 
 

@@ -113,4 +113,4 @@ def test_the_prefect_server_has_the_metrics_of_the_alerts(prefect_service):
 
 
 def test_the_guide_names_the_files():
-    assert "infra/monitoring/" in (ROOT / "docs" / "operations.md").read_text()
+    assert "infra/monitoring/" in (ROOT / "docs" / "monitoring.md").read_text()

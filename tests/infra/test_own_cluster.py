@@ -1,4 +1,4 @@
-"""Tests of the commands in docs/operations.md that start a Dask cluster: they run as processes."""
+"""Tests of the commands in docs/clusters.md that start a Dask cluster: they run as processes."""
 
 import re
 import subprocess
@@ -11,13 +11,13 @@ from tests.infra.operated import BIN, ROOT, running
 from tests.processes import free_port, run_command
 from tests.video_factory import VideoSpec, write_video
 
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+GUIDE = (ROOT / "docs" / "clusters.md").read_text()
 FILES_OF_OPERATORS = [*ROOT.glob("docs/*.md"), ROOT / "README.md", *(ROOT / "infra").rglob("*.*")]
 
 
 def own_cluster() -> list[str]:
     """Return the blocks of commands of the section."""
-    section = OPERATIONS.partition("\n## Use your own Dask cluster\n")[2].partition("\n## ")[0]
+    section = GUIDE.partition("\n## Use your own Dask cluster\n")[2].partition("\n## ")[0]
     return re.findall(r"^```sh\n(.*?)^```$", section, re.M | re.S)
 
 
