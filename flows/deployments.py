@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import logging
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -97,6 +98,9 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
                 message = artifacts.run.counts.format() if artifacts.run else None
                 return Completed(message=message, data=result)  # type: ignore[return-value]
             except TerminationSignal as error:
+                # Service managers and workers send the signal several times. Another one would replace the message
+                # below by that of Prefect.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 artifacts.refuse(error)
                 if get_intent() == "cancel":
                     raise

@@ -85,6 +85,9 @@ def ending_with_parent() -> Iterator[Callable[[], bool]]:
 
     def end(number: int, frame: FrameType | None) -> None:
         nonlocal has_ended
+        if has_ended:
+            # Each thread of a killed parent may cause a signal.
+            return
         has_ended = True
         _discard_unread_output()
         os.kill(os.getpid(), signal.SIGTERM)

@@ -20,6 +20,7 @@ from tests.processes import end_with_parent, free_port, program
 ROOT = Path(__file__).parents[1]
 _START_SECONDS = 300
 _END_SECONDS = 600
+_ANSWER_SECONDS = 60
 
 
 @dataclass
@@ -64,7 +65,7 @@ class PrefectService:
 
     def _start_run(self, deployment: str, parameters: dict[str, Any]) -> httpx.Response:
         url = f"{self.url}/deployments/{self.deployment(deployment)['id']}/create_flow_run"
-        return httpx.post(url, json={"parameters": parameters}, timeout=60)
+        return _request("POST", url, {"parameters": parameters})
 
     def end_of(self, run: str) -> dict[str, Any]:
         """Wait until a run has ended; return it: ``name``, ``state`` (``name``, ``message``), ..."""
@@ -95,7 +96,7 @@ class PrefectService:
         return self._ask("GET", f"deployments/name/{name}")
 
     def _ask(self, method: str, path: str, **body: Any) -> Any:
-        answer = httpx.request(method, f"{self.url}/{path}", json=body or None, timeout=60)
+        answer = _request(method, f"{self.url}/{path}", body or None)
         assert answer.is_success, answer.text
         return answer.json()
 
@@ -129,6 +130,16 @@ class PrefectService:
     def worker_log(self) -> str:
         """Return the output so far of the worker and of its runs."""
         return (self.folder / "worker.log").read_text()
+
+
+def _request(method: str, url: str, body: dict[str, Any] | None) -> httpx.Response:
+    """Ask a server. While its database is locked, which happens under load, it answers 503: ask again."""
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while True:
+        answer = httpx.request(method, url, json=body, timeout=_ANSWER_SECONDS)
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+            return answer
+        time.sleep(0.5)
 
 
 @contextlib.contextmanager
