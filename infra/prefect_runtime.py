@@ -10,31 +10,16 @@ from collections.abc import Callable, Iterator
 
 from data_contracts.settings import read_settings
 
-# For servers, workers and commands: nothing is sent to anyone except the named server.
+# For servers, workers and commands: nothing is sent to anyone except the named server. infra/prefect/server.env has
+# further settings of servers.
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
 }
-# For servers. When a work pool is created, a server also asks GitHub for a list of worker types, and no setting
-# prevents it. Without a connection it uses its own list. NO_PROXY names the hosts of notifications, if any are set up.
-#
-# By default, a server that restarts has forgotten which runs hold the slots of deployments, and so ends living runs and
-# keeps the slots of dead ones; and it has forgotten which heartbeats it was waiting for.
-# It also keeps all runs.
-SERVER_SETTINGS = NO_TELEMETRY | {
-    "HTTPS_PROXY": "http://127.0.0.1:9",
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
-    "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P7D",
-    "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "infra.prefect.event_order",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "7776000",
-}
-# For runs. Without a heartbeat for 100 s, the automations of infra/prefect end a run.
-_HEARTBEAT_SECONDS = 30
-RUN_SETTINGS = NO_TELEMETRY | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(_HEARTBEAT_SECONDS)}
+# Without a heartbeat for 100 s, the automations of infra/prefect end a run.
+HEARTBEAT_SECONDS = 30
 # The automations apply to runs with this tag.
 TAG = "affwild2"
 _QUIET = NO_TELEMETRY | {
@@ -99,5 +84,5 @@ def quiet_prefect() -> Iterator[None]:
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     # The heartbeat delays the end by a second, and lets the server recognise a command that was killed.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: _HEARTBEAT_SECONDS}), tags(TAG):
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_SECONDS}), tags(TAG):
         yield

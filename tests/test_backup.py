@@ -23,6 +23,8 @@ from tasks.extract.embed_faces import BackboneChoice
 from tests.benchmarks.generated_store import fill_store, make_videos
 from tests.prefect_service import serving_prefect
 
+pytestmark = pytest.mark.service
+
 PAGE = Path(__file__).parents[1] / "docs" / "backup.md"
 
 
@@ -113,9 +115,7 @@ def test_a_store_on_a_disk_is_restored(tmp_path, videos):
     check_restored(store, out, folder, before)
 
 
-@pytest.mark.service
 def test_a_store_on_s3_is_restored(s3_bucket, videos):
-    assert shutil.which("aws"), "needs the AWS command line"
     store, out = Store(f"{s3_bucket}/store"), f"{s3_bucket}/predictions"
     folder = fill(store, location(out), videos)
     before = {url: contents_of(url) for url in (store.root, out)}
@@ -143,7 +143,6 @@ def check_run(url, run):
     assert (found["name"], found["state"]["message"]) == ("a run before the backup", "3 scored")
 
 
-@pytest.mark.service
 def test_the_runs_of_a_server_with_sqlite_are_restored(tmp_path):
     """Then the server removes a run of 91 days ago, as documented."""
     backup_commands, restore_commands = commands("The Prefect server with SQLite")
@@ -168,7 +167,6 @@ def test_the_runs_of_a_server_with_sqlite_are_restored(tmp_path):
         check_run(service.url, kept)
 
 
-@pytest.mark.service
 def test_the_runs_of_a_server_with_postgresql_are_restored(tmp_path):
     from tests.postgres_server import serving_postgres
 

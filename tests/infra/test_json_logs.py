@@ -119,6 +119,7 @@ def test_an_invalid_format_is_one_line(tmp_path):
     assert ended.stderr == "affwild2: AFFWILD2_LOG_FORMAT: expected one of text, json, got 'xml'\n"
 
 
+@pytest.mark.service
 def test_a_command_that_waits_and_is_interrupted_writes_objects(videos, tmp_path):
     store, command = (
         tmp_path / "store",
@@ -178,6 +179,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.service
 def test_forked_workers_write_objects(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(LOGGING_WORKER)

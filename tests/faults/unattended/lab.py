@@ -19,10 +19,17 @@ from typing import Any
 import httpx
 import psutil
 
-from infra.prefect_runtime import SERVER_SETTINGS
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tests.faults.interruption_matrix import read_results
-from tests.prefect_service import ROOT, PrefectService, family_of, new_service, start_prefect, wait_for_server
+from tests.prefect_service import (
+    ROOT,
+    SERVER_SETTINGS,
+    PrefectService,
+    family_of,
+    new_service,
+    start_prefect,
+    wait_for_server,
+)
 from tests.processes import run_command
 
 FRAMES = 75

@@ -23,6 +23,8 @@ from infra.clusters import ClusterError, open_cluster, wait_for_cluster
 from tests.faults.dask_cluster import ROOT, dask_cluster
 from tests.faults.jobs import MEMORY, make, make_jobs
 
+pytestmark = pytest.mark.service
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
@@ -90,7 +92,6 @@ def test_a_unit_that_ends_its_worker_fails_alone(cluster, tmp_path, ends_with, f
     assert {name for name, *_ in log_of(tmp_path)} == {f"job{n}" for n in range(12)} - {"job5"}
 
 
-@pytest.mark.service
 def test_units_of_a_restarted_scheduler_are_submitted_again(cluster, tmp_path, capsys):
     def restart():
         while not (tmp_path / "log").exists():
@@ -116,7 +117,6 @@ def test_a_video_that_workers_cannot_read_is_reported_before_any_unit(cluster, t
     assert not (tmp_path / "log").exists() and not list((tmp_path / "store").rglob(".worker_check*"))
 
 
-@pytest.mark.service
 def test_a_worker_with_another_version_is_reported(cluster, tmp_path):
     other = shutil.copytree(ROOT / "tasks", tmp_path / "other" / "tasks")
     (other / "units.py").write_text((other / "units.py").read_text() + "# changed\n")
@@ -133,7 +133,6 @@ def test_a_worker_with_another_version_is_reported(cluster, tmp_path):
     assert not (tmp_path / "log").exists()
 
 
-@pytest.mark.service
 @pytest.mark.parametrize("comes_back", [True, False])
 def test_a_scheduler_that_hangs_does_not_hang_the_run(cluster, tmp_path, monkeypatch, comes_back, capsys):
     """Its process is stopped, so that all connections stay open."""
@@ -164,7 +163,6 @@ def test_a_scheduler_that_hangs_does_not_hang_the_run(cluster, tmp_path, monkeyp
         hanging.join()
 
 
-@pytest.mark.service
 def test_a_cluster_that_does_not_come_back_ends_the_run(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("AFFWILD2_PATIENCE_SECONDS", "1")
 

@@ -83,6 +83,7 @@ def test_a_success_outlives_runs_that_fail_or_are_refused(folder):
     assert third["run_inputs", "failed"] == 1
 
 
+@pytest.mark.service
 @pytest.mark.parametrize(("number", "outcome"), [(signal.SIGTERM, "interrupted"), (signal.SIGKILL, None)])
 def test_a_run_that_was_ended_is_told_from_one_that_was_killed(folder, number, outcome):
     store = folder / "store"
@@ -186,7 +187,7 @@ def test_a_pushgateway_receives_one_group_per_flow_and_store(folder):
 
 
 @pytest.mark.parametrize("kind", ["nothing listens", "no answer", "refused", "no folder"])
-def test_metrics_that_cannot_be_written_are_one_warning(folder, kind):
+def test_metrics_that_cannot_be_written_are_one_warning(folder, kind, monkeypatch, capsys):
     with contextlib.ExitStack() as stack:
         if kind == "refused":
             target, _ = stack.enter_context(pushgateway(401))
@@ -195,7 +196,8 @@ def test_metrics_that_cannot_be_written_are_one_warning(folder, kind):
             target = f"http://127.0.0.1:{listening.getsockname()[1]}"
         else:
             target = str(folder / "other") if kind == "no folder" else f"http://127.0.0.1:{free_port()}"
-        code, errors = rescore(folder, "empty", target)
-    assert code == 0
-    (warning,) = errors.splitlines()
+        monkeypatch.setenv("AFFWILD2_METRICS", target)
+        with measured_run("rescore", {"store": str(folder / "store")}):
+            pass
+    (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith(f"the metrics of this run were not written to {target}: ")

@@ -5,9 +5,9 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from infra.prefect.automations import AUTOMATIONS, NOTIFICATIONS, create_automations, read_automations
-from infra.prefect_runtime import RUN_SETTINGS, TAG
+from infra.prefect_runtime import HEARTBEAT_SECONDS, TAG
 
-HEARTBEAT = timedelta(seconds=int(RUN_SETTINGS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]))
+HEARTBEAT = timedelta(seconds=HEARTBEAT_SECONDS)
 # How often a server evaluates automations, twice, and a worker looks for runs.
 WAITS = timedelta(seconds=2 * 5 + 10)
 
