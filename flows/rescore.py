@@ -71,11 +71,12 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         )
         before = read_record(Store(out))
         known = count_known_skipped(run.store, videos, listing.account.paths)
-        used_before = count_used_before(run.store, listing.account)
+        used_before = 0 if listing.account.used else count_used_before(run.store, listing.account)
         report_videos(run, listing, known=known)
         if arrivals.settled:
             score_videos(run, arrivals.settled, predictors=predictors, missing_faces=parameters.missing_faces, out=out)
-        else:
+        elif not used_before:
+            # The folders may not be mounted if an earlier run found videos; the quarantine must stay then.
             remove_notes_of_deleted(run.store, [])
         after = read_record(Store(out))
         found = count_scored(run, arrivals.settled, before=before, after=after, waiting=len(arrivals.waiting))
@@ -95,7 +96,7 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         _print_rescored(run, arrivals, rescored, out)
         remember_skipped(run.store, videos, listing.account.paths)
         run.raise_for_failures(known=False)
-        if used_before and not listing.account.used:
+        if used_before:
             raise InputError(
                 f"{', '.join(listing.account.places)}: expected videos, found none; the last run found "
                 f"{used_before:,}; mount the folder if it is not mounted; if you removed them, the next run accepts it"

@@ -76,7 +76,7 @@ def check_output_folder(place: Location) -> None:
     """Check, before any work, that a folder for results can be written or made. Does nothing for S3.
 
     Raises:
-        InputError: a file is in its place, or there is no permission.
+        InputError: a file is in its place, there is no permission, or the disk is read-only.
     """
     if not isinstance(place, Path):
         return
@@ -84,7 +84,8 @@ def check_output_folder(place: Location) -> None:
     if not existing.is_dir():
         raise InputError(f"{place}: expected a folder for results, got the file {existing}; choose another --out")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"{place}: expected a folder that can be written, got no permission in {existing}")
+        found = "a read-only disk at" if os.statvfs(existing).f_flag & os.ST_RDONLY else "no permission in"
+        raise InputError(f"{place}: expected a folder that can be written, got {found} {existing}")
 
 
 class LocalFiles:
@@ -199,5 +200,8 @@ def _list_states(root: str, folder: str) -> Iterator[tuple[str, FileState]]:
 def _read_if_exists(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        # No file can have a name that is too long.
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise
         return b""

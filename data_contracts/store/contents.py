@@ -203,7 +203,7 @@ def _read_variants(store: Store, dataset: str, coverage: Coverage | None) -> lis
         variant.rows += pc.sum(table["rows"]).as_py() or 0
         variant.size_bytes += pc.sum(table["part_bytes"]).as_py() or 0
         variant.seconds += pc.sum(table["seconds"]).as_py() or 0.0
-        variant.failures |= store.read_failures(block)
+        variant.failures |= store.read_failures(block.failures)
         variant.problems += _problems_of(table)
         if coverage is not None:
             _add_coverage(coverage, dataset, table)

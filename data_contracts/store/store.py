@@ -174,18 +174,15 @@ class Store:
     def failures(self, dataset: str, **partitions: str) -> dict[UnitKey, Failure]:
         """Return the failure notes of all units of a dataset whose last try failed."""
         blocks = self.index.list_blocks(UnitKey(dataset, tuple(partitions.items())).folder)
-        return dict(sorted(note for block in blocks for note in self.read_failures(block).items()))
+        return dict(sorted(self.read_failures([path for block in blocks for path in block.failures]).items()))
 
     def listed_failures(self) -> dict[UnitKey, Failure]:
         """Return the failure notes of all variants whose units this object has listed, without listing them again."""
-        paths = sorted(self._listed_failures)
-        notes = zip(paths, self.files.read_many(paths), strict=True)
-        pairs = ((key_of_manifest_path(path), Failure.from_json(data)) for path, data in notes)
-        return {key: failure for key, failure in pairs if key and failure}
+        return self.read_failures(sorted(self._listed_failures))
 
-    def read_failures(self, block: Block) -> dict[UnitKey, Failure]:
-        """Return the failure notes of a block."""
-        notes = zip(block.failures, self.files.read_many(block.failures), strict=True)
+    def read_failures(self, paths: Sequence[str]) -> dict[UnitKey, Failure]:
+        """Return the failure notes at these paths. Missing and damaged notes are left out."""
+        notes = zip(paths, self.files.read_many(paths), strict=True)
         pairs = ((key_of_manifest_path(path), Failure.from_json(data)) for path, data in notes)
         return {key: failure for key, failure in pairs if key and failure}
 

@@ -3,13 +3,11 @@
 Scheduled runs skip a unit after several tries (``tasks.units.split_pending``).
 """
 
-import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from data_contracts.errors import counted, printable
-from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
 from flows.engine.stage_summary import StageSummary
 from tasks.units import Unit, Work
@@ -26,26 +24,18 @@ def count_tries(store: Store, todo: Sequence[Work], summary: StageSummary, *, re
     longer quarantined.
     """
     failed = {unit.name: unit for unit in todo if isinstance(unit, Unit) and unit.name in summary.failures}
-    notes = {unit.name: _note_of(store, unit) for unit in failed.values()}
-    tried = {name for name, note in notes.items() if note and note.tries}
+    notes = store.read_failures([unit.key.failure_path for unit in failed.values()])
     is_shared = _share_one_cause(list(failed.values()), summary)
-    if is_shared and not tried:
+    if is_shared and not any(note.tries for note in notes.values()):
         summary.shared_cause = next(iter(summary.failures.values()))
     for name, unit in failed.items():
-        note = notes[name]
+        note = notes.get(unit.key)
         if note is None or note.fingerprint != unit.fingerprint:
             continue
         if summary.faults.get(name) in ("input", "names") and not summary.shared_cause:
             store.note_failure(unit.key, replace(note, tries=note.tries + 1))
         elif release and note.tries:
             store.note_failure(unit.key, replace(note, tries=0))
-
-
-def _note_of(store: Store, unit: Unit) -> Failure | None:
-    # A store refuses names that are too long for a folder.
-    with contextlib.suppress(OSError):
-        return store.failure_of(unit.key)
-    return None
 
 
 def _share_one_cause(failed: Sequence[Unit], summary: StageSummary) -> bool:

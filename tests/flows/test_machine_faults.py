@@ -61,3 +61,16 @@ def test_workers_that_cannot_start_are_reported_in_one_line(tmp_path):
     (line,) = [line for line in night.stderr.splitlines() if line.startswith("affwild2: ")]
     assert night.returncode == 2 and "Traceback" not in night.stderr
     assert "expected local workers to start, got: " in line and "check the limits of open files" in line
+
+
+@pytest.mark.service
+def test_a_folder_of_predictions_on_a_read_only_disk_is_reported_as_such(tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "out").mkdir()
+    read_only = ("unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o ro tmpfs "$0" && exec "$@"', tmp_path / "out")
+    command = [program("affwild2"), "rescore", tmp_path / "videos", "--store", tmp_path / "store"]
+    night = subprocess.run(
+        [*read_only, *command, "--out", tmp_path / "out"], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert night.returncode == 2 and len(night.stderr.splitlines()) == 1
+    assert f"expected a folder that can be written, got a read-only disk at {tmp_path / 'out'}" in night.stderr

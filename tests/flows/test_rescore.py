@@ -177,10 +177,8 @@ def test_a_video_that_always_fails_is_quarantined_until_it_changes(place, capsys
     assert Store(place.store).failures("videos") == {}
 
 
-@pytest.mark.parametrize("others", [[], ["good.mp4"]])
-def test_the_quarantine_of_a_deleted_video_ends_with_the_next_run(place, capsys, others):
-    for name in others:
-        video_at(place.videos / name)
+def test_the_quarantine_of_a_deleted_video_ends_with_the_next_run(place):
+    video_at(place.videos / "good.mp4")
     for path in (place.videos / "bad.mp4", place.videos / "same.mp4", place.videos / "same.mkv"):
         path.write_bytes(b"no video")
         os.utime(path, (OLD, OLD))
@@ -193,6 +191,28 @@ def test_the_quarantine_of_a_deleted_video_ends_with_the_next_run(place, capsys,
     place.run()
     assert Store(place.store).failures("videos") == {} and place.failed is None
     assert run_command("status", "--store", place.store).returncode == 0
+
+
+def test_the_quarantine_outlasts_a_run_whose_folder_is_not_mounted(place):
+    bad = place.videos / "bad.mp4"
+    bad.write_bytes(b"no video")
+    os.utime(bad, (OLD, OLD))
+    for _ in range(3):
+        place.run()
+    disk = place.videos.rename(place.videos.parent / "disk")
+    place.videos.mkdir()
+    with pytest.raises(InputError, match="mount the folder if it is not mounted"):
+        place.run()
+    assert len(Store(place.store).failures("videos")) == 1
+    place.videos.rmdir()
+    disk.rename(place.videos)
+    assert results_of(place.run()[0]) == {"quarantined": ["bad"]}
+
+    bad.unlink()
+    with pytest.raises(InputError, match="if you removed them, the next run accepts it"):
+        place.run()
+    place.run()
+    assert Store(place.store).failures("videos") == {}
 
 
 def test_a_partly_damaged_video_is_reported_each_time_and_fails_only_one_run(place, capsys):
