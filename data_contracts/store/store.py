@@ -18,7 +18,7 @@ from data_contracts.files.local import files_at
 from data_contracts.files.locations import Location, location
 from data_contracts.schemas import Dataset, check_schema
 from data_contracts.store.manifest import Failure, Manifest, UnitKey, key_of_manifest_path
-from data_contracts.store.manifest_index import Block, ManifestIndex, variant_of
+from data_contracts.store.manifest_index import ManifestIndex, variant_of
 
 # Rows per Parquet row group: small enough to read one subject without its neighbours.
 ROW_GROUP_ROWS = 2048
