@@ -1,6 +1,7 @@
 """Import directions between rooms, read from the source; and a docstring for everything public."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections import Counter
@@ -151,11 +152,13 @@ def test_planning_imports_no_engine():
     subprocess.run([sys.executable, "-c", PLANNING], check=True)
 
 
+@functools.cache
 def file_of(module: str) -> Path | None:
     path = ROOT / module.replace(".", "/")
     return next((found for found in (path.with_suffix(".py"), path / "__init__.py") if found.is_file()), None)
 
 
+@functools.cache
 def names_in(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
