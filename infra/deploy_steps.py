@@ -130,6 +130,7 @@ def _keep_changes() -> None:
     @functools.wraps(create)
     async def create_with_valid_parameters(self: PrefectClient, **sent: Any) -> UUID:
         name = _full_name(sent["entrypoint"], sent["name"])
+        _refuse_unknown(sent)
         _check_parameters(name, sent["parameters"], sent["parameter_openapi_schema"])
         return await create(self, **sent)
 
@@ -143,6 +144,7 @@ def _keep_changes() -> None:
         sent["parameters"] = _merge_parameters(name, stored.parameters, sent)
         sent["tags"] = sorted({*stored.tags, *(deployment.tags or ())})
         sent["job_variables"] = _merge(stored.job_variables or {}, sent["job_variables"] or {})
+        _refuse_unknown(sent)
         _check_parameters(name, sent["parameters"], sent["parameter_openapi_schema"])
         await _update_schedule(self, name, stored, deployment)
         if stored.paused:
@@ -151,6 +153,11 @@ def _keep_changes() -> None:
 
     for method in (create_with_valid_parameters, update_what_the_program_defines):
         setattr(PrefectClient, method.__name__, method)
+
+
+def _refuse_unknown(sent: dict[str, Any]) -> None:
+    """Let the server refuse a run with an unknown parameter, whose process would end with a traceback."""
+    sent["parameter_openapi_schema"]["additionalProperties"] = False
 
 
 def _check_parameters(name: str, parameters: dict[str, Any], schema: dict[str, Any]) -> None:

@@ -96,6 +96,7 @@ def test_a_form_refuses_unknown_and_wrong_parameters(lab):
     assert refused.returncode == 1 and "minimal_face" in refused.stdout + refused.stderr
     assert "'typo' is not one of" in lab.refusal_of("fit/affwild2", task="expr", annotations="x", recipe="typo")
     assert "3 is less than the minimum of 20" in lab.refusal_of("extract/affwild2", min_face_px=3)
+    assert "'settle_secods' was unexpected" in lab.refusal_of("rescore/affwild2", settle_secods=3)
     assert "'host' does not match '^(tcp|tls)://'" in lab.refusal_of("extract/affwild2", dask_address="host")
 
 

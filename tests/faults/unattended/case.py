@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.faults.unattended.trial import Trial
 
-_MESSAGE_SHOWN = 160
+_MESSAGE_SHOWN = 300
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Case:
     Attributes:
         name: as in the table of docs/operations.md.
         fault: starts the run, brings the fault about, watches the run and starts the next one.
-        shown: possible types of the state of the run two minutes after the fault.
+        shown: possible types of the state of the run two minutes after the fault, or at its end if the case waits for it.
         message: pattern that the message of this state contains.
         next: type of the final state of the next run; empty if there is none.
         next_message: pattern that its message contains.
@@ -41,7 +41,7 @@ class Case:
 
     def judge(self, trial: Trial) -> list[str]:
         """Return everything that is not as expected."""
-        problems, shown = trial.problems, trial.shown
+        problems, shown = trial.problems, trial.end or trial.shown
         if shown is None or shown.type not in self.shown:
             problems.append(f"shown is {shown}, expected {' or '.join(self.shown)}")
         elif not re.search(self.message, shown.message):
@@ -62,6 +62,9 @@ class Case:
 
     def row(self, trial: Trial) -> str:
         """Return the row of the table in Markdown."""
+        shown = str(trial.shown)
+        if trial.shown and trial.end and trial.end.type != trial.shown.type:
+            shown = f"{shown}, then {trial.end}"
         ended = "" if trial.ended_seconds is None else f"{trial.ended_seconds:.0f} s"
         then, complete = trial.note, ""
         if trial.next:
@@ -69,7 +72,7 @@ class Case:
             wait = "" if started is None else f"starts after {started:.0f} s; "
             then = "; ".join(filter(None, [trial.note, f"{wait}{_shown(str(trial.next))}"]))
             complete = f"{trial.next.seconds:.0f} s"
-        return f"| {self.name} | {_shown(str(trial.shown))} | {ended} | {then} | {complete} |"
+        return f"| {self.name} | {_shown(shown)} | {ended} | {then} | {complete} |"
 
 
 def _shown(text: str) -> str:

@@ -25,7 +25,10 @@ def _full_cache(trial: Trial) -> None:
 
 def _full_store(trial: Trial) -> None:
     with small_disk(trial.store, "400k") as remount:
-        trial.watch_several(_TRIES)
+        trial.start()
+        trial.begin_fault()
+        trial.watch()
+        trial.wait_for_end()
         remount("size=100m")
         trial.run_next()
         shutil.copytree(trial.store, trial.folder / "kept")
@@ -34,7 +37,10 @@ def _full_store(trial: Trial) -> None:
 
 def _full_out(trial: Trial) -> None:
     with small_disk(trial.out, "16k") as remount:
-        trial.watch_several(_TRIES)
+        trial.start()
+        trial.begin_fault()
+        trial.watch()
+        trial.wait_for_end()
         remount("size=100m")
         trial.run_next()
         shutil.copytree(trial.out, trial.folder / "kept")
@@ -229,12 +235,12 @@ def _deleted_video(trial: Trial) -> None:
 
 
 CASES = (
-    Case("cache disk full", _full_cache, message="[Nn]o space", needs=missing_for_mounts),
+    Case("cache disk full", _full_cache, message="disk of the cache", needs=missing_for_mounts, ended_within=300),
     Case("store disk full", _full_store, message="[Nn]o space", needs=missing_for_mounts),
     Case("disk of the predictions full", _full_out, message="[Nn]o space", needs=missing_for_mounts),
     Case("store read-only", _read_only_store, message="[Rr]ead-only", needs=missing_for_mounts),
     Case("temporary folder full", _full_temporary_folder, ("FAILED", "COMPLETED"), needs=missing_for_mounts),
-    Case("too little memory", _little_memory, message="[Mm]emory"),
+    Case("too little memory", _little_memory, message="[Mm]emory", ended_within=300),
     Case("weights missing", _missing_weights, message="missing.safetensors"),
     Case("weights damaged", _damaged_weights, message="damaged.safetensors"),
     Case("weights not downloaded", _weights_not_fetched, message="affwild2 models fetch enet_b0_8_best_vgaf"),
