@@ -113,15 +113,20 @@ class Lab:
         return sorted(flows, key=lambda one: ("prefect.engine" not in command_of(one), one.create_time()))
 
     def ask(self, method: str, path: str, **body: Any) -> Any:
-        """Return the answer of the server. A server under load answers 503 while its database is locked: ask again."""
-        deadline = time.monotonic() + _ANSWER_SECONDS
-        while True:
-            answer = httpx.request(method, f"{self.service.url}/{path}", json=body or None, timeout=_ANSWER_SECONDS)
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-                break
-            time.sleep(1)
+        """Return the answer of the server."""
+        answer = self.request(method, path, **body)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
+
+    def request(self, method: str, path: str, **body: Any) -> httpx.Response:
+        """Return the response of the server. Under load, it answers 503 while its database is locked: ask again."""
+        content = None if method == "GET" else body
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while True:
+            answer = httpx.request(method, f"{self.service.url}/{path}", json=content, timeout=_ANSWER_SECONDS)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                return answer
+            time.sleep(1)
 
     def start_run(self, deployment: str, parameters: dict[str, Any], environment: dict[str, str]) -> str:
         """Start a run of a deployment with variables in the environment of its process; return its id."""

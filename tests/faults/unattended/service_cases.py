@@ -292,9 +292,9 @@ def _without_parameters(trial: Trial) -> None:
     outcomes: dict[str, list[str]] = {}
     for name in ("extract", "rescore", "score", "fit", "submit", "pretrain"):
         path = f"deployments/{trial.lab.service.deployment(f'{name}/affwild2')['id']}/create_flow_run"
-        answer = httpx.post(f"{trial.lab.service.url}/{path}", json={}, timeout=60)
-        if answer.status_code == 409:
-            outcome = "refused: " + answer.json()["detail"]
+        answer = trial.lab.request("POST", path)
+        if answer.status_code == httpx.codes.CONFLICT:
+            outcome = "refused: " + answer.json()["detail"].rpartition("reason: ")[2]
         else:
             trial.runs.append(answer.json()["id"])
             ended = trial.lab.service.end_of(trial.runs[-1])["state"]
