@@ -32,9 +32,9 @@ def documented_commands():
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
             for line in block.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                if words and Path(words[0]).name == "affwild2" and not words[1].startswith("-"):
-                    yield page.name, words[1:]
+                # Other commands of the shell may have quotes that end on another line.
+                if re.match(r"(\.venv/bin/)?affwild2 [^-]", line):
+                    yield page.name, shlex.split(line, comments=True)[1:]
 
 
 @pytest.mark.parametrize(

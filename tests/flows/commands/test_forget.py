@@ -412,7 +412,7 @@ def test_a_head_is_removed_with_everything_that_was_made_with_it(demo, store_cop
     for given, message in {"typo": "none matches; found: au-default", "": "none matches"}.items():
         with pytest.raises(InputError, match=f"--head {given}: .*{message}"):
             forget(ForgetParameters(None, str(store_copy), heads=[given]))
-    with pytest.raises(InputError, match="expected names of videos, or heads with --head, got none"):
+    with pytest.raises(InputError, match="expected names of videos, heads with --head, or --drop-folder, got none"):
         forget(ForgetParameters(None, str(store_copy)))
     assert forget(ForgetParameters(None, str(store_copy), heads=["expr"], dry_run=True)) == 0
     shown = capsys.readouterr().out
@@ -439,7 +439,7 @@ def test_the_command_takes_a_head_without_a_video(demo, store_copy):
     finished = run_command("forget", "--head", "va", "--store", store_copy, "--dry-run")
     assert finished.returncode == 0 and "would be removed" in finished.stdout, finished.stderr
     finished = run_command("forget", "--store", store_copy)
-    assert finished.returncode == 2 and "expected names of videos, or heads with --head" in finished.stderr
+    assert finished.returncode == 2 and "expected names of videos, heads with --head" in finished.stderr
 
 
 def contents_of(url):
