@@ -79,7 +79,8 @@ def _read_cached(path: Path) -> Any:
     try:
         return _core().read_model(str(path))
     except RuntimeError as error:
-        logger.warning("%s: expected a converted network, got: %s; converting it again", path, str(error).strip())
+        cause = " ".join(str(error).split())
+        logger.warning("%s: expected a converted network, got: %s; converting it again", path, cause)
         return None
 
 

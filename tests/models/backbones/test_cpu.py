@@ -58,7 +58,7 @@ def test_torch_in_bfloat16_agrees_with_float32(portraits):
     assert cosines(found, expected).min() > 0.999
 
 
-def test_converted_network_is_cached_and_replaced_when_damaged(tmp_path, monkeypatch):
+def test_converted_network_is_cached_and_replaced_when_damaged(tmp_path, monkeypatch, caplog):
     import openvino
 
     monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
@@ -75,6 +75,8 @@ def test_converted_network_is_cached_and_replaced_when_damaged(tmp_path, monkeyp
     path.write_text("<net")
     load_or_convert("small", "0" * 64, convert)
     assert len(conversions) == 2
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert messages and all(len(message.splitlines()) == 1 for message in messages)
     assert not list(tmp_path.rglob(".unfinished*"))
 
 
