@@ -41,11 +41,13 @@ def count_tries(store: Store, todo: Sequence[Work], summary: StageSummary, *, re
 def _share_one_cause(failed: Sequence[Unit], summary: StageSummary) -> bool:
     """Return whether units of several inputs were computed, and all failed for one cause.
 
-    Names that several files share are found without reading a file, so the machine cannot be the cause.
+    Names that several files share are found without reading a file, so the machine cannot be the cause. If all units
+    failed because their files are invalid, units that earlier runs have finished show that valid files are accepted.
     """
     if summary.done or summary.reads_wrong_unit or len({unit.key.item for unit in failed}) < _MIN_INPUTS:
         return False
-    if any(summary.faults.get(unit.name) == "names" for unit in failed):
+    faults = {summary.faults.get(unit.name) for unit in failed}
+    if "names" in faults or (faults == {"input"} and summary.ready):
         return False
     return len({_generalise(summary.failures[unit.name], unit) for unit in failed}) == 1
 
