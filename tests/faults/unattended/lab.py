@@ -167,10 +167,11 @@ def set_age(path: Path, seconds: float = _AGE_SECONDS) -> None:
 def results_of(store: Path, out: Path) -> dict[str, bytes]:
     """Return the bytes of the parts of the store, and of all predictions, by path.
 
-    Parts of ``videos`` contain the path and time of a file, and the names of those of ``frames`` depend on them.
+    Parts of ``videos`` contain the path and time of a file, and the names of those of ``frames`` depend on them. Notes
+    about files that are being written are no results.
     """
     found = {re.sub(r"^(frames/.*)-[0-9a-f]{8}", r"\1", name): data for name, data in read_results(store).items()}
-    found = {name: data for name, data in found.items() if not name.startswith("videos/")}
+    found = {name: data for name, data in found.items() if not name.startswith(("videos/", "_arriving/"))}
     predictions = [path for path in out.iterdir() if path.suffix in (".parquet", ".csv")]
     return found | {f"out/{path.name}": path.read_bytes() for path in predictions}
 
