@@ -1,7 +1,8 @@
 """Inject every known fault: ``python -m tests.faults [unattended] [WORDS]``.
 
 Without ``unattended``: into commands, on local clusters and on clusters with a separate scheduler, which takes about
-half an hour on two cores. With it: into runs of deployments on a Prefect server, which takes TIME.
+half an hour on two cores. With it: into runs of deployments on a Prefect server, which takes two
+and a half minutes for each fault on two cores that also run other work.
 
 Words select cases by name. Each case prints a line; the exit code is 1 if a case is not as expected. Cases that cut a
 network or fill a disk need root, or ``unshare --user --map-root-user --mount`` before the command.

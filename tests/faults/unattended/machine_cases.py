@@ -14,7 +14,7 @@ from tests.faults.unattended.trial import Trial
 
 # As often as a video may fail before it is quarantined.
 _TRIES = 3
-_ADDRESS_SPACE_BYTES = 3_200_000_000
+_ADDRESS_SPACE_BYTES = 2_000_000_000
 
 
 def _full_cache(trial: Trial) -> None:

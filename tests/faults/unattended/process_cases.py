@@ -15,6 +15,8 @@ from tests.faults.unattended.trial import Trial
 
 _AWAY_SECONDS = 5
 _OUTAGE_SECONDS = 30
+# Prefect's worker reports the end of a process twice, the second time up to 13 s later: a retried run would crash again.
+_SECOND_REPORT_SECONDS = 20
 
 
 def _kill_run(trial: Trial) -> None:
@@ -191,6 +193,7 @@ def _retry(trial: Trial) -> None:
     trial.wait_for_work().kill()
     trial.begin_fault()
     trial.watch()
+    time.sleep(_SECOND_REPORT_SECONDS)
     created = time.monotonic()
     retried = trial.lab.service.prefect("flow-run", "retry", trial.run)
     assert retried.returncode == 0, retried.stdout + retried.stderr
