@@ -15,7 +15,7 @@ from tests.faults.unattended.trial import Trial
 
 _AWAY_SECONDS = 5
 _OUTAGE_SECONDS = 30
-# Prefect's worker reports the end of a process twice, the second time up to 13 s later: a retried run would crash again.
+# Prefect's worker reports the end of a process twice, the second time 12 s later: a retried run would crash again.
 _SECOND_REPORT_SECONDS = 20
 
 
