@@ -92,10 +92,22 @@ def open_cluster(
     with (
         tempfile.TemporaryDirectory(prefix="affwild2-dask-") as scratch,
         dask.config.set({"temporary-directory": scratch, **_FORKED_WORKERS}),
-        _local_cluster(workers, units) as cluster,
+        _ended_after(_local_cluster(workers, units)) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+@contextlib.contextmanager
+def _ended_after(cluster: Any) -> Iterator[Any]:
+    """End a cluster with the block. Workers that hang must not hide the reason for which the block ended."""
+    try:
+        yield cluster
+    finally:
+        try:
+            cluster.close()
+        except TimeoutError:
+            logger.warning("a local worker hangs and did not end in time; it ends with this process")
 
 
 def _wait_for_workers(address: str, on_wait: Callable[[str], None]) -> None:

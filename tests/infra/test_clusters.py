@@ -92,6 +92,21 @@ OTHER_SERVICES = {
 }
 
 
+def test_a_worker_that_does_not_end_does_not_hide_the_reason_of_the_end(monkeypatch, caplog):
+    close = LocalCluster.close
+
+    def close_too_slowly(cluster, *args, **kwargs):
+        close(cluster, *args, **kwargs)
+        raise TimeoutError
+
+    monkeypatch.setattr(LocalCluster, "close", close_too_slowly)
+    with pytest.raises(KeyboardInterrupt), open_cluster(workers=1, units=1) as client:
+        (process,) = client.run(os.getpid).values()
+        os.kill(process, signal.SIGSTOP)
+        raise KeyboardInterrupt
+    assert "a local worker hangs" in caplog.text
+
+
 @pytest.fixture
 def short_timeouts(monkeypatch):
     monkeypatch.setattr(clusters, "_ANSWER_SECONDS", 1)

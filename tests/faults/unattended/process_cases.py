@@ -347,7 +347,7 @@ CASES = (
     Case("run cancelled after the server was restarted", _cancel_after_restart, ("CANCELLED",)),
     Case("waiting run cancelled", _cancel_waiting, ("CANCELLED",)),
     Case("crashed run retried", _retry, ("CRASHED",)),
-    Case("stuck: a unit hangs", _stuck, ("RUNNING",), ended_within=None),
+    Case("stuck: a unit hangs", _stuck, ("CANCELLED",), ended_within=None),
     Case("stuck: the run's process hangs", _stuck_run, ("CRASHED",)),
     Case("second run while the first one runs", _second_run, ("COMPLETED",), next_message="up to date|ready|all|3"),
     Case("`PREFECT_HOME` lost", _without_history, ("COMPLETED",)),
