@@ -14,7 +14,7 @@ from tests.faults.unattended.trial import Trial
 
 # As often as a video may fail before it is quarantined.
 _TRIES = 3
-_ADDRESS_SPACE_BYTES = 2_000_000_000
+_ADDRESS_SPACE_BYTES = 3_200_000_000
 
 
 def _full_cache(trial: Trial) -> None:
@@ -74,15 +74,13 @@ def _little_memory(trial: Trial) -> None:
     def workers() -> list[psutil.Process]:
         return [one for one in trial.lab.processes_of(trial.run) if "forkserver" in command_of(one)]
 
-    for _ in range(_TRIES):
-        trial.start()
-        trial.wait_until(lambda: bool(workers()), "the process that workers are forked from")
-        for process in workers():
-            process.rlimit(psutil.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES))
-        trial.begin_fault()
-        trial.watch()
-        trial.wait_for_end()
-    trial.note = f"after {_TRIES} runs like this"
+    trial.start()
+    trial.wait_until(lambda: bool(workers()), "the process that workers are forked from")
+    for process in workers():
+        process.rlimit(psutil.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES))
+    trial.begin_fault()
+    trial.watch()
+    trial.wait_for_end()
     trial.run_next()
 
 
