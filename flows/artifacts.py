@@ -58,8 +58,8 @@ class RunArtifacts:
         if self._context is None:
             return
         record = self._record(run, _describe_unfinished(run), is_good=None)
-        self._attempt(lambda: self._write_table(record))
         self._attempt(lambda: self._write_page(run, record, is_whole=False))
+        self._attempt(lambda: self._write_table(record))
 
     def finish(self, run: Run, error: BaseException | None) -> None:
         """Write the table, the submissions and the page of a run that has ended, by ``error`` or else by itself."""

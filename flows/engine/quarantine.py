@@ -49,6 +49,9 @@ def _share_one_cause(failed: Sequence[Unit], summary: StageSummary) -> bool:
     faults = {summary.faults.get(unit.name) for unit in failed}
     if "names" in faults or (faults == {"input"} and summary.ready):
         return False
+    if faults == {"memory"}:
+        # The lack of memory shows in other places each time.
+        return True
     return len({_generalise(summary.failures[unit.name], unit) for unit in failed}) == 1
 
 

@@ -22,6 +22,8 @@ def compute(store, work):
         raise InvalidFileError(f"{path}: expected a smaller video")
     if name.startswith("same"):
         raise RefusedFilesError(f"{path}: expected one video per name")
+    if name.startswith("memory"):
+        raise MemoryError("expected " + name[-1:] * 5)
     if name.startswith("changed"):
         raise InputError(f"{path}: it was changed")
     if name.startswith("defect"):
@@ -55,6 +57,11 @@ def test_one_cause_of_all_units_is_a_fault_of_the_machine(tmp_path, kind, ready)
     line = describe_shared_cause(summary)
     assert line.startswith("stage: all 2 units of this run failed for one cause, so it is probably the machine")
     assert line.endswith(summary.shared_cause) and ("remove these files" in line) == (kind == "bad")
+
+
+def test_too_little_memory_is_one_cause_wherever_it_shows(tmp_path):
+    summary, tries = run(Store(tmp_path), "memory-a", "memory-b")
+    assert summary.out_of_memory == 2 and summary.shared_cause and set(tries.values()) == {0}
 
 
 def test_invalid_files_count_if_earlier_runs_accepted_others(tmp_path):
