@@ -342,7 +342,7 @@ class _OnCluster(Protocol):
 def scheduler_of(parameters: _OnCluster) -> str | None:
     """Return the address of the scheduler that a run uses; None: local workers.
 
-    The environment sets the default. Whoever requests a number of local workers gets local workers.
+    The environment sets the default. A number of local workers overrides it.
     """
     default = read_settings().dask_address if parameters.workers is None else None
     return parameters.dask_address or default

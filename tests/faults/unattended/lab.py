@@ -160,7 +160,7 @@ def copy_videos(data: Path, folder: Path) -> Path:
 
 
 def set_age(path: Path, seconds: float = _AGE_SECONDS) -> None:
-    """Let a file have changed for the last time so many seconds ago."""
+    """Set the modification time of a file to a number of seconds ago."""
     os.utime(path, times=(time.time() - seconds,) * 2)
 
 

@@ -287,7 +287,7 @@ def _wrong_parameter(trial: Trial) -> None:
 
 
 def _without_parameters(trial: Trial) -> None:
-    """Run every deployment as it is after ``prefect deploy --all``."""
+    """Run every deployment without parameters after ``prefect deploy --all``."""
     trial.begin_fault()
     outcomes: dict[str, list[str]] = {}
     for name in ("extract", "rescore", "score", "fit", "submit", "pretrain"):
