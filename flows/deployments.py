@@ -33,7 +33,7 @@ from flows.engine.stage_summary import StageSummary
 from flows.options import describe
 from flows.parameters import FLOWS
 from infra.interruption import ending_with_parent
-from infra.prefect_runtime import INCOMPLETE, log_causes_in_one_line
+from infra.prefect.runtime import INCOMPLETE, log_causes_in_one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,4 +1,4 @@
-"""Infrastructure: Dask clusters, worker processes, settings of Prefect, logs and metrics."""
+"""Infrastructure: Dask clusters, worker processes, logs and metrics."""
 
 import os
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
-from infra.prefect_runtime import NO_TELEMETRY
+from infra.prefect.runtime import NO_TELEMETRY
 from tests.processes import end_with_parent, free_port, program
 
 ROOT = Path(__file__).parents[1]

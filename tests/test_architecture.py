@@ -33,11 +33,11 @@ ALLOWED = {
     "tasks.results": {"data_contracts.*", "models.*", "tasks", "tasks.extract", "tasks.fit"},
     "tasks.pretrain": {"data_contracts.*", "models.*", "tasks", "tasks.extract"},
     "tasks.demo": {"data_contracts.*", "models.*", "tasks"},
-    "infra": {"data_contracts", "infra.prefect"},
+    "infra": {"data_contracts"},
     "infra.prefect": {"data_contracts"},
     "flows.engine": {"data_contracts.*", "models.engines", "tasks", "infra"},
-    "flows": {"data_contracts.*", "models.*", "tasks.*", "infra", "flows.engine"},
-    "flows.commands": {"data_contracts.*", "models.*", "tasks.*", "infra", "flows", "flows.engine"},
+    "flows": {"data_contracts.*", "models.*", "tasks.*", "infra.*", "flows.engine"},
+    "flows.commands": {"data_contracts.*", "models.*", "tasks.*", "infra.*", "flows", "flows.engine"},
 }
 # What models and infra may use of data_contracts: values, no behaviour.
 VALUES = {"data_contracts.vocabulary", "data_contracts.settings"}

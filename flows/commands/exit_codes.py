@@ -15,7 +15,7 @@ from flows.engine.console import add_fields, explain_error, print_error
 from flows.engine.run_metrics import measured_run
 from flows.parameters import FLOWS, scheduler_of
 from infra.interruption import EXIT_INTERRUPTED, RESUME, end_now, ending_on_signals
-from infra.prefect_runtime import has_server_url, quiet_prefect
+from infra.prefect.runtime import has_server_url, quiet_prefect
 from infra.worker_processes import start_forking_for_new_store
 
 # Exceptions of Prefect's client if its server is gone. Comparing names avoids the import.

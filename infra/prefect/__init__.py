@@ -1,1 +1,1 @@
-"""Files and modules for a Prefect server: its environment, its automations, and the order of its events."""
+"""Prefect: settings of servers and runs, deployments, automations, and the order of the events of a server."""

@@ -63,9 +63,9 @@ class Lab:
         self.worker = start_prefect(arguments, self.service.environment, self.folder / "worker.log")
 
     def deploy(self, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run ``python -m infra.deploy`` with the variables of the lab, or with others."""
+        """Run ``python -m infra.prefect.deploy`` with the variables of the lab, or with others."""
         environment = self.service.environment | self.defaults | variables
-        command = [sys.executable, "-m", "infra.deploy"]
+        command = [sys.executable, "-m", "infra.prefect.deploy"]
         return subprocess.run(
             command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=_DEPLOY_SECONDS, check=False
         )

@@ -5,7 +5,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from infra.prefect.automations import AUTOMATIONS, NOTIFICATIONS, create_automations, read_automations
-from infra.prefect_runtime import HEARTBEAT_SECONDS, TAG
+from infra.prefect.runtime import HEARTBEAT_SECONDS, TAG
 
 HEARTBEAT = timedelta(seconds=HEARTBEAT_SECONDS)
 # How often a server evaluates automations, twice, and a worker looks for runs.

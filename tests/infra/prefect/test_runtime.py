@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from infra.prefect_runtime import (
+from infra.prefect.runtime import (
     _JSON_CONSOLE,
     HEARTBEAT_SECONDS,
     NO_TELEMETRY,
@@ -14,7 +14,7 @@ from infra.prefect_runtime import (
 )
 from tests.prefect_service import SERVER_SETTINGS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_variable_names_a_server(monkeypatch):

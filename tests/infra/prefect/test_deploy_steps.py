@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra import deploy_steps
+from infra.prefect import deploy_steps
 
 
 @pytest.mark.parametrize(

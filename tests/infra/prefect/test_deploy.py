@@ -24,7 +24,7 @@ class Server:
 
     def deploy(self, *command, **environment):
         env = self.service.environment | environment
-        command = command or (sys.executable, "-m", "infra.deploy")
+        command = command or (sys.executable, "-m", "infra.prefect.deploy")
         return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
     def refusal(self, *command, **environment):

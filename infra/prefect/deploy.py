@@ -1,7 +1,7 @@
-"""Create the work pool if it is missing, and register the deployments of prefect.yaml: ``python -m infra.deploy``.
+"""``python -m infra.prefect.deploy``: create the work pool if it is missing, register the deployments of prefect.yaml.
 
 The one command for compose.yaml, Kubernetes, systemd and people. An existing work pool keeps its settings, and existing
-deployments keep what an operator changed (infra/deploy_steps.py). The exit code is that of ``prefect deploy``.
+deployments keep what an operator changed (infra/prefect/deploy_steps.py). The exit code is that of ``prefect deploy``.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import httpx
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 POOL = "affwild2"
 
 
@@ -51,7 +51,7 @@ def _create_pool() -> None:
 
 
 def _fail(line: str) -> NoReturn:
-    print(f"infra.deploy: {line}", file=sys.stderr, flush=True)
+    print(f"infra.prefect.deploy: {line}", file=sys.stderr, flush=True)
     sys.exit(2)
 
 
