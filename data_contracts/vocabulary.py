@@ -56,6 +56,13 @@ VIDEO_SUFFIXES = suffixes(
 # A folder with this file is a store of affwild2.
 STORE_FILE = "_code_versions.json"
 SUBJECT_SIDES = ("_left", "_right")
+# Backbones whose features ``simulate`` made. Everything made from them is marked as simulated.
+SIMULATED_PREFIX = "simulated_"
+
+
+def is_simulated(backbone: str) -> bool:
+    """Return whether the features of a backbone were simulated; the name of a variant starts with its backbone."""
+    return backbone.startswith(SIMULATED_PREFIX)
 
 
 def video_of_subject(subject: str) -> str:
