@@ -52,12 +52,14 @@ def fit_seeds(
     epochs: Sequence[Sequence[int]] | None = None,
     precision: Precision = "float32",
     device: str = "cpu",
+    first_seed: int = 0,
 ) -> FittedHead:
-    """Fit the recipe once per seed (0, 1, ...), and average the outputs.
+    """Fit the recipe once per seed (``first_seed``, ``first_seed`` + 1, ...), and average the outputs.
 
-    The data is what the recipe's kind of head works on. Without validation data, every part runs ``epochs[seed][part]``
-    epochs (by default the recipe's number), and the last one is kept. ``precision`` is that of large matrix products.
-    Deterministic for a machine and a number of threads.
+    The data is what the recipe's kind of head works on. Without validation data, every part runs ``epochs[i][part]``
+    epochs for the i-th seed (by default the recipe's number), and the last one is kept. The tensors of the i-th seed
+    are named ``seed{i}``. ``precision`` is that of large matrix products. Deterministic for a machine and a number of
+    threads.
 
     Raises:
         ValueError: a branch has no label, or the features are not finite.
@@ -69,7 +71,7 @@ def fit_seeds(
         parts = []
         for number, part in enumerate(recipe.parts):
             fixed = part.replace(epochs=epochs[seed][number], patience=0) if epochs else part
-            parts.append(kind.fit_part(train, validation, fixed, FitSettings(seed, precision, device)))
+            parts.append(kind.fit_part(train, validation, fixed, FitSettings(first_seed + seed, precision, device)))
         alone = {name: tensor for part in parts for name, tensor in part.tensors.items()}
         tensors |= {f"seed{seed}.{name}": tensor for name, tensor in alone.items()}
         histories.append([part.history for part in parts])

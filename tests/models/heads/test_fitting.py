@@ -55,6 +55,10 @@ def test_same_seed_gives_same_tensors_and_other_seeds_differ():
         assert (tensor == second.head.tensors[name]).all()
     assert not np.allclose(first.head.tensors["seed0.expr.0.weight"], first.head.tensors["seed1.expr.0.weight"])
     assert len(first.seed_figures) == 2
+    alone = fit_seeds(TRAIN, VALIDATION, task="expr", recipe=recipe.replace(seeds=1), first_seed=1)
+    for name, tensor in alone.head.tensors.items():
+        assert (tensor == first.head.tensors[name.replace("seed0", "seed1")]).all()
+    assert alone.seed_figures == first.seed_figures[1:]
 
 
 def test_the_best_epoch_is_kept():
