@@ -6,8 +6,8 @@ Other failures remain ordinary exceptions.
 import errno
 import os
 
-# Of the C++ library, OpenVINO, FFmpeg, torch on processors and on GPUs, the C library, Arrow and the dynamic linker.
-_SIGNS_OF_MEMORY = (
+# Parts of messages of the C++ library, OpenVINO, FFmpeg, torch, the C library, Arrow and the dynamic linker.
+_OUT_OF_MEMORY_TEXTS = (
     "bad_alloc",
     "t allocate memory",
     "ailed to allocate",
@@ -60,25 +60,35 @@ class StoreError(InputError):
 
 
 def has_machine_cause(error: BaseException) -> bool:
-    """Return whether an error was raised because of a disk, memory, a permission or a missing file.
+    """Return whether a disk, memory, a permission or a missing file caused an error.
 
-    Readers judge the errors of FFmpeg themselves. Libraries that read pictures raise an ``OSError`` without a number.
+    Errors of FFmpeg do not count, because the readers of videos decide about them. An ``OSError`` without a number does
+    not count either: libraries raise it for pictures that they cannot read.
     """
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:
-        is_of_ffmpeg = type(cause).__module__.split(".", 1)[0] == "av"
-        if not is_of_ffmpeg and (isinstance(cause, MemoryError) or getattr(cause, "errno", None) is not None):
+        if not is_ffmpeg_error(cause) and (isinstance(cause, MemoryError) or getattr(cause, "errno", None) is not None):
             return True
         seen.append(cause)
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return False
 
 
+def is_ffmpeg_error(error: BaseException) -> bool:
+    """Return whether PyAV raised the error. The module is compared by its name, which avoids the import."""
+    return type(error).__module__.split(".", 1)[0] == "av"
+
+
+def is_missing_file(error: OSError) -> bool:
+    """Return whether an error means that a path names no file. No file can have a name that is too long."""
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether the machine had too little memory. Libraries report it by different exceptions."""
     text = f"{type(error).__name__}: {error}"
-    return isinstance(error, MemoryError) or any(sign in text for sign in _SIGNS_OF_MEMORY)
+    return isinstance(error, MemoryError) or any(known in text for known in _OUT_OF_MEMORY_TEXTS)
 
 
 def explain_os_error(error: OSError) -> str | None:

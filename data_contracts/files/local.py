@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from data_contracts.errors import InputError, StoreError
+from data_contracts.errors import InputError, StoreError, is_missing_file
 from data_contracts.files.inputs import FileState
 from data_contracts.files.locations import Location, check_inside
 
@@ -201,7 +201,6 @@ def _read_if_exists(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        # No file can have a name that is too long.
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+        if not is_missing_file(error):
             raise
         return b""

@@ -20,11 +20,9 @@ from flows.commands.parameters import ForgetParameters
 from flows.engine.console import print_error, print_line, print_table, print_warning
 from tasks.results.forget import (
     LabelSet,
-    Predictions,
     UnitFolder,
     find_labels,
     find_mentions,
-    find_predictions,
     find_reports,
     find_results,
     find_unit_folders,
@@ -33,19 +31,21 @@ from tasks.results.forget import (
     names_of_videos,
     remove_from_result,
     remove_labels,
-    remove_predictions,
     remove_unit_folders,
     subjects_of_video,
 )
 from tasks.results.forget_head import HeadTraces, find_head_traces, remove_head, resolve_head
 from tasks.results.prediction_folder import (
+    Predictions,
     drop_folder,
+    find_predictions,
     is_damaged,
     list_predictions,
     note_folder,
     noted_folders,
     open_folder,
     read_record,
+    remove_predictions,
 )
 
 _REMOVED_IN_PART = "removed, except what is listed below"

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from data_contracts.errors import StoreError, is_out_of_memory, printable
+from data_contracts.errors import StoreError, is_ffmpeg_error, is_out_of_memory, printable
 from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
 from tasks.units import Compute, Fault, Make, Unit, UnitReport, Work, run_unit
 
 _MAX_CAUSE = 500
-# Of the C++ library, for example when OpenVINO cannot write a converted network.
+# A message of the C++ library, for example when OpenVINO cannot write a converted network.
 _STREAM_ERROR = "iostream error"
 logger = logging.getLogger(__name__)
 
@@ -127,17 +127,14 @@ def report_crash(store: Store, work: Work, error: BaseException | None) -> UnitR
         return report_failure(store, work, cause, fault="memory")
     if _STREAM_ERROR in cause:
         cause += "; the disk of the cache folder or of the temporary folder may be full, or a limit of files reached"
-    return report_failure(store, work, cause, fault="input" if _is_of_decoder(error) else "other")
+    is_of_decoder = is_ffmpeg_error(error) and not isinstance(error, OSError)
+    return report_failure(store, work, cause, fault="input" if is_of_decoder else "other")
 
 
 def _first_sentence(text: str) -> str:
     """Return the first line. Errors of OpenVINO begin with the place in its code and a colon; return all lines then."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines) if lines[0].endswith(":") else lines[0]
-
-
-def _is_of_decoder(error: BaseException) -> bool:
-    return type(error).__module__.split(".", 1)[0] == "av" and not isinstance(error, OSError)
 
 
 def report_failure(store: Store, work: Work, cause: str, *, fault: Fault = "other") -> UnitReport:

@@ -1,8 +1,7 @@
-"""Find and remove everything that a store and folders of predictions hold of one video and the people in it."""
+"""Find and remove everything that a store holds of one video and the people in it."""
 
 import contextlib
 import csv
-import errno
 import hashlib
 import html
 import io
@@ -11,7 +10,6 @@ import re
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -21,9 +19,7 @@ from data_contracts.challenge.names import match_names
 from data_contracts.challenge.submissions import zip_bytes
 from data_contracts.challenge.test_lists import subject_of_image
 from data_contracts.errors import printable
-from data_contracts.files.inputs import FileState, file_state, reading_inputs
-from data_contracts.files.local import UNFINISHED
-from data_contracts.files.locations import Location, location
+from data_contracts.files.inputs import FileState
 from data_contracts.schemas import LABELS
 from data_contracts.store.bundles import Bundle, list_bundles, manifest_path, read_manifest, write_manifest
 from data_contracts.store.contents import DATASETS, REPORT_PAGE
@@ -42,15 +38,6 @@ from data_contracts.store.manifest import Manifest, UnitKey, is_failure_path, ke
 from data_contracts.store.records import problems_of
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SUBJECT_SIDES, video_of_subject
-from tasks.results.prediction_folder import (
-    RECORD,
-    is_damaged,
-    prediction_files,
-    read_record,
-    read_settings,
-    write_description,
-    write_record,
-)
 from tasks.units import Product, write_product
 
 # Partitions before the last one, which names the video or subject. Later stages come first.
@@ -69,7 +56,6 @@ _PREDICTIONS = "predictions/"
 _TEXTS = ("json", "txt", "csv", "html", "md")
 _MOST_BYTES = 64 << 20
 _PAGES_AT_ONCE = 16
-_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
@@ -207,9 +193,6 @@ def _remove_leftovers(store: Store, subjects: Collection[str]) -> None:
         is_old_part = path.endswith(".parquet") and path not in kept
         if is_old_part or (is_failure_path(path) and _names_file_of(store.read_bytes(path).decode(), subjects)):
             store.remove(path)
-
-
-# -- bundles, reports, predictions ----------------------------------------------------------------------------------
 
 
 def find_results(store: Store, subjects: Collection[str]) -> list[Bundle]:
@@ -356,52 +339,3 @@ def _without_lines(name: str, data: bytes, subjects: Collection[str]) -> bytes:
         kept = (line for line in lines if subject_of_image(line.split(",", 1)[0]) not in subjects)
         return "".join(kept).encode(errors="surrogateescape")
     return data
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Predictions of some subjects in one folder: names of their files, and the subjects in the folder's record."""
-
-    target: Store
-    files: list[str]
-    size_bytes: int
-    recorded: list[str]
-
-
-def find_predictions(target: Store, subjects: Sequence[str]) -> Predictions:
-    """Return the files of these subjects in a folder of predictions, and their records.
-
-    Files with such a name that another program wrote are included.
-    """
-    places = {name: location(target.locate(name)) for one in subjects for name in prediction_files(one)}
-    found = {name: size for name, place in places.items() if (size := _size_of(place)) >= 0}
-    return Predictions(target, list(found), sum(found.values()), sorted(set(subjects) & set(read_record(target))))
-
-
-def _size_of(place: Location) -> int:
-    """Return the size of a file in bytes; -1 if there is none. Without permission to look, raise an error instead."""
-    if isinstance(place, Path):
-        try:
-            return place.lstat().st_size
-        except OSError as error:
-            if error.errno in _MISSING:
-                return -1
-            raise
-    with reading_inputs(place):
-        return file_state(place).size_bytes
-
-
-def remove_predictions(found: Predictions) -> None:
-    """Remove the files, then their records."""
-    for name in found.files:
-        found.target.remove(name)
-    if is_damaged(found.target):
-        # It may contain the names. The next run writes these predictions again, with a new record.
-        found.target.remove(RECORD)
-    if found.recorded:
-        record = read_record(found.target)
-        record = {name: entry for name, entry in record.items() if name not in found.recorded}
-        write_record(found.target, record)
-        write_description(found.target, record, read_settings(found.target))
-    if found.target.is_local:
-        found.target.remove_folder(UNFINISHED)

@@ -7,10 +7,12 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from data_contracts.errors import InputError, StoreError, counted
-from data_contracts.files.inputs import FileState
+from data_contracts.errors import InputError, StoreError, counted, is_missing_file
+from data_contracts.files.inputs import FileState, file_state, reading_inputs
 from data_contracts.files.local import UNFINISHED
+from data_contracts.files.locations import Location, location
 from data_contracts.schemas import PREDICTIONS, Column
 from data_contracts.store.manifest import from_sealed_json, to_sealed_json
 from data_contracts.store.records import LeftOut, Record
@@ -253,3 +255,52 @@ def open_folder(place: str) -> Store:
 def list_predictions(target: Store) -> list[str]:
     """Return the names of all files in a folder that can be predictions, recorded or not."""
     return [name for name in target.list_folder("") if name.endswith(_SUFFIXES)]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of some subjects in one folder: names of their files, and the subjects in the folder's record."""
+
+    target: Store
+    files: list[str]
+    size_bytes: int
+    recorded: list[str]
+
+
+def find_predictions(target: Store, subjects: Sequence[str]) -> Predictions:
+    """Return the files of these subjects in a folder of predictions, and their records.
+
+    Files with such a name are included even if another program wrote them.
+    """
+    places = {name: location(target.locate(name)) for one in subjects for name in prediction_files(one)}
+    found = {name: size for name, place in places.items() if (size := _size_of(place)) >= 0}
+    return Predictions(target, list(found), sum(found.values()), sorted(set(subjects) & set(read_record(target))))
+
+
+def _size_of(place: Location) -> int:
+    """Return the size of a file in bytes; -1 if there is none. Without permission to look, raise an error instead."""
+    if isinstance(place, Path):
+        try:
+            return place.lstat().st_size
+        except OSError as error:
+            if is_missing_file(error):
+                return -1
+            raise
+    with reading_inputs(place):
+        return file_state(place).size_bytes
+
+
+def remove_predictions(found: Predictions) -> None:
+    """Remove the files, then their records."""
+    for name in found.files:
+        found.target.remove(name)
+    if is_damaged(found.target):
+        # It may contain the names. The next run writes these predictions again, with a new record.
+        found.target.remove(RECORD)
+    if found.recorded:
+        record = read_record(found.target)
+        record = {name: entry for name, entry in record.items() if name not in found.recorded}
+        write_record(found.target, record)
+        write_description(found.target, record, read_settings(found.target))
+    if found.target.is_local:
+        found.target.remove_folder(UNFINISHED)

@@ -21,8 +21,15 @@ from data_contracts.vocabulary import ACTION_UNITS, BRANCHES_OF_TASK, EXPRESSION
 from models.decisions.postprocessing import BranchRule, PostProcessing
 from tasks.fit.head_selection import ServingHead
 from tasks.results import write_predictions
-from tasks.results.forget import find_predictions, remove_predictions
-from tasks.results.prediction_folder import DESCRIPTION, RECORD, describe_others, noted_folders, read_record
+from tasks.results.prediction_folder import (
+    DESCRIPTION,
+    RECORD,
+    describe_others,
+    find_predictions,
+    noted_folders,
+    read_record,
+    remove_predictions,
+)
 from tasks.units import Product, write_product
 
 SOURCE = "mtcnn-1"
