@@ -21,6 +21,8 @@ _MIN_IN_FLIGHT = 8
 _IN_FLIGHT_PER_SLOT = 2
 # A scheduler whose process hangs keeps its connections.
 SILENT_SECONDS = 60.0
+# A nanny starts its worker again within seconds. Nobody else can start a local worker.
+_LOCAL_TIMEOUT_SECONDS = 60.0
 # A worker that is being replaced is away for a moment.
 _UNREPORTED_SECONDS = 5.0
 _PAUSED = (
@@ -62,7 +64,10 @@ class ClusterState:
 
     def __init__(self, client: Client, resources: dict[str, float]) -> None:
         self._client, self._resources = client, resources
-        self._timeout_seconds = read_settings().cluster_timeout_seconds
+        self._timeout_seconds, self._advice = read_settings().cluster_timeout_seconds, ""
+        if client.cluster is not None:
+            self._timeout_seconds = min(self._timeout_seconds, _LOCAL_TIMEOUT_SECONDS)
+            self._advice = "; use fewer workers (--workers), or a machine with more memory"
         self._without_workers_since: float | None = None
         self._is_reported = False
         self.in_flight = _MIN_IN_FLIGHT
@@ -87,7 +92,7 @@ class ClusterState:
         cause = _PAUSED if suitable else f"no worker is left{' that offers a GPU' if self._resources else ''}"
         elapsed_seconds = now - self._without_workers_since
         if elapsed_seconds > self._timeout_seconds:
-            raise ClusterLostError(f"{cause}, for {self._timeout_seconds:.0f} s")
+            raise ClusterLostError(f"{cause}, for {self._timeout_seconds:.0f} s{self._advice}")
         if self._is_reported or elapsed_seconds < _UNREPORTED_SECONDS:
             return None
         self._is_reported = True

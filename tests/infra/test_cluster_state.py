@@ -7,8 +7,8 @@ from infra.cluster_state import ClusterLostError, ClusterState
 class FakeClient:
     """A client that reports the given workers."""
 
-    def __init__(self, *workers):
-        self.workers, self.scheduler = workers, self
+    def __init__(self, *workers, cluster=None):
+        self.workers, self.scheduler, self.cluster = workers, self, cluster
 
     def identity(self, n_workers):
         return {"workers": dict(enumerate(self.workers))}
@@ -78,3 +78,13 @@ def test_progress_of_paused_workers_restarts_the_timeout(clock):
         assert state.check() is None
         clock.now += 200
         state.record_progress()
+
+
+def test_local_workers_that_do_not_return_end_the_run_after_a_minute(clock):
+    state = ClusterState(FakeClient(cluster="local"), {})
+    assert state.check() is None
+    clock.now += 6
+    assert state.check() == "no worker is left; waiting up to 60 s"
+    clock.now += 60
+    with pytest.raises(ClusterLostError, match=r"^no worker is left, for 60 s; use fewer workers .* more memory$"):
+        state.check()
