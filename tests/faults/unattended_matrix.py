@@ -56,8 +56,11 @@ def run_case(case: Case, lab: Lab, folder: Path) -> tuple[str, list[str]]:
         return f"| {case.name} | skipped: {missing} | | | |", []
     trial = Trial(lab, folder)
     try:
-        case.fault(trial)
-        problems = case.judge(trial)
+        with trial.resources:
+            case.fault(trial)
+            if case.next and not trial.next:
+                trial.run_next()
+            problems = case.judge(trial)
     except Exception as error:
         problems = [*trial.problems, "".join(traceback.format_exception(error)[-3:])]
         lab.restart()

@@ -9,6 +9,7 @@ import pytest
 from filelock import FileLock
 
 from tests.processes import run_command
+from tests.video_factory import VideoSpec, write_video
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,12 @@ def demo(tmp_path_factory):
 def store_copy(demo, tmp_path):
     """Copy of the store of the demo."""
     return Path(shutil.copytree(demo.store, tmp_path / "store"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder whose ``videos`` contains one clip, for the deployments of a module."""
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "videos").mkdir()
+    write_video(folder / "videos/clip.mp4", VideoSpec(frame_count=4))
+    return folder

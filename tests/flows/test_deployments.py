@@ -32,14 +32,6 @@ STAGES = ["index_videos", "crop_faces", "assign_subjects", "embed_faces"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lab")
-    (folder / "videos").mkdir()
-    write_video(folder / "videos/clip.mp4", VideoSpec(frame_count=4))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def lab(prefect_service, folder):
     with prefect_service.deployed(folder):
         yield prefect_service

@@ -20,14 +20,6 @@ TWO_MINUTES = 120
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("died")
-    (folder / "videos").mkdir()
-    write_video(folder / "videos/clip.mp4", VideoSpec(frame_count=4))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def service(folder):
     with serving_prefect(folder) as service:
         service.deploy(folder)

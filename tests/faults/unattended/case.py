@@ -15,7 +15,8 @@ class Case:
 
     Attributes:
         name: as in the table of docs/operations.md.
-        fault: starts the run, brings the fault about, watches the run and starts the next one.
+        fault: starts the run, brings the fault about, watches the run, and removes the cause.
+            The next run starts afterwards, unless the fault starts it.
         shown: possible types of the state of the run two minutes after the fault, or at its end if the case waits.
         message: pattern that the message of this state contains.
         next: type of the final state of the next run; empty if there is none.

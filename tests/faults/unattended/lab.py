@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import httpx
 import psutil
@@ -32,11 +32,27 @@ from tests.prefect_service import (
 )
 from tests.processes import run_command
 
+Parameters = dict[str, str | int | list[str]]
 FRAMES = 75
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 _AGE_SECONDS = 600
 _ANSWER_SECONDS = 60
 _DEPLOY_SECONDS = 600
+
+
+class FlowRunState(TypedDict):
+    """The state of a flow run, as far as it is shown."""
+
+    type: str
+    name: str
+    message: str | None
+
+
+class FlowRun(TypedDict):
+    """A flow run as the web page shows it."""
+
+    name: str
+    state: FlowRunState
 
 
 @dataclass
@@ -112,13 +128,13 @@ class Lab:
                     flows.append(one)
         return sorted(flows, key=lambda one: ("prefect.engine" not in command_of(one), one.create_time()))
 
-    def ask(self, method: str, path: str, **body: Any) -> Any:
+    def ask(self, method: str, path: str, **body: object) -> Any:
         """Return the answer of the server."""
         answer = self.request(method, path, **body)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
-    def request(self, method: str, path: str, **body: Any) -> httpx.Response:
+    def request(self, method: str, path: str, **body: object) -> httpx.Response:
         """Return the response of the server. Under load, it answers 503 while its database is locked: ask again."""
         content = None if method == "GET" else body
         deadline = time.monotonic() + _ANSWER_SECONDS
@@ -128,12 +144,12 @@ class Lab:
                 return answer
             time.sleep(1)
 
-    def start_run(self, deployment: str, parameters: dict[str, Any], environment: dict[str, str]) -> str:
+    def start_run(self, deployment: str, parameters: Parameters, environment: dict[str, str]) -> str:
         """Start a run of a deployment with variables in the environment of its process; return its id."""
         path = f"deployments/{self.service.deployment(deployment)['id']}/create_flow_run"
         return str(self.ask("POST", path, parameters=parameters, job_variables={"env": environment})["id"])
 
-    def run(self, run: str) -> dict[str, Any]:
+    def run(self, run: str) -> FlowRun:
         """Return a flow run as the web page shows it."""
         return self.ask("GET", f"flow_runs/{run}")
 

@@ -1,7 +1,6 @@
 """Faults of processes: the worker, the run, the server, the whole machine, and what operators do to runs."""
 
 import contextlib
-import shutil
 import signal
 import time
 
@@ -20,31 +19,19 @@ _SECOND_REPORT_SECONDS = 20
 
 
 def _kill_run(trial: Trial) -> None:
-    trial.start()
-    process = trial.wait_for_work()
-    trial.begin_fault()
-    process.kill()
-    trial.watch()
-    trial.run_next()
+    with trial.fault_during_a_run() as process:
+        process.kill()
 
 
 def _end_run(trial: Trial) -> None:
-    trial.start()
-    process = trial.wait_for_work()
-    trial.begin_fault()
-    process.terminate()
-    trial.watch()
-    trial.run_next()
+    with trial.fault_during_a_run() as process:
+        process.terminate()
 
 
 def _end_worker(trial: Trial, number: int = signal.SIGTERM) -> None:
-    trial.start()
-    trial.wait_for_work()
-    trial.begin_fault()
-    trial.lab.end(trial.lab.worker, number)
-    trial.watch()
+    with trial.fault_during_a_run():
+        trial.lab.end(trial.lab.worker, number)
     trial.lab.start_worker()
-    trial.run_next()
 
 
 def _kill_worker(trial: Trial) -> None:
@@ -52,136 +39,101 @@ def _kill_worker(trial: Trial) -> None:
 
 
 def _restart_worker(trial: Trial) -> None:
-    trial.start()
-    trial.wait_for_work()
-    trial.begin_fault()
-    trial.lab.end(trial.lab.worker)
-    trial.lab.start_worker()
-    trial.watch()
-    trial.run_next()
+    with trial.fault_during_a_run():
+        trial.lab.end(trial.lab.worker)
+        trial.lab.start_worker()
 
 
 def _kill_worker_and_run(trial: Trial) -> None:
-    trial.start()
-    process = trial.wait_for_work()
-    trial.begin_fault()
+    with trial.fault_during_a_run() as process:
+        _replace_worker_of(trial, process)
+
+
+def _replace_worker_of(trial: Trial, process: psutil.Process) -> None:
+    """Kill the worker and the process of its run; start another worker."""
     trial.lab.end(trial.lab.worker, signal.SIGKILL)
     process.kill()
     trial.lab.start_worker()
-    trial.watch()
-    trial.run_next()
 
 
 def _kill_worker_and_run_next_at_once(trial: Trial) -> None:
     """Start the next run while the killed one is still shown as running."""
-    trial.start()
-    process = trial.wait_for_work()
-    trial.begin_fault()
-    trial.lab.end(trial.lab.worker, signal.SIGKILL)
-    process.kill()
-    trial.lab.start_worker()
-    created, first = time.monotonic(), trial.run
-    following = trial.start()
-    trial.run = first
-    trial.watch()
+    with trial.fault_during_a_run() as process:
+        _replace_worker_of(trial, process)
+        created, first = time.monotonic(), trial.run
+        following = trial.start()
+        trial.run = first
     trial.follow(following, created)
 
 
-def _restart_server(trial: Trial) -> None:
-    trial.start()
-    trial.wait_for_work()
-    trial.begin_fault()
-    trial.lab.end(trial.lab.server)
-    time.sleep(_AWAY_SECONDS)
-    trial.lab.start_server()
-    trial.watch()
-    trial.run_next()
+def _restart_server(trial: Trial, number: int = signal.SIGTERM) -> None:
+    with trial.fault_during_a_run():
+        trial.lab.end(trial.lab.server, number)
+        time.sleep(_AWAY_SECONDS)
+        trial.lab.start_server()
 
 
 def _kill_server(trial: Trial) -> None:
-    trial.start()
-    trial.wait_for_work()
-    trial.begin_fault()
-    trial.lab.end(trial.lab.server, signal.SIGKILL)
-    time.sleep(_AWAY_SECONDS)
-    trial.lab.start_server()
-    trial.watch()
-    trial.run_next()
+    _restart_server(trial, signal.SIGKILL)
 
 
 def _server_gone(trial: Trial) -> None:
     """End the server for as long as the run lives."""
-    trial.start()
-    process = trial.wait_for_work()
-    trial.begin_fault()
-    trial.lab.end(trial.lab.server)
-    psutil.wait_procs([process], timeout=600)
-    trial.note = f"the process ends after {time.monotonic() - trial.faulted:.0f} s"
-    trial.lab.start_server()
-    trial.begin_fault()
-    trial.watch()
-    trial.run_next()
+    with trial.fault_during_a_run() as process:
+        trial.lab.end(trial.lab.server)
+        psutil.wait_procs([process], timeout=600)
+        trial.note = f"the process ends after {time.monotonic() - trial.faulted:.0f} s"
+        trial.lab.start_server()
+        trial.begin_fault()
 
 
 def _reboot(trial: Trial) -> None:
-    trial.start()
-    trial.wait_for_work()
-    trial.begin_fault()
-    trial.lab.end_all()
-    trial.lab.start_server()
-    trial.lab.start_worker()
-    trial.watch()
-    trial.run_next()
+    with trial.fault_during_a_run():
+        trial.lab.restart()
 
 
 def _reboot_at_rest(trial: Trial) -> None:
     """Restart everything while a run waits for its time: it is late then."""
     trial.lab.end_all()
     trial.lab.start_server()
-    trial.start()
-    trial.begin_fault()
-    trial.watch()
+    trial.run_with_fault()
     trial.lab.start_worker()
     trial.follow(trial.run, time.monotonic())
 
 
 def _cancel_after_restart(trial: Trial) -> None:
     """Cancel a run whose server was away for a while."""
-    trial.start()
-    process = trial.wait_for_work()
-    for one in (stopped := _computing(process)):
-        one.suspend()
-    trial.lab.end(trial.lab.server)
-    time.sleep(_OUTAGE_SECONDS)
-    trial.lab.start_server()
-    for one in stopped:
-        one.resume()
-    trial.begin_fault()
-    trial.cancel()
-    trial.watch()
-    trial.run_next()
+
+    def wait() -> None:
+        trial.wait_for_work()
+        stopped = _computing(trial.lab.processes_of(trial.run)[0])
+        for one in stopped:
+            one.suspend()
+        trial.lab.end(trial.lab.server)
+        time.sleep(_OUTAGE_SECONDS)
+        trial.lab.start_server()
+        for one in stopped:
+            one.resume()
+
+    with trial.fault_during_a_run(wait):
+        trial.cancel()
 
 
 def _cancel(trial: Trial) -> None:
-    trial.start()
-    trial.wait_for_work()
-    family = [child for one in trial.lab.processes_of(trial.run) for child in (one, *one.children(recursive=True))]
-    trial.begin_fault()
-    trial.cancel()
-    trial.watch()
+    with trial.fault_during_a_run():
+        family = [child for one in trial.lab.processes_of(trial.run) for child in (one, *one.children(recursive=True))]
+        trial.cancel()
     _, alive = psutil.wait_procs(set(family), timeout=30)
     if alive:
         trial.problems.append(f"{len(alive)} processes outlive the cancelled run")
-    trial.run_next()
 
 
 def _cancel_waiting(trial: Trial) -> None:
     """Cancel a run that waits for another one."""
-    trial.start()
-    first = trial.run
+    first = trial.start()
     trial.wait_for_work()
-    second = trial.start()
-    trial.wait_until(lambda: trial.lab.run(second)["state"]["name"] == "AwaitingConcurrencySlot", "the second waits")
+    trial.start()
+    trial.wait_until(lambda: trial.lab.run(trial.run)["state"]["name"] == "AwaitingConcurrencySlot", "it waits")
     trial.begin_fault()
     trial.cancel()
     trial.watch()
@@ -189,10 +141,8 @@ def _cancel_waiting(trial: Trial) -> None:
 
 
 def _retry(trial: Trial) -> None:
-    trial.start()
-    trial.wait_for_work().kill()
-    trial.begin_fault()
-    trial.watch()
+    with trial.fault_during_a_run() as process:
+        process.kill()
     time.sleep(_SECOND_REPORT_SECONDS)
     created = time.monotonic()
     retried = trial.lab.service.prefect("flow-run", "retry", trial.run)
@@ -207,12 +157,9 @@ def _computing(process: psutil.Process) -> list[psutil.Process]:
 
 def _stuck(trial: Trial) -> None:
     """Stop the processes that compute, as a hanging disk or driver does; then cancel the run."""
-    trial.start()
-    process = trial.wait_for_work()
-    trial.begin_fault()
-    for one in (stopped := _computing(process)):
-        one.suspend()
-    trial.watch()
+    with trial.fault_during_a_run() as process:
+        for one in (stopped := _computing(process)):
+            one.suspend()
     started = time.monotonic()
     trial.cancel()
     trial.wait_for_end()
@@ -221,36 +168,26 @@ def _stuck(trial: Trial) -> None:
         trial.problems.append(f"process {one.pid} outlives the cancelled run")
         one.kill()
     trial.note = f"cancelled by hand, seen {time.monotonic() - started:.0f} s later"
-    trial.run_next()
 
 
 def _stuck_run(trial: Trial) -> None:
     """Stop every process of the run, which then sends no heartbeat either."""
-    trial.start()
-    process = trial.wait_for_work()
-    family = [process, *process.children(recursive=True)]
-    trial.begin_fault()
-    for one in family:
-        one.suspend()
-    trial.watch()
+    with trial.fault_during_a_run() as process:
+        for one in (family := [process, *process.children(recursive=True)]):
+            one.suspend()
     for one in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
     trial.note = "its processes killed by hand"
-    trial.run_next()
 
 
 def _second_run(trial: Trial) -> None:
-    trial.start()
-    first = trial.run
+    first = trial.start()
     trial.wait_for_work()
-    created = time.monotonic()
     second = trial.start()
     trial.begin_fault()
     trial.watch(run=first)
-    ended = time.monotonic()
-    trial.follow(second, ended)
-    assert created < ended
+    trial.follow(second, time.monotonic())
     trial.note = "seconds count from the end of the first run"
 
 
@@ -269,33 +206,24 @@ def _without_history(trial: Trial) -> None:
     deployed = trial.lab.deploy()
     assert deployed.returncode == 0, deployed.stderr
     trial.lab.start_worker()
-    trial.run_next()
 
 
 def _server_disk_full(trial: Trial) -> None:
     """Fill the disk of PREFECT_HOME during a run, for half a minute."""
-    lab, home, kept = trial.lab, trial.lab.folder / "home", trial.folder / "home"
+    lab, home = trial.lab, trial.lab.folder / "home"
     lab.end(lab.server)
-    shutil.move(home, kept)
-    megabytes = sum(path.stat().st_size for path in kept.rglob("*") if path.is_file()) // 1_000_000 + 20
+    megabytes = sum(path.stat().st_size for path in home.rglob("*") if path.is_file()) // 1_000_000 + 20
     with small_disk(home, f"{megabytes}m"):
-        shutil.copytree(kept, home, dirs_exist_ok=True)
         lab.start_server()
-        trial.start()
-        trial.wait_for_work()
-        trial.begin_fault()
-        with open(home / "full", "wb") as filler, contextlib.suppress(OSError):
-            while True:
-                filler.write(bytes(100_000))
-                filler.flush()
-        time.sleep(_OUTAGE_SECONDS)
-        (home / "full").unlink()
-        trial.watch()
+        with trial.fault_during_a_run():
+            with open(home / "full", "wb") as filler, contextlib.suppress(OSError):
+                while True:
+                    filler.write(bytes(100_000))
+                    filler.flush()
+            time.sleep(_OUTAGE_SECONDS)
+            (home / "full").unlink()
         trial.run_next()
         lab.end(lab.server)
-        shutil.copytree(home, kept, dirs_exist_ok=True)
-    home.rmdir()
-    shutil.move(kept, home)
     lab.start_server()
 
 
@@ -308,26 +236,17 @@ def _postgres() -> list[psutil.Process]:
 
 def _restart_database(trial: Trial) -> None:
     """Kill a process of PostgreSQL: it then ends all connections and restarts."""
-    trial.start()
-    trial.wait_for_work()
-    trial.begin_fault()
-    _postgres()[-1].kill()
-    trial.watch()
-    trial.run_next()
+    with trial.fault_during_a_run():
+        _postgres()[-1].kill()
 
 
 def _stop_database(trial: Trial) -> None:
-    trial.start()
-    trial.wait_for_work()
-    trial.begin_fault()
-    stopped = _postgres()
-    for one in stopped:
-        one.suspend()
-    time.sleep(_OUTAGE_SECONDS)
-    for one in stopped:
-        one.resume()
-    trial.watch()
-    trial.run_next()
+    with trial.fault_during_a_run():
+        for one in (stopped := _postgres()):
+            one.suspend()
+        time.sleep(_OUTAGE_SECONDS)
+        for one in stopped:
+            one.resume()
 
 
 CASES = (

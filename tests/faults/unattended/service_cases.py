@@ -1,11 +1,10 @@
 """Faults of S3, of a Dask cluster that was started by hand, and of the deployments."""
 
-import contextlib
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -26,201 +25,151 @@ _WRONG_KEY = (403, "InvalidAccessKeyId", "The AWS Access Key Id you provided doe
 _TIMEOUT = {"AFFWILD2_PATIENCE_SECONDS": "60"}
 
 
-@contextlib.contextmanager
-def _on_s3(trial: Trial) -> Iterator[FlakyS3]:
-    """Let the store and the predictions of a trial be on S3, behind a proxy that injects faults."""
-    with serving_s3() as server, flaky_s3(server) as proxy:
-        use_s3(server)
-        bucket = new_bucket()
-        trial.environment |= s3_environment(proxy.address)
-        trial.parameters |= {"store": f"{bucket}/store", "out": f"{bucket}/out"}
+def _use_s3(trial: Trial) -> FlakyS3:
+    """Let the store and the predictions of a trial be on S3; return the proxy before it, which injects faults."""
+    server = trial.resources.enter_context(serving_s3())
+    proxy = trial.resources.enter_context(flaky_s3(server))
+    use_s3(server)
+    bucket = new_bucket()
+    trial.environment |= s3_environment(proxy.address)
+    trial.parameters |= {"store": f"{bucket}/store", "out": f"{bucket}/out"}
 
-        def read() -> dict[str, bytes]:
-            with tempfile.TemporaryDirectory() as folder:
-                place = location(bucket)
-                place.fs.invalidate_cache()
-                place.fs.get(f"{place.path.rstrip('/')}/", f"{folder}/", recursive=True)
-                return results_of(Path(folder, "store"), Path(folder, "out"))
+    def read() -> dict[str, bytes]:
+        with tempfile.TemporaryDirectory() as folder:
+            place = location(bucket)
+            place.fs.invalidate_cache()
+            place.fs.get(f"{place.path.rstrip('/')}/", f"{folder}/", recursive=True)
+            return results_of(Path(folder, "store"), Path(folder, "out"))
 
-        trial.read = read
-        yield proxy
-        # The server ends with the block.
-        found = read()
-        trial.read = lambda: found
+    trial.read = read
+    return proxy
 
 
-def _wait_for_crops(trial: Trial, proxy: FlakyS3) -> None:
-    """Wait until faces are written to S3."""
-    writes = lambda: any(one.method == "PUT" and "/store/faces/" in one.path for one in list(proxy.log))  # noqa: E731
-    trial.wait_until(writes, "faces are written")
+def _crops_on(proxy: FlakyS3, trial: Trial) -> Callable[[], None]:
+    """Return a function that waits until faces are written to S3."""
+
+    def written() -> bool:
+        return any(one.method == "PUT" and "/store/faces/" in one.path for one in list(proxy.log))
+
+    return lambda: trial.wait_until(written, "faces are written")
 
 
 def _s3_outage(trial: Trial) -> None:
-    with _on_s3(trial) as proxy:
-        trial.start()
-        _wait_for_crops(trial, proxy)
+    proxy = _use_s3(trial)
+    with trial.fault_during_a_run(_crops_on(proxy, trial)):
         proxy.spoil(S3Fault(SLOW_DOWN))
-        trial.begin_fault()
         threading.Timer(_OUTAGE_SECONDS, proxy.spoil).start()
-        trial.watch()
-        trial.run_next()
 
 
 def _s3_gone(trial: Trial) -> None:
-    with _on_s3(trial) as proxy:
-        trial.start()
-        _wait_for_crops(trial, proxy)
+    proxy = _use_s3(trial)
+    with trial.fault_during_a_run(_crops_on(proxy, trial), to_the_end=True):
         proxy.spoil(S3Fault(CUT_BEFORE))
-        trial.begin_fault()
-        trial.watch()
-        trial.wait_for_end()
-        proxy.spoil()
-        trial.run_next()
+    proxy.spoil()
 
 
 def _s3_gone_at_the_start(trial: Trial) -> None:
-    with _on_s3(trial) as proxy:
-        proxy.spoil(S3Fault(CUT_BEFORE))
-        trial.start()
-        trial.begin_fault()
-        trial.watch()
-        proxy.spoil()
-        trial.run_next()
+    proxy = _use_s3(trial)
+    proxy.spoil(S3Fault(CUT_BEFORE))
+    trial.run_with_fault()
+    proxy.spoil()
 
 
 def _wrong_credentials(trial: Trial) -> None:
-    with _on_s3(trial) as proxy:
-        proxy.spoil(S3Fault(_WRONG_KEY))
-        trial.start()
-        trial.begin_fault()
-        trial.watch()
-        proxy.spoil()
-        trial.run_next()
+    proxy = _use_s3(trial)
+    proxy.spoil(S3Fault(_WRONG_KEY))
+    trial.run_with_fault()
+    proxy.spoil()
 
 
 def _denied_from_the_second_stage_on(trial: Trial) -> None:
     """Deny all requests but those of the first stage, in as many runs as a quarantine takes."""
-    with _on_s3(trial) as proxy:
-        proxy.spoil(S3Fault(DENIED, path="/store/(faces|subjects|features|outputs)"))
-        trial.watch_several(_TRIES)
-        proxy.spoil()
-        trial.run_next()
+    proxy = _use_s3(trial)
+    proxy.spoil(S3Fault(DENIED, path="/store/(faces|subjects|features|outputs)"))
+    trial.run_with_fault(_TRIES)
+    proxy.spoil()
 
 
 def _killed_on_s3(trial: Trial) -> None:
-    with _on_s3(trial) as proxy:
-        trial.start()
-        _wait_for_crops(trial, proxy)
-        trial.begin_fault()
-        trial.lab.processes_of(trial.run)[0].kill()
-        trial.watch()
-        trial.run_next()
+    proxy = _use_s3(trial)
+    with trial.fault_during_a_run(_crops_on(proxy, trial)) as process:
+        process.kill()
 
 
-@contextlib.contextmanager
-def _on_cluster(trial: Trial, *options: str, **environment: str) -> Iterator[DaskCluster]:
-    with dask_cluster(trial.folder / "logs", **environment) as cluster:
-        for _ in range(2):
-            cluster.start_worker(*options)
-        cluster.wait_for_workers(2)
-        trial.parameters["dask_address"] = cluster.address
-        yield cluster
+def _use_cluster(trial: Trial, *options: str, workers: int = 2) -> DaskCluster:
+    """Let the runs of a trial use a scheduler and workers that are started by hand."""
+    cluster = trial.resources.enter_context(dask_cluster(trial.folder / "logs"))
+    for _ in range(workers):
+        cluster.start_worker(*options)
+    cluster.wait_for_workers(workers)
+    trial.parameters["dask_address"] = cluster.address
+    return cluster
+
+
+def _add_worker(cluster: DaskCluster) -> None:
+    cluster.start_worker()
+    cluster.wait_for_workers(1)
 
 
 def _worker_killed(trial: Trial) -> None:
-    with _on_cluster(trial) as cluster:
-        trial.start()
-        trial.wait_for_work()
-        trial.begin_fault()
+    cluster = _use_cluster(trial)
+    with trial.fault_during_a_run():
         cluster.worker_processes()[0].kill()
-        trial.watch()
-        trial.run_next()
 
 
 def _scheduler_gone(trial: Trial) -> None:
-    with _on_cluster(trial) as cluster:
-        trial.start(**_TIMEOUT)
-        trial.wait_for_work()
-        trial.begin_fault()
+    cluster = _use_cluster(trial)
+    with trial.fault_during_a_run(**_TIMEOUT):
         cluster.kill_scheduler()
-        trial.watch()
-        cluster.end_workers()
-        cluster.start_scheduler()
-        cluster.start_worker()
-        cluster.wait_for_workers(1)
-        trial.run_next()
+    cluster.end_workers()
+    cluster.start_scheduler()
+    _add_worker(cluster)
 
 
 def _workers_gone(trial: Trial) -> None:
-    with _on_cluster(trial) as cluster:
-        trial.start(**_TIMEOUT)
-        trial.wait_for_work()
-        trial.begin_fault()
+    cluster = _use_cluster(trial)
+    with trial.fault_during_a_run(**_TIMEOUT):
         cluster.end_workers()
-        trial.watch()
-        cluster.start_worker()
-        cluster.wait_for_workers(1)
-        trial.run_next()
+    _add_worker(cluster)
 
 
 def _no_workers(trial: Trial) -> None:
-    with dask_cluster(trial.folder / "logs") as cluster:
-        trial.parameters["dask_address"] = cluster.address
-        trial.start()
-        trial.begin_fault()
-        trial.watch()
-        cluster.start_worker()
-        cluster.wait_for_workers(1)
-        trial.run_next()
+    cluster = _use_cluster(trial, workers=0)
+    trial.run_with_fault()
+    _add_worker(cluster)
 
 
 def _no_scheduler(trial: Trial) -> None:
-    with dask_cluster(trial.folder / "logs") as cluster:
-        trial.parameters["dask_address"] = cluster.address
-        cluster.kill_scheduler()
-    trial.start()
-    trial.begin_fault()
-    trial.watch()
+    _use_cluster(trial, workers=0).kill_scheduler()
+    trial.run_with_fault()
     del trial.parameters["dask_address"]
-    trial.run_next()
 
 
 def _dashboard(trial: Trial) -> None:
     """Give the address of a web page, as that of the dashboard is."""
     trial.parameters["dask_address"] = trial.lab.service.url.replace("http", "tcp").removesuffix("/api")
-    trial.start()
-    trial.begin_fault()
-    trial.watch()
+    trial.run_with_fault()
     del trial.parameters["dask_address"]
-    trial.run_next()
 
 
 def _other_version(trial: Trial) -> None:
     other = shutil.copytree(ROOT / "tasks", trial.folder / "other" / "tasks")
     (other / "units.py").write_text((other / "units.py").read_text() + "# changed\n")
-    with _on_cluster(trial) as cluster:
-        cluster.environment["PYTHONPATH"] = str(trial.folder / "other")
-        worker = cluster.start_worker()
-        cluster.wait_for_workers(3)
-        # The worker registers after its process has started.
-        time.sleep(10)
-        trial.start()
-        trial.begin_fault()
-        trial.watch()
-        cluster.end_worker(worker)
-        trial.run_next()
+    cluster = _use_cluster(trial)
+    cluster.environment["PYTHONPATH"] = str(trial.folder / "other")
+    worker = cluster.start_worker()
+    cluster.wait_for_workers(3)
+    # The worker registers after its process has started.
+    time.sleep(10)
+    trial.run_with_fault()
+    cluster.end_worker(worker)
 
 
 def _workers_with_little_memory(trial: Trial) -> None:
-    with _on_cluster(trial, "--memory-limit", "330MB") as cluster:
-        trial.start()
-        trial.begin_fault()
-        trial.watch()
-        trial.wait_for_end()
-        cluster.end_workers()
-        cluster.start_worker()
-        cluster.wait_for_workers(1)
-        trial.run_next()
+    cluster = _use_cluster(trial, "--memory-limit", "330MB")
+    trial.run_with_fault(to_the_end=True)
+    cluster.end_workers()
+    _add_worker(cluster)
 
 
 def _show(trial: Trial, text: str) -> None:
@@ -240,7 +189,6 @@ def _deploy_without_variables(trial: Trial) -> None:
     for name in ("parameters", "schedules"):
         if _kept(before[name]) != _kept(after[name]):
             trial.problems.append(f"{name} were {before[name]}, are {after[name]}")
-    trial.run_next()
 
 
 def _kept(value: object) -> object:
@@ -263,7 +211,6 @@ def _changed_schedule(trial: Trial) -> None:
     _show(trial, f"schedule {after['schedule']['cron']}, {after['schedule']['timezone']}")
     if after["schedule"]["cron"] != changed["cron"] and not said:
         trial.problems.append("the changed schedule was reset without a word")
-    trial.run_next()
 
 
 def _paused_schedule(trial: Trial) -> None:
@@ -278,7 +225,6 @@ def _paused_schedule(trial: Trial) -> None:
     if after["active"] and "paused" not in deployed.stdout + deployed.stderr:
         trial.problems.append("the paused schedule was activated without a word")
     trial.lab.ask("PATCH", f"{path}/{after['id']}", active=True)
-    trial.run_next()
 
 
 def _wrong_parameter(trial: Trial) -> None:

@@ -2,16 +2,15 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 
 from tests.faults.interruptions import count_finished
-from tests.faults.unattended.lab import ENDED, Lab, copy_videos, results_of
+from tests.faults.unattended.lab import ENDED, Lab, Parameters, copy_videos, results_of
 
 SHOWN_SECONDS = 120
 _WAIT_SECONDS = 600
@@ -33,11 +32,15 @@ class Outcome:
 
 @dataclass
 class Trial:
-    """A folder of videos, a store and a folder of predictions for one fault, and what was seen of it."""
+    """A folder of videos, a store and a folder of predictions for one fault, and what was seen of it.
+
+    Servers, clusters and disks that a fault needs until its results are compared enter ``resources``.
+    """
 
     lab: Lab
     folder: Path
-    parameters: dict[str, Any] = field(default_factory=dict)
+    resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    parameters: Parameters = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     run: str = ""
     runs: list[str] = field(default_factory=list)
@@ -87,18 +90,53 @@ class Trial:
             assert now < deadline, f"waited in vain for: {what}"
             time.sleep(0.1)
 
-    def wait_for_work(self) -> psutil.Process:
-        """Wait until every video is indexed and faces are being cropped; return the process of the run."""
+    def wait_for_work(self) -> None:
+        """Wait until every video is indexed and faces are being cropped."""
         self.wait_until(lambda: count_finished(self.store / "videos") >= 3, "all videos are indexed")
-        return self.lab.processes_of(self.run)[0]
+
+    def wait_for_list(self) -> None:
+        """Wait until the videos are listed, and none is read yet."""
+        self.wait_until((self.store / "inputs").exists, "the videos are listed")
 
     def begin_fault(self) -> None:
         """Count seconds from now on."""
         self.faulted = time.monotonic()
 
+    def run_with_fault(self, times: int = 1, *, to_the_end: bool = False, **environment: str) -> None:
+        """Watch runs that start with the fault, one after the other; keep what the server shows of the last one."""
+        for _ in range(times):
+            self.start(**environment)
+            self.begin_fault()
+            self.watch()
+            if to_the_end or times > 1:
+                self.wait_for_end()
+        if times > 1:
+            self.note = f"after {times} runs like this"
+
+    @contextlib.contextmanager
+    def fault_during_a_run(
+        self, until: Callable[[], object] | None = None, *, to_the_end: bool = False, **environment: str
+    ) -> Iterator[psutil.Process]:
+        """Start a run, wait ``until`` faces are being cropped, let the block bring the fault about, and watch the run.
+
+        Yields the process of the run.
+        """
+        self.start(**environment)
+        if until:
+            until()
+        else:
+            self.wait_for_work()
+        process = self.lab.processes_of(self.run)[0]
+        self.begin_fault()
+        yield process
+        self.watch()
+        if to_the_end:
+            self.wait_for_end()
+
     def watch(self, *, seconds: float = SHOWN_SECONDS, run: str | None = None) -> Outcome:
         """Wait until the run has ended, at most two minutes after the fault; keep what the server shows then."""
         self.faulted = self.faulted or time.monotonic()
+        self.end, self.ended_seconds = None, None
         while True:
             with contextlib.suppress(httpx.TransportError):
                 shown = self._outcome(run or self.run)
@@ -110,15 +148,6 @@ class Trial:
             time.sleep(_ASK_SECONDS)
         self.shown = shown
         return shown
-
-    def watch_several(self, count: int, **environment: str) -> None:
-        """Start as many runs with the same fault, one after the other; keep what the server shows of the last one."""
-        for _ in range(count):
-            self.start(**environment)
-            self.begin_fault()
-            self.watch()
-            self.wait_for_end()
-        self.note = f"after {count} runs like this"
 
     def wait_for_end(self) -> Outcome:
         """Wait until a run that may still be shown as running after two minutes has ended."""
