@@ -33,6 +33,7 @@ ALLOWED = {
     "tasks.results": {"data_contracts.*", "models.*", "tasks", "tasks.extract", "tasks.fit"},
     "tasks.pretrain": {"data_contracts.*", "models.*", "tasks", "tasks.extract"},
     "tasks.demo": {"data_contracts.*", "models.*", "tasks"},
+    "tasks.simulate": {"data_contracts.*", "models.*", "tasks", "tasks.extract", "tasks.fit", "tasks.demo"},
     "infra": {"data_contracts"},
     "infra.prefect": {"data_contracts"},
     "flows.engine": {"data_contracts.*", "models.engines", "tasks", "infra"},
