@@ -28,6 +28,7 @@ from data_contracts.store.bundles import find_bundle, write_bundle
 from data_contracts.store.manifest import Failure, Manifest, UnitKey
 from data_contracts.store.records import Details, problems_of
 from data_contracts.store.store import Store
+from models.engines.progress import ReportLine, reporting_to
 
 # Scheduled runs skip a unit after this number of failed tries.
 MAX_TRIES = 3
@@ -263,11 +264,17 @@ def write_product(store: Store, key: UnitKey, product: Product, *, fingerprint: 
     return manifest
 
 
-def run_unit(store_url: str, compute: Compute | Make, unit: Work) -> UnitReport:
-    """Compute and write one unit or job. Errors of the input are stored and returned; other errors are raised."""
+def run_unit(
+    store_url: str, compute: Compute | Make, unit: Work, *, report_line: ReportLine | None = None
+) -> UnitReport:
+    """Compute and write one unit or job. Errors of the input are stored and returned; other errors are raised.
+
+    ``report_line`` receives lines about the progress of the unit.
+    """
     store, started = Store(store_url), time.monotonic()
     try:
-        return compute(store, unit).write(store, unit, started=started)  # type: ignore[arg-type]
+        with reporting_to(report_line):
+            return compute(store, unit).write(store, unit, started=started)  # type: ignore[arg-type]
     except StoreError as error:
         return UnitReport(unit.name, cause=str(error), ends_the_run=True)
     except WrongUnitError as error:

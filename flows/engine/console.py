@@ -12,11 +12,20 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from data_contracts.errors import InputError, explain_os_error, printable
@@ -26,8 +35,10 @@ from infra.interruption import EXIT_INTERRUPTED, RESUME
 EXIT_SOME_FAILED = 1
 EXIT_WRONG_REQUEST = 2
 _PLAIN_LINE_SECONDS = 10.0
-# Maximum number of progress lines per stage.
+# Maximum number of progress lines about the units of a stage.
 _PLAIN_LINES = 10
+# Interval between the lines about one unit that takes long, as a share of its time.
+_PLAIN_LINE_SHARE = 0.1
 _WIDTH = 160
 # Receives a level of ``logging`` and a text.
 Log = Callable[[int, str], None]
@@ -58,11 +69,21 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=_WIDTH, highlight=False)
 
 
+class StageProgress(Protocol):
+    """Shows the progress of a stage."""
+
+    def advance(self, unit: str, failed: int) -> None:
+        """Show that a unit is finished, and the number of failures so far."""
+
+    def show(self, unit: str, line: str) -> None:
+        """Show a line about the progress of a unit that takes long."""
+
+
 @contextlib.contextmanager
-def progress_of(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show the progress of a stage. Call the function once per finished unit, with the number of failures so far."""
+def progress_of(name: str, total: int) -> Iterator[StageProgress]:
+    """Show the progress of a stage with this number of units."""
     if _log.get() or _is_json() or not sys.stderr.isatty():
-        yield _plain_progress(name, total)
+        yield _PlainProgress(name, total)
         return
     columns = (
         TextColumn("{task.description:<18}"),
@@ -72,27 +93,59 @@ def progress_of(name: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[failed]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=total, failed="")
-        yield lambda failed: bar.update(task, advance=1, failed=f"[red]{failed} failed" if failed else "")
+    stage, units = Progress(*columns), Progress(TextColumn("  {task.description}", markup=False))
+    with Live(Group(stage, units), console=Console(stderr=True), transient=True):
+        yield _Bars(stage, units, stage.add_task(name, total=total, failed=""))
 
 
-def _plain_progress(name: str, total: int) -> Callable[[int], None]:
-    done, shown, shown_at = 0, 0, time.monotonic()
-    log = _log.get()
+class _Bars:
+    """A bar for the stage, and a line below it for every unit that takes long."""
 
-    def advance(failed: int) -> None:
-        nonlocal done, shown, shown_at
-        done += 1
-        if time.monotonic() - shown_at >= _PLAIN_LINE_SECONDS and (done - shown) * _PLAIN_LINES >= total:
-            shown, shown_at = done, time.monotonic()
-            line = f"{name}: {done} of {total} done, {failed} failed"
-            if log:
-                log(logging.INFO, line)
-            else:
-                _write(line, sys.stderr, stage=name, units=total, done=done, failed=failed)
+    def __init__(self, stage: Progress, units: Progress, bar: TaskID) -> None:
+        self._stage, self._units, self._bar = stage, units, bar
+        self._lines: dict[str, TaskID] = {}
 
-    return advance
+    def advance(self, unit: str, failed: int) -> None:
+        self._stage.update(self._bar, advance=1, failed=f"[red]{failed} failed" if failed else "")
+        if unit in self._lines:
+            self._units.remove_task(self._lines.pop(unit))
+
+    def show(self, unit: str, line: str) -> None:
+        if unit not in self._lines:
+            self._lines[unit] = self._units.add_task("")
+        self._units.update(self._lines[unit], description=printable(f"{unit}: {line}"))
+
+
+class _PlainProgress:
+    """Lines of text: at most ten about the units of a stage, and ever fewer about a unit that takes long."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._name, self._total, self._log = name, total, _log.get()
+        self._done, self._shown, self._shown_at = 0, 0, time.monotonic()
+        # Unit -> when its first line was received, and when a line was shown.
+        self._units: dict[str, tuple[float, float]] = {}
+
+    def advance(self, unit: str, failed: int) -> None:
+        self._done += 1
+        is_due = time.monotonic() - self._shown_at >= _PLAIN_LINE_SECONDS
+        if is_due and (self._done - self._shown) * _PLAIN_LINES >= self._total:
+            self._shown, self._shown_at = self._done, time.monotonic()
+            line = f"{self._name}: {self._done} of {self._total} done, {failed} failed"
+            self._write(line, units=self._total, done=self._done, failed=failed)
+
+    def show(self, unit: str, line: str) -> None:
+        now = time.monotonic()
+        began, shown_at = self._units.setdefault(unit, (now, now))
+        if now - shown_at >= max(_PLAIN_LINE_SECONDS, _PLAIN_LINE_SHARE * (now - began)):
+            self._units[unit] = began, now
+            self._write(f"{self._name}: {unit}: {line}", unit=unit)
+
+    def _write(self, line: str, **fields: Any) -> None:
+        if self._log:
+            with add_fields(**fields):
+                self._log(logging.INFO, printable(line))
+        else:
+            _write(line, sys.stderr, stage=self._name, **fields)
 
 
 def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

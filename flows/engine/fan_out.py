@@ -4,6 +4,7 @@ Import this module only after a cluster is opened, because distributed takes a s
 """
 
 import contextlib
+import functools
 import logging
 import queue
 import time
@@ -27,6 +28,7 @@ from infra.cluster_state import (
     is_connected,
     unit_resources,
 )
+from infra.worker_progress import receive_progress, send_progress
 from tasks.units import Compute, Fault, Make, UnitReport, Work, run_unit
 
 logger = logging.getLogger(__name__)
@@ -55,13 +57,13 @@ def fan_out(
         ClusterError: a worker cannot do this work (another version, no access to store or videos).
         ClusterLostError: scheduler or workers ended and did not come back in time.
     """
-    with progress_of(summary.stage, len(todo)) as advance:
+    with progress_of(summary.stage, len(todo)) as progress:
 
         def answer(report: UnitReport) -> None:
             summary.add(report)
-            advance(len(summary.failures))
+            progress.advance(report.name, len(summary.failures))
 
-        stage = _Stage(client, store, compute, reconnect, summary.stage, answer)
+        stage = _Stage(client, store, compute, reconnect, summary.stage, answer, progress.show)
         for work in stage.complete(todo, at_once=None):
             for killer in stage.complete([work], at_once=1):
                 death = stage.deaths[killer.name]
@@ -79,9 +81,11 @@ class _Stage:
         reconnect: Callable[[], Client],
         name: str,
         answer: Callable[[UnitReport], None],
+        show: Callable[[str, str], None],
     ) -> None:
         self._client, self._store, self._compute = client, store, compute
         self._reconnect, self._name, self._answer = reconnect, name, answer
+        self._show, self._arrived = show, queue.SimpleQueue[Future | tuple[str, str]]()
         self._resources: dict[str, float] = {}
         self._state: ClusterState | None = None
         self._checked_at = 0.0
@@ -91,24 +95,30 @@ class _Stage:
         """Report the results. Return the work that was on too many workers when they ended."""
         waiting, killed = deque(todo), []
         in_flight: dict[Any, tuple[Work, Future]] = {}
-        arrived: queue.SimpleQueue[Future] = queue.SimpleQueue()
         while waiting or in_flight:
             if not self._state or not is_connected(self._client):
                 # All submitted work is lost with the connection.
                 waiting.extendleft(work for work, _ in in_flight.values())
-                in_flight, arrived = {}, queue.SimpleQueue()
+                in_flight, self._arrived = {}, queue.SimpleQueue()
                 self._find_cluster(waiting[0])
             while waiting and len(in_flight) < (at_once or self._check_cluster()):
                 work, future = waiting[0], self._submit(waiting[0])
                 if future is None:
                     break
                 in_flight[future.key] = waiting.popleft(), future
-                future.add_done_callback(arrived.put)
+                future.add_done_callback(self._arrived.put)
             try:
-                future = arrived.get(timeout=_CHECK_SECONDS)
+                found = self._arrived.get(timeout=_CHECK_SECONDS)
             except queue.Empty:
                 self._check_cluster()
                 continue
+            if isinstance(found, tuple):
+                key, line = found
+                if key in in_flight:
+                    self._show(in_flight[key][0].name, line)
+                self._check_cluster()
+                continue
+            future = found
             work, _ = in_flight.pop(future.key)
             if future.status == "cancelled":
                 waiting.appendleft(work)
@@ -137,9 +147,10 @@ class _Stage:
         key = f"{self._name}-{work.fingerprint[:16]}-{work.name!a}"
         # The working directory of a worker is not the one that a relative path of the store refers to.
         arguments = (self._store.locate("").rstrip("/"), self._compute, work)
+        report_line = functools.partial(send_progress, self._client.id, key)
         options = {"key": key, "pure": False, "retries": _RETRIES, "resources": self._resources}
         try:
-            return self._client.submit(run_unit, *arguments, **options)
+            return self._client.submit(run_unit, *arguments, report_line=report_line, **options)
         except ClosedClientError:
             return None
 
@@ -176,6 +187,7 @@ class _Stage:
                     self._client = self._reconnect()
                 check_workers(self._client, self._store, [work])
                 self._resources = unit_resources(self._client)
+                receive_progress(self._client, self._arrived)
                 self._state, self._checked_at = ClusterState(self._client, self._resources), 0.0
                 return
             except (OSError, ClosedClientError) as error:

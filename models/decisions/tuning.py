@@ -18,6 +18,7 @@ from data_contracts.vocabulary import (
 from models.decisions.postprocessing import BranchRule, PostProcessing, untuned_postprocessing
 from models.decisions.smoothing import SMOOTHERS, interpolate_missing, smooth
 from models.decisions.thresholds import GRID, grid_thresholds, optimal_thresholds
+from models.engines.progress import report_progress
 from models.heads.metrics import f1_per_unit, has_label, main_score, score_branches
 
 Setting = Literal["paper", "default"]
@@ -208,7 +209,8 @@ class _Candidates:
         self._labels = [s.labels[branch] for s in subjects]
         wanted = dict.fromkeys((("none", 0), *self._search))
         self._smoothed: dict[Smoothing, list[np.ndarray]] = {choice: [] for choice in wanted}
-        for subject in subjects:
+        for number, subject in enumerate(subjects, 1):
+            report_progress("smoothing {}: subject {:,} of {:,}", branch, number, len(subjects))
             filled = interpolate_missing(subject.outputs[branch], subject.present)
             for (method, half_width), parts in self._smoothed.items():
                 parts.append(smooth(filled, method=method, half_width_frames=half_width)[subject.labelled_frame])
@@ -229,7 +231,10 @@ class _Candidates:
         tried = [] if tried is None else tried
         labels = self.labels(subjects)
         best, best_score = BranchRule(), -np.inf
-        for choice in self._search:
+        for number, choice in enumerate(self._search, 1):
+            report_progress(
+                "tuning {} on {:,} subjects: {} of {}", self._branch, len(subjects), number, len(self._search)
+            )
             rule = self._rule(subjects, choice, labels)
             score = self._score(labels, self.decide(subjects, rule))
             tried.append(Candidate(self._branch, "smoothing", *choice, None, None, score))
@@ -281,6 +286,7 @@ class _Candidates:
         best = main_score("expr", labels, logarithm.argmax(axis=1))
         for _ in range(_BIAS_ROUNDS):
             for position, name in enumerate(EXPRESSIONS):
+                report_progress("tuning the class bias on {:,} rows: {}", len(labels), name)
                 for step in _BIAS_STEPS:
                     trial = bias.copy()
                     trial[position] = step

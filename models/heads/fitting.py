@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from data_contracts.vocabulary import BranchName, TaskName
 from models.engines.precision import Precision
+from models.heads.fit_progress import FitProgress
 from models.heads.head import BranchConfig, FitSettings, FittedPart, Head, HeadConfig, head_class
 from models.heads.losses import BranchLosses, activate
 from models.heads.metrics import MAIN_METRIC, main_score, score_branch, score_branches
@@ -67,11 +68,15 @@ def fit_seeds(
     kind = head_class(recipe.kind)
     tensors: dict[str, np.ndarray] = {}
     seed_figures, histories, best_epochs = [], [], []
+    progress = FitProgress(recipe)
     for seed in range(recipe.seeds):
         parts = []
         for number, part in enumerate(recipe.parts):
             fixed = part.replace(epochs=epochs[seed][number], patience=0) if epochs else part
-            parts.append(kind.fit_part(train, validation, fixed, FitSettings(first_seed + seed, precision, device)))
+            settings = FitSettings(first_seed + seed, precision, device, progress)
+            progress.start_part(seed, number, fixed)
+            parts.append(kind.fit_part(train, validation, fixed, settings))
+            progress.end_part()
         alone = {name: tensor for part in parts for name, tensor in part.tensors.items()}
         tensors |= {f"seed{seed}.{name}": tensor for name, tensor in alone.items()}
         histories.append([part.history for part in parts])
@@ -163,6 +168,7 @@ def fit_epochs(
     run: Callable[[Batch], tuple[dict[BranchName, Tensor], Labels]],
     train: Callable[[], Iterable[Batch]],
     validation: Callable[[], Iterable[Batch]] | None,
+    progress: FitProgress | None = None,
 ) -> FittedPart:
     """Fit a network by Adam, and keep the epoch with the best checkpoint (without validation: the last).
 
@@ -173,6 +179,7 @@ def fit_epochs(
         run: returns the outputs of a batch before their activation, [n, K] per branch, and the labels of these n rows.
         train: returns the training batches of one epoch, in random order.
         validation: returns the validation batches.
+        progress: counts batches and epochs.
 
     Raises:
         ValueError: the checkpoint is NaN in every epoch.
@@ -191,10 +198,13 @@ def fit_epochs(
         batch_losses = []
         for batch in train():
             optimizer.zero_grad()
-            loss = loss_of(*run(batch))
+            outputs, labels = run(batch)
+            loss = loss_of(outputs, labels)
             loss.backward()
             optimizer.step()
             batch_losses.append(loss.detach())
+            if progress:
+                progress.add_rows(len(next(iter(labels.values()))))
         entry = {"epoch": float(epoch), "train_loss": float(torch.stack(batch_losses).mean())}
         value = float(epoch)
         if validation is not None:
@@ -203,6 +213,8 @@ def fit_epochs(
                 value = entry[recipe.checkpoint] = _checkpoint(recipe, loss_of, [run(batch) for batch in validation()])
             value = -value if recipe.checkpoint == "loss" else value
         history.append(entry)
+        if progress:
+            progress.end_epoch()
         if value > best:
             best, best_epoch = value, epoch
             best_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}

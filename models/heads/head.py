@@ -21,6 +21,7 @@ from data_contracts.vocabulary import (
     TaskName,
 )
 from models.engines.precision import Precision
+from models.heads.fit_progress import FitProgress
 from models.heads.recipes import HEAD_KINDS, Features, HeadRecipe, HiddenUnits, hidden_sizes
 from models.heads.sequences import SubjectSequence
 
@@ -71,11 +72,15 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Settings of one fit besides the recipe; ``precision`` is that of large matrix products."""
+    """Settings of one fit besides the recipe; ``precision`` is that of large matrix products.
+
+    ``progress`` counts epochs and rows.
+    """
 
     seed: int
     precision: Precision = "float32"
     device: str = "cpu"
+    progress: FitProgress | None = None
 
 
 @dataclass(frozen=True, eq=False)

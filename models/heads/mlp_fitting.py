@@ -53,6 +53,7 @@ def fit_mlp(
         run=run,
         train=lambda: _batches(train, recipe, train_reader, random.permutation(rows)),
         validation=validate,
+        progress=settings.progress,
     )
     tensors = {}
     for branch in recipe.branches:

@@ -13,6 +13,7 @@ from data_contracts.errors import InputError
 from data_contracts.store.details import LabelCoverage
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, BranchName, SetName, TaskName
+from models.engines.progress import report_progress
 from models.heads.rows import TrainingRows
 from models.heads.sequences import SubjectSequence, is_labelled
 from tasks.fit.subject_features import (
@@ -66,6 +67,7 @@ def gather_sequences(
     chosen, coverage = _choose(store, variant, tables, task=task, split=split)
     sequences = []
     for number, (subject, rows) in enumerate(chosen):
+        report_progress("reading features: subject {:,} of {:,}", number + 1, len(chosen))
 
         def allocate(shape: tuple[int, int], dtype: Any, number: int = number) -> np.ndarray:
             return open_memmap(folder / f"{number}-{np.dtype(dtype)}.npy", "w+", dtype, shape)
@@ -114,6 +116,7 @@ def _choose_rows(
     frame = table["frame"].to_numpy()
     rows, absent, faces_without_label, beyond, excluded = [], list[str](), 0, 0, 0
     for number, name in enumerate(subjects.tolist()):
+        report_progress("choosing rows: {}, subject {:,} of {:,}", set_name, number + 1, len(subjects))
         here = np.flatnonzero((starts == number) & labelled)
         if set_name == "validation" and name in split.excluded:
             excluded += len(here)
@@ -162,6 +165,7 @@ def _unpack(
             embeddings[start + position : start + end] = block[at]
             logits[start + position : start + end] = block_logits[at]
             position = end
+            report_progress("reading features: {:,} of {:,} rows", start + position, total)
         start += len(rows.frames)
     assert embeddings is not None and logits is not None
     labels = {b: np.concatenate([rows.labels[b] for _, rows in chosen]) for b in BRANCHES}

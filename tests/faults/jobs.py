@@ -8,11 +8,13 @@ from pathlib import Path
 
 from data_contracts.store.records import Details
 from data_contracts.store.store import Store
+from models.engines.progress import report_progress
 from tasks.units import Files, Job
 
 # In place of a signal: the job takes more and more memory.
 MEMORY = -1
 _STEP_BYTES, _STEP_SECONDS = 20_000_000, 0.02
+_REPORT_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,10 @@ def make(store: Store, job: Job[MadeUpArgs]) -> Files:
             time.sleep(_STEP_SECONDS)
     if job.arguments.ends_with:
         os.kill(os.getpid(), job.arguments.ends_with)
-    time.sleep(job.arguments.seconds)
+    ends_at = time.monotonic() + job.arguments.seconds
+    while (left := ends_at - time.monotonic()) > 0:
+        report_progress("{:.0f} s left", left)
+        time.sleep(min(left, _REPORT_SECONDS))
     with open(Path(job.arguments.folder, "log"), "a") as log:
         log.write(f"{job.name} {os.getpid()} {began} {time.time()}\n")
     return Files({}, Details())
