@@ -56,13 +56,21 @@ VIDEO_SUFFIXES = suffixes(
 # A folder with this file is a store of affwild2.
 STORE_FILE = "_code_versions.json"
 SUBJECT_SIDES = ("_left", "_right")
-# Backbones whose features ``simulate`` made. Everything made from them is marked as simulated.
+# Names of features that ``simulate`` wrote start with this, and so do the names of everything made from them: heads,
+# post-processings, outputs, submissions and their files.
 SIMULATED_PREFIX = "simulated_"
+# What tables, pages and zip files say about such results.
+SIMULATED_NOTICE = "SIMULATED DATA, NOT AFF-WILD2"
 
 
-def is_simulated(backbone: str) -> bool:
-    """Return whether the features of a backbone were simulated; the name of a variant starts with its backbone."""
-    return backbone.startswith(SIMULATED_PREFIX)
+def is_simulated(name: str) -> bool:
+    """Return whether a backbone, features variant, head, post-processing or submission is simulated, by its name."""
+    return name.startswith(SIMULATED_PREFIX)
+
+
+def mark_name(name: str, *, simulated: bool) -> str:
+    """Return the name of something that is made from simulated or other features."""
+    return f"{SIMULATED_PREFIX}{name}" if simulated else name
 
 
 def video_of_subject(subject: str) -> str:

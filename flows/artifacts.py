@@ -26,6 +26,7 @@ from data_contracts.files.credentials import hide_credentials
 from data_contracts.settings import answering_soon
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import SubjectCoverage, SubmissionDetails
+from data_contracts.vocabulary import SIMULATED_NOTICE, mark_name
 from flows.engine.console import explain_error
 from flows.engine.run import Run, SomeFailedError
 from flows.engine.stage_summary import StageSummary
@@ -111,6 +112,7 @@ class RunArtifacts:
             stage_columns=_COLUMNS,
             stages=[_row(summary) for summary in run.summaries] if run else [],
             causes=_causes(run) if run else [],
+            is_simulated=run.is_simulated if run else False,
         )
 
     def _write_table(self, record: RunRecord) -> None:
@@ -178,6 +180,7 @@ def _stages_in_markdown(record: RunRecord) -> str:
         [
             f"{_markdown(record.name)}, {record.seconds:.1f} s",
             "",
+            *([f"**{SIMULATED_NOTICE}**", ""] if record.is_simulated else []),
             *(table if rows else ["The run ended before its first stage."]),
             "",
             *(f"- {_markdown(line)}" for line in (*causes[:_CAUSES_SHOWN], *more)),
@@ -199,7 +202,7 @@ def _create_link(run: Run, record: RunRecord, path: str) -> None:
 def _create_submission(run: Run, bundle: Bundle) -> None:
     details = SubmissionDetails.of(bundle)
     create_markdown_artifact(
-        key=_key("submission", details.edition, details.task),
+        key=_key(mark_name("submission", simulated=details.is_simulated), details.edition, details.task),
         markdown=_submission_in_markdown(run.store.locate(f"{bundle.folder}/{details.zip}"), bundle),
         description=_markdown(f"{bundle.name}: {details.format_checks()}"),
     )
@@ -215,6 +218,7 @@ def _submission_in_markdown(place: str, bundle: Bundle) -> str:
         [
             f"# {_markdown(bundle.name)}",
             "",
+            *([f"**{SIMULATED_NOTICE}**", ""] if details.is_simulated else []),
             f"- zip: `{_shown(place)}`",
             f"- sha256: `{bundle.files[details.zip]}`",
             f"- head: `{details.head}`, post-processing: `{details.postprocessing}`",

@@ -79,6 +79,7 @@ def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
 
 def _plan(run: Run, request: FitParameters) -> _Planned:
     variant = find_features(run.store, backbone=request.features_variant, source=request.source)
+    run.is_simulated |= variant.is_simulated
     if line := variant.describe_incomplete():
         print_line(line)
     layout = find_data(request.annotations)
@@ -167,16 +168,17 @@ def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
     heads = [(HeadDetails.of(f.head), f.postprocessing) for f in fitted if f.head]
     scores = [scores_of(f.head, f.postprocessing) for f in fitted if f.head]
     coverage = [(head.task, one) for head, _ in heads for one in head.coverage]
+    simulated = any(head.is_simulated for head, _ in heads)
     shown = label_coverage_columns(one for _, one in coverage)
     rows: list[list[object]] = [[task, *(getattr(one, name) for name in shown)] for task, one in coverage]
-    print_table("Labels", ["task", *(name.replace("_", " ") for name in shown)], rows)
+    print_table("Labels", ["task", *(name.replace("_", " ") for name in shown)], rows, simulated=simulated)
     rows = []
     columns = score_columns(scores)
     for (head, _), *cells in zip(heads, *columns.values(), strict=True):
         seeds = head.seed_figures
         spread = f"{min(seeds):.3f}..{max(seeds):.3f}" if seeds else "-"
         rows.append([head.task, head.recipe, head.figure, spread, *cells])
-    print_table("Validation", ["task", "recipe", "metric", "seeds", *columns], rows)
+    print_table("Validation", ["task", "recipe", "metric", "seeds", *columns], rows, simulated=simulated)
     for line in (line for one in scores for line in one.notes()):
         print_line(line)
     for head, rule in heads:

@@ -7,7 +7,7 @@ from data_contracts.errors import InputError, counted
 from data_contracts.files.local import check_output_folder
 from data_contracts.files.locations import Location
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import MissingFaces
+from data_contracts.vocabulary import MissingFaces, is_simulated
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
 from flows.engine.run_counts import SortedInputs
@@ -112,7 +112,8 @@ def print_predictors(predictors: Sequence[Predictor]) -> None:
         backbone = predictor.backbone
         print_line(f"backbone: {backbone.name} ({backbone.weights or 'bundled weights'}): {predictor.why}")
     for name in dict.fromkeys(name for predictor in predictors for name in predictor.unused):
-        print_line(f"note: head {name} was not used: it was fitted on features of another backbone")
+        features = "simulated features" if is_simulated(name) else "features of another backbone"
+        print_line(f"note: head {name} was not used: it was fitted on {features}")
 
 
 def find_videos(paths: Sequence[Location]) -> VideoListing:

@@ -75,6 +75,7 @@ def _plan(run: Run, request: SubmitParameters) -> _Planned:
     load_postprocessing(run.store, rule)
     fitted_on = HeadDetails.of(head)
     variant = find_features(run.store, backbone=fitted_on.backbone, source=fitted_on.source)
+    run.is_simulated |= variant.is_simulated
     if line := variant.describe_incomplete():
         print_line(line)
     write_submission.match_subjects(run.store, wanted, head=head, known=variant.subjects)
@@ -124,7 +125,8 @@ def print_submissions(run: Run, bundles: list[Bundle]) -> None:
         totals = [sum(getattr(subject, name) for subject in details.coverage) for name in COVERAGE_COUNTS]
         rows.append([details.edition, details.task, len(details.coverage), *totals])
     shown = [name.replace("_", " ") for name in COVERAGE_COUNTS]
-    print_table("Submissions", ["edition", "task", "subjects", *shown], rows)
+    simulated = any(details.is_simulated for _, details in written)
+    print_table("Submissions", ["edition", "task", "subjects", *shown], rows, simulated=simulated)
     for bundle, details in written:
         uncounted = [c.subject for c in details.coverage if c.frames_known_from != "video"]
         if uncounted and rows_by(details.edition, details.task) == "subject":

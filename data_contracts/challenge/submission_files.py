@@ -13,6 +13,7 @@ from data_contracts.files.account import is_harmless
 from data_contracts.files.archives import TRUNCATED_ZIP, fault_of_zip
 from data_contracts.files.inputs import MAX_TEXT_BYTES, list_entries, reading_inputs
 from data_contracts.files.locations import Location
+from data_contracts.vocabulary import SIMULATED_NOTICE, is_simulated
 
 # Folder of text files in a folder that ``submit`` writes.
 PREDICTIONS_FOLDER = "predictions"
@@ -59,6 +60,27 @@ def read_files(path: Location) -> tuple[dict[str, bytes], list[Fault]]:
             return _read_folder(path) if path.is_dir() else _read_file(path)
     except OSError as error:
         raise InputError(f"{path}: expected a submission (zip, folder or text file), got: {error.strerror}") from error
+
+
+def is_marked_simulated(path: Location) -> bool:
+    """Return whether a submission is marked as simulated: by its name, or by the comment of its zip."""
+    try:
+        with reading_inputs(path):
+            inside = _entries(path) if path.is_dir() else [path]
+            return any(is_simulated(one.name) or _has_comment(one) for one in [path, *inside])
+    except OSError:
+        # ``read_files`` reports the cause.
+        return False
+
+
+def _has_comment(path: Location) -> bool:
+    if path.suffix.lower() != ".zip":
+        return False
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            return archive.comment == SIMULATED_NOTICE.encode()
+    except _ZIP_ERRORS:
+        return False
 
 
 def _read_file(path: Location) -> tuple[dict[str, bytes], list[Fault]]:

@@ -4,18 +4,26 @@ import io
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from data_contracts.challenge.editions import HEADERS, VALUE_COLUMNS, RowsBy, submission_header
 from data_contracts.challenge.names import match_names
-from data_contracts.challenge.submission_files import Fault, first_few, read_files
+from data_contracts.challenge.submission_files import Fault, first_few, is_marked_simulated, read_files
 from data_contracts.challenge.test_lists import TestList, read_test_list
 from data_contracts.errors import InputError, counted
 from data_contracts.files.locations import Location
-from data_contracts.vocabulary import BRANCHES_OF_TASK, TASKS, BranchName, TaskName, video_of_subject
+from data_contracts.vocabulary import (
+    BRANCHES_OF_TASK,
+    SIMULATED_NOTICE,
+    TASKS,
+    BranchName,
+    TaskName,
+    is_simulated,
+    video_of_subject,
+)
 
 # Zip files store times; with a fixed time, equal predictions give equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -53,10 +61,14 @@ def _text(lines: list[str]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def zip_bytes(files: dict[str, bytes]) -> bytes:
-    """Return a zip of the files, sorted by name, without folders; equal files give equal bytes."""
+def zip_bytes(files: dict[str, bytes], *, simulated: bool = False) -> bytes:
+    """Return a zip of the files, sorted by name, without folders; equal files give equal bytes.
+
+    ``simulated``: the comment of the zip, which unpacking programs show, says that the predictions are simulated.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        archive.comment = SIMULATED_NOTICE.encode() if simulated else b""
         for name, data in sorted(files.items()):
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
@@ -82,6 +94,7 @@ class Submission:
         faults: of files that cannot be read.
         task: from the first known header, else the requested one; None only without files.
         by: from the header; None if no header is known.
+        is_simulated: the name, a file in it or the comment of the zip says that the predictions are simulated.
     """
 
     name: str
@@ -89,6 +102,7 @@ class Submission:
     faults: tuple[Fault, ...]
     task: TaskName | None
     by: RowsBy | None
+    is_simulated: bool = False
 
     def kind(self, wanted: TestList | None) -> _Kind:
         """Return the kind of a submission with files. Without a known header, it is that of the test list."""
@@ -116,6 +130,11 @@ def read_submission(path: Location, task: TaskName | None = None) -> Submission:
     Raises:
         InputError: there is nothing at the path, or no header identifies the task.
     """
+    found = _read_submission(path, task)
+    return replace(found, is_simulated=is_marked_simulated(path) or any(map(is_simulated, found.files)))
+
+
+def _read_submission(path: Location, task: TaskName | None) -> Submission:
     files, faults = read_files(path)
     if not files:
         faults = faults or [Fault(path.name, 0, "expected text files of predictions, found none")]

@@ -17,7 +17,14 @@ from data_contracts.store.details import HeadDetails, VideoDetails
 from data_contracts.store.input_accounts import INPUTS, InputsDetails
 from data_contracts.store.manifest import Failure, UnitKey, key_of_folder, key_of_manifest_path
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED, STORE_FILE, UNREADABLE_CROP
+from data_contracts.vocabulary import (
+    FACE_FOUND,
+    NO_FACE,
+    NOT_DECODED,
+    STORE_FILE,
+    UNREADABLE_CROP,
+    is_simulated,
+)
 
 DATASETS = ("videos", "frames", "faces", "subjects", "features", "labels", "outputs", "pictures")
 BUNDLES = ("heads", "postprocessing", "submissions")
@@ -87,6 +94,13 @@ class StoreContents:
     backbones: list[Bundle]
     inputs: list[InputsDetails]
     coverage: "Coverage"
+
+    @property
+    def simulated(self) -> list[str]:
+        """Names of simulated features variants and heads."""
+        features = {v.variant.split(" ")[0] for v in self.variants if v.dataset == "features"}
+        heads = {head.name for head in self.bundles["heads"] if HeadDetails.of(head).is_simulated}
+        return sorted({*filter(is_simulated, features), *heads})
 
 
 @dataclass(frozen=True)

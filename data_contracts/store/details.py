@@ -7,7 +7,7 @@ from typing import Literal
 from data_contracts.errors import counted
 from data_contracts.files.inputs import FileState
 from data_contracts.store.records import Details, JsonObject, LeftOut, Record
-from data_contracts.vocabulary import EditionName, TaskName
+from data_contracts.vocabulary import EditionName, TaskName, is_simulated
 
 # Recipe of a head that was not fitted: the classes of a backbone.
 ZERO_SHOT = "zero-shot"
@@ -185,6 +185,11 @@ class HeadDetails(Details):
     validation_subjects: LeftOut[tuple[str, ...]] = ()
     excluded_subjects: LeftOut[tuple[str, ...]] = ()
 
+    @property
+    def is_simulated(self) -> bool:
+        """Return whether the head was fitted on simulated features, also if their folder was renamed."""
+        return is_simulated(self.backbone) or is_simulated(self.backbone_name)
+
     def part_settings(self) -> dict[str, str]:
         """Return features, hidden units and seeds, each with its different values in the parts of the head."""
         parts = (self.settings or {}).get("parts", ())
@@ -314,6 +319,11 @@ class SubmissionDetails(Details):
     in_train: LeftOut[tuple[str, ...]] = ()
     in_validation: LeftOut[tuple[str, ...]] = ()
     figures_of: LeftOut[str | None] = None
+
+    @property
+    def is_simulated(self) -> bool:
+        """Return whether the head was fitted on simulated features."""
+        return is_simulated(self.zip)
 
     @property
     def has_no_fault(self) -> bool:

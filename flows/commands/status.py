@@ -10,6 +10,7 @@ from data_contracts.store.contents import BUNDLES, read_contents
 from data_contracts.store.details import HeadDetails
 from data_contracts.store.input_accounts import InputsDetails
 from data_contracts.store.store import Store
+from data_contracts.vocabulary import SIMULATED_NOTICE
 from flows.commands.parameters import ReportParameters, StatusParameters
 from flows.engine.console import print_line, print_table
 from tasks.fit.head_selection import describe_heads
@@ -29,7 +30,10 @@ def print_status(parameters: StatusParameters) -> int:
         f"Store {parameters.store}",
         ["dataset", "variant", "units", "rows", "MB", "failed"],
         [[v.dataset, v.variant, v.units, v.rows, round(v.size_bytes / 1e6, 1), v.failed] for v in contents.variants],
+        simulated=bool(contents.simulated),
     )
+    if contents.simulated:
+        print_line(f"{SIMULATED_NOTICE}: {', '.join(contents.simulated)}, and everything that is made from them")
     damaged = []
     for kind in BUNDLES:
         for bundle in contents.bundles[kind]:

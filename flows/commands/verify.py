@@ -14,7 +14,7 @@ from data_contracts.store.input_accounts import InputsDetails
 from data_contracts.store.store import Store
 from data_contracts.video.counting import count_frames
 from data_contracts.video.packets import index_video
-from data_contracts.vocabulary import TaskName
+from data_contracts.vocabulary import SIMULATED_NOTICE, TaskName
 from flows.commands.parameters import VerifyParameters
 from flows.engine.console import print_line
 
@@ -46,6 +46,8 @@ def verify(parameters: VerifyParameters) -> int:
     for line in uncounted:
         print_line(f"not compared: {line}")
     checked = [name for name, given in (("test list", wanted), ("videos", rows)) if given]
+    if submission.is_simulated:
+        print_line(f"note: {path}: {SIMULATED_NOTICE}")
     against = f" against {' and '.join(checked)}" if checked else " (format only: no --test-list, no --videos)"
     print_line(f"{path}: {counted(len(faults), 'fault') if faults else 'no fault'}{against}")
     return 1 if faults or uncounted else 0

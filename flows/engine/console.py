@@ -30,6 +30,7 @@ from rich.table import Table
 
 from data_contracts.errors import InputError, explain_os_error, printable
 from data_contracts.settings import read_settings
+from data_contracts.vocabulary import SIMULATED_NOTICE
 from infra.interruption import EXIT_INTERRUPTED, RESUME
 
 EXIT_SOME_FAILED = 1
@@ -148,8 +149,14 @@ class _PlainProgress:
             _write(line, sys.stderr, stage=self._name, **fields)
 
 
-def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table with right-aligned numbers; in a log, without lines between its cells."""
+def print_table(
+    title: str, header: Sequence[str], rows: Iterable[Sequence[object]], *, simulated: bool = False
+) -> None:
+    """Print a table with right-aligned numbers; in a log, without lines between its cells.
+
+    ``simulated``: the title says that the numbers come from simulated data.
+    """
+    title += f": {SIMULATED_NOTICE}" if simulated else ""
     rows, log = [list(row) for row in rows], _log.get()
     by_name = [dict(zip(header, row, strict=True)) for row in rows]
     if log is None and _is_json():

@@ -97,6 +97,7 @@ class Run:
         self.store = Store(store)
         self.summaries: list[StageSummary] = []
         self.submissions: list[Bundle] = []
+        self.is_simulated = False
         self.inputs: list[InputsDetails] = []
         self._dask_address, self._workers = dask_address, workers
         self._max_tries, self._release = None if retry_quarantined else max_tries, retry_quarantined
@@ -354,7 +355,12 @@ class Run:
             ]
             for s in self.summaries
         ]
-        print_table("Stages", ["stage", "units", "ready", "done", "failed", "rows", "seconds"], rows)
+        print_table(
+            "Stages",
+            ["stage", "units", "ready", "done", "failed", "rows", "seconds"],
+            rows,
+            simulated=self.is_simulated,
+        )
         self.print_causes()
 
     def print_counts(self) -> None:

@@ -15,7 +15,7 @@ from data_contracts.store.details import ZERO_SHOT, HeadDetails, LabelCoverage
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import SetName, TaskName
+from data_contracts.vocabulary import SetName, TaskName, mark_name
 from models.engines.devices import default_device
 from models.engines.precision import Precision, native_precision
 from models.heads.head import head_class, head_to_bytes
@@ -114,7 +114,9 @@ def plan_fit_head(
         "features": [(subject, used.identity(subject)) for subject in subjects],
         "backbone": variant.backbone,
     }
-    name = variant_name(f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}", fingerprint(**parts))
+    readable = f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}"
+    readable = mark_name(readable, simulated=variant.is_simulated)
+    name = variant_name(readable, fingerprint(**parts))
     job_fingerprint = fingerprint(**parts, excluded=split.excluded) if split.excluded else fingerprint(**parts)
     scores_of = first.name if first else None
     arguments = FitHeadArgs(choice, used, labels, split, epochs, precision, scores_of, annotations)

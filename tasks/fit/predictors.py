@@ -8,7 +8,7 @@ from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import FeaturesDetails, HeadDetails
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES_OF_TASK
+from data_contracts.vocabulary import BRANCHES_OF_TASK, is_simulated
 from models.backbones.registry import DEFAULT_BACKBONE
 from models.engines.precision import Precision
 from models.heads.mlp import zero_shot_heads
@@ -59,10 +59,16 @@ def choose_predictors(store: Store, request: PredictorRequest) -> list[Predictor
         InputError: there are several candidates, the requested ones contradict each other, or a file is damaged.
     """
     names_backbone = bool(request.backbone or request.weights)
-    among, unused = (None, ()) if request.heads or not names_backbone else _heads_on(store, request)
+    among, unused = (None, ()) if request.heads else _heads_for_videos(store, request)
     serving = select_heads(store, request.heads, postprocessings=request.postprocessings, among=among)
+    if not serving and unused and not names_backbone:
+        raise InputError(
+            f"heads in {store.url}: expected one that can predict videos, found only heads on simulated features "
+            f"({', '.join(unused)}), which no network computes; fit a head on features that extract wrote, or name a "
+            "backbone with --backbone"
+        )
     if not serving:
-        return [_without_heads(store, request)]
+        return [replace(_without_heads(store, request), unused=unused)]
     groups: dict[tuple[BackboneChoice, CropParams], list[ServingHead]] = {}
     for one in serving:
         backbone = _backbone_of(store, one.head, request)
@@ -76,9 +82,13 @@ def choose_predictors(store: Store, request: PredictorRequest) -> list[Predictor
     return predictors
 
 
-def _heads_on(store: Store, request: PredictorRequest) -> tuple[list[Bundle], tuple[str, ...]]:
-    """Return the fitted heads on features of the named backbone, and the names of the others."""
-    fitted = fitted_heads(store)
+def _heads_for_videos(store: Store, request: PredictorRequest) -> tuple[list[Bundle], tuple[str, ...]]:
+    """Return the fitted heads that can predict videos with the named backbone, if any, and the names of the others."""
+    found = fitted_heads(store)
+    fitted = [head for head in found if not HeadDetails.of(head).is_simulated]
+    simulated = tuple(head.name for head in found if head not in fitted)
+    if not (request.backbone or request.weights):
+        return fitted, simulated
     on_it = [head for head in fitted if _named_backbone(store, head, request).variant == HeadDetails.of(head).backbone]
     others = tuple(head.name for head in fitted if head not in on_it)
     if others and not on_it:
@@ -87,7 +97,7 @@ def _heads_on(store: Store, request: PredictorRequest) -> tuple[list[Bundle], tu
             f"{_named(request)}: expected a backbone that heads in {store.url} were fitted on, found heads: {listed}; "
             "leave out the option, fit a head on features of this backbone, or use another --store"
         )
-    return on_it, others
+    return on_it, (*others, *simulated)
 
 
 def _named(request: PredictorRequest) -> str:
@@ -109,6 +119,11 @@ def _backbone_of(store: Store, head: Bundle, request: PredictorRequest) -> Backb
         InputError: another one is named, or its weights are lost or have changed.
     """
     details = HeadDetails.of(head)
+    if details.is_simulated:
+        raise InputError(
+            f"head {head.name}: fitted on simulated features ({details.backbone}), which no network computes from "
+            "videos; name a head that was fitted on features that extract wrote"
+        )
     if request.backbone or request.weights:
         found = _named_backbone(store, head, request)
         if found.variant != details.backbone:
@@ -205,6 +220,8 @@ def _extracted_networks(store: Store) -> dict[tuple[str, str | None], list[tuple
     found: dict[tuple[str, str | None], list[tuple[BackboneChoice, CropParams]]] = {}
     for (variant, _), manifest in sorted(variants.items()):
         details = FeaturesDetails.of(manifest)
+        if is_simulated(variant) or is_simulated(details.backbone_name):
+            continue
         backbone = _backbone_of_features(variant, details)
         if _can_predict(backbone):
             settings = found.setdefault((details.backbone_name, details.weights), [])

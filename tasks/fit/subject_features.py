@@ -11,7 +11,7 @@ from data_contracts.errors import InputError
 from data_contracts.store.details import FeaturesDetails, SubjectsDetails
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, BranchName, video_of_subject
+from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, BranchName, is_simulated, video_of_subject
 from models.heads.sequences import SubjectSequence
 
 # Assumed where a video's time stamps are unknown, as for official crops without the video. Aff-Wild2 has this rate.
@@ -33,6 +33,11 @@ class FeaturesVariant:
     subjects: dict[str, list[tuple[UnitKey, Manifest]]]
     frames: dict[str, tuple[UnitKey, Manifest]] = field(default_factory=dict)
     incomplete: tuple[str, ...] = ()
+
+    @property
+    def is_simulated(self) -> bool:
+        """Return whether ``simulate`` wrote the features, also if their folder was renamed."""
+        return is_simulated(self.backbone) or is_simulated(self.origin.backbone_name)
 
     def identity(self, subject: str) -> list[str]:
         """Return the identities of the units that results of this subject depend on."""

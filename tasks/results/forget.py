@@ -310,7 +310,7 @@ def remove_from_result(store: Store, bundle: Bundle, subjects: Collection[str]) 
                 data = store.read_bytes(f"{bundle.folder}/{name}")
                 files[name] = _without_lines(name, data, subjects)
     texts = {name.removeprefix(_PREDICTIONS): data for name, data in files.items() if name.startswith(_PREDICTIONS)}
-    files[written.zip] = zip_bytes(texts)
+    files[written.zip] = zip_bytes(texts, simulated=written.is_simulated)
     for name, data in files.items():
         store.write_bytes(f"{bundle.folder}/{name}", data)
     for name in gone & set(bundle.files):

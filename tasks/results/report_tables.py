@@ -39,6 +39,7 @@ class RunRecord:
     Attributes:
         outcome: how the run ended, and its numbers, in one line.
         is_good: nothing is missing in its results; None: it has not ended.
+        is_simulated: its results are made from simulated features.
         stages: a row of cells per stage; ``stage_columns`` is the header.
         causes: (what, stage, unit, cause) of all units that failed, were used in part, or are quarantined.
     """
@@ -53,6 +54,7 @@ class RunRecord:
     stage_columns: Sequence[str]
     stages: Sequence[Sequence[object]]
     causes: Sequence[tuple[str, str, str, str]]
+    is_simulated: bool = False
 
 
 class Share(NamedTuple):
@@ -290,10 +292,10 @@ def _candidates(store: Store, rules: Sequence[Bundle]) -> Table:
 
 
 def _labels(heads: Sequence[Bundle]) -> Table:
-    coverage = [(head.task, one) for head in map(HeadDetails.of, heads) for one in head.coverage]
+    coverage = [(head, one) for head in heads for one in HeadDetails.of(head).coverage]
     columns = label_coverage_columns(one for _, one in coverage)
-    rows = [[task, *(getattr(one, name) for name in columns)] for task, one in coverage]
-    return Table("Labels that heads were fitted on", ["task", *map(_words, columns)], rows, folded=True)
+    rows = [[Code(head.name), *(getattr(one, name) for name in columns)] for head, one in coverage]
+    return Table("Labels that heads were fitted on", ["head", *map(_words, columns)], rows, folded=True)
 
 
 def _splits(heads: Sequence[Bundle]) -> list[Table]:

@@ -14,8 +14,9 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from data_contracts.errors import printable
 from data_contracts.files.credentials import hide_credentials
-from data_contracts.store.contents import REPORT_PAGE, read_contents
+from data_contracts.store.contents import REPORT_PAGE, StoreContents, read_contents
 from data_contracts.store.store import Store
+from data_contracts.vocabulary import SIMULATED_NOTICE
 from tasks.results.report_tables import (
     Code,
     Link,
@@ -55,6 +56,7 @@ def write_report(
         written=written,
         version=importlib.metadata.version("affwild2"),
         run=run,
+        simulated=_describe_simulated(contents, run),
         counts=headline_counts(contents) if contents else [],
         sections=sections_of(store, contents, run) if contents else sections_of_run(run) if run else [],
     )
@@ -63,6 +65,13 @@ def write_report(
     if run and contents:
         _remove_old_reports(store, now=written)
     return path
+
+
+def _describe_simulated(contents: StoreContents | None, run: RunRecord | None) -> str | None:
+    """Return the line at the top of a page about simulated data; None for other pages."""
+    if contents and contents.simulated:
+        return f"{SIMULATED_NOTICE}: {', '.join(contents.simulated)}, and everything that is made from them"
+    return SIMULATED_NOTICE if run and run.is_simulated else None
 
 
 def _remove_old_reports(store: Store, *, now: datetime) -> None:

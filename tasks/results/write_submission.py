@@ -34,7 +34,15 @@ from data_contracts.store.details import (
 from data_contracts.store.fingerprint import digest_of_file, fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES_OF_TASK, SUBJECT_SIDES, EditionName, SetName, TaskName, video_of_subject
+from data_contracts.vocabulary import (
+    BRANCHES_OF_TASK,
+    SUBJECT_SIDES,
+    EditionName,
+    SetName,
+    TaskName,
+    mark_name,
+    video_of_subject,
+)
 from models.decisions.postprocessing import PostProcessing
 from tasks.extract.index_videos import details_of_videos
 from tasks.fit.predict_outputs import read_outputs
@@ -97,7 +105,8 @@ def plan_write_submission(
     )
     rows_of_videos = {stem: details.frame_count for stem, details in indexed.items()}
     arguments = WriteSubmissionArgs(head, postprocessing, units, str(wanted.path), edition, seen, rows_of_videos)
-    return Job(f"submissions/{variant_name(f'{edition}-{task}', job_fingerprint)}", job_fingerprint, arguments)
+    name = variant_name(mark_name(f"{edition}-{task}", simulated=HeadDetails.of(head).is_simulated), job_fingerprint)
+    return Job(f"submissions/{name}", job_fingerprint, arguments)
 
 
 def match_subjects(store: Store, wanted: TestList, *, head: Bundle, known: Collection[str]) -> dict[str, str]:
@@ -174,8 +183,10 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
         known_from = OutputsDetails.of(manifest).frames_known_from
         coverage.append(_coverage(wanted.subjects[number], present, frame, known_from))
     if wanted.rows_by == "frame":
-        texts[f"{task.upper()}_predictions.txt"] = format_frames_file(task, wanted.images, rows.tolist())
-    packed, zip_name = zip_bytes(texts), f"{edition}_{task}.zip"
+        file_name = mark_name(f"{task.upper()}_predictions.txt", simulated=head.is_simulated)
+        texts[file_name] = format_frames_file(task, wanted.images, rows.tolist())
+    zip_name = mark_name(f"{edition}_{task}.zip", simulated=head.is_simulated)
+    packed = zip_bytes(texts, simulated=head.is_simulated)
     details = SubmissionDetails(
         edition=edition,
         task=task,
