@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from models.backbones.extractor import FeatureExtractor
-from models.backbones.weights import resize_to_square, spec_of, weights_digest
+from models.backbones.resizing import resize_to_square
+from models.backbones.weights import spec_of, weights_digest
 from models.engines.openvino import compile_network, get_outputs, load_or_convert, run_network, supported_precision
 from models.engines.precision import Precision
 
@@ -49,7 +50,7 @@ class CpuBackbone(FeatureExtractor):
             batch = slice(first, min(first + _BATCH, len(images)))
             count = batch.stop - first
             for place, image in enumerate(images[batch]):
-                self._pixels[place] = resize_to_square(image, self.spec.input_px)
+                self._pixels[place] = resize_to_square(image, self.spec.input_px, self.spec.interpolation)
             self._pixels[count:] = 0
             run_network(self._early, self._pixels)
             self._late.infer()

@@ -7,9 +7,7 @@ batch is one CUDA graph. Batches have one size, so the features of an image do n
 
 import contextlib
 import copy
-import functools
 import logging
-import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +29,14 @@ from models.backbones.network import (
     run_early_layers,
     run_late_layers,
 )
-from models.backbones.weights import resize_to_square
+from models.backbones.registry import Interpolation
+from models.backbones.resizing import (
+    OPENCV_COLUMN_SHIFT,
+    OPENCV_ROW_SHIFT,
+    PILLOW_BITS,
+    resize_to_square,
+    tap_tables,
+)
 from models.engines.batch_size import BatchSize
 from models.engines.precision import Precision
 
@@ -39,8 +44,6 @@ logger = logging.getLogger(__name__)
 _BATCH = 256
 _WARM_UP_CALLS = 3
 MAX_SIDE_PX = 320
-# Pillow's precision of resampling coefficients.
-_COEFFICIENT_BITS = 22
 
 
 class GpuBackbone(FeatureExtractor):
@@ -60,7 +63,7 @@ class GpuBackbone(FeatureExtractor):
         self.engine = f"torch on {device}, {str(self._dtype).removeprefix('torch.')}"
         self._network = fold_batch_norms(plain.network).to(self._dtype).to(memory_format=torch.channels_last)
         self._constants = channel_constants(self.spec, self._device)
-        self._resizer = DeviceResize(self.spec.input_px, device=self._device)
+        self._resizer = DeviceResize(self.spec.input_px, self.spec.interpolation, device=self._device)
         self._batch = BatchSize(_BATCH, is_padded=True)
         self._graph: tuple[int, CapturedGraph] | None = None
         shape = (_BATCH, MAX_SIDE_PX, MAX_SIDE_PX, 3)
@@ -75,7 +78,10 @@ class GpuBackbone(FeatureExtractor):
     def _run_batch(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         size = self.spec.input_px
         # Crops in the store are never larger than a slot; others are resized here.
-        fitting = [image if max(image.shape) <= MAX_SIDE_PX else resize_to_square(image, size) for image in images]
+        fitting = [
+            image if max(image.shape) <= MAX_SIDE_PX else resize_to_square(image, size, self.spec.interpolation)
+            for image in images
+        ]
         slots = self._slots[: self._batch.size]
         layout = torch.from_numpy(self._resizer.pack(fitting, slots.numpy()))
         if self._graph is None or self._graph[0] != self._batch.size:
@@ -187,43 +193,18 @@ def fold_batch_norms(network: nn.Module) -> Any:
     return network
 
 
-def _taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for each of ``size`` output pixels, the first input pixel [size] and coefficients int32 [size, taps]."""
-    scale = length / size
-    support = max(scale, 1.0)
-    first = np.zeros(size, np.int64)
-    coefficients = np.zeros((size, math.ceil(support) * 2 + 1), np.int32)
-    for output in range(size):
-        centre = (output + 0.5) * scale
-        start = max(int(centre - support + 0.5), 0)
-        end = min(int(centre + support + 0.5), length)
-        weights = [max(0.0, 1.0 - abs((x - centre + 0.5) / support)) for x in range(start, end)]
-        total = sum(weights)
-        first[output] = start
-        coefficients[output, : end - start] = [int(0.5 + w / total * (1 << _COEFFICIENT_BITS)) for w in weights]
-    return first, coefficients
-
-
-@functools.cache
-def _tap_tables(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Stack ``_taps`` of every length up to ``MAX_SIDE_PX``: int64 [lengths, size], int32 [lengths, size, taps]."""
-    tables = [_taps(max(length, 1), size) for length in range(MAX_SIDE_PX + 1)]
-    most_taps = max(coefficients.shape[1] for _, coefficients in tables)
-    padded = [np.pad(coefficients, ((0, 0), (0, most_taps - coefficients.shape[1]))) for _, coefficients in tables]
-    return np.stack([first for first, _ in tables]), np.stack(padded)
-
-
 class DeviceResize:
-    """Resize images of at most ``MAX_SIDE_PX`` per side to squares on one device, with the same bytes as Pillow.
+    """Resize images of at most ``MAX_SIDE_PX`` per side to squares on one device, with the bytes of Pillow or OpenCV.
 
-    Resampling is bilinear with antialiasing. Pillow resizes in two passes, with coefficients rounded to 22 bits and a
-    result rounded to bytes after each pass (its ``Resample.c``). Integer arithmetic is exact, so the bytes are equal.
+    Pillow resizes in two passes, with coefficients rounded to 22 bits and a result rounded to bytes after each pass
+    (its ``Resample.c``). OpenCV keeps 15 bits of the sums over columns (``resize.cpp``). Integer arithmetic is exact,
+    so the bytes are equal to those of ``resize_to_square``.
     """
 
-    def __init__(self, size_px: int, *, device: torch.device) -> None:
-        self.size_px = size_px
-        first, coefficients = _tap_tables(size_px)
-        self._first = torch.from_numpy(first).to(device)
+    def __init__(self, size_px: int, interpolation: Interpolation, *, device: torch.device) -> None:
+        self.size_px, self._interpolation = size_px, interpolation
+        indices, coefficients = tap_tables(size_px, MAX_SIDE_PX, interpolation)
+        self._indices = torch.from_numpy(indices).to(device)
         self._coefficients = torch.from_numpy(coefficients).to(device)
 
     def pack(self, images: Sequence[np.ndarray], slots: np.ndarray) -> np.ndarray:
@@ -237,7 +218,8 @@ class DeviceResize:
         for slot, row, image in zip(slots, layout, images, strict=False):
             height, width = image.shape[:2]
             # For these sizes Pillow's first pass is the vertical one (found by comparing every size with Pillow).
-            if height > self.size_px and 2 * width < height + self.size_px:
+            is_vertical_first = height > self.size_px and 2 * width < height + self.size_px
+            if is_vertical_first and self._interpolation == "bilinear":
                 image = image.transpose(1, 0, 2)
                 row[2] = 1
             row[:2] = image.shape[:2]
@@ -246,19 +228,26 @@ class DeviceResize:
 
     def resize(self, slots: Tensor, layout: Tensor) -> Tensor:
         """Return squares uint8 [n, size_px, size_px, 3] of packed images, on the device."""
-        resized_rows = self._resize_axis(slots.transpose(1, 2), layout[:, 1])
-        squares = self._resize_axis(resized_rows.transpose(1, 2), layout[:, 0])
+        if self._interpolation == "opencv_bilinear":
+            sums = self._weighted_sums(slots.transpose(1, 2), layout[:, 1]) >> OPENCV_COLUMN_SHIFT
+            sums = self._weighted_sums(sums.transpose(1, 2), layout[:, 0], shift=OPENCV_ROW_SHIFT, start=2)
+            return (sums >> 2).to(torch.uint8)
+        resized_rows = self._pillow_pass(slots.transpose(1, 2), layout[:, 1])
+        squares = self._pillow_pass(resized_rows.transpose(1, 2), layout[:, 0])
         is_transposed = layout[:, 2].bool()[:, None, None, None]
         return torch.where(is_transposed, squares.transpose(1, 2), squares)
 
-    def _resize_axis(self, images: Tensor, lengths: Tensor) -> Tensor:
+    def _pillow_pass(self, images: Tensor, lengths: Tensor) -> Tensor:
         """Resize axis 1 of uint8 [n, length, m, 3] to ``size_px``."""
-        first, coefficients = self._first[lengths], self._coefficients[lengths]
-        last = images.shape[1] - 1
+        sums = self._weighted_sums(images, lengths, start=1 << (PILLOW_BITS - 1))
+        return (sums >> PILLOW_BITS).to(torch.uint8)
+
+    def _weighted_sums(self, images: Tensor, lengths: Tensor, *, shift: int = 0, start: int = 0) -> Tensor:
+        """Return start + the sum over taps of (coefficient * pixel) >> shift, along axis 1 of [n, length, m, 3]."""
+        indices, coefficients = self._indices[lengths], self._coefficients[lengths]
         row = torch.arange(len(images), device=images.device)[:, None]
-        total = torch.full((), 1 << (_COEFFICIENT_BITS - 1), dtype=torch.int32, device=images.device)
+        total = torch.full((), start, dtype=torch.int32, device=images.device)
         for tap in range(coefficients.shape[2]):
-            # Beyond the end of an image the coefficient is 0.
-            values = images[row, (first + tap).clamp(max=last)]
-            total = total + values * coefficients[:, :, tap, None, None]
-        return (total >> _COEFFICIENT_BITS).to(torch.uint8)
+            products = images[row, indices[:, :, tap]] * coefficients[:, :, tap, None, None]
+            total = total + (products >> shift if shift else products)
+        return total

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from models.backbones.extractor import FeatureExtractor
 from models.backbones.registry import BackboneSpec
-from models.backbones.weights import IMAGENET_LITE0, bundled_path, resize_to_square, spec_of, weights_digest
+from models.backbones.resizing import resize_to_square
+from models.backbones.weights import IMAGENET_LITE0, bundled_path, spec_of, weights_digest
 from models.engines.batch_size import BatchSize
 from models.engines.precision import Precision
 
@@ -185,7 +186,7 @@ class Backbone(FeatureExtractor):
 
     def preprocess(self, images: Sequence[np.ndarray]) -> Tensor:
         """Return the normalised input [n, 3, input_px, input_px] of RGB uint8 images of any size."""
-        resized = [resize_to_square(image, self.spec.input_px) for image in images]
+        resized = [resize_to_square(image, self.spec.input_px, self.spec.interpolation) for image in images]
         return normalise(torch.from_numpy(np.stack(resized)).to(self.device), self.spec)
 
     def _run_batches(self, images: Sequence[np.ndarray]) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray]]]:

@@ -4,9 +4,12 @@ To add a backbone of any timm architecture, add one ``BackboneSpec`` to ``_SPECS
 """
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 DEFAULT_BACKBONE = "emotion_lite0"
+Interpolation = Literal["bilinear", "opencv_bilinear"]
+# How heads take the class outputs of a backbone, its scores.
+ScoreForm = Literal["logits", "probabilities"]
 AFFECTNET_8 = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
 COMMON_5 = ("Anger", "Happiness", "Neutral", "Sadness", "Surprise")
 AFFECTNET_7 = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
@@ -29,12 +32,16 @@ class BackboneSpec:
 
     Attributes:
         architecture: name in timm.
+        interpolation: how faces are resized: ``bilinear`` as by Pillow, antialiased, or ``opencv_bilinear`` as by
+            ``cv2.resize``, from the two nearest pixels of each axis. A network needs the one it was trained with.
         channel_order: content of the three channels; ``grey`` means luminance in all of them.
         pad_type: padding rule of strided convolutions if it differs from timm's default ("" means timm's default).
         feature_layer: units of a layer between embedding and classes; 0 means none.
         feature_activation: activation of that layer: ``relu`` or ``linear``.
         bn_eps: epsilon of batch normalisation if it differs from timm's default (0 means timm's default).
         class_outputs: output of the class layer; raw logits for all networks so far.
+        published_scores: what the authors' heads take as scores of this backbone: these logits or, for MobileNet, their
+            softmax (A3 c14, c21). Features always hold logits; only heads of the recipe ``paper`` use this.
         bundled: whether a package contains the weights.
     """
 
@@ -46,9 +53,10 @@ class BackboneSpec:
     embedding_size: int
     class_names: tuple[str, ...]
     scale: float = 255.0
-    interpolation: Literal["bilinear"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     channel_order: Literal["RGB", "grey"] = "RGB"
     class_outputs: Literal["logits"] = "logits"
+    published_scores: ScoreForm = "logits"
     pad_type: str = ""
     feature_layer: int = 0
     feature_activation: str = "relu"
@@ -58,10 +66,29 @@ class BackboneSpec:
     def __post_init__(self) -> None:
         if self.channel_order not in ("RGB", "grey"):
             raise ValueError(f"{self.name}: expected channel_order RGB or grey, got {self.channel_order!r}")
+        if self.interpolation not in get_args(Interpolation):
+            known = " or ".join(get_args(Interpolation))
+            raise ValueError(f"{self.name}: expected interpolation {known}, got {self.interpolation!r}")
+        if self.published_scores not in get_args(ScoreForm):
+            known = " or ".join(get_args(ScoreForm))
+            raise ValueError(f"{self.name}: expected published_scores {known}, got {self.published_scores!r}")
         if self.feature_activation not in ("relu", "linear"):
             raise ValueError(f"{self.name}: expected feature_activation relu or linear, got {self.feature_activation}")
         if self.input_px < 32 or self.embedding_size < 1 or not self.class_names:
             raise ValueError(f"{self.name}: expected an input of at least 32 px, an embedding and classes")
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """Return what features depend on: all fields except how heads take the scores."""
+        return {name: value for name, value in asdict(self).items() if name != "published_scores"}
+
+    def metadata(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Return fields for the metadata of a weights file: those named, and how MobileNet differs from the others.
+
+        A field that later versions added is left out while it has its default: equal weights then give equal files.
+        """
+        values, added = asdict(self), {"interpolation": "bilinear", "published_scores": "logits"}
+        differing = {name: values[name] for name, default in added.items() if values[name] != default}
+        return {name: values[name] for name in names} | differing
 
     def with_metadata(self, metadata: dict[str, Any]) -> "BackboneSpec":
         """Return the spec with the fields that a weights file states in its metadata.
@@ -99,6 +126,8 @@ _SPECS = (
         1024,
         AFFECTNET_7,
         scale=1.0,
+        interpolation="opencv_bilinear",
+        published_scores="probabilities",
         pad_type="same",
         feature_layer=256,
     ),

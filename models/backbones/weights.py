@@ -1,4 +1,4 @@
-"""Weights files of backbones: path, digest, metadata; and resizing of images. Needs no torch."""
+"""Weights files of backbones: path, digest, metadata. Needs no torch."""
 
 import functools
 import hashlib
@@ -7,8 +7,6 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from models.backbones.registry import BackboneSpec, get_spec
@@ -71,8 +69,3 @@ def spec_of(name: str, weights: Path | None) -> BackboneSpec:
     except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{weights}: expected a complete safetensors file with weights, got: {error}") from error
     return spec.with_metadata(metadata)
-
-
-def resize_to_square(image: np.ndarray, size_px: int) -> np.ndarray:
-    """Resize an image [h, w, 3] to RGB uint8 [size_px, size_px, 3]: bilinear, antialiased, aspect ratio not kept."""
-    return np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from models.backbones.weights import resize_to_square
+from models.backbones.registry import Interpolation
+from models.backbones.resizing import resize_to_square
 from models.faces.crops import decode_jpeg
 from models.heads.losses import ccc_loss, smoothed_cross_entropy
 from models.pretraining.recipes import PretrainingRecipe
@@ -49,20 +50,28 @@ class ImageSet:
 class _Squares(Dataset[tuple[Tensor, int, Tensor, np.float32]]):
     """Images resized to squares, without keeping their aspect ratio."""
 
-    def __init__(self, images: ImageSet, side_px: int) -> None:
-        self._images, self._side_px = images, side_px
+    def __init__(self, images: ImageSet, side_px: int, interpolation: Interpolation) -> None:
+        self._images, self._side_px, self._interpolation = images, side_px, interpolation
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor, np.float32]:
-        pixels = torch.from_numpy(np.array(resize_to_square(self._images.read(index), self._side_px)))
+        square = resize_to_square(self._images.read(index), self._side_px, self._interpolation)
+        pixels = torch.from_numpy(np.array(square))
         pair = torch.from_numpy(self._images.valence_arousal[index])
         return pixels, int(self._images.classes[index]), pair, self._images.weights[index]
 
 
 def training_batches(
-    images: ImageSet, *, side_px: int, batch_size: int, seed: int, skip: int = 0, workers: int = 0
+    images: ImageSet,
+    *,
+    side_px: int,
+    interpolation: Interpolation,
+    batch_size: int,
+    seed: int,
+    skip: int = 0,
+    workers: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Yield squares uint8 [b, side, side, 3], classes int64 [b], valence and arousal [b, 2], weights [b].
 
@@ -71,7 +80,7 @@ def training_batches(
     order = np.random.default_rng(seed).permutation(len(images))[skip * batch_size :].tolist()
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
     batches = [batch for batch in batches if len(batch) > 1]
-    yield from DataLoader(_Squares(images, side_px), batch_sampler=batches, num_workers=workers)
+    yield from DataLoader(_Squares(images, side_px, interpolation), batch_sampler=batches, num_workers=workers)
 
 
 class ImageFile:

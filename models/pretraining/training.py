@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.backbones.network import build_network, normalise
 from models.backbones.registry import BackboneSpec
-from models.backbones.weights import resize_to_square
+from models.backbones.resizing import resize_to_square
 from models.engines.devices import keep_freed_memory
 from models.heads.losses import balanced_weights, log_prior
 from models.heads.metrics import mean_ccc, score_classes
@@ -162,6 +162,7 @@ class BackboneTrainer:
         batches = training_batches(
             train,
             side_px=square_px(recipe, input_px=self.spec.input_px),
+            interpolation=self.spec.interpolation,
             batch_size=recipe.batch_size,
             seed=self._seed * 1000 + epoch,
             skip=progress.step,
@@ -231,7 +232,9 @@ class BackboneTrainer:
         network, outputs = self._evaluated.eval(), []
         for first in range(0, len(images), _EVALUATION_BATCH):
             rows = range(first, min(first + _EVALUATION_BATCH, len(images)))
-            squares = np.stack([resize_to_square(images.read(row), self.spec.input_px) for row in rows])
+            squares = np.stack(
+                [resize_to_square(images.read(row), self.spec.input_px, self.spec.interpolation) for row in rows]
+            )
             outputs.append(network(self._normalised(torch.from_numpy(squares))).float().cpu().numpy())
         return np.concatenate(outputs)
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +52,7 @@ def convert_weights(path: Path, published: PublishedWeights, *, verified: bool) 
         "path": published.path,
         "git_blob_id": published.blob_id if verified else "unverified",
     }
-    described = {name: asdict(spec)[name] for name in _DESCRIBED}
-    metadata = {METADATA_KEY: json.dumps(described), "origin": json.dumps(origin)}
+    metadata = {METADATA_KEY: json.dumps(spec.metadata(_DESCRIBED)), "origin": json.dumps(origin)}
     return safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
 
 

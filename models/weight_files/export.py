@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from models.backbones.network import Backbone, ConvertibleNetwork
-from models.backbones.weights import resize_to_square
+from models.backbones.registry import Interpolation
+from models.backbones.resizing import resize_to_square
 
 ExportFormat = Literal["onnx", "onnx-int8", "openvino", "executorch"]
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
@@ -31,6 +32,10 @@ _SUFFIX: dict[ExportFormat, str] = {
     "onnx-int8": ".int8.onnx",
     "openvino": ".xml",
     "executorch": ".pte",
+}
+_RESIZING: dict[Interpolation, str] = {
+    "bilinear": "bilinear with antialiasing (Pillow's BILINEAR)",
+    "opencv_bilinear": "bilinear without antialiasing (OpenCV's INTER_LINEAR)",
 }
 _OPSET = 18
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -109,7 +114,7 @@ def _quantize(plain: Path, target: Path, backbone: Backbone, calibration: list[n
     quantization = _import_package("onnxruntime.quantization")
     shapes = _import_package("onnxruntime.quantization.shape_inference")
     prepared = target.with_suffix(".prepared.onnx")
-    size = backbone.spec.input_px
+    spec = backbone.spec
 
     class CalibrationImages(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         def __init__(self) -> None:
@@ -117,7 +122,9 @@ def _quantize(plain: Path, target: Path, backbone: Backbone, calibration: list[n
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             image = next(self._images, None)
-            return None if image is None else {"pixels": resize_to_square(image, size)[None]}
+            if image is None:
+                return None
+            return {"pixels": resize_to_square(image, spec.input_px, spec.interpolation)[None]}
 
     with _silence_exporters():
         shapes.quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
@@ -146,7 +153,7 @@ def _describe(backbone: Backbone, written: Path, name: str) -> dict[str, Any]:
             "type": "uint8",
             "shape": [count, spec.input_px, spec.input_px, 3],
             "channel_order": "RGB",
-            "resize": f"{spec.interpolation} with antialiasing, straight to the square, shape not kept",
+            "resize": f"{_RESIZING[spec.interpolation]}, straight to the square, shape not kept",
             "crop": "the face's box as the detector gives it, without margin",
             "normalisation": "inside the network: do not normalise",
         },
@@ -248,8 +255,8 @@ def _open_executorch(path: Path) -> Predict:
 
 def compare_export(backbone: Backbone, path: Path, images: Sequence[np.ndarray]) -> Comparison:
     """Compare an exported file with its backbone on images [h, w, 3] of faces."""
-    run, size = open_exported(path), backbone.spec.input_px
-    pixels = np.stack([resize_to_square(image, size) for image in images])
+    run, spec = open_exported(path), backbone.spec
+    pixels = np.stack([resize_to_square(image, spec.input_px, spec.interpolation) for image in images])
     embeddings, logits = (np.concatenate(parts) for parts in zip(*(run(p[None]) for p in pixels), strict=True))
     expected, expected_logits = backbone.extract(images)
     products = (embeddings * expected).sum(axis=1)

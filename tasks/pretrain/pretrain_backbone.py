@@ -20,7 +20,7 @@ from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
-from models.backbones.weights import weights_digest
+from models.backbones.weights import spec_of, weights_digest
 from models.engines.devices import default_device
 from models.pretraining.recipes import PretrainingRecipe
 from tasks.trained_backbones import WEIGHTS_FILE
@@ -96,6 +96,7 @@ def plan_pretrain_backbone(
     report: Report = lambda line: None,
 ) -> Job[PretrainBackboneArgs]:
     """Plan the job that trains one backbone on units of ``pictures``. ``report`` receives lines about the progress."""
+    filter_used = spec_of(choice.backbone, Path(choice.weights) if choice.weights else None).interpolation
     job_fingerprint = fingerprint(
         stage="pretrain_backbone",
         version=CODE_VERSION,
@@ -103,6 +104,8 @@ def plan_pretrain_backbone(
         validation=[manifest.identity for _, manifest in validation] if validation else None,
         choice=replace(choice, weights=None),
         start=weights_digest(choice.backbone, choice.weights),
+        # Earlier versions resized the pictures of every backbone by Pillow.
+        **({"interpolation": filter_used} if filter_used != "bilinear" else {}),
     )
     name = variant_name(f"{choice.backbone}-{choice.recipe.goal}", job_fingerprint)
     return Job(f"backbones/{name}", job_fingerprint, PretrainBackboneArgs(units, validation, choice, report))
@@ -238,8 +241,7 @@ def _targets(
 def _files(choice: PretrainingChoice, trained: "TrainedBackbone", coverage: PictureCoverage) -> dict[str, bytes]:
     import safetensors.torch
 
-    spec = asdict(trained.spec)
-    described = {name: spec[name] for name in _DESCRIBED}
+    described = trained.spec.metadata(_DESCRIBED)
     metrics = {
         "figures": trained.metrics,
         "kept_epoch": trained.kept_epoch,

@@ -28,8 +28,8 @@ from data_contracts.video.frames import read_segment
 from data_contracts.video.packets import index_video
 from models.backbones.gpu import GpuBackbone, fold_batch_norms
 from models.backbones.network import build_network, load_backbone, normalise, run_early_layers, run_late_layers
-from models.backbones.registry import get_spec
-from models.backbones.weights import resize_to_square
+from models.backbones.registry import BackboneSpec, get_spec
+from models.backbones.resizing import resize_to_square
 from models.engines.precision import Precision
 from models.faces.detection import DetectorParams
 from models.faces.mtcnn import FaceDetector
@@ -107,13 +107,14 @@ def make_network(name: str, crops: list[np.ndarray]) -> tuple[nn.Module, Any]:
             layer.momentum = 0.3
     with torch.no_grad():
         for first in range(0, 256, 32):
-            network(normalise(resize_crops(crops[first : first + 32], spec.input_px), spec))
+            network(normalise(resize_crops(crops[first : first + 32], spec), spec))
     return network.eval(), spec
 
 
-def resize_crops(crops: list[np.ndarray], size_px: int) -> torch.Tensor:
-    """Resize crops with Pillow; uint8 on the device."""
-    return torch.from_numpy(np.stack([resize_to_square(crop, size_px) for crop in crops])).cuda()
+def resize_crops(crops: list[np.ndarray], spec: BackboneSpec) -> torch.Tensor:
+    """Resize crops on the processor; uint8 on the device."""
+    squares = [resize_to_square(crop, spec.input_px, spec.interpolation) for crop in crops]
+    return torch.from_numpy(np.stack(squares)).cuda()
 
 
 @torch.inference_mode()
@@ -121,11 +122,11 @@ def measure_features(name: str, crops: list[np.ndarray], rates: dict[str, float]
     """Measure one network: the reference in float32 with batches of 96, and ours."""
     network, spec = make_network(name, crops)
     plain = network.to(memory_format=torch.contiguous_format)
-    batch = normalise(resize_crops(crops[:96], spec.input_px), spec)
+    batch = normalise(resize_crops(crops[:96], spec), spec)
     reference = device_seconds(lambda: run_late_layers(plain, run_early_layers(plain, batch)), rounds=5)
     images = crops[:256]
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        pixels = normalise(resize_crops(images, spec.input_px), spec)
+        pixels = normalise(resize_crops(images, spec), spec)
         exact = torch.cat([run_late_layers(plain, run_early_layers(plain, part))[0] for part in pixels.split(64)])
     found: dict[str, Any] = {"name": name, "reference_per_s": 96 / reference}
     weights = folder / f"{name}.safetensors"

@@ -11,7 +11,7 @@ import torch
 from models.backbones import gpu as module
 from models.backbones.gpu import MAX_SIDE_PX, DeviceResize, GpuBackbone, fold_batch_norms
 from models.backbones.network import load_backbone
-from models.backbones.weights import resize_to_square
+from models.backbones.resizing import resize_to_square
 from tests.models.backbones.test_network import random_weights
 
 
@@ -98,17 +98,21 @@ def test_one_process_compiles_while_the_others_wait(tmp_path, monkeypatch):
 SIDES = [(1, 1), (2, 320), (320, 2), (224, 224), (223, 225), (225, 223), (MAX_SIDE_PX, MAX_SIDE_PX), (112, 112)]
 
 
-@pytest.mark.parametrize("size_px", [160, 224, 260])
-def test_device_resize_equals_pillow(size_px):
+@pytest.mark.parametrize(
+    ("size_px", "interpolation"),
+    [*((s, "bilinear") for s in (160, 224, 260)), (224, "opencv_bilinear"), (112, "opencv_bilinear")],
+)
+def test_device_resize_equals_the_resize_of_the_processor(size_px, interpolation):
     rng = np.random.default_rng(size_px)
     sides = SIDES + [tuple(rng.integers(1, MAX_SIDE_PX + 1, 2)) for _ in range(24)]
     images = [rng.integers(0, 256, (*side, 3), dtype=np.uint8) for side in sides]
     # Pixels of earlier images must not leak into the result.
     slots = rng.integers(0, 256, (len(images) + 1, MAX_SIDE_PX, MAX_SIDE_PX, 3), dtype=np.uint8)
-    resizer = DeviceResize(size_px, device=torch.device("cpu"))
+    resizer = DeviceResize(size_px, interpolation, device=torch.device("cpu"))
     layout = resizer.pack(images, slots)
     squares = resizer.resize(torch.from_numpy(slots), torch.from_numpy(layout)).numpy()
     assert squares.shape == (len(images) + 1, size_px, size_px, 3)
     for image, square in zip(images, squares, strict=False):
-        np.testing.assert_array_equal(square, resize_to_square(image, size_px), err_msg=str(image.shape))
-    assert 0 < layout[:, 2].sum() < len(images)
+        expected = resize_to_square(image, size_px, interpolation)
+        np.testing.assert_array_equal(square, expected, err_msg=str(image.shape))
+    assert (0 < layout[:, 2].sum() < len(images)) == (interpolation == "bilinear")

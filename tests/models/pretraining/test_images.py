@@ -23,7 +23,7 @@ def images(tmp_path):
 
 
 def batches_of(images, **options):
-    return list(training_batches(images, side_px=32, batch_size=4, **options))
+    return list(training_batches(images, side_px=32, interpolation="bilinear", batch_size=4, **options))
 
 
 def test_seed_determines_the_order_and_no_image_is_repeated(images):
