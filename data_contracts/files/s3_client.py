@@ -12,11 +12,13 @@ import asyncio
 import contextlib
 import os
 import random
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
 from botocore.exceptions import ConnectionError as BotoConnectionError
@@ -46,6 +48,7 @@ _CHANGED_CODES = ("PreconditionFailed", "412", "NoSuchKey", "404")
 _NOT_IMPLEMENTED = 501
 # Up to 48 MB in memory per video. A worker reads one video, or two between its segments.
 _BLOCK_BYTES, _MAX_BLOCKS, _MAX_OPEN_VIDEOS = 1 << 21, 24, 2
+T = TypeVar("T")
 # The current request of this task and the time of its first try: s3fs repeats the request if the body was cut off.
 _first_try: ContextVar[tuple[Any, float]] = ContextVar("first_try", default=(None, 0.0))
 
@@ -68,6 +71,12 @@ class RetryingS3FileSystem(S3FileSystem):
     # How often s3fs repeats a read whose body was cut off. The timeout is reached first.
     retries = 100
     timeout_seconds: float | None = None
+
+    async def set_session(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the client, which is made at the first call."""
+        if self._s3 is None:
+            asyncio.get_running_loop().set_default_executor(_DaemonThreads())
+        return await super().set_session(*args, **kwargs)
 
     async def _call_s3(self, method: str, *args: Any, **kwargs: Any) -> Any:
         await self.set_session()
@@ -101,6 +110,26 @@ class RetryingS3FileSystem(S3FileSystem):
             wait_seconds = min(wait_seconds * _WAIT_GROWTH, _MAX_WAIT_SECONDS)
 
     call_s3 = sync_wrapper(_call_s3)
+
+
+class _DaemonThreads(ThreadPoolExecutor):
+    """Runs each call in a daemon thread. The event loop looks up addresses in these threads.
+
+    A look-up can take minutes if DNS servers do not answer, and a process waits for other threads before it ends.
+    """
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(fn(*args, **kwargs))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        return future
 
 
 def _start_of(request: tuple[str, dict[str, Any]]) -> float:
