@@ -68,7 +68,7 @@ def pytest_unconfigure():
 
 @pytest.fixture(scope="session")
 def portraits() -> list[np.ndarray]:
-    from tasks.demo.generate import load_portraits
+    from tasks.demo.scenes import load_portraits
 
     return load_portraits()
 

@@ -17,7 +17,7 @@ from data_contracts.files.locations import Location
 from data_contracts.schemas import LABELS
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, SetName, TaskName, normalize_name
 
-_SET_FOLDERS: dict[SetName, str] = {"train": "Train_Set", "validation": "Validation_Set"}
+SET_FOLDERS: dict[SetName, str] = {"train": "Train_Set", "validation": "Validation_Set"}
 _SET_FOLDER = re.compile(r"(?P<train>train(ing)?_set)|(?P<validation>val(idation)?_set)", re.IGNORECASE)
 # Names in ABAW3, then names in ABAW4 and ABAW7.
 MTL_FILES = {
@@ -77,7 +77,7 @@ def annotation_files(folder: Location, *, task: TaskName, set_name: SetName) -> 
             named = [path for path in _entries(folder) if path.name.lower() in MTL_FILES[set_name]]
             found = AnnotationFiles(tuple(_only_one(named, f"one list of the {set_name} set")))
         else:
-            wanted = f"{_SET_FOLDERS[set_name]}/<subject>.txt"
+            wanted = f"{SET_FOLDERS[set_name]}/<subject>.txt"
             named = [path for path in _entries(folder) if set_of_folder(path.name) == set_name]
             found = AnnotationFiles(())
             for inside in _only_one(named, f"one folder of the {set_name} set"):

@@ -11,7 +11,7 @@ from flows.commands.parameters import ExportModelParameters
 from flows.engine.console import print_line, print_table
 from models.backbones.network import Backbone, load_backbone
 from models.weight_files.export import FORMATS, ExportFormat, compare_export, export_backbone
-from tasks.demo.generate import load_portraits
+from tasks.demo.scenes import load_portraits
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.pretrain.crop_pictures import read_photo
 

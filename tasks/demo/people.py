@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS
+from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, BranchName
 
 # Prototypes after Ekman & Friesen's EMFACS. "Other" is a combination that matches no prototype.
 _ACTION_UNITS_OF: dict[str, tuple[str, ...]] = {
@@ -55,14 +55,20 @@ class Performance:
 
     @property
     def valence_arousal(self) -> np.ndarray:
-        """Return valence and arousal, float [T, 2] in -1..1; -5 without a face."""
+        """Return valence and arousal, float32 [T, 2] in -1..1 with three decimals; NaN without a face."""
         full = np.array([_VALENCE_AROUSAL[name] for name in EXPRESSIONS])[self.expression]
-        return np.where(self.visible[:, None], full * self.intensity[:, None], -5.0)
+        values = (full * self.intensity[:, None]).round(3)
+        return np.where(self.visible[:, None], values, np.nan).astype(np.float32)
 
     @property
     def action_unit_labels(self) -> np.ndarray:
         """Return 0 or 1 per action unit, int [T, 12]; -1 without a face."""
         return np.where(self.visible[:, None], (self.action_units >= _VISIBLE).astype(int), -1)
+
+    @property
+    def labels(self) -> dict[BranchName, np.ndarray]:
+        """Return the labels of all tasks."""
+        return {"expr": self.expression_labels, "va": self.valence_arousal, "au": self.action_unit_labels}
 
 
 def make_performance(frame_count: int, *, leaves: bool, random: np.random.Generator) -> Performance:

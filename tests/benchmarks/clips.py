@@ -14,7 +14,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from tasks.demo.generate import load_portraits
+from tasks.demo.scenes import load_portraits
 
 _VARIABLE = "AFFWILD2_BENCH_VIDEOS"
 _FPS = 25

@@ -21,7 +21,7 @@ from data_contracts.store.store import Store
 from data_contracts.video.frames import read_segment
 from models.faces.subjects import assign_subjects
 from models.faces.tracking import track_faces
-from tasks.demo.generate import load_portraits
+from tasks.demo.scenes import load_portraits
 from tasks.extract import assign_subjects as assign_stage
 from tasks.extract import crop_faces, embed_faces, index_videos
 from tasks.units import run_unit
