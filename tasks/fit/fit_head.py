@@ -1,5 +1,6 @@
 """Stage ``fit_head``: fit a head on labelled features, and score every seed."""
 
+import functools
 import json
 import tempfile
 from collections.abc import Callable
@@ -139,7 +140,10 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
         name: store.read_unit(labels_key(choice.task, name), m) for name, m in given.labels.items()
     }
     recipe = choice.head_recipe()
-    gather: Callable[..., tuple[TrainingData, list[LabelCoverage]]] = gather_rows
+    with_embeddings = any(part.features != "scores" for part in recipe.parts)
+    gather: Callable[..., tuple[TrainingData, list[LabelCoverage]]] = functools.partial(
+        gather_rows, with_embeddings=with_embeddings
+    )
     if head_class(recipe.kind).works_on == "sequences":
         gather = gather_sequences
     fitted_on = {name: table for name, table in tables.items() if epochs or name == "train"}

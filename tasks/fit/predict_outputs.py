@@ -139,7 +139,8 @@ def _sequences(store: Store, unit: Unit[PredictOutputsArgs], head: Head) -> Iter
     if head.works_on == "sequences":
         yield read_sequence(store, features, subject)
         return
-    for frame, has_face, embeddings, logits in read_features(store, features, subject):
+    with_embeddings = any(branch.features != "scores" for branch in head.config.branches.values())
+    for frame, has_face, embeddings, logits in read_features(store, features, subject, with_embeddings=with_embeddings):
         yield SubjectSequence(embeddings, logits, has_face, nominal_seconds(frame))
 
 

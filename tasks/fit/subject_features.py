@@ -113,9 +113,11 @@ def _complete_features(
 
 
 def read_features(
-    store: Store, variant: FeaturesVariant, subject: str
+    store: Store, variant: FeaturesVariant, subject: str, *, with_embeddings: bool = True
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Yield blocks of (frame int32 [n], has_face bool [n], embeddings float16 [n,D], logits float32 [n,C]).
+
+    Without embeddings, they are not read: the array is a view of one zero.
 
     Raises:
         InputError: the features are damaged: frames are not consecutive, or values of faces are not finite. The next
@@ -123,13 +125,18 @@ def read_features(
     """
     expected = 1
     for key, manifest in variant.subjects[subject]:
-        for batch in store.iter_unit(key, manifest):
+        columns = None if with_embeddings else ["frame", "has_face", "logits"]
+        size = 0 if with_embeddings else store.schema_of(key, manifest).field("embedding").type.list_size
+        for batch in store.iter_unit(key, manifest, columns=columns):
             frame = batch.column("frame").to_numpy()
             has_face = batch.column("has_face").to_numpy(zero_copy_only=False)
-            embeddings, logits = _vectors(batch.column("embedding")), _vectors(batch.column("logits"))
+            logits = _vectors(batch.column("logits"))
+            embeddings = np.broadcast_to(np.float16(0), (len(frame), size))
+            if with_embeddings:
+                embeddings = _vectors(batch.column("embedding"))
             if not np.array_equal(frame, np.arange(expected, expected + len(frame))):
                 raise store.distrust_unit(key, f"expected frames from {expected} on, one a row, got others")
-            if not (_all_finite(embeddings, has_face) and _all_finite(logits, has_face)):
+            if not (_all_finite(logits, has_face) and (not with_embeddings or _all_finite(embeddings, has_face))):
                 raise store.distrust_unit(key, "expected finite features, got NaN or infinity")
             expected += len(frame)
             yield frame, has_face, embeddings, logits

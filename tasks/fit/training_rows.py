@@ -40,14 +40,17 @@ def gather_rows(
     task: TaskName,
     split: SubjectSplit,
     folder: Path,
+    with_embeddings: bool = True,
 ) -> tuple[TrainingRows, list[LabelCoverage]]:
     """Gather rows with a label and a face, of one or several sets, in the order of subjects and frames.
+
+    Without embeddings, which are nearly all of the data, they are zeros that take no space.
 
     Raises:
         InputError: no row is left.
     """
     chosen, coverage = _choose(store, variant, tables, task=task, split=split)
-    return _unpack(store, variant, chosen, folder=folder), coverage
+    return _unpack(store, variant, chosen, folder=folder, with_embeddings=with_embeddings), coverage
 
 
 def gather_sequences(
@@ -112,12 +115,11 @@ def _choose_rows(
     """Return the rows to fit on, how the labels are used, and the labelled subjects without features."""
     labels = label_arrays(table)
     labelled = is_labelled(labels, BRANCHES_OF_TASK[task])
-    subjects, starts = np.unique(table["subject"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
-    frame = table["frame"].to_numpy()
+    rows_of, frame = _rows_by_subject(table), table["frame"].to_numpy()
     rows, absent, faces_without_label, beyond, excluded = [], list[str](), 0, 0, 0
-    for number, name in enumerate(subjects.tolist()):
-        report_progress("choosing rows: {}, subject {:,} of {:,}", set_name, number + 1, len(subjects))
-        here = np.flatnonzero((starts == number) & labelled)
+    for number, (name, here) in enumerate(rows_of.items(), 1):
+        report_progress("choosing rows: {} set, subject {:,} of {:,}", set_name, number, len(rows_of))
+        here = here[labelled[here]]
         if set_name == "validation" and name in split.excluded:
             excluded += len(here)
             continue
@@ -135,7 +137,7 @@ def _choose_rows(
     used_count = sum(len(r.frames) for _, r in rows)
     coverage = LabelCoverage(
         set_name=set_name,
-        subjects=len(subjects),
+        subjects=len(rows_of),
         subjects_without_features=len(absent),
         labelled=int(labelled.sum()),
         used=used_count,
@@ -148,21 +150,37 @@ def _choose_rows(
     return rows, coverage, absent
 
 
+def _rows_by_subject(table: pa.Table) -> dict[str, np.ndarray]:
+    """Return the rows of each subject, ascending, in the order of names."""
+    encoded = table["subject"].combine_chunks().dictionary_encode()
+    number = encoded.indices.to_numpy()
+    rows = np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
+    return dict(sorted(zip(encoded.dictionary.to_pylist(), rows, strict=True)))
+
+
 def _unpack(
-    store: Store, variant: FeaturesVariant, chosen: list[tuple[str, _SubjectRows]], *, folder: Path
+    store: Store,
+    variant: FeaturesVariant,
+    chosen: list[tuple[str, _SubjectRows]],
+    *,
+    folder: Path,
+    with_embeddings: bool,
 ) -> TrainingRows:
     total, start = sum(len(rows.frames) for _, rows in chosen), 0
     embeddings = logits = None
     for subject, rows in chosen:
         position = 0
-        for frame, _, block, block_logits in read_features(store, variant, subject):
+        for frame, _, block, block_logits in read_features(store, variant, subject, with_embeddings=with_embeddings):
             if embeddings is None or logits is None:
-                embeddings = open_memmap(folder / "embeddings.npy", "w+", np.float16, (total, block.shape[1]))
+                embeddings = np.broadcast_to(np.float16(0), (total, block.shape[1]))
+                if with_embeddings:
+                    embeddings = open_memmap(folder / "embeddings.npy", "w+", np.float16, embeddings.shape)
                 logits = open_memmap(folder / "logits.npy", "w+", np.float32, (total, block_logits.shape[1]))
             # Label lists may name a frame twice: search, rather than intersect.
             end = int(np.searchsorted(rows.frames, frame[-1], side="right"))
             at = np.searchsorted(frame, rows.frames[position:end])
-            embeddings[start + position : start + end] = block[at]
+            if with_embeddings:
+                embeddings[start + position : start + end] = block[at]
             logits[start + position : start + end] = block_logits[at]
             position = end
             report_progress("reading features: {:,} of {:,} rows", start + position, total)

@@ -56,6 +56,21 @@ def test_parts_are_one_run_of_frames(store):
     assert read_faces_seen(store, variant, "s1").tolist() == [1, 3, 4, 5]
 
 
+def test_embeddings_that_no_head_takes_are_not_read_or_stored(store, tmp_path):
+    variant = find_features(store)
+    blocks = list(read_features(store, variant, "s1", with_embeddings=False))
+    assert [(block[2].shape, block[2].strides) for block in blocks] == [((3, 4), (0, 0)), ((2, 4), (0, 0))]
+    for block, expected in zip(blocks, read_features(store, variant, "s1"), strict=True):
+        for column in (0, 1, 3):
+            np.testing.assert_array_equal(block[column][block[1]], expected[column][block[1]])
+    table = labels([{"row": n, "subject": "s1", "frame": n + 1, "expression": 1} for n in range(5)])
+    rows, _ = gather_rows(
+        store, variant, {"train": table}, task="expr", split=SPLIT, folder=tmp_path, with_embeddings=False
+    )
+    assert rows.embeddings.shape == (4, 4) and rows.logits[:, 0].tolist() == [1, 3, 4, 5]
+    assert [path.name for path in tmp_path.glob("*.npy")] == ["logits.npy"]
+
+
 def test_a_subject_without_its_last_segment_is_left_out_and_named(store):
     key = UnitKey("subjects", (("source", "mtcnn-1"), ("video", "s1")))
     details = SubjectsDetails(subjects=("s1",), segments=3).to_json()

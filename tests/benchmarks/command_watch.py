@@ -1,0 +1,139 @@
+"""Watch a command and all processes that it starts: time, processor time, memory, temporary files and silence."""
+
+import os
+import pty
+import select
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_SAMPLE_SECONDS = 0.25
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a command needed.
+
+    Attributes:
+        cpu_seconds: user and system time of all processes.
+        peak_mb: largest sum of the proportional set sizes of all processes. Pages of mapped files are included.
+        anonymous_mb: the part of the memory that the kernel cannot take back, at its own peak.
+        temporary_mb: largest size of the folder of temporary files.
+        silent_seconds: longest time without output on a terminal.
+        silent_after: the last line before it.
+    """
+
+    exit_code: int
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+    anonymous_mb: float
+    temporary_mb: float
+    silent_seconds: float
+    silent_after: str
+    output: str
+
+
+def watch(command: Sequence[str], *, temporary: Path, environment: Mapping[str, str]) -> Watched:
+    """Run a command on a terminal in a session of its own, with ``temporary`` as its folder of temporary files."""
+    controller, terminal = pty.openpty()
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        env={**environment, "TMPDIR": str(temporary), "COLUMNS": "160"},
+    )
+    os.close(terminal)
+    usage = _Usage(process.pid, temporary)
+    sampler = threading.Thread(target=usage.sample_until_end)
+    sampler.start()
+    output = bytearray()
+    silent, silent_after, heard_at = 0.0, "", started
+    while True:
+        ready, _, _ = select.select([controller], [], [], 1.0)
+        if not ready:
+            continue
+        try:
+            part = os.read(controller, 65536)
+        except OSError:
+            part = b""
+        now = time.monotonic()
+        if now - heard_at > silent:
+            lines = bytes(output[-2000:]).decode(errors="replace").split()
+            silent, silent_after = now - heard_at, " ".join(lines)[-80:]
+        heard_at = now
+        if not part:
+            break
+        output += part
+    exit_code = process.wait()
+    seconds = time.monotonic() - started
+    usage.ended.set()
+    sampler.join()
+    os.close(controller)
+    cpu_seconds = max(usage.cpu_seconds, 0.0)
+    return Watched(
+        exit_code,
+        seconds,
+        cpu_seconds,
+        usage.peak_mb,
+        usage.anonymous_mb,
+        usage.temporary_mb,
+        silent,
+        silent_after,
+        output.decode(errors="replace"),
+    )
+
+
+class _Usage:
+    def __init__(self, session: int, temporary: Path) -> None:
+        self._session, self._temporary = session, temporary
+        self._cpu: dict[tuple[int, str], float] = {}
+        self.peak_mb = self.anonymous_mb = self.temporary_mb = 0.0
+        self.ended = threading.Event()
+
+    @property
+    def cpu_seconds(self) -> float:
+        return sum(self._cpu.values())
+
+    def sample_until_end(self) -> None:
+        while not self.ended.wait(_SAMPLE_SECONDS):
+            self._sample()
+
+    def _sample(self) -> None:
+        total = anonymous = 0
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit():
+                continue
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) != self._session:
+                    continue
+                # A process that ended keeps its last value: at most one interval is lost.
+                self._cpu[int(folder.name), fields[19]] = (int(fields[11]) + int(fields[12])) / _TICKS
+                sizes = dict(line.split(":") for line in (folder / "smaps_rollup").read_text().splitlines()[1:])
+            except (OSError, ValueError):
+                continue
+            total += int(sizes["Pss"].split()[0])
+            anonymous += int(sizes["Pss_Anon"].split()[0])
+        self.peak_mb = max(self.peak_mb, total * 1024 / 1e6)
+        self.anonymous_mb = max(self.anonymous_mb, anonymous * 1024 / 1e6)
+        self.temporary_mb = max(self.temporary_mb, disk_mb(self._temporary))
+
+
+def disk_mb(folder: Path) -> float:
+    """Return the space that the files below a folder take on the disk."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(root, name)).st_blocks * 512
+            except OSError:
+                continue
+    return total / 1e6
