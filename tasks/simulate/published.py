@@ -41,6 +41,7 @@ LABELS: dict[tuple[BranchName, str], LabelCounts] = {
 # Rows of the multi-task lists of ABAW3, A3 c95 and c113.
 MTL_ROWS = {"train": LabelCounts(142_225, 2_666), "validation": LabelCounts(26_876, 211)}
 MTL_TEST_ROWS = 51_245
+MTL_LATER_TEST_ROWS = 51_159  # ABAW4 and ABAW7, A4 c106 and A7 c81
 # Repeated names among 169,209 rows for fitting and 51,159 rows of the test list, A4 c15, c18, c32, c108.
 MTL_REPEATED = 1_112 / 169_209
 MTL_TEST_REPEATED = 718 / 51_159
