@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -194,6 +195,15 @@ def _running(arguments: list[str], environment: dict[str, str], log: Path) -> It
         process.wait()
 
 
+def _prepare_service() -> None:
+    """Let a server or worker end with this process, and on SIGINT, into which it turns SIGTERM.
+
+    Processes inherit that SIGINT is ignored if a script started the tests in the background.
+    """
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start_prefect(arguments: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen:
     """Start ``prefect ARGUMENTS`` in the folder of the project, with its output at the end of ``log``."""
     with log.open("a") as output:
@@ -203,9 +213,8 @@ def start_prefect(arguments: list[str], environment: Mapping[str, str], log: Pat
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Server and worker turn SIGTERM into SIGINT, which background jobs of a shell ignore.
             start_new_session=True,
-            preexec_fn=end_with_parent,
+            preexec_fn=_prepare_service,
         )
 
 

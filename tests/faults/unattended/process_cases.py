@@ -138,6 +138,7 @@ def _cancel_waiting(trial: Trial) -> None:
     trial.cancel()
     trial.watch()
     trial.follow(first, time.monotonic())
+    trial.note = "the run that it waited for goes on"
 
 
 def _retry(trial: Trial) -> None:
@@ -252,9 +253,9 @@ def _stop_database(trial: Trial) -> None:
 CASES = (
     Case("`kill -9` of the run's process", _kill_run, ("CRASHED",)),
     Case("SIGTERM of the run's process", _end_run, ("CRASHED",)),
-    Case("SIGTERM of the worker", _end_worker, ("CRASHED", "COMPLETED")),
+    Case("SIGTERM of the worker", _end_worker, ("CRASHED",)),
     Case("`kill -9` of the worker alone", _kill_worker, ("CRASHED", "COMPLETED")),
-    Case("worker restarted during a run", _restart_worker, ("CRASHED", "COMPLETED")),
+    Case("worker restarted during a run", _restart_worker, ("CRASHED",)),
     Case("`kill -9` of worker and run", _kill_worker_and_run, ("CRASHED",)),
     Case("`kill -9` of worker and run, next run at once", _kill_worker_and_run_next_at_once, ("CRASHED",)),
     Case("server restarted during a run", _restart_server, ("COMPLETED",)),
