@@ -392,3 +392,20 @@ class BackboneDetails(Details):
     coverage: PictureCoverage
     figures: PictureFigures
     kept_epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationDetails(Details):
+    """``simulation``: how the data in the store was simulated, and the best scores that any prediction can reach.
+
+    Attributes:
+        scale, seed: of the simulation.
+        subjects, frames: numbers of them; frames of a video with two persons count twice.
+        attainable: task -> set -> metric -> score of the best decisions given the latent state of every frame.
+    """
+
+    scale: float
+    seed: int
+    subjects: int
+    frames: int
+    attainable: dict[str, dict[str, dict[str, float]]]

@@ -28,6 +28,7 @@ from flows.commands.parameters import (
     ForgetParameters,
     ListModelsParameters,
     ReportParameters,
+    SimulateParameters,
     StatusParameters,
     VerifyParameters,
 )
@@ -39,6 +40,7 @@ PROGRAM = "affwild2"
 Values = Mapping[str, Any]
 # Command -> its parameters and the function that takes them and returns the exit code.
 _COMMANDS: dict[str, tuple[type, str]] = {
+    "simulate": (SimulateParameters, "flows.commands.simulate:simulate"),
     "verify": (VerifyParameters, "flows.commands.verify:verify"),
     "status": (StatusParameters, "flows.commands.status:print_status"),
     "report": (ReportParameters, "flows.commands.status:write_store_report"),

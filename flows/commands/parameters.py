@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from data_contracts.files.credentials import StoreParameter
 from data_contracts.vocabulary import TaskName
 from flows.options import Option
-from flows.parameters import LocalPath, StoreUrl
+from flows.parameters import LARGEST_SEED, LocalPath, StoreUrl, Workers
 
 _Name = Annotated[str, Option("Name of a backbone, as affwild2 models list shows it.", is_argument=True)]
 
@@ -31,6 +31,34 @@ class VerifyParameters:
     videos: Annotated[
         StoreParameter | None, Option("Folder of the videos, whose frames determine the expected number of rows.")
     ] = None
+
+
+@dataclass(frozen=True)
+class SimulateParameters:
+    """Simulate a data set with the statistics of Aff-Wild2.
+
+    OUT/data is the folder of annotations and test lists, OUT/store the store with the features. Everything made from
+    it is marked as simulated. An interrupted command continues where it stopped.
+
+    Examples:
+        affwild2 simulate OUT
+        affwild2 simulate OUT --scale 1 --backbone simulated_enet_b0 --backbone simulated_mobilenet
+    """
+
+    out: Annotated[LocalPath, Option("Folder for the data set and the store.", is_argument=True)]
+    scale: Annotated[
+        float, Option("Share of the frames of Aff-Wild2; 1: 564 subjects, 2.7 million frames, 7 GB per backbone.")
+    ] = 0.01
+    seed: Annotated[int, Option("Random seed of the data.", minimum=0, maximum=LARGEST_SEED)] = 0
+    backbones: Annotated[
+        list[str] | None,
+        Option(
+            "Simulated backbone to write features of. Default: simulated_enet_b0.",
+            choices=("simulated_mobilenet", "simulated_enet_b0", "simulated_enet_b2"),
+            command_line_name="backbone",
+        ),
+    ] = None
+    workers: Workers = None
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ def _tables(
             logits = np.zeros((len(images), len(backbone.spec.class_names)), np.float32)
             if shown:
                 embeddings[has_face], logits[has_face] = backbone.extract(shown)
-            yield _features_table(product.dataset, np.asarray(numbers), has_face, embeddings, logits)
+            yield features_table(product.dataset, np.asarray(numbers), has_face, embeddings, logits)
 
 
 def _decoded_batches(
@@ -227,9 +227,10 @@ def _decoded_batches(
         yield numbers, images
 
 
-def _features_table(
+def features_table(
     dataset: Dataset, numbers: np.ndarray, has_face: np.ndarray, embeddings: np.ndarray, logits: np.ndarray
 ) -> pa.Table:
+    """Return rows of ``features``: frame numbers [n], whether they show a face, and their vectors, null where not."""
     schema = dataset.schema
     missing = pa.array(~has_face)
 

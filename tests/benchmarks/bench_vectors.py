@@ -11,7 +11,7 @@ from pairs import Pair, run_script
 from data_contracts.schemas import features_dataset
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from tasks.extract.embed_faces import _features_table
+from tasks.extract.embed_faces import features_table
 from tasks.fit.subject_features import FeaturesVariant, read_features
 
 ROWS, WIDTH, CLASSES, SUBJECT_ROWS = 100_000, 1280, tuple("abcdefgh"), 1000
@@ -34,7 +34,7 @@ def read_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def write_store(store: Store, subject: str, embeddings: np.ndarray, logits: np.ndarray) -> FeaturesVariant:
     key = UnitKey("features", (("backbone", "b"), ("source", "s"), ("subject", subject)))
     tables = (
-        _features_table(
+        features_table(
             DATASET,
             np.arange(first + 1, min(first + BATCH, len(embeddings)) + 1),
             np.ones(min(BATCH, len(embeddings) - first), bool),

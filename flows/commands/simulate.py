@@ -1,0 +1,108 @@
+"""``affwild2 simulate``: make a data set with the statistics of Aff-Wild2, and its features in a store."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+from data_contracts.errors import InputError
+from data_contracts.files.local import check_output_folder
+from data_contracts.store.simulations import find_simulation
+from data_contracts.vocabulary import TASKS
+from flows.commands.parameters import SimulateParameters
+from flows.engine.console import print_line, print_table
+from flows.engine.run import Run
+from infra.interruption import ending_on_signals
+from models.heads.metrics import MAIN_METRIC
+from tasks.simulate import attainable, write_features
+from tasks.simulate.features import BACKBONES
+from tasks.simulate.labels import label_rule
+from tasks.simulate.plan import SimulationPlan, plan_simulation
+
+# Marks the folder, and holds what its content depends on.
+MARKER = "simulation.json"
+_NOTE = "Simulated data with the layout and statistics of Aff-Wild2. No person and no video of Aff-Wild2 is in it."
+# Bytes of annotations and lists per frame, and of manifests and index per subject; both are rounded up.
+_BYTES_PER_FRAME, _BYTES_PER_SUBJECT = 120, 8192
+
+
+def simulate(parameters: SimulateParameters) -> int:
+    """Write a simulated data set below ``out``: the folder ``data``, and the store with features.
+
+    Raises:
+        InputError: wrong scale, a folder that is not empty or of another simulation, or too little disk space.
+    """
+    started = time.monotonic()
+    out = parameters.out
+    plan = plan_simulation(parameters.scale, parameters.seed)
+    backbones = tuple(sorted(set(parameters.backbones or ["simulated_enet_b0"])))
+    _claim(out, plan)
+    _check_space(out, plan, backbones)
+    print_line(
+        f"simulation: scale {plan.scale:g}, seed {plan.seed}: {len(plan.subjects)} subjects, {plan.frames:,} frames"
+    )
+    with ending_on_signals(), Run(str(out / "store"), workers=parameters.workers) as run:
+        rule = label_rule(plan.scale, plan.seed)
+        run.jobs("attainable", [attainable.plan_attainable(plan, rule)], attainable.make)
+        run.stage("write_features", write_features.plan_write_features(plan, rule, backbones), write_features.compute)
+        run.print_summary()
+        _print_attainable(run)
+        run.print_counts()
+        run.raise_for_failures()
+    print_line(f"finished in {time.monotonic() - started:.0f} s; data: {out / 'data'}; store: {out / 'store'}")
+    return 0
+
+
+def _claim(out: Path, plan: SimulationPlan) -> None:
+    """Write the marker into an empty folder, or check that it is the one of this simulation."""
+    check_output_folder(out)
+    wanted = {"note": _NOTE, "scale": plan.scale, "seed": plan.seed}
+    marker = out / MARKER
+    if marker.exists():
+        try:
+            found = json.loads(marker.read_text())
+            same = all(found[name] == wanted[name] for name in ("scale", "seed"))
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{marker}: expected the marker of a simulation, got other content; choose another folder"
+            ) from None
+        if not same:
+            raise InputError(
+                f"{out}: holds a simulation of scale {found['scale']:g} and seed {found['seed']}, expected scale "
+                f"{plan.scale:g} and seed {plan.seed}; choose another folder"
+            )
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out}: expected an empty folder, or one of an earlier simulation; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    marker.write_text(json.dumps(wanted, indent=1) + "\n")
+
+
+def _check_space(out: Path, plan: SimulationPlan, backbones: tuple[str, ...]) -> None:
+    per_frame = _BYTES_PER_FRAME
+    for name in backbones:
+        backbone = BACKBONES[name]
+        per_frame += 2 * backbone.embedding_size + 4 * len(backbone.classes) + 8
+    needed = plan.frames * per_frame + len(plan.subjects) * _BYTES_PER_SUBJECT * (len(backbones) + 1)
+    written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    free = shutil.disk_usage(out).free
+    if needed - written > free:
+        raise InputError(
+            f"{out}: expected {(needed - written) / 1e9:.1f} GB of free disk space, found {free / 1e9:.1f} GB; choose "
+            "another disk or a smaller --scale"
+        )
+
+
+def _print_attainable(run: Run) -> None:
+    found = find_simulation(run.store)
+    if found is None:
+        return
+    rows = [
+        [
+            task,
+            MAIN_METRIC[task],
+            *(found.attainable.get(task, {}).get(name, {}).get(MAIN_METRIC[task]) for name in ("train", "validation")),
+        ]
+        for task in TASKS
+    ]
+    print_table("Best attainable scores (simulated)", ["task", "metric", "train", "validation"], rows)

@@ -1,0 +1,155 @@
+"""Features of a simulated data set: what a backbone sees of the latent state.
+
+A backbone sees the state with a constant error per subject (faces differ), an error that changes within seconds (pose,
+light), noise of every frame, and the identity of the subject. A fixed random network makes the embedding of them. The
+scores of the classes are linear in an own view of the state, which does not contain the identity: published scores
+predict valence and arousal better than embeddings. The network belongs to the backbone, not to the seed of the data.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_contracts.vocabulary import SIMULATED_PREFIX
+from tasks.simulate.latent import STATE_SIZE, VA, correlated_noise
+from tasks.simulate.plan import SimulatedSubject
+
+_STREAM = 6
+_IDENTITY, _HIDDEN = 48, 256
+# Time constant of pose and light.
+_POSE_FRAMES = 12.0
+
+
+@dataclass(frozen=True)
+class SimulatedBackbone:
+    """A backbone: sizes of its outputs, and standard deviations of its errors relative to the latent state.
+
+    Attributes:
+        classes: names of the classes in the order of the scores.
+        subject: error that is constant in a subject.
+        pose: error that changes within seconds.
+        frame: error of a single frame.
+        identity: weight of the identity in the embedding.
+        score_errors: subject, pose and frame of the view that scores are made from.
+    """
+
+    name: str
+    embedding_size: int
+    classes: tuple[str, ...]
+    subject: float
+    pose: float
+    frame: float
+    identity: float
+    score_errors: tuple[float, float, float]
+
+
+_EIGHT = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
+_SEVEN = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
+BACKBONES = {
+    backbone.name: backbone
+    for backbone in (
+        SimulatedBackbone(f"{SIMULATED_PREFIX}mobilenet", 1024, _SEVEN, 0.75, 0.6, 0.8, 1.0, (0.75, 0.6, 0.6)),
+        SimulatedBackbone(f"{SIMULATED_PREFIX}enet_b0", 1280, _EIGHT, 0.60, 0.5, 0.6, 1.0, (0.6, 0.5, 0.5)),
+        SimulatedBackbone(f"{SIMULATED_PREFIX}enet_b2", 1408, _EIGHT, 0.70, 0.6, 0.7, 1.0, (0.65, 0.55, 0.55)),
+    )
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Network:
+    hidden: np.ndarray
+    hidden_bias: np.ndarray
+    output: np.ndarray
+    output_bias: np.ndarray
+    scores: np.ndarray
+
+
+def draw_features(
+    backbone: SimulatedBackbone, seed: int, subject: SimulatedSubject, state: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return embeddings float16 [frames, size] and scores (raw logits) float32 [frames, classes].
+
+    ``state``: float32 [frames, 22].
+    """
+    network = _network(backbone)
+    blocks = list(iter_features(backbone, seed, subject, state, network=network))
+    return np.concatenate([one for one, _ in blocks]), np.concatenate([one for _, one in blocks])
+
+
+def iter_features(
+    backbone: SimulatedBackbone,
+    seed: int,
+    subject: SimulatedSubject,
+    state: np.ndarray,
+    *,
+    network: _Network | None = None,
+    block_frames: int = 2048,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield embeddings and scores of ``draw_features`` in blocks of frames."""
+    network = network or _network(backbone)
+    faces = np.random.default_rng([seed, _STREAM, subject.number])
+    identity = faces.standard_normal(_IDENTITY, np.float32) * np.float32(backbone.identity)
+    # The same face misleads all backbones, each to its own degree.
+    look = faces.standard_normal((2, STATE_SIZE), np.float32)
+    random = np.random.default_rng([seed, _STREAM, subject.number, _digits(backbone.name)])
+    count = len(state)
+    seen = _view(random, state, look[0], (backbone.subject, backbone.pose, backbone.frame))
+    for_scores = _view(random, state, look[1], backbone.score_errors)
+    constant = identity @ network.hidden[STATE_SIZE:] + network.hidden_bias
+    for start in range(0, count, block_frames):
+        part = slice(start, start + block_frames)
+        hidden = np.tanh(seen[part] @ network.hidden[:STATE_SIZE] + constant)
+        embedding = np.maximum(hidden @ network.output + network.output_bias, 0)
+        yield embedding.astype(np.float16), for_scores[part] @ network.scores
+
+
+def _view(
+    random: np.random.Generator, state: np.ndarray, look: np.ndarray, errors: tuple[float, float, float]
+) -> np.ndarray:
+    subject, pose, frame = (np.float32(one) for one in errors)
+    view = state + subject * look
+    view += pose * correlated_noise(random, len(state), STATE_SIZE, _POSE_FRAMES)
+    view += frame * random.standard_normal(state.shape, np.float32)
+    return np.asarray(view, np.float32)
+
+
+def _network(backbone: SimulatedBackbone) -> _Network:
+    random = np.random.default_rng(_digits(backbone.name))
+    inputs = STATE_SIZE + _IDENTITY
+    hidden = random.standard_normal((inputs, _HIDDEN)) / math.sqrt(inputs)
+    output = random.standard_normal((_HIDDEN, backbone.embedding_size)) / math.sqrt(_HIDDEN)
+    scores = np.zeros((STATE_SIZE, len(backbone.classes)))
+    for column, name in enumerate(backbone.classes):
+        if name in _ROWS:
+            scores[_ROWS[name], column] = 2.0
+        scores[VA, column] = _AFFECT[name]
+    scores += 0.1 * random.standard_normal(scores.shape)
+    arrays = (
+        hidden,
+        random.uniform(-0.5, 0.5, _HIDDEN),
+        output,
+        random.uniform(-0.2, 0.6, backbone.embedding_size),
+        scores,
+    )
+    return _Network(*(array.astype(np.float32) for array in arrays))
+
+
+# Row of the state that a class of AffectNet shows, and its valence and arousal.
+_ROWS = {"Neutral": 0, "Anger": 1, "Disgust": 2, "Fear": 3, "Happiness": 4, "Sadness": 5, "Surprise": 6}
+_AFFECT = {
+    "Neutral": (0.0, -1.2),
+    "Anger": (-1.0, 1.0),
+    "Contempt": (-1.0, -0.3),
+    "Disgust": (-1.2, 0.2),
+    "Fear": (-0.6, 1.2),
+    "Happiness": (1.6, 0.3),
+    "Sadness": (-1.2, -0.8),
+    "Surprise": (0.2, 1.4),
+}
+
+
+def _digits(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
