@@ -58,6 +58,9 @@ STORE_FILE = "_code_versions.json"
 SUBJECT_SIDES = ("_left", "_right")
 # Names of features that ``simulate`` wrote start with this, and so do the names of everything made from them: heads,
 # post-processings, outputs, submissions and their files.
+# How heads take the class outputs of a backbone, its scores: as they are, or their softmax.
+ScoreForm = Literal["logits", "probabilities"]
+
 SIMULATED_PREFIX = "simulated_"
 # What tables, pages and zip files say about such results.
 SIMULATED_NOTICE = "SIMULATED DATA, NOT AFF-WILD2"

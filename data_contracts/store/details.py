@@ -7,7 +7,7 @@ from typing import Literal
 from data_contracts.errors import counted
 from data_contracts.files.inputs import FileState
 from data_contracts.store.records import Details, JsonObject, LeftOut, Record
-from data_contracts.vocabulary import EditionName, TaskName, is_simulated
+from data_contracts.vocabulary import EditionName, ScoreForm, TaskName, is_simulated
 
 # Recipe of a head that was not fitted: the classes of a backbone.
 ZERO_SHOT = "zero-shot"
@@ -55,13 +55,18 @@ class FacesDetails(Details):
 class FeaturesDetails(FacesDetails):
     """``features``: facts of the faces, and how the features were computed.
 
-    ``weights``: the file; None for bundled weights. ``precision``: None if an earlier version did not store it.
+    Attributes:
+        weights: the file; None for bundled weights.
+        precision: None if an earlier version did not store it.
+        published_scores: what the authors' heads take as scores of this backbone; None if an earlier version did not
+            store it. The features are logits.
     """
 
     backbone_name: str
     weights: str | None = None
     precision: Precision | None = None
     engine: str | None = None
+    published_scores: LeftOut[ScoreForm | None] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ To add a backbone of any timm architecture, add one ``BackboneSpec`` to ``_SPECS
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
+from data_contracts.vocabulary import ScoreForm
+
 DEFAULT_BACKBONE = "emotion_lite0"
 Interpolation = Literal["bilinear", "opencv_bilinear"]
-# How heads take the class outputs of a backbone, its scores.
-ScoreForm = Literal["logits", "probabilities"]
 AFFECTNET_8 = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
 COMMON_5 = ("Anger", "Happiness", "Neutral", "Sadness", "Surprise")
 AFFECTNET_7 = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")

@@ -93,9 +93,15 @@ def fit_seeds(
 
 
 def _config(task: TaskName, recipe: TaskRecipe, data: TrainingData, *, seeds: int) -> HeadConfig:
-    branches = {b: BranchConfig(part.features, part.hidden_units) for part in recipe.parts for b in part.branches}
+    branches = {b: _branch_config(part) for part in recipe.parts for b in part.branches}
     one = data if isinstance(data, TrainingRows) else data[0]
     return HeadConfig(task, one.embeddings.shape[1], one.logits.shape[1], seeds, branches)
+
+
+def _branch_config(part: HeadRecipe) -> BranchConfig:
+    return BranchConfig(
+        part.features, part.hidden_units, scores="logits" if part.features == "embeddings" else part.scores
+    )
 
 
 def evaluate_head(head: Head, data: TrainingData) -> dict[str, float]:

@@ -18,6 +18,7 @@ from data_contracts.vocabulary import (
     DIMENSIONS,
     EXPRESSIONS,
     BranchName,
+    ScoreForm,
     TaskName,
 )
 from models.engines.precision import Precision
@@ -36,7 +37,7 @@ Data = TypeVar("Data")
 
 @dataclass(frozen=True)
 class BranchConfig:
-    """Inputs and hidden layers of one branch; see ``HeadRecipe`` for both.
+    """Inputs and hidden layers of one branch; see ``HeadRecipe`` for features, scores and hidden units.
 
     ``activation``: of the outputs; None: that of the branch in ``ACTIVATIONS``.
     """
@@ -44,12 +45,15 @@ class BranchConfig:
     features: Features
     hidden_units: HiddenUnits
     activation: Activation | None = None
+    scores: ScoreForm = "logits"
 
     def __post_init__(self) -> None:
         if self.features not in get_args(Features):
             raise ValueError(f"expected features of {get_args(Features)}, got {self}")
         if self.activation not in (None, *get_args(Activation)):
             raise ValueError(f"expected an activation of {get_args(Activation)}, got {self}")
+        if self.scores not in get_args(ScoreForm):
+            raise ValueError(f"expected scores of {get_args(ScoreForm)}, got {self}")
         hidden_sizes(self.hidden_units)
 
 
@@ -165,7 +169,7 @@ class Head(ABC, Generic[Data]):
         chosen = sequence[frames]
         outputs = {b: np.zeros((len(sequence), len(OUTPUT_NAMES[b])), np.float32) for b in self.config.branches}
         for branch, config in self.config.branches.items():
-            inputs = chosen.inputs(config.features)
+            inputs = chosen.inputs(config.features, config.scores)
             seeds = []
             for seed in range(self.config.seeds):
                 prefix = f"seed{seed}.{branch}."
@@ -229,6 +233,7 @@ def head_from_bytes(files: dict[str, bytes]) -> Head[Any]:
                 settings["features"],
                 _to_hidden_units(settings["hidden_units"]),
                 None if (found := settings.get("activation")) == ACTIVATIONS[branch] else found,
+                settings.get("scores", "logits"),
             )
             for branch, settings in config["branches"].items()
         }

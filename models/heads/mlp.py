@@ -23,7 +23,8 @@ class MlpHead(Head["TrainingRows"]):
     kind = "mlp"
     works_on = "rows"
     how = (
-        "x = embeddings, logits, or embeddings followed by logits, as 'features' says; for each seed s and layer k in "
+        "x = embeddings, scores, or embeddings followed by scores, as 'features' says; scores are the logits of the "
+        "backbone or, if 'scores' is probabilities, their softmax; for each seed s and layer k in "
         "order: x = x @ tensor['seed{s}.{branch}.{k}.weight'].T + tensor['seed{s}.{branch}.{k}.bias'], then ReLU if "
         "another layer follows, else 'activation'; outputs are the mean over seeds"
     )

@@ -25,7 +25,9 @@ def fit_mlp(
     """See ``Head.fit_part``."""
     device = torch.device(settings.device)
     rows = _labelled(train, recipe, "training")
-    mean, deviation = moments(train, rows, recipe.features) if recipe.standardize else (None, None)
+    mean = deviation = None
+    if recipe.standardize:
+        mean, deviation = moments(train, rows, recipe.features, scores=recipe.scores)
     torch.manual_seed(settings.seed)
     random = np.random.default_rng(settings.seed)
     width = train.width(recipe.features)
@@ -34,7 +36,13 @@ def fit_mlp(
 
     def reader(data: TrainingRows, batch_rows: int) -> RowReader:
         return RowReader(
-            data, recipe.features, batch_rows=batch_rows, mean=mean, deviation=deviation, device=settings.device
+            data,
+            recipe.features,
+            scores=recipe.scores,
+            batch_rows=batch_rows,
+            mean=mean,
+            deviation=deviation,
+            device=settings.device,
         )
 
     def run(batch: tuple[Tensor, Labels]) -> tuple[dict[BranchName, Tensor], Labels]:

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
+from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, ScoreForm, TaskName
 
 Features = Literal["embeddings", "scores", "both"]
 Checkpoint = Literal["loss", "accuracy", "macro_f1", "mean_ccc", "mean_f1"]
@@ -20,7 +20,8 @@ class HeadRecipe:
 
     Attributes:
         branches: fitted together on the same rows, with the sum of their losses.
-        features: ``embeddings``, ``scores`` (raw logits, as published for EfficientNets), or ``both`` in that order.
+        features: ``embeddings``, ``scores``, or ``both`` in that order.
+        scores: what scores are: the logits of the backbone, or their softmax.
         hidden_units: size of the hidden ReLU layer, or of several, first to last; 0: a linear head.
         l2: factor of the sum of squared weights (not biases) that is added to the loss.
         checkpoint: the loss or metric on the validation rows that decides which epoch is kept.
@@ -50,6 +51,7 @@ class HeadRecipe:
     dropout: float = 0.0
     seeds: int = 1
     kind: str = "mlp"
+    scores: ScoreForm = "logits"
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.epochs, self.seeds) < 1:
@@ -67,6 +69,8 @@ class HeadRecipe:
         fields = dataclasses.asdict(self)
         if self.kind == "mlp":
             del fields["kind"]
+        if self.scores == "logits" or self.features == "embeddings":
+            del fields["scores"]
         # Earlier versions had a field for the optimizer. Only linear heads of the default recipe for valence and
         # arousal were fitted by L-BFGS; they are fitted by Adam now, so their fingerprints change.
         was_lbfgs = self.branches == ("va",) and self.checkpoint == "mean_ccc" and bool(hidden_sizes(self.hidden_units))
@@ -128,11 +132,13 @@ _DEFAULT: dict[BranchName, HeadRecipe] = {
 }
 
 
-def get_recipe(name: RecipeName, *, task: TaskName) -> TaskRecipe:
+def get_recipe(name: RecipeName, *, task: TaskName, published_scores: ScoreForm = "logits") -> TaskRecipe:
     """Return the recipe of that name for ``expr``, ``va``, ``au`` or ``mtl``.
 
     ``paper`` fits as published. ``default`` fits each branch on its labelled rows, keeps the epoch with the best
     challenge metric on all validation rows, and averages seeds; its mtl head combines its three single-task heads.
+
+    ``published_scores``: of the backbone (``BackboneSpec``). ``paper`` takes scores in this form, ``default`` logits.
 
     Raises:
         ValueError: the recipe or task is unknown.
@@ -142,5 +148,5 @@ def get_recipe(name: RecipeName, *, task: TaskName) -> TaskRecipe:
             f"expected recipe paper or default for {', '.join(BRANCHES_OF_TASK)}, got {name!r} for {task!r}"
         )
     if name == "paper":
-        return TaskRecipe((_PAPER[task],))
+        return TaskRecipe((_PAPER[task].replace(scores=published_scores),))
     return TaskRecipe(tuple(_DEFAULT[branch] for branch in BRANCHES_OF_TASK[task]))

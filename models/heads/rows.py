@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_contracts.vocabulary import BranchName
+from data_contracts.vocabulary import BranchName, ScoreForm
 from models.heads.recipes import Features
 from models.heads.sequences import input_width, is_labelled
 
@@ -58,17 +58,18 @@ class RowReader:
         rows: TrainingRows,
         features: Features,
         *,
+        scores: ScoreForm = "logits",
         batch_rows: int = BLOCK_ROWS,
         mean: Tensor | None = None,
         deviation: Tensor | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         """Read batches of at most ``batch_rows``, as (x - mean) / deviation if these, float32 [width], are given."""
-        arrays = (rows.embeddings, "embeddings"), (rows.logits, "scores")
+        arrays, self._logits = ((rows.embeddings, "embeddings"), (rows.logits, "scores")), rows.logits
         self._parts = [array for array, name in arrays if features in (name, "both")]
         self._gathered = [np.empty((batch_rows, array.shape[1]), array.dtype) for array in self._parts]
         self._inputs = torch.empty(batch_rows, rows.width(features))
-        self._device = torch.device(device)
+        self._scores, self._device = scores, torch.device(device)
         self._mean = None if mean is None else mean.to(self._device)
         self._factor = None if deviation is None else (1 / deviation).to(self._device)
 
@@ -86,7 +87,9 @@ class RowReader:
             # Mode "clip" changes nothing for existing rows and avoids a copy that numpy makes otherwise.
             np.take(array, index, axis=0, out=buffer[:count], mode="clip")
             # float16 to float32 by torch's copy: numpy's conversion is many times slower.
-            inputs[:, column : column + buffer.shape[1]].copy_(torch.from_numpy(buffer[:count]))
+            part = inputs[:, column : column + buffer.shape[1]].copy_(torch.from_numpy(buffer[:count]))
+            if array is self._logits and self._scores == "probabilities":
+                part.copy_(torch.softmax(part, dim=1))
             column += buffer.shape[1]
         inputs = inputs.to(self._device)
         if self._mean is not None:
@@ -102,13 +105,15 @@ class RowReader:
             yield block, self.read(block)
 
 
-def moments(rows: TrainingRows, index: np.ndarray, features: Features) -> tuple[Tensor, Tensor]:
+def moments(
+    rows: TrainingRows, index: np.ndarray, features: Features, *, scores: ScoreForm = "logits"
+) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of the inputs, float32 [width]; the deviation of a constant input is 1.
 
     Raises:
         ValueError: an input is not finite.
     """
-    reader = RowReader(rows, features)
+    reader = RowReader(rows, features, scores=scores)
     # Subtract a typical value first, so that float32 sums lose no precision.
     pivot = reader.read(index[:BLOCK_ROWS]).mean(0)
     total, squares = (torch.zeros(len(pivot), dtype=torch.float64) for _ in range(2))

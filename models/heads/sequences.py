@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data_contracts.vocabulary import BranchName
+from data_contracts.vocabulary import BranchName, ScoreForm
 from models.heads.recipes import Features
 
 Labels = Mapping[BranchName, np.ndarray]
@@ -14,6 +14,15 @@ Labels = Mapping[BranchName, np.ndarray]
 def input_width(features: Features, embedding_size: int, logits_size: int) -> int:
     """Return the number of inputs of a head."""
     return {"embeddings": embedding_size, "scores": logits_size, "both": embedding_size + logits_size}[features]
+
+
+def to_scores(logits: np.ndarray, form: ScoreForm) -> np.ndarray:
+    """Return the scores that a head takes, float32 [n, C]: the logits [n, C] of a backbone, or their softmax."""
+    logits = np.asarray(logits, np.float32)
+    if form == "logits":
+        return logits
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)
 
 
 def is_labelled(labels: Labels, branches: tuple[BranchName, ...], *, drop_partial_units: bool = False) -> np.ndarray:
@@ -75,11 +84,11 @@ class SubjectSequence:
         """Return the number of inputs of a head."""
         return input_width(features, self.embeddings.shape[1], self.logits.shape[1])
 
-    def inputs(self, features: Features) -> np.ndarray:
+    def inputs(self, features: Features, scores: ScoreForm) -> np.ndarray:
         """Return the inputs of a head, float32 [T, width]; a copy unless they are float32 already."""
         if features == "both":
-            return np.concatenate([self.embeddings, self.logits], axis=1, dtype=np.float32)
-        return np.asarray(self.embeddings if features == "embeddings" else self.logits, np.float32)
+            return np.concatenate([self.embeddings, to_scores(self.logits, scores)], axis=1, dtype=np.float32)
+        return np.asarray(self.embeddings, np.float32) if features == "embeddings" else to_scores(self.logits, scores)
 
     def labelled(self, branches: tuple[BranchName, ...], *, drop_partial_units: bool = False) -> np.ndarray:
         """Return the indices of frames with a face and a label of at least one branch, ascending."""

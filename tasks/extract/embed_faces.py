@@ -188,6 +188,7 @@ def compute(store: Store, unit: Unit[EmbedFacesArgs]) -> Product:
         weights=choice.weights,
         precision=choice.precision,
         engine=backbone.engine,
+        published_scores=backbone.spec.published_scores,
     )
     product.tables = _tables(store, unit, backbone, product)
     return product

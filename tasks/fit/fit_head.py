@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, find_bundle, write_bundle
-from data_contracts.store.details import ZERO_SHOT, HeadDetails, LabelCoverage
+from data_contracts.store.details import ZERO_SHOT, FeaturesDetails, HeadDetails, LabelCoverage
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import SetName, TaskName, mark_name
+from data_contracts.vocabulary import ScoreForm, SetName, TaskName, mark_name
+from models.backbones.registry import REGISTRY
 from models.engines.devices import default_device
 from models.engines.precision import Precision, native_precision
 from models.heads.head import head_class, head_to_bytes
@@ -46,11 +47,18 @@ class HeadChoice:
     seeds: int | None = None
     kind: str | None = None
 
-    def head_recipe(self) -> TaskRecipe:
-        """Return the recipe with all overrides."""
+    def head_recipe(self, features: FeaturesDetails) -> TaskRecipe:
+        """Return the recipe with all overrides, for heads on these features."""
         overrides = {name: getattr(self, name) for name in ("features", "hidden_units", "seeds", "kind")}
         given = {name: value for name, value in overrides.items() if value is not None}
-        return get_recipe(self.recipe, task=self.task).replace(**given)
+        return get_recipe(self.recipe, task=self.task, published_scores=_published_scores(features)).replace(**given)
+
+
+def _published_scores(features: FeaturesDetails) -> ScoreForm:
+    """Return what the authors' heads take as scores of the backbone."""
+    if features.published_scores is None and features.backbone_name in REGISTRY:
+        return REGISTRY[features.backbone_name].published_scores
+    return features.published_scores or "logits"
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def plan_fit_head(
     epochs = HeadDetails.of(first).best_epochs if first else None
     split = split_subjects(labels, task=choice.task, known=variant.subjects)
     subjects = sorted({subject for names in split.names.values() for subject in names.values()})
-    used, recipe = variant.of_subjects(subjects), choice.head_recipe()
+    used, recipe = variant.of_subjects(subjects), choice.head_recipe(variant.origin)
     if head_class(recipe.kind).works_on == "sequences":
         used = with_frames(store, used)
     precision = native_precision(default_device())
@@ -139,7 +147,7 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
     tables: dict[SetName, pa.Table] = {
         name: store.read_unit(labels_key(choice.task, name), m) for name, m in given.labels.items()
     }
-    recipe = choice.head_recipe()
+    recipe = choice.head_recipe(variant.origin)
     with_embeddings = any(part.features != "scores" for part in recipe.parts)
     gather: Callable[..., tuple[TrainingData, list[LabelCoverage]]] = functools.partial(
         gather_rows, with_embeddings=with_embeddings

@@ -9,6 +9,7 @@ from models.heads.fitting import Adam, evaluate_head, fit_seeds
 from models.heads.metrics import MAIN_METRIC
 from models.heads.recipes import get_recipe
 from models.heads.rows import TrainingRows
+from models.heads.sequences import SubjectSequence
 
 
 def learnable(count, *, seed, size=32, missing=0.0):
@@ -184,3 +185,32 @@ def test_adam_does_not_load_the_compiler_of_torch():
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("task", ["va", "mtl"])
+def test_paper_reads_published_probabilities_in_fit_and_prediction(task):
+    """A head on logits of a MobileNet equals one on their softmax; the latter is what the published code stored."""
+    recipe = get_recipe("paper", task=task, published_scores="probabilities").replace(epochs=2)
+    stored = TRAIN.logits.astype("f8")
+    stored = np.exp(stored) / np.exp(stored).sum(axis=1, keepdims=True)
+    published = TrainingRows(TRAIN.embeddings, stored.astype("f4"), TRAIN.labels)
+    expected = fit_seeds(published, None, task=task, recipe=get_recipe("paper", task=task).replace(epochs=2))
+    found = fit_seeds(TRAIN, VALIDATION, task=task, recipe=recipe)
+    assert {b.scores for b in found.head.config.branches.values()} == {"probabilities"}
+    kept = fit_seeds(TRAIN, None, task=task, recipe=recipe)
+    for name, tensor in expected.head.tensors.items():
+        np.testing.assert_allclose(kept.head.tensors[name], tensor, atol=1e-5)
+    outputs, wanted = (
+        head.predict_sequence(SubjectSequence(rows.embeddings, rows.logits, np.ones(3000, bool), np.zeros(3000)))
+        for head, rows in ((kept.head, TRAIN), (expected.head, published))
+    )
+    for branch, values in wanted.items():
+        np.testing.assert_allclose(outputs[branch], values, atol=1e-4)
+    assert evaluate_head(found.head, VALIDATION) == found.figures
+
+
+def test_other_heads_keep_logits():
+    for name, task in (("paper", "expr"), ("default", "mtl"), ("default", "va")):
+        recipe = get_recipe(name, task=task, published_scores="probabilities").replace(epochs=1, seeds=1)
+        head = fit_seeds(TRAIN, None, task=task, recipe=recipe).head
+        assert {branch.scores for branch in head.config.branches.values()} == {"logits"}

@@ -18,7 +18,7 @@ def make_head(task="mtl", seeds=2):
     branches = {
         "va": BranchConfig("scores", 0),
         "expr": BranchConfig("embeddings", 5),
-        "au": BranchConfig("both", (4, 3)),
+        "au": BranchConfig("both", (4, 3), scores="probabilities"),
     }
     if task != "mtl":
         branches = {task: branches[task]}
@@ -45,14 +45,15 @@ def predict(head, embeddings, logits):
 def predict_from_files(files, embeddings, logits):
     """Predict as head.json describes, with NumPy and safetensors alone."""
     config, tensors = json.loads(files["head.json"]), safetensors.numpy.load(files["head.safetensors"])
-    inputs = {
-        "embeddings": embeddings,
-        "scores": logits,
-        "both": np.concatenate([embeddings, logits], axis=1),
-    }
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     results = {}
     for branch, described in config["branches"].items():
-        seeds = []
+        seeds, scores = [], softmax if described["scores"] == "probabilities" else logits
+        inputs = {
+            "embeddings": embeddings,
+            "scores": scores,
+            "both": np.concatenate([embeddings, scores], axis=1),
+        }
         for seed in range(config["seeds"]):
             x = inputs[described["features"]].astype(np.float64)
             layers = sum(name.startswith(f"seed{seed}.{branch}.") for name in tensors) // 2
@@ -83,6 +84,11 @@ def test_outputs_can_be_computed_from_the_files_alone(task):
     without_kind = json.loads(files["head.json"])
     assert without_kind.pop("kind") == "mlp"
     assert head_from_bytes(files | {"head.json": json.dumps(without_kind).encode()}).config == head.config
+    without_scores = json.loads(files["head.json"])
+    forms = {branch: described.pop("scores") for branch, described in without_scores["branches"].items()}
+    earlier = head_from_bytes(files | {"head.json": json.dumps(without_scores).encode()})
+    assert {branch.scores for branch in earlier.config.branches.values()} == {"logits"}
+    assert forms == {branch: described.scores for branch, described in head.config.branches.items()}
     again = head_from_bytes(files)
     assert again.config == head.config and head_to_bytes(again) == files
 

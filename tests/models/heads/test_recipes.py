@@ -57,6 +57,15 @@ def test_fingerprints_are_those_of_existing_stores(name, task):
     assert found.startswith(NAMES_IN_EXISTING_STORES[name, task])
 
 
+def test_scores_change_fingerprints_only_where_they_are_used():
+    for task in BRANCHES_OF_TASK:
+        plain, softmax = (get_recipe("paper", task=task, published_scores=f) for f in ("logits", "probabilities"))
+        uses_scores = plain.parts[0].features != "embeddings"
+        assert (fingerprint(recipe=plain) != fingerprint(recipe=softmax)) == uses_scores
+        default = get_recipe("default", task=task, published_scores="probabilities").replace(features="both")
+        assert {part.scores for part in default.parts} == {"logits"}
+
+
 def test_other_settings_have_other_fingerprints(monkeypatch):
     monkeypatch.setitem(HEAD_KINDS, "other", "models.heads.mlp:MlpHead")
     (va,) = get_recipe("default", task="va").parts

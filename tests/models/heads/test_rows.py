@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from models.heads.rows import RowReader, TrainingRows, moments
+from models.heads.sequences import SubjectSequence, to_scores
 
 RANDOM = np.random.default_rng(0)
 
@@ -65,8 +66,27 @@ def test_reader_returns_the_requested_rows_in_float32(tmp_path, features):
         reader.read(index)
 
 
+@pytest.mark.parametrize("features", ["embeddings", "scores", "both"])
+def test_reader_and_sequence_replace_logits_by_their_softmax(features):
+    data, index = rows(), np.arange(50)
+    exponents = np.exp(data.logits.astype("f8"))
+    softmax = TrainingRows(data.embeddings, exponents / exponents.sum(axis=1, keepdims=True), data.labels)
+    expected = inputs(softmax, index, features)
+    torch.testing.assert_close(RowReader(data, features, scores="probabilities").read(index), expected)
+    sequence = SubjectSequence(data.embeddings, data.logits, np.ones(50, bool), np.arange(50.0))
+    torch.testing.assert_close(torch.from_numpy(sequence.inputs(features, "probabilities")), expected)
+    mean, _ = moments(data, index, features, scores="probabilities")
+    torch.testing.assert_close(mean, expected.mean(0), atol=1e-3, rtol=1e-3)
+
+
 def test_reader_standardises():
     data, index = rows(), np.arange(50)
     mean, deviation = moments(data, index, "both")
     got = RowReader(data, "both", mean=mean, deviation=deviation).read(index)
     torch.testing.assert_close(got, (inputs(data, index, "both") - mean) / deviation)
+
+
+def test_softmax_of_large_logits_is_finite():
+    found = to_scores(np.array([[1e4, 0, -1e4], [3, 3, 3]]), "probabilities")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [[1, 0, 0], [1 / 3] * 3], atol=1e-6)
