@@ -28,7 +28,8 @@ from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import SubjectCoverage, SubmissionDetails
 from data_contracts.vocabulary import SIMULATED_NOTICE, mark_name
 from flows.engine.console import explain_error
-from flows.engine.run import Run, SomeFailedError
+from flows.engine.run import Run
+from flows.engine.run_results import SomeFailedError
 from flows.engine.stage_summary import StageSummary
 from tasks.results.report_tables import RunRecord
 from tasks.results.write_report import REPORT_TIME, write_report
@@ -135,19 +136,25 @@ class RunArtifacts:
 
 def describe_end(run: Run | None, error: BaseException | None) -> str:
     """Return the outcome of a run in one line: how it ended, and its numbers."""
-    numbers = run.counts.format() if run else ""
     if isinstance(error, SomeFailedError):
         # Causes are listed separately.
         return f"Failed: {str(error).split('; first: ')[0]}"
     if error is None:
-        return f"Completed: {numbers}"
-    until_then = f" (until then: {numbers})" if run and run.summaries else ""
+        return f"Completed: {run.counts.format() if run else ''}"
+    until_then = describe_progress(run, error)
     if not isinstance(error, Exception):
         what = "Cancelled" if get_intent() == "cancel" else "Stopped by SIGTERM or the end of its worker"
         return f"{what}{until_then or ' before the first stage'}"
     explained = explain_error(error)
     cause = explained[0] if explained else printable(f"{type(error).__name__}: {error}")
     return f"Failed: {cause}{until_then}"
+
+
+def describe_progress(run: Run | None, error: BaseException) -> str:
+    """Return what a run did before an error that does not say it: ``" (until then: 3 scored)"``, or nothing."""
+    if run is None or not run.summaries or isinstance(error, SomeFailedError):
+        return ""
+    return f" (until then: {run.counts.format()})"
 
 
 def _describe_unfinished(run: Run) -> str:

@@ -25,9 +25,9 @@ from prefect.states import Completed, Crashed, Failed
 
 from data_contracts.errors import InputError, printable
 from data_contracts.files.credentials import hide_credentials
-from flows.artifacts import RunArtifacts
+from flows.artifacts import RunArtifacts, describe_progress
 from flows.engine.console import add_fields, explain_error, redirect_output
-from flows.engine.run import Run, SomeFailedError, run_stages_with
+from flows.engine.run import run_stages_with
 from flows.engine.run_metrics import measured_run
 from flows.engine.stage_summary import StageSummary
 from flows.options import describe
@@ -105,7 +105,7 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
                 if get_intent() == "cancel":
                     raise
                 cause = "the end of the worker that started it" if has_worker_ended() else "SIGTERM"
-                message = f"interrupted by {cause}; {_RETRY}{_so_far(artifacts.run, error)}"
+                message = f"interrupted by {cause}; {_RETRY}{describe_progress(artifacts.run, error)}"
                 return Crashed(message=message, data=CrashedRun(message))  # type: ignore[return-value]
             except Exception as error:
                 artifacts.refuse(error)
@@ -113,7 +113,7 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
                 if explained is None:
                     raise
                 # The exception is the data of the state, so that Prefect raises it in the caller of the flow.
-                message = explained[0] + _so_far(artifacts.run, error)
+                message = explained[0] + describe_progress(artifacts.run, error)
                 return Failed(message=message, data=error)  # type: ignore[return-value]
 
     return flow(
@@ -123,13 +123,6 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
         # The function validates them and reports an error in one line.
         validate_parameters=False,
     )(with_stages_as_tasks)
-
-
-def _so_far(run: Run | None, error: BaseException) -> str:
-    """Return what a run did before an error that does not say it."""
-    if run is None or not run.summaries or isinstance(error, SomeFailedError):
-        return ""
-    return f" (until then: {run.counts.format()})"
 
 
 def _parameters() -> Mapping[str, Any]:
@@ -144,7 +137,7 @@ def _redirect_output() -> Iterator[None]:
     Nothing else would show the warnings of this program to those who read the log on the server.
     """
     context = FlowRunContext.get()
-    if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
+    if not (context and context.flow_run and context.flow_run.deployment_id):
         yield
         return
     handler = _ToRunLog(flow_run_logger(context.flow_run, context.flow))
@@ -182,7 +175,7 @@ def _add_fields(parameters: Mapping[str, Any]) -> contextlib.AbstractContextMana
 def _is_deployed() -> bool:
     """Return whether a worker started this run."""
     context = FlowRunContext.get()
-    return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
+    return bool(context and context.flow_run and context.flow_run.deployment_id)
 
 
 def _short(place: Any) -> str:

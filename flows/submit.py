@@ -12,7 +12,8 @@ from data_contracts.store.bundles import Bundle, find_bundle
 from data_contracts.store.details import COVERAGE_COUNTS, HeadDetails, SubmissionDetails
 from data_contracts.vocabulary import EditionName
 from flows.engine.console import print_line, print_table
-from flows.engine.run import Run, SomeFailedError
+from flows.engine.run import Run
+from flows.engine.run_results import SomeFailedError
 from flows.options import takes
 from flows.parameters import SubmitParameters, scheduler_of
 from tasks.fit import predict_outputs

@@ -1,4 +1,4 @@
-"""One run: its store, its workers, and the results of every stage.
+"""One run: its store, its workers and its stages.
 
 This module does not import Prefect. ``flows.deployments`` records stages as Prefect tasks through ``run_stages_with``.
 """
@@ -7,24 +7,22 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from data_contracts.errors import InputError, counted, printable
+from data_contracts.errors import InputError, counted
 from data_contracts.files.account import InputAccount
 from data_contracts.files.credentials import hide_credentials
-from data_contracts.store.bundles import Bundle
 from data_contracts.store.contents import require_store
-from data_contracts.store.input_accounts import InputsDetails, write_account
+from data_contracts.store.input_accounts import write_account
 from data_contracts.store.lock import check_code_version, lock_store
-from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
-from flows.engine.console import add_fields, print_line, print_table, print_warning
-from flows.engine.quarantine import count_tries, describe_shared_cause
-from flows.engine.run_counts import RunCounts, SortedInputs, count_units
+from flows.engine.console import add_fields, print_line, print_warning
+from flows.engine.quarantine import count_tries
 from flows.engine.run_metrics import measure
+from flows.engine.run_results import RunResults
 from flows.engine.stage_summary import StageSummary, work_here
 from infra.worker_processes import WORKER_MODULES
 from models.engines.devices import default_engine
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 logger = logging.getLogger(__name__)
-_FAILURES_SHOWN = 20
 # This process computes up to this number of cheap units in less time than workers need to start.
 _FEW_UNITS = 16
 # From this number of new units on, a stage updates the index of manifests itself.
@@ -71,11 +68,7 @@ def run_stages_with(runner: StageRunner, *, recorder: RunRecorder) -> Iterator[N
         _recorder.reset(tokens[1])
 
 
-class SomeFailedError(RuntimeError):
-    """Some inputs failed; the run has listed them, and everything else is complete."""
-
-
-class Run:
+class Run(RunResults):
     """Runs stages one after the other on one cluster, which is opened for the first unit that needs it."""
 
     def __init__(
@@ -94,16 +87,10 @@ class Run:
             max_tries: skip units that failed in this number of runs because of the same input.
             retry_quarantined: try these units, too, and release those that now fail for another reason.
         """
-        self.store = Store(store)
-        self.summaries: list[StageSummary] = []
-        self.submissions: list[Bundle] = []
-        self.is_simulated = False
-        self.inputs: list[InputsDetails] = []
+        super().__init__(Store(store))
         self._dask_address, self._workers = dask_address, workers
         self._max_tries, self._release = None if retry_quarantined else max_tries, retry_quarantined
         self._may_be_new = may_be_new
-        self._new_lost: list[tuple[int, InputsDetails]] = []
-        self._counts: RunCounts | None = None
         self._tried: set[tuple[str, str]] = set()
         self._stack, self._cluster = contextlib.ExitStack(), contextlib.ExitStack()
         self._client: Client | None = None
@@ -260,145 +247,4 @@ class Run:
             known: number of these files that an earlier run has reported.
         """
         self._raise_if_lost()
-        details = write_account(self.store, account)
-        lost = details.format_lost()
-        for line in details.format_lines():
-            print_line(line, level=logging.WARNING if line in lost else logging.INFO)
-        self.inputs.append(details)
-        self._new_lost.append((max(account.lost - known, 0), details))
-
-    @property
-    def failures(self) -> list[tuple[str, str, str]]:
-        """(stage, unit, cause) of all failures."""
-        return [(s.stage, name, cause) for s in self.summaries for name, cause in s.failures.items()]
-
-    @property
-    def problems(self) -> list[tuple[str, str, str]]:
-        """(stage, unit, line) of all inputs that were used only in part."""
-        return [(s.stage, name, line) for s in self.summaries for name, line in s.all_problems]
-
-    @property
-    def quarantined(self) -> list[tuple[str, str, Failure]]:
-        """(stage, unit, note of the last try) of all quarantined units, each once."""
-        found = {(s.stage, name): note for s in self.summaries for name, note in s.quarantined}
-        return [(stage, name, note) for (stage, name), note in found.items()]
-
-    @property
-    def counts(self) -> RunCounts:
-        """The numbers of the run: of inputs if ``count_inputs`` was called, else of the units of all stages so far."""
-        return self._counts or count_units(self.summaries, skipped=self._skipped)
-
-    @property
-    def _skipped(self) -> int:
-        return sum(one.count for account in self.inputs for one in account.lost)
-
-    def count_inputs(
-        self,
-        names: Collection[str],
-        *,
-        noun: str,
-        verb: str,
-        done: Collection[str] | None = None,
-        videos: Mapping[str, str] | None = None,
-        waiting: int = 0,
-    ) -> SortedInputs:
-        """Count inputs by the result of the run, and return their names.
-
-        Args:
-            names: names of all inputs that were not waiting.
-            noun: what they are, in the singular.
-            verb: what happened to those that are done.
-            done: those with new results; None: those with units that this run computed.
-            videos: subject -> the video with the subject.
-            waiting: number of other inputs, which wait for a later run.
-        """
-
-        def inputs_of(items: Iterable[str]) -> set[str]:
-            return {item if item in names else (videos or {}).get(item, item) for item in items}
-
-        failed = inputs_of(item for s in self.summaries for item in _items_of(s, s.failures))
-        given_up = inputs_of(item for s in self.summaries for item in _items_of(s, [n for n, _ in s.quarantined]))
-        computed = inputs_of(item for s in self.summaries for item in s.done_items) & set(names)
-        given_up -= failed
-        is_done = (computed if done is None else set(done)) - failed - given_up
-        found = SortedInputs(
-            up_to_date=frozenset(set(names) - is_done - failed - given_up),
-            done=frozenset(is_done),
-            failed=frozenset(failed),
-            quarantined=frozenset(given_up),
-        )
-        self._counts = RunCounts(
-            noun=noun,
-            verb=verb,
-            up_to_date=len(found.up_to_date),
-            done=len(found.done),
-            failed=len(found.failed),
-            out_of_memory=sum(summary.out_of_memory for summary in self.summaries),
-            quarantined=len(found.quarantined),
-            waiting=waiting,
-            used_in_part=len({name for _, name, _ in self.problems}),
-            skipped=self._skipped,
-        )
-        return found
-
-    def print_summary(self) -> None:
-        """Print the table of stages, and a line per failure and problem."""
-        rows = [
-            [
-                s.stage,
-                s.units,
-                s.ready,
-                s.done,
-                s.format_failed() if s.out_of_memory else len(s.failures),
-                s.format_counts(),
-                round(s.seconds, 1),
-            ]
-            for s in self.summaries
-        ]
-        print_table(
-            "Stages",
-            ["stage", "units", "ready", "done", "failed", "rows", "seconds"],
-            rows,
-            simulated=self.is_simulated,
-        )
-        self.print_causes()
-
-    def print_counts(self) -> None:
-        """Print the numbers of the run in one line."""
-        counts = self.counts
-        print_line(counts.describe(), level=logging.WARNING if counts.has_problems else logging.INFO)
-
-    def print_causes(self) -> None:
-        """Print a line per failure, problem and quarantined unit."""
-        skipped = [(stage, name, f"{n.cause} ({n.format_tries()})") for stage, name, n in self.quarantined]
-        for kind, found in (("failed", self.failures), ("in part", self.problems), ("quarantined", skipped)):
-            level = logging.ERROR if kind == "failed" else logging.WARNING
-            for stage, name, cause in found[:_FAILURES_SHOWN]:
-                print_line(f"{kind}: {stage}: {name}: {cause}", level=level, stage=stage, unit=name)
-            if (more := len(found) - _FAILURES_SHOWN) > 0:
-                print_line(f"... and {more} more: affwild2 status --store {self.store.url}", level=level)
-
-    def raise_for_failures(self, *, known: bool = True) -> None:
-        """Raise an exception if a unit failed, or an input was skipped or used only in part.
-
-        ``known``: include inputs that an earlier run skipped or used in part.
-
-        Raises:
-            SomeFailedError: the numbers of failures and problems, and the first one.
-        """
-        problems = self.problems if known else [(s.stage, *problem) for s in self.summaries for problem in s.problems]
-        lost = [one for count, one in self._new_lost if count or (known and one.lost)]
-        if self.failures or problems or lost:
-            causes = [describe_shared_cause(one) for one in self.summaries if one.shared_cause]
-            news = "; a fault of the machine" if causes else ""
-            causes += [f"{stage} {name}: {cause}" for stage, name, cause in [*self.failures, *problems]]
-            causes += [one.format_lost()[0] for one in lost]
-            newly_skipped = 0 if known else sum(count for count, _ in self._new_lost)
-            news += f"; {newly_skipped:,} newly skipped" if newly_skipped else ""
-            raise SomeFailedError(printable(f"{self.counts.format()}{news}; first: {causes[0]}"))
-
-
-def _items_of(summary: StageSummary, names: Iterable[str]) -> set[str]:
-    """Return the videos or subjects of units of a stage that do not exist."""
-    units = [summary.missing.get(name) for name in names]
-    return {unit.key.item for unit in units if isinstance(unit, Unit)}
+        self.add_inputs(write_account(self.store, account), new_lost=max(account.lost - known, 0))

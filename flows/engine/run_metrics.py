@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from data_contracts.errors import printable
 from data_contracts.files.credentials import hide_credentials
@@ -22,8 +22,7 @@ from infra.interruption import calling_before_end
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-    from flows.engine.run_counts import RunCounts
-    from flows.engine.stage_summary import StageSummary
+    from flows.engine.run_results import RunResults
 
 # A run that did not publish for several intervals was killed.
 _INTERVAL_SECONDS = 30.0
@@ -40,21 +39,11 @@ _STAGE = ("stage",)
 Values = Mapping[tuple[str, ...], float]
 
 
-class StoreRun(Protocol):
-    """What the metrics need of a run on a store."""
-
-    summaries: "list[StageSummary]"
-
-    @property
-    def counts(self) -> "RunCounts":
-        """The numbers of the run."""
-
-
 class _Measurement:
     """What is known of a run while it lasts."""
 
     def __init__(self, flow: str, store: str) -> None:
-        self.runs: list[StoreRun] = []
+        self.runs: list[RunResults] = []
         self._labels = {"flow": flow, "store": store}
         self._started, self._outcome = time.time(), ""
         # A signal may interrupt the main thread while it publishes.
@@ -185,7 +174,7 @@ def measured_run(flow: str, parameters: Mapping[str, Any]) -> Iterator[None]:
         _measurement.reset(token)
 
 
-def measure(run: StoreRun) -> None:
+def measure(run: "RunResults") -> None:
     """Include the stages of a run on a store in the metrics of the current run of a flow."""
     if measurement := _measurement.get():
         measurement.runs.append(run)

@@ -147,28 +147,36 @@ def _ask_workers(client: Client, python: str, store_url: str, probe: str, files:
     return found
 
 
-def _make_examine() -> Callable[..., Any]:
-    """Return a function that makes the values of ``_Worker``. It is sent as code: a worker may lack this module."""
+def _make_digest() -> Callable[[], str | None]:
+    """Return a function that makes the digest of the program, see ``_make_examine``."""
 
-    def examine(store_url: str | None, probe: str | None, files: Sequence[str]) -> dict[str, object]:
+    def digest() -> str | None:
+        """Digest of all sources that units are computed with."""
         import hashlib
-        import importlib.metadata
         import importlib.util
-        import os
-        import sys
         from pathlib import Path
 
-        def digest() -> str | None:
-            """Digest of all sources that units are computed with."""
-            sources = hashlib.sha256()
-            for package in ("data_contracts", "models", "tasks"):
-                spec = importlib.util.find_spec(package)
-                if spec is None or not spec.submodule_search_locations:
-                    return None
-                root = Path(spec.submodule_search_locations[0])
-                for path in sorted(root.rglob("*.py")):
-                    sources.update(f"{package}/{path.relative_to(root)}\n".encode() + path.read_bytes())
-            return sources.hexdigest()[:12]
+        sources = hashlib.sha256()
+        for package in ("data_contracts", "models", "tasks"):
+            spec = importlib.util.find_spec(package)
+            if spec is None or not spec.submodule_search_locations:
+                return None
+            root = Path(spec.submodule_search_locations[0])
+            for path in sorted(root.rglob("*.py")):
+                sources.update(f"{package}/{path.relative_to(root)}\n".encode() + path.read_bytes())
+        return sources.hexdigest()[:12]
+
+    return digest
+
+
+def _make_examine() -> Callable[..., Any]:
+    """Return a function that makes the values of ``_Worker``. It is sent as code: a worker may lack this module."""
+    digest = _make_digest()
+
+    def examine(store_url: str | None, probe: str | None, files: Sequence[str]) -> dict[str, object]:
+        import importlib.metadata
+        import os
+        import sys
 
         def version_of(library: str) -> str:
             try:

@@ -20,7 +20,7 @@ from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.errors import InputError
 from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
-from flows.engine.run import SomeFailedError
+from flows.engine.run_results import SomeFailedError
 from tests.faults.interruption_matrix import read_results
 from tests.processes import run_command
 from tests.tasks.results.test_write_report import read_page

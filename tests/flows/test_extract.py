@@ -10,7 +10,7 @@ from data_contracts.challenge.layout import find_data
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from data_contracts.video.packets import index_video
-from flows.engine.run import SomeFailedError
+from flows.engine.run_results import SomeFailedError
 from flows.extract import extract, packed_crops
 from models.faces.crops import decode_jpeg
 from tasks.demo.generate import DemoDataParams, generate_demo_data

@@ -10,7 +10,8 @@ import pytest
 from data_contracts.challenge.editions import HEADERS
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
-from flows.engine.run import Run, SomeFailedError
+from flows.engine.run import Run
+from flows.engine.run_results import SomeFailedError
 from flows.extract import extract
 from flows.fit import fit
 from tasks.demo.generate import DemoDataParams, generate_demo_data

@@ -13,7 +13,7 @@ from data_contracts.errors import InputError
 from data_contracts.store.bundles import find_bundle, list_bundles, read_file, write_bundle
 from data_contracts.store.details import HeadDetails, PostprocessingDetails, SubmissionDetails
 from data_contracts.store.store import Store
-from flows.engine.run import SomeFailedError
+from flows.engine.run_results import SomeFailedError
 from flows.fit import fit
 from flows.submit import submit
 from tasks.fit.import_labels import labels_key

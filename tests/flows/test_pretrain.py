@@ -3,7 +3,7 @@ from PIL import Image
 
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
-from flows.engine.run import SomeFailedError
+from flows.engine.run_results import SomeFailedError
 from flows.pretrain import pretrain
 from tests.faults.interruptions import interrupt
 from tests.processes import run_command

@@ -17,7 +17,7 @@ from data_contracts.store.input_accounts import INPUTS
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters
-from flows.engine.run import SomeFailedError
+from flows.engine.run_results import SomeFailedError
 from flows.rescore import rescore
 from tests.processes import run_command
 from tests.video_factory import VideoSpec, cut_file, write_video

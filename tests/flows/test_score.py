@@ -8,7 +8,7 @@ import pytest
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import EXPRESSIONS
-from flows.engine.run import SomeFailedError
+from flows.engine.run_results import SomeFailedError
 from flows.score import find_videos, score
 from models.faces.detection import DetectorParams
 from tests.backbone_files import WITH_AFFECT, write_trained_backbone

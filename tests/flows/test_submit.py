@@ -16,7 +16,7 @@ from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from flows.commands.parameters import StatusParameters
 from flows.commands.status import print_status
-from flows.engine.run import SomeFailedError
+from flows.engine.run_results import SomeFailedError
 from flows.submit import submit
 
 

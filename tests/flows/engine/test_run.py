@@ -9,7 +9,8 @@ from data_contracts.store.input_accounts import INPUTS, InputsDetails
 from data_contracts.store.store import Store
 from flows.commands.parameters import StatusParameters
 from flows.commands.status import print_status
-from flows.engine.run import Run, SomeFailedError
+from flows.engine.run import Run
+from flows.engine.run_results import SomeFailedError
 from tasks.results.write_report import write_report
 
 
