@@ -139,7 +139,10 @@ def decide(branch: BranchName, outputs: np.ndarray) -> np.ndarray:
 
 
 class Adam:
-    """Adam (Kingma and Ba 2015) for float32 tensors. torch's own optimizers load its compiler: 100 MB of memory."""
+    """Adam (Kingma and Ba 2015) as in Keras, which adds epsilon before the bias correction; for floating tensors.
+
+    torch's own optimizers add it after the correction, and load torch's compiler: 100 MB of memory.
+    """
 
     def __init__(self, parameters: Iterable[Tensor], *, learning_rate: float) -> None:
         self._parameters = list(parameters)
@@ -155,14 +158,13 @@ class Adam:
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         self._steps += 1
-        size = self._learning_rate / (1 - _DECAY**self._steps)
-        factor = (1 - _SQUARE_DECAY**self._steps) ** -0.5
+        size = self._learning_rate * (1 - _SQUARE_DECAY**self._steps) ** 0.5 / (1 - _DECAY**self._steps)
         for parameter, (mean, square, scratch) in zip(self._parameters, self._state, strict=True):
             gradient = parameter.grad
             if gradient is not None:
                 mean.lerp_(gradient, 1 - _DECAY)
                 square.mul_(_SQUARE_DECAY).addcmul_(gradient, gradient, value=1 - _SQUARE_DECAY)
-                torch.sqrt(square, out=scratch).mul_(factor).add_(_EPSILON)
+                torch.sqrt(square, out=scratch).add_(_EPSILON)
                 parameter.addcdiv_(mean, scratch, value=-size)
 
 
@@ -208,10 +210,11 @@ def fit_epochs(
             loss = loss_of(outputs, labels)
             loss.backward()
             optimizer.step()
-            batch_losses.append(loss.detach())
+            count = _row_count(outputs)
+            batch_losses.append((loss.detach(), count))
             if progress:
-                progress.add_rows(len(next(iter(labels.values()))))
-        entry = {"epoch": float(epoch), "train_loss": float(torch.stack(batch_losses).mean())}
+                progress.add_rows(count)
+        entry = {"epoch": float(epoch), "train_loss": _mean_over_rows(batch_losses)}
         value = float(epoch)
         if validation is not None:
             network.eval()
@@ -238,9 +241,9 @@ def _checkpoint(
     loss_of: Callable[[dict[BranchName, Tensor], Labels], Tensor],
     batches: list[tuple[dict[BranchName, Tensor], Labels]],
 ) -> float:
-    """Return the mean loss of the batches, or a metric of the recipe's only branch."""
+    """Return the loss of the batches, weighted by their rows as in Keras, or a metric of the recipe's only branch."""
     if recipe.checkpoint == "loss":
-        return float(torch.stack([loss_of(*batch) for batch in batches]).mean())
+        return _mean_over_rows([(loss_of(*batch), _row_count(batch[0])) for batch in batches])
     (branch,) = recipe.branches
     outputs = np.concatenate([activate(outputs[branch], branch).cpu().numpy() for outputs, _ in batches])
     labels = np.concatenate([labels[branch] for _, labels in batches])
@@ -248,3 +251,13 @@ def _checkpoint(
     if recipe.checkpoint == MAIN_METRIC[branch]:
         return main_score(branch, labels, decisions)
     return score_branch(branch, labels, decisions)[recipe.checkpoint]
+
+
+def _row_count(outputs: dict[BranchName, Tensor]) -> int:
+    return len(next(iter(outputs.values())))
+
+
+def _mean_over_rows(losses: list[tuple[Tensor, int]]) -> float:
+    """Return the mean of the losses of batches, weighted by the number of rows of each."""
+    counts = [count for _, count in losses]
+    return float(np.average(torch.stack([loss for loss, _ in losses]).double().cpu().numpy(), weights=counts))

@@ -31,8 +31,7 @@ def fit_mlp(
     torch.manual_seed(settings.seed)
     random = np.random.default_rng(settings.seed)
     width = train.width(recipe.features)
-    networks: dict[str, nn.Module] = {branch: _network(width, branch, recipe, settings) for branch in recipe.branches}
-    network = nn.ModuleDict(networks).to(device)
+    network = BranchNetworks(width, recipe, settings).to(device)
 
     def reader(data: TrainingRows, batch_rows: int) -> RowReader:
         return RowReader(
@@ -47,7 +46,7 @@ def fit_mlp(
 
     def run(batch: tuple[Tensor, Labels]) -> tuple[dict[BranchName, Tensor], Labels]:
         inputs, labels = batch
-        return {branch: network[branch](inputs) for branch in recipe.branches}, labels
+        return network(inputs), labels
 
     train_reader, validate = reader(train, recipe.batch_size), None
     if validation is not None:
@@ -65,8 +64,7 @@ def fit_mlp(
     )
     tensors = {}
     for branch in recipe.branches:
-        layers = [module for module in networks[branch].children() if isinstance(module, nn.Linear)]
-        for number, layer in enumerate(layers):
+        for number, layer in enumerate(network.layers(branch)):
             weight, bias = layer.weight.detach().double().cpu(), layer.bias.detach().double().cpu()
             if number == 0 and mean is not None and deviation is not None:
                 # Fold the standardisation into the first layer.
@@ -91,21 +89,48 @@ def _batches(
         yield inputs, {branch: data.labels[branch][index] for branch in recipe.branches}
 
 
-def _network(width: int, branch: BranchName, recipe: HeadRecipe, settings: FitSettings) -> nn.Sequential:
+class BranchNetworks(nn.Module):
+    """The layers of all branches of a recipe: hidden layers of each branch, or shared by all, and an output layer."""
+
+    def __init__(self, width: int, recipe: HeadRecipe, settings: FitSettings) -> None:
+        super().__init__()
+        self._hidden, self._output = nn.ModuleDict(), nn.ModuleDict()
+        self._hidden_of = {branch: "shared" if recipe.shared_hidden else branch for branch in recipe.branches}
+        sizes = (width, *hidden_sizes(recipe.hidden_units))
+        for branch, hidden in self._hidden_of.items():
+            layers: list[nn.Linear] = []
+            if hidden not in self._hidden:
+                self._hidden[hidden] = _hidden_layers(sizes, hidden, recipe, settings)
+                layers += _linear_layers(self._hidden[hidden])
+            output = nn.Linear(sizes[-1], len(OUTPUT_NAMES[branch]))
+            self._output[branch] = output
+            for layer in [*layers, output]:
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, inputs: Tensor) -> dict[BranchName, Tensor]:
+        """Return the outputs of each branch before their activation, [n, K], of inputs [n, width]."""
+        hidden = {name: layers(inputs) for name, layers in self._hidden.items()}
+        return {branch: self._output[branch](hidden[name]) for branch, name in self._hidden_of.items()}
+
+    def layers(self, branch: BranchName) -> list[nn.Linear]:
+        """Return the linear layers from the inputs to the outputs of a branch."""
+        return _linear_layers(nn.ModuleList([*self._hidden[self._hidden_of[branch]].children(), self._output[branch]]))
+
+
+def _hidden_layers(sizes: tuple[int, ...], name: str, recipe: HeadRecipe, settings: FitSettings) -> nn.Sequential:
     layers: list[nn.Module] = []
-    sizes = (width, *hidden_sizes(recipe.hidden_units), len(OUTPUT_NAMES[branch]))
     for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         # Rounding would be visible in the outputs of a linear head; in a hidden layer, dropout adds more noise.
-        is_rounded = settings.precision == "bfloat16" and number == 0 and len(sizes) > 2
-        layers.append((RoundedLinear if is_rounded else nn.Linear)(inputs, outputs))
-        if number < len(sizes) - 2:
-            random = np.random.default_rng([settings.seed, *branch.encode(), *([number] if number else [])])
-            layers += [nn.ReLU(), SeededDropout(recipe.dropout, random)]
-    for module in layers:
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+        is_rounded = settings.precision == "bfloat16" and number == 0
+        random = np.random.default_rng([settings.seed, *name.encode(), *([number] if number else [])])
+        layers += [(RoundedLinear if is_rounded else nn.Linear)(inputs, outputs), nn.ReLU()]
+        layers.append(SeededDropout(recipe.dropout, random))
     return nn.Sequential(*layers)
+
+
+def _linear_layers(layers: nn.Module) -> list[nn.Linear]:
+    return [layer for layer in layers.children() if isinstance(layer, nn.Linear)]
 
 
 class RoundedLinear(nn.Linear):

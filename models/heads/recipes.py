@@ -25,8 +25,13 @@ class HeadRecipe:
         hidden_units: size of the hidden ReLU layer, or of several, first to last; 0: a linear head.
         l2: factor of the sum of squared weights (not biases) that is added to the loss.
         checkpoint: the loss or metric on the validation rows that decides which epoch is kept.
-        published_masking: keep rows without a label, with output and label set to 0 (as in the authors' multi-task
-            notebook); otherwise every branch uses its labelled rows only.
+        published_masking: keep rows without a label, with output and label set to 0, and compute losses from
+            probabilities instead of logits (as in the authors' multi-task notebook, see ``losses``); otherwise every
+            branch uses its labelled rows only.
+        published_weighting: multiply the mean loss of expressions by the mean class weight of the batch, as in the
+            authors' multi-task notebook; otherwise the loss of every row by the weight of its class.
+        shared_hidden: all branches share the hidden layers; otherwise each has its own. In the tensors of a fitted
+            head, every branch has a copy.
         balanced: weight classes by max n / n, and values of action units by N / (2 n); otherwise all rows are equal.
         drop_partial_units: skip rows in which any action unit is unlabelled.
         patience: epochs without a better checkpoint after which fitting stops; 0: never.
@@ -44,6 +49,8 @@ class HeadRecipe:
     checkpoint: Checkpoint
     learning_rate: float = 1e-3
     published_masking: bool = False
+    published_weighting: bool = False
+    shared_hidden: bool = False
     balanced: bool = True
     drop_partial_units: bool = False
     patience: int = 0
@@ -65,14 +72,16 @@ class HeadRecipe:
         return dataclasses.replace(self, **changes)
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """Return what fingerprints of fitted heads depend on, such that heads in existing stores keep their names."""
-        fields = dataclasses.asdict(self)
+        """Return what the names of fitted heads depend on, such that heads in existing stores keep their names."""
+        # Added later; the first two follow from the other fields in all named recipes.
+        added = {"published_weighting", "shared_hidden"}
         if self.kind == "mlp":
-            del fields["kind"]
+            added.add("kind")
         if self.scores == "logits" or self.features == "embeddings":
-            del fields["scores"]
+            added.add("scores")
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in added}
         # Earlier versions had a field for the optimizer. Only linear heads of the default recipe for valence and
-        # arousal were fitted by L-BFGS; they are fitted by Adam now, so their fingerprints change.
+        # arousal were fitted by L-BFGS; they are fitted by Adam now, so their names change.
         was_lbfgs = self.branches == ("va",) and self.checkpoint == "mean_ccc" and bool(hidden_sizes(self.hidden_units))
         return fields | {"optimizer": "lbfgs" if was_lbfgs else "adam"}
 
@@ -111,13 +120,24 @@ class TaskRecipe:
 
 
 # Savchenko 2022, section 3, and the authors' ABAW3 notebook where the two differ (batch sizes, epochs, checkpoints).
+# Comments name the cells of the notebook, which contain the linear and the hidden variant.
 _PAPER: dict[TaskName, HeadRecipe] = {
-    "expr": HeadRecipe(("expr",), "embeddings", 128, 0.0, 256, 10, "accuracy"),
-    "va": HeadRecipe(("va",), "scores", 0, 1 / 512, 512, 20, "loss"),
-    "au": HeadRecipe(("au",), "embeddings", 128, 0.0, 512, 20, "loss", drop_partial_units=True),
+    "expr": HeadRecipe(("expr",), "embeddings", 128, 0.0, 256, 10, "accuracy"),  # A3 c39, c40
+    "va": HeadRecipe(("va",), "scores", 0, 1 / 512, 512, 20, "loss"),  # A3 c64, c65
+    "au": HeadRecipe(("au",), "embeddings", 128, 0.0, 512, 20, "loss", drop_partial_units=True),  # A3 c81, c82
     "mtl": HeadRecipe(
-        ("va", "expr", "au"), "both", 0, 1 / 256, 256, 20, "loss", published_masking=True, drop_partial_units=True
-    ),
+        ("va", "expr", "au"),
+        "both",
+        0,
+        1 / 256,
+        256,
+        20,
+        "loss",
+        published_masking=True,
+        published_weighting=True,
+        shared_hidden=True,
+        drop_partial_units=True,
+    ),  # A3 c103, c104
 }
 _DEFAULT: dict[BranchName, HeadRecipe] = {
     "expr": HeadRecipe(
@@ -132,21 +152,34 @@ _DEFAULT: dict[BranchName, HeadRecipe] = {
 }
 
 
-def get_recipe(name: RecipeName, *, task: TaskName, published_scores: ScoreForm = "logits") -> TaskRecipe:
+def get_recipe(
+    name: RecipeName, *, task: TaskName, hidden_units: HiddenUnits | None = None, published_scores: ScoreForm = "logits"
+) -> TaskRecipe:
     """Return the recipe of that name for ``expr``, ``va``, ``au`` or ``mtl``.
 
     ``paper`` fits as published. ``default`` fits each branch on its labelled rows, keeps the epoch with the best
     challenge metric on all validation rows, and averages seeds; its mtl head combines its three single-task heads.
 
-    ``published_scores``: of the backbone (``BackboneSpec``). ``paper`` takes scores in this form, ``default`` logits.
+    ``hidden_units`` selects the variant with these hidden layers (None: that of the best published result). The
+    published variants differ in more than layers: single-task heads carry L2 only if they are linear, multi-task heads
+    always. ``published_scores``: of the backbone (``BackboneSpec``). ``paper`` takes scores in this form, ``default``
+    logits.
 
     Raises:
-        ValueError: the recipe or task is unknown.
+        ValueError: the recipe or task is unknown, or ``hidden_units`` is not valid.
     """
     if name not in ("paper", "default") or task not in BRANCHES_OF_TASK:
         raise ValueError(
             f"expected recipe paper or default for {', '.join(BRANCHES_OF_TASK)}, got {name!r} for {task!r}"
         )
     if name == "paper":
-        return TaskRecipe((_PAPER[task].replace(scores=published_scores),))
-    return TaskRecipe(tuple(_DEFAULT[branch] for branch in BRANCHES_OF_TASK[task]))
+        recipe = TaskRecipe((_PAPER[task].replace(scores=published_scores),))
+    else:
+        recipe = TaskRecipe(tuple(_DEFAULT[branch] for branch in BRANCHES_OF_TASK[task]))
+    if hidden_units is None:
+        return recipe
+    changed = recipe.replace(hidden_units=hidden_units)
+    if name == "default" or task == "mtl":
+        return changed
+    is_linear = not hidden_sizes(hidden_units)
+    return changed.replace(l2=1 / _PAPER[task].batch_size if is_linear else 0.0)

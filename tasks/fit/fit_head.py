@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from tasks.extract.crop_faces import CropParams
     from tasks.extract.embed_faces import BackboneChoice
 
-CODE_VERSION = 4
+CODE_VERSION = 5
+# A part of the names of heads. It is not raised, so that a head replaces the one that an earlier version fitted.
+_NAME_VERSION = 4
 _ZERO_SHOT_VERSION = 1
 
 
@@ -48,10 +50,15 @@ class HeadChoice:
     kind: str | None = None
 
     def head_recipe(self, features: FeaturesDetails) -> TaskRecipe:
-        """Return the recipe with all overrides, for heads on these features."""
-        overrides = {name: getattr(self, name) for name in ("features", "hidden_units", "seeds", "kind")}
+        """Return the recipe with all overrides, for heads on these features.
+
+        Of ``paper``, it is the published variant with these hidden layers.
+        """
+        overrides = {name: getattr(self, name) for name in ("features", "seeds", "kind")}
         given = {name: value for name, value in overrides.items() if value is not None}
-        return get_recipe(self.recipe, task=self.task, published_scores=_published_scores(features)).replace(**given)
+        scores = _published_scores(features)
+        recipe = get_recipe(self.recipe, task=self.task, hidden_units=self.hidden_units, published_scores=scores)
+        return recipe.replace(**given)
 
 
 def _published_scores(features: FeaturesDetails) -> ScoreForm:
@@ -97,8 +104,8 @@ def plan_fit_head(
 ) -> Job[FitHeadArgs]:
     """Plan the job that fits one head. It depends on the features and labels of the labelled subjects only.
 
-    Validation subjects whose video is in the training set too are excluded. Such a head replaces the head of the same
-    name that an earlier version fitted.
+    The head replaces the head of the same name that an earlier version fitted in another way. Validation subjects whose
+    video is in the training set too are excluded.
 
     With ``first``, the same head fitted on the training set alone, it is fitted on the training and validation sets for
     the numbers of epochs that were best then.
@@ -115,7 +122,7 @@ def plan_fit_head(
     precision = native_precision(default_device())
     parts = {
         "stage": "fit_head",
-        "version": CODE_VERSION,
+        "version": _NAME_VERSION,
         "recipe": recipe,
         "precision": precision,
         "epochs": epochs,
@@ -126,7 +133,9 @@ def plan_fit_head(
     readable = f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}"
     readable = mark_name(readable, simulated=variant.is_simulated)
     name = variant_name(readable, fingerprint(**parts))
-    job_fingerprint = fingerprint(**parts, excluded=split.excluded) if split.excluded else fingerprint(**parts)
+    job_fingerprint = fingerprint(
+        **parts, code_version=CODE_VERSION, settings=asdict(recipe), excluded=sorted(split.excluded)
+    )
     scores_of = first.name if first else None
     arguments = FitHeadArgs(choice, used, labels, split, epochs, precision, scores_of, annotations)
     return Job(f"heads/{name}", job_fingerprint, arguments)

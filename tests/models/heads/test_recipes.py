@@ -15,13 +15,27 @@ def test_paper_recipes_have_the_published_settings():
     assert (va.features, va.hidden_units, va.l2, va.checkpoint) == ("scores", 0, 1 / 512, "loss")
     (mtl,) = get_recipe("paper", task="mtl").parts
     assert mtl.branches == ("va", "expr", "au") and mtl.features == "both" and mtl.published_masking
+    assert mtl.published_weighting
+
+
+@pytest.mark.parametrize(
+    ("task", "linear", "hidden"),
+    [("expr", 1 / 256, 0), ("va", 1 / 512, 0), ("au", 1 / 512, 0), ("mtl", 1 / 256, 1 / 256)],
+)
+def test_linear_and_hidden_variants_of_the_paper_have_the_published_penalties(task, linear, hidden):
+    for units, l2 in ((0, linear), (128, hidden)):
+        (part,) = get_recipe("paper", task=task, hidden_units=units).parts
+        assert (part.hidden_units, part.l2) == (units, l2)
+    (part,) = get_recipe("paper", task=task).parts
+    assert part.l2 == (linear if part.hidden_units == 0 else hidden)
+    assert part.shared_hidden == (task == "mtl")
 
 
 def test_default_fits_each_branch_on_its_own_metric():
     parts = get_recipe("default", task="mtl").parts
     assert [part.branches for part in parts] == [("va",), ("expr",), ("au",)]
     assert [part.checkpoint for part in parts] == ["mean_ccc", "macro_f1", "mean_f1"]
-    assert not any(part.published_masking for part in parts)
+    assert not any(part.published_masking or part.published_weighting or part.shared_hidden for part in parts)
 
 
 @pytest.mark.parametrize("task", list(BRANCHES_OF_TASK))
