@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from data_contracts.errors import InputError
@@ -10,20 +11,20 @@ from data_contracts.files.local import check_output_folder
 from data_contracts.store.simulations import find_simulation
 from data_contracts.vocabulary import TASKS
 from flows.commands.parameters import SimulateParameters
-from flows.engine.console import print_line, print_table
+from flows.engine.console import print_line, print_table, progress_of
 from flows.engine.run import Run
 from infra.interruption import ending_on_signals
 from models.heads.metrics import MAIN_METRIC
-from tasks.simulate import attainable, write_features
+from tasks.simulate import attainable, challenge_data, footage, write_features
 from tasks.simulate.features import BACKBONES
-from tasks.simulate.labels import label_rule
-from tasks.simulate.plan import SimulationPlan, plan_simulation
+from tasks.simulate.labels import SubjectLabels, draw_labels, label_rule
+from tasks.simulate.plan import SimulatedSubject, SimulationPlan, plan_simulation
 
 # Marks the folder, and holds what its content depends on.
 MARKER = "simulation.json"
 _NOTE = "Simulated data with the layout and statistics of Aff-Wild2. No person and no video of Aff-Wild2 is in it."
-# Bytes of annotations and lists per frame, and of manifests and index per subject; both are rounded up.
-_BYTES_PER_FRAME, _BYTES_PER_SUBJECT = 120, 8192
+# Bytes of manifests and index per subject, rounded up.
+_BYTES_PER_SUBJECT = 8192
 
 
 def simulate(parameters: SimulateParameters) -> int:
@@ -42,15 +43,37 @@ def simulate(parameters: SimulateParameters) -> int:
         f"simulation: scale {plan.scale:g}, seed {plan.seed}: {len(plan.subjects)} subjects, {plan.frames:,} frames"
     )
     with ending_on_signals(), Run(str(out / "store"), workers=parameters.workers) as run:
+        run.is_simulated = True
         rule = label_rule(plan.scale, plan.seed)
         run.jobs("attainable", [attainable.plan_attainable(plan, rule)], attainable.make)
         run.stage("write_features", write_features.plan_write_features(plan, rule, backbones), write_features.compute)
+        _write_files(out / "data", plan)
         run.print_summary()
         _print_attainable(run)
         run.print_counts()
         run.raise_for_failures()
     print_line(f"finished in {time.monotonic() - started:.0f} s; data: {out / 'data'}; store: {out / 'store'}")
     return 0
+
+
+def _write_files(data: Path, plan: SimulationPlan) -> None:
+    """Write annotations and lists of all editions, and videos and crops of a small data set."""
+    with progress_of("write_annotations", len(plan.subjects)) as progress:
+
+        def labelled() -> Iterator[tuple[SimulatedSubject, SubjectLabels]]:
+            for subject in plan.subjects:
+                yield subject, draw_labels(plan, subject)
+                progress.advance(subject.name, 0)
+
+        challenge_data.write_challenge_data(data, plan, labelled())
+    if not footage.has_footage(plan):
+        print_line(f"no videos and crops: more than {footage.MOST_FRAMES:,} frames; choose a smaller --scale for them")
+        return
+    videos = {subject.video for subject in plan.subjects}
+    with progress_of("write_videos_and_crops", len(videos)) as progress:
+        footage.write_footage(
+            data, plan, lambda subject: draw_labels(plan, subject), advance=lambda video: progress.advance(video, 0)
+        )
 
 
 def _claim(out: Path, plan: SimulationPlan) -> None:
@@ -79,7 +102,7 @@ def _claim(out: Path, plan: SimulationPlan) -> None:
 
 
 def _check_space(out: Path, plan: SimulationPlan, backbones: tuple[str, ...]) -> None:
-    per_frame = _BYTES_PER_FRAME
+    per_frame = challenge_data.BYTES_PER_FRAME + (footage.BYTES_PER_FRAME if footage.has_footage(plan) else 0)
     for name in backbones:
         backbone = BACKBONES[name]
         per_frame += 2 * backbone.embedding_size + 4 * len(backbone.classes) + 8
@@ -105,4 +128,5 @@ def _print_attainable(run: Run) -> None:
         ]
         for task in TASKS
     ]
-    print_table("Best attainable scores (simulated)", ["task", "metric", "train", "validation"], rows)
+    header = ["task", "metric", "train", "validation"]
+    print_table("Best attainable scores", header, rows, simulated=True)

@@ -34,9 +34,12 @@ _FITTING: tuple[SetName, ...] = ("train", "validation")
 # A file in the folder of the data, for people who find it.
 NOTICE = "SIMULATED.txt"
 _NOTICE_TEXT = (
-    "Simulated data with the layout and statistics of Aff-Wild2, written by affwild2 simulate.\n"
-    "No person, video, face or label of Aff-Wild2 is in it.\n"
+    "Simulated data with the layout and statistics of Aff-Wild2, written by affwild2 simulate (scale {scale:g}, seed "
+    "{seed}, version {version}).\nNo person, video, face or label of Aff-Wild2 is in it.\n"
 )
+_VERSION = 1
+# Measured at scale 1: the files of all editions per frame of the data set.
+BYTES_PER_FRAME = 400
 
 
 def write_challenge_data(
@@ -44,13 +47,16 @@ def write_challenge_data(
 ) -> Path:
     """Write the files of all editions below ``root``, as in ``root/abaw3/Third ABAW Annotations``; return ``root``.
 
-    An interrupted call can be repeated: equal plans give equal files. Memory does not depend on the number of subjects,
-    apart from the multi-task lists.
+    The notice in ``root`` is written last: with it, the files are complete, and a repeated call does nothing. Equal
+    plans give equal files. Memory does not depend on the number of subjects, apart from the multi-task lists.
 
     Args:
         labelled: all subjects of the plan in its order, each with its labels.
     """
-    write_text(root / NOTICE, _NOTICE_TEXT)
+    notice, text = root / NOTICE, _NOTICE_TEXT.format(scale=plan.scale, seed=plan.seed, version=_VERSION)
+    if notice.exists() and notice.read_text() == text:
+        return root
+    notice.unlink(missing_ok=True)
     _write_name_lists(root, plan)
     rows: dict[SetName, list[tuple[str, bool]]] = {name: [] for name in ("train", "validation", "test")}
     with contextlib.ExitStack() as stack:
@@ -61,6 +67,7 @@ def write_challenge_data(
             if set_name := subject.sets.get("mtl"):
                 rows[set_name] += _multi_task_rows(plan, subject, labels, is_test=set_name == "test")
     _write_multi_task_lists(root, rows)
+    write_text(notice, text)
     return root
 
 
