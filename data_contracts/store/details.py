@@ -257,6 +257,41 @@ class PostprocessingDetails(Details):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CellDetails(Details):
+    """``reproduction/cells``: one head with one seed, and the scores that the paper publishes of such a head.
+
+    It names no subjects: after ``forget``, the labels are other ones, and the head is fitted again.
+
+    Attributes:
+        features, is_hidden: what the head is fitted on, and whether it has a hidden layer.
+        settings: all values of the recipe.
+        backbone, source: variants of the features.
+        backbone_name: as in ``FeaturesDetails``.
+        trained_on: names of sets.
+        best_epochs: of each part of the recipe.
+        scores: decisions -> metric -> value on the validation set; empty if it was fitted on the validation set too.
+        coverage: how the labels of each set were used.
+        seconds: time of the fit and the scores.
+        fitted_in: precision of the fit.
+    """
+
+    task: TaskName
+    features: str
+    is_hidden: bool
+    seed: int
+    settings: JsonObject
+    backbone: str
+    source: str
+    backbone_name: str
+    trained_on: tuple[str, ...]
+    best_epochs: list[int]
+    scores: dict[str, dict[str, float]]
+    coverage: tuple[LabelCoverage, ...]
+    seconds: float
+    fitted_in: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class SubjectCoverage(Record):
     """Sources of the rows of one subject in a submission; the counts sum to ``rows``.
 

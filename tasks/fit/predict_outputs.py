@@ -120,7 +120,7 @@ def _tables(
 ) -> Iterator[pa.Table]:
     branches: list[BranchName] = [b for b in BRANCHES if OUTPUT_COLUMNS[b][0] in dataset.columns]
     first = 1
-    for sequence in _sequences(store, unit, head):
+    for sequence in _sequences(store, unit.arguments.features, unit.key.value("subject"), head):
         has_face, frame = sequence.present, np.arange(first, first + len(sequence), dtype=np.int32)
         first += len(sequence)
         product.counts[FACE_FOUND] += int(has_face.sum())
@@ -133,15 +133,26 @@ def _tables(
         yield pa.table(columns)
 
 
-def _sequences(store: Store, unit: Unit[PredictOutputsArgs], head: Head) -> Iterator[SubjectSequence]:
+def _sequences(store: Store, features: FeaturesVariant, subject: str, head: Head) -> Iterator[SubjectSequence]:
     """Yield the subject's sequence: as a whole if the head needs it, else in the parts that the store has."""
-    features, subject = unit.arguments.features, unit.key.value("subject")
     if head.works_on == "sequences":
         yield read_sequence(store, features, subject)
         return
     with_embeddings = any(branch.features != "scores" for branch in head.config.branches.values())
     for frame, has_face, embeddings, logits in read_features(store, features, subject, with_embeddings=with_embeddings):
         yield SubjectSequence(embeddings, logits, has_face, nominal_seconds(frame))
+
+
+def predict_subject(
+    store: Store, features: FeaturesVariant, subject: str, head: Head
+) -> tuple[np.ndarray, dict[BranchName, np.ndarray]]:
+    """Predict (present bool [T], branch -> float32 [T,K]) of a subject from frame 1 on, without writing them.
+
+    Values without a face have no meaning.
+    """
+    parts = [(one.present, head.predict_sequence(one)) for one in _sequences(store, features, subject, head)]
+    outputs = {branch: np.concatenate([predicted[branch] for _, predicted in parts]) for branch in head.config.branches}
+    return np.concatenate([present for present, _ in parts]), outputs
 
 
 def predicted_outputs(store: Store, units: Sequence[Unit[PredictOutputsArgs]]) -> dict[str, tuple[UnitKey, Manifest]]:

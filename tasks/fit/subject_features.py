@@ -1,5 +1,6 @@
 """Read features and labels of subjects as arrays, for fitting heads and predicting with them."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -80,10 +81,7 @@ def find_features(store: Store, *, backbone: str | None = None, source: str | No
     Raises:
         InputError: none matches, or several do.
     """
-    found: dict[tuple[str, str], dict[str, list[tuple[UnitKey, Manifest]]]] = {}
-    for key, manifest in store.manifests("features").items():
-        variant = key.value("backbone"), key.value("source")
-        found.setdefault(variant, {}).setdefault(key.value("subject"), []).append((key, manifest))
+    found = _units_of_variants(store)
     wanted = (backbone or "", source or "")
     exact = {v for v in found if all(w in ("", n) or n.rsplit("-", 1)[0] == w for n, w in zip(v, wanted, strict=True))}
     if len(exact) == 1:
@@ -93,6 +91,25 @@ def find_features(store: Store, *, backbone: str | None = None, source: str | No
     problem = "several match" if exact else "none matches"
     named = " ".join(word for word in wanted if word) or "any features"
     raise InputError(f"features in {store.url}: {problem} {named}; found: {listed}")
+
+
+def list_features(store: Store, *, source: str | None = None) -> list[FeaturesVariant]:
+    """Return all features variants, or those of a source, by name. Variants without a complete subject are left out."""
+    variants = []
+    for (backbone, of_source), units in sorted(_units_of_variants(store).items()):
+        if source in (None, of_source, of_source.rsplit("-", 1)[0]):
+            with contextlib.suppress(InputError):
+                variants.append(_complete_features(store, backbone, of_source, units))
+    return variants
+
+
+def _units_of_variants(store: Store) -> dict[tuple[str, str], dict[str, list[tuple[UnitKey, Manifest]]]]:
+    """Return the units of each subject, by backbone and source."""
+    found: dict[tuple[str, str], dict[str, list[tuple[UnitKey, Manifest]]]] = {}
+    for key, manifest in store.manifests("features").items():
+        variant = key.value("backbone"), key.value("source")
+        found.setdefault(variant, {}).setdefault(key.value("subject"), []).append((key, manifest))
+    return found
 
 
 def _complete_features(

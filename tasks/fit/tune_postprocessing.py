@@ -2,9 +2,10 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,7 +16,7 @@ from data_contracts.store.details import HeadDetails, PostprocessingDetails, Tun
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES_OF_TASK, NO_FACE, TaskName
+from data_contracts.vocabulary import BRANCHES_OF_TASK, NO_FACE, BranchName, TaskName
 from models.decisions.tuning import (
     Candidate,
     Setting,
@@ -190,16 +191,39 @@ def _subject_outputs(
     store: Store, task: TaskName, outputs: Mapping[str, tuple[UnitKey, Manifest]], labels: Manifest
 ) -> list[SubjectOutputs]:
     table = store.read_unit(labels_key(task, "validation"), labels)
+    branches = BRANCHES_OF_TASK[task]
+    return join_labels_to_outputs(
+        table,
+        task=task,
+        outputs=(
+            (name, key.value("subject"), *read_outputs(store, key, manifest, branches))
+            for name, (key, manifest) in outputs.items()
+        ),
+    )
+
+
+def join_labels_to_outputs(
+    table: pa.Table,
+    *,
+    task: TaskName,
+    outputs: Iterable[tuple[str, str, np.ndarray, dict[BranchName, np.ndarray]]],
+) -> list[SubjectOutputs]:
+    """Return outputs with the labels of their frames.
+
+    Args:
+        table: labels of a set.
+        task: of the labels.
+        outputs: (name in the labels, subject, present bool [T], branch -> float32 [T, K]) of each subject.
+    """
     names = table["subject"].to_numpy(zero_copy_only=False).astype(str)
     arrays, frame = label_arrays(table), table["frame"].to_numpy()
     subjects = []
-    for name, (key, manifest) in outputs.items():
-        present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
+    for name, subject, present, values in outputs:
         # Labels after the last frame of the video have no outputs.
         rows = (names == name) & (frame <= len(present))
         subjects.append(
             SubjectOutputs(
-                name=key.value("subject"),
+                name=subject,
                 outputs=values,
                 present=present,
                 labelled_frame=frame[rows] - 1,
