@@ -195,6 +195,7 @@ _RUN_NAMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "extract": lambda p: f"extract {_short(p.get('data'))} with {p.get('backbone')}",
     "fit": lambda p: f"fit {p.get('task')} {p.get('recipe')} in {_short(p.get('store'))}",
     "pretrain": lambda p: f"pretrain {p.get('goal')} {p.get('backbone')} on {_short(p.get('data'))}",
+    "reproduce": lambda p: f"reproduce the paper in {_short(p.get('store'))}",
     "rescore": lambda p: f"rescore {_short(p.get('videos'))}{_heads(p)}",
     "score": lambda p: f"score {_short(p.get('videos'))}{_heads(p)}",
     "submit": lambda p: f"submit {p.get('task')} {p.get('head') or 'of the only head'}",

@@ -199,6 +199,42 @@ class FitParameters:
 
 
 @dataclass(frozen=True)
+class ReproduceParameters:
+    """Fit the heads of the paper's Tables 1 to 6, and print the tables with published values and ours.
+
+    Fits every head with several seeds. An interrupted run continues with the heads that are missing. The tables are
+    written to STORE/reproduction as Markdown and CSV, and shown by the report.
+
+    Examples:
+        affwild2 reproduce --store STORE --annotations DATA
+        affwild2 reproduce --store STORE --backbone enet_b0_8_best_vgaf --task expr --seeds 5
+    """
+
+    store: StoreUrl
+    annotations: Annotated[
+        _Place | None,
+        Option(
+            "The organisers' annotation folders, or a folder that contains them: a path or s3:// URL. Default: the "
+            "labels that the store already has."
+        ),
+    ] = None
+    backbones: Annotated[
+        list[str] | None,
+        Option(
+            "Backbone, or features variant, to fit on. Default: all whose features the store has.",
+            command_line_name="backbone",
+        ),
+    ] = None
+    tasks: Annotated[
+        list[TaskName] | None, Option("Task to fit heads for. Default: all.", command_line_name="task")
+    ] = None
+    seeds: Annotated[int, Option("Number of single-seed heads per cell of the tables.", minimum=1, maximum=100)] = 3
+    source: Annotated[str | None, Option("Faces variant to use. Default: all that have features.")] = None
+    dask_address: DaskAddress = None
+    workers: Workers = None
+
+
+@dataclass(frozen=True)
 class SubmitParameters:
     """Write and verify the organisers' submission files for one task.
 
@@ -324,6 +360,7 @@ FLOWS: dict[str, type] = {
     "demo": DemoParameters,
     "extract": ExtractParameters,
     "fit": FitParameters,
+    "reproduce": ReproduceParameters,
     "submit": SubmitParameters,
     "score": ScoreParameters,
     "rescore": RescoreParameters,

@@ -21,7 +21,7 @@ from infra.worker_processes import start_forking_for_new_store
 # Exceptions of Prefect's client if its server is gone. Comparing names avoids the import.
 _SERVER_LOST = ("ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout", "ReadTimeout")
 # Flow -> the parameter with the folder of inputs, which is checked before anything is started.
-_INPUT_FOLDERS = {"extract": "data", "fit": "annotations"}
+_INPUT_FOLDERS = {"extract": "data", "fit": "annotations", "reproduce": "annotations"}
 
 
 def run_flow(name: str, parameters: Mapping[str, Any]) -> int:
@@ -32,8 +32,8 @@ def run_flow(name: str, parameters: Mapping[str, Any]) -> int:
         for what, value in parameters.items():
             for text in value if isinstance(value, list) else (value,):
                 check_no_credentials(str(text), what=what)
-        if name in _INPUT_FOLDERS:
-            _check_folder(parameters[_INPUT_FOLDERS[name]], parameters.get("task"))
+        if name in _INPUT_FOLDERS and (folder := parameters[_INPUT_FOLDERS[name]]):
+            _check_folder(folder, parameters.get("task"))
         with ending_on_signals():
             if has_server_url():
                 _run_recorded(name, parameters)

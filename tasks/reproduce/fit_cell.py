@@ -202,8 +202,11 @@ class _KeptRows:
         # Planning does not need torch.
         from tasks.fit.training_rows import gather_rows
 
-        key = (store.root, cell.rows, *tables)
+        with_embeddings = cell.method.features != "scores"
+        sets = (store.root, cell.rows, *tables)
         with self._lock:
+            # Rows with embeddings serve all heads.
+            key = sets if with_embeddings or sets in self._rows else (*sets, "scores")
             if key not in self._rows:
                 same = {old: rows for old, rows in self._rows.items() if old[:2] == key[:2]}
                 self._rows = dict(list(same.items())[-1:])
@@ -215,6 +218,7 @@ class _KeptRows:
                         task=cell.method.task,
                         split=cell.fit.split,
                         folder=Path(folder),
+                        with_embeddings=with_embeddings,
                     )
             return self._rows[key]
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from data_contracts.store.bundles import Bundle, list_bundles
-from data_contracts.store.details import CellDetails
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SetName, TaskName
@@ -51,10 +50,5 @@ def plan_cells(
 
 
 def list_cells(store: Store) -> list[Bundle]:
-    """Return all complete cells of a store, by name."""
+    """Return all complete cells of a store, by name, whatever features and labels they were made from."""
     return list_bundles(store, CELLS)
-
-
-def are_scored(cells: Sequence[Bundle]) -> list[CellDetails]:
-    """Return the details of the cells that were fitted on the training set alone."""
-    return [details for details in map(CellDetails.of, cells) if details.scores]

@@ -1,8 +1,8 @@
 """Tables 1 to 6 of the paper (Savchenko 2022, arXiv 2203.13436) as data, with the known errata of each value.
 
 ``published.csv`` holds the values as the paper prints them, and the digits that the authors' ABAW3 notebook prints for
-the same heads (cells A3 c42, c45, c70, c84 to c89, c109). Marks are keys of ``ERRATA``; docs/method.md lists all
-defects of the published code.
+the same heads (cells A3 c42, c45, c70, c84 to c89, c109). Marks are keys of ``ERRATA``: docs/method.md numbers the
+defects of the published code (D1, D2, ...), E1 is in the tables alone.
 """
 
 import csv
@@ -49,6 +49,7 @@ ERRATA = {
     "D24": "the paper prints the names of models in the middle of their rows; extracted text shifts them.",
     "D25": "the published multi-task fit has no effective class weights; recipe paper does the same.",
     "D26": "the published code resizes faces for MobileNet by OpenCV, without antialiasing.",
+    "E1": "the paper prints CCC_A .496 here and .4980 in Table 5; the notebook has .497962.",
 }
 
 

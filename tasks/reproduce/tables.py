@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from data_contracts.store.details import CellDetails
-from data_contracts.vocabulary import is_simulated
+from data_contracts.vocabulary import SIMULATED_NOTICE, is_simulated
 from tasks.reproduce.published import BACKBONES, ERRATA, MODELS, TABLES, Column, Kind, PublishedRow, PublishedTable
 
-NOT_IN_PAPER = "not in the paper"
-SIMULATED = "SIMULATED DATA, not Aff-Wild2"
+# Marks rows and columns that the paper does not have.
+ADDED = "+"
+ON_ALL = "Heads fitted on train and validation have no score: the validation set is a part of their training set."
 _CSV_COLUMNS = (
     "table",
     "model",
@@ -98,33 +99,50 @@ class TableRow:
 
     @property
     def is_simulated(self) -> bool:
-        """Whether ours is of simulated features."""
-        return self.features is not None and self.features.is_simulated
+        """Whether any of ours is of simulated features."""
+        return any(entry.values for entry in self.entries) and self.features is not None and self.features.is_simulated
+
+    @property
+    def model_in_text(self) -> str:
+        """The model, and the backbone whose features ours is fitted on if it has another name."""
+        if self.features is None or self.features.backbone_name == self.model:
+            return self.model
+        return f"{self.model} ({self.features.backbone_name})"
 
 
 @dataclass(frozen=True)
 class ReproducedTable:
-    """A table of the paper with our values. ``notes``: why cells are empty."""
+    """A table of the paper with our values. ``notes``: why values are missing, and what ours are fitted on."""
 
     published: PublishedTable
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
 
     @property
+    def marks(self) -> set[str]:
+        """The errata of the table and of its rows."""
+        return {*self.published.marks, *(mark for row in self.rows for mark in row.marks)}
+
+    @property
     def title(self) -> str:
-        """Number and content, and whether any value is of simulated data."""
-        mark = f" ({SIMULATED})" if any(row.is_simulated for row in self.rows) else ""
-        return f"Table {self.published.number}: {self.published.title}{mark}"
+        """Number, content and errata, and whether any value is of simulated data."""
+        simulated = f": {SIMULATED_NOTICE}" if self.is_simulated else ""
+        marks = f" [{', '.join(self.published.marks)}]" if self.published.marks else ""
+        return f"Table {self.published.number}: {self.published.title}{marks}{simulated}"
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether any of our values is of simulated features."""
+        return any(row.is_simulated for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A table as texts, as the terminal, Markdown files and pages show it. ``notes``: lines below it."""
+    """A table as texts, as the terminal, Markdown files and pages show it."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
 
 
 def build_tables(
@@ -135,7 +153,7 @@ def build_tables(
     Args:
         cells: fitted on the training set alone, of any features and seeds.
         best: task -> best attainable scores on the validation set; empty unless the data is simulated.
-        empty: name of a backbone or task -> why it has no cells.
+        empty: name of a model of the paper, or task -> why it has no cells.
     """
     of_features: dict[FeaturesName, list[CellDetails]] = {}
     for cell in cells:
@@ -161,7 +179,7 @@ class _Builder:
         for row in self._table.rows:
             kind, features = known.get(row.label), self._features_of(row.model)
             for one in features:
-                assert kind
+                assert kind is not None
                 rows.append(self._row(row, kind, one))
                 shown.add((one, row.label))
             if not features:
@@ -196,10 +214,12 @@ class _Builder:
 
     def _values(self, column: Column, kind: Kind, features: FeaturesName) -> tuple[float, ...]:
         method, rule = column.method or kind.method, column.rule or kind.rule
+        if not column.metric or rule is None:
+            return ()
         found = {
             cell.seed: cell.scores[rule][column.metric]
             for cell in self._cells[features]
-            if method == (cell.task, cell.features, cell.is_hidden) and column.metric in cell.scores.get(rule or "", {})
+            if method == (cell.task, cell.features, cell.is_hidden) and column.metric in cell.scores.get(rule, {})
         }
         return tuple(value for _, value in sorted(found.items()))
 
@@ -210,53 +230,53 @@ class _Builder:
         return self._best.get(method.task, {}).get(column.metric)
 
     def _notes(self, rows: Sequence[TableRow]) -> Iterable[str]:
-        tasks = {method.task for kind in self._table.kinds if (method := kind.method)}
-        tasks |= {method.task for column in self._table.columns if (method := column.method)}
-        models = {name for row in rows if row.features is None for name in dict(BACKBONES).get(row.model, ())}  # type: ignore[call-overload]
-        yield from (line for name, line in self._empty.items() if name in models or name in tasks)
+        methods = [kind.method for kind in self._table.kinds] + [column.method for column in self._table.columns]
+        names = {method.task for method in methods if method} | {row.model for row in rows if row.features is None}
+        yield from (line for name, line in self._empty.items() if name in names)
+        for features in dict.fromkeys(row.features for row in rows if row.features):
+            yield f"{features.backbone_name}: fitted on the features {features.backbone} {features.source}."
+        if any(not row.in_paper for row in rows) or any(not column.in_paper for column in self._table.columns):
+            yield f"{ADDED}: not in the paper."
         if any(not column.metric for column in self._table.columns):
-            yield "Test set: its labels are not public, so that these columns have published values only."
-        marks = (*self._table.marks, *(mark for row in rows for mark in row.marks))
-        yield from (f"{mark}: {ERRATA[mark]}" for mark in sorted(set(marks), key=lambda mark: int(mark[1:])))
+            yield "Test set: its labels are not public, so these columns have published values only."
+
+
+def list_notes(tables: Sequence[ReproducedTable]) -> list[str]:
+    """Return the notes of all tables, each once, and the errata that they mention."""
+    marks = {mark for table in tables for mark in table.marks}
+    errata = [f"{mark}: {text}" for mark, text in ERRATA.items() if mark in marks]
+    return [*dict.fromkeys(note for table in tables for note in table.notes), *errata]
 
 
 def list_table(table: ReproducedTable) -> Listing:
     """Return a table as texts: the published value, ours, the difference and the seeds are in rows of their own."""
-    columns = table.published.columns
     digits = 4 if table.published.number == 5 else 3
-    header = ("model", "method", "value", *(_heading(column) for column in columns))
+    names = (column.name if column.in_paper else f"{column.name} [{ADDED}]" for column in table.published.columns)
     rows = []
     for row in table.rows:
-        model = row.model
-        if row.features:
-            model += f" ({row.features.backbone} {row.features.source})" + (" SIMULATED" if row.is_simulated else "")
-        lines = []
+        lines = [(what, values) for what, values in _lines(row, digits) if set(values) != {"-"}]
+        rows += [(row.model_in_text, row.label, what, *values) for what, values in lines]
+    return Listing(table.title, ("model", "method", "value", *names), tuple(rows))
+
+
+def _lines(row: TableRow, digits: int) -> Iterable[tuple[str, list[str]]]:
+    """Yield the lines of a row: the name of a value, and its text in each column."""
+    if row.in_paper:
         marks = f" [{', '.join(row.marks)}]" if row.marks else ""
-        if row.in_paper:
-            lines.append((f"published{marks}", [_number(entry.published, digits) for entry in row.entries]))
-        if row.features:
-            ours = "ours" if row.in_paper else f"ours ({NOT_IN_PAPER})"
-            lines.append((ours, [_number(entry.mean, digits) for entry in row.entries]))
-        if row.in_paper and row.features:
-            lines.append(("difference", [_number(entry.difference, digits, "+") for entry in row.entries]))
-        if any(len(entry.values) > 1 for entry in row.entries):
-            lines.append(("seeds", [_spread(entry.values, digits) for entry in row.entries]))
-        if any(entry.best_attainable is not None for entry in row.entries):
-            lines.append(("best attainable", [_number(entry.best_attainable, digits) for entry in row.entries]))
-        rows += [(model, row.label, what, *values) for what, values in lines]
-    return Listing(table.title, header, tuple(rows), table.notes)
-
-
-def _heading(column: Column) -> str:
-    return column.name if column.in_paper else f"{column.name} ({NOT_IN_PAPER})"
+        yield f"published{marks}", [_number(entry.published, digits) for entry in row.entries]
+    yield "ours" if row.in_paper else f"ours [{ADDED}]", [_number(entry.mean, digits) for entry in row.entries]
+    yield "difference", [_number(entry.difference, digits, "+") for entry in row.entries]
+    if any(len(entry.values) > 1 for entry in row.entries):
+        yield "seeds", [_spread(entry.values) for entry in row.entries]
+    yield "best attainable", [_number(entry.best_attainable, digits) for entry in row.entries]
 
 
 def _number(value: float | None, digits: int, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign}.{digits}f}"
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
-    return f"{min(values):.{digits}f}..{max(values):.{digits}f}" if values else "-"
+def _spread(values: Sequence[float]) -> str:
+    return f"{min(values):.3f}..{max(values):.3f}" if values else "-"
 
 
 def list_heads_on_all(cells: Sequence[tuple[str, CellDetails]]) -> Listing:
@@ -265,27 +285,22 @@ def list_heads_on_all(cells: Sequence[tuple[str, CellDetails]]) -> Listing:
     for name, cell in cells:
         epochs = "/".join(map(str, cell.best_epochs))
         fitted_on = sum(one.used for one in cell.coverage)
-        rows.append((cell.backbone, cell.task, cell.features, str(cell.seed), epochs, f"{fitted_on:,}", name))
-    is_marked = any(is_simulated(cell.backbone_name) for _, cell in cells)
+        rows.append((name, cell.task, str(cell.seed), epochs, f"{fitted_on:,}"))
+    mark = f": {SIMULATED_NOTICE}" if any(is_simulated(cell.backbone_name) for _, cell in cells) else ""
     return Listing(
-        "Heads fitted on train and validation" + (f" ({SIMULATED})" if is_marked else ""),
-        ("backbone", "task", "features", "seed", "epochs", "rows", "head"),
+        f"Heads fitted on train and validation, without scores{mark}",
+        ("head", "task", "seed", "epochs", "rows"),
         tuple(rows),
-        (
-            "They have no score: the validation set is a part of their training set. Epochs are the best on train alone.",
-        ),
     )
 
 
-def to_markdown(listings: Sequence[Listing]) -> str:
-    """Return listings as sections of a Markdown file."""
+def to_markdown(listings: Sequence[Listing], notes: Sequence[str]) -> str:
+    """Return listings and notes as sections of a Markdown file."""
     parts = []
     for one in listings:
         lines = [f"### {one.title}", "", _line(one.header), _line("---" for _ in one.header)]
-        lines += [_line(row) for row in one.rows]
-        lines += ["", *(f"- {note}" for note in one.notes)] if one.notes else []
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+        parts.append("\n".join([*lines, *(_line(row) for row in one.rows)]))
+    return "\n\n".join([*parts, "### Notes", "\n".join(f"- {note}" for note in notes)]) + "\n"
 
 
 def _line(cells: Iterable[str]) -> str:

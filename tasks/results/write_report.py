@@ -17,19 +17,22 @@ from data_contracts.files.credentials import hide_credentials
 from data_contracts.store.contents import REPORT_PAGE, StoreContents, read_contents
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SIMULATED_NOTICE
+from tasks.reproduce.grid import list_cells
+from tasks.reproduce.write_tables import Reproduction, reproduction_of
 from tasks.results.report_tables import (
     Code,
     Link,
     RunRecord,
     Share,
     State,
+    Table,
     Tenths,
     headline_counts,
     sections_of,
     sections_of_run,
 )
 
-REPORT_OF_STORE = "store"
+REPORT_OF_STORE, REPORT_OF_REPRODUCTION = "store", "reproduction"
 # Reports of runs are named FLOW-TIME-ID. The newest ones stay, and all of the last months.
 REPORT_TIME = "%Y%m%dT%H%M%SZ"
 _REPORT_OF_RUN = re.compile(r".+-(\d{8}T\d{6}Z)-[0-9a-f]{8}")
@@ -50,20 +53,56 @@ def write_report(
         StoreError: it cannot be written to.
     """
     contents = read_contents(store, with_coverage=True) if with_contents else None
-    page = _template().render(
+    sections = sections_of_run(run) if run else []
+    if contents:
+        cells = list_cells(store)
+        tables = _reproduction_section(reproduction_of(store, cells, empty={})) if cells else []
+        sections = [*sections_of(store, contents, run), *tables]
+    path = _write_page(
+        store,
+        name,
+        written,
         title=run.name if run else "Report",
-        store=store.root,
-        written=written,
-        version=importlib.metadata.version("affwild2"),
         run=run,
         simulated=_describe_simulated(contents, run),
         counts=headline_counts(contents) if contents else [],
-        sections=sections_of(store, contents, run) if contents else sections_of_run(run) if run else [],
+        sections=sections,
+    )
+    if run and contents:
+        _remove_old_reports(store, now=written)
+    return path
+
+
+def write_reproduction_page(store: Store, found: Reproduction, *, written: datetime) -> str:
+    """Write ``reports/reproduction/index.html`` with the tables of the paper; return its path within the store.
+
+    Raises:
+        StoreError: the store cannot be written to.
+    """
+    return _write_page(
+        store,
+        REPORT_OF_REPRODUCTION,
+        written,
+        title="Reproduction",
+        run=None,
+        simulated=SIMULATED_NOTICE if found.is_simulated else None,
+        counts=[],
+        sections=_reproduction_section(found),
+    )
+
+
+def _reproduction_section(found: Reproduction) -> list[tuple[str, list[Table]]]:
+    tables = [Table(one.title, one.header, one.rows) for one in found.listings]
+    notes = Table("Notes", ["note"], [[note] for note in found.notes])
+    return [("Tables of the paper", [*tables, notes])]
+
+
+def _write_page(store: Store, name: str, written: datetime, **content: object) -> str:
+    page = _template().render(
+        store=store.root, written=written, version=importlib.metadata.version("affwild2"), **content
     )
     path = f"reports/{name}/{REPORT_PAGE}"
     store.write_bytes(path, page.encode())
-    if run and contents:
-        _remove_old_reports(store, now=written)
     return path
 
 

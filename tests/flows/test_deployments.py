@@ -27,7 +27,7 @@ from tests.tasks.results.test_write_report import read_page
 from tests.video_factory import VideoSpec, write_video
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-DEPLOYMENTS = ("extract", "fit", "score", "rescore", "submit", "pretrain")
+DEPLOYMENTS = ("extract", "fit", "score", "rescore", "submit", "pretrain", "reproduce")
 STAGES = ["index_videos", "crop_faces", "assign_subjects", "embed_faces"]
 
 

@@ -236,7 +236,7 @@ def _without_parameters(trial: Trial) -> None:
     """Run every deployment without parameters after ``prefect deploy --all``."""
     trial.begin_fault()
     outcomes: dict[str, list[str]] = {}
-    for name in ("extract", "rescore", "score", "fit", "submit", "pretrain"):
+    for name in ("extract", "rescore", "score", "fit", "submit", "pretrain", "reproduce"):
         path = f"deployments/{trial.lab.service.deployment(f'{name}/affwild2')['id']}/create_flow_run"
         answer = trial.lab.request("POST", path)
         if answer.status_code == httpx.codes.CONFLICT:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.service
 VARIABLES = {f"AFFWILD2_{name}": f"/lab/{name.lower()}" for name in ("VIDEOS", "STORE", "OUT")}
 FIRST = {"videos": ["/lab/videos"], "store": "/lab/store", "out": "/lab/out"}
 ONLY_RESCORE = (sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--name", "rescore/affwild2")
-NAMES = ("rescore", "extract", "fit", "score", "submit", "pretrain")
+NAMES = ("rescore", "extract", "fit", "score", "submit", "pretrain", "reproduce")
 
 
 class Server:
