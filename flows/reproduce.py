@@ -8,6 +8,7 @@ from data_contracts.errors import InputError
 from data_contracts.files.inputs import reading_inputs
 from data_contracts.store.bundles import Bundle, find_bundle
 from data_contracts.store.manifest import Manifest
+from data_contracts.store.simulations import find_simulation
 from data_contracts.vocabulary import TASKS, SetName, TaskName
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
@@ -132,13 +133,19 @@ def _made(run: Run, jobs: Sequence[Job[FitCellArgs]]) -> dict[str, Bundle]:
 
 def _absent(run: Run, variants: Sequence[FeaturesVariant]) -> dict[str, str]:
     """Return how to get features of the paper's backbones that the store has no features of."""
-    names = {variant.origin.backbone_name for variant in variants}
+    names, simulation = {variant.origin.backbone_name for variant in variants}, find_simulation(run.store)
     lines: dict[str, str] = {}
-    for model, candidates in BACKBONES.items():
-        if not names & set(candidates):
-            name = candidates[0]
-            command = f"affwild2 extract DATA --store {run.store.url} --backbone {name}"
-            lines[model] = f"{model}: no features; run: affwild2 models fetch {name} && {command}"
+    for model, (published, simulated) in BACKBONES.items():
+        if names & {published, simulated}:
+            continue
+        command = (
+            f"affwild2 models fetch {published} && affwild2 extract DATA --store {run.store.url} --backbone {published}"
+        )
+        if simulation:
+            folder = run.store.root.rpartition("/")[0]
+            options = f"--scale {simulation.scale:g} --seed {simulation.seed} --backbone {simulated}"
+            command = f"affwild2 simulate {folder} {options}"
+        lines[model] = f"{model}: no features; run: {command}"
     return lines
 
 

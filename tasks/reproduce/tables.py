@@ -11,6 +11,8 @@ from data_contracts.store.details import CellDetails
 from data_contracts.vocabulary import SIMULATED_NOTICE, is_simulated
 from tasks.reproduce.published import BACKBONES, ERRATA, MODELS, TABLES, Column, Kind, PublishedRow, PublishedTable
 
+# The metrics that the best decisions maximise. Their other metrics are no upper bounds.
+_MAXIMISED = ("macro_f1", "mean_f1", "mean_ccc", "ccc_valence", "ccc_arousal", "p_mtl")
 # Marks rows and columns that the paper does not have.
 ADDED = "+"
 ON_ALL = "Heads fitted on train and validation have no score: the validation set is a part of their training set."
@@ -152,7 +154,7 @@ def build_tables(
 
     Args:
         cells: fitted on the training set alone, of any features and seeds.
-        best: task -> best attainable scores on the validation set; empty unless the data is simulated.
+        best: task -> scores of the best decisions on the validation set; empty unless the data is simulated.
         empty: name of a model of the paper, or task -> why it has no cells.
     """
     of_features: dict[FeaturesName, list[CellDetails]] = {}
@@ -225,7 +227,7 @@ class _Builder:
 
     def _best_of(self, column: Column, kind: Kind, features: FeaturesName) -> float | None:
         method = column.method or kind.method
-        if method is None or not features.is_simulated:
+        if method is None or not features.is_simulated or column.metric not in _MAXIMISED:
             return None
         return self._best.get(method.task, {}).get(column.metric)
 
@@ -237,6 +239,8 @@ class _Builder:
             yield f"{features.backbone_name}: fitted on the features {features.backbone} {features.source}."
         if any(not row.in_paper for row in rows) or any(not column.in_paper for column in self._table.columns):
             yield f"{ADDED}: not in the paper."
+        if any(entry.best_attainable is not None for row in rows for entry in row.entries):
+            yield "Best attainable: the score of the best decisions if the state behind every label were known."
         if any(not column.metric for column in self._table.columns):
             yield "Test set: its labels are not public, so these columns have published values only."
 

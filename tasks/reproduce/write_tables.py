@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import CellDetails
+from data_contracts.store.simulations import find_simulation
 from data_contracts.store.store import Store
 from tasks.reproduce.tables import (
     ON_ALL,
@@ -41,7 +42,9 @@ def reproduction_of(store: Store, cells: Sequence[Bundle], *, empty: Mapping[str
     ``empty``: as in ``build_tables``.
     """
     details = [(bundle.name, CellDetails.of(bundle)) for bundle in cells]
-    tables = build_tables([one for _, one in details if one.scores], best={}, empty=empty)
+    simulation = find_simulation(store)
+    best = {task: sets["validation"] for task, sets in simulation.attainable.items()} if simulation else {}
+    tables = build_tables([one for _, one in details if one.scores], best=best, empty=empty)
     listings = [list_table(table) for table in tables]
     notes = list_notes(tables)
     if on_all := [(name, one) for name, one in details if not one.scores]:

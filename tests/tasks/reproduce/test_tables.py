@@ -93,13 +93,16 @@ def test_multi_task_values_are_compared_in_the_right_columns():
 
 
 def test_simulated_data_is_marked_everywhere():
-    best = {"expr": {"macro_f1": 0.8}}
+    best = {"expr": {"macro_f1": 0.8, "accuracy": 0.7}}
     tables = build_tables([simulated(EXPR)], best=best, empty={})
+    assert "Best attainable" not in " ".join(list_notes(build_tables([EXPR], best=best, empty={})))
     first, _, third, *_ = tables
     assert SIMULATED_NOTICE in first.title and SIMULATED_NOTICE not in third.title
     names = {row[0] for row in list_table(first).rows}
     assert f"{MODEL} (simulated_enet_b0)" in names
+    # The best decisions maximise the F1, not the accuracy.
     assert lines_of(first, METHOD)["best attainable"] == ("0.800", "-")
+    assert any(note.startswith("Best attainable:") for note in first.notes)
     assert SIMULATED_NOTICE in to_markdown([list_table(first)], [])
     rows = [row for row in csv.DictReader(io.StringIO(to_csv(tables))) if row["is_simulated"] == "True"]
     assert {row["best_attainable"] for row in rows if row["column"] == "F1"} == {"0.8"}
