@@ -11,7 +11,7 @@ from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles
 from data_contracts.store.details import CellDetails
 from data_contracts.store.store import Store
-from flows.engine.run import SomeFailedError
+from flows.engine.run_results import SomeFailedError
 from flows.reproduce import reproduce
 from tasks.results.write_report import write_report
 from tests.processes import run_command
