@@ -64,7 +64,7 @@ def test_a_second_run_waits_for_the_first(data, uninterrupted, tmp_path, dask_ad
         for run in runs:
             run.start()
         started = time.monotonic()
-        while errors.count("is using this store; waiting until it ends") < 2 and time.monotonic() - started < 60:
+        while errors.count("is using this store; waiting until it ends") < 2 and time.monotonic() - started < 300:
             time.sleep(0.1)
             errors += capsys.readouterr().err
         assert read_results(Path(store)) == {}

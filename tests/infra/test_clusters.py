@@ -23,7 +23,7 @@ from tests.processes import run_command
 
 def test_existing_cluster_by_address(dask_address):
     with open_cluster(address=dask_address) as client:
-        assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+        assert client.submit(sum, [1, 2]).result(timeout=120) == 3
         assert unit_resources(client) == {}
 
 
@@ -108,14 +108,17 @@ def test_a_worker_that_does_not_end_does_not_hide_the_reason_of_the_end(monkeypa
 
 
 @pytest.fixture
-def short_timeouts(monkeypatch):
-    monkeypatch.setattr(clusters, "_ANSWER_SECONDS", 1)
+def short_timeout(monkeypatch):
+    """Dask retries a connection that is refused until this timeout."""
     monkeypatch.setattr(clusters, "_CONNECT_TIMEOUT", "500ms")
 
 
 @pytest.mark.parametrize("service", OTHER_SERVICES)
-def test_a_service_that_is_no_scheduler_is_reported(service, short_timeouts):
+def test_a_service_that_is_no_scheduler_is_reported(service, monkeypatch):
     serve, cause = OTHER_SERVICES[service]
+    if cause == "no answer for 1 s":
+        # Other services answer at once, but later on a busy machine.
+        monkeypatch.setattr(clusters, "_ANSWER_SECONDS", 1)
     with serve() as port:
         address = f"tcp://127.0.0.1:{port}"
         with pytest.raises(ClusterError) as raised, open_cluster(address=address):
@@ -136,7 +139,7 @@ def test_a_service_that_is_no_scheduler_is_reported(service, short_timeouts):
         ("tcp://127.0.0.1:port", "as tcp://HOST:8786, got tcp://127.0.0.1:port: invalid literal"),
     ],
 )
-def test_a_wrong_address_is_one_line(address, cause, short_timeouts):
+def test_a_wrong_address_is_one_line(address, cause, short_timeout):
     with pytest.raises(ClusterError, match=f"^expected a Dask scheduler {cause}"), open_cluster(address=address):
         pass
 
@@ -162,7 +165,7 @@ def tls_settings(certificates, tmp_path):
     return {f"distributed.comm.tls.{name}": str(tmp_path / name) for name in names}
 
 
-def test_a_scheduler_with_another_protocol_is_reported(certificates, tls_settings, short_timeouts):
+def test_a_scheduler_with_another_protocol_is_reported(certificates, tls_settings, short_timeout):
     options = {"processes": False, "n_workers": 0, "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(security=certificates, protocol="tls://", **options) as cluster:
         address = cluster.scheduler_address.replace("tls", "tcp")
@@ -189,7 +192,7 @@ def test_a_run_waits_for_the_first_worker(monkeypatch):
             cluster.scale(1)
 
         with open_cluster(address=cluster.scheduler_address, on_wait=note) as client:
-            assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+            assert client.submit(sum, [1, 2]).result(timeout=120) == 3
         (line,) = messages
         assert line.startswith(f"no worker at {cluster.scheduler_address} yet; waiting up to 60 s; start dask worker")
 
@@ -218,7 +221,7 @@ def test_settings_of_dask_name_the_certificates(certificates, tls_settings):
     options = {"processes": False, "n_workers": 1, "protocol": "tls://", "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(security=certificates, **options) as cluster:
         with dask.config.set(tls_settings), open_cluster(address=cluster.scheduler_address) as client:
-            assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+            assert client.submit(sum, [1, 2]).result(timeout=120) == 3
         refused = pytest.raises(ClusterError, match="expected a Dask scheduler at tls://")
         with refused, open_cluster(address=cluster.scheduler_address):
             pass
@@ -238,7 +241,7 @@ def test_workers_are_distributed_over_gpus_and_each_sees_one():
         client.wait_for_workers(3, timeout=60)
         seen = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
         assert sorted(seen.values()) == ["0", "0", "3"]
-        assert client.submit(sum, [1, 2], resources=unit_resources(client)).result(timeout=30) == 3
+        assert client.submit(sum, [1, 2], resources=unit_resources(client)).result(timeout=120) == 3
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_command_that_waits_and_is_interrupted_writes_objects(videos, tmp_path
         )
         waiting = strictly(run.stderr.readline())
         run.send_signal(signal.SIGINT)
-        out, err = run.communicate(timeout=60)
+        out, err = run.communicate(timeout=300)
     assert (run.returncode, out) == (130, "")
     assert waiting["level"] == "WARNING" and "is using this store" in waiting["message"]
     (ended,) = lines_of(err)

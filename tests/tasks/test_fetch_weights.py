@@ -152,8 +152,10 @@ def test_the_second_origin_replaces_a_first_one_that_fails(origins, monkeypatch,
     bad = {"no name": "http://name.invalid", "refused": "http://127.0.0.1:9", "no TLS": f"https://{first.url[7:]}"}
     monkeypatch.setattr(tasks.fetch_weights, "ORIGINS", (bad.get(fault, first.url), second.url))
     if fault == "silent":
-        monkeypatch.setattr(tasks.fetch_weights, "_RESPONSE_SECONDS", 0.1)
-        first.wait_seconds = 0.5
+        # Long enough for the second origin on a busy machine.
+        monkeypatch.setattr(tasks.fetch_weights, "_RESPONSE_SECONDS", 1.0)
+        monkeypatch.setattr(tasks.fetch_weights, "_MAX_TRIES", 1)
+        first.wait_seconds = 5
     first.status = 404 if fault == "404" else 200
     first.cuts = 99 if fault == "cut" else 0
     first.content = b"<html>sign in</html>" if fault == "other content" else first.content

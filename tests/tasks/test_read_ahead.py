@@ -39,7 +39,7 @@ def test_thread_reads_three_pieces_ahead(on_gpu):
 
     with read_ahead(produce()) as pieces:
         next(pieces)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while len(produced) < 4 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.1)
