@@ -209,7 +209,12 @@ def _create_link(run: Run, record: RunRecord, path: str) -> None:
 def _create_submission(run: Run, bundle: Bundle) -> None:
     details = SubmissionDetails.of(bundle)
     create_markdown_artifact(
-        key=_key(mark_name("submission", simulated=details.is_simulated), details.edition, details.task),
+        key=_key(
+            mark_name("submission", simulated=details.is_simulated),
+            details.edition,
+            details.task,
+            details.smoothing or "",
+        ),
         markdown=_submission_in_markdown(run.store.locate(f"{bundle.folder}/{details.zip}"), bundle),
         description=_markdown(f"{bundle.name}: {details.format_checks()}"),
     )

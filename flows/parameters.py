@@ -241,6 +241,7 @@ class SubmitParameters:
     Examples:
         affwild2 submit expr --store STORE --test-list LIST
         affwild2 submit va --store STORE --test-list LIST --head va-default-1a2b3c4d --edition abaw6
+        affwild2 submit au --store STORE --test-list LIST --head au-paper --published-five
     """
 
     task: Task
@@ -255,6 +256,13 @@ class SubmitParameters:
     edition: Annotated[
         EditionName | None, Option("Challenge edition whose file formats to write. Default: found from the test list.")
     ] = None
+    published_five: Annotated[
+        bool,
+        Option(
+            "Write the five submissions of the paper from a head with the post-processing of recipe paper: unsmoothed, "
+            "and means and medians of 5 and 15 frames. Not for mtl."
+        ),
+    ] = False
     dask_address: DaskAddress = None
     workers: Workers = None
 

@@ -9,13 +9,14 @@ from data_contracts.challenge.test_lists import TestList, read_test_list
 from data_contracts.errors import InputError, counted, printable
 from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.store.bundles import Bundle, find_bundle
-from data_contracts.store.details import COVERAGE_COUNTS, HeadDetails, SubmissionDetails
+from data_contracts.store.details import COVERAGE_COUNTS, HeadDetails, PostprocessingDetails, SubmissionDetails
 from data_contracts.vocabulary import EditionName
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
 from flows.engine.run_results import SomeFailedError
 from flows.options import takes
 from flows.parameters import SubmitParameters, scheduler_of
+from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
 from tasks.fit import predict_outputs
 from tasks.fit.head_selection import select_head_of_submission, select_postprocessings
 from tasks.fit.predict_outputs import open_head
@@ -26,7 +27,7 @@ from tasks.results.write_submission import load_postprocessing
 
 
 def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle]:
-    """Predict missing outputs, and write one submission per request.
+    """Predict missing outputs, and write one submission per request, or the five published ones.
 
     Raises:
         InputError: a head or post-processing is missing or ambiguous, or subjects of the list have no features.
@@ -39,16 +40,21 @@ def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle
         if summary.failures:
             # Planning the submission fails next; these are the causes.
             run.print_causes()
-        job = write_submission.plan_write_submission(
-            run.store,
-            head=one.head,
-            postprocessing=one.postprocessing,
-            outputs=predict_outputs.predicted_outputs(run.store, units),
-            wanted=one.wanted,
-            edition=one.edition,
-        )
-        _print_notes(one.wanted, one.head, job.arguments)
-        jobs.append(job)
+        outputs = predict_outputs.predicted_outputs(run.store, units)
+        of_request = [
+            write_submission.plan_write_submission(
+                run.store,
+                head=one.head,
+                postprocessing=one.postprocessing,
+                outputs=outputs,
+                wanted=one.wanted,
+                edition=one.edition,
+                smoothing=smoothing,
+            )
+            for smoothing in (PUBLISHED_SMOOTHINGS if one.request.published_five else (None,))
+        ]
+        _print_notes(one.wanted, one.head, of_request[0].arguments)
+        jobs += of_request
     run.jobs("write_submission", jobs, write_submission.make)
     written = [bundle for job in jobs if (bundle := find_bundle(run.store, job.folder))]
     run.submissions += written
@@ -69,11 +75,21 @@ class _Planned:
 
 def _plan(run: Run, request: SubmitParameters) -> _Planned:
     wanted, task = _read_list(request), request.task
+    if request.published_five and task == "mtl":
+        raise InputError(
+            "--published-five: expected expr, va or au, got mtl; the paper publishes no smoothing of multi-task "
+            "outputs; leave out the option, and run submit mtl --head NAME for each head"
+        )
     edition = wanted.choose_edition(task, request.edition)
     head = select_head_of_submission(run.store, task, request.head)
     rule = _postprocessing(run, request, head)
     open_head(run.store, head)
     load_postprocessing(run.store, rule)
+    if request.published_five and (tuning := PostprocessingDetails.of(rule).tuning) != "paper":
+        raise InputError(
+            f"--published-five: expected a post-processing of recipe paper, whose thresholds are found as published, "
+            f"got {rule.name} of recipe {tuning}; run fit {task} --recipe paper, and name its head with --head"
+        )
     fitted_on = HeadDetails.of(head)
     variant = find_features(run.store, backbone=fitted_on.backbone, source=fitted_on.source)
     run.is_simulated |= variant.is_simulated
@@ -124,7 +140,9 @@ def print_submissions(run: Run, bundles: list[Bundle]) -> None:
     rows = []
     for _, details in written:
         totals = [sum(getattr(subject, name) for subject in details.coverage) for name in COVERAGE_COUNTS]
-        rows.append([details.edition, details.task, len(details.coverage), *totals])
+        row = [details.edition, details.task, len(details.coverage), *totals]
+        # The coverage of the five published submissions is the same.
+        rows += [row] if row not in rows else []
     shown = [name.replace("_", " ") for name in COVERAGE_COUNTS]
     simulated = any(details.is_simulated for _, details in written)
     print_table("Submissions", ["edition", "task", "subjects", *shown], rows, simulated=simulated)
@@ -155,7 +173,7 @@ def raise_for_faults(bundles: list[Bundle]) -> None:
 
 @takes(SubmitParameters)
 def submit(parameters: SubmitParameters) -> str:
-    """Write the submission of one task; return the path of its zip file."""
+    """Write the submission of one task, or the five published ones; return the path of the first zip file."""
     with Run(
         parameters.store, dask_address=scheduler_of(parameters), workers=parameters.workers, may_be_new=False
     ) as run:

@@ -338,6 +338,7 @@ class SubmissionDetails(Details):
         figures: metrics of the post-processing on the validation set.
         figures_of: the head that the metrics belong to, if it is not ``head``.
         zip: file name of the submission.
+        smoothing: name of the published smoothing that replaces that of the post-processing; None: its own.
         test_list: path or URL of the list; None if an earlier version wrote the submission, as for ``annotations``.
         annotations: the folder of the labels that the head was fitted on.
         in_train, in_validation: subjects of the list that are, or whose video is, in a set that the head was fitted on.
@@ -359,6 +360,7 @@ class SubmissionDetails(Details):
     in_train: LeftOut[tuple[str, ...]] = ()
     in_validation: LeftOut[tuple[str, ...]] = ()
     figures_of: LeftOut[str | None] = None
+    smoothing: LeftOut[str | None] = None
 
     @property
     def is_simulated(self) -> bool:

@@ -1,12 +1,12 @@
 """From outputs to decisions: interpolation, smoothing, class bias, thresholds. ``tuning`` chooses their values."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
-from models.decisions.smoothing import Direction, get_smoother, interpolate_missing, smooth
+from models.decisions.smoothing import Direction, Smoothing, get_smoother, interpolate_missing, smooth
 
 _TINY = 1e-7
 
@@ -70,6 +70,12 @@ class PostProcessing:
     def apply(self, outputs: dict[BranchName, np.ndarray], present: np.ndarray) -> dict[BranchName, np.ndarray]:
         """Return the decisions for one subject and each branch; see ``BranchRule.decide``."""
         return {branch: self.rules[branch].decide(branch, x) for branch, x in self.smooth(outputs, present).items()}
+
+    def with_smoothing(self, smoothing: Smoothing) -> "PostProcessing":
+        """Return the same steps with another smoothing of every branch. Thresholds and class bias stay."""
+        method, half_width = smoothing
+        rules = {b: replace(rule, method=method, half_width_frames=half_width) for b, rule in self.rules.items()}
+        return replace(self, rules=rules)
 
     def to_dict(self) -> dict[str, Any]:
         """Return values for JSON."""

@@ -7,6 +7,17 @@ from typing import Literal
 import numpy as np
 
 Direction = Literal["linear", "published"]
+# A method, which is a name in ``SMOOTHERS``, and a half width in frames.
+Smoothing = tuple[str, int]
+# The smoothings of the paper's five submissions (Savchenko 2022, section 3.4 and table 5), by windows in frames that
+# include the centre.
+PUBLISHED_SMOOTHINGS: dict[str, Smoothing] = {
+    "none": ("none", 0),
+    "mean 5": ("mean", 2),
+    "median 5": ("median", 2),
+    "mean 15": ("mean", 7),
+    "median 15": ("median", 7),
+}
 # A Gaussian window extends over two standard deviations on each side.
 GAUSSIAN_REACH = 2.0
 # Convolve wider Gaussians in the frequency domain, where the width hardly matters.

@@ -16,16 +16,26 @@ from data_contracts.vocabulary import (
     video_of_subject,
 )
 from models.decisions.postprocessing import BranchRule, PostProcessing, untuned_postprocessing
-from models.decisions.smoothing import SMOOTHERS, interpolate_missing, smooth
+from models.decisions.smoothing import (
+    PUBLISHED_SMOOTHINGS,
+    SMOOTHERS,
+    Direction,
+    Smoothing,
+    interpolate_missing,
+    smooth,
+)
 from models.decisions.thresholds import GRID, grid_thresholds, optimal_thresholds
 from models.engines.progress import report_progress
 from models.heads.metrics import f1_per_unit, has_label, main_score, score_branches
 
 Setting = Literal["paper", "default"]
-Smoothing = tuple[str, int]
 
 # The best published validation results (Savchenko 2022, table 5); the multi-task entry is not smoothed.
-_PAPER_SMOOTHING: dict[BranchName, Smoothing] = {"expr": ("mean", 7), "va": ("mean", 7), "au": ("median", 7)}
+_PAPER_SMOOTHING: dict[BranchName, Smoothing] = {
+    "expr": PUBLISHED_SMOOTHINGS["mean 15"],
+    "va": PUBLISHED_SMOOTHINGS["mean 15"],
+    "au": PUBLISHED_SMOOTHINGS["median 15"],
+}
 # The code version of the stage covers these smoothers; tuning with others needs a fingerprint of its own.
 _FIRST_SMOOTHERS = ("none", "mean", "median", "gaussian")
 _BIAS_STEPS = np.arange(-1.0, 1.01, 0.25)
@@ -41,6 +51,11 @@ def searched_smoothings() -> list[Smoothing]:
 def added_smoothings(setting: Setting) -> list[Smoothing]:
     """List the smoothings that the setting tries because a smoother was added to the registry; for fingerprints."""
     return [s for s in searched_smoothings() if s[0] not in _FIRST_SMOOTHERS] if setting == "default" else []
+
+
+def direction_of(task: TaskName, setting: Setting) -> Direction:
+    """Return how the setting fills gaps. ``paper`` does as published; the published multi-task code fills none."""
+    return "published" if setting == "paper" and task != "mtl" else "linear"
 
 
 def is_tuned(task: TaskName, setting: Setting) -> bool:
@@ -126,9 +141,10 @@ def tune_postprocessing(
 ) -> Tuned:
     """Choose smoothing, thresholds and class bias for every branch of the task.
 
-    ``paper``: fixed windows; thresholds on the 0.1 grid, tuned on unsmoothed outputs and then used on smoothed ones;
-    rows without a face are excluded from thresholds and scores, as published. ``default``: searches for windows, exact
-    thresholds and class bias; rows without a face are scored by their interpolated values.
+    ``paper``: gaps filled as published; fixed windows; thresholds on the 0.1 grid, tuned on unsmoothed outputs and then
+    used on smoothed ones; rows without a face are excluded from thresholds and scores. ``default``: linear
+    interpolation; searches for windows, exact thresholds and class bias; rows without a face are scored by their
+    interpolated values.
 
     Raises:
         ValueError: no subject has a label.
@@ -141,7 +157,8 @@ def tune_postprocessing(
     tables = {branch: _Candidates(labelled, task, branch, setting) for branch in BRANCHES_OF_TASK[task]}
     all_subjects = np.arange(len(labelled))
     tried: list[Candidate] = []
-    tuned = PostProcessing(task, rules={b: table.best_rule(all_subjects, tried) for b, table in tables.items()})
+    rules = {branch: table.best_rule(all_subjects, tried) for branch, table in tables.items()}
+    tuned = PostProcessing(task, direction_of(task, setting), rules)
     if "au" in tables:
         tried += tables["au"].thresholds(all_subjects, tuned.rules["au"])
 
@@ -211,7 +228,9 @@ class _Candidates:
         self._smoothed: dict[Smoothing, list[np.ndarray]] = {choice: [] for choice in wanted}
         for number, subject in enumerate(subjects, 1):
             report_progress("smoothing {}: subject {:,} of {:,}", branch, number, len(subjects))
-            filled = interpolate_missing(subject.outputs[branch], subject.present)
+            filled = interpolate_missing(
+                subject.outputs[branch], subject.present, direction=direction_of(task, setting)
+            )
             for (method, half_width), parts in self._smoothed.items():
                 parts.append(smooth(filled, method=method, half_width_frames=half_width)[subject.labelled_frame])
 

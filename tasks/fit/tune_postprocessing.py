@@ -22,6 +22,7 @@ from models.decisions.tuning import (
     Setting,
     SubjectOutputs,
     added_smoothings,
+    direction_of,
     has_several_subjects_of_a_video,
     rows_without_face,
     tune_postprocessing,
@@ -78,6 +79,7 @@ def plan_tune_postprocessing(
     faces_are_missing = any(manifest.counts.get(NO_FACE) for _, manifest in used.values())
     added = added_smoothings(tuning)
     is_grouped = has_several_subjects_of_a_video([key.value("subject") for key, _ in used.values()])
+    direction = direction_of(HeadDetails.of(head).task, tuning)
     job_fingerprint = fingerprint(
         stage="tune_postprocessing",
         version=CODE_VERSION,
@@ -88,6 +90,8 @@ def plan_tune_postprocessing(
         **({"smoothings": added} if added else {}),
         # Without videos of several subjects, folds of videos are the folds of subjects of earlier versions.
         **({"folds_of": "videos"} if is_grouped else {}),
+        # Earlier versions filled all gaps linearly.
+        **({"direction": direction} if direction != "linear" else {}),
         # Earlier versions scored interpolated rows with this setting too.
         **({"without_face": "excluded"} if tuning == "paper" and faces_are_missing else {}),
     )

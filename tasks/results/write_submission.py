@@ -30,6 +30,7 @@ from data_contracts.store.details import (
     SubjectCoverage,
     SubmissionChecks,
     SubmissionDetails,
+    TuningFigures,
 )
 from data_contracts.store.fingerprint import digest_of_file, fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
@@ -44,6 +45,7 @@ from data_contracts.vocabulary import (
     video_of_subject,
 )
 from models.decisions.postprocessing import PostProcessing
+from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
 from tasks.extract.index_videos import details_of_videos
 from tasks.fit.predict_outputs import read_outputs
 from tasks.fit.subject_split import seen_subjects, subjects_of_head
@@ -62,6 +64,7 @@ class WriteSubmissionArgs:
         test_list: path or URL.
         seen: set -> subjects of the list that are, or whose video is, in this set of the head.
         rows_of_videos: frame count of each indexed video, by stem.
+        smoothing: name in ``PUBLISHED_SMOOTHINGS``, instead of the smoothing of the post-processing.
     """
 
     head: Bundle
@@ -71,6 +74,7 @@ class WriteSubmissionArgs:
     edition: EditionName
     seen: dict[SetName, list[str]]
     rows_of_videos: dict[str, int]
+    smoothing: str | None = None
 
 
 def plan_write_submission(
@@ -81,11 +85,13 @@ def plan_write_submission(
     outputs: Mapping[str, tuple[UnitKey, Manifest]],
     wanted: TestList,
     edition: EditionName,
+    smoothing: str | None = None,
 ) -> Job[WriteSubmissionArgs]:
     """Plan the job that writes one submission.
 
     Args:
         outputs: subject -> unit of the head's outputs.
+        smoothing: name in ``PUBLISHED_SMOOTHINGS``, instead of the smoothing of the post-processing.
 
     Raises:
         InputError: a subject of the list has no outputs.
@@ -102,11 +108,20 @@ def plan_write_submission(
         postprocessing=postprocessing.fingerprint,
         outputs=[(key.value("subject"), manifest.identity) for key, manifest in units],
         test_list=digest_of_file(wanted.path),
+        **({"smoothing": smoothing} if smoothing else {}),
     )
     rows_of_videos = {stem: details.frame_count for stem, details in indexed.items()}
-    arguments = WriteSubmissionArgs(head, postprocessing, units, str(wanted.path), edition, seen, rows_of_videos)
-    name = variant_name(mark_name(f"{edition}-{task}", simulated=HeadDetails.of(head).is_simulated), job_fingerprint)
+    arguments = WriteSubmissionArgs(
+        head, postprocessing, units, str(wanted.path), edition, seen, rows_of_videos, smoothing
+    )
+    words = "-".join([edition, task, *_words(smoothing)])
+    name = variant_name(mark_name(words, simulated=HeadDetails.of(head).is_simulated), job_fingerprint)
     return Job(f"submissions/{name}", job_fingerprint, arguments)
+
+
+def _words(smoothing: str | None) -> list[str]:
+    """Return what names of folders and zip files say about a published smoothing: ``median15``."""
+    return [smoothing.replace(" ", "")] if smoothing else []
 
 
 def match_subjects(store: Store, wanted: TestList, *, head: Bundle, known: Collection[str]) -> dict[str, str]:
@@ -165,6 +180,10 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
     given = job.arguments
     head, chosen = HeadDetails.of(given.head), PostprocessingDetails.of(given.postprocessing)
     rule, task, edition = load_postprocessing(store, given.postprocessing), head.task, given.edition
+    figures = chosen.figures
+    if given.smoothing and (smoothed := rule.with_smoothing(PUBLISHED_SMOOTHINGS[given.smoothing])) != rule:
+        # The stored scores are those of the smoothing of the post-processing.
+        rule, figures = smoothed, TuningFigures()
     wanted = read_test_list(location(given.test_list))
     texts: dict[str, bytes] = {}
     rows = np.empty(len(wanted.images), object)
@@ -185,7 +204,8 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
     if wanted.rows_by == "frame":
         file_name = mark_name(f"{task.upper()}_predictions.txt", simulated=head.is_simulated)
         texts[file_name] = format_frames_file(task, wanted.images, rows.tolist())
-    zip_name = mark_name(f"{edition}_{task}.zip", simulated=head.is_simulated)
+    words = "_".join([edition, task, *_words(given.smoothing)])
+    zip_name = mark_name(f"{words}.zip", simulated=head.is_simulated)
     packed = zip_bytes(texts, simulated=head.is_simulated)
     details = SubmissionDetails(
         edition=edition,
@@ -194,7 +214,7 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
         recipe=head.recipe,
         postprocessing=given.postprocessing.name,
         fingerprints={"head": given.head.fingerprint, "postprocessing": given.postprocessing.fingerprint},
-        figures=chosen.figures,
+        figures=figures,
         figures_of=chosen.tuned_with,
         coverage=tuple(coverage),
         zip=zip_name,
@@ -203,6 +223,7 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
         annotations=head.annotations,
         in_train=tuple(given.seen["train"]),
         in_validation=tuple(given.seen["validation"]),
+        smoothing=given.smoothing,
     )
     files = {f"predictions/{name}": text for name, text in texts.items()}
     return Files(files | {zip_name: packed, "coverage.csv": _coverage_csv(coverage)}, details)

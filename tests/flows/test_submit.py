@@ -7,17 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.challenge.submissions import verify_submission
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles
+from data_contracts.store.details import SubmissionDetails
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
+from flows.commands.command_line import app
 from flows.commands.parameters import StatusParameters
 from flows.commands.status import print_status
 from flows.engine.run_results import SomeFailedError
+from flows.fit import fit
 from flows.submit import submit
+from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
+from tasks.fit.predict_outputs import read_outputs
+from tasks.results.write_submission import load_postprocessing
 
 
 def test_the_same_request_writes_the_same_zip_and_wrong_lists_are_refused(demo, store_copy, tmp_path, dask_address):
@@ -133,3 +140,87 @@ def test_a_list_without_a_task_is_used_and_noted(demo, store_copy, tmp_path, cap
     submit("au", str(store_copy), Path(own), workers=1)
     note = f"note: {own}: name and content show no task; the list is used for au of abaw3"
     assert note in capsys.readouterr().out
+
+
+def smooth_by_hand(values, name):
+    """Smooth [T, K] frame by frame, with windows that are cut at the ends."""
+    kind, _, window = name.partition(" ")
+    half = int(window or 1) // 2
+    reduce = np.median if kind == "median" else np.mean
+    windows = (values[max(frame - half, 0) : frame + half + 1] for frame in range(len(values)))
+    return np.array([reduce(window, axis=0) for window in windows])
+
+
+def fill_by_hand(values, present):
+    """Fill gaps as the published notebook does: with exchanged weights of the two neighbours."""
+    filled, known = values.astype(np.float64), np.flatnonzero(present)
+    for frame in np.flatnonzero(~present):
+        before, after = known[known < frame], known[known > frame]
+        if len(before) and len(after):
+            share = (frame - before[-1]) / (after[0] - before[-1])
+            filled[frame] = share * values[before[-1]] + (1 - share) * values[after[0]]
+        else:
+            filled[frame] = values[before[-1] if len(before) else after[0]]
+    return filled
+
+
+def test_published_five_writes_the_submissions_of_the_paper(demo, store_copy, dask_address):
+    lists = demo.data / "names_of_videos_in_each_test_set"
+    shutil.rmtree(store_copy / "submissions")
+    options = {"annotations": demo.data, "dask_address": dask_address}
+    head = fit("au", str(store_copy), recipe="paper", **options)
+    list_path = lists / ABAW3_TEST_LISTS["au"]
+    words = ["submit", "au", "--store", store_copy, "--test-list", list_path, "--head", head, "--published-five"]
+    words += ["--dask-address", dask_address]
+    done = CliRunner().invoke(app, [str(word) for word in words], standalone_mode=False)
+    assert done.exception is None and done.output.count("verified au: no fault") == 5
+
+    store = Store(store_copy)
+    labels = ["none", "mean5", "median5", "mean15", "median15"]
+    written = {SubmissionDetails.of(bundle).smoothing: bundle for bundle in list_bundles(store, "submissions")}
+    assert written.keys() == PUBLISHED_SMOOTHINGS.keys()
+    assert {SubmissionDetails.of(bundle).zip for bundle in written.values()} == {f"abaw3_au_{n}.zip" for n in labels}
+    with_scores = {name for name, bundle in written.items() if SubmissionDetails.of(bundle).figures.tuned}
+    assert with_scores == {"median 15"}  # the smoothing of the post-processing
+    (rule,) = [one for one in list_bundles(store, "postprocessing") if one.details["head"] == head]
+    thresholds = load_postprocessing(store, rule).rules["au"].thresholds
+    outputs = store.manifests("outputs", head=head)
+    decided = set()
+    for name, bundle in written.items():
+        path = store_copy / "submissions" / bundle.name / bundle.details["zip"]
+        assert verify_submission(path, test_list=list_path) == []
+        decided.add(path.read_bytes())
+        for key, manifest in outputs.items():
+            if not key.value("subject").startswith("test"):
+                continue
+            present, values = read_outputs(store, key, manifest, ("au",))
+            smoothed = smooth_by_hand(fill_by_hand(values["au"], present), name)
+            rows = (path.parent / "predictions" / f"{key.value('subject')}.txt").read_text().splitlines()[1:]
+            found = np.array([row.split(",") for row in rows], int)
+            # Values at a threshold may round to either side.
+            certain = np.abs(smoothed - thresholds) > 1e-6
+            assert certain.mean() > 0.99
+            np.testing.assert_array_equal(found[certain], (smoothed >= thresholds)[certain], err_msg=name)
+    assert len(decided) == 5
+
+
+def test_published_five_needs_published_thresholds_and_no_multi_task_head(demo, store_copy):
+    lists = demo.data / "names_of_videos_in_each_test_set"
+    with pytest.raises(InputError, match=r"got expr-default-\w+-default-\w+ of recipe default; run fit expr --recipe"):
+        submit("expr", str(store_copy), lists / ABAW3_TEST_LISTS["expr"], published_five=True)
+    with pytest.raises(
+        InputError, match=r"--published-five: expected expr, va or au, got mtl; .* leave out the option"
+    ):
+        submit("mtl", str(store_copy), lists / ABAW3_TEST_LISTS["mtl"], published_five=True)
+
+
+def test_published_five_of_a_later_edition(demo, store_copy, tmp_path, dask_address):
+    fit("va", str(store_copy), demo.data, recipe="paper", dask_address=dask_address)
+    sample = tmp_path / "CVPR_5th_ABAW_VA_test_set_sample.txt"
+    sample.write_text("image_location,valence,arousal\n" + "".join(f"test01/{n:05d}.jpg,\n" for n in range(1, 40)))
+    head = next((store_copy / "heads").glob("va-paper-*")).name
+    path = submit("va", str(store_copy), sample, head=head, published_five=True, dask_address=dask_address)
+    assert Path(path).name == "abaw5_va_none.zip"
+    zips = [one for one in (store_copy / "submissions").glob("abaw5-va-*/*.zip")]
+    assert len(zips) == 5 and len({one.read_bytes() for one in zips}) == 5
+    assert all(verify_submission(one, test_list=sample) == [] for one in zips)
