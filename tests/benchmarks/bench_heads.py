@@ -1,7 +1,7 @@
 """Fitting heads: the published method in Keras against ours, on generated features of the real width.
 
 Aff-Wild2 has 1,356,861 training frames with action units. Both sides get a tenth as many rows, and a third of these
-for validation, which selects the epoch. ``scale_heads.py`` fits on the full number of rows.
+for validation, which selects the epoch. ``size.py`` fits on the full number of rows.
 """
 
 import os

@@ -20,6 +20,7 @@ class Watched:
 
     Attributes:
         cpu_seconds: user and system time of all processes.
+        other_cores: cores that other programs used meanwhile.
         peak_mb: largest sum of the proportional set sizes of all processes. Pages of mapped files are included.
         anonymous_mb: the part of the memory that the kernel cannot take back, at its own peak.
         temporary_mb: largest size of the folder of temporary files.
@@ -30,6 +31,7 @@ class Watched:
     exit_code: int
     seconds: float
     cpu_seconds: float
+    other_cores: float
     peak_mb: float
     anonymous_mb: float
     temporary_mb: float
@@ -41,7 +43,7 @@ class Watched:
 def watch(command: Sequence[str], *, temporary: Path, environment: Mapping[str, str]) -> Watched:
     """Run a command on a terminal in a session of its own, with ``temporary`` as its folder of temporary files."""
     controller, terminal = pty.openpty()
-    started = time.monotonic()
+    started, busy = time.monotonic(), _busy_seconds()
     process = subprocess.Popen(
         command,
         stdin=terminal,
@@ -73,15 +75,15 @@ def watch(command: Sequence[str], *, temporary: Path, environment: Mapping[str, 
             break
         output += part
     exit_code = process.wait()
-    seconds = time.monotonic() - started
+    seconds, busy = time.monotonic() - started, _busy_seconds() - busy
     usage.ended.set()
     sampler.join()
     os.close(controller)
-    cpu_seconds = max(usage.cpu_seconds, 0.0)
     return Watched(
         exit_code,
         seconds,
-        cpu_seconds,
+        usage.cpu_seconds,
+        max(busy - usage.cpu_seconds, 0.0) / seconds,
         usage.peak_mb,
         usage.anonymous_mb,
         usage.temporary_mb,
@@ -108,6 +110,7 @@ class _Usage:
 
     def _sample(self) -> None:
         total = anonymous = 0
+        deleted: dict[str, int] = {}
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit():
                 continue
@@ -118,13 +121,31 @@ class _Usage:
                 # A process that ended keeps its last value: at most one interval is lost.
                 self._cpu[int(folder.name), fields[19]] = (int(fields[11]) + int(fields[12])) / _TICKS
                 sizes = dict(line.split(":") for line in (folder / "smaps_rollup").read_text().splitlines()[1:])
+                deleted |= _deleted_files(folder / "maps", self._temporary)
             except (OSError, ValueError):
                 continue
             total += int(sizes["Pss"].split()[0])
             anonymous += int(sizes["Pss_Anon"].split()[0])
         self.peak_mb = max(self.peak_mb, total * 1024 / 1e6)
         self.anonymous_mb = max(self.anonymous_mb, anonymous * 1024 / 1e6)
-        self.temporary_mb = max(self.temporary_mb, disk_mb(self._temporary))
+        self.temporary_mb = max(self.temporary_mb, disk_mb(self._temporary) + sum(deleted.values()) / 1e6)
+
+
+def _busy_seconds() -> float:
+    """Return the time that the processors of the machine were busy: user, nice, system, interrupts."""
+    user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:8])
+    return (user + nice + system + sum(interrupts)) / _TICKS
+
+
+def _deleted_files(maps: Path, below: Path) -> dict[str, int]:
+    """Return inode -> bytes of deleted files that a process still maps, and that therefore still take space."""
+    found = {}
+    for line in maps.read_text().splitlines():
+        if line.endswith(" (deleted)") and f" {below}/" in line:
+            addresses, _, _, _, inode, *_ = line.split()
+            first, last = (int(part, 16) for part in addresses.split("-"))
+            found[inode] = last - first
+    return found
 
 
 def disk_mb(folder: Path) -> float:
