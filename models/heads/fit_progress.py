@@ -18,7 +18,11 @@ class FitProgress:
         """Start the part of this number with the seed of this number, both from 0."""
         self._seed, self._number, self._part = seed, number, part
         self._ended_epochs, self._rows, self._rows_per_epoch = 0, 0, 0
-        self._started = time.monotonic()
+        self._started = self._epochs_started = time.monotonic()
+
+    def start_epochs(self) -> None:
+        """Start the clock of the rate, after the preparations of a part."""
+        self._epochs_started = time.monotonic()
 
     def add_rows(self, count: int) -> None:
         """Count the training rows of a batch."""
@@ -41,7 +45,7 @@ class FitProgress:
         words = [f"{'+'.join(part.branches)}"] if len(self._recipe.parts) > 1 else []
         words += [f"seed {self._seed + 1} of {self._recipe.seeds}"] if self._recipe.seeds > 1 else []
         words += [f"epoch {min(self._ended_epochs + 1, part.epochs)} of {at_most}{part.epochs}"]
-        seconds = time.monotonic() - self._started
+        seconds = time.monotonic() - self._epochs_started
         if seconds > 0 and self._rows:
             words.append(f"{self._rows / seconds:,.0f} rows/s")
         if self._ended_epochs:

@@ -201,6 +201,8 @@ def fit_epochs(
 
     history: list[dict[str, float]] = []
     best, best_epoch, best_state = -np.inf, 0, None
+    if progress:
+        progress.start_epochs()
     for epoch in range(1, recipe.epochs + 1):
         network.train()
         batch_losses = []

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from data_contracts.vocabulary import BranchName, ScoreForm
+from models.engines.progress import report_progress
 from models.heads.recipes import Features
 from models.heads.sequences import input_width, is_labelled
 
@@ -117,7 +118,8 @@ def moments(
     # Subtract a typical value first, so that float32 sums lose no precision.
     pivot = reader.read(index[:BLOCK_ROWS]).mean(0)
     total, squares = (torch.zeros(len(pivot), dtype=torch.float64) for _ in range(2))
-    for _, inputs in reader.blocks(index):
+    for number, (_, inputs) in enumerate(reader.blocks(index)):
+        report_progress("measuring the inputs: {:,} of {:,} rows", number * BLOCK_ROWS, len(index))
         inputs.sub_(pivot)
         total += inputs.sum(0)
         squares += torch.einsum("nw,nw->w", inputs, inputs)

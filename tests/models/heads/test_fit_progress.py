@@ -22,6 +22,8 @@ def test_a_fit_reports_seed_epoch_rate_and_time_left(clock):
     recipe = get_recipe("default", task="expr").replace(seeds=2, epochs=3, batch_size=500)
     with reporting_to(lines.append):
         fit_seeds(learnable(1000, seed=0), learnable(200, seed=1), task="expr", recipe=recipe)
+    assert lines[0] == "measuring the inputs: 0 of 1,000 rows"
+    lines = [line for line in lines if "epoch" in line]
     assert len(lines) == 2 * 3 * 2
     assert lines[0].startswith("seed 1 of 2, epoch 1 of at most 3, ") and "left" not in lines[0]
     assert lines[-1].startswith("seed 2 of 2, epoch 3 of at most 3, ")
