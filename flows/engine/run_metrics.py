@@ -64,7 +64,10 @@ class _Measurement:
 
     def _publish_at_intervals(self) -> None:
         while not self._ended.wait(_INTERVAL_SECONDS):
-            self._publish()
+            with self._lock:
+                # The run may have ended since, and must not look alive later than that.
+                if not self._ended.is_set():
+                    self._publish()
 
     def _publish(self) -> None:
         settings = read_settings()

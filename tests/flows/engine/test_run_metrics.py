@@ -117,6 +117,24 @@ def test_a_run_that_lasts_shows_that_it_is_alive(folder, monkeypatch):
     assert read_metrics(folder)["run_alive_timestamp_seconds",] == alive
 
 
+def test_nothing_is_published_after_the_end_of_a_run(folder, monkeypatch):
+    """The run ends while the thread that publishes at intervals is about to do so."""
+    monkeypatch.setenv("AFFWILD2_METRICS", str(folder / "metrics"))
+    measurement, at_the_end = run_metrics._Measurement("extract", str(folder / "store")), []
+
+    class EndsAfterAWait(threading.Event):
+        def wait(self, timeout=None):
+            if self.is_set():
+                return True
+            measurement.end("succeeded")
+            at_the_end.append(read_metrics(folder))
+            return False
+
+    measurement._ended = EndsAfterAWait()
+    measurement._publish_at_intervals()
+    assert [read_metrics(folder)] == at_the_end
+
+
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [(InputError("x"), "refused"), (OSError(28, "No space left on device"), "refused"), (KeyError("x"), "crashed")],
