@@ -49,7 +49,7 @@ $(STAMP): $(RUNTIME)
 	@touch $@
 
 # A second environment, because exporters install pandas, which slows down every command (see pyproject.toml).
-$(SERVICES)/.installed: $(UV) requirements.lock pyproject.toml $(wildcard tests/models/weight_files/old_timm/*.txt) tests/infra/dask_kubernetes/requirements.txt
+$(SERVICES)/.installed: $(UV) requirements.lock pyproject.toml $(wildcard tests/models/weight_files/old_timm/*.txt) tests/infra/dask_kubernetes/requirements.txt tests/models/keras_heads/requirements.txt
 	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(SERVICES)
 	$(UV) pip install --python $(SERVICES)/bin/python $(LOCKED) --extra demo --extra dev --extra export --extra services
 	$(UV) pip install --python $(SERVICES)/bin/python $(EDITABLE)
@@ -60,6 +60,8 @@ $(SERVICES)/.installed: $(UV) requirements.lock pyproject.toml $(wildcard tests/
 	done
 	$(UV) pip install --quiet --python $(SERVICES)/bin/python --no-deps --require-hashes \
 	  --target $(SERVICES)/dask-kubernetes --requirement tests/infra/dask_kubernetes/requirements.txt
+	$(UV) pip install --quiet --python $(SERVICES)/bin/python --no-deps --require-hashes \
+	  --target $(SERVICES)/keras-heads --requirement tests/models/keras_heads/requirements.txt
 	@touch $@
 
 demo: $(RUNTIME)

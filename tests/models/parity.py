@@ -1,11 +1,12 @@
 """Compare the product with the published arithmetic, function by function and fit by fit.
 
-``python -m tests.models.parity`` prints the table of docs/results.md.
+``.venv/services/bin/python -m tests.models.parity`` prints the table of docs/results.md, with the heads of Keras.
 """
 
 import contextlib
 import dataclasses
-import sys
+import tempfile
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -235,6 +236,7 @@ def default_parts():
     return {branch: dataclasses.replace(small(part), patience=2, epochs=6) for branch, part in parts.items()}
 
 
+# Function or fit -> the largest difference of any of its numbers.
 COMPARISONS = {
     "class weights of expressions": lambda: largest(
         losses.class_weights(make_rows(200, 3).labels["expr"]),
@@ -268,8 +270,14 @@ def main():
     print("| function | largest difference |\n|---|---|")
     for name, compare in COMPARISONS.items():
         print(f"| {name} | {compare():.1e} |")
-    return 0
+    # The module imports this one.
+    from tests.models.keras_parity import PACKAGES, keras_differences
+
+    if PACKAGES.is_dir():
+        with tempfile.TemporaryDirectory() as folder:
+            for name, difference in keras_differences(Path(folder)).items():
+                print(f"| fit of `paper` and of Keras, float32: {name} | {difference:.1e} |")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
