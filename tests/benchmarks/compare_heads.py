@@ -78,9 +78,8 @@ def main(store_url: str, annotations: str) -> None:
             for recipe_name in ("default", "paper"):
                 for features in ("embeddings",) if kind else ("embeddings", "scores", "both"):
                     for hidden in (0, 128):
-                        recipe = get_recipe(recipe_name, task="expr").replace(
-                            features=features, hidden_units=hidden, seeds=3
-                        )
+                        recipe = get_recipe(recipe_name, task="expr", hidden_units=hidden)
+                        recipe = recipe.replace(features=features, seeds=3)
                         fitted = fit_seeds(data["train"], data["validation"], task="expr", recipe=recipe)
                         scale = 8 / len(present)
                         alone = [seed["macro_f1"] * scale for seed in fitted.seed_figures]
