@@ -6,20 +6,14 @@ import numpy as np
 
 from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
 from models.decisions.postprocessing import BranchRule
-from models.decisions.smoothing import interpolate_missing, smooth
+from models.decisions.smoothing import PUBLISHED_SMOOTHINGS, Direction, interpolate_missing, smooth
 from models.decisions.thresholds import grid_thresholds
-from models.decisions.tuning import Smoothing, SubjectOutputs, exclude_rows_without_face, split_by_video
+from models.decisions.tuning import SubjectOutputs, direction_of, exclude_rows_without_face, split_by_video
 from models.heads.metrics import score_branches
 
-# Names of decisions. All but the last two use the thresholds of the grid that are best on the same subjects.
+# Names of decisions, besides ``PUBLISHED_SMOOTHINGS``. All but the last two use the thresholds of the grid that are
+# best on the same subjects.
 UNSMOOTHED = "none"
-PUBLISHED_SMOOTHINGS: dict[str, Smoothing] = {
-    UNSMOOTHED: ("none", 0),
-    "mean 5": ("mean", 2),
-    "median 5": ("median", 2),
-    "mean 15": ("mean", 7),
-    "median 15": ("median", 7),
-}
 HALF_THRESHOLDS, HELD_OUT = "thresholds 0.5", "held-out"
 
 
@@ -41,10 +35,13 @@ def score_published(
     if not used:
         raise ValueError(f"{task}: expected subjects with outputs and labels to score, found none")
     labels = {branch: np.concatenate([subject.labels[branch] for subject in used]) for branch in branches}
-    unsmoothed = {branch: _values(used, branch, UNSMOOTHED) for branch in branches}
+    direction = direction_of(task, "paper")
+    unsmoothed = {branch: _values(used, branch, UNSMOOTHED, direction) for branch in branches}
 
     def score(smoothing: str, rule: BranchRule) -> dict[str, float]:
-        values = unsmoothed if smoothing == UNSMOOTHED else {b: _values(used, b, smoothing) for b in branches}
+        values = unsmoothed
+        if smoothing != UNSMOOTHED:
+            values = {branch: _values(used, branch, smoothing, direction) for branch in branches}
         return score_branches(labels, {branch: rule.decide(branch, values[branch]) for branch in branches})
 
     if "au" not in branches:
@@ -61,12 +58,12 @@ def score_published(
     return scores
 
 
-def _values(subjects: Sequence[SubjectOutputs], branch: BranchName, smoothing: str) -> np.ndarray:
+def _values(subjects: Sequence[SubjectOutputs], branch: BranchName, smoothing: str, direction: Direction) -> np.ndarray:
     """Return the smoothed outputs of all labelled rows, float32 [n, K]."""
     method, half_width = PUBLISHED_SMOOTHINGS[smoothing]
     parts = []
     for subject in subjects:
-        filled = interpolate_missing(subject.outputs[branch], subject.present)
+        filled = interpolate_missing(subject.outputs[branch], subject.present, direction=direction)
         parts.append(smooth(filled, method=method, half_width_frames=half_width)[subject.labelled_frame])
     return np.concatenate(parts)
 

@@ -25,7 +25,7 @@ BACKBONES: dict[ModelName, tuple[str, str]] = {
     "EfficientNet-B2": ("enet_b2_8", f"{SIMULATED_PREFIX}enet_b2"),
 }
 ERRATA = {
-    "D1": "the published code interpolates frames without a face with exchanged weights; we interpolate linearly.",
+    "D1": "the published code fills frames without a face with exchanged weights, and so does recipe paper.",
     "D3": "the paper prints P_EXPR and P_VA in exchanged columns; here, each is in the column of its name.",
     "D4": "the paper prints P_MTL 1.150, but its parts sum to 1.176; the difference is to the printed value.",
     "D5": (

@@ -9,11 +9,12 @@ predict valence and arousal better than embeddings. The network belongs to the b
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from data_contracts.vocabulary import SIMULATED_PREFIX
+from data_contracts.vocabulary import SIMULATED_PREFIX, ScoreForm
 from tasks.simulate.latent import STATE_SIZE, VA, correlated_noise
 from tasks.simulate.plan import SimulatedSubject
 
@@ -34,6 +35,7 @@ class SimulatedBackbone:
         frame: error of a single frame.
         identity: weight of the identity in the embedding.
         score_errors: subject, pose and frame of the view that scores are made from.
+        published_scores: what the authors' heads take as scores of the backbone that this one stands for.
     """
 
     name: str
@@ -44,6 +46,12 @@ class SimulatedBackbone:
     frame: float
     identity: float
     score_errors: tuple[float, float, float]
+    published_scores: ScoreForm = "logits"
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """Return all fields, without ``published_scores`` while it is the usual one; see ``fingerprint``."""
+        usual = "published_scores" if self.published_scores == "logits" else None
+        return {name: value for name, value in asdict(self).items() if name != usual}
 
 
 _EIGHT = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
@@ -51,7 +59,9 @@ _SEVEN = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surpri
 BACKBONES = {
     backbone.name: backbone
     for backbone in (
-        SimulatedBackbone(f"{SIMULATED_PREFIX}mobilenet", 1024, _SEVEN, 0.75, 0.6, 0.8, 1.0, (0.75, 0.6, 0.6)),
+        SimulatedBackbone(
+            f"{SIMULATED_PREFIX}mobilenet", 1024, _SEVEN, 0.75, 0.6, 0.8, 1.0, (0.75, 0.6, 0.6), "probabilities"
+        ),
         SimulatedBackbone(f"{SIMULATED_PREFIX}enet_b0", 1280, _EIGHT, 0.60, 0.5, 0.6, 1.0, (0.6, 0.5, 0.5)),
         SimulatedBackbone(f"{SIMULATED_PREFIX}enet_b2", 1408, _EIGHT, 0.70, 0.6, 0.7, 1.0, (0.65, 0.55, 0.55)),
     )

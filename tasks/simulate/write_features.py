@@ -73,6 +73,7 @@ def compute(store: Store, unit: Unit[WriteFeaturesArgs]) -> Product:
         backbone_name=backbone.name,
         precision="float32",
         engine="simulate",
+        published_scores=backbone.published_scores,
     )
 
     def tables() -> Iterator[pa.Table]:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from models.decisions.published import HALF_THRESHOLDS, HELD_OUT, PUBLISHED_SMOOTHINGS, UNSMOOTHED, score_published
+from models.decisions.published import HALF_THRESHOLDS, HELD_OUT, UNSMOOTHED, score_published
+from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
 from models.decisions.thresholds import grid_thresholds
 from models.decisions.tuning import exclude_rows_without_face, split_by_video, tune_postprocessing
 from models.heads.metrics import score_branch
