@@ -86,12 +86,14 @@ class Job(Generic[Args]):
     Attributes:
         folder: where the bundle is stored.
         fingerprint, arguments, input_files: as of a ``Unit``.
+        cost: time that the job takes, relative to others of its stage; for progress.
     """
 
     folder: str
     fingerprint: str
     arguments: Args
     input_files: tuple[str, ...] = ()
+    cost: float = 1.0
 
     @property
     def name(self) -> str:

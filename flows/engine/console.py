@@ -10,7 +10,7 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol, TextIO
 
@@ -19,7 +19,6 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -32,6 +31,7 @@ from data_contracts.errors import InputError, explain_os_error, printable
 from data_contracts.settings import read_settings
 from data_contracts.vocabulary import SIMULATED_NOTICE
 from infra.interruption import EXIT_INTERRUPTED, RESUME
+from models.engines.progress import format_duration
 
 EXIT_SOME_FAILED = 1
 EXIT_WRONG_REQUEST = 2
@@ -81,33 +81,40 @@ class StageProgress(Protocol):
 
 
 @contextlib.contextmanager
-def progress_of(name: str, total: int) -> Iterator[StageProgress]:
-    """Show the progress of a stage with this number of units."""
+def progress_of(name: str, total: int, *, costs: Mapping[str, float] | None = None) -> Iterator[StageProgress]:
+    """Show the progress of a stage with this number of units.
+
+    ``costs``: unit -> time that it takes, relative to the others; for the time left. None: all take equally long.
+    """
     if _log.get() or _is_json() or not sys.stderr.isatty():
-        yield _PlainProgress(name, total)
+        yield _PlainProgress(name, total, costs)
         return
     columns = (
         TextColumn("{task.description:<18}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[done]}/{task.fields[units]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[failed]}"),
     )
     stage, units = Progress(*columns), Progress(TextColumn("  {task.description}", markup=False))
     with Live(Group(stage, units), console=Console(stderr=True), transient=True):
-        yield _Bars(stage, units, stage.add_task(name, total=total, failed=""))
+        whole = sum(costs.values()) if costs else total
+        yield _Bars(stage, units, stage.add_task(name, total=whole, done=0, units=total, failed=""), costs or {})
 
 
 class _Bars:
     """A bar for the stage, and a line below it for every unit that takes long."""
 
-    def __init__(self, stage: Progress, units: Progress, bar: TaskID) -> None:
-        self._stage, self._units, self._bar = stage, units, bar
+    def __init__(self, stage: Progress, units: Progress, bar: TaskID, costs: Mapping[str, float]) -> None:
+        self._stage, self._units, self._bar, self._costs = stage, units, bar, costs
+        self._done = 0
         self._lines: dict[str, TaskID] = {}
 
     def advance(self, unit: str, failed: int) -> None:
-        self._stage.update(self._bar, advance=1, failed=f"[red]{failed} failed" if failed else "")
+        self._done += 1
+        what = f"[red]{failed} failed" if failed else ""
+        self._stage.update(self._bar, advance=self._costs.get(unit, 1), done=self._done, failed=what)
         if unit in self._lines:
             self._units.remove_task(self._lines.pop(unit))
 
@@ -120,19 +127,27 @@ class _Bars:
 class _PlainProgress:
     """Lines of text: at most ten about the units of a stage, and ever fewer about a unit that takes long."""
 
-    def __init__(self, name: str, total: int) -> None:
+    def __init__(self, name: str, total: int, costs: Mapping[str, float] | None) -> None:
         self._name, self._total, self._log = name, total, _log.get()
         self._done, self._shown, self._shown_at = 0, 0, time.monotonic()
+        self._began, self._costs, self._done_cost = self._shown_at, costs, 0.0
         # Unit -> when its first line was received, and when a line was shown.
         self._units: dict[str, tuple[float, float]] = {}
 
     def advance(self, unit: str, failed: int) -> None:
         self._done += 1
+        self._done_cost += self._costs.get(unit, 0.0) if self._costs else 0.0
         is_due = time.monotonic() - self._shown_at >= _PLAIN_LINE_SECONDS
         if is_due and (self._done - self._shown) * _PLAIN_LINES >= self._total:
             self._shown, self._shown_at = self._done, time.monotonic()
-            line = f"{self._name}: {self._done} of {self._total} done, {failed} failed"
+            line = f"{self._name}: {self._done} of {self._total} done, {failed} failed{self._format_time_left()}"
             self._write(line, units=self._total, done=self._done, failed=failed)
+
+    def _format_time_left(self) -> str:
+        if not self._costs or not self._done_cost:
+            return ""
+        left = sum(self._costs.values()) / self._done_cost - 1
+        return f", about {format_duration(left * (time.monotonic() - self._began))} left"
 
     def show(self, unit: str, line: str) -> None:
         now = time.monotonic()

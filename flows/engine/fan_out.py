@@ -29,7 +29,7 @@ from infra.cluster_state import (
     unit_resources,
 )
 from infra.worker_progress import receive_progress, send_progress
-from tasks.units import Compute, Fault, Make, UnitReport, Work, run_unit
+from tasks.units import Compute, Fault, Job, Make, UnitReport, Work, run_unit
 
 logger = logging.getLogger(__name__)
 _RETRIES = 1
@@ -57,7 +57,9 @@ def fan_out(
         ClusterError: a worker cannot do this work (another version, no access to store or videos).
         ClusterLostError: scheduler or workers ended and did not come back in time.
     """
-    with progress_of(summary.stage, len(todo)) as progress:
+    costs = {work.name: work.cost for work in todo if isinstance(work, Job)}
+    is_uneven = len(set(costs.values())) > 1
+    with progress_of(summary.stage, len(todo), costs=costs if is_uneven else None) as progress:
 
         def answer(report: UnitReport) -> None:
             summary.add(report)

@@ -37,3 +37,10 @@ def report_progress(template: str, *values: object) -> None:
     """Report ``template.format(*values)``, at most once a second. Call this as often as you like."""
     if reporter := _reporter.get():
         reporter.report(template, values)
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration such as ``50 s``, ``12 min`` or ``2.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

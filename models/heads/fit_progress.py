@@ -2,7 +2,7 @@
 
 import time
 
-from models.engines.progress import report_progress
+from models.engines.progress import format_duration, report_progress
 from models.heads.recipes import HeadRecipe, TaskRecipe
 
 
@@ -60,10 +60,3 @@ class FitProgress:
             number = later % len(parts)
             left += self._part_seconds.get(number, parts[number].epochs * epoch_seconds)
         return left
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration such as ``50 s``, ``12 min`` or ``2.5 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

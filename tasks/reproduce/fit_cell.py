@@ -22,6 +22,7 @@ from data_contracts.vocabulary import SetName
 from models.decisions.published import score_published
 from models.engines.devices import default_device
 from models.heads.head import Head, head_to_bytes
+from models.heads.recipes import TaskRecipe
 from tasks.fit.fit_head import FitHeadArgs, HeadChoice, plan_fit_head
 from tasks.fit.import_labels import labels_key
 from tasks.fit.predict_outputs import predict_subject
@@ -82,6 +83,7 @@ def plan_fit_cell(
             f"{CELLS}/{variant.backbone}-{variant.source}-{name}-seed{seed}",
             fingerprint(stage="fit_cell", version=CODE_VERSION, head=head.fingerprint, seed=seed),
             FitCellArgs(method, seed, given, rows),
+            cost=_relative_time(method, labels["train"].rows, given.choice.head_recipe(variant.origin)),
         )
         for seed in range(seeds)
     ]
@@ -91,7 +93,14 @@ def plan_fit_cell_on_all(first: Job[FitCellArgs], fitted: Bundle) -> Job[FitCell
     """Plan the job that fits the head of a cell again on both sets, for as many epochs as were best on ``first``."""
     epochs = [CellDetails.of(fitted).best_epochs]
     arguments = replace(first.arguments, fit=replace(first.arguments.fit, epochs=epochs))
-    return Job(f"{first.folder}-all", fingerprint(on_all=first.fingerprint, epochs=epochs), arguments)
+    cost = first.cost * sum(epochs[0]) / len(epochs[0]) / CellDetails.of(fitted).settings["parts"][0]["epochs"]
+    return Job(f"{first.folder}-all", fingerprint(on_all=first.fingerprint, epochs=epochs), arguments, cost=cost)
+
+
+def _relative_time(method: Method, rows: int, recipe: TaskRecipe) -> float:
+    """Return about how long a fit takes. Products with embeddings take most of it, most of all with a hidden layer."""
+    per_row = 1.0 if method.features == "scores" else 7.0 if method.is_hidden else 2.0
+    return rows * max(part.epochs for part in recipe.parts) * per_row
 
 
 def make(store: Store, job: Job[FitCellArgs]) -> Files:

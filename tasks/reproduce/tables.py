@@ -259,7 +259,9 @@ def list_table(table: ReproducedTable) -> Listing:
     rows = []
     for row in table.rows:
         lines = [(what, values) for what, values in _lines(row, digits) if set(values) != {"-"}]
-        rows += [(row.model_in_text, row.label, what, *values) for what, values in lines]
+        # Lines after the first one of a row do not repeat its names.
+        names_of_row = [(row.model_in_text, row.label), *[("", "")] * len(lines)]
+        rows += [(*named, what, *values) for named, (what, values) in zip(names_of_row, lines, strict=False)]
     return Listing(table.title, ("model", "method", "value", *names), tuple(rows))
 
 

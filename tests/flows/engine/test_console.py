@@ -102,3 +102,17 @@ def test_units_that_take_long_have_a_line_on_a_terminal(monkeypatch):
         progress.advance("heads/b", 0)
     last_frame = terminal.getvalue().split("fit_head")[-1]
     assert "1/2" in last_frame and "heads/[a]: epoch 2 of 2" in last_frame and "heads/b" not in last_frame
+
+
+def test_the_time_left_depends_on_how_long_the_other_units_take(monkeypatch, capsys):
+    seconds = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: seconds[0])
+    with console.progress_of("fit_cell", 3, costs={"short": 1.0, "long": 8.0, "other": 1.0}) as progress:
+        seconds[0] = 100
+        progress.advance("short", 0)
+        seconds[0] = 1000
+        progress.advance("long", 1)
+    assert capsys.readouterr().err.splitlines() == [
+        "fit_cell: 1 of 3 done, 0 failed, about 15 min left",
+        "fit_cell: 2 of 3 done, 1 failed, about 111 s left".replace("111 s", "2 min"),
+    ]

@@ -43,8 +43,13 @@ def entries_of(table, label, model=MODEL):
 
 def lines_of(table, label, model=MODEL):
     """Name of a value -> its texts, of the rows of one label."""
-    listing = list_table(table)
-    return {row[2]: row[3:] for row in listing.rows if row[0].startswith(model) and row[1] == label}
+    found, current = {}, None
+    for name, method, what, *values in list_table(table).rows:
+        # Only the first line of a row has names.
+        current = (name, method) if name else current
+        if current[0].startswith(model) and current[1] == label:
+            found[what] = tuple(values)
+    return found
 
 
 def test_a_cell_is_compared_with_the_published_value():
