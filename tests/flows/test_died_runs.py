@@ -33,7 +33,7 @@ def locked(folder):
 
 def process_of(run):
     """Return the process of a run. The worker sets the variable, which the process's workers inherit."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         found = processes_of(run)
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -63,7 +63,7 @@ def start_waiting_run(service):
 
 
 def wait_for_log(service, text, count=1):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while service.worker_log().count(text) < count:
         assert time.monotonic() < deadline, service.worker_log()
         time.sleep(0.2)
@@ -76,7 +76,7 @@ def assert_ended(service, run, state, message):
 
 
 def assert_no_process(run):
-    _, alive = psutil.wait_procs(processes_of(run), timeout=60)
+    _, alive = psutil.wait_procs(processes_of(run), timeout=300)
     assert alive == []
 
 
@@ -108,7 +108,7 @@ def test_a_stopped_worker_ends_and_its_run_does_not_stay_running(service, folder
             worker.terminate()
         ended = service.end_of(run)["state"]
         assert ended["name"] == "Completed" or (ended["name"], ended["message"]) == ("Crashed", LOST)
-        worker.wait(timeout=60)
+        worker.wait(timeout=300)
 
 
 def test_a_killed_and_a_cancelled_run_end_with_all_processes(service, folder):
@@ -143,7 +143,7 @@ def test_a_run_lost_with_its_worker_becomes_crashed_is_notified_and_lets_the_nex
                 assert service.end_of(run)["state"]["message"] == LOST
                 assert time.monotonic() - killed < TWO_MINUTES
                 service.wait_for_state(next_run, "Running")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not any(LOST in post for post in posts):
             assert time.monotonic() < deadline, posts
             time.sleep(0.2)

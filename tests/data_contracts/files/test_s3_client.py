@@ -69,7 +69,7 @@ def test_a_write_is_seen_whole_or_not_at_all(flaky, store):
         flaky.go_on.clear()
         writer = threading.Thread(target=store.write_bytes, args=(name, NEW))
         writer.start()
-        assert flaky.half_sent.wait(20)
+        assert flaky.half_sent.wait(120)
         assert store.exists(name) == (before is not None) and set(store.files_below("a")) <= {"a/old", name}
         if before:
             assert store.read_bytes(name) == before
