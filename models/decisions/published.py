@@ -8,7 +8,7 @@ from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
 from models.decisions.postprocessing import BranchRule
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS, Direction, interpolate_missing, smooth
 from models.decisions.thresholds import grid_thresholds
-from models.decisions.tuning import SubjectOutputs, direction_of, exclude_rows_without_face, split_by_video
+from models.decisions.tuning import SubjectOutputs, direction_of, published_rows, split_by_video
 from models.heads.metrics import score_branches
 
 # Names of decisions, besides ``PUBLISHED_SMOOTHINGS``. All but the last two use the thresholds of the grid that are
@@ -30,7 +30,7 @@ def score_published(
         ValueError: a branch of the task has no label.
     """
     branches = BRANCHES_OF_TASK[task]
-    used = [exclude_rows_without_face(subject) for subject in sorted(subjects, key=lambda one: one.name)]
+    used = [published_rows(subject) for subject in sorted(subjects, key=lambda one: one.name)]
     used = [subject for subject in used if len(subject.labelled_frame)]
     if not used:
         raise ValueError(f"{task}: expected subjects with outputs and labels to score, found none")

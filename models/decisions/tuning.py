@@ -106,10 +106,16 @@ def rows_without_face(subject: SubjectOutputs) -> np.ndarray:
     return ~subject.present[subject.labelled_frame]
 
 
-def exclude_rows_without_face(subject: SubjectOutputs) -> SubjectOutputs:
-    """Return the subject with its labelled rows that show its face only. Smoothing still sees all frames."""
+def published_rows(subject: SubjectOutputs) -> SubjectOutputs:
+    """Return the subject with the labelled rows that the published code scores. Smoothing still sees all frames.
+
+    These are the rows that show its face. If any action unit of a row is unlabelled, all of them are (A3 c36, c76).
+    """
     kept = ~rows_without_face(subject)
     labels = {branch: values[kept] for branch, values in subject.labels.items()}
+    if "au" in labels:
+        is_whole = (labels["au"] >= 0).all(axis=1, keepdims=True)
+        labels["au"] = np.where(is_whole, labels["au"], labels["au"].dtype.type(-1))
     return replace(subject, labelled_frame=subject.labelled_frame[kept], labels=labels)
 
 
@@ -150,7 +156,7 @@ def tune_postprocessing(
         ValueError: no subject has a label.
     """
     if setting == "paper":
-        subjects = [exclude_rows_without_face(subject) for subject in subjects]
+        subjects = [published_rows(subject) for subject in subjects]
     labelled = [s for s in sorted(subjects, key=lambda s: s.name) if len(s.labelled_frame)]
     if not labelled:
         raise ValueError(f"{task}: expected subjects with outputs and labels to tune on, found none")

@@ -79,7 +79,8 @@ def plan_tune_postprocessing(
     faces_are_missing = any(manifest.counts.get(NO_FACE) for _, manifest in used.values())
     added = added_smoothings(tuning)
     is_grouped = has_several_subjects_of_a_video([key.value("subject") for key, _ in used.values()])
-    direction = direction_of(HeadDetails.of(head).task, tuning)
+    task = HeadDetails.of(head).task
+    direction = direction_of(task, tuning)
     job_fingerprint = fingerprint(
         stage="tune_postprocessing",
         version=CODE_VERSION,
@@ -92,6 +93,8 @@ def plan_tune_postprocessing(
         **({"folds_of": "videos"} if is_grouped else {}),
         # Earlier versions filled all gaps linearly.
         **({"direction": direction} if direction != "linear" else {}),
+        # Earlier versions scored labelled action units of all rows.
+        **({"units": "of whole rows"} if tuning == "paper" and "au" in BRANCHES_OF_TASK[task] else {}),
         # Earlier versions scored interpolated rows with this setting too.
         **({"without_face": "excluded"} if tuning == "paper" and faces_are_missing else {}),
     )
@@ -112,8 +115,8 @@ def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
     except ValueError as error:
         raise InputError(f"{job.name}: {error}") from error
     content = {"postprocessing": tuned.postprocessing.to_dict(), "figures": tuned.figures()}
-    rows, faceless = _count_rows(subjects, given.task)
     is_scored = given.tuning != "paper"
+    rows, faceless = _count_rows(subjects, given.task, drop_partial_units=not is_scored)
     details = PostprocessingDetails(
         head=given.head,
         task=given.task,
@@ -172,11 +175,11 @@ def make_adopted(store: Store, job: Job[AdoptPostprocessingArgs]) -> Files:
     return Files(files, details)
 
 
-def _count_rows(subjects: Sequence[SubjectOutputs], task: TaskName) -> tuple[int, int]:
-    """Return the number of labelled rows, and how many of them show no face."""
+def _count_rows(subjects: Sequence[SubjectOutputs], task: TaskName, *, drop_partial_units: bool) -> tuple[int, int]:
+    """Return the number of labelled rows (see ``is_labelled``), and how many of them show no face."""
     rows = faceless = 0
     for subject in subjects:
-        labelled = is_labelled(subject.labels, BRANCHES_OF_TASK[task])
+        labelled = is_labelled(subject.labels, BRANCHES_OF_TASK[task], drop_partial_units=drop_partial_units)
         rows += int(labelled.sum())
         faceless += int((labelled & rows_without_face(subject)).sum())
     return rows, faceless

@@ -4,7 +4,7 @@ import pytest
 from models.decisions.published import HALF_THRESHOLDS, HELD_OUT, UNSMOOTHED, score_published
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
 from models.decisions.thresholds import grid_thresholds
-from models.decisions.tuning import exclude_rows_without_face, split_by_video, tune_postprocessing
+from models.decisions.tuning import published_rows, split_by_video, tune_postprocessing
 from models.heads.metrics import score_branch
 from tests.models.decisions.test_tuning import subjects
 
@@ -27,7 +27,7 @@ def test_multi_task_scores_are_not_smoothed():
 
 
 def test_held_out_thresholds_are_tuned_on_other_videos():
-    data = [exclude_rows_without_face(one) for one in subjects(7)]
+    data = [published_rows(one) for one in subjects(7)]
     labels, decisions = [], []
     for outside, inside in split_by_video([one.name for one in data], 5):
         joined = [np.concatenate([v]) for v in (_rows([data[n] for n in outside]), _rows([data[n] for n in inside]))]

@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from data_contracts.vocabulary import ACTION_UNITS, video_of_subject
 from models.decisions import tuning
-from models.decisions.tuning import SubjectOutputs, split_by_video, tune_postprocessing
-from models.heads.metrics import MAIN_METRIC, score_branch
+from models.decisions.smoothing import interpolate_missing, smooth
+from models.decisions.tuning import SubjectOutputs, published_rows, split_by_video, tune_postprocessing
+from models.heads.metrics import MAIN_METRIC, main_score, score_branch
 
 
 def subjects(count, *, noise=1.0, seed=0, frames=120):
@@ -167,3 +170,37 @@ def test_a_fold_without_labels_of_a_branch_is_tuned_on_the_others():
     data = subjects(2)
     data[0].labels["au"] = np.full((120, 12), -1)
     assert tune_postprocessing(data, task="mtl", setting="default").held_out is not None
+
+
+@pytest.mark.parametrize(("task", "direction"), [("expr", "published"), ("au", "published"), ("mtl", "linear")])
+def test_paper_fills_gaps_as_published_where_the_paper_smooths(task, direction):
+    paper = tune_postprocessing(subjects(3), task=task, setting="paper").postprocessing
+    assert paper.direction == direction
+    assert tune_postprocessing(subjects(3), task=task, setting="default").postprocessing.direction == "linear"
+
+
+def test_scores_of_the_paper_depend_on_the_direction():
+    """Smoothing sees the filled frames, although they are not scored."""
+    data = subjects(4)
+    smoothed, labels = [], []
+    for one in (published_rows(each) for each in data):
+        filled = interpolate_missing(one.outputs["va"], one.present, direction="published")
+        smoothed.append(smooth(filled, method="mean", half_width_frames=7)[one.labelled_frame])
+        labels.append(one.labels["va"])
+    expected = main_score("va", np.concatenate(labels), np.clip(np.concatenate(smoothed), -1, 1))
+    assert tune_postprocessing(data, task="va", setting="paper").tuned["mean_ccc"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_paper_scores_no_action_unit_of_a_partly_labelled_row():
+    data, partial, without = subjects(3), [], []
+    for one in data:
+        units = one.labels["au"].copy()
+        units[::3, 4] = -1
+        partial.append(replace(one, labels=one.labels | {"au": units}))
+        kept = np.arange(len(units)) % 3 > 0
+        labels = {branch: values[kept] for branch, values in one.labels.items()}
+        without.append(replace(one, labelled_frame=one.labelled_frame[kept], labels=labels))
+    found, expected = (tune_postprocessing(each, task="au", setting="paper") for each in (partial, without))
+    assert found.figures() == expected.figures() and found.postprocessing == expected.postprocessing
+    loose = tune_postprocessing(partial, task="au", setting="default")
+    assert loose.figures() != tune_postprocessing(without, task="au", setting="default").figures()
