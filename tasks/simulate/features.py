@@ -105,11 +105,10 @@ def iter_features(
     # The same face misleads all backbones, each to its own degree.
     look = faces.standard_normal((2, STATE_SIZE), np.float32)
     random = np.random.default_rng([seed, _STREAM, subject.number, _digits(backbone.name)])
-    count = len(state)
     seen = _view(random, state, look[0], (backbone.subject, backbone.pose, backbone.frame))
     for_scores = _view(random, state, look[1], backbone.score_errors)
     constant = identity @ network.hidden[STATE_SIZE:] + network.hidden_bias
-    for start in range(0, count, block_frames):
+    for start in range(0, len(seen), block_frames):
         part = slice(start, start + block_frames)
         hidden = np.tanh(seen[part] @ network.hidden[:STATE_SIZE] + constant)
         embedding = np.maximum(hidden @ network.output + network.output_bias, 0)
