@@ -8,44 +8,43 @@ predict valence and arousal better than embeddings. The network belongs to the b
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from data_contracts.vocabulary import SIMULATED_PREFIX, ScoreForm
-from tasks.simulate.latent import STATE_SIZE, VA, correlated_noise
+from tasks.simulate.latent import EXPR, STATE_SIZE, VA, correlated_noise
 from tasks.simulate.plan import SimulatedSubject
 
 _STREAM = 6
 _IDENTITY, _HIDDEN = 48, 256
 # Time constant of pose and light.
-_POSE_FRAMES = 12.0
+_POSE_FRAMES = 16.0
+
+
+# Standard deviations of the errors of a view of the state, relative to the state: constant in a subject, changing within
+# seconds, and of a single frame; each of evidence for expressions, valence and arousal, and action units.
+_EMBEDDING_ERRORS = ((0.28, 1.20, 0.25), (0.45, 1.20, 0.15), (0.75, 1.20, 0.35))
+_SCORE_ERRORS = ((0.75, 0.30, 0.80), (0.90, 0.80, 0.90), (0.90, 1.00, 0.90))
 
 
 @dataclass(frozen=True)
 class SimulatedBackbone:
-    """A backbone: sizes of its outputs, and standard deviations of its errors relative to the latent state.
+    """A backbone: sizes of its outputs, and its errors relative to those of the best one.
 
     Attributes:
         classes: names of the classes in the order of the scores.
-        subject: error that is constant in a subject.
-        pose: error that changes within seconds.
-        frame: error of a single frame.
-        identity: weight of the identity in the embedding.
-        score_errors: subject, pose and frame of the view that scores are made from.
+        embedding_error, score_error: factors of the errors of the two views of the state.
         published_scores: what the authors' heads take as scores of the backbone that this one stands for.
     """
 
     name: str
     embedding_size: int
     classes: tuple[str, ...]
-    subject: float
-    pose: float
-    frame: float
-    identity: float
-    score_errors: tuple[float, float, float]
+    embedding_error: float
+    score_error: float
     published_scores: ScoreForm = "logits"
 
     def fingerprint_fields(self) -> dict[str, Any]:
@@ -59,11 +58,9 @@ _SEVEN = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surpri
 BACKBONES = {
     backbone.name: backbone
     for backbone in (
-        SimulatedBackbone(
-            f"{SIMULATED_PREFIX}mobilenet", 1024, _SEVEN, 0.75, 0.6, 0.8, 1.0, (0.75, 0.6, 0.6), "probabilities"
-        ),
-        SimulatedBackbone(f"{SIMULATED_PREFIX}enet_b0", 1280, _EIGHT, 0.60, 0.5, 0.6, 1.0, (0.6, 0.5, 0.5)),
-        SimulatedBackbone(f"{SIMULATED_PREFIX}enet_b2", 1408, _EIGHT, 0.70, 0.6, 0.7, 1.0, (0.65, 0.55, 0.55)),
+        SimulatedBackbone(f"{SIMULATED_PREFIX}mobilenet", 1024, _SEVEN, 1.10, 1.12, "probabilities"),
+        SimulatedBackbone(f"{SIMULATED_PREFIX}enet_b0", 1280, _EIGHT, 1.00, 1.00),
+        SimulatedBackbone(f"{SIMULATED_PREFIX}enet_b2", 1408, _EIGHT, 1.08, 1.05),
     )
 }
 
@@ -101,12 +98,12 @@ def iter_features(
     """Yield embeddings and scores of ``draw_features`` in blocks of frames."""
     network = network or _network(backbone)
     faces = np.random.default_rng([seed, _STREAM, subject.number])
-    identity = faces.standard_normal(_IDENTITY, np.float32) * np.float32(backbone.identity)
+    identity = faces.standard_normal(_IDENTITY, np.float32)
     # The same face misleads all backbones, each to its own degree.
     look = faces.standard_normal((2, STATE_SIZE), np.float32)
     random = np.random.default_rng([seed, _STREAM, subject.number, _digits(backbone.name)])
-    seen = _view(random, state, look[0], (backbone.subject, backbone.pose, backbone.frame))
-    for_scores = _view(random, state, look[1], backbone.score_errors)
+    seen = _view(random, state, look[0], _EMBEDDING_ERRORS, backbone.embedding_error)
+    for_scores = _view(random, state, look[1], _SCORE_ERRORS, backbone.score_error)
     constant = identity @ network.hidden[STATE_SIZE:] + network.hidden_bias
     for start in range(0, len(seen), block_frames):
         part = slice(start, start + block_frames)
@@ -116,9 +113,14 @@ def iter_features(
 
 
 def _view(
-    random: np.random.Generator, state: np.ndarray, look: np.ndarray, errors: tuple[float, float, float]
+    random: np.random.Generator,
+    state: np.ndarray,
+    look: np.ndarray,
+    errors: Sequence[tuple[float, float, float]],
+    factor: float,
 ) -> np.ndarray:
-    subject, pose, frame = (np.float32(one) for one in errors)
+    sizes = (EXPR.stop, VA.stop - EXPR.stop, STATE_SIZE - VA.stop)
+    subject, pose, frame = (np.repeat(np.float32(one), sizes) * np.float32(factor) for one in errors)
     view = state + subject * look
     view += pose * correlated_noise(random, len(state), STATE_SIZE, _POSE_FRAMES)
     view += frame * random.standard_normal(state.shape, np.float32)
@@ -135,7 +137,7 @@ def _network(backbone: SimulatedBackbone) -> _Network:
         if name in _ROWS:
             scores[_ROWS[name], column] = 2.0
         scores[VA, column] = _AFFECT[name]
-    scores += 0.1 * random.standard_normal(scores.shape)
+    scores += 0.3 * random.standard_normal(scores.shape)
     arrays = (
         hidden,
         random.uniform(-0.5, 0.5, _HIDDEN),

@@ -2,7 +2,7 @@
 
 A state has 22 values per frame with unit variance over all subjects: evidence for eight expressions, valence, arousal,
 and evidence for twelve action units. Six common factors correlate the tasks (a smile raises Happiness, valence, AU6
-and AU12). Every value is the sum of a subject's constant, a slow and a fast Gaussian process.
+and AU12). Every value is the sum of a subject's constant and three Gaussian processes, slow to fast.
 
 Nothing about correlations and time constants is published except what the paper's smoothing shows: wide windows help
 expressions, valence and arousal, narrow ones action units. The tables below are assumptions that agree with it.
@@ -33,8 +33,8 @@ _LOADINGS: dict[str, tuple[float, ...]] = {
     "Sadness": (-0.20, 0.80, 0.00, 0.00, -0.30, -0.10),
     "Surprise": (0.10, -0.10, -0.10, 0.75, 0.30, 0.00),
     "Other": (-0.10, 0.00, 0.00, -0.10, 0.15, 0.60),
-    "valence": (0.70, -0.45, -0.40, -0.10, 0.00, 0.05),
-    "arousal": (0.15, -0.10, 0.25, 0.35, 0.70, 0.15),
+    "valence": (0.52, -0.32, -0.28, -0.05, 0.00, 0.05),
+    "arousal": (0.10, -0.10, 0.15, 0.25, 0.50, 0.10),
     "AU1": (-0.05, 0.35, -0.15, 0.60, 0.05, 0.05),
     "AU2": (0.00, 0.05, -0.10, 0.70, 0.15, 0.05),
     "AU4": (-0.25, 0.40, 0.55, 0.05, 0.00, 0.00),
@@ -52,9 +52,9 @@ _NAMES = (*EXPRESSIONS, "valence", "arousal", *ACTION_UNITS)
 LOADINGS = np.array([_LOADINGS[name] for name in _NAMES])
 _OWN = np.sqrt(1 - (LOADINGS**2).sum(axis=1))
 
-# Share of the variance of each task that is constant in a subject, slow, and fast; and the time constants.
-_SHARES = {"expr": (0.30, 0.50, 0.20), "va": (0.30, 0.50, 0.20), "au": (0.25, 0.30, 0.45)}
-_SLOW_FRAMES, _FAST_FRAMES = 500.0, 24.0
+# Share of the variance of each task that is constant in a subject, slow, medium and fast; and the time constants.
+_SHARES = {"expr": (0.30, 0.45, 0.25, 0.00), "va": (0.30, 0.42, 0.28, 0.00), "au": (0.25, 0.25, 0.15, 0.35)}
+_SLOW_FRAMES, _MEDIUM_FRAMES, _FAST_FRAMES = 600.0, 80.0, 14.0
 # Annotators err for a while: time constant of the noise of labels, and the share of its variance that is without it.
 _NOISE_FRAMES, _NOISE_WHITE = 60.0, 0.002
 
@@ -79,6 +79,7 @@ def draw_state(seed: int, subject: SimulatedSubject) -> LatentState:
     parts = (
         random.standard_normal((1, width), np.float32),
         _slow(random, count, width),
+        smooth_process(random, count, width, _MEDIUM_FRAMES),
         smooth_process(random, count, width, _FAST_FRAMES),
     )
     shares = np.concatenate([np.tile(_SHARES[name], (size, 1)) for name, size in (("expr", 8), ("va", 2), ("au", 12))])
