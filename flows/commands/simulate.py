@@ -44,6 +44,7 @@ def simulate(parameters: SimulateParameters) -> int:
     )
     with ending_on_signals(), Run(str(out / "store"), workers=parameters.workers) as run:
         run.is_simulated = True
+        print_line("calibrating labels")
         rule = label_rule(plan.scale, plan.seed)
         run.jobs("attainable", [attainable.plan_attainable(plan, rule)], attainable.make)
         run.stage("write_features", write_features.plan_write_features(plan, rule, backbones), write_features.compute)

@@ -24,7 +24,7 @@ _IDENTITY, _HIDDEN = 48, 256
 _POSE_FRAMES = 16.0
 
 
-# Standard deviations of the errors of a view of the state, relative to the state: constant in a subject, changing within
+# Standard deviations of the errors of a view, relative to the state: constant in a subject, changing within
 # seconds, and of a single frame; each of evidence for expressions, valence and arousal, and action units.
 _EMBEDDING_ERRORS = ((0.28, 1.20, 0.25), (0.45, 1.20, 0.15), (0.75, 1.20, 0.35))
 _SCORE_ERRORS = ((0.75, 0.30, 0.80), (0.90, 0.80, 0.90), (0.90, 1.00, 0.90))
@@ -120,7 +120,7 @@ def _view(
     factor: float,
 ) -> np.ndarray:
     sizes = (EXPR.stop, VA.stop - EXPR.stop, STATE_SIZE - VA.stop)
-    subject, pose, frame = (np.repeat(np.float32(one), sizes) * np.float32(factor) for one in errors)
+    subject, pose, frame = (np.repeat(np.array(one, np.float32), sizes) * np.float32(factor) for one in errors)
     view = state + subject * look
     view += pose * correlated_noise(random, len(state), STATE_SIZE, _POSE_FRAMES)
     view += frame * random.standard_normal(state.shape, np.float32)
