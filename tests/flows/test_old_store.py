@@ -145,6 +145,15 @@ def test_old_head_predicts_the_outputs_that_were_stored(old, task):
             np.testing.assert_allclose(predicted[branch][present], values[present], atol=1e-5)
 
 
+@pytest.mark.parametrize(("recipe", "precision"), [("paper", "float32"), ("default", "bfloat16")])
+def test_only_the_recipe_paper_is_always_fitted_in_float32(old, monkeypatch, recipe, precision):
+    monkeypatch.setattr(fit_head, "native_precision", lambda device: "bfloat16")
+    labels = {key.value("set"): manifest for key, manifest in old.manifests("labels", task="expr").items()}
+    variant = find_features(old, backbone=BACKBONE, source=SOURCE)
+    job = fit_head.plan_fit_head(old, variant, fit_head.HeadChoice("expr", recipe), labels=labels)
+    assert job.arguments.precision == precision
+
+
 def test_extract_recomputes_nothing_and_fit_replaces_heads_under_their_names(old, monkeypatch):
     monkeypatch.setattr(fit_head, "native_precision", lambda device: "bfloat16")
     before, indexes_before = files_written(), indexes(old)
