@@ -5,6 +5,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import tempfile
 from pathlib import Path
 from unittest import mock
@@ -12,14 +13,15 @@ from unittest import mock
 import numpy as np
 import torch
 
+from models.backbones.resizing import resize_to_square
 from models.decisions import thresholds
 from models.decisions.smoothing import interpolate_missing, smooth
 from models.heads import fitting, losses, metrics
 from models.heads.head import BranchConfig, FitSettings, HeadConfig
 from models.heads.mlp import MlpHead
 from models.heads.recipes import HeadRecipe, get_recipe
-from models.heads.rows import TrainingRows, moments
-from models.heads.sequences import SubjectSequence
+from models.heads.rows import RowReader, TrainingRows, moments
+from models.heads.sequences import SubjectSequence, to_scores
 from tests.models import published_arithmetic as published
 
 VARIANTS = {
@@ -213,6 +215,24 @@ def interpolations(exchanged):
     return largest(found, published.interpolate(values.astype(np.float64), present, exchanged=exchanged))
 
 
+def softmax_scores():
+    rows = make_rows(200, 3)
+    read = RowReader(rows, "scores", scores="probabilities", batch_rows=200).read(np.arange(200)).numpy()
+    expected = np.array([published.softmax(row) for row in rows.logits.astype(np.float64)])
+    return max(largest(read, expected), largest(to_scores(rows.logits, "probabilities"), expected))
+
+
+def resized_faces():
+    """Return the largest difference from OpenCV in grey levels, for sides of 1 to 700 px."""
+    import cv2
+
+    random, found = np.random.default_rng(0), []
+    for height, width in [(448, 448), (224, 224), *random.integers(1, 701, (100, 2))]:
+        face = random.integers(0, 256, (height, width, 3), np.uint8)
+        found.append(largest(resize_to_square(face, 224, "opencv_bilinear"), cv2.resize(face, (224, 224))))
+    return max(found)
+
+
 def windows(method):
     found = []
     for count in (1, 3, 9, 60):
@@ -255,6 +275,7 @@ COMPARISONS = {
     "loss of action units, masked as published": lambda: unit_losses(True),
     "Adam, 30 steps": adam_steps,
     "accuracy, F1, CCC, P_MTL": scores,
+    "softmax of a MobileNet's logits": softmax_scores,
     "grid of thresholds": grid_of_thresholds,
     "interpolation, as in the paper": lambda: interpolations(False),
     "interpolation, as in the notebook": lambda: interpolations(True),
@@ -270,6 +291,8 @@ def main():
     print("| function | largest difference |\n|---|---|")
     for name, compare in COMPARISONS.items():
         print(f"| {name} | {compare():.1e} |")
+    if importlib.util.find_spec("cv2"):
+        print(f"| faces resized for MobileNet, from OpenCV, in grey levels | {resized_faces():.1e} |")
     # The module imports this one.
     from tests.models.keras_parity import PACKAGES, keras_differences
 
