@@ -3,6 +3,7 @@
 Class order and action unit order are those of the ABAW3 annotation headers (Kollias 2022, arXiv 2202.10659).
 """
 
+import re
 import unicodedata
 from typing import Literal, get_args
 
@@ -69,6 +70,11 @@ SIMULATED_NOTICE = "SIMULATED DATA, NOT AFF-WILD2"
 def is_simulated(name: str) -> bool:
     """Return whether a backbone, features variant, head, post-processing or submission is simulated, by its name."""
     return name.startswith(SIMULATED_PREFIX)
+
+
+def is_simulated_subject(name: str) -> bool:
+    """Return whether a video or subject is one that ``simulate`` names: ``simulated001``, ``simulated002_left``."""
+    return re.fullmatch(r"simulated\d{3,}", video_of_subject(name), re.ASCII) is not None
 
 
 def mark_name(name: str, *, simulated: bool) -> str:

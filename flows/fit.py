@@ -10,7 +10,7 @@ from data_contracts.files.inputs import reading_inputs
 from data_contracts.files.locations import Location
 from data_contracts.store.bundles import Bundle, find_bundle
 from data_contracts.store.details import HeadDetails, PostprocessingDetails, label_coverage_columns
-from data_contracts.vocabulary import SetName
+from data_contracts.vocabulary import SetName, is_simulated
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
 from flows.options import takes
@@ -65,6 +65,7 @@ def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
         run.stage(f"import_labels {one.request.task}", one.labels, import_labels.compute)
         labels = import_labels.imported_labels(run.store, one.labels)
         job = fit_head.plan_fit_head(run.store, one.variant, one.choice, labels=labels, annotations=one.annotations)
+        run.is_simulated |= is_simulated(job.folder.removeprefix("heads/"))
         _report_labels(run, one, job.arguments.split)
         jobs.append(job)
     run.jobs("fit_head", jobs, fit_head.make)
@@ -79,7 +80,6 @@ def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
 
 def _plan(run: Run, request: FitParameters) -> _Planned:
     variant = find_features(run.store, backbone=request.features_variant, source=request.source)
-    run.is_simulated |= variant.is_simulated
     if line := variant.describe_incomplete():
         print_line(line)
     layout = find_data(request.annotations)

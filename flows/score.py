@@ -112,7 +112,7 @@ def print_predictors(predictors: Sequence[Predictor]) -> None:
         backbone = predictor.backbone
         print_line(f"backbone: {backbone.name} ({backbone.weights or 'bundled weights'}): {predictor.why}")
     for name in dict.fromkeys(name for predictor in predictors for name in predictor.unused):
-        features = "simulated features" if is_simulated(name) else "features of another backbone"
+        features = "simulated data" if is_simulated(name) else "features of another backbone"
         print_line(f"note: head {name} was not used: it was fitted on {features}")
 
 

@@ -92,7 +92,7 @@ def _plan(run: Run, request: SubmitParameters) -> _Planned:
         )
     fitted_on = HeadDetails.of(head)
     variant = find_features(run.store, backbone=fitted_on.backbone, source=fitted_on.source)
-    run.is_simulated |= variant.is_simulated
+    run.is_simulated |= fitted_on.is_simulated
     if line := variant.describe_incomplete():
         print_line(line)
     write_submission.match_subjects(run.store, wanted, head=head, known=variant.subjects)

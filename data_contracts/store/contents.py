@@ -96,6 +96,13 @@ class StoreContents:
     coverage: "Coverage"
 
     @property
+    def is_simulated(self) -> bool:
+        """Return whether all features and heads are simulated, and there are some."""
+        features = [is_simulated(v.variant) for v in self.variants if v.dataset == "features"]
+        heads = [HeadDetails.of(head).is_simulated for head in self.bundles["heads"]]
+        return bool(features or heads) and all([*features, *heads])
+
+    @property
     def simulated(self) -> list[str]:
         """Names of simulated features variants and heads."""
         features = {v.variant.split(" ")[0] for v in self.variants if v.dataset == "features"}

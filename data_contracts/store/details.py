@@ -7,7 +7,7 @@ from typing import Literal
 from data_contracts.errors import counted
 from data_contracts.files.inputs import FileState
 from data_contracts.store.records import Details, JsonObject, LeftOut, Record
-from data_contracts.vocabulary import EditionName, ScoreForm, TaskName, is_simulated
+from data_contracts.vocabulary import EditionName, ScoreForm, TaskName, is_simulated, is_simulated_subject
 
 # Recipe of a head that was not fitted: the classes of a backbone.
 ZERO_SHOT = "zero-shot"
@@ -191,9 +191,14 @@ class HeadDetails(Details):
     excluded_subjects: LeftOut[tuple[str, ...]] = ()
 
     @property
-    def is_simulated(self) -> bool:
+    def has_simulated_features(self) -> bool:
         """Return whether the head was fitted on simulated features, also if their folder was renamed."""
         return is_simulated(self.backbone) or is_simulated(self.backbone_name)
+
+    @property
+    def is_simulated(self) -> bool:
+        """Return whether the head was fitted on simulated features, or on the labels of simulated subjects."""
+        return self.has_simulated_features or any(map(is_simulated_subject, self.train_subjects))
 
     def part_settings(self) -> dict[str, str]:
         """Return features, hidden units and seeds, each with its different values in the parts of the head."""
@@ -364,7 +369,7 @@ class SubmissionDetails(Details):
 
     @property
     def is_simulated(self) -> bool:
-        """Return whether the head was fitted on simulated features."""
+        """Return whether the head was fitted on simulated data."""
         return is_simulated(self.zip)
 
     @property

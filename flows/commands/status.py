@@ -30,7 +30,7 @@ def print_status(parameters: StatusParameters) -> int:
         f"Store {parameters.store}",
         ["dataset", "variant", "units", "rows", "MB", "failed"],
         [[v.dataset, v.variant, v.units, v.rows, round(v.size_bytes / 1e6, 1), v.failed] for v in contents.variants],
-        simulated=bool(contents.simulated),
+        simulated=contents.is_simulated,
     )
     if contents.simulated:
         print_line(f"{SIMULATED_NOTICE}: {', '.join(contents.simulated)}, and everything that is made from them")

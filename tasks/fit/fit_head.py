@@ -16,7 +16,7 @@ from data_contracts.store.details import ZERO_SHOT, FeaturesDetails, HeadDetails
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import ScoreForm, SetName, TaskName, mark_name
+from data_contracts.vocabulary import ScoreForm, SetName, TaskName, is_simulated_subject, mark_name
 from models.backbones.registry import REGISTRY
 from models.engines.devices import default_device
 from models.engines.precision import Precision, native_precision
@@ -133,7 +133,8 @@ def plan_fit_head(
         "backbone": variant.backbone,
     }
     readable = f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}"
-    readable = mark_name(readable, simulated=variant.is_simulated)
+    is_made_up = variant.is_simulated or any(map(is_simulated_subject, split.subjects["train"]))
+    readable = mark_name(readable, simulated=is_made_up)
     name = variant_name(readable, fingerprint(**parts))
     job_fingerprint = fingerprint(
         **parts,

@@ -85,7 +85,7 @@ def choose_predictors(store: Store, request: PredictorRequest) -> list[Predictor
 def _heads_for_videos(store: Store, request: PredictorRequest) -> tuple[list[Bundle], tuple[str, ...]]:
     """Return the fitted heads that can predict videos with the named backbone, if any, and the names of the others."""
     found = fitted_heads(store)
-    fitted = [head for head in found if not HeadDetails.of(head).is_simulated]
+    fitted = [head for head in found if not HeadDetails.of(head).has_simulated_features]
     simulated = tuple(head.name for head in found if head not in fitted)
     if not (request.backbone or request.weights):
         return fitted, simulated
@@ -119,7 +119,7 @@ def _backbone_of(store: Store, head: Bundle, request: PredictorRequest) -> Backb
         InputError: another one is named, or its weights are lost or have changed.
     """
     details = HeadDetails.of(head)
-    if details.is_simulated:
+    if details.has_simulated_features:
         raise InputError(
             f"head {head.name}: fitted on simulated features ({details.backbone}), which no network computes from "
             "videos; name a head that was fitted on features that extract wrote"

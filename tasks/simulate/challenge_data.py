@@ -38,8 +38,8 @@ _NOTICE_TEXT = (
     "{seed}, version {version}).\nNo person, video, face or label of Aff-Wild2 is in it.\n"
 )
 _VERSION = 1
-# Measured at scale 1: the files of all editions per frame of the data set.
-BYTES_PER_FRAME = 400
+# Measured at scale 1: 567 MB of all editions for 2,702,376 frames.
+BYTES_PER_FRAME = 210
 
 
 def write_challenge_data(

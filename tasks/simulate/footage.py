@@ -58,6 +58,8 @@ def write_footage(
     Args:
         advance: called with the name of each finished video.
     """
+    for leftover in root.glob(f"{_UNFINISHED}.*"):
+        leftover.unlink()
     for stem, group in groupby(plan.subjects, key=lambda subject: subject.video):
         subjects = list(group)
         path = root / "videos" / f"{stem}{_suffix(subjects[0])}"

@@ -146,7 +146,7 @@ def test_videos_are_not_predicted_by_heads_on_simulated_features(simulated, demo
     # A store with heads on both kinds of features predicts with the others.
     shutil.copytree(simulated.folder / "heads", store_copy / "heads", dirs_exist_ok=True)
     score([clip], tmp_path / "out", str(store_copy), workers=1)
-    assert f"note: head {simulated.head} was not used: it was fitted on simulated features" in capsys.readouterr().out
+    assert f"note: head {simulated.head} was not used: it was fitted on simulated data" in capsys.readouterr().out
     assert SIMULATED_PREFIX not in (tmp_path / "out" / "predictions.json").read_text()
 
 
@@ -155,6 +155,27 @@ def test_a_renamed_features_folder_does_not_hide_where_features_are_from(simulat
     (store / "backbone=simulated_mobilenet-0badcafe").rename(store / "backbone=mobilenet_7-0badcafe")
     head = fit("va", str(tmp_path / "store"), demo.data, recipe="paper", seeds=1, dask_address=dask_address)
     assert is_simulated(head)
+
+
+def test_a_head_on_real_features_and_labels_of_simulated_subjects_is_marked_and_predicts(
+    demo, tmp_path, dask_address, capsys
+):
+    store, data = tmp_path / "store", tmp_path / "data"
+    shutil.copytree(demo.store / "features", store / "features")
+    shutil.copytree(demo.data / "Third ABAW Annotations" / "VA_Estimation_Challenge", data / "VA_Estimation_Challenge")
+    for number, path in enumerate(sorted(data.rglob("*.txt")), start=1):
+        (folder,) = store.glob(f"features/*/*/subject={path.stem}")
+        folder.rename(folder.with_name(f"subject=simulated{number:03d}"))
+        path.rename(path.with_stem(f"simulated{number:03d}"))
+    head = fit("va", str(store), data, recipe="paper", seeds=1, dask_address=dask_address)
+    assert is_simulated(head)
+    assert f"Validation: {SIMULATED_NOTICE}" in capsys.readouterr().out
+    score([demo.data / "videos" / "test01.mp4"], tmp_path / "out", str(store), dask_address=dask_address)
+    assert f'"head": "{head}"' in (tmp_path / "out" / "predictions.json").read_text()
+    print_status(StatusParameters(str(store)))
+    shown = capsys.readouterr().out.partition(f"Store {store}")[2]
+    assert not shown.startswith(f": {SIMULATED_NOTICE}")
+    assert f"{SIMULATED_NOTICE}: {head}, and everything" in shown
 
 
 def test_a_zip_without_the_rows_of_a_forgotten_subject_keeps_its_mark(simulated, tmp_path):

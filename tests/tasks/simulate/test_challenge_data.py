@@ -7,7 +7,7 @@ from data_contracts.challenge.annotations import read_annotations
 from data_contracts.challenge.editions import EDITIONS, TASKS_OF_EDITION
 from data_contracts.challenge.layout import find_data
 from data_contracts.challenge.test_lists import read_test_list
-from data_contracts.vocabulary import ACTION_UNITS, BRANCHES
+from data_contracts.vocabulary import ACTION_UNITS, BRANCHES, is_simulated_subject
 from tasks.challenge_files import list_file, sample_file
 from tasks.fit.subject_features import label_arrays
 from tasks.simulate import published
@@ -89,6 +89,7 @@ def test_multi_task_lists_keep_repeated_names_and_masks(written):
 
 def test_lists_and_sample_files_name_the_test_subjects_and_all_their_frames(written):
     root, plan, _ = written
+    assert all(is_simulated_subject(subject.name) for subject in plan.subjects)
     for edition in EDITIONS:
         for task in TASKS_OF_EDITION[edition]:
             subjects = plan.of_set(task, "test")

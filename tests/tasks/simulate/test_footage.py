@@ -71,6 +71,7 @@ def test_a_repeated_call_writes_only_what_is_missing(written):
     paths = sorted((root / "videos").iterdir())
     before, times = [path.read_bytes() for path in paths], [path.stat().st_mtime_ns for path in paths]
     paths[0].unlink()
+    (root / ".unfinished.mp4").write_bytes(b"what a killed process left")
     write_footage(root, plan, labels_of)
     assert [path.read_bytes() for path in paths] == before
     assert paths[1].stat().st_mtime_ns == times[1]
