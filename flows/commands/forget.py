@@ -2,7 +2,7 @@
 
 import contextlib
 import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,12 +12,14 @@ from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import forget_seen, names_seen
 from data_contracts.store.bundles import Bundle, list_bundles
 from data_contracts.store.contents import require_store
-from data_contracts.store.details import HeadDetails
+from data_contracts.store.details import CellDetails, HeadDetails
 from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import normalize_name, video_of_subject
 from flows.commands.parameters import ForgetParameters
 from flows.engine.console import print_error, print_line, print_table, print_warning
+from tasks.reproduce.fit_cell import CELLS
+from tasks.reproduce.grid import list_cells
 from tasks.results.forget import (
     LabelSet,
     UnitFolder,
@@ -61,6 +63,7 @@ class Traces:
         path: path of the indexed file, or None if it is unknown.
         heads: folders of the heads that were fitted on the video, according to labels and features. They are not
             removed.
+        cells: number of such heads among those of ``reproduce``.
     """
 
     video: str
@@ -72,6 +75,7 @@ class Traces:
     predictions: list[Predictions]
     reports: list[str]
     heads: list[str]
+    cells: int
 
 
 def forget(parameters: ForgetParameters) -> int:
@@ -263,17 +267,20 @@ def _find_traces(store: Store, video: str, folders: _Folders) -> Traces:
         results=find_results(store, subjects),
         predictions=predictions,
         reports=find_reports(store, subjects),
-        heads=_heads_fitted_on(store, units, labels),
+        heads=_fitted_on({one.folder: HeadDetails.of(one) for one in list_bundles(store, "heads")}, units, labels),
+        cells=len(_fitted_on({one.folder: CellDetails.of(one) for one in list_cells(store)}, units, labels)),
     )
 
 
-def _heads_fitted_on(store: Store, units: Sequence[UnitFolder], labels: Sequence[LabelSet]) -> list[str]:
+def _fitted_on(
+    heads: Mapping[str, HeadDetails | CellDetails], units: Sequence[UnitFolder], labels: Sequence[LabelSet]
+) -> list[str]:
+    """Return the folders of the heads that were fitted on features and labels of a video."""
     features = {unit.variant for unit in units if unit.dataset == "features"}
     sets = {(one.key.value("task"), one.key.value("set")) for one in labels}
-    heads = ((head.folder, HeadDetails.of(head)) for head in list_bundles(store, "heads"))
     return [
         folder
-        for folder, head in heads
+        for folder, head in heads.items()
         if f"{head.backbone} {head.source}" in features and any((head.task, name) in sets for name in head.trained_on)
     ]
 
@@ -350,6 +357,11 @@ def _print_remaining(traces: Traces) -> None:
         print_line(
             f"not removed: {head}: fitted on this video among others; for a head without it, fit again and delete this "
             "one"
+        )
+    if traces.cells:
+        print_line(
+            f"not removed: {CELLS}: {counted(traces.cells, 'head')} of reproduce, fitted on this video among others; "
+            "the next reproduce fits them again without it"
         )
     if traces.labels or any(bundle.folder.startswith("submissions/") for bundle in traces.results):
         print_line(

@@ -11,6 +11,8 @@ from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles
 from data_contracts.store.details import CellDetails
 from data_contracts.store.store import Store
+from flows.commands.forget import forget
+from flows.commands.parameters import ForgetParameters
 from flows.engine.run_results import SomeFailedError
 from flows.reproduce import reproduce
 from tasks.results.write_report import write_report
@@ -114,6 +116,19 @@ def test_a_cell_that_fails_does_not_stop_the_others(store, annotations, dask_add
         reproduce("store", annotations, tasks=["va", "expr"], seeds=1, dask_address=dask_address)
     assert {CellDetails.of(one).task for one in cells_of(store)} == {"expr"}
     assert values("F1", "embeddings")[0]["mean"]
+
+
+def test_a_forgotten_video_is_not_in_the_next_heads(store, dask_address, capsys):
+    options = {"store": "store", "tasks": ["expr"], "seeds": 1, "dask_address": dask_address}
+    reproduce(**options)
+    before = {one.name: one.fingerprint for one in cells_of(store)}
+    forget(ForgetParameters(["train01"], "store"))
+    line = "not removed: reproduction/cells: 5 heads of reproduce, fitted on this video among others; the next"
+    assert line in capsys.readouterr().out
+    reproduce(**options)
+    after = {one.name: one.fingerprint for one in cells_of(store)}
+    assert before.keys() == after.keys() and not set(before.values()) & set(after.values())
+    assert next(iter(cells_of(store))).details["coverage"][0]["subjects"] == 2
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.fit.head_selection import find_head
 from tasks.fit.subject_features import find_features
+from tasks.reproduce import fit_cell
+from tasks.reproduce.published import BEST_EXPR
 from tasks.results import write_submission
 from tasks.units import run_unit, split_pending
 
@@ -121,4 +123,6 @@ def test_units_of_fit_and_submit(store, work):
         edition="abaw3",
     )
     work(write_submission.make, submission)
-    assert split_pending(store, [fitting, tuning, submission]).todo == []
+    (cell,) = fit_cell.plan_fit_cell(store, variant, BEST_EXPR, labels=manifests, seeds=1)
+    work(fit_cell.make, cell)
+    assert split_pending(store, [fitting, tuning, submission, cell]).todo == []
