@@ -18,7 +18,7 @@ from flows.parameters import FitParameters, scheduler_of
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.fit.subject_features import FeaturesVariant, find_features
 from tasks.fit.subject_split import SubjectSplit, describe_seen, seen_subjects
-from tasks.results.head_scores import score_columns, scores_of
+from tasks.results.head_scores import attainable_column, score_columns, scores_of
 from tasks.units import Job, Unit
 
 
@@ -173,7 +173,7 @@ def print_fitted(run: Run, fitted: Sequence[Fitted]) -> None:
     rows: list[list[object]] = [[task, *(getattr(one, name) for name in shown)] for task, one in coverage]
     print_table("Labels", ["task", *(name.replace("_", " ") for name in shown)], rows, simulated=simulated)
     rows = []
-    columns = score_columns(scores)
+    columns = score_columns(scores) | attainable_column(run.store, [f.head for f in fitted if f.head])
     for (head, _), *cells in zip(heads, *columns.values(), strict=True):
         seeds = head.seed_figures
         spread = f"{min(seeds):.3f}..{max(seeds):.3f}" if seeds else "-"

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import HeadDetails, PostprocessingDetails
+from data_contracts.store.simulations import attainable_score
+from data_contracts.store.store import Store
 from models.decisions.tuning import is_tuned
 
 _ALWAYS_SHOWN = ("untuned", "in-sample", "held-out")
@@ -70,6 +72,13 @@ def scores_of(head: Bundle, postprocessing: Bundle | None) -> HeadScores:
             head.name, metric, untuned, in_sample=chosen, held_out=held_out, scored_head=details.tuned_with
         )
     return HeadScores(head.name, metric, untuned, post_processed=chosen, scored_head=details.tuned_with)
+
+
+def attainable_column(store: Store, heads: Sequence[Bundle]) -> dict[str, list[object]]:
+    """Return a column with the best attainable score on simulated features, one per head; nothing without any."""
+    known = [HeadDetails.of(head) for head in heads]
+    best = [attainable_score(store, one.task, one.figure) if one.has_simulated_features else None for one in known]
+    return {"best attainable": list(best)} if any(value is not None for value in best) else {}
 
 
 def score_columns(scores: Sequence[HeadScores]) -> dict[str, list[object]]:

@@ -23,7 +23,7 @@ from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_FOUND
 from models.decisions.postprocessing import PostProcessing
 from tasks.fit.head_selection import date_of
 from tasks.fit.tune_postprocessing import read_candidates
-from tasks.results.head_scores import score_columns, scores_of
+from tasks.results.head_scores import attainable_column, score_columns, scores_of
 from tasks.results.write_submission import load_postprocessing
 from tasks.units import MAX_TRIES
 
@@ -144,7 +144,7 @@ def sections_of(store: Store, contents: StoreContents, run: RunRecord | None) ->
             "Heads",
             [
                 _settings(store, heads),
-                _validation(heads, tuned),
+                _validation(store, heads, tuned),
                 _labels(heads),
                 *_splits(heads),
                 *_decisions(rules),
@@ -255,13 +255,13 @@ def _settings(store: Store, heads: Sequence[Bundle]) -> Table:
     return Table("Settings", [*header, "trained on", "written"], rows)
 
 
-def _validation(heads: Sequence[Bundle], rules: Sequence[Bundle]) -> Table:
+def _validation(store: Store, heads: Sequence[Bundle], rules: Sequence[Bundle]) -> Table:
     of_head: dict[str, list[Bundle | None]] = {head.name: [] for head in heads}
     for rule in rules:
         of_head.setdefault(PostprocessingDetails.of(rule).head, []).append(rule)
     pairs = [(head, rule) for head in heads for rule in of_head[head.name] or [None]]
     scores = [scores_of(head, rule) for head, rule in pairs]
-    columns = score_columns(scores)
+    columns = score_columns(scores) | attainable_column(store, [head for head, _ in pairs])
     rows: list[list[object]] = []
     for (head, _), *cells in zip(pairs, *columns.values(), strict=True):
         details = HeadDetails.of(head)

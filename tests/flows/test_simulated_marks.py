@@ -10,7 +10,9 @@ import pytest
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.challenge.submissions import read_submission, verify_submission
 from data_contracts.errors import InputError
-from data_contracts.store.bundles import list_bundles
+from data_contracts.store.bundles import list_bundles, write_bundle
+from data_contracts.store.details import SimulationDetails
+from data_contracts.store.simulations import SIMULATION_FOLDER
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SIMULATED_NOTICE, SIMULATED_PREFIX, is_simulated
 from flows.artifacts import _submission_in_markdown
@@ -56,9 +58,14 @@ class Simulated:
 def simulated(demo, tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulated") / "store"
     simulate_features(demo.store, folder)
+    best = {"va": {"validation": {"mean_ccc": 0.8125}}}
+    details = SimulationDetails(scale=0.001, seed=0, subjects=1, frames=1, attainable=best)
+    write_bundle(Store(folder), SIMULATION_FOLDER, {}, fingerprint="0", details=details)
     with pytest.MonkeyPatch.context() as patch:
         lines = []
-        patch.setattr("flows.engine.console._write", lambda text, *_, **__: lines.append(text))
+        patch.setattr(
+            "flows.engine.console._write", lambda text, *_, **fields: lines.extend([text, str(fields.get("rows", ""))])
+        )
         patch.setattr("flows.engine.console._is_json", lambda: True)
         head = fit("va", str(folder), demo.data, recipe="paper", seeds=1, workers=1)
         lists = demo.data / "names_of_videos_in_each_test_set"
@@ -69,6 +76,7 @@ def simulated(demo, tmp_path_factory):
 def test_titles_of_all_tables_and_all_names_say_that_data_are_simulated(simulated):
     titles = [line.split(": ")[0] for line in simulated.printed.splitlines() if line.endswith(f": {SIMULATED_NOTICE}")]
     assert titles == ["Stages", "Labels", "Validation", "Stages", "Submissions"]
+    assert "'best attainable': 0.8125}" in simulated.printed
     made = [
         bundle
         for kind in ("heads", "postprocessing", "submissions")
@@ -117,6 +125,7 @@ def test_status_report_download_and_artifact_say_so(simulated, demo, tmp_path, c
     page = (simulated.folder / "reports" / "store" / "index.html").read_text()
     assert named in page
     assert "(simulated data)" in page.split("</title>")[0]
+    assert "best attainable" in page and "0.812" in page
     store = Store(simulated.folder)
     bundle = next(b for b in list_bundles(store, "submissions") if b.name == simulated.zip.parent.name)
     assert f"**{SIMULATED_NOTICE}**" in _submission_in_markdown("place", bundle)
@@ -131,6 +140,7 @@ def test_status_report_download_and_artifact_say_so(simulated, demo, tmp_path, c
     assert SIMULATED_NOTICE not in unmarked
     assert SIMULATED_PREFIX not in unmarked
     assert "(simulated data)" not in unmarked
+    assert "best attainable" not in unmarked
 
 
 def test_videos_are_not_predicted_by_heads_on_simulated_features(simulated, demo, tmp_path, store_copy, capsys):
