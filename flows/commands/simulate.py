@@ -85,15 +85,15 @@ def _claim(out: Path, plan: SimulationPlan) -> None:
     if marker.exists():
         try:
             found = json.loads(marker.read_text())
-            same = all(found[name] == wanted[name] for name in ("scale", "seed"))
+            is_same = (found["scale"], found["seed"]) == (plan.scale, plan.seed)
         except (ValueError, KeyError, TypeError):
             raise InputError(
                 f"{marker}: expected the marker of a simulation, got other content; choose another folder"
             ) from None
-        if not same:
+        if not is_same:
             raise InputError(
-                f"{out}: holds a simulation of scale {found['scale']:g} and seed {found['seed']}, expected scale "
-                f"{plan.scale:g} and seed {plan.seed}; choose another folder"
+                f"{out}: holds a simulation of scale {found['scale']} and seed {found['seed']}, expected scale "
+                f"{plan.scale} and seed {plan.seed}; choose another folder"
             )
         return
     if out.is_dir() and any(out.iterdir()):

@@ -229,7 +229,8 @@ def _crops_beyond_container(random: np.random.Generator, frames: Sequence[int], 
             values[0] = low
         drawn += values
     random.shuffle(drawn)
-    # The largest gaps belong to videos that are long enough; short videos of small scales get shorter ones.
+    # Videos of small scales are shorter, and so are their gaps; the largest gaps belong to videos that are long enough.
+    drawn = [-math.ceil(-one * math.sqrt(scale)) if one < 0 else one for one in drawn]
     fits = [max(one, -(length // 4)) if one < 0 else one for one, length in zip(drawn, frames, strict=True)]
     if scale == 1 and (lost := published.CROPS_BEYOND_CONTAINER[-1][0]) not in fits:
         fits[int(np.argmax(frames))], fits[drawn.index(lost)] = lost, fits[int(np.argmax(frames))]
