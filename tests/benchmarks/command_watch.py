@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_SAMPLE_SECONDS = 0.25
+# A sample of a process that maps gigabytes takes tens of milliseconds.
+_SAMPLE_SECONDS = 0.5
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 

@@ -95,9 +95,8 @@ def _size(megabytes: float) -> str:
     return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
 
 
-def save(rows: list[dict[str, Any]], scale: float) -> None:
-    """Replace the rows of the same commands in the stored results; with scale 1, write the table into the page."""
-    path = RESULTS if scale == 1 else RESULTS.with_name(f"size-{scale:g}.json")
+def save(rows: list[dict[str, Any]], path: Path) -> None:
+    """Replace the rows of the same commands in a file. If it is ``RESULTS``, write the table into the page."""
     machine, kept = describe_machine(), []
     if path.exists() and (earlier := json.loads(path.read_text()))["machine"] == machine:
         kept = earlier["rows"]
@@ -106,7 +105,7 @@ def save(rows: list[dict[str, Any]], scale: float) -> None:
     path.write_text(json.dumps(results, indent=1) + "\n")
     table = render_table(results)
     print(table)
-    if scale == 1:
+    if path == RESULTS:
         before, rest = PAGE.read_text().split(BEGIN)
         PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
 
@@ -130,7 +129,8 @@ def main() -> int:
             flush=True,
         )
         rows.append(row)
-        save([one for one in rows if one["exit_code"] == 0], options.scale)
+        done = [one for one in rows if one["exit_code"] == 0]
+        save(done, RESULTS if options.scale == 1 else folder / "size.json")
     return int(any(row["exit_code"] for row in rows))
 
 

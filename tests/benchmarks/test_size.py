@@ -38,8 +38,8 @@ def test_the_table_has_a_row_per_command_and_is_between_the_markers(tmp_path, mo
     size.PAGE.write_text(f"before\n{size.BEGIN}\nold\n{size.END}\nafter\n")
     sizes = {"peak_mb": 2345.0, "anonymous_mb": 800.0, "disk_mb": 0.0, "temporary_mb": 4900.0}
     row = {"seconds": 12.4, "cpu_seconds": 20.0, "other_cores": 0.0, "date": "2026-01-01", **sizes}
-    size.save([row | {"command": "status"}, row | {"command": "report"}], 1)
-    size.save([row | {"command": "status", "seconds": 9.0}], 1)
+    size.save([row | {"command": "status"}, row | {"command": "report"}], size.RESULTS)
+    size.save([row | {"command": "status", "seconds": 9.0}], size.RESULTS)
     text = size.PAGE.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert "| `status` | 9 | 20 | 2.3 GB | 800 MB | 0 MB | 4.9 GB |" in text and text.count("| `report` |") == 1
