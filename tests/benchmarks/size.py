@@ -100,7 +100,9 @@ def save(rows: list[dict[str, Any]], path: Path) -> None:
     machine, kept = describe_machine(), []
     if path.exists() and (earlier := json.loads(path.read_text()))["machine"] == machine:
         kept = earlier["rows"]
-    merged = {row["command"]: row for row in (*kept, *rows)}
+    # The line before a silence may contain paths of this machine.
+    named = [{name: value for name, value in row.items() if name != "silent_after"} for row in rows]
+    merged = {row["command"]: row for row in (*kept, *named)}
     results = {"machine": machine, "rows": list(merged.values())}
     path.write_text(json.dumps(results, indent=1) + "\n")
     table = render_table(results)
