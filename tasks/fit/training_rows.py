@@ -73,7 +73,7 @@ def gather_sequences(
         report_progress("reading features: subject {:,} of {:,}", number + 1, len(chosen))
 
         def allocate(shape: tuple[int, int], dtype: Any, number: int = number) -> np.ndarray:
-            return open_memmap(folder / f"{number}-{np.dtype(dtype)}.npy", "w+", dtype, shape)
+            return _mapped(folder / f"{number}-{np.dtype(dtype)}.npy", dtype, shape)
 
         found = read_sequence(store, variant, subject, allocate=allocate)
         labels: dict[BranchName, np.ndarray] = {}
@@ -150,6 +150,13 @@ def _choose_rows(
     return rows, coverage, absent
 
 
+def _mapped(path: Path, dtype: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Return a memory-mapped array whose file is already deleted: its space is freed also if the process is killed."""
+    values: np.ndarray = open_memmap(path, "w+", dtype, shape)
+    path.unlink()
+    return values
+
+
 def _rows_by_subject(table: pa.Table) -> dict[str, np.ndarray]:
     """Return the rows of each subject, ascending, in the order of names."""
     encoded = table["subject"].combine_chunks().dictionary_encode()
@@ -174,8 +181,8 @@ def _unpack(
             if embeddings is None or logits is None:
                 embeddings = np.broadcast_to(np.float16(0), (total, block.shape[1]))
                 if with_embeddings:
-                    embeddings = open_memmap(folder / "embeddings.npy", "w+", np.float16, embeddings.shape)
-                logits = open_memmap(folder / "logits.npy", "w+", np.float32, (total, block_logits.shape[1]))
+                    embeddings = _mapped(folder / "embeddings.npy", np.float16, embeddings.shape)
+                logits = _mapped(folder / "logits.npy", np.float32, (total, block_logits.shape[1]))
             # Label lists may name a frame twice: search, rather than intersect.
             end = int(np.searchsorted(rows.frames, frame[-1], side="right"))
             at = np.searchsorted(frame, rows.frames[position:end])

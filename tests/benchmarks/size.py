@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -44,12 +45,12 @@ def commands(folder: Path, scale: float) -> Iterator[list[str]]:
 
 def measure(arguments: list[str], folder: Path) -> dict[str, Any]:
     """Run one command; return its row."""
-    temporary = folder / "temporary"
-    temporary.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     before = disk_mb(folder / "simulation")
     found = [sorted(map(str, Path("/").glob(word[1:]))) if "*" in word else [word] for word in arguments]
     program = str(Path(sys.executable).with_name("affwild2"))
-    watched = watch([program, *itertools.chain(*found)], temporary=temporary, environment=os.environ)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        watched = watch([program, *itertools.chain(*found)], temporary=Path(temporary), environment=os.environ)
     with open(folder / "output.txt", "a") as output:
         output.write(f"$ affwild2 {' '.join(arguments)}\n{watched.output}\n")
     row = asdict(watched) | {

@@ -68,7 +68,18 @@ def test_embeddings_that_no_head_takes_are_not_read_or_stored(store, tmp_path):
         store, variant, {"train": table}, task="expr", split=SPLIT, folder=tmp_path, with_embeddings=False
     )
     assert rows.embeddings.shape == (4, 4) and rows.logits[:, 0].tolist() == [1, 3, 4, 5]
-    assert [path.name for path in tmp_path.glob("*.npy")] == ["logits.npy"]
+
+
+def test_files_of_rows_are_deleted_while_they_are_mapped(store, tmp_path):
+    table = labels([{"row": n, "subject": "s1", "frame": n + 1, "expression": 1} for n in range(5)])
+    variant = find_features(store)
+    (tmp_path / "rows").mkdir()
+    given = {"task": "expr", "split": SPLIT, "folder": tmp_path / "rows"}
+    rows, _ = gather_rows(store, variant, {"train": table}, **given)
+    (sequence,), _ = gather_sequences(store, variant, {"train": table}, **given)
+    assert isinstance(rows.embeddings, np.memmap) and isinstance(sequence.embeddings, np.memmap)
+    assert rows.embeddings[:, 0].tolist() == [1, 3, 4, 5] and sequence.embeddings[:, 0].tolist() == [1, 0, 3, 4, 5]
+    assert list((tmp_path / "rows").iterdir()) == []
 
 
 def test_a_subject_without_its_last_segment_is_left_out_and_named(store):
