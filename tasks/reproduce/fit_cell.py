@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from models.heads.fitting import FittedHead
     from models.heads.rows import TrainingRows
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 CELLS = "reproduction/cells"
 HIDDEN_UNITS = 128
 # Rows that the next cell can use stay for this time.
