@@ -20,7 +20,9 @@ from tasks.simulate.plan import plan_simulation
 
 pytestmark = pytest.mark.service
 
-SCALE, SEED, FIT_SEEDS, EVERY = 0.05, 0, 2, 4
+SCALE, SEED, FIT_SEEDS = 0.05, 0, 2
+# Fit on one frame of this number: neighbouring frames are alike. Heads on eight scores need the steps of all frames.
+EVERY = {"expr": 4, "va": 1, "au": 4}
 HIDDEN = {("expr", "embeddings"): 128, ("au", "embeddings"): 128}
 
 
@@ -43,7 +45,7 @@ def fitted(backbone: str, task: BranchName, chosen: Features) -> list[list[Subje
     for subject in plan.subjects:
         if (set_name := subject.sets.get(task)) in data:
             (embeddings, logits), labels = known[subject.name], draw_labels(plan, subject).branches[task]
-            every = EVERY if set_name == "train" else 1
+            every = EVERY[task] if set_name == "train" else 1
             data[set_name].append((embeddings[::every], logits[::every], labels[::every]))
             if set_name == "validation":
                 outputs.append(
@@ -120,11 +122,10 @@ def test_tuned_thresholds_overfit():
         assert one.tuned["mean_f1"] > one.held_out["mean_f1"] + 0.003
 
 
-@pytest.mark.parametrize("task", ["expr", "au"])
-def test_the_best_backbone_is_b0(task):
-    best = min(scores("simulated_enet_b0", task, "embeddings"))
+def test_the_best_backbone_for_expressions_is_b0():
+    best = min(scores("simulated_enet_b0", "expr", "embeddings"))
 
-    assert best > max(scores("simulated_enet_b2", task, "embeddings"))
+    assert best > max(scores("simulated_enet_b2", "expr", "embeddings"))
 
 
 @pytest.mark.parametrize("task", ["expr", "va", "au"])
