@@ -35,9 +35,9 @@ def commands(folder: Path, scale: float) -> Iterator[list[str]]:
     for recipe, task in itertools.product(("paper", "default"), _TASKS):
         yield ["fit", task, "--store", store, "--annotations", data, "--recipe", recipe]
     for task in _TASKS:
-        yield ["submit", task, "--store", store, "--test-list", data, "--head", f"{task}-default"]
+        yield ["submit", task, "--store", store, "--test-list", data, "--head", f"{task}-paper"]
     for task in _TASKS:
-        yield ["verify", f"{store}/submissions/*{task}-*/*.zip", "--test-list", data]
+        yield ["verify", f"{store}/submissions/*{task}-*/*.zip", "--task", task, "--test-list", data]
     yield ["report", "--store", store]
     yield ["status", "--store", store]
     yield ["reproduce", "--store", store, "--annotations", data]
