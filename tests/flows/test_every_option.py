@@ -41,7 +41,7 @@ def legal_texts(option):
         return list(kind.choices)
     if isinstance(kind, click.IntRange | click.FloatRange):
         return [str(kind.min), str(1000 if kind.max is None else kind.max)]
-    return [TEXTS.get(option.name, "x")]
+    return ["0.5"] if kind is click.FLOAT else [TEXTS.get(option.name, "x")]
 
 
 def wrong_texts(option):
@@ -51,7 +51,7 @@ def wrong_texts(option):
         return ["typo", kind.choices[0].upper(), ""]
     if isinstance(kind, click.IntRange | click.FloatRange):
         return [str(kind.min - 1), *([] if kind.max is None else [str(kind.max + 1)]), "typo", ""]
-    return [""]
+    return ["typo", ""] if kind is click.FLOAT else [""]
 
 
 def words_of(command, option, texts, *, arguments_first):
