@@ -22,6 +22,9 @@ from models.heads.sequences import Labels, SubjectSequence
 logger = logging.getLogger(__name__)
 TrainingData = TrainingRows | Sequence[SubjectSequence]
 Batch = TypeVar("Batch")
+# Outputs of a batch before their activation, [n, K] per branch, and the labels of its n rows.
+Predicted = tuple[dict[BranchName, Tensor], Labels]
+LossFunction = Callable[[dict[BranchName, Tensor], Labels], Tensor]
 _DECAY, _SQUARE_DECAY = 0.9, 0.999
 _EPSILON = 1e-7  # as in Keras
 
@@ -173,7 +176,7 @@ def fit_epochs(
     recipe: HeadRecipe,
     losses: BranchLosses,
     *,
-    run: Callable[[Batch], tuple[dict[BranchName, Tensor], Labels]],
+    run: Callable[[Batch], Predicted],
     train: Callable[[], Iterable[Batch]],
     validation: Callable[[], Iterable[Batch]] | None,
     progress: FitProgress | None = None,
@@ -184,7 +187,7 @@ def fit_epochs(
         network: all parameters. Those of at least two dimensions are the weights that ``recipe.l2`` applies to.
         recipe: number of epochs, learning rate, l2, patience and checkpoint.
         losses: of the recipe.
-        run: returns the outputs of a batch before their activation, [n, K] per branch, and the labels of these n rows.
+        run: returns the outputs and labels of a batch.
         train: returns the training batches of one epoch, in random order.
         validation: returns the validation batches.
         progress: counts batches and epochs.
@@ -205,23 +208,13 @@ def fit_epochs(
         progress.start_epochs()
     for epoch in range(1, recipe.epochs + 1):
         network.train()
-        batch_losses = []
-        for batch in train():
-            optimizer.zero_grad()
-            outputs, labels = run(batch)
-            loss = loss_of(outputs, labels)
-            loss.backward()
-            optimizer.step()
-            count = _row_count(outputs)
-            batch_losses.append((loss.detach(), count))
-            if progress:
-                progress.add_rows(count)
-        entry = {"epoch": float(epoch), "train_loss": _mean_over_rows(batch_losses)}
+        train_loss = _train_epoch(optimizer, loss_of, map(run, train()), progress)
+        entry = {"epoch": float(epoch), "train_loss": train_loss}
         value = float(epoch)
         if validation is not None:
             network.eval()
             with torch.no_grad():
-                value = entry[recipe.checkpoint] = _checkpoint(recipe, loss_of, [run(batch) for batch in validation()])
+                value = entry[recipe.checkpoint] = _checkpoint(recipe, loss_of, list(map(run, validation())))
             value = -value if recipe.checkpoint == "loss" else value
         history.append(entry)
         if progress:
@@ -238,11 +231,24 @@ def fit_epochs(
     return FittedPart({name: tensor.cpu().numpy() for name, tensor in best_state.items()}, history, best_epoch)
 
 
-def _checkpoint(
-    recipe: HeadRecipe,
-    loss_of: Callable[[dict[BranchName, Tensor], Labels], Tensor],
-    batches: list[tuple[dict[BranchName, Tensor], Labels]],
+def _train_epoch(
+    optimizer: Adam, loss_of: LossFunction, batches: Iterable[Predicted], progress: FitProgress | None
 ) -> float:
+    """Make one step for each batch, and return the mean loss of a row."""
+    losses = []
+    for outputs, labels in batches:
+        optimizer.zero_grad()
+        loss = loss_of(outputs, labels)
+        loss.backward()
+        optimizer.step()
+        count = _row_count(outputs)
+        losses.append((loss.detach(), count))
+        if progress:
+            progress.add_rows(count)
+    return _mean_over_rows(losses)
+
+
+def _checkpoint(recipe: HeadRecipe, loss_of: LossFunction, batches: list[Predicted]) -> float:
     """Return the loss of the batches, weighted by their rows as in Keras, or a metric of the recipe's only branch."""
     if recipe.checkpoint == "loss":
         return _mean_over_rows([(loss_of(*batch), _row_count(batch[0])) for batch in batches])

@@ -1,14 +1,11 @@
 """Stage ``fit_head``: fit a head on labelled features, and score every seed."""
 
-import functools
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-import pyarrow as pa
 
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, find_bundle, write_bundle
@@ -29,6 +26,7 @@ from tasks.fit.subject_split import SubjectSplit, split_subjects
 from tasks.units import Files, Job
 
 if TYPE_CHECKING:
+    from models.heads.fitting import FittedHead, TrainingData
     from tasks.extract.crop_faces import CropParams
     from tasks.extract.embed_faces import BackboneChoice
 
@@ -91,6 +89,11 @@ class FitHeadArgs:
     precision: Precision
     scores_of: str | None = None
     annotations: str | None = None
+
+    @property
+    def fitted_on(self) -> tuple[SetName, ...]:
+        """Sets of the rows that the head is fitted on."""
+        return ("train", "validation") if self.epochs else ("train",)
 
 
 def plan_fit_head(
@@ -155,38 +158,24 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
         InputError: no row has a label and a face, a branch has no label, or the features are not finite.
     """
     # Planning does not need torch.
-    from models.heads.fitting import TrainingData, fit_seeds
-    from tasks.fit.training_rows import gather_rows, gather_sequences
+    from models.heads.fitting import fit_seeds
 
-    given, choice = job.arguments, job.arguments.choice
-    variant, epochs, precision = given.features, given.epochs, given.precision
-    tables: dict[SetName, pa.Table] = {
-        name: store.read_unit(labels_key(choice.task, name), m) for name, m in given.labels.items()
-    }
-    recipe = choice.head_recipe(variant.origin)
-    with_embeddings = any(part.features != "scores" for part in recipe.parts)
-    gather: Callable[..., tuple[TrainingData, list[LabelCoverage]]] = functools.partial(
-        gather_rows, with_embeddings=with_embeddings
-    )
-    if head_class(recipe.kind).works_on == "sequences":
-        gather = gather_sequences
-    fitted_on = {name: table for name, table in tables.items() if epochs or name == "train"}
+    given = job.arguments
+    recipe = given.choice.head_recipe(given.features.origin)
     with tempfile.TemporaryDirectory(prefix="affwild2-rows-") as scratch:
-        folder = Path(tempfile.mkdtemp(dir=scratch))
-        train, coverage = gather(store, variant, fitted_on, task=choice.task, split=given.split, folder=folder)
+        train, coverage = _gather(store, given, recipe, given.fitted_on, scratch)
         validation = None
-        if not epochs:
-            folder, scored_on = Path(tempfile.mkdtemp(dir=scratch)), {"validation": tables["validation"]}
-            validation, more = gather(store, variant, scored_on, task=choice.task, split=given.split, folder=folder)
+        if not given.epochs:
+            validation, more = _gather(store, given, recipe, ("validation",), scratch)
             coverage += more
         try:
             fitted = fit_seeds(
                 train,
                 validation,
-                task=choice.task,
+                task=given.choice.task,
                 recipe=recipe,
-                epochs=epochs,
-                precision=precision,
+                epochs=given.epochs,
+                precision=given.precision,
                 device=default_device(),
             )
         except ValueError as error:
@@ -196,14 +185,43 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
         metrics["scores_of"] = given.scores_of
     files = head_to_bytes(fitted.head)
     files["metrics.json"] = json.dumps(metrics, indent=1, sort_keys=True).encode() + b"\n"
-    metric, origin = MAIN_METRIC[choice.task], variant.origin
-    details = HeadDetails(
+    return Files(files, _details(given, recipe, fitted, coverage))
+
+
+def _gather(
+    store: Store, given: FitHeadArgs, recipe: TaskRecipe, names: Sequence[SetName], scratch: str
+) -> tuple["TrainingData", list[LabelCoverage]]:
+    """Gather what the recipe's kind of head is fitted on, of one or both sets, in a new folder."""
+    from tasks.fit.training_rows import gather_rows, gather_sequences
+
+    task, folder = given.choice.task, Path(tempfile.mkdtemp(dir=scratch))
+    tables = {name: store.read_unit(labels_key(task, name), given.labels[name]) for name in names}
+    if head_class(recipe.kind).works_on == "sequences":
+        return gather_sequences(store, given.features, tables, task=task, split=given.split, folder=folder)
+    with_embeddings = any(part.features != "scores" for part in recipe.parts)
+    return gather_rows(
+        store,
+        given.features,
+        tables,
+        task=task,
+        split=given.split,
+        folder=folder,
+        with_embeddings=with_embeddings,
+    )
+
+
+def _details(
+    given: FitHeadArgs, recipe: TaskRecipe, fitted: "FittedHead", coverage: list[LabelCoverage]
+) -> HeadDetails:
+    choice, origin = given.choice, given.features.origin
+    metric = MAIN_METRIC[choice.task]
+    return HeadDetails(
         task=choice.task,
         recipe=choice.recipe,
         kind=recipe.kind,
         settings=asdict(recipe),
-        backbone=variant.backbone,
-        source=variant.source,
+        backbone=given.features.backbone,
+        source=given.features.source,
         backbone_name=origin.backbone_name,
         weights=origin.weights,
         precision=origin.precision,
@@ -213,15 +231,14 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
         figures=fitted.figures,
         seed_figures=[seed[metric] for seed in fitted.seed_figures],
         best_epochs=fitted.best_epochs,
-        trained_on=tuple(fitted_on),
-        fitted_in=precision,
+        trained_on=given.fitted_on,
+        fitted_in=given.precision,
         scores_of=given.scores_of,
         annotations=given.annotations,
         train_subjects=given.split.subjects["train"],
         validation_subjects=given.split.subjects["validation"],
         excluded_subjects=given.split.excluded,
     )
-    return Files(files, details)
 
 
 def provide_zero_shot_heads(store: Store, backbone: "BackboneChoice", params: "CropParams") -> list[Bundle]:

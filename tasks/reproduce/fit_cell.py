@@ -114,9 +114,8 @@ def make(store: Store, job: Job[FitCellArgs]) -> Files:
     sets: dict[SetName, pa.Table] = {
         name: store.read_unit(labels_key(given.choice.task, name), manifest) for name, manifest in given.labels.items()
     }
-    fitted_on: tuple[SetName, ...] = tuple(sets) if given.epochs else ("train",)
     with _kept_rows.in_use():
-        fitted, scores, coverage = _fit_and_score(store, job, sets, fitted_on)
+        fitted, scores, coverage = _fit_and_score(store, job, sets)
     files = head_to_bytes(fitted.head)
     content = {"history": fitted.histories[0], "scores": scores}
     files["metrics.json"] = json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
@@ -130,7 +129,7 @@ def make(store: Store, job: Job[FitCellArgs]) -> Files:
         backbone=given.features.backbone,
         source=given.features.source,
         backbone_name=given.features.origin.backbone_name,
-        trained_on=fitted_on,
+        trained_on=given.fitted_on,
         best_epochs=fitted.best_epochs[0],
         scores=scores,
         coverage=tuple(coverage),
@@ -141,15 +140,15 @@ def make(store: Store, job: Job[FitCellArgs]) -> Files:
 
 
 def _fit_and_score(
-    store: Store, job: Job[FitCellArgs], sets: Mapping[SetName, pa.Table], fitted_on: tuple[SetName, ...]
+    store: Store, job: Job[FitCellArgs], sets: Mapping[SetName, pa.Table]
 ) -> tuple["FittedHead", dict[str, dict[str, float]], list[LabelCoverage]]:
     # Planning does not need torch.
     from models.heads.fitting import fit_seeds
 
     cell, given = job.arguments, job.arguments.fit
-    train, coverage = _kept_rows.gather(store, cell, {name: sets[name] for name in fitted_on})
+    train, coverage = _kept_rows.gather(store, cell, {name: sets[name] for name in given.fitted_on})
     validation = None
-    if "validation" not in fitted_on:
+    if not given.epochs:
         validation, more = _kept_rows.gather(store, cell, {"validation": sets["validation"]})
         coverage = [*coverage, *more]
     try:
