@@ -8,11 +8,12 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
 
 from data_contracts.errors import InputError
 from data_contracts.files.credentials import NoCredentials
-from data_contracts.files.locations import location
+from data_contracts.files.locations import absolute_location
 from data_contracts.settings import DASK_ADDRESS_BEGINNING, check_dask_address
 
 P = ParamSpec("P")
@@ -77,13 +78,13 @@ class DeployedFrom:
 
 
 class TextToLocation(NoCredentials):
-    """Annotation that makes pydantic convert a path or URL to a location."""
+    """Annotation that makes pydantic convert a path or URL to a location. Workers have another working directory."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
         return core_schema.no_info_plain_validator_function(
-            location,
+            absolute_location,
             json_schema_input_schema=core_schema.str_schema(),
             serialization=core_schema.to_string_ser_schema(),
         )
@@ -116,12 +117,13 @@ class NullAsText:
 
 
 class OnThisMachine:
-    """Annotation that makes pydantic refuse a URL where a path is expected."""
+    """Annotation that makes pydantic refuse a URL where a path is expected, and make the path absolute."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        return core_schema.no_info_before_validator_function(refuse_url, handler(source))
+        absolute = core_schema.no_info_after_validator_function(Path.absolute, handler(source))
+        return core_schema.no_info_before_validator_function(refuse_url, absolute)
 
 
 def read_options(definition: Any) -> list[tuple[Field[Any], Any, Option]]:

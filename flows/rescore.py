@@ -3,7 +3,6 @@
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from data_contracts.challenge.videos import list_videos
 from data_contracts.errors import InputError, counted
@@ -61,11 +60,8 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         retry_quarantined=parameters.retry_quarantined,
     ) as run:
         predictors = predictors_of(run, parameters)
-        listing = list_videos(
-            [path.absolute() if isinstance(path, Path) else path for path in videos],
-            # Folders of affwild2 contain many files and no videos to score.
-            leave_out=[run.store.root, Store(out).root],
-        )
+        # Folders of affwild2 contain many files and no videos to score.
+        listing = list_videos(videos, leave_out=[run.store.root, Store(out).root])
         arrivals = split_settled(
             run.store, listing.videos, roots=videos, settle_seconds=parameters.settle_seconds, now=time.time()
         )

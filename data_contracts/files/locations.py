@@ -48,6 +48,16 @@ def location(text: Any) -> Location:
     return UPath(text.rstrip("/"), **s3_options())
 
 
+def absolute_location(text: Any) -> Location:
+    """Return the location that a text names, as every process finds it, whatever its working directory is.
+
+    Raises:
+        InputError: as ``location``.
+    """
+    place = location(text)
+    return place if is_remote(place) else place.absolute()
+
+
 def is_remote(place: Any) -> bool:
     """Return whether a location is on S3."""
     return hasattr(place, "fs")

@@ -14,6 +14,8 @@ from data_contracts.vocabulary import SIMULATED_NOTICE
 from flows.commands.parameters import ReportParameters, StatusParameters
 from flows.engine.console import print_line, print_table
 from tasks.fit.head_selection import describe_heads
+from tasks.reproduce.fit_cell import CELLS
+from tasks.reproduce.grid import list_cells
 from tasks.results.write_report import REPORT_OF_STORE, write_report
 from tasks.units import MAX_TRIES
 
@@ -41,6 +43,9 @@ def print_status(parameters: StatusParameters) -> int:
             if kind == "heads" and (annotations := HeadDetails.of(bundle).annotations):
                 print_line(f"  annotations of {bundle.name}: {annotations}")
         damaged += [f"{kind}/{name}" for name in damaged_bundles(store, kind, contents.bundles[kind])]
+    if cells := list_cells(store):
+        print_line(f"reproduction: {counted(len(cells), 'head')} of the paper's tables; affwild2 reproduce prints them")
+    damaged += [f"{CELLS}/{name}" for name in damaged_bundles(store, CELLS, cells)]
     for folder in damaged:
         print_line(f"damaged: {folder}: files are missing or were changed; make it again, or delete the folder")
     quarantined = {key: note for key, note in contents.failures.items() if note.tries >= MAX_TRIES}

@@ -107,9 +107,10 @@ def imported_labels(store: Store, units: Sequence[Unit[ImportLabelsArgs]]) -> di
     for unit in units:
         given, manifest = unit.arguments, known.get(unit.key)
         if manifest is None or manifest.fingerprint != unit.fingerprint:
+            failure = store.failure_of(unit.key)
             raise InputError(
-                f"{given.annotations}: expected labels of {given.task} {given.set_name}, but their import failed; "
-                "correct the annotation files"
+                f"{given.annotations}: expected labels of {given.task} {given.set_name}, but their import failed: "
+                f"{failure.cause if failure else 'it was not tried'}"
             )
         found[given.set_name] = manifest
     return found

@@ -9,14 +9,13 @@ import csv
 import functools
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from data_contracts.vocabulary import EXPRESSIONS, SIMULATED_PREFIX, TaskName
 from models.decisions.published import HALF_THRESHOLDS, HELD_OUT, UNSMOOTHED
 from models.heads.recipes import Features
 
 ModelName = Literal["MobileNet", "EfficientNet-B0", "EfficientNet-B2"]
-MODELS: tuple[ModelName, ...] = get_args(ModelName)
 # The backbones of the paper: published weights, and their stand-ins on simulated data. The published multi-task score
 # of B0, 1.123, is that of the weights vgaf; the weights afew have 1.110 (README of EmotiEffLib).
 BACKBONES: dict[ModelName, tuple[str, str]] = {

@@ -4,12 +4,12 @@ import csv
 import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from data_contracts.store.details import CellDetails
 from data_contracts.vocabulary import SIMULATED_NOTICE, is_simulated
-from tasks.reproduce.published import BACKBONES, ERRATA, MODELS, TABLES, Column, Kind, PublishedRow, PublishedTable
+from tasks.reproduce.published import BACKBONES, ERRATA, TABLES, Column, Kind, PublishedRow, PublishedTable
 
 # The metrics that the best decisions maximise. Their other metrics are no upper bounds.
 _MAXIMISED = ("macro_f1", "mean_f1", "mean_ccc", "ccc_valence", "ccc_arousal", "p_mtl")
@@ -86,7 +86,7 @@ class TableRow:
     Attributes:
         model: of the paper, or the name of a backbone that the paper does not have.
         label: method or smoothing.
-        features: what ours is fitted on; None if the store has no such features.
+        features: what ours is fitted on; None without ours.
         entries: one per column.
         marks: errata of the published values.
         in_paper: whether the paper has the row.
@@ -101,8 +101,8 @@ class TableRow:
 
     @property
     def is_simulated(self) -> bool:
-        """Whether any of ours is of simulated features."""
-        return any(entry.values for entry in self.entries) and self.features is not None and self.features.is_simulated
+        """Whether ours are of simulated features."""
+        return self.features is not None and self.features.is_simulated
 
     @property
     def model_in_text(self) -> str:
@@ -176,43 +176,40 @@ class _Builder:
         self._table, self._cells, self._best, self._empty = table, cells, best, empty
 
     def build(self) -> ReproducedTable:
-        known = {kind.label: kind for kind in self._table.kinds}
-        rows, shown = list[TableRow](), set[tuple[FeaturesName, str]]()
+        kinds = {kind.label: kind for kind in self._table.kinds}
+        rows = list[TableRow]()
         for row in self._table.rows:
-            kind, features = known.get(row.label), self._features_of(row.model)
-            for one in features:
-                assert kind is not None
-                rows.append(self._row(row, kind, one))
-                shown.add((one, row.label))
-            if not features:
-                entries = [Entry(*pair) for pair in zip(row.values, row.notebook, strict=True)]
-                entries += [Entry()] * (len(self._table.columns) - len(entries))
-                rows.append(TableRow(row.model, row.label, None, tuple(entries), row.marks))
-        for one in self._cells:
-            for kind in self._table.kinds:
-                if (one, kind.label) not in shown:
-                    extra = self._row(None, kind, one)
-                    if any(entry.values for entry in extra.entries):
-                        rows.append(extra)
+            ours = [found for one in self._features_of(row) if (found := self._row(row, kinds[row.label], one))]
+            rows += ours or [TableRow(row.model, row.label, None, self._published(row), row.marks)]
+        shown = {(row.features, row.label) for row in rows}
+        others = (self._row(None, kind, one) for one in self._cells for kind in self._table.kinds)
+        rows += [row for row in others if row and (row.features, row.label) not in shown]
         return ReproducedTable(self._table, tuple(rows), tuple(self._notes(rows)))
 
-    def _features_of(self, model: str) -> list[FeaturesName]:
-        names = dict(BACKBONES).get(model, ())  # type: ignore[call-overload]
-        return [features for features in self._cells if features.backbone_name in names]
+    def _features_of(self, row: PublishedRow) -> list[FeaturesName]:
+        return [features for features in self._cells if _model_of(features) == row.model]
 
-    def _row(self, row: PublishedRow | None, kind: Kind, features: FeaturesName) -> TableRow:
-        count = len(self._table.columns)
-        printed = (*(row.values if row else ()), *[None] * count)
-        notebook = (*(row.notebook if row else ()), *[None] * count)
+    def _published(self, row: PublishedRow | None) -> tuple[Entry, ...]:
+        """Return one entry per column, without ours."""
+        pairs = zip(row.values, row.notebook, strict=True) if row else ()
+        entries = [Entry(*pair) for pair in pairs]
+        return (*entries, *[Entry()] * (len(self._table.columns) - len(entries)))
+
+    def _row(self, row: PublishedRow | None, kind: Kind, features: FeaturesName) -> TableRow | None:
+        """Return a row of the paper, or one that it lacks, with ours; None if there are none."""
         entries = tuple(
-            Entry(
-                printed[at], notebook[at], self._values(column, kind, features), self._best_of(column, kind, features)
-            )
-            for at, column in enumerate(self._table.columns)
+            self._with_ours(entry, column, kind, features)
+            for entry, column in zip(self._published(row), self._table.columns, strict=True)
         )
-        models = (model for model in MODELS if features.backbone_name in BACKBONES[model])
-        model = row.model if row else next(models, features.backbone_name)
-        return TableRow(model, kind.label, features, entries, row.marks if row else (), row is not None)
+        if not any(entry.values for entry in entries):
+            return None
+        marks = row.marks if row else ()
+        return TableRow(_model_of(features), kind.label, features, entries, marks, in_paper=row is not None)
+
+    def _with_ours(self, entry: Entry, column: Column, kind: Kind, features: FeaturesName) -> Entry:
+        values = self._values(column, kind, features)
+        best = self._best_of(column, kind, features) if values else None
+        return replace(entry, values=values, best_attainable=best)
 
     def _values(self, column: Column, kind: Kind, features: FeaturesName) -> tuple[float, ...]:
         method, rule = column.method or kind.method, column.rule or kind.rule
@@ -233,7 +230,8 @@ class _Builder:
 
     def _notes(self, rows: Sequence[TableRow]) -> Iterable[str]:
         methods = [kind.method for kind in self._table.kinds] + [column.method for column in self._table.columns]
-        names = {method.task for method in methods if method} | {row.model for row in rows if row.features is None}
+        absent = {row.model for row in rows} - {_model_of(features) for features in self._cells}
+        names = {method.task for method in methods if method} | absent
         yield from (line for name, line in self._empty.items() if name in names)
         for features in dict.fromkeys(row.features for row in rows if row.features):
             yield f"{features.backbone_name}: fitted on the features {features.backbone} {features.source}."
@@ -243,6 +241,12 @@ class _Builder:
             yield "Best attainable: the score of the best decisions if the state behind every label were known."
         if any(not column.metric for column in self._table.columns):
             yield "Test set: its labels are not public, so these columns have published values only."
+
+
+def _model_of(features: FeaturesName) -> str:
+    """Return the model of the paper, or the name of a backbone that the paper does not have."""
+    names = (model for model, backbones in BACKBONES.items() if features.backbone_name in backbones)
+    return next(names, features.backbone_name)
 
 
 def list_notes(tables: Sequence[ReproducedTable]) -> list[str]:

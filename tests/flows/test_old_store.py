@@ -1,6 +1,7 @@
 """A store that commit 34a2ed4 wrote (``tests/data/store_34a2ed4``): this version reads it and refits only its heads."""
 
 import io
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -76,7 +77,12 @@ def indexes(store):
     """Unit -> identity and rows of its video or its frames."""
     units = {key: manifest for name in ("videos", "frames") for key, manifest in store.manifests(name).items()}
     rows = {key: store.read_unit(key, manifest).to_pylist() for key, manifest in units.items()}
-    return {key: (units[key].identity, [{**row, **dict.fromkeys(ADDED_LATER)} for row in rows[key]]) for key in units}
+    for row in itertools.chain(*rows.values()):
+        row.update(dict.fromkeys(ADDED_LATER))
+        if "path" in row:
+            # Earlier versions kept relative paths.
+            row["path"] = os.path.abspath(row["path"])
+    return {key: (units[key].identity, rows[key]) for key in units}
 
 
 def test_status_counts_the_same_units_rows_and_failures(old, capsys):

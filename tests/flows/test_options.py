@@ -65,7 +65,7 @@ def test_an_option_is_one_edit(monkeypatch):
     assert CliRunner().invoke(command, ["DATA", "--store", "S", "--turn-degrees", "271"]).exit_code == 2
     with pytest.raises(ValidationError, match="less than or equal to 270"):
         extract("DATA", "S", turn_degrees=271)
-    assert given == [Extended(Path("DATA"), "S", turn_degrees=90)]
+    assert given == [Extended(Path.cwd() / "DATA", "S", turn_degrees=90)]
 
     monkeypatch.setattr(extract_module, "extract", extract)
     try:
@@ -83,9 +83,25 @@ def test_an_option_is_one_edit(monkeypatch):
 
 def test_text_becomes_locations_and_numbers():
     parameters = received(["a/b", Path("c"), "s3://bucket/x"], "store", "s3://bucket/out", settle_seconds="1.5")
-    assert parameters.videos == [Path("a/b"), Path("c"), location("s3://bucket/x")]
+    assert parameters.videos == [Path.cwd() / "a/b", Path.cwd() / "c", location("s3://bucket/x")]
     assert parameters.out == location("s3://bucket/out") and parameters.store == "store"
     assert parameters.settle_seconds == 1.5 and parameters.heads is None
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_workers_with_another_working_directory_find_every_path(name):
+    """Every option whose type is a path or a location becomes absolute."""
+    given: list[object] = []
+    paths, values = {}, {}
+    for field, hint, _ in read_options(FLOWS[name]):
+        if re.search(r"\b(Path|UPath)\b", str(hint)):
+            is_list = "list[" in str(hint)
+            values[field.name] = ["a/b"] if is_list else "a/b"
+            paths[field.name] = [Path.cwd() / "a/b"] if is_list else Path.cwd() / "a/b"
+        elif is_required(field):
+            values[field.name] = {"task": "expr", "goal": "emotion"}.get(field.name, "x")
+    takes(FLOWS[name])(given.append)(**values)
+    assert paths and {path: getattr(given[0], path) for path in paths} == paths
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """``affwild2 reproduce`` on the small store in ``tests/data``, whose backbone the paper does not have."""
 
 import csv
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,8 @@ from data_contracts.store.bundles import list_bundles
 from data_contracts.store.details import CellDetails
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
-from flows.commands.parameters import ForgetParameters
+from flows.commands.parameters import ForgetParameters, StatusParameters
+from flows.commands.status import print_status
 from flows.engine.run_results import SomeFailedError
 from flows.reproduce import reproduce
 from tasks.results.write_report import write_report
@@ -23,16 +25,37 @@ SMALL = Path(__file__).parents[1] / "data" / "store_34a2ed4"
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
+def bare(tmp_path, monkeypatch):
     """A store with features of six subjects, and the labels of two tasks."""
     shutil.copytree(SMALL, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return Store("store")
 
 
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    """A folder with annotations and a store with all cells, which the command has fitted with one seed."""
+    folder = shutil.copytree(SMALL, tmp_path_factory.mktemp("reproduced"), dirs_exist_ok=True)
+    finished = run_command(
+        *("reproduce", "--store", folder / "store", "--annotations", folder / "data", "--seeds", "1", "--workers", "1")
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    (folder / "printed.txt").write_text(finished.stdout)
+    return folder
+
+
 @pytest.fixture
-def annotations(store, tmp_path):
-    return tmp_path / "data" / "Third ABAW Annotations"
+def store(reproduced, tmp_path, monkeypatch):
+    """A copy of the store with all cells of one seed, in the current folder."""
+    shutil.copytree(reproduced, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return Store("store")
+
+
+@pytest.fixture
+def annotations():
+    """Path relative to the current folder, which is not that of the workers."""
+    return Path("data", "Third ABAW Annotations")
 
 
 def written_cells(store):
@@ -44,16 +67,18 @@ def cells_of(store):
     return list_bundles(store, "reproduction/cells")
 
 
+def fingerprints_of(store, task):
+    return {one.name: one.fingerprint for one in cells_of(store) if CellDetails.of(one).task == task}
+
+
 def values(column, label):
     rows = csv.DictReader(Path("store/reproduction/tables.csv").read_text().splitlines())
     return [row for row in rows if (row["column"], row["row"]) == (column, label) and row["backbone"]]
 
 
-def test_all_tables_from_the_command_line(store):
-    before = {path: path.read_bytes() for path in Path("store", "heads").rglob("*") if path.is_file()}
-    finished = run_command("reproduce", "--store", "store", "--annotations", "data", "--seeds", "1")
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    assert "affwild2 extract DATA --store store --backbone enet_b2_8" in finished.stdout
+def test_all_tables_from_the_command_line(store, capsys):
+    printed = Path("printed.txt").read_text()
+    assert re.search("affwild2 extract DATA --store .*/store --backbone enet_b2_8", printed)
     # EXPR and AU have four heads each, VA and MTL two; one head per task is fitted on both sets, too.
     details = [CellDetails.of(one) for one in cells_of(store)]
     assert [sum(len(one.trained_on) == count for one in details) for count in (1, 2)] == [12, 4]
@@ -63,45 +88,41 @@ def test_all_tables_from_the_command_line(store):
     # Names of subjects are personal data.
     written = [path for path in Path("store", "reproduction").rglob("*") if path.is_file()]
     assert len(written) == 16 * 4 + 2 and not any(b"validation01" in path.read_bytes() for path in written)
-    assert before == {path: path.read_bytes() for path in Path("store", "heads").rglob("*") if path.is_file()}
+    heads = {path.relative_to(SMALL): path.read_bytes() for path in (SMALL / "store" / "heads").rglob("*.*")}
+    assert heads == {path: path.read_bytes() for path in Path("store", "heads").rglob("*.*")}
     text, page = read_page(store, write_report(store, name="store", written=datetime.now(UTC)))
     assert "Table 6: MTL, validation set" in text
     _, alone = read_page(store, "reports/reproduction/index.html")
     number = next(name for name in page.tables if name.startswith("Table 1"))
     assert alone.tables[number] == page.tables[number]
+    print_status(StatusParameters("store"))
+    assert "reproduction: 16 heads of the paper's tables" in capsys.readouterr().out
 
 
 def test_only_missing_and_damaged_cells_are_fitted(store, dask_address):
-    options = {"store": "store", "tasks": ["expr"], "dask_address": dask_address}
-    reproduce(seeds=1, **options)
     first = written_cells(store)
-    assert len(first) == 5
-    # More seeds, as after an interruption: the cells of the first seed stay as they are.
-    reproduce(seeds=2, **options)
-    second = written_cells(store)
-    assert len(second) == 10 and second.items() >= first.items()
-    damaged = next(one for one in cells_of(store) if one.name.endswith("embeddings-hidden-seed1"))
+    (damaged, *_) = (one for one in cells_of(store) if one.name.endswith("va-embeddings-linear-seed0"))
     store.write_bytes(f"{damaged.folder}/head.safetensors", b"damaged")
-    scores = damaged.details["scores"]
-    reproduce(seeds=2, **options)
-    changed = {name for name, at in written_cells(store).items() if at != second[name]}
-    assert changed == {damaged.name}
-    assert next(one for one in cells_of(store) if one.name == damaged.name).details["scores"] == scores
+    # More seeds, as after an interruption: the other cells of the first seed stay as they are.
+    reproduce("store", tasks=["va"], seeds=2, dask_address=dask_address)
+    second = written_cells(store)
+    assert len(first) == 16 and len(second) == 16 + 3
+    assert {name for name, at in first.items() if at != second[name]} == {damaged.name}
+    again = next(one for one in cells_of(store) if one.name == damaged.name)
+    assert again.details["scores"] == damaged.details["scores"]
 
 
 def test_other_labels_make_other_cells(store, annotations, dask_address):
-    options = {"store": "store", "tasks": ["va"], "seeds": 1, "dask_address": dask_address}
-    reproduce(annotations=annotations, **options)
-    before = {one.name: one.fingerprint for one in cells_of(store)}
-    assert len(before) == 3
+    before = fingerprints_of(store, "va")
     path = annotations / "VA_Estimation_Challenge" / "Train_Set" / "train01.txt"
     path.write_text(path.read_text().replace("\n0.", "\n-0.", 1))
-    reproduce(annotations=annotations, **options)
-    after = {one.name: one.fingerprint for one in cells_of(store)}
-    assert before.keys() == after.keys() and not set(before.values()) & set(after.values())
+    reproduce("store", annotations, tasks=["va"], seeds=1, dask_address=dask_address)
+    after = fingerprints_of(store, "va")
+    assert len(before) == 3 and before.keys() == after.keys() and not set(before.values()) & set(after.values())
 
 
 def test_tasks_without_labels_stay_empty(store, dask_address, capsys):
+    shutil.rmtree("store/labels/task=va")
     reproduce("store", tasks=["expr", "va"], seeds=1, dask_address=dask_address)
     printed = capsys.readouterr().out
     assert "va: the store has no labels" in printed and "--annotations DATA --task va" in printed
@@ -109,26 +130,26 @@ def test_tasks_without_labels_stay_empty(store, dask_address, capsys):
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(store, annotations, dask_address):
+    (removed, *_) = (one for one in cells_of(store) if one.name.endswith("expr-scores-linear-seed0"))
+    store.remove_folder(removed.folder)
     for file in (annotations / "VA_Estimation_Challenge" / "Train_Set").iterdir():
         lines = file.read_text().splitlines()
         file.write_text("\n".join([lines[0], *["-5,-5"] * (len(lines) - 1)]) + "\n")
     with pytest.raises(SomeFailedError, match="expected rows with a label and a face"):
         reproduce("store", annotations, tasks=["va", "expr"], seeds=1, dask_address=dask_address)
-    assert {CellDetails.of(one).task for one in cells_of(store)} == {"expr"}
-    assert values("F1", "embeddings")[0]["mean"]
+    assert removed.name in {one.name for one in cells_of(store)}
+    assert values("F1", "scores")[0]["mean"] and not values("P_VA", "scores")
 
 
 def test_a_forgotten_video_is_not_in_the_next_heads(store, dask_address, capsys):
-    options = {"store": "store", "tasks": ["expr"], "seeds": 1, "dask_address": dask_address}
-    reproduce(**options)
-    before = {one.name: one.fingerprint for one in cells_of(store)}
+    before = fingerprints_of(store, "va")
     forget(ForgetParameters(["train01"], "store"))
-    line = "not removed: reproduction/cells: 5 heads of reproduce, fitted on this video among others; the next"
+    line = "not removed: reproduction/cells: 16 heads of reproduce, fitted on this video among others; the next"
     assert line in capsys.readouterr().out
-    reproduce(**options)
-    after = {one.name: one.fingerprint for one in cells_of(store)}
+    reproduce("store", tasks=["va"], seeds=1, dask_address=dask_address)
+    after = fingerprints_of(store, "va")
     assert before.keys() == after.keys() and not set(before.values()) & set(after.values())
-    assert next(iter(cells_of(store))).details["coverage"][0]["subjects"] == 2
+    assert next(one for one in cells_of(store) if one.name in after).details["coverage"][0]["subjects"] == 2
 
 
 @pytest.mark.parametrize(
@@ -140,7 +161,7 @@ def test_a_forgotten_video_is_not_in_the_next_heads(store, dask_address, capsys)
         ({"annotations": "data/Third ABAW Annotations/MTL_Challenge", "tasks": ["au"]}, "expected annotations of au"),
     ],
 )
-def test_requests_without_data_are_refused(store, options, message):
+def test_requests_without_data_are_refused(bare, options, message):
     with pytest.raises(InputError, match=message):
         reproduce("store", **options)
-    assert cells_of(store) == []
+    assert cells_of(bare) == []

@@ -108,6 +108,9 @@ def test_simulated_data_is_marked_everywhere():
     # The best decisions maximise the F1, not the accuracy.
     assert lines_of(first, METHOD)["best attainable"] == ("0.800", "-")
     assert any(note.startswith("Best attainable:") for note in first.notes)
+    # Best attainable scores are of simulated data, too: a table without ours has none of them.
+    tables = build_tables([simulated(EXPR)], best=best | {"au": {"mean_f1": 0.9}}, empty={})
+    assert all(SIMULATED_NOTICE in one.title or "best attainable" not in str(list_table(one)) for one in tables)
     assert SIMULATED_NOTICE in to_markdown([list_table(first)], [])
     rows = [row for row in csv.DictReader(io.StringIO(to_csv(tables))) if row["is_simulated"] == "True"]
     assert {row["best_attainable"] for row in rows if row["column"] == "F1"} == {"0.8"}
