@@ -1,6 +1,6 @@
 """Tune post-processing on validation subjects, and score it on subjects that were not used for tuning."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -51,6 +51,13 @@ def searched_smoothings() -> list[Smoothing]:
 def added_smoothings(setting: Setting) -> list[Smoothing]:
     """List the smoothings that the setting tries because a smoother was added to the registry; for fingerprints."""
     return [s for s in searched_smoothings() if s[0] not in _FIRST_SMOOTHERS] if setting == "default" else []
+
+
+def _search(task: TaskName, branch: BranchName, setting: Setting) -> list[Smoothing]:
+    """List the smoothings that the setting tries for a branch. The published multi-task code does not smooth."""
+    if setting == "default":
+        return searched_smoothings()
+    return [PUBLISHED_SMOOTHINGS["none"] if task == "mtl" else _PAPER_SMOOTHING[branch]]
 
 
 def direction_of(task: TaskName, setting: Setting) -> Direction:
@@ -119,6 +126,18 @@ def published_rows(subject: SubjectOutputs) -> SubjectOutputs:
     return replace(subject, labelled_frame=subject.labelled_frame[kept], labels=labels)
 
 
+def labelled_subjects(subjects: Sequence[SubjectOutputs], task: TaskName) -> list[SubjectOutputs]:
+    """Return the subjects with labelled rows, by name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = [subject for subject in sorted(subjects, key=lambda one: one.name) if len(subject.labelled_frame)]
+    if not found:
+        raise ValueError(f"{task}: expected subjects with outputs and labels, found none")
+    return found
+
+
 @dataclass(frozen=True)
 class Tuned:
     """Tuned post-processing, and its scores on the validation subjects.
@@ -157,10 +176,11 @@ def tune_postprocessing(
     """
     if setting == "paper":
         subjects = [published_rows(subject) for subject in subjects]
-    labelled = [s for s in sorted(subjects, key=lambda s: s.name) if len(s.labelled_frame)]
-    if not labelled:
-        raise ValueError(f"{task}: expected subjects with outputs and labels to tune on, found none")
-    tables = {branch: _Candidates(labelled, task, branch, setting) for branch in BRANCHES_OF_TASK[task]}
+    labelled = labelled_subjects(subjects, task)
+    tables = {
+        branch: BranchCandidates(labelled, task, branch, setting, _search(task, branch, setting))
+        for branch in BRANCHES_OF_TASK[task]
+    }
     all_subjects = np.arange(len(labelled))
     tried: list[Candidate] = []
     rules = {branch: table.best_rule(all_subjects, tried) for branch, table in tables.items()}
@@ -169,10 +189,10 @@ def tune_postprocessing(
         tried += tables["au"].thresholds(all_subjects, tuned.rules["au"])
 
     def in_sample(chosen: PostProcessing) -> dict[str, float]:
-        return _scored(tables, {b: (t.decide(all_subjects, chosen.rules[b]), all_subjects) for b, t in tables.items()})
+        return score_folds(tables, [(all_subjects, all_subjects)], lambda table, _: chosen.rules[table.branch])
 
     splits = split_by_video([s.name for s in labelled], folds)
-    held_out = _held_out(tables, splits) if splits else None
+    held_out = score_folds(tables, splits, BranchCandidates.best_rule) if splits else None
     return Tuned(tuned, in_sample(untuned_postprocessing(task)), in_sample(tuned), held_out, tried)
 
 
@@ -203,32 +223,39 @@ def _number_videos(subjects: Sequence[str]) -> list[int]:
     return [numbers.setdefault(normalize_name(video_of_subject(subject)), len(numbers)) for subject in subjects]
 
 
-def _held_out(
-    tables: dict[BranchName, "_Candidates"], splits: Sequence[tuple[np.ndarray, np.ndarray]]
+def score_folds(
+    tables: Mapping[BranchName, "BranchCandidates"],
+    splits: Sequence[tuple[np.ndarray, np.ndarray]],
+    choose: Callable[["BranchCandidates", np.ndarray], BranchRule],
 ) -> dict[str, float]:
-    decided: dict[BranchName, tuple[np.ndarray, np.ndarray]] = {}
+    """Return the metrics of all subjects to score, those of each split decided by the rule that ``choose`` returns.
+
+    Args:
+        tables: by branch.
+        splits: (indices to tune on, indices to score), as in ``split_by_video``.
+        choose: gets a table and the indices to tune on.
+    """
+    labels, decisions = dict[BranchName, np.ndarray](), dict[BranchName, np.ndarray]()
     for branch, table in tables.items():
-        parts = [table.decide(inside, table.best_rule(outside)) for outside, inside in splits]
-        decided[branch] = np.concatenate(parts), np.concatenate([inside for _, inside in splits])
-    return _scored(tables, decided)
+        labels[branch] = np.concatenate([table.labels(scored) for _, scored in splits])
+        decisions[branch] = np.concatenate(
+            [table.decide(scored, choose(table, tuned_on)) for tuned_on, scored in splits]
+        )
+    return score_branches(labels, decisions)
 
 
-def _scored(
-    tables: dict[BranchName, "_Candidates"], decided: dict[BranchName, tuple[np.ndarray, np.ndarray]]
-) -> dict[str, float]:
-    labels = {branch: tables[branch].labels(order) for branch, (_, order) in decided.items()}
-    return score_branches(labels, {branch: decisions for branch, (decisions, _) in decided.items()})
-
-
-class _Candidates:
+class BranchCandidates:
     """Outputs of one branch for all subjects and every candidate smoothing, at labelled rows only."""
 
     def __init__(
-        self, subjects: Sequence[SubjectOutputs], task: TaskName, branch: BranchName, setting: Setting
+        self,
+        subjects: Sequence[SubjectOutputs],
+        task: TaskName,
+        branch: BranchName,
+        setting: Setting,
+        search: Sequence[Smoothing],
     ) -> None:
-        self._branch, self._setting = branch, setting
-        published: Smoothing = ("none", 0) if task == "mtl" else _PAPER_SMOOTHING[branch]
-        self._search = searched_smoothings() if setting == "default" else [published]
+        self.branch, self._setting, self._search = branch, setting, search
         self._labels = [s.labels[branch] for s in subjects]
         wanted = dict.fromkeys((("none", 0), *self._search))
         self._smoothed: dict[Smoothing, list[np.ndarray]] = {choice: [] for choice in wanted}
@@ -249,7 +276,7 @@ class _Candidates:
 
     def decide(self, subjects: np.ndarray, rule: BranchRule) -> np.ndarray:
         """Return the decisions for the subjects' labelled rows."""
-        return rule.decide(self._branch, self._values(subjects, (rule.method, rule.half_width_frames)))
+        return rule.decide(self.branch, self._values(subjects, (rule.method, rule.half_width_frames)))
 
     def best_rule(self, subjects: np.ndarray, tried: list[Candidate] | None = None) -> BranchRule:
         """Return the rule with the best score on these subjects, the first of equals; add candidates to ``tried``."""
@@ -258,14 +285,14 @@ class _Candidates:
         best, best_score = BranchRule(), -np.inf
         for number, choice in enumerate(self._search, 1):
             report_progress(
-                "tuning {} on {:,} subjects: {} of {}", self._branch, len(subjects), number, len(self._search)
+                "tuning {} on {:,} subjects: {} of {}", self.branch, len(subjects), number, len(self._search)
             )
-            rule = self._rule(subjects, choice, labels)
+            rule = self.rule(subjects, choice)
             score = self._score(labels, self.decide(subjects, rule))
-            tried.append(Candidate(self._branch, "smoothing", *choice, None, None, score))
+            tried.append(Candidate(self.branch, "smoothing", *choice, None, None, score))
             if score > best_score + _MIN_GAIN:
                 best, best_score = rule, score
-        if self._branch == "expr" and self._setting == "default":
+        if self.branch == "expr" and self._setting == "default":
             best = self._with_bias(best, labels, self._values(subjects, (best.method, best.half_width_frames)), tried)
         return best
 
@@ -280,7 +307,7 @@ class _Candidates:
         for thresholds in (*(np.full(len(ACTION_UNITS), value) for value in GRID), np.array(rule.thresholds)):
             f1 = f1_per_unit(labels, values >= thresholds)
             found += [
-                Candidate(self._branch, "threshold", *smoothing, name, float(value), float(score))
+                Candidate(self.branch, "threshold", *smoothing, name, float(value), float(score))
                 for name, value, score in zip(ACTION_UNITS, thresholds, f1, strict=True)
             ]
         return list(dict.fromkeys(found))
@@ -288,16 +315,18 @@ class _Candidates:
     def _smoothing_of_thresholds(self, choice: Smoothing) -> Smoothing:
         return ("none", 0) if self._setting == "paper" else choice
 
-    def _rule(self, subjects: np.ndarray, choice: Smoothing, labels: np.ndarray) -> BranchRule:
+    def rule(self, subjects: np.ndarray, choice: Smoothing) -> BranchRule:
+        """Return the rule with this smoothing, and the thresholds that are best on these subjects."""
         rule = BranchRule(*choice)
-        if self._branch != "au":
+        if self.branch != "au":
             return rule
         search = grid_thresholds if self._setting == "paper" else optimal_thresholds
-        thresholds = search(labels, self._values(subjects, self._smoothing_of_thresholds(choice)))
+        values = self._values(subjects, self._smoothing_of_thresholds(choice))
+        thresholds = search(self.labels(subjects), values)
         return replace(rule, thresholds=tuple(float(value) for value in thresholds))
 
     def _score(self, labels: np.ndarray, decisions: np.ndarray) -> float:
-        return main_score(self._branch, labels, decisions) if has_label(self._branch, labels).any() else 0.0
+        return main_score(self.branch, labels, decisions) if has_label(self.branch, labels).any() else 0.0
 
     def _with_bias(
         self, rule: BranchRule, labels: np.ndarray, values: np.ndarray, tried: list[Candidate]

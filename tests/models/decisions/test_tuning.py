@@ -121,14 +121,14 @@ def test_two_people_of_one_video_do_not_help_each_other():
                 SubjectOutputs(f"{video}{side}", {"expr": noise}, np.ones(60, bool), np.arange(60), {"expr": expr})
             )
     seen = []
-    original = tuning._Candidates.best_rule
+    original = tuning.BranchCandidates.best_rule
 
     def record(table, subjects, *args):
         seen.append({int(s) // 2 for s in subjects})
         return original(table, subjects, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning._Candidates, "best_rule", record)
+        patch.setattr(tuning.BranchCandidates, "best_rule", record)
         tune_postprocessing(data, task="expr", setting="paper")
     # Each of the five rules for the held-out score was tuned without all people of one or two videos.
     assert seen[0] == set(range(6)) and sorted(len(videos) for videos in seen[1:]) == [4, 5, 5, 5, 5]
