@@ -26,10 +26,6 @@ def resize_to_square(image: np.ndarray, size_px: int, interpolation: Interpolati
     if interpolation == "bilinear":
         return np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR))
     height, width = image.shape[:2]
-    if height == width == 2 * size_px:
-        # OpenCV replaces bilinear filtering by means of 2 x 2 pixels where both sides are halved.
-        pairs = image[0::2].astype(np.uint16) + image[1::2]
-        return ((pairs[:, 0::2] + pairs[:, 1::2] + 2) >> 2).astype(np.uint8)
     columns, column_weights = opencv_taps(width, size_px)
     rows, row_weights = opencv_taps(height, size_px)
     left, right = (image[:, columns[:, tap]] * column_weights[:, tap, None] for tap in range(2))
