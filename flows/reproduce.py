@@ -10,7 +10,7 @@ from data_contracts.store.bundles import Bundle, find_bundle
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.simulations import find_simulation
 from data_contracts.vocabulary import TASKS, SetName, TaskName
-from flows.engine.console import print_line, print_table
+from flows.engine.console import console, print_line, print_table
 from flows.engine.run import Run
 from flows.options import takes
 from flows.parameters import ReproduceParameters, scheduler_of
@@ -150,9 +150,10 @@ def _absent(run: Run, variants: Sequence[FeaturesVariant]) -> dict[str, str]:
 
 
 def print_tables(found: Reproduction) -> None:
-    """Print all tables and their notes."""
+    """Print all tables and their notes. Tables that are too wide for the terminal are printed in parts."""
     for one in found.listings:
-        print_table(one.title, one.header, one.rows)
+        for part in one.split(console().width):
+            print_table(part.title, part.header, part.rows)
     for note in found.notes:
         print_line(note)
 

@@ -35,6 +35,9 @@ _CSV_COLUMNS = (
     "best_attainable",
     "errata",
 )
+# Columns of a listing that name a row. On narrow terminals they are folded to a number of characters.
+_NAMES, _NARROW_NAME = 3, 16
+_COLUMN_GAP = 3
 # Metric -> value, for each of them that is known.
 Scores = Mapping[str, float]
 
@@ -145,6 +148,23 @@ class Listing:
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    def split(self, width: int) -> list["Listing"]:
+        """Return parts with the names of the rows and some of the other columns, so that numbers fit into ``width``."""
+        texts = zip(self.header, *self.rows, strict=True)
+        widths = [max(map(len, column)) + _COLUMN_GAP for column in texts]
+        names = sum(min(one, _NARROW_NAME + _COLUMN_GAP) for one in widths[:_NAMES])
+        groups, left = list[list[int]](), 0
+        for at, needed in enumerate(widths[_NAMES:], start=_NAMES):
+            if not groups or needed > left:
+                groups, left = [*groups, []], width - names
+            groups[-1].append(at)
+            left -= needed
+        return [self._with_columns([*range(_NAMES), *group]) for group in groups]
+
+    def _with_columns(self, columns: Sequence[int]) -> "Listing":
+        header, *rows = (tuple(row[at] for at in columns) for row in (self.header, *self.rows))
+        return Listing(self.title, header, tuple(rows))
 
 
 def build_tables(

@@ -139,3 +139,16 @@ def test_files_contain_every_value():
     assert (one["published"], one["mean"], one["seeds"], one["errata"]) == ("0.381", "0.371", "1", "D10")
     text = to_markdown([list_table(table) for table in tables], list_notes(tables))
     assert text.count("### Table ") == 6 and "- D10: the published value is of stored weights." in text
+
+
+def test_wide_tables_are_split_between_columns():
+    """Folded numbers cannot be read."""
+    fifth = list_table(build_tables([simulated(EXPR)], best={}, empty={})[4])
+    assert fifth.split(200) == [fifth]
+    parts = fifth.split(80)
+    assert [part.header[:3] for part in parts] == [fifth.header[:3]] * len(parts) and len(parts) > 1
+    assert sum((part.header[3:] for part in parts), ()) == fifth.header[3:]
+    assert all(sum(max(6, len(name)) + 3 for name in part.header[3:]) <= 80 - (19 + 19 + 18) for part in parts)
+    rows = [row[:3] + sum((part.rows[at][3:] for part in parts), ()) for at, row in enumerate(fifth.rows)]
+    assert rows == list(fifth.rows)
+    assert all(part.title == fifth.title for part in parts)
