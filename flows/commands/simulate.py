@@ -15,9 +15,10 @@ from flows.engine.console import print_line, print_table, progress_of
 from flows.engine.run import Run
 from infra.interruption import ending_on_signals
 from models.heads.metrics import MAIN_METRIC
+from tasks.challenge_files import write_text
 from tasks.simulate import attainable, challenge_data, footage, write_features
 from tasks.simulate.features import BACKBONES
-from tasks.simulate.labels import SubjectLabels, draw_labels, label_rule
+from tasks.simulate.labels import CODE_VERSION, SubjectLabels, draw_labels, label_rule
 from tasks.simulate.plan import SimulatedSubject, SimulationPlan, plan_simulation
 
 # Marks the folder, and holds what its content depends on.
@@ -37,8 +38,9 @@ def simulate(parameters: SimulateParameters) -> int:
     out = parameters.out
     plan = plan_simulation(parameters.scale, parameters.seed)
     backbones = tuple(sorted(set(parameters.backbones or ["simulated_enet_b0"])))
-    _claim(out, plan)
+    _check_folder(out, plan)
     _check_space(out, plan, backbones)
+    _claim(out, plan)
     print_line(
         f"simulation: scale {plan.scale:g}, seed {plan.seed}: {len(plan.subjects)} subjects, {plan.frames:,} frames"
     )
@@ -77,29 +79,39 @@ def _write_files(data: Path, plan: SimulationPlan) -> None:
         )
 
 
-def _claim(out: Path, plan: SimulationPlan) -> None:
-    """Write the marker into an empty folder, or check that it is the one of this simulation."""
+def _check_folder(out: Path, plan: SimulationPlan) -> None:
+    """Check that a folder is new, empty, or of this simulation, and write nothing."""
     check_output_folder(out)
-    wanted = {"note": _NOTE, "scale": plan.scale, "seed": plan.seed}
     marker = out / MARKER
-    if marker.exists():
-        try:
-            found = json.loads(marker.read_text())
-            is_same = (found["scale"], found["seed"]) == (plan.scale, plan.seed)
-        except (ValueError, KeyError, TypeError):
-            raise InputError(
-                f"{marker}: expected the marker of a simulation, got other content; choose another folder"
-            ) from None
-        if not is_same:
-            raise InputError(
-                f"{out}: holds a simulation of scale {found['scale']} and seed {found['seed']}, expected scale "
-                f"{plan.scale} and seed {plan.seed}; choose another folder"
-            )
+    if not marker.exists():
+        if out.is_dir() and any(out.iterdir()):
+            raise InputError(f"{out}: expected an empty folder, or one of an earlier simulation; choose another folder")
         return
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out}: expected an empty folder, or one of an earlier simulation; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps(wanted, indent=1) + "\n")
+    try:
+        content = json.loads(marker.read_text())
+        # The first version did not write its number.
+        scale, seed, version = content["scale"], content["seed"], content.get("version", 1)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{marker}: expected the marker of a simulation, got other content; choose another folder"
+        ) from None
+    if (scale, seed) != (plan.scale, plan.seed):
+        raise InputError(
+            f"{out}: holds a simulation of scale {scale} and seed {seed}, expected scale {plan.scale} and seed "
+            f"{plan.seed}; choose another folder"
+        )
+    if version != CODE_VERSION:
+        raise InputError(
+            f"{out}: holds a simulation that another version of affwild2 made (its number {version}, this one's "
+            f"{CODE_VERSION}), with other labels; choose another folder"
+        )
+
+
+def _claim(out: Path, plan: SimulationPlan) -> None:
+    """Write the marker of this simulation into its folder, unless it is there."""
+    content = {"note": _NOTE, "scale": plan.scale, "seed": plan.seed, "version": CODE_VERSION}
+    if not (out / MARKER).exists():
+        write_text(out / MARKER, json.dumps(content, indent=1) + "\n")
 
 
 def _check_space(out: Path, plan: SimulationPlan, backbones: tuple[str, ...]) -> None:
@@ -109,7 +121,7 @@ def _check_space(out: Path, plan: SimulationPlan, backbones: tuple[str, ...]) ->
         per_frame += 2 * backbone.embedding_size + 4 * len(backbone.classes) + 8
     needed = plan.frames * per_frame + len(plan.subjects) * _BYTES_PER_SUBJECT * (len(backbones) + 1)
     written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    free = shutil.disk_usage(out).free
+    free = shutil.disk_usage(next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())).free
     if needed - written > free:
         raise InputError(
             f"{out}: expected {(needed - written) / 1e9:.1f} GB of free disk space, found {free / 1e9:.1f} GB; choose "

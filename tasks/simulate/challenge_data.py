@@ -27,7 +27,7 @@ from tasks.challenge_files import (
     write_text,
 )
 from tasks.simulate import published
-from tasks.simulate.labels import SubjectLabels
+from tasks.simulate.labels import CODE_VERSION, SubjectLabels
 from tasks.simulate.plan import SimulatedSubject, SimulationPlan
 
 _FITTING: tuple[SetName, ...] = ("train", "validation")
@@ -37,7 +37,6 @@ _NOTICE_TEXT = (
     "Simulated data with the layout and statistics of Aff-Wild2, written by affwild2 simulate (scale {scale:g}, seed "
     "{seed}, version {version}).\nNo person, video, face or label of Aff-Wild2 is in it.\n"
 )
-_VERSION = 1
 # Measured at scale 1: 567 MB of all editions for 2,702,376 frames.
 BYTES_PER_FRAME = 210
 
@@ -53,7 +52,7 @@ def write_challenge_data(
     Args:
         labelled: all subjects of the plan in its order, each with its labels.
     """
-    notice, text = root / NOTICE, _NOTICE_TEXT.format(scale=plan.scale, seed=plan.seed, version=_VERSION)
+    notice, text = root / NOTICE, _NOTICE_TEXT.format(scale=plan.scale, seed=plan.seed, version=CODE_VERSION)
     if notice.exists() and notice.read_text() == text:
         return root
     notice.unlink(missing_ok=True)

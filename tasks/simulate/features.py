@@ -19,15 +19,17 @@ from tasks.simulate.latent import EXPR, STATE_SIZE, VA, correlated_noise
 from tasks.simulate.plan import SimulatedSubject
 
 _STREAM = 6
-_IDENTITY, _HIDDEN = 48, 256
+_IDENTITY, _HIDDEN = 8, 256
+# Small enough that the network keeps most of what it sees: larger sums saturate its hidden layer.
+_GAIN = 0.5
 # Time constant of pose and light.
 _POSE_FRAMES = 16.0
 
 
 # Standard deviations of the errors of a view, relative to the state: constant in a subject, changing within
 # seconds, and of a single frame; each of evidence for expressions, valence and arousal, and action units.
-_EMBEDDING_ERRORS = ((0.28, 1.60, 0.25), (0.45, 1.60, 0.15), (0.75, 1.20, 0.35))
-_SCORE_ERRORS = ((0.75, 0.79, 0.80), (0.90, 1.20, 0.90), (0.90, 0.60, 0.90))
+_EMBEDDING_ERRORS = ((0.15, 1.10, 0.90), (1.00, 1.70, 0.40), (0.55, 1.10, 0.35))
+_SCORE_ERRORS = ((0.65, 0.70, 0.90), (0.35, 0.90, 0.80), (0.90, 0.60, 0.90))
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ _SEVEN = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surpri
 BACKBONES = {
     backbone.name: backbone
     for backbone in (
-        SimulatedBackbone(f"{SIMULATED_PREFIX}mobilenet", 1024, _SEVEN, 1.15, 1.12, "probabilities"),
+        SimulatedBackbone(f"{SIMULATED_PREFIX}mobilenet", 1024, _SEVEN, 1.25, 1.12, "probabilities"),
         SimulatedBackbone(f"{SIMULATED_PREFIX}enet_b0", 1280, _EIGHT, 1.00, 1.00),
-        SimulatedBackbone(f"{SIMULATED_PREFIX}enet_b2", 1408, _EIGHT, 1.15, 1.05),
+        SimulatedBackbone(f"{SIMULATED_PREFIX}enet_b2", 1408, _EIGHT, 1.25, 1.05),
     )
 }
 
@@ -130,13 +132,13 @@ def _view(
 def _network(backbone: SimulatedBackbone) -> _Network:
     random = np.random.default_rng(_digits(backbone.name))
     inputs = STATE_SIZE + _IDENTITY
-    hidden = random.standard_normal((inputs, _HIDDEN)) / math.sqrt(inputs)
+    hidden = _GAIN * random.standard_normal((inputs, _HIDDEN)) / math.sqrt(inputs)
     output = random.standard_normal((_HIDDEN, backbone.embedding_size)) / math.sqrt(_HIDDEN)
     scores = np.zeros((STATE_SIZE, len(backbone.classes)))
     for column, name in enumerate(backbone.classes):
         if name in _ROWS:
             scores[_ROWS[name], column] = 2.0
-        scores[VA, column] = _AFFECT[name]
+        scores[VA, column] = 2.0 * np.array(_AFFECT[name])
     scores += 0.3 * random.standard_normal(scores.shape)
     arrays = (
         hidden,

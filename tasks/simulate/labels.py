@@ -20,6 +20,8 @@ from tasks.simulate import published
 from tasks.simulate.latent import AU, EXPR, VA, LatentState, draw_state
 from tasks.simulate.plan import SimulatedSubject, SimulationPlan, plan_simulation, take_runs
 
+# Number of the code of everything that is drawn; a folder of another number is refused.
+CODE_VERSION = 2
 _VALID_STREAM, _MTL_STREAM = 3, 5
 # Time constants in frames of the runs of valid labels, and of chosen rows of the multi-task list.
 _VALID_RUN, _MTL_RUN = 400, 30

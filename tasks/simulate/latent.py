@@ -53,10 +53,10 @@ LOADINGS = np.array([_LOADINGS[name] for name in _NAMES])
 _OWN = np.sqrt(1 - (LOADINGS**2).sum(axis=1))
 
 # Share of the variance of each task that is constant in a subject, slow, medium and fast; and the time constants.
-_SHARES = {"expr": (0.30, 0.45, 0.25, 0.00), "va": (0.30, 0.42, 0.28, 0.00), "au": (0.25, 0.25, 0.15, 0.35)}
-_SLOW_FRAMES, _MEDIUM_FRAMES, _FAST_FRAMES = 600.0, 80.0, 14.0
+_SHARES = {"expr": (0.15, 0.60, 0.25, 0.00), "va": (0.15, 0.60, 0.25, 0.00), "au": (0.25, 0.25, 0.15, 0.35)}
+_SLOW_FRAMES, _MEDIUM_FRAMES, _FAST_FRAMES = 300.0, 80.0, 14.0
 # Annotators err for a while: time constant of the noise of labels, and the share of its variance that is without it.
-_NOISE_FRAMES, _NOISE_WHITE = 120.0, 0.0002
+_NOISE_FRAMES, _NOISE_WHITE = 240.0, 0.00002
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,14 @@ def test_a_folder_of_another_simulation_is_refused(tmp_path, scale, seed):
         simulate.simulate(SimulateParameters(tmp_path, scale=scale, seed=seed))
 
 
+def test_a_folder_of_another_version_is_refused(tmp_path):
+    """Labels are those of the version, so that a continued simulation would be a mixture."""
+    (tmp_path / simulate.MARKER).write_text(json.dumps({"scale": 0.001, "seed": 3}))
+
+    with pytest.raises(InputError, match="holds a simulation that another version of affwild2 made"):
+        simulate.simulate(SimulateParameters(tmp_path, scale=0.001, seed=3))
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"scale": 1}', "not JSON"])
 def test_a_damaged_marker_is_refused(tmp_path, text):
     (tmp_path / simulate.MARKER).write_text(text)
@@ -75,4 +83,5 @@ def test_too_little_disk_space_is_refused_with_both_numbers(tmp_path, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 10**12 - 3 * 10**9, 3 * 10**9))
 
     with pytest.raises(InputError, match=r"expected [78]\.\d GB of free disk space, found 3\.0 GB"):
-        simulate.simulate(SimulateParameters(tmp_path, scale=1))
+        simulate.simulate(SimulateParameters(tmp_path / "new", scale=1))
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,8 @@
-"""Heads fitted on simulated features compare as the published ones do, by more than the spread of their seeds."""
+"""Heads fitted on simulated features compare as the published ones do.
+
+Margins are those between the lowest and the highest of two seeds of a fit, on one data set. Few subjects are in it, and
+other data sets of this size differ more.
+"""
 
 from functools import cache
 
@@ -21,8 +25,8 @@ from tasks.simulate.plan import plan_simulation
 pytestmark = pytest.mark.service
 
 SCALE, SEED, FIT_SEEDS = 0.05, 0, 2
-# Fit on one frame of this number: neighbouring frames are alike. Heads on eight scores need the steps of all frames.
-EVERY = {"expr": 4, "va": 1, "au": 4}
+# Fit on one frame of this number: neighbouring frames are alike. Linear heads on scores need the steps of all frames.
+EVERY, EVERY_OF_VA_SCORES = 4, 1
 HIDDEN = {("expr", "embeddings"): 128, ("au", "embeddings"): 128}
 
 
@@ -40,12 +44,13 @@ def features(backbone: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def fitted(backbone: str, task: BranchName, chosen: Features) -> list[list[SubjectOutputs]]:
     """Fit recipe ``paper`` once per seed; return the outputs of the validation subjects of each."""
     plan, known = plan_simulation(SCALE, SEED), features(backbone)
+    step = EVERY_OF_VA_SCORES if (task, chosen) == ("va", "scores") else EVERY
     data: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {"train": [], "validation": []}
     outputs = []
     for subject in plan.subjects:
         if (set_name := subject.sets.get(task)) in data:
             (embeddings, logits), labels = known[subject.name], draw_labels(plan, subject).branches[task]
-            every = EVERY[task] if set_name == "train" else 1
+            every = step if set_name == "train" else 1
             data[set_name].append((embeddings[::every], logits[::every], labels[::every]))
             if set_name == "validation":
                 outputs.append(
@@ -94,26 +99,32 @@ def tuned(task: BranchName) -> list[Tuned]:
     return [tune_postprocessing(one, task=task, setting="default") for one in fitted("simulated_enet_b0", task, chosen)]
 
 
+def margin(better: list[float], worse: list[float]) -> float:
+    """Return by how much more than the spread of the seeds the worst of one beats the best of another."""
+    spread = max(max(one) - min(one) for one in (better, worse))
+    return min(better) - max(worse) - spread
+
+
 @pytest.mark.parametrize("task", ["expr", "au"])
 def test_embeddings_beat_scores_for_expressions_and_action_units(task):
-    assert min(scores("simulated_enet_b0", task, "embeddings")) > max(scores("simulated_enet_b0", task, "scores"))
+    assert margin(scores("simulated_enet_b0", task, "embeddings"), scores("simulated_enet_b0", task, "scores")) > 0
 
 
 def test_scores_beat_embeddings_for_valence_and_arousal():
-    assert min(scores("simulated_enet_b0", "va", "scores")) > max(scores("simulated_enet_b0", "va", "embeddings"))
+    assert margin(scores("simulated_enet_b0", "va", "scores"), scores("simulated_enet_b0", "va", "embeddings")) > 0
 
 
 @pytest.mark.parametrize(("task", "chosen"), [("expr", "embeddings"), ("va", "scores")])
 def test_wide_windows_help_expressions_valence_and_arousal(task, chosen):
-    unsmoothed = scores("simulated_enet_b0", task, chosen)
+    none, narrow, wide = (scores("simulated_enet_b0", task, chosen, width) for width in (0, 5, 50))
 
-    assert all(a > b for a, b in zip(scores("simulated_enet_b0", task, chosen, 25), unsmoothed, strict=True))
+    assert all(c > b + 0.01 and b > a + 0.005 for a, b, c in zip(none, narrow, wide, strict=True))
 
 
 def test_narrow_windows_help_action_units_and_wide_ones_do_not():
     none, narrow, wide = (scores("simulated_enet_b0", "au", "embeddings", width) for width in (0, 3, 50))
 
-    assert all(b > a > c for a, b, c in zip(none, narrow, wide, strict=True))
+    assert all(b > a + 0.003 and a > c + 0.01 for a, b, c in zip(none, narrow, wide, strict=True))
 
 
 def test_tuned_thresholds_overfit():
