@@ -105,7 +105,8 @@ def test_each_legal_value_and_the_default_reach_the_function_and_pass_the_form(n
             found = getattr(parameters, parameter)
             if not texts:
                 # Without a default, the option is a list that may be left out.
-                assert found == (None if default is MISSING else default)
+                expected = default.absolute() if isinstance(default, Path) and name in FLOWS else default
+                assert found == (None if default is MISSING else expected)
             elif is_list:
                 assert [str(one) for one in found] == [as_received(*pair) for pair in zip(texts, found, strict=True)]
             elif getattr(option, "is_flag", False):
