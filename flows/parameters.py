@@ -200,10 +200,11 @@ class FitParameters:
 
 @dataclass(frozen=True)
 class ReproduceParameters:
-    """Fit the heads of the paper's Tables 1 to 6, and print the tables with published values and ours.
+    """Reproduce Tables 1 to 6 of the paper from one store.
 
-    Fits every head with several seeds. An interrupted run continues with the heads that are missing. The tables are
-    written to STORE/reproduction as Markdown and CSV, and shown by the report.
+    Fits every head of the tables with several seeds, and prints published values beside ours. An interrupted run
+    continues with the heads that are missing. The tables are written to STORE/reproduction as Markdown and CSV, and
+    shown by the report.
 
     Examples:
         affwild2 reproduce --store STORE --annotations DATA

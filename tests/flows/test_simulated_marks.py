@@ -119,7 +119,7 @@ def test_status_report_download_and_artifact_say_so(simulated, demo, tmp_path, c
     assert print_status(StatusParameters(str(simulated.folder))) == 0
     named = f"{SIMULATED_NOTICE}: simulated_mobilenet-0badcafe, {simulated.head}, and everything"
     printed = capsys.readouterr().out
-    assert f": {SIMULATED_NOTICE}" in printed.split("dataset")[0].replace("\n", " ")
+    assert f": {SIMULATED_NOTICE}" in " ".join(printed.split("dataset")[0].split())
     assert named in printed
     write_store_report(ReportParameters(str(simulated.folder)))
     page = (simulated.folder / "reports" / "store" / "index.html").read_text()

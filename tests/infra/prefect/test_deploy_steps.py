@@ -39,4 +39,4 @@ def test_prefect_yaml_names_the_variables_of_each_deployment():
     assert defaults["rescore/affwild2"] == {
         "videos": "AFFWILD2_VIDEOS", "store": "AFFWILD2_STORE", "out": "AFFWILD2_OUT",
     }  # fmt: skip
-    assert len(defaults) == 6 and all("store" in variables for variables in defaults.values())
+    assert len(defaults) == 7 and all("store" in variables for variables in defaults.values())
