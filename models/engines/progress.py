@@ -1,4 +1,4 @@
-"""Lines of text about the progress of a long computation, for whoever started it."""
+"""Progress messages of a long computation, and the callback that receives them."""
 
 import contextlib
 import time

@@ -1,4 +1,4 @@
-"""The best attainable scores of a simulated data set: decisions by somebody who knows the latent state of every frame.
+"""The best attainable scores of a simulated data set: decisions that know the latent state of every frame.
 
 The annotators' noise is independent of the state, so no prediction from features knows more about a label than the
 state does. Decisions are those that maximise each metric, given the probabilities of the labels:

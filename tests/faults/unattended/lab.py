@@ -41,7 +41,7 @@ _DEPLOY_SECONDS = 600
 
 
 class FlowRunState(TypedDict):
-    """The state of a flow run, as far as it is shown."""
+    """The state of a flow run: the fields that trials read."""
 
     type: str
     name: str
