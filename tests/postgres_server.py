@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.processes import end_with_parent, free_port
+from tests.processes import free_port, prepare_service
 
 _START_SECONDS = 60
 _NEW_DATABASE = ("--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync")
@@ -41,7 +41,7 @@ def serving_postgres() -> Iterator[str]:
                 [programs / "postgres", "-D", data, *options],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=end_with_parent,
+                preexec_fn=prepare_service,
                 **user,
             )
         try:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import httpx
 import psutil
 
 from infra.prefect.runtime import NO_TELEMETRY
-from tests.processes import end_with_parent, free_port, program
+from tests.processes import free_port, prepare_service, program
 
 ROOT = Path(__file__).parents[1]
 # Nothing in this file is quoted.
@@ -195,15 +194,6 @@ def _running(arguments: list[str], environment: dict[str, str], log: Path) -> It
         process.wait()
 
 
-def _prepare_service() -> None:
-    """Let a server or worker end with this process, and on SIGINT, into which it turns SIGTERM.
-
-    Processes inherit that SIGINT is ignored if a script started the tests in the background.
-    """
-    end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def start_prefect(arguments: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen:
     """Start ``prefect ARGUMENTS`` in the folder of the project, with its output at the end of ``log``."""
     with log.open("a") as output:
@@ -214,7 +204,7 @@ def start_prefect(arguments: list[str], environment: Mapping[str, str], log: Pat
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_prepare_service,
+            preexec_fn=prepare_service,
         )
 
 

@@ -37,7 +37,12 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
-def end_with_parent() -> None:
-    """Send SIGTERM to this process when its parent ends, also if the parent is killed (Linux)."""
+def prepare_service() -> None:
+    """Let a server or worker end with its parent, also if that is killed (Linux), and on SIGINT.
+
+    Processes inherit that SIGINT is ignored if a script started the tests in the background. Prefect turns SIGTERM into
+    SIGINT.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.processes import program
+from tests.processes import prepare_service, program
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -93,6 +93,7 @@ def running(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=prepare_service,
         )
         try:
             yield process

@@ -1,6 +1,7 @@
 """Tests of the Slurm files: they are linted, dask-jobqueue renders their jobs, and the job script runs with an ``srun``
 that starts its tasks on this machine."""
 
+import copy
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import dask
 import pytest
 
 from infra.certificates import write_certificate
@@ -27,10 +29,15 @@ SBATCH = SLURM / "affwild2.sbatch"
 
 @pytest.fixture(scope="module")
 def start_cluster():
+    """Yield the module of the script; restore Dask's configuration, which it changes, afterwards."""
+    configuration, defaults = copy.deepcopy(dask.config.config), list(dask.config.defaults)
     spec = importlib.util.spec_from_file_location("start_cluster", SLURM / "start_cluster.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    yield module
+    dask.config.defaults[:] = defaults
+    dask.config.config.clear()
+    dask.config.config.update(configuration)
 
 
 def exported(script: str) -> dict[str, str]:
