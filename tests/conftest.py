@@ -91,6 +91,15 @@ def prefect_server(prefect_service):
         yield prefect_service
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium (tests.browser), for service tests. Fixtures that make its pages come before it."""
+    from tests.browser import running_browser
+
+    with running_browser() as browser:
+        yield browser
+
+
 @pytest.fixture(scope="session")
 def dask_address():
     """Address of a real scheduler with two worker processes that all tests share."""
