@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, EXPRESSIONS, FACE_STATUSES, BranchName
+from data_contracts.vocabulary import (
+    ACTION_UNITS,
+    DIMENSIONS,
+    EXPRESSIONS,
+    FACE_STATUSES,
+    SHORT_TRACK_FRAMES,
+    BranchName,
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,24 @@ LANDMARKS = Column(
     "x, y of the eye, eye, nose, mouth corner, mouth corner (the one on the picture's left side first)",
     "px of the displayed frame",
     nullable=True,
+)
+# Points of the face as columns of predictions, in the order of ``LANDMARKS``.
+LANDMARK_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+_POINTS = {"left_eye": "left eye", "right_eye": "right eye", "nose": "tip of the nose"} | {
+    f"{side}_mouth": f"{side} corner of the mouth" for side in ("left", "right")
+}
+# Where a face of a prediction is, and how sure the detector is of it.
+FACE_COLUMNS = (
+    *BOX,
+    *(
+        _pixels(f"{name}_{axis}_px", f"{axis} of the {_POINTS[name]}; left is left in the picture")
+        for name in LANDMARK_NAMES
+        for axis in "xy"
+    ),
+    PROBABILITY,
+    Column(
+        "face_size_px", pa.float32(), "square root of the area of the box", "px of the displayed frame", "> 0", True
+    ),
 )
 CROP = Column("crop_jpeg", pa.binary(), "the face as a JPEG file", nullable=True)
 
@@ -250,46 +275,70 @@ def _smoothed(columns: tuple[Column, ...]) -> tuple[Column, ...]:
 
 _NO_VALUE = "null without a head for it, or where missing faces carry null"
 
+# What the heads say about a face, whatever heads there are.
+DECISION_COLUMNS = (
+    Column(
+        "expression",
+        pa.string(),
+        "decided expression: largest log-probability after adding the class bias of the post-processing, which may "
+        f"differ from the largest probability; {_NO_VALUE}",
+        "",
+        " | ".join(EXPRESSIONS),
+        nullable=True,
+    ),
+    *_smoothed(OUTPUT_COLUMNS["expr"]),
+    *(
+        Column(name, pa.float32(), f"predicted {name}, smoothed and cut to the range; {_NO_VALUE}", "", "-1..1", True)
+        for name in DIMENSIONS
+    ),
+    *(
+        Column(
+            name,
+            pa.int8(),
+            f"decision: action unit {name[2:]} is active (1), because its probability reaches the threshold of the "
+            f"post-processing, or not (0); {_NO_VALUE}",
+            "",
+            "0 | 1",
+            nullable=True,
+        )
+        for name in ACTION_UNITS
+    ),
+    *_smoothed(OUTPUT_COLUMNS["au"]),
+)
+
 PREDICTIONS = Dataset(
     "predictions",
-    "what the heads predict for one subject, one row per frame of the video",
+    "what the heads predict for the persons in one video; every frame of the video has at least one row",
     (
+        Column(
+            "person",
+            pa.int32(),
+            "number of the person in the video, by first appearance; null in the row of a frame that no person covers",
+            "",
+            ">= 1",
+            nullable=True,
+        ),
         FRAME,
         Column(
             "time_seconds", pa.float64(), "presentation time since the first frame; null if unknown", "s", ">= 0", True
         ),
-        Column("has_face", pa.bool_(), "whether the frame shows the subject's face"),
         Column(
-            "expression",
-            pa.string(),
-            "decided expression: largest log-probability after adding the class bias of the post-processing, which may "
-            f"differ from the largest probability; {_NO_VALUE}",
-            "",
-            " | ".join(EXPRESSIONS),
+            "has_face",
+            pa.bool_(),
+            "whether the frame shows the person's face; if not, box and landmarks are null, and the columns of the "
+            "heads null or interpolated",
+        ),
+        *FACE_COLUMNS,
+        Column(
+            "is_short_track",
+            pa.bool_(),
+            f"whether the person is seen in fewer than {SHORT_TRACK_FRAMES} frames, too few to trust smoothed values; "
+            "null without a person",
             nullable=True,
         ),
-        *_smoothed(OUTPUT_COLUMNS["expr"]),
-        *(
-            Column(
-                name, pa.float32(), f"predicted {name}, smoothed and cut to the range; {_NO_VALUE}", "", "-1..1", True
-            )
-            for name in DIMENSIONS
-        ),
-        *(
-            Column(
-                name,
-                pa.int8(),
-                f"decision: action unit {name[2:]} is active (1), because its probability reaches the threshold of the "
-                f"post-processing, or not (0); {_NO_VALUE}",
-                "",
-                "0 | 1",
-                nullable=True,
-            )
-            for name in ACTION_UNITS
-        ),
-        *_smoothed(OUTPUT_COLUMNS["au"]),
+        *DECISION_COLUMNS,
     ),
-    key=("frame",),
+    key=("person", "frame"),
 )
 
 

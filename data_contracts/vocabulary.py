@@ -31,6 +31,9 @@ NOT_DECODED = "not_decoded"
 UNREADABLE_CROP = "unreadable_crop"
 FACE_STATUSES = (FACE_FOUND, NO_FACE, NOT_DECODED, UNREADABLE_CROP)
 
+# A person seen in fewer frames has a short track: a second at 25 frames per second, the width of common smoothings.
+SHORT_TRACK_FRAMES = 25
+
 # What predictions of frames without a face carry.
 MissingFaces = Literal["null", "interpolate"]
 

@@ -133,7 +133,7 @@ def write_description(
     subjects = Counter(one.settings for one in record.values())
     known = {one.name: one.to_json() for one in settings}
     values = {
-        "about": "Predictions of affwild2: a Parquet file and a CSV file per subject, with a row per frame.",
+        "about": "Predictions of affwild2: a Parquet file and a CSV file per video, with a row per person and frame.",
         "columns": [_describe_column(column) for column in PREDICTIONS.columns],
         "settings": [
             known.get(name, {"name": name, "written_by": "an earlier version"}) | {"subjects": subjects[name]}

@@ -23,11 +23,13 @@ from data_contracts.vocabulary import (
     BRANCHES_OF_TASK,
     DIMENSIONS,
     EXPRESSIONS,
+    SHORT_TRACK_FRAMES,
     BranchName,
     MissingFaces,
 )
 from tasks.fit.head_selection import ServingHead
 from tasks.fit.predict_outputs import read_outputs
+from tasks.results.face_columns import read_subject_faces
 from tasks.results.prediction_folder import (
     BranchSettings,
     PredictionRecord,
@@ -44,7 +46,8 @@ if TYPE_CHECKING:
     from models.decisions.postprocessing import BranchRule, PostProcessing
 
 # 2: the same columns in every file, and their metadata.
-CODE_VERSION = 2
+# 3: person, box, landmarks, probability and size of the face.
+CODE_VERSION = 3
 
 Units = dict[UnitKey, Manifest]
 
@@ -227,6 +230,11 @@ def _table(
     columns["frame"] = pa.array(np.arange(1, count + 1, dtype=np.int32))
     columns["time_seconds"] = _time_seconds(store, count, *frames)
     columns["has_face"] = pa.array(has_face)
+    first, (key, _) = outputs[0]
+    columns |= read_subject_faces(store, source=first.source, subject=key.value("subject"), has_face=has_face)
+    if has_face.any():
+        columns["person"] = pa.array(np.ones(count, np.int32))
+        columns["is_short_track"] = pa.array(np.full(count, has_face.sum() < SHORT_TRACK_FRAMES))
     columns |= {name: pa.nulls(count) for name in PREDICTIONS.schema.names if name not in columns}
     table = check_schema(pa.table(columns), PREDICTIONS)
     return table.replace_schema_metadata({**table.schema.metadata, "settings": json.dumps(settings.to_json())})

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import json
 import os
 
@@ -12,7 +13,7 @@ import pytest
 
 from data_contracts.errors import StoreError
 from data_contracts.files.local import LocalFiles
-from data_contracts.schemas import FRAMES, PREDICTIONS, outputs_dataset
+from data_contracts.schemas import DECISION_COLUMNS, FACE_COLUMNS, FACES, FRAMES, PREDICTIONS, SUBJECTS, outputs_dataset
 from data_contracts.store.bundles import write_bundle
 from data_contracts.store.details import HeadDetails, OutputsDetails, PostprocessingDetails, TuningFigures
 from data_contracts.store.manifest import UnitKey, to_sealed_json
@@ -85,6 +86,30 @@ class Lab:
         )
         return ServingHead(head, branches or BRANCHES_OF_TASK[task], tuned), SOURCE
 
+    def show_faces(self, clip):
+        """Store two faces in each frame that shows the subject, whose face is the smaller one, rank 1."""
+        frames = [number for number, present in enumerate(CLIPS[clip], 1) for _ in range(2 if present else 1)]
+        seen = [bool(CLIPS[clip][number - 1]) for number in frames]
+        rank = [number == before for before, number in itertools.pairwise([0, *frames])]
+        side = np.where(rank, 20.0, 30.0)
+        left = np.array(frames) + 100.0 * np.array(rank)
+        faces = {
+            "frame": frames,
+            "face": [int(r) if s else None for r, s in zip(rank, seen, strict=True)],
+            "status": ["face" if s else "no_face" for s in seen],
+            "subject": [None] * len(frames),
+            "landmarks_xy_px": [[x + n for n in range(10)] if s else None for x, s in zip(left, seen, strict=True)],
+            "probability": np.where(seen, 0.9 + 0.05 * np.array(rank), np.nan),
+            "crop_jpeg": [b"" if s else None for s in seen],
+        }
+        for name, values in zip(("x1", "y1", "x2", "y2"), (left, left, left + side, left + 2 * side), strict=True):
+            faces[f"box_{name}_px"] = np.where(seen, values, np.nan)
+        self.write(FACES, (("source", SOURCE), ("video", clip)), faces)
+        found = [n for n, s in enumerate(seen) if s]
+        subjects = {name: [faces[name][n] for n in found] for name in ("frame", "face")}
+        subjects |= {"track": [int(rank[n]) for n in found], "subject": [clip if rank[n] else None for n in found]}
+        self.write(SUBJECTS, (("source", SOURCE), ("video", clip)), subjects)
+
     def predict(self, *heads, clips=tuple(CLIPS), missing_faces="null", out=None):
         """Write predictions; return when each file of the folder was written."""
         out = out or self.out
@@ -156,7 +181,7 @@ def test_every_file_names_its_columns_heads_and_version(lab):
     for field in schema:
         described = {key.decode(): value.decode() for key, value in field.metadata.items()}
         assert len(described["meaning"]) > 5
-        assert described.keys() >= {"range"} or field.name == "has_face"
+        assert described.keys() & {"range", "unit"} or pa.types.is_boolean(field.type)
     assert schema.field("time_seconds").metadata[b"unit"] == b"s"
     assert b"may differ from the largest probability" in schema.field("expression").metadata[b"meaning"]
     settings = json.loads(schema.metadata[b"settings"])
@@ -168,6 +193,22 @@ def test_every_file_names_its_columns_heads_and_version(lab):
     described = json.loads((lab.out / DESCRIPTION).read_text())
     assert described["settings"] == [settings | {"subjects": 3}]
     assert [column["name"] for column in described["columns"]] == schema.names
+
+
+def test_rows_show_where_the_face_of_the_subject_is(lab, expr):
+    for clip in CLIPS:
+        lab.show_faces(clip)
+    lab.predict(expr, missing_faces="interpolate")
+    half = lab.table("b half")
+    assert half["person"].to_list() == [1] * 6 and half["is_short_track"].all()
+    assert [x is not None for x in half["box_x1_px"]] == half["has_face"].to_list()
+    seen = half.filter("has_face")
+    assert seen["box_x1_px"].to_list() == [102.0, 103.0, 105.0] and seen["box_y2_px"].to_list() == [142.0, 143.0, 145.0]
+    assert seen["left_eye_x_px"].to_list() == [102.0, 103.0, 105.0] and seen["right_mouth_y_px"][0] == 111.0
+    assert seen["probability"].to_list() == pytest.approx([0.95] * 3)
+    assert seen["face_size_px"].to_list() == pytest.approx([(20 * 40) ** 0.5] * 3)
+    names = ["person", "is_short_track", *(column.name for column in FACE_COLUMNS)]
+    assert lab.table("a nobody")[names].null_count().sum_horizontal()[0] == 6 * len(names)
 
 
 def test_class_bias_decides_another_class_than_the_largest_probability(lab):
@@ -191,7 +232,8 @@ def test_frames_without_a_face_carry_null_or_interpolated_values(lab, expr):
     assert filled["p_disgust"][3] == pytest.approx((0.6 + 0.1) / 2) and filled["AU1"].null_count() == 0
     with_face = table.filter("has_face").drop("time_seconds")
     assert with_face.equals(filled.filter("has_face").drop("time_seconds"))
-    assert lab.table("a nobody").select(PREDICTIONS.schema.names[3:]).null_count().sum_horizontal()[0] == 6 * 35
+    decisions = [column.name for column in DECISION_COLUMNS]
+    assert len(decisions) == 35 and lab.table("a nobody")[decisions].null_count().sum_horizontal()[0] == 6 * 35
     assert lab.predict(expr, au, missing_faces="interpolate") == interpolated
 
 
