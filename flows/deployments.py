@@ -27,6 +27,7 @@ from data_contracts.errors import InputError, printable
 from data_contracts.files.credentials import hide_credentials
 from flows.artifacts import RunArtifacts, describe_progress
 from flows.engine.console import add_fields, explain_error, redirect_output
+from flows.engine.progress import watching_progress
 from flows.engine.run import run_stages_with
 from flows.engine.run_metrics import measured_run
 from flows.engine.stage_summary import StageSummary
@@ -92,7 +93,7 @@ def _as_flow(function: Callable[P, R], *, run_name: Callable[[Mapping[str, Any]]
             ending_with_parent() if _is_deployed() else contextlib.nullcontext(lambda: False) as has_worker_ended,
         ):
             try:
-                with _drop_causes(), measured_run(function.__name__, by_name):
+                with _drop_causes(), watching_progress(function.__name__), measured_run(function.__name__, by_name):
                     result = function(**by_name)  # type: ignore[call-arg]
                 # Without a message, the list of runs would show nothing but the state.
                 message = artifacts.run.counts.format() if artifacts.run else None

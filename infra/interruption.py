@@ -19,6 +19,7 @@ EXIT_INTERRUPTED = 130
 RESUME = "finished work is kept; run the same command again to resume"
 _GRACE_SECONDS = 3.0
 _before_end: list[Callable[[], None]] = []
+_before_message: list[Callable[[], None]] = []
 _PR_SET_PDEATHSIG = 1
 
 
@@ -44,6 +45,9 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def end_now(message: str) -> NoReturn:
     """Print a message, and end this process and its children with exit code 130."""
+    for action in _before_message:
+        with contextlib.suppress(Exception):
+            action()
     if read_settings().log_format == "json":
         from infra.json_logs import write_line
 
@@ -65,13 +69,17 @@ def end_now(message: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def calling_before_end(action: Callable[[], None]) -> Iterator[None]:
-    """Call ``action`` if ``end_now`` ends this process in the block, which then runs no other code."""
-    _before_end.append(action)
+def calling_before_end(action: Callable[[], None], *, before_message: bool = False) -> Iterator[None]:
+    """Call ``action`` if ``end_now`` ends this process in the block, which then runs no other code.
+
+    ``before_message``: before the message is printed and the children are ended; else afterwards.
+    """
+    actions = _before_message if before_message else _before_end
+    actions.append(action)
     try:
         yield
     finally:
-        _before_end.remove(action)
+        actions.remove(action)
 
 
 @contextlib.contextmanager

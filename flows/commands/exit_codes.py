@@ -12,6 +12,7 @@ from data_contracts.files.locations import location
 from data_contracts.settings import read_settings
 from data_contracts.vocabulary import TaskName
 from flows.engine.console import add_fields, explain_error, print_error
+from flows.engine.progress import watching_progress
 from flows.engine.run_metrics import measured_run
 from flows.parameters import FLOWS, scheduler_of
 from infra.interruption import EXIT_INTERRUPTED, RESUME, end_now, ending_on_signals
@@ -77,7 +78,8 @@ def guarded(action: Callable[[], int]) -> int:
     try:
         # A wrong setting ends the command before any work.
         read_settings()
-        return action()
+        with watching_progress("affwild2"):
+            return action()
     except KeyboardInterrupt:
         print_error(f"affwild2: interrupted; {RESUME}")
         return EXIT_INTERRUPTED

@@ -11,7 +11,8 @@ from data_contracts.files.local import check_output_folder
 from data_contracts.store.simulations import find_simulation
 from data_contracts.vocabulary import TASKS
 from flows.commands.parameters import SimulateParameters
-from flows.engine.console import print_line, print_table, progress_of
+from flows.engine.console import print_line, print_table
+from flows.engine.progress import progress_of
 from flows.engine.run import Run
 from infra.interruption import ending_on_signals
 from models.heads.metrics import MAIN_METRIC

@@ -1,6 +1,6 @@
-"""Output for users: progress, tables, lines, and the messages of errors.
+"""Output for users: tables, lines, and the messages of errors; ``progress`` shows progress.
 
-Progress is a bar on a terminal, and lines of text elsewhere. ``redirect_output`` sends everything to a log instead,
+``redirect_output`` sends everything to a log instead,
 where lines about failures, quarantine and lost inputs have the levels ERROR and WARNING. With
 ``AFFWILD2_LOG_FORMAT=json``, every line is a JSON object, and so is every table.
 """
@@ -9,37 +9,21 @@ import contextlib
 import io
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from data_contracts.errors import InputError, explain_os_error, printable
 from data_contracts.settings import read_settings
 from data_contracts.vocabulary import SIMULATED_NOTICE
 from infra.interruption import EXIT_INTERRUPTED, RESUME
-from models.engines.progress import format_duration
 
 EXIT_SOME_FAILED = 1
 EXIT_WRONG_REQUEST = 2
-_PLAIN_LINE_SECONDS = 10.0
-# Maximum number of progress lines about the units of a stage.
-_PLAIN_LINES = 10
-# Interval between the lines about one unit that takes long, as a share of its time.
-_PLAIN_LINE_SHARE = 0.1
 _WIDTH = 160
 # Receives a level of ``logging`` and a text.
 Log = Callable[[int, str], None]
@@ -70,98 +54,37 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=_WIDTH, highlight=False)
 
 
-class StageProgress(Protocol):
-    """Shows the progress of a stage."""
-
-    def advance(self, unit: str, failed: int) -> None:
-        """Show that a unit is finished, and the number of failures so far."""
-
-    def show(self, unit: str, line: str) -> None:
-        """Show a line about the progress of a unit that takes long."""
+# Functions that remove what a terminal shows below the output.
+_before_output: list[Callable[[], None]] = []
 
 
 @contextlib.contextmanager
-def progress_of(name: str, total: int, *, costs: Mapping[str, float] | None = None) -> Iterator[StageProgress]:
-    """Show the progress of a stage with this number of units.
-
-    ``costs``: unit -> time that it takes, relative to the others; for the time left. None: all take equally long.
-    """
-    if _log.get() or _is_json() or not sys.stderr.isatty():
-        yield _PlainProgress(name, total, costs)
-        return
-    columns = (
-        TextColumn("{task.description:<18}"),
-        BarColumn(),
-        TextColumn("{task.fields[done]}/{task.fields[units]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]}"),
-    )
-    stage, units = Progress(*columns), Progress(TextColumn("  {task.description}", markup=False))
-    with Live(Group(stage, units), console=Console(stderr=True), transient=True):
-        whole = sum(costs.values()) if costs else total
-        yield _Bars(stage, units, stage.add_task(name, total=whole, done=0, units=total, failed=""), costs or {})
+def before_output(action: Callable[[], None]) -> Iterator[None]:
+    """Call ``action`` before anything is printed in the block."""
+    _before_output.append(action)
+    try:
+        yield
+    finally:
+        _before_output.remove(action)
 
 
-class _Bars:
-    """A bar for the stage, and a line below it for every unit that takes long."""
-
-    def __init__(self, stage: Progress, units: Progress, bar: TaskID, costs: Mapping[str, float]) -> None:
-        self._stage, self._units, self._bar, self._costs = stage, units, bar, costs
-        self._done = 0
-        self._lines: dict[str, TaskID] = {}
-
-    def advance(self, unit: str, failed: int) -> None:
-        self._done += 1
-        what = f"[red]{failed} failed" if failed else ""
-        self._stage.update(self._bar, advance=self._costs.get(unit, 1), done=self._done, failed=what)
-        if unit in self._lines:
-            self._units.remove_task(self._lines.pop(unit))
-
-    def show(self, unit: str, line: str) -> None:
-        if unit not in self._lines:
-            self._lines[unit] = self._units.add_task("")
-        self._units.update(self._lines[unit], description=printable(f"{unit}: {line}"))
+def _prepare_output() -> None:
+    for action in _before_output:
+        action()
 
 
-class _PlainProgress:
-    """Lines of text: at most ten about the units of a stage, and ever fewer about a unit that takes long."""
+def shows_bars() -> bool:
+    """Return whether progress is shown as bars, because this is a terminal, and not as lines of text."""
+    return not (_log.get() or _is_json()) and sys.stderr.isatty()
 
-    def __init__(self, name: str, total: int, costs: Mapping[str, float] | None) -> None:
-        self._name, self._total, self._log = name, total, _log.get()
-        self._done, self._shown, self._shown_at = 0, 0, time.monotonic()
-        self._began, self._costs, self._done_cost = self._shown_at, costs, 0.0
-        # Unit -> when its first line was received, and when a line was shown.
-        self._units: dict[str, tuple[float, float]] = {}
 
-    def advance(self, unit: str, failed: int) -> None:
-        self._done += 1
-        self._done_cost += self._costs.get(unit, 0.0) if self._costs else 0.0
-        is_due = time.monotonic() - self._shown_at >= _PLAIN_LINE_SECONDS
-        if is_due and (self._done - self._shown) * _PLAIN_LINES >= self._total:
-            self._shown, self._shown_at = self._done, time.monotonic()
-            line = f"{self._name}: {self._done} of {self._total} done, {failed} failed{self._format_time_left()}"
-            self._write(line, units=self._total, done=self._done, failed=failed)
-
-    def _format_time_left(self) -> str:
-        if not self._costs or not self._done_cost:
-            return ""
-        left = sum(self._costs.values()) / self._done_cost - 1
-        return f", about {format_duration(left * (time.monotonic() - self._began))} left"
-
-    def show(self, unit: str, line: str) -> None:
-        now = time.monotonic()
-        began, shown_at = self._units.setdefault(unit, (now, now))
-        if now - shown_at >= max(_PLAIN_LINE_SECONDS, _PLAIN_LINE_SHARE * (now - began)):
-            self._units[unit] = began, now
-            self._write(f"{self._name}: {unit}: {line}", unit=unit)
-
-    def _write(self, line: str, **fields: Any) -> None:
-        if self._log:
-            with add_fields(**fields):
-                self._log(logging.INFO, printable(line))
-        else:
-            _write(line, sys.stderr, stage=self._name, **fields)
+def write_progress_line(line: str, **fields: Any) -> None:
+    """Write a line about progress. ``fields``: those of a JSON line, such as ``unit``."""
+    if log := _log.get():
+        with add_fields(**fields):
+            log(logging.INFO, printable(line))
+    else:
+        _write(line, sys.stderr, **fields)
 
 
 def print_table(
@@ -186,6 +109,7 @@ def print_table(
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     if log is None:
+        _prepare_output()
         console().print(table)
         return
     text = io.StringIO()
@@ -236,6 +160,7 @@ def _is_json() -> bool:
 
 
 def _write(text: str, stream: TextIO, *, level: int = logging.INFO, **fields: Any) -> None:
+    _prepare_output()
     if _is_json():
         from infra.json_logs import write_line
 

@@ -17,7 +17,8 @@ from distributed import Client, Future, KilledWorker
 from distributed.client import ClosedClientError
 
 from data_contracts.store.store import Store
-from flows.engine.console import print_warning, progress_of
+from flows.engine.console import print_warning
+from flows.engine.progress import progress_of
 from flows.engine.stage_summary import StageSummary, report_crash, report_failure
 from flows.engine.worker_check import check_workers, may_be_other_version
 from infra.cluster_state import (
@@ -63,7 +64,7 @@ def fan_out(
 
         def answer(report: UnitReport) -> None:
             summary.add(report)
-            progress.advance(report.name, len(summary.failures))
+            progress.advance(report.name, len(summary.failures), rows=sum(report.counts.values()))
 
         stage = _Stage(client, store, compute, reconnect, summary.stage, answer, progress.show)
         for work in stage.complete(todo, at_once=None):

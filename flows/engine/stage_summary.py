@@ -1,5 +1,6 @@
 """The results of a stage, and running its work in this process without workers."""
 
+import functools
 import logging
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from data_contracts.errors import StoreError, is_ffmpeg_error, is_out_of_memory, printable
 from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
+from flows.engine.progress import progress_of
 from tasks.units import Compute, Fault, Make, Unit, UnitReport, Work, run_unit
 
 _MAX_CAUSE = 500
@@ -107,12 +109,14 @@ def work_here(store: Store, todo: Sequence[Work], compute: Compute | Make, summa
     Raises:
         StoreError: the store cannot be written to; unfinished work is given up.
     """
-    for work in todo:
-        try:
-            report = run_unit(store.url, compute, work)
-        except Exception as error:
-            report = report_crash(store, work, error)
-        summary.add(report)
+    with progress_of(summary.stage, len(todo)) as progress:
+        for work in todo:
+            try:
+                report = run_unit(store.url, compute, work, report_line=functools.partial(progress.show, work.name))
+            except Exception as error:
+                report = report_crash(store, work, error)
+            summary.add(report)
+            progress.advance(report.name, len(summary.failures), rows=sum(report.counts.values()))
 
 
 def report_crash(store: Store, work: Work, error: BaseException | None) -> UnitReport:

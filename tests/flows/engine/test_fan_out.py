@@ -14,8 +14,8 @@ import pytest
 from distributed import Client
 
 from data_contracts.store.store import Store
-from flows.engine import console
 from flows.engine import fan_out as fan_out_module
+from flows.engine import progress
 from flows.engine.fan_out import fan_out
 from flows.engine.stage_summary import StageSummary
 from infra import cluster_state, clusters
@@ -69,7 +69,8 @@ def test_a_gpu_runs_one_unit_at_a_time_for_any_number_of_threads(cluster, tmp_pa
 
 
 def test_lines_about_long_jobs_arrive_from_the_workers(cluster, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(console, "_PLAIN_LINE_SECONDS", 0)
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0)
+    monkeypatch.setattr(progress, "_LINE_SHARE", 0)
     summary = run_jobs(cluster, tmp_path, make_jobs(tmp_path, 1, seconds=4))
     assert summary.done == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("jobs: job0: ")]

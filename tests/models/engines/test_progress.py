@@ -30,3 +30,28 @@ def test_without_a_receiver_lines_are_dropped_and_not_formatted(clock):
             report_progress("{}", Unformatted())
     clock[0] += 60
     report_progress("{}", Unformatted())
+
+
+def test_a_countdown_has_rate_and_time_left(clock):
+    lines = []
+    with reporting_to(lines.append):
+        for _ in progress.track(["a", "b", "c", "d"], "writing: {} files"):
+            clock[0] += 90
+        for _ in progress.track(iter("abc"), "reading: {} files"):
+            clock[0] += 0.3
+    # The last line of each says that it has ended.
+    assert lines == [
+        "writing: 1 of 4 files, 40/h, about 4 min left",
+        "writing: 2 of 4 files, 40/h, about 3 min left",
+        "writing: 3 of 4 files, 40/h, about 90 s left",
+        "writing: 4 of 4 files, 40/h, about 0 s left",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("per_second", "text"),
+    [(12_345.6, "12,346 rows/s"), (2.54, "2.5 rows/s"), (0.5, "30 rows/min"), (0.001, "3.6 rows/h")],
+)
+def test_rates_are_numbers_of_at_least_one(per_second, text):
+    assert progress.format_rate(per_second, "rows") == text
