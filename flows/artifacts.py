@@ -31,8 +31,8 @@ from flows.engine.console import explain_error
 from flows.engine.run import Run
 from flows.engine.run_results import SomeFailedError
 from flows.engine.stage_summary import StageSummary
-from tasks.results.report_tables import RunRecord
-from tasks.results.write_report import REPORT_TIME, write_report
+from tasks.pages.report_tables import RunRecord
+from tasks.pages.write_report import REPORT_TIME, write_report
 
 logger = logging.getLogger(__name__)
 _COLUMNS = ("stage", "units", "ready", "done", "failed", "quarantined", "rows", "seconds")

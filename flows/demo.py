@@ -15,7 +15,7 @@ from flows.options import takes
 from flows.parameters import DemoParameters, ExtractParameters, FitParameters, SubmitParameters
 from flows.submit import print_submissions, write_submissions
 from tasks.demo.generate import DemoDataParams, generate_demo_data
-from tasks.results.write_report import REPORT_OF_STORE, write_report
+from tasks.pages.write_report import REPORT_OF_STORE, write_report
 
 
 @takes(DemoParameters)

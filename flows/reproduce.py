@@ -17,12 +17,12 @@ from flows.parameters import ReproduceParameters, scheduler_of
 from tasks.fit import import_labels
 from tasks.fit.import_labels import labels_key
 from tasks.fit.subject_features import FeaturesVariant, list_features
+from tasks.pages.write_report import write_reproduction_page
 from tasks.reproduce import fit_cell
 from tasks.reproduce.fit_cell import FitCellArgs, plan_fit_cell_on_all
 from tasks.reproduce.grid import SUBMITTED, plan_cells
 from tasks.reproduce.published import BACKBONES
 from tasks.reproduce.write_tables import Reproduction, reproduction_of, write_tables
-from tasks.results.write_report import write_reproduction_page
 from tasks.units import Job
 
 _SETS: tuple[SetName, ...] = ("train", "validation")

@@ -30,7 +30,8 @@ ALLOWED = {
     "tasks": {"data_contracts.*", "models.*"},
     "tasks.extract": {"data_contracts.*", "models.*", "tasks"},
     "tasks.fit": {"data_contracts.*", "models.*", "tasks", "tasks.extract"},
-    "tasks.results": {"data_contracts.*", "models.*", "tasks", "tasks.extract", "tasks.fit", "tasks.reproduce"},
+    "tasks.results": {"data_contracts.*", "models.*", "tasks", "tasks.extract", "tasks.fit"},
+    "tasks.pages": {"data_contracts.*", "models.*", "tasks", "tasks.fit", "tasks.results", "tasks.reproduce"},
     "tasks.reproduce": {"data_contracts.*", "models.*", "tasks", "tasks.fit"},
     "tasks.pretrain": {"data_contracts.*", "models.*", "tasks", "tasks.extract"},
     "tasks.demo": {"data_contracts.*", "models.*", "tasks"},
@@ -40,6 +41,7 @@ ALLOWED = {
     "flows.engine": {"data_contracts.*", "models.engines", "tasks", "infra"},
     "flows": {"data_contracts.*", "models.*", "tasks.*", "infra.*", "flows.engine"},
     "flows.commands": {"data_contracts.*", "models.*", "tasks.*", "infra.*", "flows", "flows.engine"},
+    "flows.pages": {"data_contracts.*", "models.*", "tasks.*", "infra.*", "flows", "flows.engine", "flows.commands"},
 }
 # What models and infra may use of data_contracts: values, no behaviour.
 VALUES = {"data_contracts.vocabulary", "data_contracts.settings"}

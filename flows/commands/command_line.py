@@ -43,7 +43,7 @@ _COMMANDS: dict[str, tuple[type, str]] = {
     "simulate": (SimulateParameters, "flows.commands.simulate:simulate"),
     "verify": (VerifyParameters, "flows.commands.verify:verify"),
     "status": (StatusParameters, "flows.commands.status:print_status"),
-    "report": (ReportParameters, "flows.commands.status:write_store_report"),
+    "report": (ReportParameters, "flows.pages.report:write_store_report"),
     "forget": (ForgetParameters, "flows.commands.forget:forget"),
     "models list": (ListModelsParameters, "flows.commands.models:list_models"),
     "models fetch": (FetchModelParameters, "flows.commands.models:fetch_model"),

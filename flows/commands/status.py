@@ -1,7 +1,6 @@
-"""``affwild2 status`` and ``affwild2 report``: what a store contains, as text and as an HTML page."""
+"""``affwild2 status``: what a store contains, as text."""
 
 import os
-from datetime import UTC, datetime
 
 from data_contracts.errors import counted
 from data_contracts.files.locations import is_remote
@@ -11,12 +10,11 @@ from data_contracts.store.details import HeadDetails
 from data_contracts.store.input_accounts import InputsDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SIMULATED_NOTICE
-from flows.commands.parameters import ReportParameters, StatusParameters
+from flows.commands.parameters import StatusParameters
 from flows.engine.console import print_line, print_table
 from tasks.fit.head_selection import describe_heads
 from tasks.reproduce.fit_cell import CELLS
 from tasks.reproduce.grid import list_cells
-from tasks.results.write_report import REPORT_OF_STORE, write_report
 from tasks.units import MAX_TRIES
 
 
@@ -73,15 +71,3 @@ def print_status(parameters: StatusParameters) -> int:
 def _has_places(account: InputsDetails) -> bool:
     """Return whether one of the folders still exists. Those on S3 count as existing."""
     return any(is_remote(place) or os.path.lexists(place) for place in account.places)
-
-
-def write_store_report(parameters: ReportParameters) -> int:
-    """Write the HTML report of the store, in place of an earlier one, and print its path.
-
-    Raises:
-        InputError: there is no store at the URL.
-        StoreError: the store cannot be written to.
-    """
-    store = Store(parameters.store)
-    print_line(f"report: {store.locate(write_report(store, name=REPORT_OF_STORE, written=datetime.now(UTC)))}")
-    return 0

@@ -1,1 +1,1 @@
-"""Stages that write submissions, predictions and reports."""
+"""Stages that write submissions and predictions, scores of heads, and what removes them."""

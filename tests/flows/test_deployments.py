@@ -23,7 +23,7 @@ from data_contracts.store.store import Store
 from flows.engine.run_results import SomeFailedError
 from tests.faults.interruption_matrix import read_results
 from tests.processes import run_command
-from tests.tasks.results.test_write_report import read_page
+from tests.tasks.pages.test_write_report import read_page
 from tests.video_factory import VideoSpec, write_video
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

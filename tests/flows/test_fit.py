@@ -10,8 +10,8 @@ from flows.submit import submit
 from models.faces.detection import DetectorParams
 from tasks.fit.predict_outputs import load_head
 from tasks.fit.tune_postprocessing import read_candidates
-from tasks.results.write_report import write_report
-from tests.tasks.results.test_write_report import read_page
+from tasks.pages.write_report import write_report
+from tests.tasks.pages.test_write_report import read_page
 
 
 def details(store, name):

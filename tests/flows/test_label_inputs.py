@@ -17,9 +17,9 @@ from flows.engine.run_results import SomeFailedError
 from flows.fit import fit
 from flows.submit import submit
 from tasks.fit.import_labels import labels_key
-from tasks.results.write_report import write_report
+from tasks.pages.write_report import write_report
 from tests.processes import run_command
-from tests.tasks.results.test_write_report import read_page
+from tests.tasks.pages.test_write_report import read_page
 
 SMALL = {"features": "scores", "hidden_units": 0, "seeds": 1}
 

@@ -17,9 +17,9 @@ from flows.commands.parameters import ForgetParameters, StatusParameters
 from flows.commands.status import print_status
 from flows.engine.run_results import SomeFailedError
 from flows.reproduce import reproduce
-from tasks.results.write_report import write_report
+from tasks.pages.write_report import write_report
 from tests.processes import run_command
-from tests.tasks.results.test_write_report import read_page
+from tests.tasks.pages.test_write_report import read_page
 
 SMALL = Path(__file__).parents[1] / "data" / "store_34a2ed4"
 

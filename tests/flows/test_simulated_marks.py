@@ -25,9 +25,10 @@ from flows.commands.parameters import (
     StatusParameters,
     VerifyParameters,
 )
-from flows.commands.status import print_status, write_store_report
+from flows.commands.status import print_status
 from flows.commands.verify import verify
 from flows.fit import fit
+from flows.pages.report import write_store_report
 from flows.score import score
 from flows.submit import submit
 from models.backbones.registry import REGISTRY

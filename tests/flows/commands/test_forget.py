@@ -24,7 +24,7 @@ from data_contracts.store.store import Store
 from flows.commands import forget as forget_module
 from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters, ReportParameters
-from flows.commands.status import write_store_report
+from flows.pages.report import write_store_report
 from flows.rescore import rescore
 from flows.score import score
 from tasks.extract.embed_faces import BackboneChoice

@@ -16,7 +16,8 @@ from data_contracts.store.manifest import Failure, UnitKey
 from data_contracts.store.store import Store
 from flows.commands.exit_codes import guarded
 from flows.commands.parameters import ReportParameters, StatusParameters
-from flows.commands.status import print_status, write_store_report
+from flows.commands.status import print_status
+from flows.pages.report import write_store_report
 from tests.processes import free_port, run_command
 from tests.s3_server import s3_environment
 

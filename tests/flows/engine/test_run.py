@@ -11,7 +11,7 @@ from flows.commands.parameters import StatusParameters
 from flows.commands.status import print_status
 from flows.engine.run import Run
 from flows.engine.run_results import SomeFailedError
-from tasks.results.write_report import write_report
+from tasks.pages.write_report import write_report
 
 
 def account_of(*skipped, used=1):

@@ -1,9 +1,8 @@
-"""The contents of the tables in a report. ``report.html.jinja`` determines their appearance."""
+"""The contents of the tables in a report of a store or a run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from datetime import datetime
-from typing import NamedTuple
 from urllib.parse import quote
 
 from data_contracts.errors import InputError
@@ -23,12 +22,11 @@ from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_FOUND
 from models.decisions.postprocessing import PostProcessing
 from tasks.fit.head_selection import date_of
 from tasks.fit.tune_postprocessing import read_candidates
+from tasks.pages.table import Code, Link, Share, State, Table, Tenths
 from tasks.results.head_scores import attainable_column, score_columns, scores_of
 from tasks.results.write_submission import load_postprocessing
 from tasks.units import MAX_TRIES
 
-# Browsers are slow with longer tables. The datasets contain all rows.
-_MOST_ROWS = 2_000
 _CANDIDATES_SHOWN = 5
 
 
@@ -55,57 +53,6 @@ class RunRecord:
     stages: Sequence[Sequence[object]]
     causes: Sequence[tuple[str, str, str, str]]
     is_simulated: bool = False
-
-
-class Share(NamedTuple):
-    """A cell with a fraction in 0..1, also shown as a bar; None: undefined."""
-
-    value: float | None
-
-
-class Tenths(NamedTuple):
-    """A cell with a number that is rounded to one decimal."""
-
-    value: float
-
-
-class Code(NamedTuple):
-    """A cell with a name or a digest."""
-
-    text: str
-
-
-class Link(NamedTuple):
-    """A cell with a link to a file of the store."""
-
-    text: str
-    target: str
-
-
-class State(NamedTuple):
-    """A cell with a state, which is good or bad."""
-
-    text: str
-    good: bool
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page. ``folded``: it is shown when the reader opens it. ``notes``: lines below it."""
-
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[object]]
-    empty: str = ""
-    folded: bool = False
-    notes: Sequence[str] = ()
-    shown: int = field(init=False, default=_MOST_ROWS)
-
-    @property
-    def numeric(self) -> list[bool]:
-        """Whether each column holds numbers."""
-        columns = zip(*self.rows, strict=True)
-        return [any(isinstance(cell, int | float | Share | Tenths) for cell in column) for column in columns]
 
 
 def headline_counts(contents: StoreContents) -> list[tuple[str, int]]:

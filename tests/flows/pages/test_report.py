@@ -7,7 +7,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from data_contracts.store.store import Store
-from tests.tasks.results.test_write_report import read_page
+from tests.tasks.pages.test_write_report import read_page
 
 
 def parquet(store, dataset, columns):

@@ -1,36 +1,20 @@
 """Stage ``write_report``: write an HTML page about the contents of a store and the results of a run.
 
-A page needs no script, no other file and no network. ``data_contracts.store.contents`` and ``report_tables`` determine
-its content, ``report.html.jinja`` its appearance.
+``data_contracts.store.contents`` and ``report_tables`` determine its content, ``report.html.jinja`` its appearance.
 """
 
-import functools
-import importlib.metadata
 import re
 from datetime import datetime, timedelta
-from importlib.resources import files
+from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
-
-from data_contracts.errors import printable
-from data_contracts.files.credentials import hide_credentials
 from data_contracts.store.contents import REPORT_PAGE, StoreContents, read_contents
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SIMULATED_NOTICE
+from tasks.pages.page import render_page
+from tasks.pages.report_tables import RunRecord, headline_counts, sections_of, sections_of_run
+from tasks.pages.table import Table
 from tasks.reproduce.grid import list_cells
 from tasks.reproduce.write_tables import Reproduction, reproduction_of
-from tasks.results.report_tables import (
-    Code,
-    Link,
-    RunRecord,
-    Share,
-    State,
-    Table,
-    Tenths,
-    headline_counts,
-    sections_of,
-    sections_of_run,
-)
 
 REPORT_OF_STORE, REPORT_OF_REPRODUCTION = "store", "reproduction"
 # Reports of runs are named FLOW-TIME-ID. The newest ones stay, and all of the last months.
@@ -97,10 +81,8 @@ def _reproduction_section(found: Reproduction) -> list[tuple[str, list[Table]]]:
     return [("Tables of the paper", [*tables, notes])]
 
 
-def _write_page(store: Store, name: str, written: datetime, **content: object) -> str:
-    page = _template().render(
-        store=store.root, written=written, version=importlib.metadata.version("affwild2"), **content
-    )
+def _write_page(store: Store, name: str, written: datetime, **content: Any) -> str:
+    page = render_page("report.html.jinja", store=store.root, written=written, **content)
     path = f"reports/{name}/{REPORT_PAGE}"
     store.write_bytes(path, page.encode())
     return path
@@ -120,32 +102,3 @@ def _remove_old_reports(store: Store, *, now: datetime) -> None:
     old = [name for started, name in sorted(names)[:-_KEPT_REPORTS] if started < oldest]
     for name in old[:_REMOVED_AT_ONCE]:
         store.remove_folder(f"reports/{name}")
-
-
-@functools.cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: _shown(value) if type(value) is str else value,
-    )
-    environment.filters["cell"] = _cell
-    for kind in (Share, Code, Link, Tenths, State):
-        environment.tests[kind.__name__.lower()] = lambda value, kind=kind: isinstance(value, kind)
-    source = files("tasks.results").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(source)
-
-
-def _shown(text: str) -> str:
-    """Return the text as a page may show it: file names may hold any bytes, and causes may contain credentials."""
-    return printable(hide_credentials(text))
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:,.3f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
