@@ -74,6 +74,7 @@ def bokeh_script() -> str:
 
 def to_items(charts: Iterable[Chart]) -> list[Mapping[str, Any]]:
     """Return what ``Bokeh.embed.embed_item`` takes, for each chart."""
+    from bokeh.core.types import ID
     from bokeh.embed import json_item
 
-    return [json_item(chart.figure, chart.target) for chart in charts]
+    return [json_item(chart.figure, ID(chart.target)) for chart in charts]
