@@ -45,7 +45,7 @@ def demo(parameters: DemoParameters) -> str:
         print_submissions(run, bundles)
         report = write_report(run.store, name=REPORT_OF_STORE, written=datetime.now(UTC))
         print_line(f"report: {run.store.locate(report)}")
-        print_line(f"finished in {time.monotonic() - started:.0f} s; store: {run.store.url}")
+        print_line(f"finished in {time.monotonic() - started:.0f} s; store: {run.store.url}", is_result=True)
         unexpected = [f for f in (*run.failures, *run.problems) if summary.corrupt_file.stem not in f[1]]
         if unexpected:
             run.raise_for_failures()

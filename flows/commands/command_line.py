@@ -53,6 +53,8 @@ _COMMANDS: dict[str, tuple[type, str]] = {
 }
 # Functions of commands that change nothing in a store: their user waits for an answer, not for a server.
 _ONLY_READ = ("verify", "print_status", "write_store_report", "list_models", "download_submission")
+# Commands whose result is also available as a JSON object.
+_WITH_JSON = ("status", "verify", "models list", "score", "rescore")
 # Command and option of an earlier version -> the option of today.
 _RENAMED = {(f"{PROGRAM} fit", "--backbone"): "--features-variant"}
 _GROUPS = {
@@ -107,25 +109,44 @@ class _SchedulerAddress(_Text):
             self.fail(f"{error}.", param, ctx)
 
 
-def make_command(name: str, definition: type, run: Callable[[Values], int]) -> click.Command:
-    """Make a command with an option for every field of a dataclass.
+def make_command(name: str, definition: type, run: Callable[[Values], int], *, has_json: bool = False) -> click.Command:
+    """Make a command with an option for every field of a dataclass, and the options of its output.
 
-    ``run`` receives the values of all options and returns the exit code.
+    Args:
+        run: receives the values of all fields and returns the exit code.
+        has_json: the command has a result for ``--json``.
     """
     text, examples = describe(definition)
 
-    def callback(**values: object) -> None:
-        # Click returns a tuple for a repeatable option, which is empty if the option is missing.
-        sys.exit(run({name: (list(v) or None) if isinstance(v, tuple) else v for name, v in values.items()}))
+    def callback(*, quiet: bool, json: bool = False, **values: object) -> None:
+        with _choose_output(quiet, json):
+            # Click returns a tuple for a repeatable option, which is empty if the option is missing.
+            code = run({name: (list(v) or None) if isinstance(v, tuple) else v for name, v in values.items()})
+        sys.exit(code)
 
+    options = [_flag("quiet", "Print only problems and the last line, and no progress.")]
+    if has_json:
+        options.append(_flag("json", "Print the result as a JSON object; all else goes to standard error."))
     return click.Command(
         name,
         callback=callback,
-        params=[_parameter(*each) for each in read_options(definition)],
+        params=[*(_parameter(*each) for each in read_options(definition)), *options],
         help=text,
         # Click keeps the lines of a paragraph that begins with a backspace.
         epilog="\n".join(["\b", "Examples:", *(f"  {example}" for example in examples)]) if examples else None,
     )
+
+
+def _flag(name: str, text: str) -> click.Option:
+    return click.Option([f"--{name}"], is_flag=True, help=text)
+
+
+def _choose_output(quiet: bool, json: bool) -> contextlib.AbstractContextManager[None]:
+    if not (quiet or json):
+        return contextlib.nullcontext()
+    from flows.engine.console import choose_output
+
+    return choose_output(is_quiet=quiet, is_json=json)
 
 
 def _parameter(field: Field[Any], annotation: Any, option: Option) -> click.Parameter:
@@ -222,13 +243,14 @@ def app() -> None:
 
 
 for _name, _definition in FLOWS.items():
-    app.add_command(make_command(_name, _definition, functools.partial(_run_flow, _name)))
+    app.add_command(make_command(_name, _definition, functools.partial(_run_flow, _name), has_json=_name in _WITH_JSON))
 for _path, (_definition, _target) in _COMMANDS.items():
     *_parents, _name = _path.split()
     _parent: click.Group = app
     for _word in _parents:
         _parent = app.commands.setdefault(_word, _Group(_word, help=_GROUPS[_word]))  # type: ignore[assignment]
-    _parent.add_command(make_command(_name, _definition, functools.partial(_run_function, _target, _definition)))
+    _run = functools.partial(_run_function, _target, _definition)
+    _parent.add_command(make_command(_name, _definition, _run, has_json=_path in _WITH_JSON))
 
 
 def _handle_names_in_utf8() -> None:

@@ -39,12 +39,12 @@ def download_submission(parameters: DownloadSubmissionParameters) -> int:
     summary = f"{place}: {counted(len(data), 'byte')}, sha256 {digest}"
     if not place.exists():
         _write(place, data)
-        print_line(summary)
+        print_line(summary, is_result=True)
     elif place.is_file() and place.read_bytes() == data:
-        print_line(f"{summary}; existed already")
+        print_line(f"{summary}; existed already", is_result=True)
     else:
         _write(place, data)
-        print_line(f"{summary}; replaced an existing file with different content")
+        print_line(f"{summary}; replaced an existing file with different content", is_result=True)
     return 0
 
 

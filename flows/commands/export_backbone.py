@@ -32,7 +32,8 @@ def export_models(parameters: ExportModelParameters) -> int:
     except ValueError as error:
         raise InputError(str(error)) from error
     header = ["format", "file", "MB", "ms per face", "times torch", "cosine min", "cosine median", "same class"]
-    print_table(f"{name}, one thread, compared on half of {description}, calibrated on the other half", header, rows)
+    title = f"{name}, one thread, compared on half of {description}, calibrated on the other half"
+    print_table(title, header, rows, is_result=True)
     print_line("the .preprocessing.json file next to each file describes its input")
     return 0
 

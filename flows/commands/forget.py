@@ -200,7 +200,7 @@ def _print_dropped(place: str, what: str) -> None:
         )
     except (InputError, OSError) as error:
         remaining = f"predictions that may be there remain ({error})"
-    print_line(f"{what} from the list of folders: {place}; {remaining}")
+    print_line(f"{what} from the list of folders: {place}; {remaining}", is_result=True)
 
 
 def _print_not_removed(problems: Sequence[str], *, is_asked: bool) -> int:
@@ -328,7 +328,7 @@ def _print_head(store: Store, traces: HeadTraces, what: str) -> None:
     rows: list[list[object]] = [
         [*one.path.split("/", 1), one.files, one.rows, round(one.size_bytes / 1e6, 3)] for one in traces.folders
     ]
-    print_table(f"{traces.name}: {what}", ["what", "name", "files", "rows", "MB"], rows)
+    print_table(f"{traces.name}: {what}", ["what", "name", "files", "rows", "MB"], rows, is_result=True)
     for folder, count in traces.predictions.items():
         print_line(
             f"not removed: predictions of {counted(count, 'subject')} in {folder} that this head made; score their "
@@ -349,7 +349,7 @@ def print_traces(traces: Traces, what: str) -> None:
         if found.files or found.recorded
     ]
     rows += [[*path.split("/")[:2], 1, None, None] for path in traces.reports]
-    print_table(f"{traces.video}: {what}", ["what", "variant", "files", "rows", "MB"], rows)
+    print_table(f"{traces.video}: {what}", ["what", "variant", "files", "rows", "MB"], rows, is_result=True)
 
 
 def _print_remaining(traces: Traces) -> None:

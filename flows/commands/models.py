@@ -3,42 +3,115 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flows.commands.parameters import ConvertModelParameters, FetchModelParameters, ListModelsParameters
-from flows.engine.console import print_error, print_line, print_table
+from flows.engine.console import is_quiet, print_error, print_line, print_result, print_table
 from models.backbones.registry import REGISTRY
 from models.weight_files.catalogue import CATALOGUE, PublishedWeights, find_published, network_of, published_for
 from models.weight_files.licences import COMMERCIAL_MEANING, LICENCES
 from tasks.fetch_weights import cache_folder, convert_file, fetch_weights, installed_path
 
 
-def list_models(parameters: ListModelsParameters) -> int:
-    """Print the registry, the other published files, which of them are installed, and what they may be used for."""
-    rows: list[list[object]] = []
+@dataclass(frozen=True)
+class BackboneStatus:
+    """A backbone of the registry.
+
+    Attributes:
+        name: for ``--backbone``.
+        input_px: side of its input.
+        embedding_size: number of its features.
+        classes: names of its outputs.
+        affectnet_accuracy: published accuracy with eight and with seven classes, percent; "-": not published.
+        installed: "bundled", "yes", "no", or "--weights": pass a file with this option.
+    """
+
+    name: str
+    input_px: int
+    embedding_size: int
+    classes: list[str]
+    affectnet_accuracy: str
+    installed: str
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A published file for other programs. ``commercial_use``: "no", "ask" or "see file"."""
+
+    name: str
+    kind: str
+    commercial_use: str
+    installed: str
+
+
+@dataclass(frozen=True)
+class NetworkLicence:
+    """Licence of the weights of a network, the collections that it was trained on, and its commercial use."""
+
+    network: str
+    weights: str
+    trained_on: list[str]
+    commercial_use: str
+
+
+@dataclass(frozen=True)
+class ModelList:
+    """The backbones, the other published files, and their licences. ``folder``: where installed files are."""
+
+    command: ClassVar[str] = "models list"
+    backbones: list[BackboneStatus]
+    published: list[PublishedFile]
+    licences: list[NetworkLicence]
+    folder: str
+
+
+def read_models() -> ModelList:
+    """Return the registry, the other published files, which of them are installed, and their licences."""
+    backbones = []
     for spec in REGISTRY.values():
         published = published_for(spec.name)
         installed = "bundled" if spec.bundled else _is_installed(published) if published else "--weights"
-        size = [spec.input_px, spec.embedding_size, len(spec.class_names)]
-        rows.append([spec.name, *size, published.accuracy if published else "-", installed])
+        accuracy = published.accuracy if published else "-"
+        size = spec.input_px, spec.embedding_size, list(spec.class_names)
+        backbones.append(BackboneStatus(spec.name, *size, accuracy, installed))
+    others = [entry for entry in CATALOGUE.values() if not entry.is_convertible]
+    files = [PublishedFile(e.name, e.kind, LICENCES[network_of(e)].commercial, _is_installed(e)) for e in others]
+    licences = [NetworkLicence(name, one.weights, list(one.data), one.commercial) for name, one in LICENCES.items()]
+    return ModelList(backbones, files, licences, str(cache_folder()))
+
+
+def list_models(parameters: ListModelsParameters) -> int:
+    """Print the backbones, the other published files, which of them are installed, and what they may be used for."""
+    models = read_models()
+    if print_result(models):
+        return 0
+    if is_quiet():
+        for one in models.backbones:
+            print_line(one.name, is_result=True)
+        return 0
+    rows: list[list[object]] = [
+        [b.name, b.input_px, b.embedding_size, len(b.classes), b.affectnet_accuracy, b.installed]
+        for b in models.backbones
+    ]
     header = ["backbone", "px", "features", "classes", "AffectNet 8 / 7", "installed"]
     print_table("Backbones", header, rows)
     print_line("AffectNet 8 / 7: published accuracy with eight and with seven classes, percent")
     print_line("--weights: pass a file with this option. Others: affwild2 models fetch NAME")
-    others = [entry for entry in CATALOGUE.values() if not entry.is_convertible]
-    rows = [[e.name, e.kind, LICENCES[network_of(e)].commercial, _is_installed(e)] for e in others]
+    rows = [[one.name, one.kind, one.commercial_use, one.installed] for one in models.published]
     print_line("")
     print_table("Published files for other programs", ["name", "kind", "commercial use", "installed"], rows)
     print_line("")
-    rows = [[name, one.weights, ", ".join(one.data), one.commercial] for name, one in LICENCES.items()]
+    rows = [[one.network, one.weights, ", ".join(one.trained_on), one.commercial_use] for one in models.licences]
     print_table("Licences", ["network", "weights", "trained on", "commercial"], rows)
     for answer, meaning in COMMERCIAL_MEANING.items():
         print_line(f"{answer}: {meaning}")
     print_line("sources: docs/backbones.md")
-    print_line(f"installed files: {cache_folder()}")
+    print_line(f"installed files: {models.folder}")
     return 0
 
 
@@ -65,7 +138,7 @@ def convert_model(parameters: ConvertModelParameters) -> int:
 
 
 def _print_usage(name: str, path: Path) -> None:
-    print_line(f"{name}: {path}")
+    print_line(f"{name}: {path}", is_result=True)
     published = find_published(name)
     if published.is_convertible:
         print_line(f"use it: affwild2 extract DATA --store STORE --backbone {published.backbone}")
@@ -75,7 +148,7 @@ def _print_usage(name: str, path: Path) -> None:
 
 @contextlib.contextmanager
 def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    if not sys.stderr.isatty():
+    if is_quiet() or not sys.stderr.isatty():
         yield lambda done, total: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())

@@ -56,7 +56,9 @@ def simulate(parameters: SimulateParameters) -> int:
         _print_attainable(run)
         run.print_counts()
         run.raise_for_failures()
-    print_line(f"finished in {time.monotonic() - started:.0f} s; data: {out / 'data'}; store: {out / 'store'}")
+    print_line(
+        f"finished in {time.monotonic() - started:.0f} s; data: {out / 'data'}; store: {out / 'store'}", is_result=True
+    )
     return 0
 
 

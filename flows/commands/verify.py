@@ -1,6 +1,9 @@
 """``affwild2 verify``: check a submission against the test list and the videos."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from data_contracts.challenge.layout import find_data, find_test_list
 from data_contracts.challenge.submission_files import Fault
@@ -16,13 +19,67 @@ from data_contracts.video.counting import count_frames
 from data_contracts.video.packets import index_video
 from data_contracts.vocabulary import SIMULATED_NOTICE, TaskName
 from flows.commands.parameters import VerifyParameters
-from flows.engine.console import print_line
+from flows.engine.console import print_line, print_result
 
 _FAULTS_SHOWN = 50
 
 
+@dataclass(frozen=True)
+class Verification:
+    """The faults of a submission, and what it was compared with.
+
+    Attributes:
+        task: None if the headers of the files do not show it.
+        is_valid: there is no fault, and everything was compared.
+        test_list: path of the test list that was read; None without one.
+        compared_with: "test list", "videos", both, or nothing: then only the format was checked.
+        not_compared: a line for each video or group of subjects whose frames could not be counted.
+        notes: lines about what may surprise.
+    """
+
+    command: ClassVar[str] = "verify"
+    path: str
+    task: TaskName | None
+    is_valid: bool
+    is_simulated: bool
+    test_list: str | None
+    compared_with: list[str]
+    faults: list[Fault]
+    not_compared: list[str]
+    notes: list[str]
+
+
 def verify(parameters: VerifyParameters) -> int:
     """Print every fault with file, line and cause; return 0 if there is none, else 1.
+
+    Raises:
+        InputError: a path or URL is wrong, or nothing exists there.
+    """
+    found = check(parameters)
+    if not print_result(found):
+        _print_faults(found, parameters.test_list)
+    return 0 if found.is_valid else 1
+
+
+def _print_faults(found: Verification, test_list: str | None) -> None:
+    if found.test_list and found.test_list != str(test_list):
+        print_line(f"test list: {found.test_list}")
+    for note in found.notes:
+        print_line(f"note: {note}")
+    for fault in found.faults[:_FAULTS_SHOWN]:
+        print_line(str(fault), level=logging.WARNING)
+    if len(found.faults) > _FAULTS_SHOWN:
+        print_line(f"... and {len(found.faults) - _FAULTS_SHOWN} more", level=logging.WARNING)
+    for line in found.not_compared:
+        print_line(f"not compared: {line}", level=logging.WARNING)
+    against = " and ".join(found.compared_with)
+    against = f" against {against}" if against else " (format only: no --test-list, no --videos)"
+    count = counted(len(found.faults), "fault") if found.faults else "no fault"
+    print_line(f"{found.path}: {count}{against}", is_result=True)
+
+
+def check(parameters: VerifyParameters) -> Verification:
+    """Compare a submission with its format, and with the test list and the videos if they are given.
 
     Raises:
         InputError: a path or URL is wrong, or nothing exists there.
@@ -33,24 +90,24 @@ def verify(parameters: VerifyParameters) -> int:
     submission = read_submission(path, parameters.task)
     wanted = _read_list(location(parameters.test_list), submission.task) if parameters.test_list else None
     subjects = submission.subjects_by_video(wanted)
-    rows, uncounted = _rows_of_videos(videos, subjects) if videos and subjects else ({}, [])
-    faults = [*_changes_since_written(path), *check_submission(submission, wanted, rows)]
-    if wanted and str(wanted.path) != str(parameters.test_list):
-        print_line(f"test list: {wanted.path}")
+    rows = _rows_of_videos(videos, subjects) if videos and subjects else _Rows()
+    faults = [*_changes_since_written(path), *check_submission(submission, wanted, rows.of_subjects)]
+    notes = rows.notes
     if wanted and not wanted.shows_task:
-        print_line(f"note: {wanted.path}: name and content show no task; only its subjects or frames were compared")
-    for fault in faults[:_FAULTS_SHOWN]:
-        print_line(str(fault))
-    if len(faults) > _FAULTS_SHOWN:
-        print_line(f"... and {len(faults) - _FAULTS_SHOWN} more")
-    for line in uncounted:
-        print_line(f"not compared: {line}")
-    checked = [name for name, given in (("test list", wanted), ("videos", rows)) if given]
+        notes.append(f"{wanted.path}: name and content show no task; only its subjects or frames were compared")
     if submission.is_simulated:
-        print_line(f"note: {path}: {SIMULATED_NOTICE}")
-    against = f" against {' and '.join(checked)}" if checked else " (format only: no --test-list, no --videos)"
-    print_line(f"{path}: {counted(len(faults), 'fault') if faults else 'no fault'}{against}")
-    return 1 if faults or uncounted else 0
+        notes.append(f"{path}: {SIMULATED_NOTICE}")
+    return Verification(
+        path=str(path),
+        task=submission.task,
+        is_valid=not (faults or rows.uncounted),
+        is_simulated=submission.is_simulated,
+        test_list=str(wanted.path) if wanted else None,
+        compared_with=[name for name, given in (("test list", wanted), ("videos", rows.of_subjects)) if given],
+        faults=faults,
+        not_compared=rows.uncounted,
+        notes=notes,
+    )
 
 
 def _read_list(path: Location, task: TaskName | None) -> TestList | None:
@@ -76,35 +133,40 @@ def _changes_since_written(path: Location) -> list[Fault]:
     return [Fault(name, 0, f"expected the file that submit wrote, {what}") for name, what in got.items()]
 
 
-def _rows_of_videos(folder: Location, subjects: Sequence[str]) -> tuple[dict[str, int], list[str]]:
-    """Return the number of frames of the video of each subject, and a line for each subject without a count.
+@dataclass
+class _Rows:
+    """Number of frames of the video of each subject, a line for each without a count, and lines about damage."""
 
-    Unlike ``extract``, count the frames of a whole decode.
-    """
+    of_subjects: dict[str, int] = field(default_factory=dict)
+    uncounted: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def _rows_of_videos(folder: Location, subjects: Sequence[str]) -> _Rows:
+    """Count the frames of the video of each subject. Unlike ``extract``, count the frames of a whole decode."""
     listing = find_data(folder).video_listing
-    rows: dict[str, int] = {}
-    uncounted, unknown = [], []
+    rows, unknown = _Rows(), []
     for subject in subjects:
         stem = video_named(subject, listing.videos)
         if stem is None:
             unknown.append(subject)
-        elif stem not in rows:
+        elif stem not in rows.of_subjects:
             try:
-                rows[stem] = _count_rows(listing.videos[stem])
+                rows.of_subjects[stem] = _count_rows(listing.videos[stem], rows.notes)
             except InputError as error:
-                uncounted.append(str(error))
+                rows.uncounted.append(str(error))
     if unknown:
         named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        uncounted.append(f"{folder}: found no video of {counted(len(unknown), 'subject')} ({named})")
-        uncounted += InputsDetails.of_account(listing.account).format_lost()
-    return rows, uncounted
+        rows.uncounted.append(f"{folder}: found no video of {counted(len(unknown), 'subject')} ({named})")
+        rows.uncounted += InputsDetails.of_account(listing.account).format_lost()
+    return rows
 
 
-def _count_rows(video: Location) -> int:
+def _count_rows(video: Location, notes: list[str]) -> int:
     found = count_frames(video)
     if not found.is_damaged:
         return found.frames
     # Rows for frames that cannot be decoded are not a fault.
     rows = index_video(video).frame_count
-    print_line(f"note: {video} is damaged; {rows} rows are expected, as from extract")
+    notes.append(f"{video} is damaged; {rows} rows are expected, as from extract")
     return rows

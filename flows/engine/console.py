@@ -1,17 +1,19 @@
-"""Output for users: tables, lines, and the messages of errors; ``progress`` shows progress.
+"""Output for users: tables, lines, results, and the messages of errors; ``progress`` shows progress.
 
-``redirect_output`` sends everything to a log instead,
-where lines about failures, quarantine and lost inputs have the levels ERROR and WARNING. With
-``AFFWILD2_LOG_FORMAT=json``, every line is a JSON object, and so is every table.
+``choose_output`` applies ``--quiet`` and ``--json``. ``redirect_output`` sends everything to a log instead, where lines
+about failures, quarantine and lost inputs have the levels ERROR and WARNING. With ``AFFWILD2_LOG_FORMAT=json``, every
+line is a JSON object, and so is every table.
 """
 
 import contextlib
 import io
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, TextIO
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,6 +30,40 @@ _WIDTH = 160
 # Receives a level of ``logging`` and a text.
 Log = Callable[[int, str], None]
 _log: ContextVar[Log | None] = ContextVar("log", default=None)
+# Version of the JSON results: it changes if a key is renamed or removed, or gets another meaning.
+_RESULT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What a command prints. ``is_quiet``: only problems and the result. ``is_json``: the result as a JSON object."""
+
+    is_quiet: bool = False
+    is_json: bool = False
+
+
+_output: ContextVar[_Output] = ContextVar("output", default=_Output())  # noqa: B039 - never changed in place
+
+
+@contextlib.contextmanager
+def choose_output(*, is_quiet: bool, is_json: bool) -> Iterator[None]:
+    """Apply ``--quiet`` and ``--json`` to the output inside the block.
+
+    Args:
+        is_quiet: print no progress, and no lines and tables but results on standard output; problems are printed on
+            standard error.
+        is_json: standard output receives only the object of ``print_result``; all else goes to standard error.
+    """
+    token = _output.set(_Output(is_quiet, is_json))
+    try:
+        yield
+    finally:
+        _output.reset(token)
+
+
+def is_quiet() -> bool:
+    """Return whether the command prints no progress."""
+    return _output.get().is_quiet
 
 
 @contextlib.contextmanager
@@ -51,7 +87,36 @@ def add_fields(**fields: object) -> contextlib.AbstractContextManager[None]:
 
 def console() -> Console:
     """Return a console on standard output: coloured on a terminal, wide and plain elsewhere."""
-    return Console() if sys.stdout.isatty() else Console(width=_WIDTH, highlight=False)
+    return _console_on(sys.stdout)
+
+
+def _console_on(stream: TextIO) -> Console:
+    return Console(file=stream) if stream.isatty() else Console(file=stream, width=_WIDTH, highlight=False)
+
+
+class Result(Protocol):
+    """What a command found out: a frozen dataclass. ``command``: name of the command, for readers of the JSON."""
+
+    command: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+def print_result(result: Result) -> bool:
+    """Print a result as one JSON object on standard output if ``--json`` was given; return whether it was.
+
+    Keys are the names of the fields, in their order, after ``command`` and ``version``.
+
+    Raises:
+        ValueError: a number is not finite; JSON has none.
+    """
+    if not _output.get().is_json or _log.get():
+        return False
+    values = {"command": result.command, "version": _RESULT_VERSION, **asdict(result)}
+    _prepare_output()
+    # In ASCII, so that names that are not UTF-8 can be printed everywhere.
+    sys.stdout.write(json.dumps(values, indent=1, default=str, allow_nan=False) + "\n")
+    sys.stdout.flush()
+    return True
 
 
 # Functions that remove what a terminal shows below the output.
@@ -75,7 +140,7 @@ def _prepare_output() -> None:
 
 def shows_bars() -> bool:
     """Return whether progress is shown as bars, because this is a terminal, and not as lines of text."""
-    return not (_log.get() or _is_json()) and sys.stderr.isatty()
+    return not (_log.get() or _is_json() or is_quiet()) and sys.stderr.isatty()
 
 
 def write_progress_line(line: str, **fields: Any) -> None:
@@ -83,22 +148,33 @@ def write_progress_line(line: str, **fields: Any) -> None:
     if log := _log.get():
         with add_fields(**fields):
             log(logging.INFO, printable(line))
-    else:
+    elif not is_quiet():
         _write(line, sys.stderr, **fields)
 
 
 def print_table(
-    title: str, header: Sequence[str], rows: Iterable[Sequence[object]], *, simulated: bool = False
+    title: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    simulated: bool = False,
+    is_result: bool = False,
 ) -> None:
     """Print a table with right-aligned numbers; in a log, without lines between its cells.
 
-    ``simulated``: the title says that the numbers come from simulated data.
+    Args:
+        simulated: the title says that the numbers come from simulated data.
+        is_result: the title sums up what the command did, so ``--quiet`` shows it.
     """
     title += f": {SIMULATED_NOTICE}" if simulated else ""
     rows, log = [list(row) for row in rows], _log.get()
     by_name = [dict(zip(header, row, strict=True)) for row in rows]
+    if log is None and is_quiet():
+        if is_result:
+            print_line(title, is_result=True)
+        return
     if log is None and _is_json():
-        _write(title, sys.stdout, rows=by_name)
+        _write(title, _stream(), rows=by_name)
         return
     table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
     if log:
@@ -110,7 +186,7 @@ def print_table(
         table.add_row(*(_cell(value) for value in row))
     if log is None:
         _prepare_output()
-        console().print(table)
+        _console_on(_stream()).print(table)
         return
     text = io.StringIO()
     Console(file=text, width=_WIDTH, highlight=False, color_system=None).print(table)
@@ -126,16 +202,25 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else escape(printable(str(value)))
 
 
-def print_line(text: str, *, level: int = logging.INFO, **fields: Any) -> None:
+def print_line(text: str, *, level: int = logging.INFO, is_result: bool = False, **fields: Any) -> None:
     """Print one line, without markup and wrapping.
 
-    ``level``: in a log or a JSON line. ``fields``: those of a JSON line, such as ``unit``.
+    Args:
+        level: in a log or a JSON line; from ``logging.WARNING`` on, the line reports a problem.
+        is_result: the line sums up what the command did, so ``--quiet`` shows it.
+        fields: those of a JSON line, such as ``unit``.
     """
     if log := _log.get():
         with add_fields(**fields):
             log(level, printable(text))
-    else:
-        _write(text, sys.stdout, level=level, **fields)
+    elif not is_quiet() or is_result or level >= logging.WARNING:
+        is_problem = is_quiet() and not is_result
+        _write(text, sys.stderr if is_problem else _stream(), level=level, **fields)
+
+
+def _stream() -> TextIO:
+    """Return the stream for lines and tables: standard output, unless it is reserved for a JSON object."""
+    return sys.stderr if _output.get().is_json else sys.stdout
 
 
 def print_warning(text: str) -> None:

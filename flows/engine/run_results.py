@@ -152,7 +152,8 @@ class RunResults:
     def print_counts(self) -> None:
         """Print the numbers of the run in one line."""
         counts = self.counts
-        print_line(counts.describe(), level=logging.WARNING if counts.has_problems else logging.INFO)
+        level = logging.WARNING if counts.has_problems else logging.INFO
+        print_line(counts.describe(), level=level, is_result=True)
 
     def print_causes(self) -> None:
         """Print a line per failure, problem and quarantined unit."""

@@ -16,5 +16,7 @@ def write_store_report(parameters: ReportParameters) -> int:
         StoreError: the store cannot be written to.
     """
     store = Store(parameters.store)
-    print_line(f"report: {store.locate(write_report(store, name=REPORT_OF_STORE, written=datetime.now(UTC)))}")
+    print_line(
+        f"report: {store.locate(write_report(store, name=REPORT_OF_STORE, written=datetime.now(UTC)))}", is_result=True
+    )
     return 0

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -27,3 +28,20 @@ def test_list_and_wrong_requests(tmp_path, monkeypatch):
     assert "models/affectnet_emotions/enet_b2_8.pt" in offline.stderr and str(tmp_path) in offline.stderr
     missing = run_command("extract", Path(__file__).parent, "--store", tmp_path / "s", "--backbone", "enet_b2_8")
     assert missing.exit_code == 2 and "expected" in missing.stderr
+
+
+def test_the_list_as_json_and_as_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
+    listed = run_command("models", "list", "--json")
+    models = json.loads(listed.stdout)
+    assert list(models) == ["command", "version", "backbones", "published", "licences", "folder"]
+    assert not listed.stderr and models["command"] == "models list" and models["folder"].startswith(str(tmp_path))
+    bundled = models["backbones"][0]
+    assert list(bundled) == ["name", "input_px", "embedding_size", "classes", "affectnet_accuracy", "installed"]
+    assert (
+        bundled["name"] == "emotion_lite0" and bundled["installed"] == "bundled" and "Happiness" in bundled["classes"]
+    )
+    assert {"network", "weights", "trained_on", "commercial_use"} == set(models["licences"][0])
+    assert {"name", "kind", "commercial_use", "installed"} == set(models["published"][0])
+    names = run_command("models", "list", "--quiet").stdout.split()
+    assert names == [one["name"] for one in models["backbones"]]

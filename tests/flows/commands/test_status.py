@@ -117,3 +117,26 @@ def test_commands_that_only_read_answer_although_s3_does_not(server, tmp_path):
     for command, one in zip(commands, ended, strict=True):
         (line,) = one.stderr.splitlines()
         assert one.returncode == 2 and f"check AWS_ENDPOINT_URL_S3 (http://127.0.0.1:{port})" in line, (command, line)
+
+
+def test_status_as_json_is_the_text_and_nothing_else_is_printed(demo):
+    ended, quiet, text = (run_command("status", "--store", demo.store, *more) for more in (["--json"], ["--quiet"], []))
+    status = json.loads(ended.stdout)
+    assert ended.returncode == quiet.returncode == text.returncode == 1 and not ended.stderr
+    assert list(status) == [
+        *("command", "version", "store", "is_complete", "is_simulated", "simulated", "variants", "bundles"),
+        *("reproduced_heads", "damaged", "failures", "problems", "inputs"),
+    ]
+    assert (status["command"], status["version"], status["is_complete"]) == ("status", 1, False)
+    (failed,) = status["failures"]
+    assert list(failed) == ["dataset", "unit", "cause", "tries", "since", "is_quarantined"]
+    line = f"failed: videos corrupt: {failed['cause']}"
+    assert line in text.stdout.splitlines() and quiet.stderr.splitlines() == [line]
+    assert quiet.stdout == f"{demo.store}: 1 failed\n" == text.stdout.splitlines(keepends=True)[-1]
+    videos = next(one for one in status["variants"] if one["dataset"] == "videos")
+    assert list(videos) == ["dataset", "variant", "units", "rows", "size_bytes", "seconds", "failed"]
+    assert videos["rows"] == videos["units"] and videos["failed"] == 1
+    head = next(one for one in status["bundles"] if one["kind"] == "heads")
+    assert f"heads: {head['name']} ({head['settings']}, {head['written']})" in text.stdout
+    account = next(one["account"] for one in status["inputs"] if one["account"]["kind"] == "videos")
+    assert account["found"] == account["used"] + sum(one["count"] for one in account["skipped"])

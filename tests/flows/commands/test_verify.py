@@ -1,6 +1,7 @@
 """``affwild2 verify`` on folders that ``submit`` wrote."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ from data_contracts.store.store import Store
 from data_contracts.video.packets import index_video
 from flows.commands.parameters import VerifyParameters
 from flows.commands.verify import verify
+from tests.processes import run_command
 from tests.video_factory import VideoSpec, cut_file, write_video
 
 ARRAYS = ("pts", "pts_seconds", "keyframe")
@@ -155,3 +157,23 @@ def test_folder_without_its_zip_is_checked_by_its_texts(folder, capsys):
         "abaw3_va.zip: expected the file that submit wrote, found none",
         f"{folder}: 1 fault (format only: no --test-list, no --videos)",
     ]
+
+
+def test_every_fault_is_in_the_json(folder, tmp_path):
+    """The text shows the first 50 faults."""
+    lists = tmp_path / "Valence_Arousal_Estimation_Challenge_test_set_release.txt"
+    lists.write_text("".join(f"other{number}\n" for number in range(60)))
+    ended, quiet = (run_command("verify", folder, "--test-list", lists, option) for option in ("--json", "--quiet"))
+    found = json.loads(ended.stdout)
+    assert ended.returncode == quiet.returncode == 1 and not ended.stderr
+    assert list(found) == [
+        *("command", "version", "path", "task", "is_valid", "is_simulated", "test_list", "compared_with"),
+        *("faults", "not_compared", "notes"),
+    ]
+    assert (found["command"], found["task"], found["is_valid"]) == ("verify", "va", False)
+    assert found["test_list"] == str(lists) and found["compared_with"] == ["test list"]
+    assert list(found["faults"][0]) == ["file", "line", "cause"]
+    assert quiet.stdout == f"{folder}: {len(found['faults'])} faults against test list\n"
+    assert quiet.stderr.splitlines()[0].startswith(found["faults"][0]["file"])
+    wrong = run_command("verify", tmp_path / "typo.zip", "--json")
+    assert wrong.returncode == 2 and not wrong.stdout and len(wrong.stderr.splitlines()) == 1
