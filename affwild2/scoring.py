@@ -1,0 +1,85 @@
+"""Score videos from Python: the command ``affwild2 score`` in a process of its own."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from affwild2.predictions import Predictions
+from data_contracts.errors import InputError
+from data_contracts.vocabulary import MissingFaces
+
+_SOME_FAILED = 1
+_WRONG_REQUEST = 2
+_PREFIX = "affwild2: "
+
+
+def score(
+    videos: str | Path | Iterable[str | Path],
+    *,
+    out: str | Path,
+    store: str | Path | None = None,
+    head: str | Sequence[str] | None = None,
+    backbone: str | None = None,
+    missing_faces: MissingFaces | None = None,
+    workers: int | None = None,
+    options: Sequence[str] = (),
+) -> Predictions:
+    """Predict every frame of videos, and return the predictions.
+
+    It runs ``affwild2 score`` in another process, which uses all cores and leaves no memory behind. Progress is written
+    to standard error, which notebooks show. Interrupt the kernel to stop it; the same call continues.
+
+    Args:
+        videos: files and folders: paths or ``s3://`` URLs.
+        out: folder for the predictions.
+        store: store to read heads from and write features to; None: ``OUT/store``.
+        head: names of heads, or their beginnings; None: the only head of each task.
+        backbone: network to compute features with; None: that of the heads, or the bundled one.
+        missing_faces: ``"null"`` (the default) or ``"interpolate"``.
+        workers: number of processes; None: one per core.
+        options: further options of the command, such as ``["--people", "main"]``.
+
+    Raises:
+        InputError: the request is wrong, with the message of the command.
+        RuntimeError: the command ended unexpectedly.
+
+    Warns:
+        UserWarning: some videos could not be scored or were used in part; the rest is complete.
+    """
+    named = {"--store": store, "--backbone": backbone, "--missing-faces": missing_faces, "--workers": workers}
+    heads = [head] if isinstance(head, str) else list(head or ())
+    places = [videos] if isinstance(videos, str | Path) else list(videos)
+    command = [sys.executable, "-m", "flows.commands.command_line", "score", "--out", str(out)]
+    command += [word for name, value in named.items() if value is not None for word in (name, str(value))]
+    command += [word for one in heads for word in ("--head", one)]
+    code, last = _run([*command, *options, "--", *map(str, places)])
+    if code == _SOME_FAILED:
+        warnings.warn(last, stacklevel=2)
+    elif code == _WRONG_REQUEST:
+        raise InputError(last)
+    elif code:
+        raise RuntimeError(f"affwild2 score ended with code {code}: {last}")
+    return Predictions(out)
+
+
+def _run(command: Sequence[str]) -> tuple[int, str]:
+    """Run a command, and pass on its progress. Return its exit code and its last message."""
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if line.startswith(_PREFIX):
+                    last = line.removeprefix(_PREFIX).strip()
+                else:
+                    print(line, end="", file=sys.stderr, flush=True)
+            return process.wait(), last
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            raise
