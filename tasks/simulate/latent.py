@@ -20,8 +20,8 @@ from tasks.simulate.plan import SimulatedSubject
 EXPR, VA, AU = slice(0, 8), slice(8, 10), slice(10, 22)
 STATE_SIZE = 22
 _STREAM = 4
-# Frames between two points of the slow process, which are joined by lines.
-_SLOW_STEP = 16
+# Points per time constant of a slow process, which are joined by lines.
+_STEPS = 16
 
 # Common factors: joy, distress, hostility, alarm, energy, talk.
 _LOADINGS: dict[str, tuple[float, ...]] = {
@@ -52,11 +52,15 @@ _NAMES = (*EXPRESSIONS, "valence", "arousal", *ACTION_UNITS)
 LOADINGS = np.array([_LOADINGS[name] for name in _NAMES])
 _OWN = np.sqrt(1 - (LOADINGS**2).sum(axis=1))
 
-# Share of the variance of each task that is constant in a subject, slow, medium and fast; and the time constants.
-_SHARES = {"expr": (0.15, 0.60, 0.25, 0.00), "va": (0.15, 0.60, 0.25, 0.00), "au": (0.25, 0.25, 0.15, 0.35)}
-_SLOW_FRAMES, _MEDIUM_FRAMES, _FAST_FRAMES = 300.0, 80.0, 14.0
-# Annotators err for a while: time constant of the noise of labels, and the share of its variance that is without it.
-_NOISE_FRAMES, _NOISE_WHITE = 240.0, 0.00002
+# Share of the variance of each task that is constant in a subject, and that of every process; and their time constants.
+_SHARES = {
+    "expr": (0.15, 0.70, 0.15, 0.00, 0.00),
+    "va": (0.15, 0.50, 0.20, 0.15, 0.00),
+    "au": (0.25, 0.15, 0.10, 0.15, 0.35),
+}
+_PROCESS_FRAMES = (700.0, 250.0, 80.0, 14.0)
+# Annotators err for a while: time constant of the noise of labels.
+_NOISE_FRAMES = 400.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +80,8 @@ def draw_state(seed: int, subject: SimulatedSubject) -> LatentState:
     """Draw the latent state of one subject and the noise of its annotators."""
     random = np.random.default_rng([seed, _STREAM, subject.number])
     count, width = subject.frames, LOADINGS.shape[1] + STATE_SIZE
-    parts = (
-        random.standard_normal((1, width), np.float32),
-        _slow(random, count, width),
-        smooth_process(random, count, width, _MEDIUM_FRAMES),
-        smooth_process(random, count, width, _FAST_FRAMES),
-    )
+    parts = [random.standard_normal((1, width), np.float32)]
+    parts += [_slow_process(random, count, width, frames) for frames in _PROCESS_FRAMES]
     shares = np.concatenate([np.tile(_SHARES[name], (size, 1)) for name, size in (("expr", 8), ("va", 2), ("au", 12))])
     state = np.zeros((count, STATE_SIZE), np.float32)
     for number, part in enumerate(parts):
@@ -89,8 +89,7 @@ def draw_state(seed: int, subject: SimulatedSubject) -> LatentState:
         common = (LOADINGS * scale[:, None]).T.astype(np.float32)
         own = (_OWN * scale).astype(np.float32)
         state += part[:, :6] @ common + part[:, 6:] * own
-    noise = math.sqrt(1 - _NOISE_WHITE) * smooth_process(random, count, STATE_SIZE, _NOISE_FRAMES)
-    noise += math.sqrt(_NOISE_WHITE) * random.standard_normal((count, STATE_SIZE), np.float32)
+    noise = _slow_process(random, count, STATE_SIZE, _NOISE_FRAMES)
     return LatentState(state, noise)
 
 
@@ -112,9 +111,13 @@ def correlated_noise(random: np.random.Generator, count: int, width: int, time_c
     return np.asarray(lfilter([1], [1, -decay], white, axis=0), np.float32)
 
 
-def _slow(random: np.random.Generator, count: int, width: int) -> np.ndarray:
-    points = smooth_process(random, count // _SLOW_STEP + 2, width, _SLOW_FRAMES / _SLOW_STEP)
-    at = np.arange(count, dtype=np.float32) / _SLOW_STEP
+def _slow_process(random: np.random.Generator, count: int, width: int, time_constant: float) -> np.ndarray:
+    """Return ``smooth_process``; the values of a slow one are drawn every few frames, and joined by lines."""
+    step = int(time_constant / _STEPS)
+    if step < 2:
+        return smooth_process(random, count, width, time_constant)
+    points = smooth_process(random, count // step + 2, width, time_constant / step)
+    at = np.arange(count, dtype=np.float32) / step
     left = at.astype(np.int64)
     share = (at - left)[:, None]
     return points[left] * (1 - share) + points[left + 1] * share

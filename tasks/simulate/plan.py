@@ -167,19 +167,26 @@ def plan_simulation(scale: float, seed: int) -> SimulationPlan:
 
 
 def take_runs(random: np.random.Generator, allowed: np.ndarray, count: int, mean_run: float) -> np.ndarray:
-    """Return the indices of ``count`` allowed positions that form runs, ascending: the tops of a smooth random process.
+    """Return the indices of ``count`` allowed positions, ascending, in whole runs of random lengths.
 
-    ``allowed``: bool [n]. ``mean_run``: time constant of the process in positions; runs may be as short as 1.
+    ``allowed``: bool [n]. ``mean_run``: mean length of a run, in allowed positions; runs are longer where the others
+    are too few for gaps of a tenth of it.
     """
-    from scipy.signal import lfilter
-
     positions = np.flatnonzero(allowed)
-    if count >= len(positions):
-        return positions
-    decay = math.exp(-1 / max(mean_run, 1))
-    process = lfilter([math.sqrt(1 - decay**2)], [1, -decay], random.standard_normal(len(allowed) + 64))[64:]
-    tops = np.argpartition(-process[positions], count)[:count]
-    return np.sort(positions[tops])
+    others = len(positions) - count
+    if count <= 0 or others <= 0:
+        return positions[: max(count, 0)]
+    runs = min(round(count / mean_run), round(others / (mean_run / 10)), count, others + 1)
+    runs = max(runs, 1)
+    gaps = _random_parts(random, others + 2, runs + 1) - np.array([1] + [0] * (runs - 1) + [1])
+    starts = np.cumsum(gaps[:-1])
+    return positions[np.arange(count) + np.repeat(starts, _random_parts(random, count, runs))]
+
+
+def _random_parts(random: np.random.Generator, total: int, count: int) -> np.ndarray:
+    """Split a number into whole parts of at least 1, every split being equally likely: int64 [count]."""
+    cuts = np.sort(random.choice(total - 1, count - 1, replace=False)) + 1
+    return np.diff(np.concatenate([[0], cuts, [total]]))
 
 
 def split_total(total: int, weights: Sequence[float], limits: Sequence[int]) -> list[int]:
@@ -262,7 +269,9 @@ def _with_counts(random: np.random.Generator, subjects: list[SimulatedSubject], 
             parts = split_total(round(labels.used * scale), weights, [present[at] for at in mine])
             used |= {(at, branch): part for at, part in zip(mine, parts, strict=True)}
             limits = [missing[at] for at in mine]
-            parts = split_total(round(labels.missed * scale), limits, limits)
+            # Annotators see no crops: the share of valid labels is the same without them.
+            weights = [limit * part / max(present[at], 1) for at, limit, part in zip(mine, limits, parts, strict=True)]
+            parts = split_total(round(labels.missed * scale), weights, limits)
             missed |= {(at, branch): part for at, part in zip(mine, parts, strict=True)}
     for at, change in enumerate(changes):
         change["labelled"] = {branch: used[at, branch] for branch in BRANCHES if (at, branch) in used}

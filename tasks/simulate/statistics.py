@@ -100,8 +100,8 @@ def _count(plan: SimulationPlan) -> tuple[Counter[str], list[np.ndarray], list[i
             if branch == "expr":
                 for number, count in enumerate(np.bincount(shown, minlength=len(EXPRESSIONS))):
                     counts[f"expr {set_name} {EXPRESSIONS[number]}"] += int(count)
-                changes = np.flatnonzero(np.diff(values) != 0)
-                runs += np.diff(changes[valid[changes]]).tolist()
+                starts = np.flatnonzero(np.diff(values, prepend=np.int8(-2)))
+                runs += np.diff(starts, append=len(values))[valid[starts]].tolist()
             elif branch == "au":
                 for name, count in zip(ACTION_UNITS, shown.sum(axis=0), strict=True):
                     counts[f"au {set_name} {name}"] += int(count)
@@ -117,8 +117,7 @@ def _count(plan: SimulationPlan) -> tuple[Counter[str], list[np.ndarray], list[i
 
 
 def _of_labels(plan: SimulationPlan, counts: Counter[str]) -> list[Statistic]:
-    # Biases are calibrated on all valid labels; at small scales, those without a crop are few and alike, and limits of
-    # short videos matter.
+    # At small scales, limits of short videos matter.
     tolerance, of_counts = (0.03, 0.0) if plan.scale == 1 else (0.2, 0.02)
     found = []
     for (task, set_name), labels in published.LABELS.items():
@@ -143,9 +142,9 @@ def _of_labels(plan: SimulationPlan, counts: Counter[str]) -> list[Statistic]:
             available = published.MTL_AVAILABLE[set_name][branch] * simulated
             name = f"mtl {set_name}: rows with a valid {branch} label"
             found.append(Statistic(name, available, counts[f"mtl {set_name} {branch}"], 0.15, "A4 c42 (ABAW4)"))
-    repeated = published.MTL_REPEATED * (published.MTL_ROWS["train"].used + published.MTL_ROWS["validation"].used)
+    repeated = published.MTL_REPEATED_NAMES * plan.scale
     simulated = counts["mtl train repeated"] + counts["mtl validation repeated"]
-    found.append(Statistic("mtl: repeated names", repeated * plan.scale, simulated, 0.03, "A4 c15, c18 (ABAW4)"))
+    found.append(Statistic("mtl: repeated names", repeated, simulated, 0.03, "A4 c15, c18 (ABAW4)"))
     rows_of_test = counts["mtl test rows"]
     found.append(Statistic("mtl test: rows", published.MTL_TEST_ROWS * plan.scale, rows_of_test, 0.001, "A3 c113"))
     return found

@@ -7,7 +7,7 @@ from data_contracts.errors import InputError
 from data_contracts.vocabulary import BRANCHES
 from tasks.simulate import published
 from tasks.simulate.labels import draw_labels
-from tasks.simulate.plan import plan_simulation, split_total
+from tasks.simulate.plan import plan_simulation, split_total, take_runs
 
 
 def test_the_full_scale_has_the_published_counts() -> None:
@@ -89,3 +89,15 @@ def test_split_total_respects_limits() -> None:
     assert split_total(10, [1, 1, 8], [9, 9, 5]) == [3, 2, 5]
     assert split_total(100, [1, 2], [3, 4]) == [3, 4]
     assert sum(split_total(7, [0, 0, 0], [5, 5, 5])) == 7
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 2_000, 8_999, 9_000])
+def test_take_runs_takes_the_wanted_number_in_long_runs(count: int) -> None:
+    allowed = np.arange(10_000) % 100 >= 10
+    taken = take_runs(np.random.default_rng(count), allowed, count, 400)
+
+    assert len(np.unique(taken)) == len(taken) == count
+    assert (np.diff(taken) > 0).all() and allowed[taken].all()
+    # Positions that are not allowed do not end a run.
+    runs = 1 + np.count_nonzero(np.diff(np.searchsorted(np.flatnonzero(allowed), taken)) > 1)
+    assert runs == max(min(round(count / 400), round((9_000 - count) / 40)), 1)

@@ -57,6 +57,27 @@ def test_tasks_are_correlated_as_faces_are():
         assert active[happy].mean() > 1.5 * active.mean()
 
 
+def test_runs_of_an_expression_last_for_seconds():
+    """Videos of this scale have 480 frames, a tenth of those of scale 1."""
+    found = {one.name: one.simulated for one in compare_with_published(drawn()[0])}
+
+    assert found["expressions: median run, frames"] > 30
+    assert found["expressions: mean run, frames"] > 60
+
+
+def test_a_gap_without_crops_between_two_labels_is_labelled():
+    labelled = []
+    for subject, labels in drawn()[1]:
+        if "expr" in labels.branches:
+            valid, missing = labels.branches["expr"] >= 0, drawn()[0].missing(subject)
+            edges = np.flatnonzero(np.diff(missing.astype(int), prepend=0, append=0))
+            inner = [(a, b) for a, b in edges.reshape(-1, 2) if a > 0 and b < len(valid) and valid[a - 1] and valid[b]]
+            labelled += [valid[a:b].all() for a, b in inner]
+
+    assert len(labelled) > 5
+    assert np.mean(labelled) > 0.5
+
+
 def test_labels_change_slowly():
     changes = [np.diff(labels.branches["expr"]) != 0 for _, labels in drawn()[1] if "expr" in labels.branches]
     valence = [labels.branches["va"][:, 0] for _, labels in drawn()[1] if "va" in labels.branches]
