@@ -125,7 +125,8 @@ def _mask_rows(random: np.random.Generator, mtl: dict[BranchName, np.ndarray], s
             rows = take_runs(random, every, round(shares[branch] * count), _VALID_RUN)
             valid[rows, BRANCHES.index(branch)] = True
         # Every row of the list has a label.
-        labelled, column = valid.any(axis=1), BRANCHES.index("va")
+        column = BRANCHES.index("va")
+        labelled: np.ndarray = valid.any(axis=1)
         valid[~labelled, column] = True
         more = round(shares["va"] * count) - int((~labelled).sum())
         valid[take_runs(random, labelled, more, _VALID_RUN), column] = True
