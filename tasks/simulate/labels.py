@@ -126,7 +126,7 @@ def _mask_rows(random: np.random.Generator, mtl: dict[BranchName, np.ndarray], s
             valid[rows, BRANCHES.index(branch)] = True
         # Every row of the list has a label.
         column = BRANCHES.index("va")
-        labelled: np.ndarray = valid.any(axis=1)
+        labelled = np.asarray(valid.any(axis=1))
         valid[~labelled, column] = True
         more = round(shares["va"] * count) - int((~labelled).sum())
         valid[take_runs(random, labelled, more, _VALID_RUN), column] = True
