@@ -341,6 +341,44 @@ PREDICTIONS = Dataset(
     key=("person", "frame"),
 )
 
+_OF_FRAMES = "0..1"
+
+SUMMARY = Dataset(
+    "summary",
+    "one row per video and person of a folder of predictions; a video without any person has one row",
+    (
+        Column("video", pa.string(), "name of the video"),
+        Column("person", pa.int32(), "number of the person in the video; null without any person", "", ">= 1", True),
+        Column("frames", pa.int64(), "rows of the person: from its first to its last frame", "frames", ">= 1"),
+        Column("seconds", pa.float64(), "time from the first to the last of these frames", "s", ">= 0", nullable=True),
+        Column("face_share", pa.float64(), "share of these frames that show the face", "", _OF_FRAMES),
+        Column("face_size_px", pa.float64(), "mean of face_size_px", "px of the displayed frame", "> 0", True),
+        Column("is_short_track", pa.bool_(), "as in the predictions", nullable=True),
+        *(
+            Column(f"share_{name.lower()}", pa.float64(), f"share of decided frames with {name}", "", _OF_FRAMES, True)
+            for name in EXPRESSIONS
+        ),
+        *(
+            Column(f"{name}_{kind}", pa.float64(), f"{word} of {name}", "", "-1..1", nullable=True)
+            for name in DIMENSIONS
+            for kind, word in (("mean", "mean"), ("min", "smallest value"), ("max", "largest value"))
+        ),
+        *(
+            Column(
+                f"rate_{name.lower()}",
+                pa.float64(),
+                f"share of decided frames in which action unit {name[2:]} is active",
+                "",
+                _OF_FRAMES,
+                nullable=True,
+            )
+            for name in ACTION_UNITS
+        ),
+    ),
+    key=("video", "person"),
+    statistics=("video",),
+)
+
 
 def features_dataset(embedding_size: int, class_names: tuple[str, ...]) -> Dataset:
     """Return the dataset of the features of one backbone.

@@ -11,15 +11,17 @@ from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import Arrivals, count_known_skipped, remember_skipped, split_settled
 from data_contracts.store.input_accounts import count_used_before
 from data_contracts.store.store import Store
-from flows.engine.console import print_line
+from flows.engine.console import print_line, print_result
 from flows.engine.run import Run
 from flows.extract import report_videos
 from flows.options import takes
 from flows.parameters import RescoreParameters, scheduler_of
 from flows.score import check_named_backbone, count_scored, predictors_of, print_predictors, score_videos
+from flows.scoring.persons import print_persons, summarize_folder
+from flows.scoring.result import ScoredVideos, describe_run
 from tasks.extract import index_videos
 from tasks.extract.deleted_videos import remove_notes_of_deleted
-from tasks.results.prediction_folder import describe_others, read_record
+from tasks.results.prediction_folder import RESERVED_NAMES, describe_others, read_record
 from tasks.units import MAX_TRIES
 
 _LINES_SHOWN = 20
@@ -49,7 +51,7 @@ class Rescored:
 @takes(RescoreParameters)
 def rescore(parameters: RescoreParameters) -> Rescored:
     """Predict all videos with missing or outdated predictions."""
-    videos, out = parameters.videos, parameters.out
+    places, out = parameters.videos, parameters.out
     check_output_folder(out)
     check_named_backbone(parameters, parameters.store)
     with Run(
@@ -61,16 +63,19 @@ def rescore(parameters: RescoreParameters) -> Rescored:
     ) as run:
         predictors = predictors_of(run, parameters)
         # Folders of affwild2 contain many files and no videos to score.
-        listing = list_videos(videos, leave_out=[run.store.root, Store(out).root])
+        listing = list_videos(places, leave_out=[run.store.root, Store(out).root], reserved=RESERVED_NAMES)
         arrivals = split_settled(
-            run.store, listing.videos, roots=videos, settle_seconds=parameters.settle_seconds, now=time.time()
+            run.store, listing.videos, roots=places, settle_seconds=parameters.settle_seconds, now=time.time()
         )
         before = read_record(Store(out))
-        known = count_known_skipped(run.store, videos, listing.account.paths)
+        known = count_known_skipped(run.store, places, listing.account.paths)
         used_before = 0 if listing.account.used else count_used_before(run.store, listing.account)
         report_videos(run, listing, known=known)
+        written: list[Location] = []
         if arrivals.settled:
-            score_videos(run, arrivals.settled, predictors=predictors, missing_faces=parameters.missing_faces, out=out)
+            written = score_videos(
+                run, arrivals.settled, predictors=predictors, missing_faces=parameters.missing_faces, out=out
+            )
         elif not used_before:
             # The folders may not be mounted if an earlier run found videos; the quarantine must stay then.
             remove_notes_of_deleted(run.store, [])
@@ -89,8 +94,14 @@ def rescore(parameters: RescoreParameters) -> Rescored:
             print_predictors(predictors)
         else:
             run.print_causes()
+        summary = summarize_folder(Store(out), arrivals.settled)
+        print_persons([row for row in summary if row["video"] in found.done], out)
+        videos = ScoredVideos.of(found, waiting=rescored.waiting, without_video=rescored.without_video)
+        print_result(
+            describe_run(run, "rescore", out=out, videos=videos, files=written, predictors=predictors, summary=summary)
+        )
         _print_rescored(run, arrivals, rescored, out)
-        remember_skipped(run.store, videos, listing.account.paths)
+        remember_skipped(run.store, places, listing.account.paths)
         run.raise_for_failures(known=False)
         if used_before:
             raise InputError(

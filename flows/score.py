@@ -8,12 +8,14 @@ from data_contracts.files.local import check_output_folder
 from data_contracts.files.locations import Location
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import MissingFaces, is_simulated
-from flows.engine.console import print_line, print_table
+from flows.engine.console import print_line, print_result, print_table
 from flows.engine.run import Run
 from flows.engine.run_counts import SortedInputs
 from flows.extract import extract_videos, report_videos
 from flows.options import takes
 from flows.parameters import RescoreParameters, ScoreParameters, scheduler_of
+from flows.scoring.persons import print_persons, summarize_folder
+from flows.scoring.result import ScoredVideos, describe_run
 from models.backbones.registry import DEFAULT_BACKBONE
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import predict_outputs
@@ -22,6 +24,7 @@ from tasks.fit.predictors import Predictor, PredictorRequest, choose_predictors
 from tasks.fit.subject_features import find_features
 from tasks.results.prediction_folder import (
     DESCRIPTION,
+    RESERVED_NAMES,
     PredictionRecord,
     describe_others,
     describe_rewritten,
@@ -122,7 +125,7 @@ def find_videos(paths: Sequence[Location]) -> VideoListing:
     Raises:
         InputError: a path does not exist, or there is no video; or S3 does not answer.
     """
-    listing = list_videos(paths)
+    listing = list_videos(paths, reserved=RESERVED_NAMES)
     if not (listing.videos or listing.same_names):
         skipped = listing.account.describe_first()
         raise InputError(f"{paths[0]}: expected video files here or in folders below, found none{skipped}")
@@ -143,17 +146,21 @@ def score(parameters: ScoreParameters) -> list[str]:
         report_videos(run, listing)
         if listing.videos:
             written = score_videos(run, listing.videos, predictors=predictors, missing_faces=missing_faces, out=out)
-        count_scored(run, listing.videos, before=before, after=read_record(Store(out)))
+        found = count_scored(run, listing.videos, before=before, after=read_record(Store(out)))
+        summary = summarize_folder(Store(out), listing.videos)
         run.print_summary()
         print_predictors(predictors)
-        if written:
-            print_table("Predictions", ["file"], [[path] for path in written])
+        print_persons(summary, out)
         described = f"; {DESCRIPTION} there describes their columns and heads" if written else ""
         print_line(f"{counted(len(written), 'file')} in {out}{described}")
         if again := describe_rewritten(Store(out), before, [path.name for path in written]):
             print_line(again)
         if others := describe_others(Store(out)):
             print_line(others)
+        videos = ScoredVideos.of(found)
+        print_result(
+            describe_run(run, "score", out=out, videos=videos, files=written, predictors=predictors, summary=summary)
+        )
         run.print_counts()
         run.raise_for_failures()
     return [str(path) for path in written]

@@ -40,7 +40,8 @@ ALLOWED = {
     "infra": {"data_contracts"},
     "infra.prefect": {"data_contracts"},
     "flows.engine": {"data_contracts.*", "models.engines", "tasks", "infra"},
-    "flows": {"data_contracts.*", "models.*", "tasks.*", "infra.*", "flows.engine"},
+    "flows.scoring": {"data_contracts.*", "models.*", "tasks.*", "flows.engine"},
+    "flows": {"data_contracts.*", "models.*", "tasks.*", "infra.*", "flows.engine", "flows.scoring"},
     "flows.commands": {"data_contracts.*", "models.*", "tasks.*", "infra.*", "flows", "flows.engine"},
     "flows.pages": {"data_contracts.*", "models.*", "tasks.*", "infra.*", "flows", "flows.engine", "flows.commands"},
 }

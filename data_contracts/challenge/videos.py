@@ -31,6 +31,7 @@ _BROKEN = "links to files that do not exist"
 _LOOPS = "links to folders that are searched anyway"
 _CROPS = "folders of crops"
 _SHARED_NAMES = "videos that share their name with another video; rename all but one"
+_RESERVED = "videos whose predictions would have the name of another file of the folder; rename them"
 # The suffix does not determine whether the file is a video.
 _UNDECIDED = "undecided"
 _HEAD_BYTES = 4096
@@ -56,13 +57,15 @@ def name_of_video(path: Location) -> str:
     return normalize_name(path.stem)
 
 
-def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) -> VideoListing:
+def list_videos(
+    places: Sequence[Location], *, leave_out: Collection[str] = (), reserved: Collection[str] = ()
+) -> VideoListing:
     """List video files: files in ``places``, and files in the folders of ``places`` and all their subfolders.
 
     Folders in ``leave_out``, stores of affwild2, and folders of crops and annotations are not searched. On S3, the name
     of a folder decides whether it is a folder of crops; on a disk, it must also contain crops. A broken link with the
     suffix of a video counts as a video; opening it raises the error. A folder may be empty; on S3, a prefix without
-    files counts as an empty folder.
+    files counts as an empty folder. Videos with ``reserved`` names are skipped.
 
     Raises:
         InputError: a path does not exist, is a folder that cannot be listed, or is not a video; S3 does not answer; or
@@ -84,6 +87,9 @@ def list_videos(places: Sequence[Location], *, leave_out: Collection[str] = ()) 
             shared[name] = tuple(sorted(different, key=str))
             for file in shared[name]:
                 account.skip(file, _SHARED_NAMES)
+            continue
+        if name in reserved:
+            account.skip(different[0], _RESERVED)
             continue
         (alone[name],) = different
         account.use()

@@ -49,6 +49,7 @@ from tasks.results.prediction_folder import (
     read_record,
     remove_predictions,
 )
+from tasks.results.summary import remove_from_summary
 
 _REMOVED_IN_PART = "removed, except what is listed below"
 
@@ -294,6 +295,7 @@ def remove_traces(store: Store, traces: Traces) -> list[str]:
     for found in traces.predictions:
         with _collecting(problems, found.target.root):
             remove_predictions(found)
+            remove_from_summary(found.target, traces.subjects)
     for path in traces.reports:
         with _collecting_files(problems, store):
             store.remove(path)

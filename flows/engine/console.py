@@ -95,10 +95,13 @@ def _console_on(stream: TextIO) -> Console:
 
 
 class Result(Protocol):
-    """What a command found out: a frozen dataclass. ``command``: name of the command, for readers of the JSON."""
+    """What a command found out: a frozen dataclass."""
 
-    command: ClassVar[str]
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def command(self) -> str:
+        """Name of the command, for readers of the JSON."""
 
 
 def print_result(result: Result) -> bool:
@@ -111,7 +114,7 @@ def print_result(result: Result) -> bool:
     """
     if not _output.get().is_json or _log.get():
         return False
-    values = {"command": result.command, "version": _RESULT_VERSION, **asdict(result)}
+    values = {"command": result.command, "version": _RESULT_VERSION} | asdict(result)
     _prepare_output()
     # In ASCII, so that names that are not UTF-8 can be printed everywhere.
     sys.stdout.write(json.dumps(values, indent=1, default=str, allow_nan=False) + "\n")
@@ -194,9 +197,21 @@ def print_table(
         log(logging.INFO, "\n".join([f"{title}:", *(line.rstrip() for line in text.getvalue().rstrip().splitlines())]))
 
 
+class Lines(tuple[str, ...]):
+    """A cell of a table with several lines."""
+
+    __slots__ = ()
+
+    def __new__(cls, *lines: str) -> "Lines":
+        """Return a cell with these lines."""
+        return super().__new__(cls, lines)
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, Lines):
+        return "\n".join(map(_cell, value))
     if isinstance(value, float):
         return f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) else escape(printable(str(value)))

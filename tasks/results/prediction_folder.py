@@ -2,12 +2,17 @@
 
 import contextlib
 import importlib.metadata
+import io
 import json
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 
 from data_contracts.errors import InputError, StoreError, counted, is_missing_file
 from data_contracts.files.inputs import FileState, file_state, reading_inputs
@@ -25,6 +30,10 @@ _FOLDERS = "_prediction_folders.json"
 RECORD = ".affwild2_predictions.json"
 # In the folder of predictions, for its readers: the columns, and the heads and settings of the files.
 DESCRIPTION = "predictions.json"
+# In the folder of predictions, each as Parquet and CSV: a row per video and person, and a row per face of an image.
+SUMMARY_NAME, IMAGES_NAME = "summary", "images"
+# Names that a video may not have, because its predictions would have the name of another file.
+RESERVED_NAMES = (SUMMARY_NAME, IMAGES_NAME)
 _SUFFIXES = (".parquet", ".csv")
 
 
@@ -145,6 +154,20 @@ def write_description(
         _replace(target, DESCRIPTION, text)
 
 
+def replace_table(target: Store, name: str, table: pa.Table) -> None:
+    """Write ``NAME.parquet`` and ``NAME.csv``; remove both if the table has no rows."""
+    for file in prediction_files(name):
+        if not table.num_rows:
+            target.remove(file)
+            continue
+        sink = io.BytesIO()
+        if file.endswith(".csv"):
+            pa_csv.write_csv(table, sink, pa_csv.WriteOptions(quoting_style="needed"))
+        else:
+            pq.write_table(table, sink)
+        _replace(target, file, sink.getvalue())
+
+
 def _replace(target: Store, name: str, data: bytes) -> None:
     """Write a file, and leave no folder of unfinished files among the predictions."""
     target.write_bytes(name, data)
@@ -253,8 +276,9 @@ def open_folder(place: str) -> Store:
 
 
 def list_predictions(target: Store) -> list[str]:
-    """Return the names of all files in a folder that can be predictions, recorded or not."""
-    return [name for name in target.list_folder("") if name.endswith(_SUFFIXES)]
+    """Return the names of all files in a folder that can be predictions of videos, recorded or not."""
+    others = {name for one in RESERVED_NAMES for name in prediction_files(one)}
+    return [name for name in target.list_folder("") if name.endswith(_SUFFIXES) and name not in others]
 
 
 @dataclass(frozen=True)
@@ -272,9 +296,11 @@ def find_predictions(target: Store, subjects: Sequence[str]) -> Predictions:
 
     Files with such a name are included even if another program wrote them.
     """
-    places = {name: location(target.locate(name)) for one in subjects for name in prediction_files(one)}
+    recorded = set(subjects) & set(read_record(target))
+    named = [one for one in subjects if one in recorded or one not in RESERVED_NAMES]
+    places = {name: location(target.locate(name)) for one in named for name in prediction_files(one)}
     found = {name: size for name, place in places.items() if (size := _size_of(place)) >= 0}
-    return Predictions(target, list(found), sum(found.values()), sorted(set(subjects) & set(read_record(target))))
+    return Predictions(target, list(found), sum(found.values()), sorted(recorded))
 
 
 def _size_of(place: Location) -> int:

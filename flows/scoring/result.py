@@ -1,0 +1,114 @@
+"""What a run of ``score`` or ``rescore`` did, as one object for ``--json``."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data_contracts.store.input_accounts import InputsDetails
+from flows.engine.run import Run
+from flows.engine.run_counts import RunCounts, SortedInputs
+from flows.scoring.persons import Row
+from tasks.fit.predictors import Predictor
+
+
+@dataclass(frozen=True)
+class ScoredVideos:
+    """Names of videos by the result of a run.
+
+    ``waiting``: files that may still be growing. ``without_video``: predictions exist, but the file does not.
+    """
+
+    scored: list[str]
+    up_to_date: list[str]
+    failed: list[str]
+    quarantined: list[str]
+    waiting: list[str]
+    without_video: list[str]
+
+    @classmethod
+    def of(
+        cls, found: SortedInputs, *, waiting: Collection[str] = (), without_video: Collection[str] = ()
+    ) -> "ScoredVideos":
+        """Return the names in their order."""
+        names = found.done, found.up_to_date, found.failed, found.quarantined, waiting, without_video
+        return cls(*map(sorted, names))
+
+
+@dataclass(frozen=True)
+class UsedHead:
+    """A head, the tasks that it serves, why it was chosen, and its post-processing (None: not tuned)."""
+
+    tasks: list[str]
+    head: str
+    backbone: str
+    why: str
+    postprocessing: str | None
+
+
+@dataclass(frozen=True)
+class StageLine:
+    """Why a unit failed, is quarantined, or could be used only in part."""
+
+    stage: str
+    unit: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """The result of ``score`` or ``rescore``.
+
+    Attributes:
+        counts: numbers of the last line.
+        summary: rows of ``summary.parquet`` for the videos of this run.
+    """
+
+    command: str
+    store: str
+    out: str
+    counts: RunCounts
+    videos: ScoredVideos
+    files: list[str]
+    heads: list[UsedHead]
+    failures: list[StageLine]
+    problems: list[StageLine]
+    quarantined: list[StageLine]
+    inputs: list[InputsDetails]
+    summary: list[dict[str, Any]]
+
+
+def describe_run(
+    run: Run,
+    command: str,
+    *,
+    out: object,
+    videos: ScoredVideos,
+    files: Collection[object],
+    predictors: Sequence[Predictor],
+    summary: Collection[Row],
+) -> ScoreResult:
+    """Return the result of a run that has counted its inputs."""
+    return ScoreResult(
+        command=command,
+        store=run.store.url,
+        out=str(out),
+        counts=run.counts,
+        videos=videos,
+        files=[str(path) for path in files],
+        heads=[
+            UsedHead(
+                list(one.branches),
+                one.head.name,
+                predictor.backbone.name,
+                one.why,
+                one.postprocessing.name if one.postprocessing else None,
+            )
+            for predictor in predictors
+            for one in predictor.heads
+        ],
+        failures=[StageLine(*one) for one in run.failures],
+        problems=[StageLine(*one) for one in run.problems],
+        quarantined=[StageLine(stage, unit, note.cause) for stage, unit, note in run.quarantined],
+        inputs=run.inputs,
+        summary=[dict(row) for row in summary],
+    )
