@@ -30,6 +30,8 @@ DATASETS = ("videos", "frames", "faces", "subjects", "features", "labels", "outp
 BUNDLES = ("heads", "postprocessing", "submissions")
 # Pages of reports are reports/NAME/index.html.
 REPORT_PAGE = "index.html"
+# Viewers of videos are reports/viewers/VIDEO/index.html, some with a copy of the video beside it.
+VIEWERS = "reports/viewers"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from flows.commands.parameters import (
     SimulateParameters,
     StatusParameters,
     VerifyParameters,
+    ViewParameters,
 )
 from flows.options import Option, SchedulerAddress, describe, is_required, read_options, refuse_url
 from flows.parameters import FLOWS
@@ -44,6 +45,7 @@ _COMMANDS: dict[str, tuple[type, str]] = {
     "verify": (VerifyParameters, "flows.commands.verify:verify"),
     "status": (StatusParameters, "flows.commands.status:print_status"),
     "report": (ReportParameters, "flows.pages.report:write_store_report"),
+    "view": (ViewParameters, "flows.pages.view:view"),
     "forget": (ForgetParameters, "flows.commands.forget:forget"),
     "models list": (ListModelsParameters, "flows.commands.models:list_models"),
     "models fetch": (FetchModelParameters, "flows.commands.models:fetch_model"),

@@ -33,6 +33,7 @@ from tasks.results.forget import (
     names_of_videos,
     remove_from_result,
     remove_labels,
+    remove_report,
     remove_unit_folders,
     subjects_of_video,
 )
@@ -298,7 +299,7 @@ def remove_traces(store: Store, traces: Traces) -> list[str]:
             remove_from_summary(found.target, traces.subjects)
     for path in traces.reports:
         with _collecting_files(problems, store):
-            store.remove(path)
+            remove_report(store, path)
     for bundle in traces.results:
         with _collecting_files(problems, store):
             remove_from_result(store, bundle, traces.subjects)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from data_contracts.files.credentials import StoreParameter
 from data_contracts.vocabulary import TaskName
 from flows.options import Option
-from flows.parameters import LARGEST_SEED, LocalPath, StoreUrl, Workers
+from flows.parameters import LARGEST_SEED, Heads, LocalPath, Postprocessings, StoreUrl, Workers
 
 _Name = Annotated[str, Option("Name of a backbone, as affwild2 models list shows it.", is_argument=True)]
 
@@ -86,6 +86,40 @@ class ReportParameters:
     """
 
     store: StoreUrl
+
+
+@dataclass(frozen=True)
+class ViewParameters:
+    """Write a page per video: its picture, and a timeline of every person.
+
+    The page is STORE/reports/viewers/VIDEO/index.html. It links the video file, or a copy where browsers do not play
+    it. Shows the newest predictions; without any, what the fitted heads predicted for the store. Exits with code 1 if
+    a video has no predictions.
+
+    Examples:
+        affwild2 view clip --out predictions
+        affwild2 view clip.mp4 other.mp4 --store STORE
+        affwild2 view --store STORE --head expr-default
+    """
+
+    videos: Annotated[
+        list[str] | None,
+        Option(
+            "Names of videos without suffix, or video files. Default: all that have predictions.",
+            is_argument=True,
+            may_be_left_out=True,
+        ),
+    ]
+    store: Annotated[StoreParameter | None, Option("Store that the videos were scored with. Default: OUT/store.")] = (
+        None
+    )
+    out: Annotated[
+        StoreParameter | None,
+        Option("Folder of predictions. Default: the folders that were scored from the store."),
+    ] = None
+    heads: Heads = None
+    postprocessings: Postprocessings = None
+    no_thumbnails: Annotated[bool, Option("Leave out the faces.")] = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bokeh.models import LayoutDOM
     from bokeh.plotting import figure
 
 # Okabe and Ito (2008), "Color Universal Design", https://jfly.uni-koeln.de/color/: colours that are told apart with
@@ -35,7 +36,7 @@ class Chart:
 
     caption: str
     description: str
-    figure: "figure"
+    figure: "LayoutDOM"
     legend: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     target: str = field(default_factory=lambda: f"chart-{next(_numbers)}")

@@ -22,7 +22,7 @@ from data_contracts.errors import printable
 from data_contracts.files.inputs import FileState
 from data_contracts.schemas import LABELS
 from data_contracts.store.bundles import Bundle, list_bundles, manifest_path, read_manifest, write_manifest
-from data_contracts.store.contents import DATASETS, REPORT_PAGE
+from data_contracts.store.contents import DATASETS, REPORT_PAGE, VIEWERS
 from data_contracts.store.details import (
     FacesDetails,
     HeadDetails,
@@ -235,9 +235,9 @@ def names_in_results(store: Store) -> set[str]:
 
 
 def find_reports(store: Store, subjects: Collection[str]) -> list[str]:
-    """Return the paths of report pages and accounts of inputs that name one of the subjects.
+    """Return the paths of report pages and accounts of inputs that name one of the subjects, and of their viewers.
 
-    Both can be written again without them.
+    Pages and accounts can be written again without them.
     """
     mention = _mention_of(subjects)
     paths = [f"reports/{name}/{REPORT_PAGE}" for name in store.list_folder("reports")]
@@ -245,11 +245,19 @@ def find_reports(store: Store, subjects: Collection[str]) -> list[str]:
     for start in range(0, len(paths), _PAGES_AT_ONCE):
         some = paths[start : start + _PAGES_AT_ONCE]
         found += [path for path, page in zip(some, store.files.read_many(some), strict=True) if mention.search(page)]
+    found += [path for subject in subjects for path in store.files_below(f"{VIEWERS}/{subject}")]
     for account in list_bundles(store, INPUTS):
         text = json.dumps(account.details, ensure_ascii=False)
         if mention.search(text.encode(errors="surrogateescape")):
             found.append(manifest_path(account.folder))
     return found
+
+
+def remove_report(store: Store, path: str) -> None:
+    """Remove a file that ``find_reports`` found, and the folder of a viewer, whose name is that of the video."""
+    store.remove(path)
+    if path.startswith(f"{VIEWERS}/"):
+        store.remove_folder(path.rsplit("/", 1)[0])
 
 
 def find_mentions(store: Store, subjects: Collection[str]) -> list[str]:
@@ -260,7 +268,9 @@ def find_mentions(store: Store, subjects: Collection[str]) -> list[str]:
         if top in DATASETS or top.startswith("."):
             continue
         for path, state in (store.files_below(top) or {top: FileState(0)}).items():
-            if path.rsplit(".", 1)[-1] in _TEXTS and state.size_bytes <= _MOST_BYTES:
+            # A viewer is large and shows one video.
+            is_viewer = path.startswith(f"{VIEWERS}/")
+            if path.rsplit(".", 1)[-1] in _TEXTS and state.size_bytes <= _MOST_BYTES and not is_viewer:
                 with contextlib.suppress(OSError):
                     if mention.search(path.encode(errors="surrogateescape")) or mention.search(store.read_bytes(path)):
                         found.append(path)

@@ -1,0 +1,94 @@
+"""The video file of a viewer: the indexed file where browsers play it, else a copy in H.264 beside the page."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from data_contracts.errors import InputError
+from data_contracts.files.locations import location
+from data_contracts.store.store import Store
+from data_contracts.video.container import open_video
+from data_contracts.video.index import VideoIndex
+
+# Chromium and Firefox play these. Formats are names of FFmpeg's demuxers.
+_CODECS_OF_FORMAT = {
+    "mov,mp4,m4a,3gp,3g2,mj2": ("h264", "av1", "vp9"),
+    "matroska,webm": ("vp8", "vp9", "av1"),
+}
+_SOUND_CODECS = ("aac", "mp3", "opus", "vorbis", "flac")
+_PIXEL_FORMATS = ("yuv420p", "yuvj420p")
+
+
+@dataclass(frozen=True)
+class Media:
+    """The video file of a viewer.
+
+    Attributes:
+        link: URL of a file that browsers play, relative to the page; None without a picture.
+        note: for the reader, why there is no picture; empty otherwise.
+        offset_seconds: time of frame 1 on the clock of the player.
+        size_px: width and height of the displayed frame; 0 if unknown.
+    """
+
+    link: str | None = None
+    note: str = ""
+    offset_seconds: float = 0.0
+    size_px: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class _Playback:
+    """Whether browsers play a file: ``obstacle`` says why not. ``offset_seconds``: as in ``Media``."""
+
+    obstacle: str | None
+    offset_seconds: float
+
+
+def find_media(store: Store, folder: str, path: str | None, index: VideoIndex | None) -> Media:
+    """Return the file that the viewer in ``folder`` of the store shows.
+
+    Args:
+        path: the video file; None if it is unknown.
+    """
+    size = (index.width_px, index.height_px) if index else (0, 0)
+    place = location(path) if path else None
+    if place is None or index is None:
+        return Media(note="The store does not know the video file, so there is no picture.", size_px=size)
+    if not isinstance(place, Path):
+        return Media(note=f"There is no picture, because the video is on S3: {path}", size_px=size)
+    if not place.is_file():
+        return Media(note=f"There is no picture, because the video file is gone: {path}", size_px=size)
+    if not store.is_local:
+        return Media(note=f"There is no picture, because the store is on S3 and the video is not: {path}", size_px=size)
+    try:
+        playback = check_playback(place, index)
+    except InputError as error:
+        return Media(note=f"There is no picture: {error}", size_px=size)
+    relative = os.path.relpath(place, store.locate(folder))
+    return Media(quote(relative.replace(os.sep, "/")), offset_seconds=playback.offset_seconds, size_px=size)
+
+
+def check_playback(path: Path, index: VideoIndex) -> _Playback:
+    """Find out whether browsers play a video file and show the frames that its index has.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    with open_video(path) as (container, stream):
+        codec, pixels = stream.codec_context.codec.canonical_name, stream.codec_context.pix_fmt
+        sound = {one.codec_context.codec.canonical_name for one in container.streams.audio if one.codec_context}
+        base, start = stream.time_base, (container.start_time or 0) / 1e6
+        first = float(index.pts[0] * base) if index.has_pts and base else start
+        obstacle = None
+        if codec not in _CODECS_OF_FORMAT.get(container.format.name, ()):
+            obstacle = f"{codec} in {container.format.long_name}"
+        elif pixels not in _PIXEL_FORMATS:
+            obstacle = f"{codec} with pixels in {pixels}"
+        elif sound and not sound & set(_SOUND_CODECS):
+            obstacle = f"sound in {', '.join(sorted(sound))}"
+        elif not index.has_pts:
+            obstacle = "frames without reliable times"
+        elif index.display is not None and "crop" in index.display:
+            obstacle = "frames that the container crops"
+        return _Playback(obstacle, max(0.0, first - start))
