@@ -139,6 +139,14 @@ def labelled_subjects(subjects: Sequence[SubjectOutputs], task: TaskName) -> lis
 
 
 @dataclass(frozen=True)
+class Fold:
+    """Names of subjects, and the post-processing that was tuned on the videos of all other subjects."""
+
+    subjects: tuple[str, ...]
+    postprocessing: PostProcessing
+
+
+@dataclass(frozen=True)
 class Tuned:
     """Tuned post-processing, and its scores on the validation subjects.
 
@@ -148,6 +156,7 @@ class Tuned:
         held_out: held-out score: each subject is decided by a rule tuned on the other folds of videos, and all rows are
             scored together. None if there are fewer than two videos.
         candidates: everything that was tried on all subjects, in order.
+        folds: what the held-out score is computed with.
     """
 
     postprocessing: PostProcessing
@@ -155,6 +164,7 @@ class Tuned:
     tuned: dict[str, float]
     held_out: dict[str, float] | None
     candidates: list[Candidate]
+    folds: tuple[Fold, ...] = ()
 
     def figures(self) -> dict[str, dict[str, float] | None]:
         """Return the three scores by name."""
@@ -192,8 +202,25 @@ def tune_postprocessing(
         return score_folds(tables, [(all_subjects, all_subjects)], lambda table, _: chosen.rules[table.branch])
 
     splits = split_by_video([s.name for s in labelled], folds)
-    held_out = score_folds(tables, splits, BranchCandidates.best_rule) if splits else None
-    return Tuned(tuned, in_sample(untuned_postprocessing(task)), in_sample(tuned), held_out, tried)
+    fold_rules: list[dict[BranchName, BranchRule]] = [{} for _ in splits]
+
+    def held_out_rule(table: BranchCandidates, tuned_on: np.ndarray) -> BranchRule:
+        number = next(number for number, (one, _) in enumerate(splits) if one is tuned_on)
+        fold_rules[number][table.branch] = table.best_rule(tuned_on)
+        return fold_rules[number][table.branch]
+
+    held_out = score_folds(tables, splits, held_out_rule) if splits else None
+    return Tuned(
+        tuned,
+        in_sample(untuned_postprocessing(task)),
+        in_sample(tuned),
+        held_out,
+        tried,
+        tuple(
+            Fold(tuple(labelled[at].name for at in scored), replace(tuned, rules=rules))
+            for (_, scored), rules in zip(splits, fold_rules, strict=True)
+        ),
+    )
 
 
 def has_several_subjects_of_a_video(subjects: Sequence[str]) -> bool:

@@ -114,7 +114,8 @@ def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
         tuned = tune_postprocessing(subjects, task=given.task, setting=given.tuning, folds=given.folds)
     except ValueError as error:
         raise InputError(f"{job.name}: {error}") from error
-    content = {"postprocessing": tuned.postprocessing.to_dict(), "figures": tuned.figures()}
+    folds = [{"subjects": list(fold.subjects), **fold.postprocessing.to_dict()} for fold in tuned.folds]
+    content = {"postprocessing": tuned.postprocessing.to_dict(), "figures": tuned.figures(), "folds": folds}
     is_scored = given.tuning != "paper"
     rows, faceless = _count_rows(subjects, given.task, drop_partial_units=not is_scored)
     details = PostprocessingDetails(

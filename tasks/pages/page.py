@@ -18,9 +18,11 @@ from markupsafe import Markup
 from data_contracts.errors import printable
 from data_contracts.files.credentials import hide_credentials
 from tasks.pages.charts import Chart, bokeh_script, to_items
-from tasks.pages.table import Code, Link, Share, State, Table, Tenths
+from tasks.pages.table import Code, Heat, Link, Share, State, Table, Tenths
 
 _ROOM = "tasks.pages"
+# A heading and what is below it.
+Section = tuple[str, Sequence[Table | Chart]]
 # Characters that would end the element of a script, or start a comment in it.
 _ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
@@ -97,7 +99,7 @@ def _environment() -> Environment:
         finalize=lambda value: _shown(value) if type(value) is str else value,
     )
     environment.filters["cell"] = _cell
-    for kind in (Share, Code, Link, Tenths, State, Table, Chart):
+    for kind in (Share, Heat, Code, Link, Tenths, State, Table, Chart):
         environment.tests[kind.__name__.lower()] = lambda value, kind=kind: isinstance(value, kind)
     return environment
 

@@ -22,6 +22,7 @@ from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_FOUND
 from models.decisions.postprocessing import PostProcessing
 from tasks.fit.head_selection import date_of
 from tasks.fit.tune_postprocessing import read_candidates
+from tasks.pages.page import Section
 from tasks.pages.table import Code, Link, Share, State, Table, Tenths
 from tasks.results.head_scores import attainable_column, score_columns, scores_of
 from tasks.results.write_submission import load_postprocessing
@@ -72,26 +73,23 @@ def headline_counts(contents: StoreContents) -> list[tuple[str, int]]:
     ]
 
 
-def sections_of_run(run: RunRecord) -> list[tuple[str, list[Table]]]:
+def sections_of_run(run: RunRecord) -> list[Section]:
     """Return the heading and the tables of a run, without those of its store."""
     return [("What the run did", _run_tables(run))]
 
 
-def sections_of(store: Store, contents: StoreContents, run: RunRecord | None) -> list[tuple[str, list[Table]]]:
-    """Return the headings and their tables, without empty sections."""
+def sections_of(store: Store, contents: StoreContents) -> list[Section]:
+    """Return the headings of the inventory and their tables, without empty sections."""
     heads = contents.bundles["heads"]
     tuned = contents.bundles["postprocessing"]
     rules, unreadable = _rules(store, tuned)
-    sections = [
-        *(sections_of_run(run) if run else []),
+    sections: list[Section] = [
         ("Problems", [_failures(contents, unreadable)]),
         ("Inputs", _inputs(contents.inputs)),
         ("Contents", [_variants(contents)]),
         (
             "Heads",
             [
-                _settings(store, heads),
-                _validation(store, heads, tuned),
                 _labels(heads),
                 *_splits(heads),
                 *_decisions(rules),
@@ -188,7 +186,7 @@ def _share(part: int, whole: int) -> Share:
     return Share(part / whole if whole else None)
 
 
-def _settings(store: Store, heads: Sequence[Bundle]) -> Table:
+def settings_table(store: Store, heads: Sequence[Bundle]) -> Table:
     """Return the settings of each head, in the terms of the options of ``fit``."""
     rows: list[list[object]] = []
     for head in heads:
@@ -202,7 +200,8 @@ def _settings(store: Store, heads: Sequence[Bundle]) -> Table:
     return Table("Settings", [*header, "trained on", "written"], rows)
 
 
-def _validation(store: Store, heads: Sequence[Bundle], rules: Sequence[Bundle]) -> Table:
+def validation_table(store: Store, heads: Sequence[Bundle], rules: Sequence[Bundle]) -> Table:
+    """Return the main metric of each head, untuned, in-sample and held-out."""
     of_head: dict[str, list[Bundle | None]] = {head.name: [] for head in heads}
     for rule in rules:
         of_head.setdefault(PostprocessingDetails.of(rule).head, []).append(rule)

@@ -14,6 +14,13 @@ class Share(NamedTuple):
     value: float | None
 
 
+class Heat(NamedTuple):
+    """A cell with a fraction in 0..1 as a colour and in percent, and the number of rows behind it; None: undefined."""
+
+    value: float | None
+    count: int
+
+
 class Tenths(NamedTuple):
     """A cell with a number that is rounded to one decimal."""
 
@@ -56,4 +63,4 @@ class Table:
     def numeric(self) -> list[bool]:
         """Whether each column holds numbers."""
         columns = zip(*self.rows, strict=True)
-        return [any(isinstance(cell, int | float | Share | Tenths) for cell in column) for column in columns]
+        return [any(isinstance(cell, int | float | Share | Heat | Tenths) for cell in column) for column in columns]

@@ -10,8 +10,10 @@ from typing import Any
 from data_contracts.store.contents import REPORT_PAGE, StoreContents, read_contents
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SIMULATED_NOTICE
-from tasks.pages.page import render_page
+from tasks.pages.charts import Chart
+from tasks.pages.page import Section, render_page
 from tasks.pages.report_tables import RunRecord, headline_counts, sections_of, sections_of_run
+from tasks.pages.scores import score_sections
 from tasks.pages.table import Table
 from tasks.reproduce.grid import list_cells
 from tasks.reproduce.write_tables import Reproduction, reproduction_of
@@ -41,7 +43,9 @@ def write_report(
     if contents:
         cells = list_cells(store)
         tables = _reproduction_section(reproduction_of(store, cells, empty={})) if cells else []
-        sections = [*sections_of(store, contents, run), *tables]
+        # A run must not wait for charts that the next report shows.
+        scores = score_sections(store, contents, with_charts=run is None)
+        sections = [*sections, *scores, *tables, *sections_of(store, contents)]
     path = _write_page(
         store,
         name,
@@ -75,14 +79,15 @@ def write_reproduction_page(store: Store, found: Reproduction, *, written: datet
     )
 
 
-def _reproduction_section(found: Reproduction) -> list[tuple[str, list[Table]]]:
+def _reproduction_section(found: Reproduction) -> list[Section]:
     tables = [Table(one.title, one.header, one.rows) for one in found.listings]
     notes = Table("Notes", ["note"], [[note] for note in found.notes])
     return [("Tables of the paper", [*tables, notes])]
 
 
 def _write_page(store: Store, name: str, written: datetime, **content: Any) -> str:
-    page = render_page("report.html.jinja", store=store.root, written=written, **content)
+    charts = [one for _, parts in content["sections"] for one in parts if isinstance(one, Chart)]
+    page = render_page("report.html.jinja", charts=charts, store=store.root, written=written, **content)
     path = f"reports/{name}/{REPORT_PAGE}"
     store.write_bytes(path, page.encode())
     return path
