@@ -99,7 +99,7 @@ def interval_chart(
 
     ``zero_line``: mark zero, for differences.
     """
-    from bokeh.models import FactorRange, HoverTool, Span
+    from bokeh.models import FactorRange, HoverTool
 
     categories = list(dict.fromkeys(one.category for one in points))
     series = list(dict.fromkeys(one.series for one in points))
@@ -112,7 +112,7 @@ def interval_chart(
     )
     plot.xgrid.visible, plot.ygrid.visible = True, False
     if zero_line:
-        plot.add_layout(Span(location=0, dimension="height", line_color=PALETTE[6], line_width=1.5))
+        plot.vspan(x=[0], line_color=PALETTE[6], line_width=1.5)
     for number, name in enumerate(series):
         shift = 0.0 if len(series) == 1 else 0.3 - 0.6 * number / (len(series) - 1)
         own = [one for one in points if one.series == name]
@@ -151,7 +151,7 @@ def line_chart(
             {"x": np.asarray(line.x, float), "y": np.asarray(line.y, float), "name": [line.name] * len(line.x)}
         )
         dash = [6, 3] if line.is_dashed else []
-        drawn = [plot.line("x", "y", source=source, line_color=line.colour, line_width=2, line_dash=dash)]
+        drawn: list[Any] = [plot.line("x", "y", source=source, line_color=line.colour, line_width=2, line_dash=dash)]
         if line.is_marked or len(line.x) == 1:
             drawn.append(plot.scatter("x", "y", source=source, size=7, color=line.colour))
         tooltips = [("", "@name"), (x_label, "@x{0.[000]}"), (y_label, "@y{0.000}")]

@@ -18,7 +18,7 @@ class Heat(NamedTuple):
     """A cell with a fraction in 0..1 as a colour and in percent, and the number of rows behind it; None: undefined."""
 
     value: float | None
-    count: int
+    rows: int
 
 
 class Tenths(NamedTuple):
