@@ -21,6 +21,7 @@ from data_contracts.errors import InputError
 from data_contracts.files.credentials import NoCredentials
 from data_contracts.settings import LOG_FORMAT, check_dask_address
 from flows.commands.parameters import (
+    CompareParameters,
     ConvertModelParameters,
     DownloadSubmissionParameters,
     ExportModelParameters,
@@ -46,6 +47,7 @@ _COMMANDS: dict[str, tuple[type, str]] = {
     "status": (StatusParameters, "flows.commands.status:print_status"),
     "report": (ReportParameters, "flows.pages.report:write_store_report"),
     "view": (ViewParameters, "flows.pages.view:view"),
+    "compare": (CompareParameters, "flows.pages.compare:compare"),
     "forget": (ForgetParameters, "flows.commands.forget:forget"),
     "models list": (ListModelsParameters, "flows.commands.models:list_models"),
     "models fetch": (FetchModelParameters, "flows.commands.models:fetch_model"),
@@ -54,9 +56,9 @@ _COMMANDS: dict[str, tuple[type, str]] = {
     "download submission": (DownloadSubmissionParameters, "flows.commands.download:download_submission"),
 }
 # Functions of commands that change nothing in a store: their user waits for an answer, not for a server.
-_ONLY_READ = ("verify", "print_status", "write_store_report", "list_models", "download_submission")
+_ONLY_READ = ("verify", "print_status", "write_store_report", "compare", "list_models", "download_submission")
 # Commands whose result is also available as a JSON object.
-_WITH_JSON = ("status", "verify", "models list", "score", "rescore")
+_WITH_JSON = ("status", "verify", "compare", "models list", "score", "rescore")
 # Command and option of an earlier version -> the option of today.
 _RENAMED = {(f"{PROGRAM} fit", "--backbone"): "--features-variant"}
 _GROUPS = {

@@ -123,6 +123,24 @@ class ViewParameters:
 
 
 @dataclass(frozen=True)
+class CompareParameters:
+    """Compare two heads of one task on the same validation subjects.
+
+    Prints every metric of both, and the differences with paired bootstrap intervals over videos. Also writes a page
+    with charts, STORE/reports/compare-A-B/index.html.
+
+    Examples:
+        affwild2 compare expr-paper expr-default --store STORE
+        affwild2 compare paper default --task au --store STORE
+    """
+
+    a: Annotated[str, Option("Name of a head or its beginning, or a recipe.", is_argument=True)]
+    b: Annotated[str, Option("The head or recipe to compare it with.", is_argument=True)]
+    store: StoreUrl
+    task: Annotated[TaskName | None, Option("Task of the two heads. Required if a recipe has heads of several.")] = None
+
+
+@dataclass(frozen=True)
 class ForgetParameters:
     """Remove everything that was made from a video, or with a head.
 

@@ -172,7 +172,9 @@ def calibration_of(probability: np.ndarray, is_right: np.ndarray, *, bins: int =
     return Calibration(mean, share, rows[filled], error)
 
 
-def f1_of_thresholds(labels: np.ndarray, probability: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+def f1_of_thresholds(
+    labels: np.ndarray, probability: np.ndarray, thresholds: Sequence[float] | np.ndarray
+) -> np.ndarray:
     """Return the F1 of one action unit at each threshold, float64 [t].
 
     Labels are int8 [n] (-1: ignored), probabilities float [n].

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from data_contracts.errors import InputError, counted
-from data_contracts.store.bundles import Bundle, list_bundles, match_bundles
+from data_contracts.store.bundles import Bundle, match_bundles
 from data_contracts.store.contents import REPORT_PAGE
 from data_contracts.store.details import HeadDetails, PostprocessingDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SIMULATED_NOTICE, TaskName
 from models.decisions.evaluation import CONFIDENCE, RESAMPLES, SEED, Interval, Metrics, bootstrap_intervals
 from models.decisions.tuning import SubjectOutputs
-from models.heads.recipes import RECIPES
 from tasks.fit.head_selection import describe_heads, fitted_heads, select_postprocessings
 from tasks.pages.charts import Chart, Point, interval_chart
 from tasks.pages.head_charts import name_metric
@@ -54,32 +53,6 @@ class Comparison:
     rows: int
     notes: Sequence[str]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return values for JSON."""
-        return {
-            "a": self.a.head.name,
-            "b": self.b.head.name,
-            "task": self.a.task,
-            "videos": self.videos,
-            "rows": self.rows,
-            "resamples": RESAMPLES,
-            "confidence": CONFIDENCE,
-            "seed": SEED,
-            "differences": [
-                {
-                    "score": one.score,
-                    "metric": one.metric,
-                    "a": one.a,
-                    "b": one.b,
-                    "difference": one.difference.value,
-                    "low": one.difference.low,
-                    "high": one.difference.high,
-                }
-                for one in self.differences
-            ],
-            "notes": list(self.notes),
-        }
-
 
 def find_compared(store: Store, name: str, *, task: TaskName | None) -> Bundle:
     """Return the head with this name, the only one whose name starts with it, or the only one of this recipe.
@@ -94,7 +67,8 @@ def find_compared(store: Store, name: str, *, task: TaskName | None) -> Bundle:
     if len(found) == 1:
         return found[0]
     of_task = f" of {task}" if task else ""
-    hint = "; add --task" if len({HeadDetails.of(head).task for head in found}) > 1 else "; pass a name or its beginning"
+    is_of_several_tasks = len({HeadDetails.of(head).task for head in found}) > 1
+    hint = "; add --task" if is_of_several_tasks else "; pass the name of a head, or its beginning"
     listed = describe_heads(store, found or heads) or "none"
     raise InputError(
         f"compare {name}: expected one head{of_task} in {store.url}, {'several match' if found else 'none matches'}: "
@@ -116,14 +90,16 @@ def compare_heads(store: Store, a: Bundle, b: Bundle) -> Comparison:
     if a.name == b.name:
         raise InputError(f"{a.name}: expected two heads, got the same one twice; pass another name")
     if tasks[0] != tasks[1]:
-        raise InputError(f"{names}: expected heads of one task, got {tasks[0]} and {tasks[1]}; compare heads of one task")
+        raise InputError(
+            f"{names}: expected heads of one task, got {tasks[0]} and {tasks[1]}; compare heads of one task"
+        )
     rules = select_postprocessings(store, [a, b])
     tuned = [rules[head.name] for head in (a, b)]
     if missing := [head.name for head, rule in zip((a, b), tuned, strict=True) if rule is None]:
         raise InputError(f"{missing[0]}: expected a tuned post-processing in {store.url}, found none; run fit again")
     details = [PostprocessingDetails.of(rule) for rule in tuned if rule]
     if other := [head.name for head, one in zip((a, b), details, strict=True) if one.tuned_with]:
-        raise InputError(f"{other[0]}: expected a head with scores of its own, got one that was fitted on validation too")
+        raise InputError(f"{other[0]}: expected a head with own scores, got one fitted on validation, too")
     is_mixed = details[0].tuning != details[1].tuning
     one, two = (
         evaluate_head(store, head, rule, all_rows=is_mixed) for head, rule in zip((a, b), tuned, strict=True) if rule
@@ -147,7 +123,11 @@ def _on_common_rows(a: Evaluation, b: Evaluation, names: str) -> tuple[Evaluatio
     before, after = (sum(len(one.labelled_frame) for one in rows) for rows in (a.rows, kept[0]))
     if before == after == sum(len(one.labelled_frame) for one in b.rows):
         return a, b, []
-    return a.on_rows(kept[0]), b.on_rows(kept[1]), [f"Scored on the {after:,} labelled rows that both heads are scored on."]
+    return (
+        replace(a, rows=kept[0]),
+        replace(b, rows=kept[1]),
+        [f"Scored on the {after:,} labelled rows that both heads are scored on."],
+    )
 
 
 def _common(subject: SubjectOutputs, other: SubjectOutputs) -> SubjectOutputs:

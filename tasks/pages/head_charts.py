@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -197,7 +198,7 @@ def learning_curves(store: Store, head: Bundle) -> Content:
     ]
 
 
-def _read_metrics(store: Store, head: Bundle) -> dict:  # type: ignore[type-arg]
+def _read_metrics(store: Store, head: Bundle) -> Any:
     return json.loads(read_file(store, head, "metrics.json")) if "metrics.json" in head.files else {}
 
 
@@ -317,7 +318,7 @@ def _windows(store: Store, tuned: Bundle) -> Content:
         if sum(map(len, of_method.values())) < 2:
             continue
         lines = [
-            Line(method, *map(list, zip(*sorted(pairs), strict=True)), PALETTE[at % len(PALETTE)], is_marked=True)
+            Line(method, *np.array(sorted(pairs)).T, colour=PALETTE[at % len(PALETTE)], is_marked=True)
             for at, (method, pairs) in enumerate(of_method.items())
         ]
         charts.append(

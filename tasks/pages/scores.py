@@ -75,7 +75,7 @@ def _evaluate(
         except InputError as error:
             left_out.append([Code(head.name), str(error)])
             continue
-        evaluated.append(_Evaluated(evaluation, rule, {k: evaluation.intervals(k) for k in evaluation.counts}))
+        evaluated.append(_Evaluated(evaluation, rule, {k: evaluation.intervals(k) for k in evaluation.rules}))
     return sorted(evaluated, key=lambda one: one.evaluation.head.name), left_out
 
 

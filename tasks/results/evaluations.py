@@ -3,6 +3,7 @@
 Nothing is fitted or tuned again. Decisions are those of the stored rules.
 """
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ class Evaluation:
 
     Attributes:
         rows: subjects with their outputs and the labels of the scored rows, by name.
-        counts: kind of score (as the constants of this module) -> branch -> counts of each subject, [S, ...].
+        rules: kind of score (as the constants of this module) -> name of each subject -> the rule that decides it.
         rule: the post-processing of ``in-sample`` or ``post-processed`` decisions.
         notes: what a reader has to know about the scores.
     """
@@ -43,9 +44,14 @@ class Evaluation:
     head: Bundle
     task: TaskName
     rows: Sequence[SubjectOutputs]
-    counts: Mapping[str, Mapping[BranchName, np.ndarray]]
+    rules: Mapping[str, Mapping[str, PostProcessing]]
     rule: PostProcessing
     notes: Sequence[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def counts(self) -> dict[str, dict[BranchName, np.ndarray]]:
+        """Kind of score -> branch -> counts of each subject, [S, ...], as ``count_rows`` returns them."""
+        return {kind: _count(self.rows, of_subject) for kind, of_subject in self.rules.items()}
 
     @property
     def subjects(self) -> list[str]:
@@ -55,7 +61,7 @@ class Evaluation:
     @property
     def best_kind(self) -> str:
         """The kind of score that says most about other videos: held-out, else post-processed, else in-sample."""
-        return next(kind for kind in (HELD_OUT, POST_PROCESSED, IN_SAMPLE) if kind in self.counts)
+        return next(kind for kind in (HELD_OUT, POST_PROCESSED, IN_SAMPLE) if kind in self.rules)
 
     def counts_of_videos(self, kind: str) -> dict[BranchName, np.ndarray]:
         """Return the counts of each video, [V, ...], in the order of the first subjects of videos."""
@@ -71,10 +77,6 @@ class Evaluation:
         """Return every metric with its bootstrap interval over videos."""
         counts = self.counts_of_videos(kind)
         return bootstrap_intervals(join_counts(counts), joined_metrics(counts))
-
-    def has_rows_without_face(self) -> bool:
-        """Return whether a scored row shows no face."""
-        return any((~one.present[one.labelled_frame]).any() for one in self.rows)
 
 
 def join_counts(counts: Mapping[BranchName, np.ndarray]) -> np.ndarray:
@@ -114,22 +116,19 @@ def evaluate_head(store: Store, head: Bundle, tuned: Bundle, *, all_rows: bool =
     rows = sorted((one for one in rows if len(one.labelled_frame)), key=lambda one: one.name)
     if not rows:
         raise InputError(f"{head.name}: expected labelled validation subjects, found none; run fit again")
-    rule = load_postprocessing(store, tuned)
+    rule, names = load_postprocessing(store, tuned), [one.name for one in rows]
     kind = IN_SAMPLE if is_tuned(task, details.tuning) else POST_PROCESSED
-    counts = {
-        UNTUNED: _count(rows, lambda _: untuned_like(rule)),
-        kind: _count(rows, lambda _: rule),
-    }
+    rules = {UNTUNED: dict.fromkeys(names, untuned_like(rule)), kind: dict.fromkeys(names, rule)}
     notes = []
     folds = _read_folds(store, tuned)
-    if kind == IN_SAMPLE and all(one.name in folds for one in rows):
-        counts[HELD_OUT] = _count(rows, lambda name: folds[name])
+    if kind == IN_SAMPLE and set(names) <= set(folds):
+        rules[HELD_OUT] = folds
     elif kind == IN_SAMPLE and details.figures.held_out:
         notes.append(
             "The interval of the held-out score is missing: an earlier version tuned this head and kept no rules of "
             "its folds. The next fit stores them."
         )
-    evaluation = Evaluation(head, task, rows, counts, rule, notes)
+    evaluation = Evaluation(head, task, rows, rules, rule, notes)
     notes += _differences(evaluation, details, kind) if not all_rows else []
     return evaluation
 
@@ -153,10 +152,10 @@ def _differences(evaluation: Evaluation, details: PostprocessingDetails, kind: s
     ]
 
 
-def _count(rows: Sequence[SubjectOutputs], rule_of: Callable[[str], PostProcessing]) -> dict[BranchName, np.ndarray]:
+def _count(rows: Sequence[SubjectOutputs], rules: Mapping[str, PostProcessing]) -> dict[BranchName, np.ndarray]:
     counted: dict[BranchName, list[np.ndarray]] = {}
     for one in rows:
-        for branch, decisions in rule_of(one.name).apply(one.outputs, one.present).items():
+        for branch, decisions in rules[one.name].apply(one.outputs, one.present).items():
             counted.setdefault(branch, []).append(count_rows(branch, one.labels[branch], decisions[one.labelled_frame]))
     return {branch: np.stack(counts) for branch, counts in counted.items()}
 
