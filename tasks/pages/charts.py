@@ -114,7 +114,7 @@ def interval_chart(
     if zero_line:
         plot.vspan(x=[0], line_color=PALETTE[6], line_width=1.5)
     for number, name in enumerate(series):
-        shift = 0.0 if len(series) == 1 else 0.3 - 0.6 * number / (len(series) - 1)
+        shift = 0.0 if len(series) == 1 else 0.22 - 0.44 * number / (len(series) - 1)
         own = [one for one in points if one.series == name]
         values = [one.interval for one in own]
         data = {

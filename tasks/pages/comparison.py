@@ -104,18 +104,17 @@ def compare_heads(store: Store, a: Bundle, b: Bundle) -> Comparison:
     one, two = (
         evaluate_head(store, head, rule, all_rows=is_mixed) for head, rule in zip((a, b), tuned, strict=True) if rule
     )
-    one, two, notes = _on_common_rows(one, two, names)
-    if is_mixed:
-        notes.append("Their recipes score different rows; here both are scored on all labelled rows.")
-    return _compare(one, two, notes)
+    note = "Their recipes score different rows; here both are scored on all labelled rows."
+    return compare_evaluations(one, two, notes=[note] if is_mixed else [])
 
 
-def _on_common_rows(a: Evaluation, b: Evaluation, names: str) -> tuple[Evaluation, Evaluation, list[str]]:
+def _on_common_rows(a: Evaluation, b: Evaluation) -> tuple[Evaluation, Evaluation, list[str]]:
     """Return the evaluations on the labelled rows that both heads have outputs for."""
     if a.subjects != b.subjects:
         both = len(set(a.subjects) & set(b.subjects))
         raise InputError(
-            f"{names}: expected the same validation subjects, found {len(a.subjects)} and {len(b.subjects)}, {both} of "
+            f"{a.head.name} and {b.head.name}: expected the same validation subjects, found {len(a.subjects)} and "
+            f"{len(b.subjects)}, {both} of "
             "them in both; fit both on the same annotations and features of the same subjects"
         )
     pairs = list(zip(a.rows, b.rows, strict=True))
@@ -136,7 +135,14 @@ def _common(subject: SubjectOutputs, other: SubjectOutputs) -> SubjectOutputs:
     return replace(subject, labelled_frame=subject.labelled_frame[kept], labels=labels)
 
 
-def _compare(a: Evaluation, b: Evaluation, notes: list[str]) -> Comparison:
+def compare_evaluations(a: Evaluation, b: Evaluation, *, notes: Sequence[str] = ()) -> Comparison:
+    """Compare two heads on the labelled rows that both are scored on; see ``compare_heads``.
+
+    Raises:
+        InputError: the subjects differ.
+    """
+    a, b, more = _on_common_rows(a, b)
+    notes = [*notes, *more]
     differences = []
     # Rules that were not tuned on the scored subjects, where there are some.
     kinds = {UNTUNED: (UNTUNED, UNTUNED), "best": (a.best_kind, b.best_kind)}

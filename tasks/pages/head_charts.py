@@ -317,10 +317,10 @@ def _windows(store: Store, tuned: Bundle) -> Content:
             of_method.setdefault(one.method, []).append((2 * one.half_width_frames + 1, one.score))
         if sum(map(len, of_method.values())) < 2:
             continue
-        lines = [
-            Line(method, *np.array(sorted(pairs)).T, colour=PALETTE[at % len(PALETTE)], is_marked=True)
-            for at, (method, pairs) in enumerate(of_method.items())
-        ]
+        lines = []
+        for at, (method, pairs) in enumerate(of_method.items()):
+            windows, scores = np.array(sorted(pairs)).T
+            lines.append(Line(method, windows, scores, PALETTE[at % len(PALETTE)], is_marked=True))
         charts.append(
             line_chart(
                 f"Score against the smoothing window: {OUTPUTS_OF[branch]}",

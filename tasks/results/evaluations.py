@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_contracts.challenge.names import match_names
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, counted
 from data_contracts.store.bundles import Bundle, read_file
 from data_contracts.store.details import HeadDetails, LabelsDetails, PostprocessingDetails
 from data_contracts.store.manifest import Manifest, UnitKey
@@ -179,7 +179,8 @@ def _read_rows(store: Store, head: Bundle, tuned: PostprocessingDetails) -> list
     missing = [subject for subject in tuned.subjects if subject not in units or subject not in names.values()]
     if missing:
         raise InputError(
-            f"{head.name}: expected outputs and labels of {len(tuned.subjects)} validation subjects, found none of "
+            f"{head.name}: expected outputs and labels of {counted(len(tuned.subjects), 'validation subject')}, found "
+            "none of "
             f"{', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}; run fit again"
         )
     branches = BRANCHES_OF_TASK[task]

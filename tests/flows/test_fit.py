@@ -2,10 +2,15 @@ import json
 import shutil
 from datetime import UTC, datetime
 
+import pytest
+
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
+from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles, read_file
 from data_contracts.store.store import Store
+from flows.commands.parameters import CompareParameters
 from flows.fit import fit
+from flows.pages.compare import compare
 from flows.submit import submit
 from models.faces.detection import DetectorParams
 from tasks.fit.predict_outputs import load_head
@@ -31,6 +36,17 @@ def test_paper_recipe_and_overrides(demo, store_copy, dask_address, capsys):
     assert list(head.tensors) == ["seed0.expr.0.weight", "seed0.expr.0.bias"]
     assert head.tensors["seed0.expr.0.weight"].shape == (8, 1280 + 5)
     assert fit("expr", recipe="paper", **options) == paper
+    capsys.readouterr()
+    assert compare(CompareParameters(paper, linear[:-2], str(store_copy))) == 0
+    printed = capsys.readouterr().out
+    assert f"A: {paper} (" in printed and f"B: {linear} (" in printed and "paired BCa bootstrap over" in printed
+    text, page = read_page(store, f"reports/compare-{paper}-{linear}/index.html")
+    assert len(page.tables["Differences"]) == 1 + 2 * 10 and text.count('class="chart"') == 4
+    with pytest.raises(InputError, match=r"compare default: expected one head .* several match: .*; add --task"):
+        compare(CompareParameters("default", paper, str(store_copy)))
+    va = next(head.name for head in list_bundles(store, "heads") if head.name.startswith("va-"))
+    with pytest.raises(InputError, match="expected heads of one task, got expr and va"):
+        compare(CompareParameters(paper, va, str(store_copy)))
 
 
 def test_labels_without_a_face_are_counted(demo, store_copy, tmp_path, dask_address, capsys):

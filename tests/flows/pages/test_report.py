@@ -42,6 +42,13 @@ def test_the_report_of_the_demo_agrees_with_its_files(demo):
             rule = tuned["postprocessing"]["rules"]["au"]["thresholds"]
             assert thresholds[head] == [f"{value:.3f}" for value in rule]
 
+    # The outputs and labels in the store give the scores of the fit again, and each has its interval.
+    scored: dict[str, dict[str, list[str]]] = {}
+    for head, kind, _, value, low, high, _, rows in page.tables["Scores with intervals"][1:]:
+        scored.setdefault(head.split("-")[0], {})[kind] = value
+        assert int(rows.replace(",", "")) > 0 and float(low) <= float(high)
+    assert {task: list(values.values()) for task, values in scored.items()} == figures
+
     candidates = {row[1]: row for row in reversed(page.tables["Best smoothing candidates"][1:])}
     assert set(candidates) == {"expr", "va", "au"} and len(page.tables["Best smoothing candidates"]) == 1 + 6 * 5
     for file in (demo.store / "postprocessing").glob("expr-*/candidates.parquet"):
