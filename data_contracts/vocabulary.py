@@ -57,6 +57,8 @@ VIDEO_SUFFIXES = suffixes(
     "evo m1v m2v mpv h264 264 avc h26l hevc h265 265 ivf flv wmv asf dvr-ms ogv ogg ogm ogx mxf dv dif nut gif rm rmvb",
     "wtv y4m mjpeg mjpg obu vc1 dav apng vvc 266 h266",
 )
+# End of the names of annotated copies of videos, which are results and no inputs.
+ANNOTATED_SUFFIX = ".annotated.mp4"
 # A folder with this file is a store of affwild2.
 STORE_FILE = "_code_versions.json"
 SUBJECT_SIDES = ("_left", "_right")

@@ -86,6 +86,10 @@ FacelessValues = Annotated[
     Annotated[MissingFaces, NullAsText()],
     Option("What frames without a face carry: null, or values interpolated between the nearest frames with a face."),
 ]
+Annotate = Annotated[
+    bool,
+    Option("Also write a copy of each video with boxes and predictions drawn into it, NAME.annotated.mp4."),
+]
 FeaturesVariant = Annotated[
     str | None,
     Option(
@@ -277,6 +281,7 @@ class ScoreParameters:
 
     Examples:
         affwild2 score clip.mp4 --out predictions
+        affwild2 score clip.mp4 --out predictions --annotate
         affwild2 score VIDEOS --store STORE --out predictions --head expr-default --head va-default
         affwild2 score VIDEOS --out predictions --backbone enet_b0_8_va_mtl
     """
@@ -288,6 +293,7 @@ class ScoreParameters:
     ] = None
     heads: Heads = None
     postprocessings: Postprocessings = None
+    annotate: Annotate = False
     missing_faces: FacelessValues = "null"
     backbone: BackboneOfHeads = None
     weights: WeightsFile = None

@@ -14,6 +14,7 @@ from flows.engine.run_counts import SortedInputs
 from flows.extract import extract_videos, report_videos
 from flows.options import takes
 from flows.parameters import RescoreParameters, ScoreParameters, scheduler_of
+from flows.scoring.annotate import annotate_videos
 from flows.scoring.persons import print_persons, summarize_folder
 from flows.scoring.result import ScoredVideos, describe_run
 from models.backbones.registry import DEFAULT_BACKBONE
@@ -146,6 +147,8 @@ def score(parameters: ScoreParameters) -> list[str]:
         report_videos(run, listing)
         if listing.videos:
             written = score_videos(run, listing.videos, predictors=predictors, missing_faces=missing_faces, out=out)
+            if parameters.annotate:
+                written += annotate_videos(run, listing.videos, out=out)
         found = count_scored(run, listing.videos, before=before, after=read_record(Store(out)))
         summary = summarize_folder(Store(out), listing.videos)
         run.print_summary()

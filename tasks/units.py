@@ -81,12 +81,13 @@ class Unit(Generic[Args]):
 
 @dataclass(frozen=True)
 class Job(Generic[Args]):
-    """Work that results in a bundle: a head, a post-processing, a submission, a backbone.
+    """Work that results in a bundle: a head, a post-processing, a submission, a backbone; or in a file elsewhere.
 
     Attributes:
-        folder: where the bundle is stored.
+        folder: where the bundle is stored, or the name of the file.
         fingerprint, arguments, input_files: as of a ``Unit``.
         cost: time that the job takes, relative to others of its stage; for progress.
+        is_made: whether a file elsewhere exists as planned; None: the bundle in the store decides.
     """
 
     folder: str
@@ -94,11 +95,19 @@ class Job(Generic[Args]):
     arguments: Args
     input_files: tuple[str, ...] = ()
     cost: float = 1.0
+    is_made: bool | None = None
 
     @property
     def name(self) -> str:
-        """The folder, which is unique in a store."""
+        """The folder or file, which is unique in a stage."""
         return self.folder
+
+    def exists(self, store: Store) -> bool:
+        """Return whether the result exists as planned."""
+        if self.is_made is not None:
+            return self.is_made
+        bundle = find_bundle(store, self.folder)
+        return bundle is not None and bundle.fingerprint == self.fingerprint
 
     def note_failure(self, store: Store, cause: str) -> None:
         """Do nothing: the run reports failures of jobs, and the next run tries again."""
@@ -156,8 +165,21 @@ class Files:
         return UnitReport(job.name, seconds=time.monotonic() - started)
 
 
+@dataclass
+class WrittenFile:
+    """A file that a job has written elsewhere: rows per status, and lines about what was lost of its input."""
+
+    counts: Counter[str]
+    problems: Sequence[str] = ()
+
+    def write(self, store: Store, job: Job[Any], *, started: float) -> UnitReport:
+        """Only report: the file exists."""
+        seconds = time.monotonic() - started
+        return UnitReport(job.name, dict(+self.counts), seconds, problems=tuple(first_few(self.problems)))
+
+
 Compute = Callable[[Store, Unit[Any]], Product]
-Make = Callable[[Store, Job[Any]], Files]
+Make = Callable[[Store, Job[Any]], Files | WrittenFile]
 Work = Unit[Any] | Job[Any]
 
 
@@ -209,7 +231,7 @@ def split_pending(store: Store, work: Sequence[Work], *, max_tries: int | None =
     problems = [(unit.name, line) for unit in done for line in problems_of(known[unit.key])]
     todo = [with_stale_parts(unit) for unit in units if unit.key not in finished]
     quarantined = _given_up(store, todo, max_tries) if max_tries else {}
-    made = [job for job in jobs if (bundle := find_bundle(store, job.folder)) and bundle.fingerprint == job.fingerprint]
+    made = [job for job in jobs if job.exists(store)]
     return Pending(
         [*done, *made],
         [*(unit for unit in todo if unit.key not in quarantined), *(job for job in jobs if job not in made)],

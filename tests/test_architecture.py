@@ -33,6 +33,7 @@ ALLOWED = {
     "tasks.fit": {"data_contracts.*", "models.*", "tasks", "tasks.extract"},
     "tasks.results": {"data_contracts.*", "models.*", "tasks", "tasks.extract", "tasks.fit"},
     "tasks.pages": {"data_contracts.*", "models.*", "tasks", "tasks.fit", "tasks.results", "tasks.reproduce"},
+    "tasks.annotate": {"data_contracts.*", "models.*", "tasks", "tasks.extract", "tasks.results"},
     "tasks.reproduce": {"data_contracts.*", "models.*", "tasks", "tasks.fit"},
     "tasks.pretrain": {"data_contracts.*", "models.*", "tasks", "tasks.extract"},
     "tasks.demo": {"data_contracts.*", "models.*", "tasks"},

@@ -7,9 +7,10 @@ from data_contracts.vocabulary import suffixes
 OTHER = "files of other kinds, such as pictures, sound and texts"
 ARCHIVES, UNPACKED = "archives; unpack them", "archives with an unpacked folder beside them"
 OTHER_ARCHIVES = "archives of crops or annotations by their name"
+ANNOTATED = "annotated copies that score --annotate wrote"
 UNFINISHED = "incomplete, temporary or backup files by their suffix"
 # No input is lost if files are skipped for these reasons.
-HARMLESS_REASONS = frozenset((OTHER, UNPACKED, OTHER_ARCHIVES))
+HARMLESS_REASONS = frozenset((OTHER, UNPACKED, OTHER_ARCHIVES, ANNOTATED))
 _OTHER_SUFFIXES = suffixes(
     "jpg jpeg jpe jfif png bmp webp tif tiff heic heif avif svg ico psd raw cr2 cr3 nef dng arw thm exr pgm ppm eps",
     "mp3 wav flac aac m4a m4b mka opus oga wma aif aiff amr mid",

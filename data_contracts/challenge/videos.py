@@ -13,12 +13,19 @@ from typing import TYPE_CHECKING
 
 from data_contracts.challenge.crops import holds_crops, is_crop_folder
 from data_contracts.challenge.editions import challenge_of_folder, task_of_test_list
-from data_contracts.challenge.other_files import ARCHIVES, HARMLESS_REASONS, OTHER, OTHER_ARCHIVES, reason_by_suffix
+from data_contracts.challenge.other_files import (
+    ANNOTATED,
+    ARCHIVES,
+    HARMLESS_REASONS,
+    OTHER,
+    OTHER_ARCHIVES,
+    reason_by_suffix,
+)
 from data_contracts.errors import InputError
 from data_contracts.files.account import InputAccount, is_harmless
 from data_contracts.files.inputs import check_name_can_be_stored, reading_inputs, refresh_listings
 from data_contracts.files.locations import S3_PREFIX, Location, is_remote
-from data_contracts.vocabulary import STORE_FILE, VIDEO_SUFFIXES, normalize_name
+from data_contracts.vocabulary import ANNOTATED_SUFFIX, STORE_FILE, VIDEO_SUFFIXES, normalize_name
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -103,7 +110,12 @@ def _identity(file: Location) -> str:
 
 def _videos_at(place: Location, leave_out: Collection[str], account: InputAccount) -> Iterator[Location]:
     if not isinstance(place, Path):
-        yield from [place] if place.is_file() else _videos_under(place, leave_out, account)
+        if not place.is_file():
+            yield from _videos_under(place, leave_out, account)
+        elif place.name.endswith(ANNOTATED_SUFFIX):
+            raise _not_a_video(place)
+        else:
+            yield place
         return
     try:
         mode = os.stat(place).st_mode
@@ -124,7 +136,12 @@ def _videos_at(place: Location, leave_out: Collection[str], account: InputAccoun
     elif _is_used(place, _reason_by_suffix(place, ()), InputAccount("videos")):
         yield place
     else:
-        raise InputError(f"{place}: expected a video file or a folder of videos, got another file")
+        raise _not_a_video(place)
+
+
+def _not_a_video(place: Location) -> InputError:
+    got = "an annotated copy of a video" if place.name.endswith(ANNOTATED_SUFFIX) else "another file"
+    return InputError(f"{place}: expected a video file or a folder of videos, got {got}")
 
 
 def _videos_below(root: Path, leave_out: Collection[str], account: InputAccount) -> Iterator[Location]:
@@ -211,6 +228,8 @@ def has_video_suffix(path: Location) -> bool:
 def _reason_by_suffix(path: Location, folders: Collection[str]) -> str | None:
     """Return why a file is not used as a video; None if it is used. ``folders``: names of folders beside it."""
     suffix = path.suffix.lower()
+    if path.name.endswith(ANNOTATED_SUFFIX):
+        return ANNOTATED
     if suffix in VIDEO_SUFFIXES and suffix not in _CONTENT_DECIDES:
         return None
     reason = reason_by_suffix(path.name, folders)

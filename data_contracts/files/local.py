@@ -23,8 +23,8 @@ _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager
-def replacing_file(target: str, *, unfinished: str) -> Iterator[IO[bytes]]:
-    """Open a file for writing. It replaces ``target`` if the block succeeds; otherwise nothing changes.
+def replacing_path(target: str, *, unfinished: str) -> Iterator[str]:
+    """Yield the path of a file to write. It replaces ``target`` if the block succeeds; otherwise nothing changes.
 
     Until then the file is in the folder ``unfinished`` on the same disk, where files of killed processes can be found.
 
@@ -35,9 +35,8 @@ def replacing_file(target: str, *, unfinished: str) -> Iterator[IO[bytes]]:
     try:
         os.makedirs(unfinished, exist_ok=True)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException as error:
@@ -46,6 +45,13 @@ def replacing_file(target: str, *, unfinished: str) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             raise_store_error(error, target)
         raise
+
+
+@contextlib.contextmanager
+def replacing_file(target: str, *, unfinished: str) -> Iterator[IO[bytes]]:
+    """Open a file for writing, as ``replacing_path``."""
+    with replacing_path(target, unfinished=unfinished) as temporary, open(temporary, "wb") as file:
+        yield file
 
 
 def raise_store_error(error: OSError, path: str) -> None:
@@ -113,6 +119,16 @@ class LocalFiles:
         """
         with replacing_file(self.locate(path), unfinished=self.locate(UNFINISHED)) as file:
             yield file
+
+    def replacing_path(self, path: str) -> contextlib.AbstractContextManager[str]:
+        """Yield the path of a local file to write, which replaces ``path`` if the block succeeds.
+
+        For libraries that need a path, and for files that are larger than the memory.
+
+        Raises:
+            StoreError, InputError: as ``raise_store_error``.
+        """
+        return replacing_path(self.locate(path), unfinished=self.locate(UNFINISHED))
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a file.

@@ -5,6 +5,8 @@ Imports s3fs, which takes most of a second.
 
 import contextlib
 import io
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from typing import IO, NamedTuple
@@ -70,6 +72,15 @@ class S3Files:
         yield buffer
         with self._explained("a store that can be written", path):
             self._fs.pipe_file(self._key(path), buffer.getvalue())
+
+    @contextlib.contextmanager
+    def replacing_path(self, path: str) -> Iterator[str]:
+        """Send the file, which is in the folder for temporary files until then, at the end of the block."""
+        with tempfile.TemporaryDirectory(prefix="affwild2-") as folder:
+            temporary = os.path.join(folder, "file")
+            yield temporary
+            with self._explained("a store that can be written", path):
+                self._fs.put_file(temporary, self._key(path))
 
     def read(self, path: str) -> bytes:
         with self._explained("a store that can be read", path, may_be_missing=True):

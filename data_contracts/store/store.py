@@ -5,6 +5,7 @@ columns. The stages decide which units to compute.
 """
 
 import contextlib
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from data_contracts.errors import InputError
 from data_contracts.files.credentials import check_no_credentials
 from data_contracts.files.inputs import FileState
-from data_contracts.files.local import files_at
+from data_contracts.files.local import UNFINISHED, files_at
 from data_contracts.files.locations import Location, location
 from data_contracts.schemas import Dataset, check_schema
 from data_contracts.store.manifest import Failure, Manifest, UnitKey, key_of_manifest_path
@@ -70,6 +71,13 @@ class Store:
         """Write a file atomically: a reader sees the old or the new content, never a part of it."""
         with self.files.replacing(path) as file:
             file.write(data)
+
+    def write_alone(self, path: str, data: bytes) -> None:
+        """Write a file atomically, and leave no folder of unfinished files among those of the user."""
+        self.write_bytes(path, data)
+        if self.is_local:
+            with contextlib.suppress(OSError):
+                os.rmdir(self.locate(UNFINISHED))
 
     def read_bytes(self, path: str) -> bytes:
         """Return the bytes of a file.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -20,12 +20,13 @@ from av.filter import Graph
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from data_contracts.video.limits import max_pixels
 
+PixelFormat = Literal["rgb24", "yuv420p"]
 # Value of ``AVColorSpace``.
 _UNSPECIFIED = 2
 # Aspect ratios of pixels up to 4 exist. A file with one above 10, or below its inverse, has a damaged header.
@@ -79,11 +80,11 @@ class Orientation:
             return 180 if self.rows_reversed else 0
         return 270 if self.rows_reversed != self.is_mirrored else 90
 
-    def apply(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return a view of pixels ``[height, width, 3]`` in this orientation."""
+    def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a view of pixels ``[height, width, ...]`` in this orientation."""
         if self.transposed:
-            rgb = rgb.transpose(1, 0, 2)
-        return rgb[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
+            pixels = pixels.swapaxes(0, 1)
+        return pixels[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,14 @@ class Geometry:
 
 
 class Display:
-    """Converts decoded frames to displayed frames, RGB. The frames must pass through ``follow`` in their order.
+    """Converts decoded frames to displayed frames. The frames must pass through ``follow`` in their order.
 
     The usual frame, without crop and with square pixels, has the pixels of PyAV's ``to_ndarray``, but all frames share
     one scaler. "Fast" bilinear would give other pixels for 4:4:4, 10 bit and odd sizes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pixel_format: PixelFormat = "rgb24") -> None:
+        self._format: PixelFormat = pixel_format
         self._reformatter = VideoReformatter()
         self._filter: _CropAndScale | None = None
         self._matrix: bytes | None = None
@@ -156,7 +158,7 @@ class Display:
             aspect = self._aspect or self._codec.sample_aspect_ratio
             is_square = _is_square(aspect)
             if self._filter is None and (self._crop is not None or not is_square):
-                self._filter = _CropAndScale(self._crop, self._aspect)
+                self._filter = _CropAndScale(self._crop, self._aspect, self._format)
             self._kinds.add((self._orientation, None if is_square else aspect))
             yield frame
 
@@ -168,23 +170,41 @@ class Display:
 
     def to_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """Return a view of the current frame as displayed, uint8 ``[height, width, 3]``; the caller must copy it."""
+        converted = self._convert_any(frame)
+        rgb = plane_of(converted, 0, converted.width * 3).reshape(converted.height, converted.width, 3)
+        return self._orientation.apply(rgb)
+
+    def to_planes(self, frame: VideoFrame) -> tuple[VideoFrame, list[NDArray[np.uint8]]]:
+        """Return the current frame in 4:2:0, and views of its planes as displayed: luma, and the two of chroma.
+
+        The planes are uint8 ``[height, width]``, those of chroma of half the size, rounded up. Values have the limited
+        range (16..235). The caller must copy them: they may be those of the decoder.
+        """
+        converted = self._convert_any(frame)
+        sides_px = (converted.width, *[-(-converted.width // 2)] * 2)
+        planes = (plane_of(converted, place, side_px) for place, side_px in enumerate(sides_px))
+        return converted, [self._orientation.apply(plane) for plane in planes]
+
+    def _convert_any(self, frame: VideoFrame) -> VideoFrame:
         try:
-            converted = self._convert(frame)
+            return self._convert(frame)
         except av.FFmpegError:
             # FFmpeg cannot convert YCgCo, ICtCp and other rare color spaces, which are mostly wrong labels.
             if frame.colorspace == _UNSPECIFIED:
                 raise
             frame.colorspace = _UNSPECIFIED
-            converted = self._convert(frame)
-        plane = converted.planes[0]
-        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(converted.height, plane.line_size)
-        rgb = rows[:, : converted.width * 3].reshape(converted.height, converted.width, 3)
-        return self._orientation.apply(rgb)
+            return self._convert(frame)
 
     def _convert(self, frame: VideoFrame) -> VideoFrame:
         if self._filter is not None:
-            return self._filter.to_rgb(frame)
-        return self._reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", threads=1)
+            return self._filter.convert(frame)
+        if self._format == "rgb24":
+            return self._reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", threads=1)
+        if frame.format.name == self._format and frame.color_range != ColorRange.JPEG:
+            return frame
+        return self._reformatter.reformat(
+            frame, format=self._format, interpolation="BILINEAR", dst_color_range=ColorRange.MPEG, threads=1
+        )
 
     def describe(self, frame: VideoFrame) -> Geometry:
         """Return the geometry of the current frame."""
@@ -213,16 +233,22 @@ class Display:
         return Geometry(width_px, height_px, rotation_degrees, transform, tuple(problems))
 
 
+def plane_of(frame: VideoFrame, place: int, row_bytes: int) -> NDArray[np.uint8]:
+    """Return a view of one plane of a frame, without the padding of its rows, uint8 ``[rows, row_bytes]``."""
+    plane = frame.planes[place]
+    return np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)[:, :row_bytes]
+
+
 class _CropAndScale:
     """Crops frames and scales them to square pixels with FFmpeg's filters. No side becomes shorter by scaling."""
 
-    def __init__(self, crop: Crop | None, aspect: Fraction | None) -> None:
-        self._crop, self._aspect = crop, aspect
+    def __init__(self, crop: Crop | None, aspect: Fraction | None, pixel_format: PixelFormat) -> None:
+        self._crop, self._aspect, self._format = crop, aspect, pixel_format
         self._graph: Graph | None = None
         self._built_for: tuple[int, int, str] | None = None
 
-    def to_rgb(self, frame: VideoFrame) -> VideoFrame:
-        """Return the frame as RGB. Without a stated aspect ratio, the ratio of the frame applies."""
+    def convert(self, frame: VideoFrame) -> VideoFrame:
+        """Return the frame in the pixel format. Without a stated aspect ratio, the ratio of the frame applies."""
         properties = frame.width, frame.height, frame.format.name
         if self._graph is None or self._built_for != properties:
             self._graph, self._built_for = self._build(frame), properties
@@ -250,8 +276,9 @@ class _CropAndScale:
         usable = f"lte({stretch},{_MAX_ASPECT})*lte(iw*ih*{stretch},{max_pixels():.0f})"
         ratio = f"st(0,if(gt({stretch},{1 + _ASPECT_TOLERANCE})*{usable},sar,1))"
         sides = {"w": f"{ratio};round(iw*max(ld(0),1))", "h": f"{ratio};round(ih*max(1/ld(0),1))"}
-        nodes.append(graph.add("scale", **sides, flags="bilinear", eval="frame"))
-        nodes.append(graph.add("format", pix_fmts="rgb24"))
+        limited = {} if self._format == "rgb24" else {"out_range": "limited"}
+        nodes.append(graph.add("scale", **sides, **limited, flags="bilinear", eval="frame"))
+        nodes.append(graph.add("format", pix_fmts=self._format))
         nodes.append(graph.add("buffersink"))
         graph.link_nodes(*nodes).configure()
         return graph

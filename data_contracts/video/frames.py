@@ -94,6 +94,15 @@ def read_segment(
     return _collect_chunks(numbered, display, chunk_frames, chunk_pixels)
 
 
+def read_frames(source: VideoSource, index: VideoIndex, display: Display) -> Iterator[tuple[int, VideoFrame]]:
+    """Yield the number of every frame of the video that can be decoded, and the frame, which ``display`` can convert.
+
+    Raises:
+        WrongIndexError, InputError, OSError: as ``read_segment``.
+    """
+    return _find_frames(source, index, display, first=1, last=index.frame_count)
+
+
 def _find_frames(source: VideoSource, index: VideoIndex, display: Display, *, first: int, last: int) -> _Numbered:
     """Yield numbered frames of the segment in order, each at most once, from a start that matches the index."""
     wanted = first

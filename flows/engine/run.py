@@ -172,16 +172,25 @@ class Run(RunResults):
             self.store.update_index(key for unit in units for key in (unit.key, *unit.companions))
         return summary
 
-    def jobs(self, name: str, jobs: Sequence[Job], make: Make, *, here: bool = False) -> StageSummary:
-        """Make the bundles that are missing or outdated.
+    def jobs(
+        self,
+        name: str,
+        jobs: Sequence[Job],
+        make: Make,
+        *,
+        here: bool = False,
+        on_done: Callable[[Work], None] | None = None,
+    ) -> StageSummary:
+        """Make the bundles or files that are missing or outdated.
 
         ``here``: make them in this process, which may use the whole machine; running workers are ended first.
+        ``on_done``: called with each job that is completed.
         """
         self._check_version(make)
         if here:
             self._cluster.close()
             self._client = None
-        return self._run_stage(name, jobs, make, here=here)
+        return self._run_stage(name, jobs, make, here=here, on_done=on_done)
 
     def _check_version(self, compute: Compute | Make) -> None:
         self._raise_if_lost()
@@ -196,6 +205,7 @@ class Run(RunResults):
         *,
         here: bool = False,
         cheap: bool = False,
+        on_done: Callable[[Work], None] | None = None,
     ) -> StageSummary:
         def run_stage(units: int) -> StageSummary:
             ready, todo, summary.known_problems, quarantined = split_pending(
@@ -218,7 +228,7 @@ class Run(RunResults):
             self._tried.update((f"{name} {one.name}", one.fingerprint) for one in todo if one.name in summary.failures)
             return summary
 
-        summary = StageSummary(name, units=len(work))
+        summary = StageSummary(name, units=len(work), on_done=on_done)
         # Also a stage that ends the run is reported.
         self.summaries.append(summary)
         self._record()

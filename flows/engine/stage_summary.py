@@ -4,7 +4,7 @@ import functools
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from data_contracts.errors import StoreError, is_ffmpeg_error, is_out_of_memory, printable
@@ -35,6 +35,7 @@ class StageSummary:
         reads_wrong_unit: work that is to be repeated after another unit was computed again -> cause.
         missing: all work that does not exist as planned, by name.
         done_items: videos and subjects with units that this run computed.
+        on_done: called with each piece of work that this run has completed.
     """
 
     stage: str
@@ -53,6 +54,7 @@ class StageSummary:
     quarantined: list[tuple[str, Failure]] = field(default_factory=list)
     missing: dict[str, Work] = field(default_factory=dict)
     done_items: set[str] = field(default_factory=set)
+    on_done: Callable[[Work], None] | None = None
 
     @property
     def all_problems(self) -> list[tuple[str, str]]:
@@ -94,6 +96,8 @@ class StageSummary:
             work = self.missing.pop(report.name, None)
             if isinstance(work, Unit):
                 self.done_items.add(work.key.item)
+            if work is not None and self.on_done is not None:
+                self.on_done(work)
             self.counts.update(report.counts)
             self.problems += [(report.name, problem) for problem in report.problems]
         elif report.reads_wrong_unit:

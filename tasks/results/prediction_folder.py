@@ -1,6 +1,5 @@
 """A folder of predictions: its files, the record of what they were made from, and the description for its readers."""
 
-import contextlib
 import importlib.metadata
 import io
 import json
@@ -22,7 +21,8 @@ from data_contracts.schemas import PREDICTIONS, Column
 from data_contracts.store.manifest import from_sealed_json, to_sealed_json
 from data_contracts.store.records import LeftOut, Record
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import MissingFaces
+from data_contracts.vocabulary import ANNOTATED_SUFFIX, MissingFaces
+from tasks.results.annotated_copies import annotated_file, drop_annotated
 
 # In the store: list of the folders that predictions were written to, so that a video can be forgotten in all of them.
 _FOLDERS = "_prediction_folders.json"
@@ -117,7 +117,7 @@ def is_damaged(target: Store) -> bool:
 
 def write_record(target: Store, record: Mapping[str, PredictionRecord]) -> None:
     """Write the records of a folder of predictions into this folder."""
-    _replace(target, RECORD, to_sealed_json({subject: one.to_json() for subject, one in record.items()}))
+    target.write_alone(RECORD, to_sealed_json({subject: one.to_json() for subject, one in record.items()}))
 
 
 def read_settings(target: Store) -> list[PredictionSettings]:
@@ -151,7 +151,7 @@ def write_description(
     }
     text = json.dumps(values, indent=1).encode() + b"\n"
     if target.files.read_many([DESCRIPTION])[0] != text:
-        _replace(target, DESCRIPTION, text)
+        target.write_alone(DESCRIPTION, text)
 
 
 def replace_table(target: Store, name: str, table: pa.Table) -> None:
@@ -165,15 +165,7 @@ def replace_table(target: Store, name: str, table: pa.Table) -> None:
             pa_csv.write_csv(table, sink, pa_csv.WriteOptions(quoting_style="needed"))
         else:
             pq.write_table(table, sink)
-        _replace(target, file, sink.getvalue())
-
-
-def _replace(target: Store, name: str, data: bytes) -> None:
-    """Write a file, and leave no folder of unfinished files among the predictions."""
-    target.write_bytes(name, data)
-    if target.is_local:
-        with contextlib.suppress(OSError):
-            os.rmdir(target.locate(UNFINISHED))
+        target.write_alone(file, sink.getvalue())
 
 
 def _describe_column(column: Column) -> dict[str, str]:
@@ -278,7 +270,8 @@ def open_folder(place: str) -> Store:
 def list_predictions(target: Store) -> list[str]:
     """Return the names of all files in a folder that can be predictions of videos, recorded or not."""
     others = {name for one in RESERVED_NAMES for name in prediction_files(one)}
-    return [name for name in target.list_folder("") if name.endswith(_SUFFIXES) and name not in others]
+    suffixes = (*_SUFFIXES, ANNOTATED_SUFFIX)
+    return [name for name in target.list_folder("") if name.endswith(suffixes) and name not in others]
 
 
 @dataclass(frozen=True)
@@ -286,6 +279,7 @@ class Predictions:
     """Predictions of some subjects in one folder: names of their files, and the subjects in the folder's record."""
 
     target: Store
+    subjects: Sequence[str]
     files: list[str]
     size_bytes: int
     recorded: list[str]
@@ -298,9 +292,10 @@ def find_predictions(target: Store, subjects: Sequence[str]) -> Predictions:
     """
     recorded = set(subjects) & set(read_record(target))
     named = [one for one in subjects if one in recorded or one not in RESERVED_NAMES]
-    places = {name: location(target.locate(name)) for one in named for name in prediction_files(one)}
+    names = [name for one in named for name in (*prediction_files(one), annotated_file(one))]
+    places = {name: location(target.locate(name)) for name in names}
     found = {name: size for name, place in places.items() if (size := _size_of(place)) >= 0}
-    return Predictions(target, list(found), sum(found.values()), sorted(recorded))
+    return Predictions(target, subjects, list(found), sum(found.values()), sorted(recorded))
 
 
 def _size_of(place: Location) -> int:
@@ -320,6 +315,7 @@ def remove_predictions(found: Predictions) -> None:
     """Remove the files, then their records."""
     for name in found.files:
         found.target.remove(name)
+    drop_annotated(found.target, found.subjects)
     if is_damaged(found.target):
         # It may contain the names. The next run writes these predictions again, with a new record.
         found.target.remove(RECORD)

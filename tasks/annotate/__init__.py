@@ -1,0 +1,1 @@
+"""Draw predictions into copies of videos."""
