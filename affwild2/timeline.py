@@ -35,10 +35,14 @@ class Timeline:
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         # Twice the pixels of its size on the page, for screens of high resolution.
-        file = io.BytesIO()
-        self.figure.savefig(file, format="png", dpi=2 * _DPI)
+        from PIL import Image
+
+        drawn, saved = io.BytesIO(), io.BytesIO()
+        self.figure.savefig(drawn, format="png", dpi=2 * _DPI)
+        # 256 colours are enough for flat ones, and keep notebooks small.
+        Image.open(drawn).convert("RGB").quantize(256).save(saved, "PNG", optimize=True)
         width, height = self.figure.get_size_inches()
-        return file.getvalue(), {"width": round(width * _DPI), "height": round(height * _DPI)}
+        return saved.getvalue(), {"width": round(width * _DPI), "height": round(height * _DPI)}
 
     def __repr__(self) -> str:
         titles = [axes.get_title(loc="left") for axes in self.figure.axes]

@@ -8,7 +8,7 @@ function that lists its units or jobs, and a ``compute`` or ``make`` function th
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -25,10 +25,11 @@ from data_contracts.errors import (
 )
 from data_contracts.schemas import Dataset
 from data_contracts.store.bundles import find_bundle, write_bundle
+from data_contracts.store.details import FacesDetails
 from data_contracts.store.manifest import Failure, Manifest, UnitKey
 from data_contracts.store.records import Details, problems_of
 from data_contracts.store.store import Store
-from models.engines.progress import ReportLine, reporting_to
+from models.engines.progress import ReportLine, reporting_to, track
 
 # Scheduled runs skip a unit after this number of failed tries.
 MAX_TRIES = 3
@@ -273,7 +274,7 @@ def _listing_root(key: UnitKey) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 def write_product(store: Store, key: UnitKey, product: Product, *, fingerprint: str, started: float) -> Manifest:
     """Write a unit's rows, then its manifest. ``started``: ``time.monotonic()`` when the unit started."""
-    part, size, rows = store.write_unit(key, product.dataset, product.tables, fingerprint=fingerprint)
+    part, size, rows = store.write_unit(key, product.dataset, _tracked_tables(product), fingerprint=fingerprint)
     manifest = Manifest(
         fingerprint=fingerprint,
         identity=product.identity or fingerprint,
@@ -286,6 +287,19 @@ def write_product(store: Store, key: UnitKey, product: Product, *, fingerprint: 
     )
     store.finish_unit(key, manifest)
     return manifest
+
+
+def _tracked_tables(product: Product) -> Iterator[pa.Table]:
+    details = product.details
+    if not isinstance(details, FacesDetails):
+        return track(product.tables, "{} parts")
+    first, count = details.first_frame, details.frame_count
+
+    def frames_until(table: pa.Table) -> int:
+        # A frame with several faces has several rows.
+        return table["frame"][-1].as_py() - first + 1 if len(table) else count
+
+    return track(product.tables, "{} frames", total=count, reached=frames_until)
 
 
 def run_unit(

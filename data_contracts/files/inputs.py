@@ -6,8 +6,9 @@ A local file is identified by its size and modification time, a file on S3 by it
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,13 +142,44 @@ class FolderListing:
     problem: str = ""
 
 
+# Receives the number of files that ``list_many`` found in one more folder.
+_count_files: ContextVar[Callable[[int], None] | None] = ContextVar("count_files", default=None)
+
+
+@contextlib.contextmanager
+def counting_files(count: Callable[[int], None]) -> Iterator[None]:
+    """Call ``count`` with the number of files of each folder that is listed in the block, for progress."""
+    token = _count_files.set(count)
+    try:
+        yield
+    finally:
+        _count_files.reset(token)
+
+
 def list_many(folders: Iterable[Location]) -> list[FolderListing]:
     """Return the content of each folder. Folders on S3 are listed in parallel."""
     folders = list(folders)
     if all(isinstance(folder, Path) for folder in folders):
-        return [_list_content(folder) for folder in folders]
+        return _counted(map(_list_content, folders))
     with ThreadPoolExecutor(_PARALLEL_LISTINGS) as pool:
-        return list(pool.map(_list_content, folders))
+        return _counted(pool.map(_list_content, folders))
+
+
+def _counted(listings: Iterable[FolderListing]) -> list[FolderListing]:
+    found, count = [], _count_files.get()
+    for listing in listings:
+        found.append(listing)
+        if count:
+            count(len(listing.files))
+    return found
+
+
+def _state_of(entry: os.DirEntry[str]) -> FileState:
+    try:
+        stat = entry.stat()
+    except OSError:
+        return NO_FILE
+    return FileState(stat.st_size, stat.st_mtime_ns)
 
 
 def _list_content(folder: Location) -> FolderListing:
@@ -157,7 +189,7 @@ def _list_content(folder: Location) -> FolderListing:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_file():
-                        found.files[entry.name] = file_state(Path(entry.path))
+                        found.files[entry.name] = _state_of(entry)
                     else:
                         (found.folders if entry.is_dir() else found.others).append(entry.name)
         except OSError as error:

@@ -20,6 +20,7 @@ from data_contracts.video.packets import index_video
 from data_contracts.vocabulary import SIMULATED_NOTICE, TaskName
 from flows.commands.parameters import VerifyParameters
 from flows.engine.console import print_line, print_result
+from models.engines.progress import track
 
 _FAULTS_SHOWN = 50
 
@@ -146,7 +147,7 @@ def _rows_of_videos(folder: Location, subjects: Sequence[str]) -> _Rows:
     """Count the frames of the video of each subject. Unlike ``extract``, count the frames of a whole decode."""
     listing = find_data(folder).video_listing
     rows, unknown = _Rows(), []
-    for subject in subjects:
+    for subject in track(subjects, "counting the frames of videos: {} subjects"):
         stem = video_named(subject, listing.videos)
         if stem is None:
             unknown.append(subject)

@@ -6,6 +6,7 @@ longer intervals.
 
 import contextlib
 import contextvars
+import math
 import sys
 import threading
 import time
@@ -19,16 +20,19 @@ from rich.table import Table
 from rich.text import Text
 
 from data_contracts.errors import printable
+from data_contracts.files.inputs import counting_files
 from flows.engine.console import before_output, shows_bars, write_progress_line
 from infra.interruption import calling_before_end
-from models.engines.progress import format_duration, format_rate, reporting_to
+from models.engines.progress import Countdown, format_duration, format_rate, reporting_to
 
 # On a terminal, work that has no stage is shown after this time without output.
-_SHOW_AFTER_SECONDS = 2.0
+_SHOW_AFTER_SECONDS = 1.5
 _TICK_SECONDS = 0.25
 # Interval between two lines of text: at least these seconds, and this share of the time that the work has taken.
 _LINE_SECONDS = 10.0
 _LINE_SHARE = 0.1
+# A line about files that are listed is shown until no further file was found for this time.
+_LISTING_SECONDS = 5.0
 # Maximum number of units with a line of their own.
 _UNITS_SHOWN = 8
 
@@ -39,7 +43,7 @@ class Progress:
     def __init__(self, name: str, total: int | None, costs: Mapping[str, float] | None = None) -> None:
         self._name, self._total, self._costs = name, total, costs
         self._done, self._rows, self._failed, self._done_cost = 0, 0, 0, 0.0
-        self._lines: dict[str, str] = {}
+        self._lines: dict[str, tuple[str, float]] = {}
         self._began = self._shown_at = time.monotonic()
         # Lines of text go where this thread prints, also if another thread finds that one is due.
         self._context, self._is_plain = contextvars.copy_context(), not shows_bars()
@@ -54,13 +58,19 @@ class Progress:
             self._lines.pop(unit, None)
         self.tick()
 
-    def show(self, unit: str, line: str) -> None:
-        """Show a line about the progress of a unit that takes long; an empty line: there is none any more."""
+    def show(self, unit: str, line: str, *, until: float = math.inf) -> None:
+        """Show a line about the progress of a unit that takes long; an empty line: there is none any more.
+
+        ``until``: time of ``time.monotonic`` at which the line ends by itself.
+        """
         with self._lock:
             self._lines.pop(unit, None)
             if line:
-                self._lines[unit] = line
+                self._lines[unit] = line, until
         self.tick()
+
+    def _current_lines(self, now: float) -> list[tuple[str, str]]:
+        return [(unit, line) for unit, (line, until) in self._lines.items() if now < until]
 
     def tick(self, *, silent_since: float = 0.0) -> None:
         """Write lines of text if they are due. ``silent_since``: time of the last output, for work without a total."""
@@ -78,9 +88,9 @@ class Progress:
             self._context.copy().run(write_progress_line, line, **fields)
 
     def _describe_lines(self, now: float) -> list[tuple[str, dict[str, object]]]:
-        units = list(self._lines.items())[:_UNITS_SHOWN]
+        units = self._current_lines(now)[:_UNITS_SHOWN]
         if self._total is None:
-            text = units[0][1] if units else f"{self._name} is working, {format_duration(now - self._began)} so far"
+            text = units[-1][1] if units else f"{self._name} is working, {format_duration(now - self._began)} so far"
             return [(text, {})]
         fields: dict[str, object] = {"stage": self._name, "units": self._total, "done": self._done}
         words = [f"{self._name}: {self._done} of {self._total} done, {self._failed} failed", *self._rate_and_left(now)]
@@ -107,12 +117,12 @@ class Progress:
         with self._lock:
             if self._is_plain:
                 return None
-            units = list(self._lines.items())[-_UNITS_SHOWN:]
+            units = self._current_lines(now)[-_UNITS_SHOWN:]
             if self._total is None:
                 if now - max(self._began, silent_since) < _SHOW_AFTER_SECONDS:
                     return None
                 elapsed = f"{format_duration(now - self._began)} so far"
-                self._spinner.update(text=printable(units[0][1] if units else f"working, {elapsed}"))
+                self._spinner.update(text=printable(units[-1][1] if units else f"working, {elapsed}"))
                 return self._spinner
             row = Table.grid(padding=(0, 1))
             whole = sum(self._costs.values()) if self._costs else float(self._total)
@@ -186,6 +196,20 @@ class _Watch:
             self._live = None
 
 
+class _Listing:
+    """Counts the files that a command lists, until it lists nothing more."""
+
+    def __init__(self, command: Progress) -> None:
+        self._command, self._count, self._last = command, Countdown("listing files: {} found"), 0.0
+
+    def add(self, files: int) -> None:
+        now = time.monotonic()
+        if now - self._last > _LISTING_SECONDS:
+            self._count = Countdown("listing files: {} found")
+        self._last, self._count.done = now, self._count.done + files
+        self._command.show("listing", str(self._count), until=now + _LISTING_SECONDS)
+
+
 _watch: _Watch | None = None
 
 
@@ -208,6 +232,7 @@ def watching_progress(name: str) -> Iterator[None]:
             before_output(watch.clear),
             calling_before_end(watch.clear, before_message=True),
             reporting_to(lambda line: command.show("", line)),
+            counting_files(_Listing(command).add),
         ):
             yield
     finally:

@@ -24,6 +24,10 @@ class _Reporter:
             self._report(template.format(*values))
             self._reported_at, self._has_line = time.monotonic(), True
 
+    def report_now(self, line: str) -> None:
+        self._report(line)
+        self._has_line = True
+
     def clear(self) -> None:
         if self._has_line:
             self._report("")
@@ -49,6 +53,19 @@ def report_progress(template: str, *values: object) -> None:
         reporter.report(template, values)
 
 
+@contextlib.contextmanager
+def working_on(what: str) -> Iterator[None]:
+    """Report what runs in the block if it takes long and does not count anything itself, such as ``listing FOLDER``."""
+    reporter = _reporter.get()
+    if reporter:
+        reporter.report_now(what)
+    try:
+        yield
+    finally:
+        if reporter:
+            reporter.clear()
+
+
 class Countdown:
     """Counts something, and describes in one line how much of it is done, at which rate, and the time left.
 
@@ -72,18 +89,21 @@ class Countdown:
         return ", ".join(words)
 
 
-def track(items: Iterable[Item], what: str, *, total: int | None = None) -> Iterator[Item]:
+def track(
+    items: Iterable[Item], what: str, *, total: int | None = None, reached: Callable[[Item], int] | None = None
+) -> Iterator[Item]:
     """Yield the items, and report a ``Countdown`` of those that the caller has finished.
 
     Args:
         what: as of ``Countdown``.
-        total: number of items, if they have no length.
+        total: number of items, if they have no length, or of what ``reached`` counts.
+        reached: returns how much is finished after an item; None: count the items.
     """
     count = Countdown(what, len(items) if total is None and isinstance(items, Sized) else total)
     try:
         for item in items:
             yield item
-            count.done += 1
+            count.done = reached(item) if reached else count.done + 1
             report_progress("{}", count)
     finally:
         if reporter := _reporter.get():

@@ -19,6 +19,7 @@ from models.backbones.network import build_network, normalise
 from models.backbones.registry import BackboneSpec
 from models.backbones.resizing import resize_to_square
 from models.engines.devices import keep_freed_memory
+from models.engines.progress import Countdown, report_progress
 from models.heads.losses import balanced_weights, log_prior
 from models.heads.metrics import mean_ccc, score_classes
 from models.pretraining.augmentation import augment, square_px
@@ -169,12 +170,16 @@ class BackboneTrainer:
             workers=0 if self._device.type == "cpu" else min(8, os.cpu_count() or 1),
         )
         steps = math.ceil(len(train) / recipe.batch_size)
+        left = (recipe.epochs - epoch) * steps - progress.step
+        count = Countdown(f"epoch {epoch + 1} of {recipe.epochs}, {{}} batches to the end", left)
         for squares, classes, affect, weights in batches:
             rate = phase.rate_at(((epoch - first) * steps + progress.step) / (phase.epochs * steps))
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
             progress.losses.append(self._step(squares, classes, affect, weights))
             progress.step += 1
+            count.done += 1
+            report_progress("{}", count)
             if self._average:
                 self._average.update(self._network, step=epoch * steps + progress.step)
             if time.monotonic() - saved >= _SAVE_SECONDS:

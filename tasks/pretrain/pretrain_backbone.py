@@ -22,6 +22,7 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.weights import spec_of, weights_digest
 from models.engines.devices import default_device
+from models.engines.progress import track
 from models.pretraining.recipes import PretrainingRecipe
 from tasks.trained_backbones import WEIGHTS_FILE
 from tasks.units import Files, Job
@@ -167,7 +168,7 @@ def _gather(
     statuses: Counter[str] = Counter()
     untrained = excluded = 0
     for units, fixed in ((given.units, "train" if validation else None), (validation or (), "validation")):
-        for key, manifest in units:
+        for key, manifest in track(units, "reading pictures: {} units"):
             for row in store.read_unit(key, manifest, columns=_COLUMNS).to_pylist():
                 statuses[row["status"]] += 1
                 label = row["identity"] if choice.recipe.goal == "identity" else row["expression"]

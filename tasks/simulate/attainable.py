@@ -21,6 +21,7 @@ from data_contracts.store.simulations import SIMULATION_FOLDER
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TASKS, BranchName, SetName, TaskName
 from models.decisions.thresholds import optimal_thresholds
+from models.engines.progress import track
 from models.heads.metrics import has_label, main_score, score_branches
 from tasks.simulate.labels import (
     AU_NOISE,
@@ -73,7 +74,7 @@ def make(store: Store, job: Job[AttainableArgs]) -> Files:
 def attainable_scores(plan: SimulationPlan, rule: LabelRule) -> dict[str, dict[str, dict[str, float]]]:
     """Return the metrics of the best decisions: task -> set -> metric -> score."""
     known: dict[tuple[TaskName, SetName], list[tuple[dict[BranchName, np.ndarray], dict[BranchName, np.ndarray]]]] = {}
-    for subject in plan.subjects:
+    for subject in track(plan.subjects, "drawing labels: {} subjects"):
         latent = shifted_state(plan, subject, rule)
         labels = labels_of_state(plan, subject, latent, rule)
         for task in TASKS:

@@ -1,11 +1,13 @@
 import io
 import json
+import re
 import sys
 import threading
 import time
 
 import pytest
 
+from data_contracts.files.inputs import list_many
 from data_contracts.store.store import Store
 from flows.engine import console, progress
 from flows.engine.stage_summary import StageSummary, work_here
@@ -108,7 +110,7 @@ def test_a_terminal_shows_the_stage_and_its_units(monkeypatch):
     assert "\x1b[2K" in last.split("a message")[0][-60:] and "\x1b[?25h" in last
 
 
-def test_a_terminal_shows_work_without_a_stage_after_two_seconds_of_silence(monkeypatch):
+def test_a_terminal_shows_work_without_a_stage_after_a_silence(monkeypatch):
     terminal = use_terminal(monkeypatch)
     monkeypatch.setattr(progress, "_SHOW_AFTER_SECONDS", 0.05)
     with progress.watching_progress("affwild2"):
@@ -150,6 +152,18 @@ def test_lines_go_where_the_work_prints(monkeypatch, capsys):
     with console.redirect_output(log), progress.watching_progress("rescore"):
         assert arrived.wait(60)
     assert lines[0] == "rescore is working, 0 s so far" and capsys.readouterr() == ("", "")
+
+
+def test_files_that_are_listed_are_counted(tmp_path, capsys, clock):
+    for number in range(30):
+        (tmp_path / f"{number:02}").mkdir()
+        (tmp_path / f"{number:02}" / "00001.jpg").write_bytes(b"")
+    with progress.watching_progress("affwild2"):
+        for folder in sorted(tmp_path.iterdir()):
+            clock[0] += 1
+            list_many([folder])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "listing" in line]
+    assert lines and re.fullmatch(r"listing files: \d+ found, 1.0/s", lines[-1])
 
 
 CODE_VERSION = 1

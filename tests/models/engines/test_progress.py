@@ -55,3 +55,18 @@ def test_a_countdown_has_rate_and_time_left(clock):
 )
 def test_rates_are_numbers_of_at_least_one(per_second, text):
     assert progress.format_rate(per_second, "rows") == text
+
+
+def test_a_label_is_reported_at_once_and_until_its_work_ends(clock):
+    lines = []
+    with reporting_to(lines.append), progress.working_on("listing FOLDER"):
+        assert lines == ["listing FOLDER"]
+    assert lines == ["listing FOLDER", ""]
+
+
+def test_progress_may_count_something_else_than_items(clock):
+    lines = []
+    with reporting_to(lines.append):
+        for _ in progress.track([10, 40, 100], "{} frames", total=200, reached=lambda last: last):
+            clock[0] += 10
+    assert lines[:2] == ["10 of 200 frames, 1.0/s, about 3 min left", "40 of 200 frames, 2.0/s, about 80 s left"]

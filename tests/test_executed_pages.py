@@ -1,0 +1,36 @@
+"""Execute the notebook and the commands of the documentation, on the data set of the demo."""
+
+import nbformat
+import pytest
+
+from tests.gallery import NOTEBOOK, execute_notebook
+from tests.processes import run_command
+
+pytestmark = pytest.mark.service
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder in which ``make demo`` was run."""
+    folder = tmp_path_factory.mktemp("project")
+    finished = run_command("demo", "--out", folder / "demo")
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return folder
+
+
+def test_the_notebook_runs_in_a_kernel_and_shows_what_it_says(folder):
+    outputs = [one for cell in execute_notebook(NOTEBOOK, folder).cells for one in cell.get("outputs", ())]
+    texts = [one.get("text") or one["data"]["text/plain"] for one in outputs]
+    assert any("va-default" in text and "held_out" in text for text in texts)
+    assert any("correlation of valence" in text for text in texts)
+    (picture,) = [one["data"]["image/png"] for one in outputs if "image/png" in one.get("data", ())]
+    assert 20_000 < len(picture) < 200_000
+    assert (folder / "demo/predictions/validation02.parquet").exists()
+
+
+def test_the_saved_notebook_is_small_and_complete():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    assert NOTEBOOK.stat().st_size < 200_000
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs for cell in cells) and "image/png" in str(cells)
