@@ -11,7 +11,6 @@ share of valid expression labels varies between subjects.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -244,6 +243,15 @@ def _crops_beyond_container(random: np.random.Generator, frames: Sequence[int], 
     return fits
 
 
+@dataclass(frozen=True)
+class _MtlRows:
+    """Rows of the multi-task list of a subject; see ``SimulatedSubject``. None of a test subject that is not listed."""
+
+    rows: int = 0
+    without_crop: int = 0
+    repeated: int = 0
+
+
 def _with_counts(random: np.random.Generator, subjects: list[SimulatedSubject], scale: float) -> list[SimulatedSubject]:
     """Distribute missing crops, valid labels and multi-task rows over the subjects."""
     trailing = [one.frames - one.last_crop for one in subjects]
@@ -256,44 +264,48 @@ def _with_counts(random: np.random.Generator, subjects: list[SimulatedSubject], 
         wanted = max(round(published.missing_frames(set_name) * scale) - gaps, 0)
         for at, more in zip(mine, split_total(wanted, weights, limits), strict=True):
             missing[at] = trailing[at] + more
-    changes: list[dict[str, Any]] = [{"missing_count": count} for count in missing]
     present = [one.frames - count for one, count in zip(subjects, missing, strict=True)]
-    used: dict[tuple[int, BranchName], int] = {}
-    missed: dict[tuple[int, BranchName], int] = {}
+    used: list[dict[BranchName, int]] = [{} for _ in subjects]
+    missed: list[dict[BranchName, int]] = [{} for _ in subjects]
     for branch in BRANCHES:
         for set_name in ("train", "validation"):
             labels = published.LABELS[branch, set_name]
             mine = [at for at, one in enumerate(subjects) if one.sets.get(branch) == set_name]
             spread = random.lognormal(0, 0.5 if branch == "expr" else 0.02, len(mine))
             weights = [present[at] * share for at, share in zip(mine, spread, strict=True)]
-            parts = split_total(round(labels.used * scale), weights, [present[at] for at in mine])
-            used |= {(at, branch): part for at, part in zip(mine, parts, strict=True)}
+            with_crop = split_total(round(labels.used * scale), weights, [present[at] for at in mine])
             limits = [missing[at] for at in mine]
             # Annotators see no crops: the share of valid labels is the same without them.
-            weights = [limit * part / max(present[at], 1) for at, limit, part in zip(mine, limits, parts, strict=True)]
-            parts = split_total(round(labels.missed * scale), weights, limits)
-            missed |= {(at, branch): part for at, part in zip(mine, parts, strict=True)}
-    for at, change in enumerate(changes):
-        change["labelled"] = {branch: used[at, branch] for branch in BRANCHES if (at, branch) in used}
-        change["labelled_without_crop"] = {branch: missed[at, branch] for branch in BRANCHES if (at, branch) in missed}
-    _add_mtl(subjects, changes, present, missing, scale)
-    return [replace(one, **change) for one, change in zip(subjects, changes, strict=True)]
+            weights = [missing[at] * part / max(present[at], 1) for at, part in zip(mine, with_crop, strict=True)]
+            without = split_total(round(labels.missed * scale), weights, limits)
+            for at, part, no_crop in zip(mine, with_crop, without, strict=True):
+                used[at][branch], missed[at][branch] = part, no_crop
+    mtl = _mtl_rows(subjects, present, missing, scale)
+    return [
+        replace(
+            one,
+            missing_count=missing[at],
+            sets=one.sets if at in mtl else {task: name for task, name in one.sets.items() if task != "mtl"},
+            labelled=used[at],
+            labelled_without_crop=missed[at],
+            mtl_rows=rows.rows,
+            mtl_rows_without_crop=rows.without_crop,
+            mtl_repeated=rows.repeated,
+        )
+        for at, one in enumerate(subjects)
+        for rows in [mtl.get(at, _MtlRows())]
+    ]
 
 
-def _add_mtl(
-    subjects: Sequence[SimulatedSubject],
-    changes: Sequence[dict[str, Any]],
-    present: Sequence[int],
-    missing: Sequence[int],
-    scale: float,
-) -> None:
+def _mtl_rows(
+    subjects: Sequence[SimulatedSubject], present: Sequence[int], missing: Sequence[int], scale: float
+) -> dict[int, _MtlRows]:
+    """Return the rows of the subjects in the multi-task lists, by position. Only some test subjects are listed."""
+    found: dict[int, _MtlRows] = {}
     for set_name in _SETS:
         mine = [at for at, one in enumerate(subjects) if one.sets.get("mtl") == set_name]
         if test := set_name == "test":
-            count = max(round(published.MTL_TEST_SUBJECTS * math.sqrt(scale)), 1)
-            for at in mine[count:]:
-                changes[at]["sets"] = {task: name for task, name in subjects[at].sets.items() if task != "mtl"}
-            mine = mine[:count]
+            mine = mine[: max(round(published.MTL_TEST_SUBJECTS * math.sqrt(scale)), 1)]
         rows = published.MTL_TEST_ROWS if test else published.MTL_ROWS[set_name].used
         repeated = round(rows * scale * (published.MTL_TEST_REPEATED if test else published.MTL_REPEATED))
         parts = split_total(round(rows * scale) - repeated, [present[at] for at in mine], [present[at] for at in mine])
@@ -303,8 +315,5 @@ def _add_mtl(
             limits = [missing[at] for at in mine]
             without = split_total(round(published.MTL_ROWS[set_name].missed * scale), limits, limits)
         for at, once, twice, no_crop in zip(mine, parts, again, without, strict=True):
-            changes[at] |= {
-                "mtl_rows": once + twice + no_crop,
-                "mtl_rows_without_crop": no_crop,
-                "mtl_repeated": twice,
-            }
+            found[at] = _MtlRows(once + twice + no_crop, no_crop, twice)
+    return found
