@@ -36,7 +36,12 @@ VIEWERS = "reports/viewers"
 
 @dataclass(frozen=True)
 class VariantContents:
-    """One variant of a dataset. ``seconds``: total time that its units took to compute."""
+    """One variant of a dataset.
+
+    Attributes:
+        seconds: total time that its units took to compute.
+        is_simulated: its folder or its manifests name a simulated backbone.
+    """
 
     dataset: str
     variant: str
@@ -45,6 +50,7 @@ class VariantContents:
     size_bytes: int
     seconds: float
     failed: int
+    is_simulated: bool
 
 
 @dataclass(frozen=True)
@@ -100,16 +106,16 @@ class StoreContents:
     @property
     def is_simulated(self) -> bool:
         """Return whether all features and heads are simulated, and there are some."""
-        features = [is_simulated(v.variant) for v in self.variants if v.dataset == "features"]
+        features = [v.is_simulated for v in self.variants if v.dataset == "features"]
         heads = [HeadDetails.of(head).is_simulated for head in self.bundles["heads"]]
         return bool(features or heads) and all([*features, *heads])
 
     @property
     def simulated(self) -> list[str]:
         """Names of simulated features variants and heads."""
-        features = {v.variant.split(" ")[0] for v in self.variants if v.dataset == "features"}
+        features = {v.variant.split(" ")[0] for v in self.variants if v.dataset == "features" and v.is_simulated}
         heads = {head.name for head in self.bundles["heads"] if HeadDetails.of(head).is_simulated}
-        return sorted({*filter(is_simulated, features), *heads})
+        return sorted({*features, *heads})
 
 
 @dataclass(frozen=True)
@@ -207,11 +213,12 @@ class _Variant:
     seconds: float = 0.0
     failures: dict[UnitKey, Failure] = field(default_factory=dict)
     problems: list[tuple[UnitKey, str]] = field(default_factory=list)
+    backbone_name: str = ""
 
     def to_contents(self, key: UnitKey) -> VariantContents:
         name = " ".join(value for _, value in key.partitions)
         numbers = self.units, self.rows, self.size_bytes, self.seconds, len(self.failures)
-        return VariantContents(key.dataset, name, *numbers)
+        return VariantContents(key.dataset, name, *numbers, is_simulated(name) or is_simulated(self.backbone_name))
 
 
 def _read_variants(store: Store, dataset: str, coverage: Coverage | None) -> list[tuple[UnitKey, _Variant]]:
@@ -219,6 +226,8 @@ def _read_variants(store: Store, dataset: str, coverage: Coverage | None) -> lis
     columns = ["path", "part_bytes", "rows", "seconds", "problems"]
     if coverage is not None:
         columns += ["details"] if dataset == "videos" else ["counts"]
+    if dataset == "features":
+        columns.append("details")
     found: dict[str, _Variant] = {}
     for block, table in store.index.read_tables(dataset, columns):
         variant = found.setdefault(block.variant, _Variant())
@@ -228,6 +237,9 @@ def _read_variants(store: Store, dataset: str, coverage: Coverage | None) -> lis
         variant.seconds += pc.sum(table["seconds"]).as_py() or 0.0
         variant.failures |= store.read_failures(block.failures)
         variant.problems += _problems_of(table)
+        if dataset == "features" and table.num_rows and not variant.backbone_name:
+            # All units of a variant are of one backbone, and a renamed folder does not hide it.
+            variant.backbone_name = json.loads(table["details"][0].as_py()).get("backbone_name", "")
         if coverage is not None:
             _add_coverage(coverage, dataset, table)
     return [(key_of_folder(folder), variant) for folder, variant in sorted(found.items())]
