@@ -170,6 +170,15 @@ SUBJECTS = Dataset(
     partitions=("source", "video"),
 )
 
+PERSON = Column("person", pa.int32(), "number of the person in the video, by first appearance", "", ">= 1")
+PERSONS = Dataset(
+    "persons",
+    "which face of which frame is which person; every detected face has a row",
+    (FRAME, Column("face", pa.int16(), "rank of the face in its frame, as in faces", "", ">= 0"), PERSON),
+    key=("frame", "face"),
+    partitions=("source", "video"),
+)
+
 PICTURES = Dataset(
     "pictures",
     "labelled pictures for training a backbone: one row per picture, with the face that was cut out of it",
@@ -310,14 +319,7 @@ PREDICTIONS = Dataset(
     "predictions",
     "what the heads predict for the persons in one video; every frame of the video has at least one row",
     (
-        Column(
-            "person",
-            pa.int32(),
-            "number of the person in the video, by first appearance; null in the row of a frame that no person covers",
-            "",
-            ">= 1",
-            nullable=True,
-        ),
+        replace(PERSON, meaning=f"{PERSON.meaning}; null in the row of a frame that no person covers", nullable=True),
         FRAME,
         Column(
             "time_seconds", pa.float64(), "presentation time since the first frame; null if unknown", "s", ">= 0", True
@@ -385,28 +387,45 @@ def features_dataset(embedding_size: int, class_names: tuple[str, ...]) -> Datas
 
     ``class_names``: classes of the backbone in the order of its logits.
     """
-    names = ", ".join(class_names) if len(class_names) <= 16 else f"{len(class_names)} classes"
     return Dataset(
         "features",
         "what a backbone sees in the face of one subject, frame by frame",
-        (
-            FRAME,
-            HAS_FACE,
-            Column(
-                "embedding",
-                pa.list_(pa.field("item", pa.float16(), nullable=False), embedding_size),
-                "penultimate layer of the backbone (global average pool)",
-                nullable=True,
-            ),
-            Column(
-                "logits",
-                pa.list_(pa.field("item", pa.float32(), nullable=False), len(class_names)),
-                f"class outputs of the backbone: {names}",
-                nullable=True,
-            ),
-        ),
+        (FRAME, HAS_FACE, *_vector_columns(embedding_size, class_names, nullable=True)),
         key=("frame",),
         partitions=("backbone", "source", "subject"),
+    )
+
+
+def other_features_dataset(embedding_size: int, class_names: tuple[str, ...]) -> Dataset:
+    """Return the dataset of the features of faces that are not a subject's."""
+    return Dataset(
+        "other_features",
+        "what a backbone sees in the faces of one video that are not a subject's",
+        (
+            FRAME,
+            Column("face", pa.int16(), "rank of the face in its frame, as in faces", "", ">= 0"),
+            *_vector_columns(embedding_size, class_names, nullable=False),
+        ),
+        key=("frame", "face"),
+        partitions=("backbone", "source", "video"),
+    )
+
+
+def _vector_columns(embedding_size: int, class_names: tuple[str, ...], *, nullable: bool) -> tuple[Column, Column]:
+    names = ", ".join(class_names) if len(class_names) <= 16 else f"{len(class_names)} classes"
+    return (
+        Column(
+            "embedding",
+            pa.list_(pa.field("item", pa.float16(), nullable=False), embedding_size),
+            "penultimate layer of the backbone (global average pool)",
+            nullable=nullable,
+        ),
+        Column(
+            "logits",
+            pa.list_(pa.field("item", pa.float32(), nullable=False), len(class_names)),
+            f"class outputs of the backbone: {names}",
+            nullable=nullable,
+        ),
     )
 
 
@@ -418,6 +437,22 @@ def outputs_dataset(branches: tuple[BranchName, ...]) -> Dataset:
         (FRAME, HAS_FACE, *(column for branch in branches for column in OUTPUT_COLUMNS[branch])),
         key=("frame",),
         partitions=("head", "source", "subject"),
+    )
+
+
+def person_outputs_dataset(branches: tuple[BranchName, ...]) -> Dataset:
+    """Return the dataset of the outputs of a head for each person in a video."""
+    return Dataset(
+        "person_outputs",
+        "probabilities or values of a head for each person, from the first to the last face, before any decision",
+        (
+            PERSON,
+            FRAME,
+            replace(HAS_FACE, meaning="whether the frame shows the person's face; outputs are null if not"),
+            *(column for branch in branches for column in OUTPUT_COLUMNS[branch]),
+        ),
+        key=("person", "frame"),
+        partitions=("head", "source", "video"),
     )
 
 

@@ -34,6 +34,9 @@ FACE_STATUSES = (FACE_FOUND, NO_FACE, NOT_DECODED, UNREADABLE_CROP)
 # A person seen in fewer frames has a short track: a second at 25 frames per second, the width of common smoothings.
 SHORT_TRACK_FRAMES = 25
 
+# Whose faces are embedded and predicted: the subjects' of a video, or those of every person in it.
+People = Literal["main", "all"]
+
 # What predictions of frames without a face carry.
 MissingFaces = Literal["null", "interpolate"]
 

@@ -11,7 +11,7 @@ from data_contracts.challenge.videos import VideoListing
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import list_folders, reading_inputs
 from data_contracts.files.locations import Location
-from data_contracts.store.manifest import UnitKey
+from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from flows.engine.console import print_line
 from flows.engine.run import Run
@@ -19,7 +19,15 @@ from flows.options import takes
 from flows.parameters import ExtractParameters, Source, scheduler_of
 from models.engines.precision import Precision
 from models.faces.tracking import TrackingParams
-from tasks.extract import assign_subjects, crop_faces, embed_faces, import_crops, index_videos
+from tasks.extract import (
+    assign_subjects,
+    crop_faces,
+    embed_faces,
+    embed_other_faces,
+    identify_persons,
+    import_crops,
+    index_videos,
+)
 from tasks.extract.deleted_videos import remove_notes_of_deleted
 from tasks.extract.index_videos import IndexedVideo
 from tasks.results.forget import find_unit_folders, remove_unit_folders
@@ -71,14 +79,25 @@ def extract_features(run: Run, request: ExtractParameters, backbone: embed_faces
     if source == "mtcnn" and layout.crops:
         folders = ", ".join(str(folder) for found in layout.crops.values() for folder in found)
         print_line(f"note: faces are detected in the videos; the crops in {folders} are not used (see --source)")
+    if source != "mtcnn" and request.people == "all":
+        raise InputError(
+            f"--people all: the crops of source {source} show only subjects; leave out the option, or detect faces in "
+            "the videos with --source mtcnn"
+        )
     if source == "mtcnn" and not (videos or listing.same_names):
         raise InputError(f"{request.data}: expected video files for --source mtcnn, found none")
     if source == "mtcnn":
         params = crop_faces.crop_params(min_face_px=request.min_face_px, exact=request.exact)
-        people = subjects_of_videos(layout)
         extracted = extract_videos(
-            run, videos, params=params, backbone=backbone, people=people, segment_frames=request.segment_frames
+            run,
+            videos,
+            params=params,
+            backbone=backbone,
+            subjects=subjects_of_videos(layout),
+            segment_frames=request.segment_frames,
         )
+        if request.people == "all":
+            extract_everyone(run, extracted, backbone)
         run.count_inputs(videos, noun="video", verb="extracted", videos=extracted.videos_of_subjects)
         return extracted
     return _import_crops(run, request, layout, source, backbone)
@@ -98,10 +117,10 @@ def extract_videos(
     *,
     params: crop_faces.CropParams,
     backbone: embed_faces.BackboneChoice,
-    people: Mapping[str, Sequence[str]],
+    subjects: Mapping[str, Sequence[str]],
     segment_frames: int = crop_faces.SEGMENT_FRAMES,
 ) -> Extracted:
-    """Extract features from videos (stem -> file). ``people`` names the subjects of videos with two."""
+    """Extract features from videos (stem -> file). ``subjects`` names those of videos with two."""
     indexed = _index(run, videos)
     source = crop_faces.source_of(params)
     units = crop_faces.plan_crop_faces(indexed, params=params, segment_frames=segment_frames)
@@ -116,11 +135,48 @@ def extract_videos(
         units = crop_faces.plan_crop_faces(indexed, params=params, segment_frames=segment_frames)
         run.stage("crop_faces", units, crop_faces.compute, remove_others=True)
     cropped = crop_faces.cropped_videos(run.store, units)
-    tracking = assign_subjects.plan_assign_subjects(cropped, source=source, subjects=people, params=TrackingParams())
+    tracking = assign_subjects.plan_assign_subjects(cropped, source=source, subjects=subjects, params=TrackingParams())
     run.stage("assign_subjects", tracking, assign_subjects.compute, cheap=True)
     extracted = _embed(run, source, backbone, {video.stem for video in cropped}, videos)
     remove_notes_of_deleted(run.store, videos.values())
     return extracted
+
+
+@dataclass(frozen=True)
+class Everyone:
+    """Everything that the persons of videos are predicted from.
+
+    Attributes:
+        subjects: those of the videos whose persons are known and whose faces all have features.
+        others: video -> units of ``other_features``.
+    """
+
+    subjects: tuple[embed_faces.SubjectFaces, ...]
+    others: Mapping[str, Sequence[tuple[UnitKey, Manifest]]]
+
+    @property
+    def videos(self) -> frozenset[str]:
+        """Names of the videos."""
+        return frozenset(one.video for one in self.subjects)
+
+
+def extract_everyone(run: Run, extracted: Extracted, backbone: embed_faces.BackboneChoice) -> Everyone:
+    """Compute the features of faces that are not a subject's, and join the tracks of each video to persons."""
+    found = [
+        one
+        for one in embed_faces.subjects_of_source(run.store, extracted.source)
+        if one.subject in extracted.videos_of_subjects and one.chosen_by
+    ]
+    missing = {one.video for one in found if one.subject not in extracted.complete}
+    subjects = [one for one in found if one.video not in missing]
+    units = embed_other_faces.plan_embed_other_faces(run.store, subjects, source=extracted.source, backbone=backbone)
+    embedded = run.stage("embed_other_faces", units, embed_other_faces.compute, remove_others=True)
+    persons = identify_persons.plan_identify_persons(subjects, source=extracted.source)
+    identified = run.stage("identify_persons", persons, identify_persons.compute)
+    lost = {unit.key.value("video") for unit in units if unit.name in embedded.missing}
+    lost |= {unit.key.value("video") for unit in persons if unit.name in identified.missing}
+    complete = tuple(one for one in subjects if one.video not in lost)
+    return Everyone(complete, embed_other_faces.other_features(run.store, units))
 
 
 def _index(run: Run, videos: Mapping[str, Location], *, must_decode: bool = False) -> dict[str, IndexedVideo]:

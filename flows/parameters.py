@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Protocol
 from data_contracts.files.credentials import StoreParameter
 from data_contracts.files.locations import Location
 from data_contracts.settings import DASK_ADDRESS, read_settings
-from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, MissingFaces, TaskName
+from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, MissingFaces, People, TaskName
 from flows.options import DeployedFrom, NullAsText, OnThisMachine, Option, SchedulerAddress, TextToLocation
 from models.backbones.registry import DEFAULT_BACKBONE
 from models.heads.recipes import HEAD_KINDS, Features, RecipeName
@@ -80,6 +80,13 @@ Postprocessings = Annotated[
     Option(
         "Name of the post-processing of a head, or its beginning. Default: the only one of each head.",
         command_line_name="postprocessing",
+    ),
+]
+Persons = Annotated[
+    People,
+    Option(
+        "all: every person in each video; main: the one who fills most of the frame for most of the time, as in the "
+        "challenge."
     ),
 ]
 FacelessValues = Annotated[
@@ -159,6 +166,10 @@ class ExtractParameters:
             maximum=1,
         ),
     ] = 1
+    people: Annotated[
+        People,
+        Option("main: the subjects of the challenge; all: also every other person in each video, as score uses them."),
+    ] = "main"
     segment_frames: Annotated[int, Option("Frames per unit of work.", minimum=1)] = SEGMENT_FRAMES
     limit: Limit = None
     dask_address: DaskAddress = None
@@ -276,8 +287,8 @@ class SubmitParameters:
 class ScoreParameters:
     """Predict facial affect for every frame of any video.
 
-    Writes Parquet and CSV files with the time in seconds and the outputs of every head. Without fitted heads, predicts
-    what the backbone itself knows: expressions, and valence and arousal if it was trained for them.
+    Writes Parquet and CSV files with a row for every person and frame, and the outputs of every head. Without fitted
+    heads, predicts what the backbone itself knows: expressions, and valence and arousal if it was trained for them.
 
     Examples:
         affwild2 score clip.mp4 --out predictions
@@ -293,6 +304,7 @@ class ScoreParameters:
     ] = None
     heads: Heads = None
     postprocessings: Postprocessings = None
+    people: Persons = "all"
     annotate: Annotate = False
     missing_faces: FacelessValues = "null"
     backbone: BackboneOfHeads = None
@@ -318,6 +330,7 @@ class RescoreParameters:
     out: PredictionsFolder
     heads: Heads = None
     postprocessings: Postprocessings = None
+    people: Persons = "all"
     missing_faces: FacelessValues = "null"
     backbone: BackboneOfHeads = None
     weights: WeightsFile = None

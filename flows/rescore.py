@@ -74,7 +74,12 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         written: list[Location] = []
         if arrivals.settled:
             written = score_videos(
-                run, arrivals.settled, predictors=predictors, missing_faces=parameters.missing_faces, out=out
+                run,
+                arrivals.settled,
+                predictors=predictors,
+                people=parameters.people,
+                missing_faces=parameters.missing_faces,
+                out=out,
             )
         elif not used_before:
             # The folders may not be mounted if an earlier run found videos; the quarantine must stay then.

@@ -1,17 +1,18 @@
 """Flow ``score``: predict every frame of any video, with stored heads or the outputs of a backbone."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from data_contracts.challenge.videos import VideoListing, list_videos
 from data_contracts.errors import InputError, counted
 from data_contracts.files.local import check_output_folder
 from data_contracts.files.locations import Location
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import MissingFaces, is_simulated
+from data_contracts.vocabulary import MissingFaces, People, is_simulated
 from flows.engine.console import print_line, print_result, print_table
 from flows.engine.run import Run
 from flows.engine.run_counts import SortedInputs
-from flows.extract import extract_videos, report_videos
+from flows.extract import Extracted, extract_everyone, extract_videos, report_videos
 from flows.options import takes
 from flows.parameters import RescoreParameters, ScoreParameters, scheduler_of
 from flows.scoring.annotate import annotate_videos
@@ -19,7 +20,7 @@ from flows.scoring.persons import print_persons, summarize_folder
 from flows.scoring.result import ScoredVideos, describe_run
 from models.backbones.registry import DEFAULT_BACKBONE
 from tasks.extract.embed_faces import BackboneChoice
-from tasks.fit import predict_outputs
+from tasks.fit import predict_outputs, predict_persons
 from tasks.fit.head_selection import ServingHead
 from tasks.fit.predictors import Predictor, PredictorRequest, choose_predictors
 from tasks.fit.subject_features import find_features
@@ -39,30 +40,57 @@ def score_videos(
     videos: Mapping[str, Location],
     *,
     predictors: Sequence[Predictor],
+    people: People,
     missing_faces: MissingFaces,
     out: Location,
 ) -> list[Location]:
     """Extract missing features of videos (stem -> file), and predict with each head the branches that it serves.
 
-    Write one Parquet and one CSV file per subject; return their locations. Videos with missing results, because of a
+    Write one Parquet and one CSV file per video; return their locations. Videos with missing results, because of a
     failure or a quarantine, keep their existing predictions.
     """
+    if people == "all":
+        # Persons are those of one set of faces.
+        predictors = [replace(one, crop_params=predictors[0].crop_params) for one in predictors]
     extracted = [
-        extract_videos(run, videos, params=one.crop_params, backbone=one.backbone, people={}) for one in predictors
+        extract_videos(run, videos, params=one.crop_params, backbone=one.backbone, subjects={}) for one in predictors
     ]
-    complete = set(videos).intersection(*(found.complete for found in extracted))
-    units, heads = [], []
-    for predictor, found in zip(predictors, extracted, strict=True):
-        heads += [(one, found.source) for one in predictor.heads]
-        if complete:
-            variant = find_features(run.store, backbone=found.backbone, source=found.source)
-            for one in predictor.heads:
-                units += predict_outputs.plan_predict_outputs(
-                    run.store, variant, head=one.head, subjects=sorted(complete)
-                )
-    run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
+    found = list(zip(predictors, extracted, strict=True))
+    complete = _predict_persons(run, found) if people == "all" else _predict_subjects(run, found)
+    heads = [(one, of_videos.source) for predictor, of_videos in found for one in predictor.heads]
     heads.sort(key=_by_name)
-    return write_predictions(run.store, sorted(complete), heads=heads, missing_faces=missing_faces, out=out)
+    names = sorted(set(videos) & complete)
+    return write_predictions(run.store, names, heads=heads, people=people, missing_faces=missing_faces, out=out)
+
+
+def _predict_subjects(run: Run, found: Sequence[tuple[Predictor, Extracted]]) -> frozenset[str]:
+    """Predict the subjects of videos; return those with all features."""
+    complete = frozenset[str].intersection(*(extracted.complete for _, extracted in found))
+    units = []
+    for predictor, extracted in found if complete else ():
+        variant = find_features(run.store, backbone=extracted.backbone, source=extracted.source)
+        for one in predictor.heads:
+            units += predict_outputs.plan_predict_outputs(run.store, variant, head=one.head, subjects=sorted(complete))
+    run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
+    return complete
+
+
+def _predict_persons(run: Run, found: Sequence[tuple[Predictor, Extracted]]) -> frozenset[str]:
+    """Predict the persons of videos; return the videos with all features."""
+    units, videos = [], []
+    for predictor, extracted in found:
+        everyone = extract_everyone(run, extracted, predictor.backbone)
+        videos.append(everyone.videos)
+        units += predict_persons.plan_predict_persons(
+            run.store,
+            everyone.subjects,
+            source=extracted.source,
+            backbone=extracted.backbone,
+            others=everyone.others,
+            heads=[one.head for one in predictor.heads],
+        )
+    run.stage("predict_persons", units, predict_persons.compute, cheap=True)
+    return frozenset[str].intersection(*videos)
 
 
 def count_scored(
@@ -142,11 +170,18 @@ def score(parameters: ScoreParameters) -> list[str]:
     listing = find_videos(parameters.videos)
     check_named_backbone(parameters, store)
     with Run(store, dask_address=scheduler_of(parameters), workers=parameters.workers) as run:
-        predictors, missing_faces, written = predictors_of(run, parameters), parameters.missing_faces, []
+        predictors, written = predictors_of(run, parameters), []
         before = read_record(Store(out))
         report_videos(run, listing)
         if listing.videos:
-            written = score_videos(run, listing.videos, predictors=predictors, missing_faces=missing_faces, out=out)
+            written = score_videos(
+                run,
+                listing.videos,
+                predictors=predictors,
+                people=parameters.people,
+                missing_faces=parameters.missing_faces,
+                out=out,
+            )
             if parameters.annotate:
                 written += annotate_videos(run, listing.videos, out=out)
         found = count_scored(run, listing.videos, before=before, after=read_record(Store(out)))

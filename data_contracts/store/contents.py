@@ -26,7 +26,19 @@ from data_contracts.vocabulary import (
     is_simulated,
 )
 
-DATASETS = ("videos", "frames", "faces", "subjects", "features", "labels", "outputs", "pictures")
+DATASETS = (
+    "videos",
+    "frames",
+    "faces",
+    "subjects",
+    "features",
+    "other_features",
+    "persons",
+    "labels",
+    "outputs",
+    "person_outputs",
+    "pictures",
+)
 BUNDLES = ("heads", "postprocessing", "submissions")
 # Pages of reports are reports/NAME/index.html.
 REPORT_PAGE = "index.html"

@@ -78,6 +78,14 @@ class SubjectsDetails(Details):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PersonsDetails(Details):
+    """``persons``: number of persons, and name of the backbone that compared their faces."""
+
+    persons: int
+    compared_with: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelsDetails(Details):
     """``labels``: what was read.
 
@@ -101,7 +109,7 @@ class PicturesDetails(Details):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputsDetails(Details):
-    """``outputs``: number of frames, and its source: ``video`` or ``last crop``."""
+    """``outputs``, ``person_outputs``: number of frames of the video, and its source: ``video`` or ``last crop``."""
 
     frame_count: int = 0
     frames_known_from: str = "video"

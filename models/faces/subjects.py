@@ -157,7 +157,7 @@ def _find_best_chain(tracks: _Tracks, members: NDArray[np.intp]) -> NDArray[np.i
             cut = np.abs(gap[earlier]) <= _CUT_FRAMES
             # After a loss, a jump is weighed against the whole chain before it; else light tracks are stepping stones.
             left = np.where(cut, weight[earlier], total[earlier])
-            jump = _jump_sizes(tracks.last_box[members[earlier]], tracks.first_box[members[here]])
+            jump = jump_sizes(tracks.last_box[members[earlier]], tracks.first_box[members[here]])
             gain = total[earlier] - np.where(cut, _CUT_PRICE, _LOSS_PRICE) * jump * np.minimum(left, weight[here])
             best = int(np.argmax(gain))
             total[here] += gain[best]
@@ -170,7 +170,7 @@ def _find_best_chain(tracks: _Tracks, members: NDArray[np.intp]) -> NDArray[np.i
     return np.array(chain[::-1], dtype=np.intp)
 
 
-def _jump_sizes(last_boxes: NDArray[np.floating], first_box: NDArray[np.floating]) -> NDArray[np.floating]:
+def jump_sizes(last_boxes: NDArray[np.floating], first_box: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the jump from each box to ``first_box``, 0..1: distance of centres in face sides, and ratio of sides."""
     sides = np.sqrt(np.maximum(box_areas(last_boxes), 1))
     side = np.sqrt(np.maximum(box_areas(first_box[None]), 1))
@@ -184,7 +184,7 @@ def _drop_unlikely(tracks: _Tracks, chain: NDArray[np.intp]) -> NDArray[np.intp]
     """Return the chain without tracks that are much smaller than the rest, or short and far from their neighbours."""
     if not chain.size:
         return chain
-    jumps = [1.0, *(float(_jump_sizes(tracks.last_box[[a]], tracks.first_box[b])[0]) for a, b in pairwise(chain)), 1.0]
+    jumps = [1.0, *(float(jump_sizes(tracks.last_box[[a]], tracks.first_box[b])[0]) for a, b in pairwise(chain)), 1.0]
     stays = np.minimum(jumps[:-1], jumps[1:]) < _GLIMPSE_JUMP
     long_enough = tracks.face_count[chain] >= min(_MIN_TRACK_FRAMES, tracks.face_count[chain].max())
     chain = chain[long_enough | stays]

@@ -194,6 +194,11 @@ def compute(store: Store, unit: Unit[EmbedFacesArgs]) -> Product:
     return product
 
 
+def batch_frames() -> int:
+    """Return how many faces are embedded at a time."""
+    return _BATCH_FRAMES_GPU if uses_gpu() else _BATCH_FRAMES
+
+
 def _tables(
     store: Store, unit: Unit[EmbedFacesArgs], backbone: FeatureExtractor, product: Product
 ) -> Iterator[pa.Table]:
@@ -232,21 +237,22 @@ def features_table(
     dataset: Dataset, numbers: np.ndarray, has_face: np.ndarray, embeddings: np.ndarray, logits: np.ndarray
 ) -> pa.Table:
     """Return rows of ``features``: frame numbers [n], whether they show a face, and their vectors, null where not."""
-    schema = dataset.schema
-    missing = pa.array(~has_face)
+    columns = [pa.array(numbers.astype(np.int32)), pa.array(has_face)]
+    columns += vector_arrays(dataset, embeddings, logits, missing=pa.array(~has_face))
+    return pa.Table.from_arrays(columns, schema=dataset.schema)
+
+
+def vector_arrays(
+    dataset: Dataset, embeddings: np.ndarray, logits: np.ndarray, *, missing: pa.Array | None = None
+) -> list[pa.Array]:
+    """Return the columns of embeddings [n, D] and logits [n, C]; ``missing``: which rows are null, bool [n]."""
 
     def vectors(name: str, values: np.ndarray) -> pa.Array:
-        field = schema.field(name)
-        flat = pa.array(values.reshape(-1), type=field.type.value_type)
+        field = dataset.schema.field(name)
+        flat = pa.array(values.reshape(-1).astype(field.type.value_type.to_pandas_dtype(), copy=False))
         return pa.FixedSizeListArray.from_arrays(flat, type=field.type, mask=missing)
 
-    columns = [
-        pa.array(numbers.astype(np.int32)),
-        pa.array(has_face),
-        vectors("embedding", embeddings),
-        vectors("logits", logits),
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
+    return [vectors("embedding", embeddings), vectors("logits", logits)]
 
 
 def _crop_batches(store: Store, unit: Unit[EmbedFacesArgs]) -> Iterator[tuple[list[int], list[bytes | None]]]:
@@ -257,7 +263,7 @@ def _crop_batches(store: Store, unit: Unit[EmbedFacesArgs]) -> Iterator[tuple[li
     first, count = details.first_frame, details.frame_count
     numbers: list[int] = []
     crops: list[bytes | None] = []
-    expected, most = first, _BATCH_FRAMES_GPU if uses_gpu() else _BATCH_FRAMES
+    expected, most = first, batch_frames()
     for batch in store.iter_unit(key, manifest, columns=["frame", "face", "status", "crop_jpeg"]):
         for frame, face, status, crop in zip(*(batch.column(i) for i in range(4)), strict=True):
             number = frame.as_py()

@@ -65,15 +65,8 @@ def plan_predict_outputs(
     Raises:
         InputError: the head was fitted on features of another backbone, or its kind is unknown.
     """
-    details = HeadDetails.of(head)
-    fitted_on = details.backbone
-    if fitted_on != variant.backbone:
-        raise InputError(
-            f"head {head.name}: fitted on features of {fitted_on}, got those of {variant.backbone}; "
-            "extract with the head's backbone and weights"
-        )
-    _check_kind(head)
-    if head_class(details.kind).works_on == "sequences":
+    check_head_fits(head, variant.backbone)
+    if head_class(HeadDetails.of(head).kind).works_on == "sequences":
         variant = with_frames(store, variant)
     units = []
     for subject in variant.subjects if subjects is None else subjects:
@@ -91,8 +84,28 @@ def plan_predict_outputs(
     return units
 
 
+def check_head_fits(head: Bundle, backbone: str) -> None:
+    """Check that a head was fitted on features of this variant.
+
+    Raises:
+        InputError: they are those of another backbone, or the kind of the head is unknown.
+    """
+    fitted_on = HeadDetails.of(head).backbone
+    if fitted_on != backbone:
+        raise InputError(
+            f"head {head.name}: fitted on features of {fitted_on}, got those of {backbone}; "
+            "extract with the head's backbone and weights"
+        )
+    _check_kind(head)
+
+
 @functools.lru_cache(maxsize=8)
-def _cached_head(store_url: str, folder: str, head_fingerprint: str) -> tuple[Head, TaskName]:
+def cached_head(store_url: str, folder: str, head_fingerprint: str) -> tuple[Head, TaskName]:
+    """Return a head of the store and its task; the process keeps the last eight.
+
+    Raises:
+        InputError: the head is gone, or is another one.
+    """
     store = Store(store_url)
     bundle = find_bundle(store, folder)
     if bundle is None or bundle.fingerprint != head_fingerprint:
@@ -104,7 +117,7 @@ def _cached_head(store_url: str, folder: str, head_fingerprint: str) -> tuple[He
 def compute(store: Store, unit: Unit[PredictOutputsArgs]) -> Product:
     """Predict the outputs of one subject. Frames without a face have none: post-processing interpolates them."""
     given = unit.arguments
-    head, task = _cached_head(store.url, given.head_folder, given.head_fingerprint)
+    head, task = cached_head(store.url, given.head_folder, given.head_fingerprint)
     branches = BRANCHES_OF_TASK[task]
     dataset = outputs_dataset(branches)
     product, subject = Product(dataset, []), unit.key.value("subject")
@@ -169,11 +182,14 @@ def read_outputs(
 ) -> tuple[np.ndarray, dict[BranchName, np.ndarray]]:
     """Read (present bool [T], branch -> float32 [T,K]) of a subject from frame 1 on. Values without a face are NaN."""
     table = store.read_unit(key, manifest)
-    present = table["has_face"].to_numpy()
-    outputs = {
+    return table["has_face"].to_numpy(), to_outputs(table, branches)
+
+
+def to_outputs(table: pa.Table, branches: tuple[BranchName, ...]) -> dict[BranchName, np.ndarray]:
+    """Return branch -> float32 [n, K] of rows of outputs. Values without a face are NaN."""
+    return {
         branch: np.stack(
             [table[c.name].fill_null(float("nan")).to_numpy() for c in OUTPUT_COLUMNS[branch]], axis=1
         ).astype(np.float32)
         for branch in branches
     }
-    return present, outputs

@@ -147,13 +147,13 @@ def read_features(
         for batch in store.iter_unit(key, manifest, columns=columns):
             frame = batch.column("frame").to_numpy()
             has_face = batch.column("has_face").to_numpy(zero_copy_only=False)
-            logits = _vectors(batch.column("logits"))
+            logits = to_vectors(batch.column("logits"))
             embeddings = np.broadcast_to(np.float16(0), (len(frame), size))
             if with_embeddings:
-                embeddings = _vectors(batch.column("embedding"))
+                embeddings = to_vectors(batch.column("embedding"))
             if not np.array_equal(frame, np.arange(expected, expected + len(frame))):
                 raise store.distrust_unit(key, f"expected frames from {expected} on, one a row, got others")
-            if not (_all_finite(logits, has_face) and (not with_embeddings or _all_finite(embeddings, has_face))):
+            if not (all_finite(logits, has_face) and (not with_embeddings or all_finite(embeddings, has_face))):
                 raise store.distrust_unit(key, "expected finite features, got NaN or infinity")
             expected += len(frame)
             yield frame, has_face, embeddings, logits
@@ -208,14 +208,15 @@ def _read_seconds(store: Store, variant: FeaturesVariant, subject: str) -> np.nd
     return nominal_seconds(np.arange(1, count + 1))
 
 
-def _vectors(column: pa.FixedSizeListArray) -> np.ndarray:
+def to_vectors(column: pa.FixedSizeListArray) -> np.ndarray:
     """Return a view [n, D] of a fixed-size list column. Rows that are null have undefined values."""
     size = column.type.list_size
     values = column.values.slice(column.offset * size, len(column) * size)
     return values.to_numpy(zero_copy_only=False).reshape(len(column), size)
 
 
-def _all_finite(values: np.ndarray, rows: np.ndarray) -> bool:
+def all_finite(values: np.ndarray, rows: np.ndarray) -> bool:
+    """Return whether the values [n, D] of these rows, bool [n], are finite."""
     if values.dtype != np.float16:
         return bool(np.isfinite(values[rows]).all())
     # In infinity and NaN, all bits of the exponent are 1. NumPy's test of float16 takes ten times as long.

@@ -29,6 +29,31 @@ def read_subject_faces(store: Store, *, source: str, subject: str, has_face: NDA
     return take_face_columns(faces, np.where(has_face, rows, -1))
 
 
+def read_person_faces(
+    store: Store,
+    *,
+    source: str,
+    video: str,
+    person: NDArray[np.integer],
+    frame: NDArray[np.integer],
+    has_face: NDArray[np.bool_],
+) -> dict[str, pa.Array]:
+    """Return ``FACE_COLUMNS`` of rows of persons [n], null where ``has_face`` is false.
+
+    Rows are sorted by person, then frame, without gaps in the frames of a person. All values are null if the store has
+    no such faces any more.
+    """
+    rows = np.full(len(person), -1)
+    faces = read_faces(store, source=source, video=video)
+    for key, manifest in store.manifests("persons", source=source, video=video).items():
+        known = store.read_unit(key, manifest)
+        found = find_rows(faces, known["frame"].to_numpy(), known["face"].to_numpy())
+        order = person.astype(np.int64) << 32 | frame
+        places = np.searchsorted(order, known["person"].to_numpy().astype(np.int64) << 32 | known["frame"].to_numpy())
+        rows[places] = found
+    return take_face_columns(faces, np.where(has_face, rows, -1))
+
+
 def read_faces(store: Store, *, source: str, video: str) -> pa.Table:
     """Read all detected faces of a video: frame, face (rank in its frame) and ``FACE_COLUMNS``, in order."""
     columns = ["frame", "face", "status", *(column.name for column in BOX), "landmarks_xy_px", "probability"]

@@ -42,7 +42,10 @@ from tasks.units import Product, write_product
 
 # Partitions before the last one, which names the video or subject. Later stages come first.
 _PARTITIONS_BEFORE = {
+    "person_outputs": ("head", "source"),
     "outputs": ("head", "source"),
+    "persons": ("source",),
+    "other_features": ("backbone", "source"),
     "features": ("backbone", "source"),
     "subjects": ("source",),
     "faces": ("source",),

@@ -12,6 +12,7 @@ from data_contracts.store.store import Store
 from tasks.results.prediction_folder import read_record, read_settings
 
 _HEADS, _POSTPROCESSING, _SUBMISSIONS = "heads", "postprocessing", "submissions"
+_OUTPUTS = ("person_outputs", "outputs")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def resolve_head(store: Store, given: str) -> str:
 
 
 def _heads_with_outputs(store: Store) -> Iterator[str]:
-    names = (name for name in store.list_folder("outputs") if name.startswith("head="))
+    folders = (name for dataset in _OUTPUTS for name in store.list_folder(dataset))
+    names = (name for name in folders if name.startswith("head="))
     return (unquote(name.removeprefix("head="), errors="surrogateescape") for name in names)
 
 
@@ -66,9 +68,11 @@ def find_head_traces(store: Store, name: str, folders: Sequence[Store]) -> HeadT
     paths += [
         f"{_POSTPROCESSING}/{one}" for one in store.list_folder(_POSTPROCESSING) if _is_tuned_for(store, one, name)
     ]
-    outputs, head = UnitKey("outputs", (("head", name),)).folder, f"{_HEADS}/{name}"
-    rows = sum(manifest.rows for manifest in store.manifests("outputs", head=name).values())
-    found = [_describe(store, path, rows if path == outputs else None) for path in (*paths, outputs, head)]
+    found = [_describe(store, path, None) for path in paths]
+    for dataset in _OUTPUTS:
+        rows = sum(manifest.rows for manifest in store.manifests(dataset, head=name).values())
+        found.append(_describe(store, UnitKey(dataset, (("head", name),)).folder, rows))
+    found.append(_describe(store, f"{_HEADS}/{name}", None))
     predictions = {folder.root: count for folder in folders if (count := _count_predictions(folder, name))}
     return HeadTraces(name, [one for one in found if one.files], predictions)
 

@@ -21,7 +21,7 @@ from data_contracts.schemas import PREDICTIONS, Column
 from data_contracts.store.manifest import from_sealed_json, to_sealed_json
 from data_contracts.store.records import LeftOut, Record
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import ANNOTATED_SUFFIX, MissingFaces
+from data_contracts.vocabulary import ANNOTATED_SUFFIX, MissingFaces, People
 from tasks.results.annotated_copies import annotated_file, drop_annotated
 
 # In the store: list of the folders that predictions were written to, so that a video can be forgotten in all of them.
@@ -74,6 +74,7 @@ class PredictionSettings(Record):
     Attributes:
         name: eight digits that differ between settings.
         missing_faces: what frames without a face carry.
+        people: whose faces they predict.
         expr, va, au: settings of each branch; None if no head serves it, and its columns are null.
         affwild2_version: version that wrote them. Another version alone does not make predictions outdated.
     """
@@ -83,6 +84,7 @@ class PredictionSettings(Record):
     expr: BranchSettings | None = None
     va: BranchSettings | None = None
     au: BranchSettings | None = None
+    people: LeftOut[People] = "main"
     affwild2_version: str = field(default_factory=lambda: importlib.metadata.version("affwild2"))
 
 

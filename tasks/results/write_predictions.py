@@ -1,5 +1,6 @@
 """Write per-frame predictions of videos: decisions and probabilities of every head, with the time in seconds."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from data_contracts.files.inputs import FileState, file_state, list_many
 from data_contracts.files.locations import Location
 from data_contracts.schemas import OUTPUT_COLUMNS, PREDICTIONS, check_schema
-from data_contracts.store.details import HeadDetails
+from data_contracts.store.details import HeadDetails, OutputsDetails
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
@@ -26,10 +27,11 @@ from data_contracts.vocabulary import (
     SHORT_TRACK_FRAMES,
     BranchName,
     MissingFaces,
+    People,
 )
 from tasks.fit.head_selection import ServingHead
-from tasks.fit.predict_outputs import read_outputs
-from tasks.results.face_columns import read_subject_faces
+from tasks.fit.predict_outputs import read_outputs, to_outputs
+from tasks.results.face_columns import read_person_faces, read_subject_faces
 from tasks.results.prediction_folder import (
     BranchSettings,
     PredictionRecord,
@@ -54,42 +56,48 @@ Units = dict[UnitKey, Manifest]
 
 @dataclass(frozen=True)
 class _HeadOutputs:
-    """A head with its branches and post-processing, and its outputs of all subjects."""
+    """A head with its branches and post-processing, and its outputs of all videos."""
 
     serving: ServingHead
     source: str
+    people: People
     units: Units
 
-    def of(self, subject: str) -> tuple[UnitKey, Manifest] | None:
-        head = self.serving.head.name
-        key = UnitKey("outputs", (("head", head), ("source", self.source), ("subject", subject)))
+    @classmethod
+    def find(cls, store: Store, serving: ServingHead, source: str, people: People) -> "_HeadOutputs":
+        dataset = "outputs" if people == "main" else "person_outputs"
+        units = store.manifests(dataset, head=serving.head.name, source=source)
+        return cls(serving, source, people, units)
+
+    def of(self, video: str) -> tuple[UnitKey, Manifest] | None:
+        dataset, item = ("outputs", "subject") if self.people == "main" else ("person_outputs", "video")
+        key = UnitKey(dataset, (("head", self.serving.head.name), ("source", self.source), (item, video)))
         return (key, self.units[key]) if key in self.units else None
 
 
 def write_predictions(
     store: Store,
-    subjects: Sequence[str],
+    videos: Sequence[str],
     *,
     heads: Sequence[tuple[ServingHead, str]],
+    people: People,
     missing_faces: MissingFaces,
     out: Location,
 ) -> list[Location]:
-    """Write ``<subject>.parquet`` and ``<subject>.csv`` for every subject with outputs of all heads; return all paths.
+    """Write ``<video>.parquet`` and ``<video>.csv`` for every video with outputs of all heads; return all paths.
 
     Files that were written from the same outputs and have not changed since are not written again. Files of other
-    subjects in ``out`` are written again if their outputs are in the store, so that all files of a folder agree.
+    videos in ``out`` are written again if their outputs are in the store, so that all files of a folder agree.
 
     Args:
         heads: each head with the faces variant of its outputs.
+        people: the subject of each video, or all persons.
         missing_faces: what frames without a face carry.
 
     Raises:
         StoreError: ``out`` cannot be written to.
     """
-    found = [
-        _HeadOutputs(one, source, store.manifests("outputs", head=one.head.name, source=source))
-        for one, source in heads
-    ]
+    found = [_HeadOutputs.find(store, one, source, people) for one, source in heads]
     all_frames = store.manifests("frames")
     target = Store(out)
     record, known = read_record(target), read_settings(target)
@@ -99,31 +107,31 @@ def write_predictions(
     name = _name_settings(found, missing_faces)
     latest = next((one for one in known if one.name == name), None)
     paths: list[Location] = []
-    # Files of other subjects stay as they are if the user has changed or deleted them.
+    # Files of other videos stay as they are if the user has changed or deleted them.
     others = [
-        subject
-        for subject, one in record.items()
-        if one.settings != name and one.files == tuple(map(existing.get, prediction_files(subject)))
+        video
+        for video, one in record.items()
+        if one.settings != name and one.files == tuple(map(existing.get, prediction_files(video)))
     ]
-    requested = dict.fromkeys(subjects)
+    requested = dict.fromkeys(videos)
     try:
-        for subject in requested | dict.fromkeys(others):
-            outputs = [(one, unit) for one in found if (unit := one.of(subject))]
+        for video in requested | dict.fromkeys(others):
+            outputs = [(one, unit) for one in found if (unit := one.of(video))]
             if len(outputs) < len(found):
                 continue
-            names = prediction_files(subject)
-            frames_key = UnitKey("frames", (("video", subject),))
+            names = prediction_files(video)
+            frames_key = UnitKey("frames", (("video", video),))
             frames = frames_key, all_frames.get(frames_key)
             inputs = _fingerprint_inputs(outputs, frames[1], missing_faces)
             wanted = PredictionRecord(made_from=inputs, files=tuple(map(existing.get, names)), settings=name)
-            if record.get(subject) != wanted:
+            if record.get(video) != wanted:
                 latest = latest or _settings_of(store, name, found, missing_faces)
                 if not is_noted:
                     note_folder(store, target)
                     is_noted = True
                 _write_files(_table(store, outputs, frames, latest), target, names)
-                record[subject] = replace(wanted, files=tuple(file_state(out / file) for file in names))
-            if subject in requested:
+                record[video] = replace(wanted, files=tuple(file_state(out / file) for file in names))
+            if video in requested:
                 paths += [out / file for file in names]
         if latest is None and any(one.settings == name for one in record.values()):
             latest = _settings_of(store, name, found, missing_faces)
@@ -137,7 +145,8 @@ def write_predictions(
 
 def _name_settings(heads: Sequence[_HeadOutputs], missing_faces: MissingFaces) -> str:
     settings = [[*_fingerprint_head(one.serving), one.serving.branches, one.source] for one in heads]
-    return fingerprint(version=CODE_VERSION, missing_faces=missing_faces, heads=settings)[:8]
+    people = [one.people for one in heads]
+    return fingerprint(version=CODE_VERSION, missing_faces=missing_faces, heads=settings, people=people)[:8]
 
 
 def _fingerprint_inputs(
@@ -148,6 +157,7 @@ def _fingerprint_inputs(
     return fingerprint(
         version=CODE_VERSION,
         missing_faces=missing_faces,
+        people=[one.people for one, _ in outputs],
         frames=frames.identity if frames else None,
         outputs=[[*_fingerprint_head(one.serving), manifest.fingerprint] for one, (_, manifest) in outputs],
     )
@@ -166,7 +176,8 @@ def _settings_of(
         rules = _rule_of(store, one.serving).rules
         branches |= {branch: _settings_of_branch(one, branch, rules[branch]) for branch in one.serving.branches}
     expr, va, au = map(branches.get, BRANCHES)
-    return PredictionSettings(name=name, missing_faces=missing_faces, expr=expr, va=va, au=au)
+    people = heads[0].people
+    return PredictionSettings(name=name, missing_faces=missing_faces, expr=expr, va=va, au=au, people=people)
 
 
 def _settings_of_branch(one: _HeadOutputs, branch: BranchName, rule: "BranchRule") -> BranchSettings:
@@ -218,6 +229,20 @@ def _table(
     frames: tuple[UnitKey, Manifest | None],
     settings: PredictionSettings,
 ) -> pa.Table:
+    is_main = settings.people == "main"
+    columns = _subject_columns(store, outputs, settings) if is_main else _person_columns(store, outputs, settings)
+    frame = columns["frame"].to_numpy()
+    columns["time_seconds"] = _time_seconds(store, int(frame.max(initial=0)), *frames).take(pa.array(frame - 1))
+    columns |= {name: pa.nulls(len(frame)) for name in PREDICTIONS.schema.names if name not in columns}
+    table = check_schema(pa.table(columns), PREDICTIONS)
+    return table.replace_schema_metadata({**table.schema.metadata, "settings": json.dumps(settings.to_json())})
+
+
+_OutputsOfVideo = Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]]
+
+
+def _subject_columns(store: Store, outputs: _OutputsOfVideo, settings: PredictionSettings) -> dict[str, pa.Array]:
+    """Return the columns of the subject, one row per frame."""
     columns: dict[str, pa.Array] = {}
     has_face: np.ndarray = np.zeros(0, bool)
     for one, (key, manifest) in outputs:
@@ -228,16 +253,56 @@ def _table(
         columns |= _decision_columns(_rule_of(store, one.serving), present, values, known, one.serving.branches)
     count = len(has_face)
     columns["frame"] = pa.array(np.arange(1, count + 1, dtype=np.int32))
-    columns["time_seconds"] = _time_seconds(store, count, *frames)
     columns["has_face"] = pa.array(has_face)
     first, (key, _) = outputs[0]
     columns |= read_subject_faces(store, source=first.source, subject=key.value("subject"), has_face=has_face)
     if has_face.any():
         columns["person"] = pa.array(np.ones(count, np.int32))
         columns["is_short_track"] = pa.array(np.full(count, has_face.sum() < SHORT_TRACK_FRAMES))
-    columns |= {name: pa.nulls(count) for name in PREDICTIONS.schema.names if name not in columns}
-    table = check_schema(pa.table(columns), PREDICTIONS)
-    return table.replace_schema_metadata({**table.schema.metadata, "settings": json.dumps(settings.to_json())})
+    return columns
+
+
+def _person_columns(store: Store, outputs: _OutputsOfVideo, settings: PredictionSettings) -> dict[str, pa.Array]:
+    """Return the columns of all persons, one row per frame from the first to the last face of each, and after them one
+    row for each frame that no person covers.
+    """
+    columns: dict[str, pa.Array] = {}
+    person: np.ndarray = np.zeros(0, np.int32)
+    frame, has_face = person, np.zeros(0, bool)
+    for one, (key, manifest) in outputs:
+        table = store.read_unit(key, manifest)
+        task, rule = HeadDetails.of(one.serving.head).task, _rule_of(store, one.serving)
+        person, frame, present = (table[name].to_numpy() for name in ("person", "frame", "has_face"))
+        has_face = has_face | present if len(has_face) else present
+        values = to_outputs(table, BRANCHES_OF_TASK[task])
+        parts = []
+        for rows in _slices_of(person):
+            here = present[rows]
+            known = here if settings.missing_faces == "null" else np.full(len(here), here.any())
+            of_person = {branch: array[rows] for branch, array in values.items()}
+            parts.append(_decision_columns(rule, here, of_person, known, one.serving.branches))
+        columns |= {name: pa.concat_arrays([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+    first, (key, manifest) = outputs[0]
+    is_covered = np.zeros(OutputsDetails.of(manifest).frame_count + 1, bool)
+    is_covered[frame] = True
+    uncovered = np.flatnonzero(~is_covered[1:]).astype(np.int32) + 1
+    seen = np.bincount(person, weights=has_face)
+    columns["person"], columns["is_short_track"] = pa.array(person), pa.array(seen[person] < SHORT_TRACK_FRAMES)
+    columns |= read_person_faces(
+        store, source=first.source, video=key.value("video"), person=person, frame=frame, has_face=has_face
+    )
+    columns = {
+        name: pa.concat_arrays([values, pa.nulls(len(uncovered), values.type)]) for name, values in columns.items()
+    }
+    columns["frame"] = pa.array(np.concatenate([frame, uncovered]))
+    columns["has_face"] = pa.array(np.concatenate([has_face, np.zeros(len(uncovered), bool)]))
+    return columns
+
+
+def _slices_of(person: np.ndarray) -> list[slice]:
+    """Return the rows of each person; they are in order."""
+    edges = [0, *(np.flatnonzero(np.diff(person)) + 1).tolist(), len(person)]
+    return [slice(start, end) for start, end in itertools.pairwise(edges) if end > start]
 
 
 def _time_seconds(store: Store, frame_count: int, key: UnitKey, manifest: Manifest | None) -> pa.Array:

@@ -126,7 +126,8 @@ class ManySubjects:
 
     def score(self) -> int:
         """Run ``score``; return the number of subjects with predictions."""
-        run_program("score", self.videos, "--out", self.out, "--store", self.store.url, "--workers", WORKERS)
+        options = ("--store", self.store.url, "--people", "main", "--workers", WORKERS)
+        run_program("score", self.videos, "--out", self.out, *options)
         return len(list(self.out.glob("*.parquet")))
 
     def extract(self) -> None:

@@ -15,6 +15,7 @@ from data_contracts.schemas import FACES, FRAMES, SUBJECTS, VIDEOS, Dataset, fea
 from data_contracts.store.details import FacesDetails, FeaturesDetails, SubjectsDetails, VideoDetails
 from data_contracts.store.records import Details
 from data_contracts.store.store import Store
+from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.registry import get_spec
 from models.faces.tracking import TrackingParams
 from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
@@ -22,6 +23,7 @@ from tasks.extract.embed_faces import BackboneChoice
 from tasks.units import Product, Unit, write_product
 
 FRAMES_PER_VIDEO = 4
+_BOX = {"x1": 10.0, "y1": 10.0, "x2": 90.0, "y2": 100.0}
 
 
 def make_videos(folder: Path, count: int) -> dict[str, Path]:
@@ -42,11 +44,20 @@ def fill_store(store: Store, videos: Mapping[str, Path], *, backbone: BackboneCh
     faces = crop_faces.plan_crop_faces(index_videos.indexed_videos(store), params=params)
     for unit in faces:
         details = FacesDetails(first_frame=1, frame_count=FRAMES_PER_VIDEO)
-        _write(store, unit, FACES, {"frame": _frame_numbers(), "status": ["no_face"] * FRAMES_PER_VIDEO}, details)
+        faces_columns = {
+            "frame": _frame_numbers(),
+            "face": [0] * FRAMES_PER_VIDEO,
+            "status": [FACE_FOUND] * FRAMES_PER_VIDEO,
+        }
+        faces_columns |= {f"box_{edge}_px": [place] * FRAMES_PER_VIDEO for edge, place in _BOX.items()}
+        faces_columns |= {"landmarks_xy_px": [[50.0] * 10] * FRAMES_PER_VIDEO, "probability": [1.0] * FRAMES_PER_VIDEO}
+        _write(store, unit, FACES, faces_columns, details)
     cropped = crop_faces.cropped_videos(store, faces)
     for unit in assign_subjects.plan_assign_subjects(cropped, source=source, subjects={}, params=TrackingParams()):
         details = SubjectsDetails(subjects=unit.arguments.subjects, segments=1)
-        _write(store, unit, SUBJECTS, {"frame": _frame_numbers(), "face": [0] * FRAMES_PER_VIDEO}, details)
+        (name,) = unit.arguments.subjects
+        tracks = {"frame": _frame_numbers(), "face": [0] * FRAMES_PER_VIDEO, "subject": [name] * FRAMES_PER_VIDEO}
+        _write(store, unit, SUBJECTS, tracks, details)
     subjects = embed_faces.subjects_of_source(store, source)
     spec = get_spec(backbone.name)
     dataset = features_dataset(spec.embedding_size, tuple(spec.class_names))
@@ -86,6 +97,8 @@ def _write(store: Store, unit: Unit, dataset: Dataset, columns: Mapping[str, Seq
     arrays = [pa.array(columns.get(f.name, [others.get(f.name)] * rows), f.type) for f in dataset.schema]
     table = pa.Table.from_arrays(arrays, schema=dataset.schema)
     product = Product(dataset, [table], details=details)
+    if dataset.name in ("faces", "features"):
+        product.counts[FACE_FOUND] = rows
     write_product(store, unit.key, product, fingerprint=unit.fingerprint, started=0.0)
 
 

@@ -78,7 +78,7 @@ def test_new_videos_are_scored_and_a_second_run_writes_nothing(place, capsys):
     video_at(place.videos / "day 2" / "b.mp4")
     done, written = place.run()
     assert results_of(done) == {"scored": ["a", "b"]}
-    assert {"a.parquet", "a.csv", "b.parquet", "b.csv", "faces", "features", "outputs"} <= written
+    assert {"a.parquet", "a.csv", "b.parquet", "b.csv", "faces", "features", "persons", "person_outputs"} <= written
     done, written = place.run()
     assert results_of(done) == {"up_to_date": ["a", "b"]} and written == set()
     assert "2 videos: 2 up to date\n" in capsys.readouterr().out
@@ -108,7 +108,7 @@ def test_only_stale_or_missing_predictions_are_written_again(place):
     done, written = place.run()
     assert results_of(done) == {"scored": ["a", "b"]}, "another head"
     files = {"a.parquet", "a.csv", "b.parquet", "b.csv", ".affwild2_predictions.json", "predictions.json"}
-    assert {"outputs"} == written - files
+    assert {"person_outputs"} == written - files
 
     os.utime(place.videos / "a.mp4", (OLD + 5, OLD + 5))
     done, written = place.run()

@@ -28,11 +28,11 @@ def test_predictions_are_written_as_parquet_and_csv(demo, store_copy, tmp_path, 
     assert table["expression"].is_null().to_list() == (~table["has_face"]).to_list()
     assert table["valence"].is_between(-1, 1).all() and table["p_au12"].is_between(0, 1).all()
     assert set(table["AU26"].drop_nulls()) <= {0, 1}
-    outputs = {path: path.stat().st_mtime_ns for path in (store_copy / "outputs").rglob("*.parquet")}
+    outputs = {path: path.stat().st_mtime_ns for path in (store_copy / "person_outputs").rglob("*.parquet")}
     filled = score([video], tmp_path / "out", str(store_copy), missing_faces="interpolate", dask_address=dask_address)
     assert filled == written and pl.read_parquet(filled[0])["expression"].null_count() == 0
-    assert outputs == {path: path.stat().st_mtime_ns for path in (store_copy / "outputs").rglob("*.parquet")}
-    outputs = [key for key in Store(store_copy).manifests("outputs") if key.value("subject") == "my clip é"]
+    assert outputs == {path: path.stat().st_mtime_ns for path in (store_copy / "person_outputs").rglob("*.parquet")}
+    outputs = [key for key in Store(store_copy).manifests("person_outputs") if key.value("video") == "my clip é"]
     heads = {key.value("head") for key in outputs}
     printed = capsys.readouterr().out
     assert "backbone: emotion_lite0 (bundled weights): its features are those that the heads were fitted on" in printed

@@ -68,7 +68,11 @@ def test_no_file_of_the_store_contains_the_name_afterwards(demo, store_copy, tmp
     rescore(videos, str(store_copy), out, settle_seconds=0, dask_address=dask_address)
     for name in names:
         assert len(mentions(name, store_copy, out)) > 10
-    before = {key: m for dataset in ("faces", "outputs") for key, m in Store(store_copy).manifests(dataset).items()}
+    before = {
+        key: m
+        for dataset in ("faces", "outputs", "person_outputs")
+        for key, m in Store(store_copy).manifests(dataset).items()
+    }
     bundles = {bundle.folder for kind in ("heads", "submissions") for bundle in list_bundles(Store(store_copy), kind)}
     capsys.readouterr()
 
@@ -82,7 +86,9 @@ def test_no_file_of_the_store_contains_the_name_afterwards(demo, store_copy, tmp
     )
     assert (out / "test02.csv").exists()
     store = Store(store_copy)
-    after = {key: m for dataset in ("faces", "outputs") for key, m in store.manifests(dataset).items()}
+    after = {
+        key: m for dataset in ("faces", "outputs", "person_outputs") for key, m in store.manifests(dataset).items()
+    }
     assert after == {key: m for key, m in before.items() if key.item not in names}
     assert {b.folder for kind in ("heads", "submissions") for b in list_bundles(store, kind)} == bundles, (
         "no bundle is lost"
@@ -425,7 +431,7 @@ def test_a_head_is_removed_with_everything_that_was_made_with_it(demo, store_cop
     assert f"not removed: predictions of 1 subject in {out} that this head made" in printed
     gone = {path for path in before if path not in content(store_copy)}
     kinds = {path.parts[0] for path in gone}
-    assert kinds == {"heads", "outputs", "postprocessing", "submissions"}
+    assert kinds == {"heads", "outputs", "person_outputs", "postprocessing", "submissions"}
     assert all(name in str(path) or path.parts[0] == "submissions" for path in gone)
     assert not [path for path in store_copy.rglob("*") if name in path.name], "no empty folder is left"
     assert {path.parts[1].split("-")[1] for path in gone if path.parts[0] == "submissions"} == {"expr"}
@@ -473,7 +479,17 @@ def test_on_s3_nothing_contains_the_name_afterwards(s3_bucket, tmp_path, monkeyp
     before = contents_of(s3_bucket)
     named = {key for key, data in before.items() if "clip" in key or b"clip" in data}
     kinds = {key.split("/")[2] for key in named if "/store/" in key}
-    assert kinds >= {"videos", "frames", "faces", "subjects", "features", "outputs", "reports", "inputs"}, kinds
+    assert kinds >= {
+        "videos",
+        "frames",
+        "faces",
+        "subjects",
+        "features",
+        "persons",
+        "person_outputs",
+        "reports",
+        "inputs",
+    }, kinds
     assert any("/predictions/" in key for key in named)
 
     finished = run_command("forget", "clip", "--store", store.url)

@@ -114,7 +114,7 @@ class Lab:
         """Write predictions; return when each file of the folder was written."""
         out = out or self.out
         paths = write_predictions.write_predictions(
-            self.store, sorted(clips), heads=heads, missing_faces=missing_faces, out=out
+            self.store, sorted(clips), heads=heads, people="main", missing_faces=missing_faces, out=out
         )
         assert [path.name for path in paths] == [
             f"{clip}.{end}" for clip in sorted(clips) for end in ("parquet", "csv")
@@ -357,7 +357,10 @@ def test_a_folder_that_refuses_predictions_is_not_listed(lab, expr):
 
 
 def test_a_folder_without_new_predictions_is_not_listed(lab, expr):
-    assert write_predictions.write_predictions(lab.store, [], heads=[expr], missing_faces="null", out=lab.out) == []
+    written = write_predictions.write_predictions(
+        lab.store, [], heads=[expr], people="main", missing_faces="null", out=lab.out
+    )
+    assert written == []
     assert noted_folders(lab.store) == [] and not lab.out.exists()
 
 

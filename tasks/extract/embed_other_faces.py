@@ -1,0 +1,163 @@
+"""Stage ``embed_other_faces``: compute embeddings and logits of the faces in a video that are not a subject's."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.schemas import Dataset, other_features_dataset
+from data_contracts.store.details import FacesDetails, FeaturesDetails
+from data_contracts.store.fingerprint import fingerprint
+from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import FACE_FOUND, UNREADABLE_CROP
+from models.backbones.extractor import FeatureExtractor
+from models.faces.crops import decode_jpeg
+from tasks.extract.embed_faces import CODE_VERSION as EMBED_FACES_VERSION
+from tasks.extract.embed_faces import BackboneChoice, SubjectFaces, batch_frames, vector_arrays
+from tasks.read_ahead import read_ahead
+from tasks.units import Product, Unit
+from tasks.worker_models import get_backbone
+
+CODE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EmbedOtherFacesArgs:
+    """A unit of ``faces``, the unit of ``subjects`` that says which of them are other people's, and the backbone."""
+
+    faces: tuple[UnitKey, Manifest]
+    chosen_by: tuple[UnitKey, Manifest]
+    backbone: BackboneChoice
+
+
+def plan_embed_other_faces(
+    store: Store, subjects: Sequence[SubjectFaces], *, source: str, backbone: BackboneChoice
+) -> list[Unit[EmbedOtherFacesArgs]]:
+    """Plan one unit per segment that has other faces. The features of all ``subjects`` must exist."""
+    backbone_fingerprint, variant = backbone.fingerprint(), backbone.variant
+    weights = (backbone.weights,) if backbone.weights else ()
+    features = store.manifests("features", backbone=variant, source=source)
+    embedded = Counter[tuple[str, str]]()
+    by_video: dict[str, SubjectFaces] = {}
+    for faces in subjects:
+        by_video[faces.video] = faces
+        for key, _ in faces.segments:
+            place = (("backbone", variant), ("source", source), ("subject", faces.subject))
+            counts = features[UnitKey("features", place, key.part)].counts
+            embedded[faces.video, key.part] += counts.get(FACE_FOUND, 0) + counts.get(UNREADABLE_CROP, 0)
+    units = []
+    for video, faces in by_video.items():
+        assert faces.chosen_by is not None
+        for key, manifest in faces.segments:
+            if manifest.counts.get(FACE_FOUND, 0) > embedded[video, key.part]:
+                unit_fingerprint = fingerprint(
+                    stage="embed_other_faces",
+                    version=CODE_VERSION,
+                    embed_faces=EMBED_FACES_VERSION,
+                    faces=manifest.identity,
+                    chosen=faces.chosen_by[1].identity,
+                    backbone=backbone_fingerprint,
+                )
+                place = (("backbone", variant), ("source", source), ("video", video))
+                arguments = EmbedOtherFacesArgs((key, manifest), faces.chosen_by, backbone)
+                units.append(
+                    Unit(UnitKey("other_features", place, key.part), unit_fingerprint, arguments, input_files=weights)
+                )
+    return units
+
+
+def other_features(
+    store: Store, units: Sequence[Unit[EmbedOtherFacesArgs]]
+) -> dict[str, list[tuple[UnitKey, Manifest]]]:
+    """Return video -> its units among the planned ones, in order. Units of other faces or weights do not count."""
+    found: dict[str, list[tuple[UnitKey, Manifest]]] = {}
+    if units:
+        place = units[0].key
+        known = store.manifests("other_features", backbone=place.value("backbone"), source=place.value("source"))
+        for unit in units:
+            if (manifest := known.get(unit.key)) and manifest.fingerprint == unit.fingerprint:
+                found.setdefault(unit.key.value("video"), []).append((unit.key, manifest))
+    return found
+
+
+def compute(store: Store, unit: Unit[EmbedOtherFacesArgs]) -> Product:
+    """Compute the features of the other faces of one segment, in batches. Unreadable crops are counted as problems."""
+    choice = unit.arguments.backbone
+    backbone = get_backbone(choice.name, choice.weights, choice.precision)
+    dataset = other_features_dataset(backbone.spec.embedding_size, tuple(backbone.spec.class_names))
+    product = Product(dataset, [])
+    product.details = FeaturesDetails(
+        **vars(FacesDetails.of(unit.arguments.faces[1])),
+        backbone_name=choice.name,
+        weights=choice.weights,
+        precision=choice.precision,
+        engine=backbone.engine,
+        published_scores=backbone.spec.published_scores,
+    )
+    product.tables = _tables(store, unit, backbone, product)
+    return product
+
+
+def _tables(
+    store: Store, unit: Unit[EmbedOtherFacesArgs], backbone: FeatureExtractor, product: Product
+) -> Iterator[pa.Table]:
+    with read_ahead(_decoded_batches(store, unit, product)) as batches:
+        for frames, ranks, images in batches:
+            yield _table(product.dataset, frames, ranks, *backbone.extract(images))
+
+
+def _table(
+    dataset: Dataset, frames: list[int], ranks: list[int], embeddings: np.ndarray, logits: np.ndarray
+) -> pa.Table:
+    columns = [pa.array(frames, pa.int32()), pa.array(ranks, pa.int16())]
+    return pa.Table.from_arrays([*columns, *vector_arrays(dataset, embeddings, logits)], schema=dataset.schema)
+
+
+def _decoded_batches(
+    store: Store, unit: Unit[EmbedOtherFacesArgs], product: Product
+) -> Iterator[tuple[list[int], list[int], list[np.ndarray]]]:
+    """Yield batches of (frame numbers, ranks in the frame, RGB uint8 [h, w, 3]), and count unreadable crops."""
+    frames: list[int] = []
+    ranks: list[int] = []
+    images: list[np.ndarray] = []
+    wanted = _other_faces(store, unit)
+    for frame, face, crop in read_crops(store, unit.arguments.faces):
+        if (frame, face) not in wanted:
+            continue
+        try:
+            images.append(decode_jpeg(crop))
+            frames.append(frame)
+            ranks.append(face)
+            product.counts[FACE_FOUND] += 1
+        except ValueError as error:
+            product.counts[UNREADABLE_CROP] += 1
+            product.problems.append(f"crop of face {face} in frame {frame}: {error}; its person has no face there")
+        if len(images) == batch_frames():
+            yield frames, ranks, images
+            frames, ranks, images = [], [], []
+    if images:
+        yield frames, ranks, images
+
+
+def _other_faces(store: Store, unit: Unit[EmbedOtherFacesArgs]) -> set[tuple[int, int]]:
+    key, manifest = unit.arguments.chosen_by
+    table = store.read_unit(key, manifest, columns=["frame", "face", "subject"])
+    details = FacesDetails.of(unit.arguments.faces[1])
+    in_segment = pc.and_(
+        pc.greater_equal(table["frame"], details.first_frame),
+        pc.less(table["frame"], details.first_frame + details.frame_count),
+    )
+    others = table.filter(pc.and_(in_segment, pc.is_null(table["subject"])))
+    return set(zip(others["frame"].to_pylist(), others["face"].to_pylist(), strict=True))
+
+
+def read_crops(store: Store, faces: tuple[UnitKey, Manifest]) -> Iterator[tuple[int, int, bytes]]:
+    """Yield (frame, rank in the frame, JPEG bytes) of each face of a unit of ``faces``, in order."""
+    for batch in store.iter_unit(*faces, columns=["frame", "face", "status", "crop_jpeg"]):
+        for frame, face, status, crop in zip(*(batch.column(i) for i in range(4)), strict=True):
+            if status.as_py() == FACE_FOUND:
+                yield frame.as_py(), face.as_py(), crop.as_py()

@@ -1,0 +1,269 @@
+"""Stage ``predict_persons``: predict probabilities or values for every person in a video with a head.
+
+A person is one sequence from the first to the last face, wherever the features of its faces are stored.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from data_contracts.schemas import OUTPUT_COLUMNS, person_outputs_dataset
+from data_contracts.store.bundles import Bundle
+from data_contracts.store.details import HeadDetails, OutputsDetails
+from data_contracts.store.fingerprint import fingerprint
+from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName
+from models.heads.head import Head, head_class
+from models.heads.sequences import SubjectSequence
+from tasks.extract.embed_faces import SubjectFaces
+from tasks.fit.predict_outputs import cached_head, check_head_fits
+from tasks.fit.subject_features import all_finite, nominal_seconds, to_vectors
+from tasks.units import Product, Unit
+
+CODE_VERSION = 1
+StoredUnit = tuple[UnitKey, Manifest]
+
+
+@dataclass(frozen=True)
+class PredictPersonsArgs:
+    """What a head predicts the persons of one video from.
+
+    Attributes:
+        head_folder, head_fingerprint: of the head's bundle.
+        persons, subjects: units that say which face is whose.
+        features: units of the video's subjects.
+        other_features: units of the other faces.
+        frames: unit with the time stamps; None if the head needs none.
+    """
+
+    head_folder: str
+    head_fingerprint: str
+    persons: StoredUnit
+    subjects: StoredUnit
+    features: tuple[StoredUnit, ...]
+    other_features: tuple[StoredUnit, ...]
+    frames: StoredUnit | None
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames of the video."""
+        subject = self.features[0][0].value("subject")
+        return sum(manifest.rows for key, manifest in self.features if key.value("subject") == subject)
+
+
+def plan_predict_persons(
+    store: Store,
+    subjects: Sequence[SubjectFaces],
+    *,
+    source: str,
+    backbone: str,
+    others: Mapping[str, Sequence[StoredUnit]],
+    heads: Sequence[Bundle],
+) -> list[Unit[PredictPersonsArgs]]:
+    """Plan one unit per head and video with these subjects. Their features and persons must exist.
+
+    Args:
+        backbone: variant of the features.
+        others: video -> units of ``other_features``.
+
+    Raises:
+        InputError: a head was fitted on features of another backbone, or its kind is unknown.
+    """
+    features: dict[str, list[StoredUnit]] = {}
+    for key, manifest in store.manifests("features", backbone=backbone, source=source).items():
+        features.setdefault(key.value("subject"), []).append((key, manifest))
+    persons, frames = store.manifests("persons", source=source), store.manifests("frames")
+    names: dict[str, list[SubjectFaces]] = {}
+    for one in subjects:
+        names.setdefault(one.video, []).append(one)
+    units = []
+    for head in heads:
+        check_head_fits(head, backbone)
+        needs_times = head_class(HeadDetails.of(head).kind).works_on == "sequences"
+        for video, of_video in names.items():
+            key = UnitKey("persons", (("source", source), ("video", video)))
+            times = UnitKey("frames", (("video", video),))
+            chosen_by = of_video[0].chosen_by
+            assert chosen_by is not None
+            arguments = PredictPersonsArgs(
+                head.folder,
+                head.fingerprint,
+                (key, persons[key]),
+                chosen_by,
+                tuple(unit for one in of_video for unit in features[one.subject]),
+                tuple(others.get(video, ())),
+                (times, frames[times]) if needs_times and times in frames else None,
+            )
+            place = (("head", head.name), ("source", source), ("video", video))
+            units.append(Unit(UnitKey("person_outputs", place), _fingerprint(arguments), arguments))
+    return units
+
+
+def _fingerprint(given: PredictPersonsArgs) -> str:
+    return fingerprint(
+        stage="predict_persons",
+        version=CODE_VERSION,
+        head=given.head_fingerprint,
+        persons=given.persons[1].identity,
+        features=[manifest.identity for _, manifest in (*given.features, *given.other_features)],
+        frames=given.frames[1].identity if given.frames else None,
+    )
+
+
+def compute(store: Store, unit: Unit[PredictPersonsArgs]) -> Product:
+    """Predict the outputs of all persons in one video. Frames of a person without a face have none."""
+    given = unit.arguments
+    head, task = cached_head(store.url, given.head_folder, given.head_fingerprint)
+    branches = BRANCHES_OF_TASK[task]
+    product = Product(person_outputs_dataset(branches), [])
+    product.details = OutputsDetails(frame_count=given.frame_count)
+    product.tables = _tables(store, given, head, branches, product)
+    return product
+
+
+@dataclass(frozen=True)
+class _Faces:
+    """The faces of a video, in order: frame, rank in the frame and person, int ``[n]``."""
+
+    frame: NDArray[np.integer]
+    rank: NDArray[np.integer]
+    person: NDArray[np.integer]
+
+    @functools.cached_property
+    def _order(self) -> NDArray[np.int64]:
+        return self.frame.astype(np.int64) << 16 | self.rank
+
+    def rows_of(self, frame: NDArray[np.integer], rank: NDArray[np.integer]) -> NDArray[np.intp]:
+        """Return the rows of these faces, which must exist."""
+        return np.searchsorted(self._order, frame.astype(np.int64) << 16 | rank)
+
+
+def _read_faces(store: Store, persons: StoredUnit) -> _Faces:
+    table = store.read_unit(*persons)
+    return _Faces(*(table[name].to_numpy() for name in ("frame", "face", "person")))
+
+
+def _tables(
+    store: Store, given: PredictPersonsArgs, head: Head, branches: tuple[BranchName, ...], product: Product
+) -> Iterator[pa.Table]:
+    faces = _read_faces(store, given.persons)
+    by_person = np.argsort(faces.person, kind="stable")
+    rows_of_person = np.split(by_person, np.flatnonzero(np.diff(faces.person[by_person])) + 1)
+    if not len(faces.frame):
+        return
+    predict = _predict_rows if head.works_on == "rows" else _predict_sequences
+    for rows, has_face, predicted in predict(store, given, head, faces, rows_of_person):
+        number, first = int(faces.person[rows[0]]), int(faces.frame[rows[0]])
+        product.counts[FACE_FOUND] += int(has_face.sum())
+        product.counts[NO_FACE] += int((~has_face).sum())
+        columns = {
+            "person": pa.array(np.full(len(has_face), number, np.int32)),
+            "frame": pa.array(np.arange(first, first + len(has_face), dtype=np.int32)),
+            "has_face": pa.array(has_face),
+        }
+        for branch in branches:
+            for position, column in enumerate(OUTPUT_COLUMNS[branch]):
+                columns[column.name] = pa.array(predicted[branch][:, position], mask=~has_face)
+        yield pa.table(columns)
+
+
+_Predicted = Iterator[tuple[NDArray[np.intp], NDArray[np.bool_], dict[BranchName, np.ndarray]]]
+
+
+def _predict_rows(
+    store: Store, given: PredictPersonsArgs, head: Head, faces: _Faces, rows_of_person: list[NDArray[np.intp]]
+) -> _Predicted:
+    """Yield (rows, has_face [T], branch -> outputs [T, K]) of each person with a head that predicts face by face."""
+    is_known = np.zeros(len(faces.frame), bool)
+    outputs: dict[BranchName, np.ndarray] = {}
+    for rows, embeddings, logits in _blocks(store, given, head, faces):
+        is_known[rows] = True
+        seconds = nominal_seconds(faces.frame[rows])
+        sequence = SubjectSequence(embeddings, logits, np.ones(len(rows), bool), seconds)
+        for branch, values in head.predict_sequence(sequence).items():
+            outputs.setdefault(branch, np.zeros((len(faces.frame), values.shape[1]), np.float32))[rows] = values
+    for rows in rows_of_person:
+        first, last = faces.frame[rows[0]], faces.frame[rows[-1]]
+        places = faces.frame[rows] - first
+        has_face = np.zeros(last - first + 1, bool)
+        has_face[places] = is_known[rows]
+        predicted = {b: np.zeros((len(has_face), len(OUTPUT_COLUMNS[b])), np.float32) for b in head.config.branches}
+        for branch, values in outputs.items():
+            predicted[branch][places] = values[rows]
+        yield rows, has_face, predicted
+
+
+def _predict_sequences(
+    store: Store, given: PredictPersonsArgs, head: Head, faces: _Faces, rows_of_person: list[NDArray[np.intp]]
+) -> _Predicted:
+    """Yield the same with a head whose outputs depend on other frames. One person is in memory at a time."""
+    seconds = _read_seconds(store, given)
+    for rows in rows_of_person:
+        first, last = int(faces.frame[rows[0]]), int(faces.frame[rows[-1]])
+        count = last - first + 1
+        has_face = np.zeros(count, bool)
+        sizes = head.config.embedding_size, head.config.logits_size
+        embeddings, logits = np.zeros((count, sizes[0]), np.float16), np.zeros((count, sizes[1]), np.float32)
+        for found, block, block_logits in _blocks(store, given, head, faces, first=first, last=last):
+            is_persons = faces.person[found] == faces.person[rows[0]]
+            places = faces.frame[found[is_persons]] - first
+            embeddings[places], logits[places], has_face[places] = block[is_persons], block_logits[is_persons], True
+        sequence = SubjectSequence(embeddings, logits, has_face, seconds[first - 1 : last])
+        yield rows, has_face, head.predict_sequence(sequence)
+
+
+def _read_seconds(store: Store, given: PredictPersonsArgs) -> NDArray[np.float64]:
+    """Return the time of each frame since the first frame of the video, float64 [T]; nominal times if unknown."""
+    if given.frames:
+        seconds = store.read_unit(*given.frames, columns=["pts_seconds"])["pts_seconds"].to_numpy()
+        if len(seconds) >= given.frame_count and np.isfinite(seconds).all():
+            return np.asarray(seconds[: given.frame_count], np.float64)
+    return nominal_seconds(np.arange(1, given.frame_count + 1))
+
+
+def _blocks(
+    store: Store, given: PredictPersonsArgs, head: Head, faces: _Faces, *, first: int = 1, last: int | None = None
+) -> Iterator[tuple[NDArray[np.intp], np.ndarray, np.ndarray]]:
+    """Yield blocks of (rows, embeddings float16 [n, D], logits float32 [n, C]) of the faces in a range of frames.
+
+    Embeddings that the head does not use are not read: the array is a view of one zero.
+
+    Raises:
+        InputError: values are not finite; the next run computes them again.
+    """
+    with_embeddings = any(branch.features != "scores" for branch in head.config.branches.values())
+    last = given.frame_count if last is None else last
+    chosen = store.read_unit(*given.subjects, columns=["frame", "face", "subject"])
+    ranks: dict[str, dict[int, int]] = {}
+    for key, manifest in (*given.features, *given.other_features):
+        details = manifest.details
+        if details["first_frame"] > last or details["first_frame"] + details["frame_count"] <= first:
+            continue
+        rank_or_face = "has_face" if key.dataset == "features" else "face"
+        columns = ["frame", rank_or_face, "logits", *(["embedding"] if with_embeddings else [])]
+        for batch in store.iter_unit(key, manifest, columns=columns):
+            frame, logits = batch.column("frame").to_numpy(), to_vectors(batch.column("logits"))
+            embeddings = np.broadcast_to(np.float16(0), (len(frame), head.config.embedding_size))
+            if with_embeddings:
+                embeddings = to_vectors(batch.column("embedding"))
+            is_wanted = (frame >= first) & (frame <= last)
+            if key.dataset == "features":
+                subject = key.value("subject")
+                if subject not in ranks:
+                    mine = chosen.filter(pc.equal(chosen["subject"], subject))
+                    ranks[subject] = dict(zip(mine["frame"].to_pylist(), mine["face"].to_pylist(), strict=True))
+                is_wanted &= batch.column("has_face").to_numpy(zero_copy_only=False)
+                rank = np.array([ranks[subject].get(number, 0) for number in frame.tolist()])
+            else:
+                rank = batch.column("face").to_numpy()
+            if not (all_finite(logits, is_wanted) and (not with_embeddings or all_finite(embeddings, is_wanted))):
+                raise store.distrust_unit(key, "expected finite features, got NaN or infinity")
+            if is_wanted.any():
+                rows = faces.rows_of(frame[is_wanted], rank[is_wanted])
+                yield rows, embeddings[is_wanted], logits[is_wanted]
