@@ -29,6 +29,7 @@ from flows.commands.parameters import (
     ForgetParameters,
     ListModelsParameters,
     ReportParameters,
+    ServeParameters,
     SimulateParameters,
     StatusParameters,
     VerifyParameters,
@@ -48,6 +49,7 @@ _COMMANDS: dict[str, tuple[type, str]] = {
     "report": (ReportParameters, "flows.pages.report:write_store_report"),
     "view": (ViewParameters, "flows.pages.view:view"),
     "compare": (CompareParameters, "flows.pages.compare:compare"),
+    "serve": (ServeParameters, "flows.pages.serve:serve"),
     "forget": (ForgetParameters, "flows.commands.forget:forget"),
     "models list": (ListModelsParameters, "flows.commands.models:list_models"),
     "models fetch": (FetchModelParameters, "flows.commands.models:fetch_model"),
@@ -57,6 +59,8 @@ _COMMANDS: dict[str, tuple[type, str]] = {
 }
 # Functions of commands that change nothing in a store: their user waits for an answer, not for a server.
 _ONLY_READ = ("verify", "print_status", "write_store_report", "compare", "list_models", "download_submission")
+# Functions that wait for requests: they are at work without any progress.
+_WAIT = ("serve",)
 # Commands whose result is also available as a JSON object.
 _WITH_JSON = ("status", "verify", "compare", "models list", "score", "rescore")
 # Command and option of an earlier version -> the option of today.
@@ -216,7 +220,7 @@ def _run_function(target: str, definition: type, values: Values) -> int:
         with answering_soon() if only_reads else contextlib.nullcontext():
             return int(getattr(importlib.import_module(module), function)(definition(**values)))
 
-    return guarded(run)
+    return guarded(run, shows_progress=function not in _WAIT)
 
 
 def _show_completion(ctx: click.Context, option: click.Parameter, shell: str | None) -> None:

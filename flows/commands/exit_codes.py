@@ -1,5 +1,6 @@
 """Exit codes: run a flow or a function, and turn every expected error into one line and a code."""
 
+import contextlib
 import importlib
 import os
 import uuid
@@ -73,12 +74,12 @@ def _run_recorded(name: str, parameters: Mapping[str, Any]) -> None:
             ) from error
 
 
-def guarded(action: Callable[[], int]) -> int:
+def guarded(action: Callable[[], int], *, shows_progress: bool = True) -> int:
     """Run an action and return its exit code. Errors of the user are printed as one line, without a traceback."""
     try:
         # A wrong setting ends the command before any work.
         read_settings()
-        with watching_progress("affwild2"):
+        with watching_progress("affwild2") if shows_progress else contextlib.nullcontext():
             return action()
     except KeyboardInterrupt:
         print_error(f"affwild2: interrupted; {RESUME}")

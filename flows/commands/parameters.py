@@ -89,6 +89,22 @@ class ReportParameters:
 
 
 @dataclass(frozen=True)
+class ServeParameters:
+    """Show reports, viewers, submissions and annotated videos.
+
+    Serves them to browsers on this machine, read-only, until Ctrl-C ends it. From another machine, use a tunnel: ssh -L
+    8420:127.0.0.1:8420 HOST.
+
+    Examples:
+        affwild2 serve STORE
+        affwild2 serve s3://lab/store --port 9000
+    """
+
+    store: Annotated[StoreParameter, Option("Store: a path, file:// or s3:// URL.", is_argument=True)]
+    port: Annotated[int, Option("Port on this machine; 0: any free one.", minimum=0, maximum=65535)] = 8420
+
+
+@dataclass(frozen=True)
 class ViewParameters:
     """Write a page per video: its picture, and a timeline of every person.
 
