@@ -15,7 +15,6 @@ from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, EXPRESSIONS, Bra
 RESAMPLES, CONFIDENCE, SEED = 1_000, 0.95, 0
 # As in Guo et al. 2017.
 CALIBRATION_BINS = 15
-_BATCH = 100
 # Columns of the counts of an action unit, and of the moments of a dimension.
 HITS, MISSES, FALSE_ALARMS, REJECTIONS = range(4)
 _ROWS, _X, _Y, _XX, _YY, _XY = range(6)
@@ -127,7 +126,6 @@ def bootstrap_intervals(
             (np.arange(len(counts)),),
             statistic,
             n_resamples=resamples,
-            batch=_BATCH,
             vectorized=True,
             confidence_level=confidence,
             method="BCa",
