@@ -129,9 +129,9 @@ def interval_chart(
         source = _source(data)
         plot.segment("low", "y", "high", "y", source=source, line_color=colour, line_width=2)
         dots = plot.scatter("value", "y", source=source, size=8, color=colour, marker=_MARKERS[number % len(_MARKERS)])
-        interval = [("interval", "@low{0.000} to @high{0.000}")] if any(one.low is not None for one in values) else []
-        tooltips = [("", "@category"), ("", "@series"), (value_label, "@value{0.000}"), *interval]
-        plot.add_tools(HoverTool(renderers=[dots], tooltips=tooltips))
+        interval = ["interval: @low{0.000} to @high{0.000}"] if any(one.low is not None for one in values) else []
+        lines = ["@category", "@series", f"{value_label}: @value{{0.000}}", *interval]
+        plot.add_tools(HoverTool(renderers=[dots], tooltips=_tooltip(lines)))
     legend = [(name, PALETTE[at % len(PALETTE)], False) for at, name in enumerate(series)]
     return Chart(caption, description, plot, legend if len(series) > 1 else ())
 
@@ -154,8 +154,8 @@ def line_chart(
         drawn: list[Any] = [plot.line("x", "y", source=source, line_color=line.colour, line_width=2, line_dash=dash)]
         if line.is_marked or len(line.x) == 1:
             drawn.append(plot.scatter("x", "y", source=source, size=7, color=line.colour))
-        tooltips = [("", "@name"), (x_label, "@x{0.[000]}"), (y_label, "@y{0.000}")]
-        plot.add_tools(HoverTool(renderers=drawn[-1:], tooltips=tooltips, line_policy="nearest"))
+        lines_shown = ["@name", f"{x_label}: @x{{0.[000]}}", f"{y_label}: @y{{0.000}}"]
+        plot.add_tools(HoverTool(renderers=drawn[-1:], tooltips=_tooltip(lines_shown), line_policy="nearest"))
     legend = [(one.name, one.colour, one.is_dashed) for one in lines if one.is_in_legend]
     return Chart(caption, description, plot, list(dict.fromkeys(legend)) if len(lines) > 1 else ())
 
@@ -182,9 +182,14 @@ def density_chart(
         "x", "y", width, width, source=_source(data), fill_color=PALETTE[0], fill_alpha="alpha", line_color=None
     )
     plot.line([-1, 1], [-1, 1], line_color=PALETTE[1], line_width=1.5, line_dash=[6, 3])
-    tooltips = [(x_label, "@x{0.00}"), (y_label, "@y{0.00}"), ("rows", "@rows{0,0}")]
-    plot.add_tools(HoverTool(renderers=[squares], tooltips=tooltips))
+    lines = [f"{x_label}: @x{{0.00}}", f"{y_label}: @y{{0.00}}", "rows: @rows{0,0}"]
+    plot.add_tools(HoverTool(renderers=[squares], tooltips=_tooltip(lines)))
     return Chart(caption, description, plot)
+
+
+def _tooltip(lines: Sequence[str]) -> str:
+    """Return a tooltip of lines with Bokeh's ``@column`` fields, which it shows as text. Its ground is always white."""
+    return f'<div style="color: #1b1f24; font-size: 13px">{"<br>".join(lines)}</div>'
 
 
 def _source(data: Mapping[str, Any]) -> Any:
