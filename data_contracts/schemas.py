@@ -343,6 +343,39 @@ PREDICTIONS = Dataset(
     key=("person", "frame"),
 )
 
+IMAGE = Column("image", pa.string(), "path or URL of the image")
+IMAGE_FACE = Column(
+    "face", pa.int16(), "rank of the face in its image by box area, largest first", "", ">= 1", nullable=True
+)
+_IMAGE_SIZE = (
+    Column("width_px", pa.int32(), "width of the upright image; null if it cannot be read", "px", ">= 1", True),
+    Column("height_px", pa.int32(), "height of the upright image; null if it cannot be read", "px", ">= 1", True),
+)
+
+IMAGE_FACES = Dataset(
+    "image_faces",
+    "one row per face of an image; an image without a face has one row that says so",
+    (IMAGE, *_IMAGE_SIZE, IMAGE_FACE, STATUS, *BOX, LANDMARKS, PROBABILITY, CROP),
+    key=("image", "face"),
+    partitions=("source", "block"),
+    statistics=("image",),
+)
+
+
+def _of_image(column: Column) -> Column:
+    """Return a column of decisions without words about time."""
+    meaning = column.meaning.removeprefix("smoothed ").replace(", smoothed and cut", ", cut")
+    return replace(column, meaning=meaning.replace(_NO_VALUE, "null without a head for it, or without a face"))
+
+
+IMAGES = Dataset(
+    "images",
+    "what the heads predict for the faces of images; an image without a face has one row",
+    (IMAGE, IMAGE_FACE, *_IMAGE_SIZE, *FACE_COLUMNS, *map(_of_image, DECISION_COLUMNS)),
+    key=("image", "face"),
+    statistics=("image",),
+)
+
 _OF_FRAMES = "0..1"
 
 SUMMARY = Dataset(
@@ -426,6 +459,32 @@ def _vector_columns(embedding_size: int, class_names: tuple[str, ...], *, nullab
             f"class outputs of the backbone: {names}",
             nullable=nullable,
         ),
+    )
+
+
+def image_features_dataset(embedding_size: int, class_names: tuple[str, ...]) -> Dataset:
+    """Return the dataset of the features of one backbone for faces of images, as ``features_dataset``."""
+    vectors = _vector_columns(embedding_size, class_names, nullable=False)
+    return Dataset(
+        "image_features",
+        "what a backbone sees in the faces of images",
+        (IMAGE, replace(IMAGE_FACE, nullable=False), *vectors),
+        key=("image", "face"),
+        partitions=("backbone", "source", "block"),
+        statistics=("image",),
+    )
+
+
+def image_outputs_dataset(branches: tuple[BranchName, ...]) -> Dataset:
+    """Return the dataset of the outputs of a head for faces of images, before decisions."""
+    columns = (replace(column, nullable=False) for branch in branches for column in OUTPUT_COLUMNS[branch])
+    return Dataset(
+        "image_outputs",
+        "probabilities or values of a head for faces of images, before any decision",
+        (IMAGE, replace(IMAGE_FACE, nullable=False), *columns),
+        key=("image", "face"),
+        partitions=("head", "source", "block"),
+        statistics=("image",),
     )
 
 

@@ -36,6 +36,14 @@ Videos = Annotated[
     Option("Video files, or folders of videos: paths or s3:// URLs.", is_argument=True),
     DeployedFrom("AFFWILD2_VIDEOS"),
 ]
+VideosAndImages = Annotated[
+    list[_Place],
+    Option(
+        "Videos, images, or folders of them: paths or s3:// URLs. In folders with videos, images are not used.",
+        is_argument=True,
+    ),
+    DeployedFrom("AFFWILD2_VIDEOS"),
+]
 PredictionsFolder = Annotated[
     _Place, Option("Folder for the predictions: a path or s3:// URL."), DeployedFrom("AFFWILD2_OUT")
 ]
@@ -285,7 +293,7 @@ class SubmitParameters:
 
 @dataclass(frozen=True)
 class ScoreParameters:
-    """Predict facial affect for every frame of any video.
+    """Predict facial affect for every frame of videos, and for images.
 
     Writes Parquet and CSV files with a row for every person and frame, and the outputs of every head. Without fitted
     heads, predicts what the backbone itself knows: expressions, and valence and arousal if it was trained for them.
@@ -293,11 +301,12 @@ class ScoreParameters:
     Examples:
         affwild2 score clip.mp4 --out predictions
         affwild2 score clip.mp4 --out predictions --annotate
+        affwild2 score photo.jpg FOLDER_OF_PHOTOS --out predictions
         affwild2 score VIDEOS --store STORE --out predictions --head expr-default --head va-default
         affwild2 score VIDEOS --out predictions --backbone enet_b0_8_va_mtl
     """
 
-    videos: Videos
+    videos: VideosAndImages
     out: PredictionsFolder
     store: Annotated[
         StoreParameter | None, Option("Store to read heads from and write features to. Default: OUT/store.")

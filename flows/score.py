@@ -1,9 +1,9 @@
-"""Flow ``score``: predict every frame of any video, with stored heads or the outputs of a backbone."""
+"""Flow ``score``: predict every frame of any video, and images, with stored heads or the outputs of a backbone."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from data_contracts.challenge.videos import VideoListing, list_videos
+from data_contracts.challenge.pictures import MediaListing, list_media
 from data_contracts.errors import InputError, counted
 from data_contracts.files.local import check_output_folder
 from data_contracts.files.locations import Location
@@ -16,6 +16,7 @@ from flows.extract import Extracted, extract_everyone, extract_videos, report_vi
 from flows.options import takes
 from flows.parameters import RescoreParameters, ScoreParameters, scheduler_of
 from flows.scoring.annotate import annotate_videos
+from flows.scoring.images import image_files, print_images, score_images
 from flows.scoring.persons import print_persons, summarize_folder
 from flows.scoring.result import ScoredVideos, describe_run
 from models.backbones.registry import DEFAULT_BACKBONE
@@ -24,6 +25,7 @@ from tasks.fit import predict_outputs, predict_persons
 from tasks.fit.head_selection import ServingHead
 from tasks.fit.predictors import Predictor, PredictorRequest, choose_predictors
 from tasks.fit.subject_features import find_features
+from tasks.images.write_images import WrittenImages
 from tasks.results.prediction_folder import (
     DESCRIPTION,
     RESERVED_NAMES,
@@ -100,10 +102,18 @@ def count_scored(
     before: Mapping[str, PredictionRecord],
     after: Mapping[str, PredictionRecord],
     waiting: int = 0,
+    images: WrittenImages | None = None,
 ) -> SortedInputs:
-    """Count videos by result; those are scored whose record of predictions has changed. ``waiting``: other videos."""
-    scored = [name for name in videos if after.get(name) != before.get(name)]
-    return run.count_inputs(videos, noun="video", verb="scored", done=scored, waiting=waiting)
+    """Count videos and images by result; videos are scored whose record of predictions has changed.
+
+    ``waiting``: number of other videos.
+    """
+    images = images or WrittenImages()
+    done = [*(name for name in videos if after.get(name) != before.get(name)), *images.scored]
+    names = [*videos, *images.scored, *images.up_to_date]
+    noun = "video" if not (images.unreadable or len(names) > len(videos)) else "file" if videos else "image"
+    failed = images.unreadable
+    return run.count_inputs([*names, *failed], noun=noun, verb="scored", done=done, failed=failed, waiting=waiting)
 
 
 def _by_name(head: tuple[ServingHead, str]) -> str:
@@ -148,57 +158,66 @@ def print_predictors(predictors: Sequence[Predictor]) -> None:
         print_line(f"note: head {name} was not used: it was fitted on {features}")
 
 
-def find_videos(paths: Sequence[Location]) -> VideoListing:
-    """Return the videos among files and below folders.
+def find_media(paths: Sequence[Location]) -> MediaListing:
+    """Return the videos and images among files and in folders.
 
     Raises:
-        InputError: a path does not exist, or there is no video; or S3 does not answer.
+        InputError: a path does not exist, or there is neither a video nor an image; or S3 does not answer.
     """
-    listing = list_videos(paths, reserved=RESERVED_NAMES)
-    if not (listing.videos or listing.same_names):
-        skipped = listing.account.describe_first()
-        raise InputError(f"{paths[0]}: expected video files here or in folders below, found none{skipped}")
+    listing = list_media(paths, reserved=RESERVED_NAMES)
+    if not (listing.videos.videos or listing.videos.same_names or listing.images):
+        skipped = (listing.account or listing.videos.account).describe_first()
+        raise InputError(f"{paths[0]}: expected video files or images here or in folders below, found none{skipped}")
     return listing
 
 
 @takes(ScoreParameters)
 def score(parameters: ScoreParameters) -> list[str]:
-    """Predict every frame of any video; write Parquet and CSV files with the time in seconds."""
+    """Predict every frame of any video, and every face of images; write Parquet and CSV files."""
     store, out = parameters.store or str(parameters.out / "store"), parameters.out
     # A wrong path ends the run before the store is created.
     check_output_folder(out)
-    listing = find_videos(parameters.videos)
+    listing = find_media(parameters.videos)
+    videos = listing.videos.videos
     check_named_backbone(parameters, store)
     with Run(store, dask_address=scheduler_of(parameters), workers=parameters.workers) as run:
         predictors, written = predictors_of(run, parameters), []
         before = read_record(Store(out))
-        report_videos(run, listing)
-        if listing.videos:
+        if videos or listing.videos.same_names or listing.videos.account.lost:
+            report_videos(run, listing.videos)
+        if listing.account:
+            run.report_inputs(listing.account)
+        if videos:
             written = score_videos(
                 run,
-                listing.videos,
+                videos,
                 predictors=predictors,
                 people=parameters.people,
                 missing_faces=parameters.missing_faces,
                 out=out,
             )
             if parameters.annotate:
-                written += annotate_videos(run, listing.videos, out=out)
-        found = count_scored(run, listing.videos, before=before, after=read_record(Store(out)))
-        summary = summarize_folder(Store(out), listing.videos)
+                written += annotate_videos(run, videos, out=out)
+        images = WrittenImages()
+        if listing.images:
+            images = score_images(run, listing.images, predictors=predictors, out=out)
+        found = count_scored(run, videos, before=before, after=read_record(Store(out)), images=images)
+        summary = summarize_folder(Store(out), videos)
         run.print_summary()
         print_predictors(predictors)
         print_persons(summary, out)
-        described = f"; {DESCRIPTION} there describes their columns and heads" if written else ""
-        print_line(f"{counted(len(written), 'file')} in {out}{described}")
+        if written or not listing.images:
+            described = f"; {DESCRIPTION} there describes their columns and heads" if written else ""
+            print_line(f"{counted(len(written), 'file')} in {out}{described}")
+        print_images(images, out)
         if again := describe_rewritten(Store(out), before, [path.name for path in written]):
             print_line(again)
         if others := describe_others(Store(out)):
             print_line(others)
-        videos = ScoredVideos.of(found)
+        named = ScoredVideos.of(found)
         print_result(
-            describe_run(run, "score", out=out, videos=videos, files=written, predictors=predictors, summary=summary)
+            describe_run(run, "score", out=out, videos=named, files=written, predictors=predictors, summary=summary)
         )
         run.print_counts()
         run.raise_for_failures()
-    return [str(path) for path in written]
+    return [str(path) for path in (*written, *image_files(images, out))]

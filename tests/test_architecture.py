@@ -32,6 +32,7 @@ ALLOWED = {
     "tasks.extract": {"data_contracts.*", "models.*", "tasks"},
     "tasks.fit": {"data_contracts.*", "models.*", "tasks", "tasks.extract"},
     "tasks.results": {"data_contracts.*", "models.*", "tasks", "tasks.extract", "tasks.fit"},
+    "tasks.images": {"data_contracts.*", "models.*", "tasks", "tasks.extract", "tasks.fit", "tasks.results"},
     "tasks.pages": {"data_contracts.*", "models.*", "tasks", "tasks.fit", "tasks.results", "tasks.reproduce"},
     "tasks.annotate": {"data_contracts.*", "models.*", "tasks", "tasks.extract", "tasks.results"},
     "tasks.reproduce": {"data_contracts.*", "models.*", "tasks", "tasks.fit"},

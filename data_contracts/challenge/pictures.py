@@ -1,13 +1,17 @@
-"""Labelled pictures of faces: a table of labels, AffectNet's CSV, or a folder with one folder per person."""
+"""Pictures of faces: labelled ones in a table, AffectNet's CSV or a folder per person; and images to score."""
 
 import csv
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_contracts.challenge.crops import holds_crops, is_crop_folder
+from data_contracts.challenge.videos import VideoListing, has_video_suffix, is_video, list_videos
 from data_contracts.errors import InputError
 from data_contracts.files.account import InputAccount, is_harmless
-from data_contracts.files.inputs import read_lines
+from data_contracts.files.inputs import list_folders, read_lines, reading_inputs
+from data_contracts.files.locations import Location
 from data_contracts.vocabulary import normalize_name, suffixes
 
 PICTURE_SUFFIXES = suffixes("jpg jpeg jpe jfif png tif tiff webp gif bmp ppm pgm")
@@ -153,3 +157,119 @@ def _pair(row: dict[str, str]) -> tuple[float, float] | None:
     valence, arousal = float(row["valence"]), float(row["arousal"])
     known = all(math.isfinite(value) and -1 <= value <= 1 for value in (valence, arousal))
     return (valence, arousal) if known else None
+
+
+# -- images that are scored ------------------------------------------------------------------------------------------
+
+# Formats that Pillow reads without another program, and that cameras or programs for pictures write.
+IMAGE_SUFFIXES = PICTURE_SUFFIXES | suffixes("mpo apng dib pbm pnm pfm jp2 j2k jpx jpf avif tga pcx psd qoi sgi")
+_UNREAD_SUFFIXES = _OTHER_PICTURE_SUFFIXES - IMAGE_SUFFIXES
+_UNREAD = "images of formats that are not read, such as HEIC and RAW; convert them to JPEG or PNG"
+_FOLDERS_CHECKED = 16
+_BESIDE_VIDEOS = "images in a folder with videos; to score them, name the files, or a folder without videos"
+_CROPS_OF_FACES = "images in folders of crops; extract --source reads them"
+_NOT_UTF8 = "images whose path is not UTF-8; rename them"
+
+
+@dataclass(frozen=True)
+class MediaListing:
+    """Videos and images in some places.
+
+    Attributes:
+        videos: the videos, and the account of all files that are not images to score.
+        images: path or URL -> file, sorted.
+        account: the images that were found, used and skipped; None if there is none.
+    """
+
+    videos: VideoListing
+    images: dict[str, Location]
+    account: InputAccount | None
+
+
+class _VideoAccount(InputAccount):
+    """An account of videos that sets images aside."""
+
+    def __init__(self, *places: Location) -> None:
+        super().__init__("videos", *places)
+        self.images: list[Location] = []
+
+    def skip(self, path: Location | str, reason: str | None = None, *, harmless: bool = False) -> None:
+        """Count a file that is not used, unless it is an image."""
+        if isinstance(path, str) or is_harmless(path.name) or not is_image(path):
+            super().skip(path, reason, harmless=harmless)
+        else:
+            self.images.append(path)
+
+
+def is_image(path: Location) -> bool:
+    """Return whether the suffix of a file is one of images, also of formats that are not read."""
+    return path.suffix.lower() in IMAGE_SUFFIXES | _UNREAD_SUFFIXES
+
+
+def list_media(places: Sequence[Location], *, reserved: Collection[str] = ()) -> MediaListing:
+    """List videos as ``list_videos`` does, and the images to score.
+
+    These are image files in ``places``, and those in and below folders of ``places`` that hold no video. So thumbnails
+    of videos are no input. Stores, and folders of crops and annotations are not searched; folders of crops that are
+    themselves in ``places`` are skipped. An animated GIF is a video.
+
+    Raises:
+        InputError: see ``list_videos``; or an image in ``places`` has a format that is not read.
+    """
+    named = [place for place in places if is_image(place) and _is_file(place) and not _is_video_file(place)]
+    for place in named:
+        if place.suffix.lower() in _UNREAD_SUFFIXES:
+            raise InputError(
+                f"{place}: expected an image that can be read, got {place.suffix}; convert it to JPEG or PNG"
+            )
+    others = [place for place in places if place not in named]
+    account = InputAccount("images", *places)
+    videos = _VideoAccount(*others)
+    listing = list_videos(others, reserved=reserved, account=videos)
+    files = [*map(str, listing.videos.values()), *(str(file) for same in listing.same_names.values() for file in same)]
+    without_videos = [place for place in others if not any(file.startswith(f"{place}/") for file in files)]
+    images = {str(place): place for place in named}
+    for file in videos.images:
+        inside = [place for place in without_videos if str(file).startswith(f"{place}/")]
+        if not inside:
+            InputAccount.skip(videos, file, _BESIDE_VIDEOS, harmless=True)
+        elif all(map(_is_of_crops, inside)):
+            account.skip(file, _CROPS_OF_FACES)
+        elif file.suffix.lower() in _UNREAD_SUFFIXES:
+            account.skip(file, _UNREAD)
+        elif not _is_utf8(str(file)):
+            account.skip(file, _NOT_UTF8)
+        else:
+            images[str(file)] = file
+    account.use(len(images))
+    return MediaListing(listing, dict(sorted(images.items())), account if account.found else None)
+
+
+def _is_file(place: Location) -> bool:
+    with reading_inputs(place):
+        return place.is_file()
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_video_file(place: Location) -> bool:
+    return has_video_suffix(place) and is_video(place)
+
+
+def _is_of_crops(folder: Location) -> bool:
+    """Return whether a folder is one of crops, or of the crops of one subject, in the official layout."""
+    return is_crop_folder(folder.parent.name) or (is_crop_folder(folder.name) and _holds_crops_below(folder))
+
+
+def _holds_crops_below(folder: Location) -> bool:
+    # On S3, the name of a folder decides.
+    if not isinstance(folder, Path):
+        return True
+    inside = (Path(str(one)) for one in list_folders(folder)[:_FOLDERS_CHECKED])
+    return any(map(holds_crops, (folder, *inside)))

@@ -65,20 +65,25 @@ def name_of_video(path: Location) -> str:
 
 
 def list_videos(
-    places: Sequence[Location], *, leave_out: Collection[str] = (), reserved: Collection[str] = ()
+    places: Sequence[Location],
+    *,
+    leave_out: Collection[str] = (),
+    reserved: Collection[str] = (),
+    account: InputAccount | None = None,
 ) -> VideoListing:
     """List video files: files in ``places``, and files in the folders of ``places`` and all their subfolders.
 
     Folders in ``leave_out``, stores of affwild2, and folders of crops and annotations are not searched. On S3, the name
     of a folder decides whether it is a folder of crops; on a disk, it must also contain crops. A broken link with the
     suffix of a video counts as a video; opening it raises the error. A folder may be empty; on S3, a prefix without
-    files counts as an empty folder. Videos with ``reserved`` names are skipped.
+    files counts as an empty folder. Videos with ``reserved`` names are skipped. ``account``: receives all other files;
+    default: a new one.
 
     Raises:
         InputError: a path does not exist, is a folder that cannot be listed, or is not a video; S3 does not answer; or
             this process cannot write a name.
     """
-    account = InputAccount("videos", *places)
+    account = account or InputAccount("videos", *places)
     found: dict[str, list[Location]] = {}
     for place in places:
         with reading_inputs(place):
@@ -133,7 +138,7 @@ def _videos_at(place: Location, leave_out: Collection[str], account: InputAccoun
         yield from _videos_below(place, {os.path.realpath(path) for path in leave_out}, account)
     elif not stat.S_ISREG(mode):
         raise InputError(f"{place}: expected a video file or a folder of videos, got a pipe or a device")
-    elif _is_used(place, _reason_by_suffix(place, ()), InputAccount("videos")):
+    elif is_video(place):
         yield place
     else:
         raise _not_a_video(place)
@@ -218,6 +223,11 @@ def _is_used(path: Location, reason: str | None, account: InputAccount) -> bool:
     if reason is not None:
         account.skip(path, reason, harmless=reason in HARMLESS_REASONS)
     return reason is None
+
+
+def is_video(path: Location) -> bool:
+    """Return whether a file is a video by its suffix, or, where that does not decide, by its content."""
+    return _is_used(path, _reason_by_suffix(path, ()), InputAccount("videos"))
 
 
 def has_video_suffix(path: Location) -> bool:

@@ -38,6 +38,9 @@ DATASETS = (
     "outputs",
     "person_outputs",
     "pictures",
+    "image_faces",
+    "image_features",
+    "image_outputs",
 )
 BUNDLES = ("heads", "postprocessing", "submissions")
 # Pages of reports are reports/NAME/index.html.

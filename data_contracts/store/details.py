@@ -108,6 +108,23 @@ class PicturesDetails(Details):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredImage(Record):
+    """An image of a block: path or URL, digest of its bytes (on S3, of its ETag), and its state when it was read."""
+
+    path: str
+    digest: str
+    state: FileState
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacesDetails(Details):
+    """``image_faces``: the images of a block, also those without a face, and how faces were found and cropped."""
+
+    images: tuple[StoredImage, ...]
+    crop_params: JsonObject
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputsDetails(Details):
     """``outputs``, ``person_outputs``: number of frames of the video, and its source: ``video`` or ``last crop``."""
 

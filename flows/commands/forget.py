@@ -1,10 +1,13 @@
-"""``affwild2 forget``: remove everything that was made from a video, or with a head. Faces are personal data."""
+"""``affwild2 forget``: remove everything that was made from a video or image, or with a head.
+
+Faces are personal data.
+"""
 
 import contextlib
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from data_contracts.challenge.videos import has_video_suffix, name_of_video
 from data_contracts.errors import InputError, StoreError, counted, explain_os_error
@@ -18,6 +21,14 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import normalize_name, video_of_subject
 from flows.commands.parameters import ForgetParameters
 from flows.engine.console import print_error, print_line, print_table, print_warning
+from tasks.images.forget_images import (
+    ImageTraces,
+    find_image_traces,
+    known_images,
+    remove_image,
+    resolve_image,
+)
+from tasks.images.write_images import images_in
 from tasks.reproduce.fit_cell import CELLS
 from tasks.reproduce.grid import list_cells
 from tasks.results.forget import (
@@ -99,7 +110,11 @@ def forget(parameters: ForgetParameters) -> int:
     dropped = [_resolve_folder(store, place) for place in parameters.drop_folders or ()]
     folders = _open_folders(store, parameters.out, without=dropped)
     given = dict.fromkeys(parameters.videos or ())
-    names = list(dict.fromkeys(name for one in given for name in _resolve_video(store, one, folders.reached)))
+    known = known_images(store, folders.reached) if given else set()
+    resolved = {one: resolve_image(one, known) for one in given}
+    images = list(dict.fromkeys(image for image in resolved.values() if image is not None))
+    of_videos = [one for one, image in resolved.items() if image is None]
+    names = list(dict.fromkeys(name for one in of_videos for name in _resolve_video(store, one, folders.reached)))
     heads = list(dict.fromkeys(resolve_head(store, given) for given in parameters.heads or ()))
     if parameters.dry_run:
         for place in dropped:
@@ -110,7 +125,9 @@ def forget(parameters: ForgetParameters) -> int:
             traces = _find_traces(store, name, folders)
             print_traces(traces, "would be removed")
             _print_remaining(traces)
-        return _print_not_removed(folders.problems, is_asked=bool(names or heads))
+        for image in images:
+            _print_image(find_image_traces(store, image, folders.reached), "would be removed")
+        return _print_not_removed(folders.problems, is_asked=bool(given or heads))
     problems: list[str] = []
     with lock_store(store, on_wait=print_warning):
         for place in dropped:
@@ -133,11 +150,35 @@ def forget(parameters: ForgetParameters) -> int:
             _print_remaining(traces)
             for path in find_mentions(store, traces.subjects):
                 print_line(f"not removed: {store.locate(path)} may contain the name; check and delete it")
+        problems += _forget_images(store, images, folders.reached)
         for folder in folders.reached:
             with _collecting(folders.problems, folder.root):
-                if not (list_predictions(folder) or is_damaged(folder) or read_record(folder)):
+                if not (list_predictions(folder) or is_damaged(folder) or read_record(folder) or images_in(folder)):
                     drop_folder(store, folder.root)
-    return _print_not_removed([*folders.problems, *problems], is_asked=bool(names or heads))
+    return _print_not_removed([*folders.problems, *problems], is_asked=bool(given or heads))
+
+
+def _forget_images(store: Store, images: Sequence[str], folders: Sequence[Store]) -> list[str]:
+    """Remove everything that was made from images. Return a line for each file that could not be removed."""
+    problems: list[str] = []
+    for image in images:
+        traces, before = find_image_traces(store, image, folders), len(problems)
+        with _collecting_files(problems, store):
+            remove_image(store, traces)
+        _print_image(traces, _REMOVED_IN_PART if len(problems) > before else "removed")
+        for path in find_mentions(store, [PurePath(image).name]):
+            print_line(f"not removed: {store.locate(path)} may contain the name; check and delete it")
+    return problems
+
+
+def _print_image(traces: ImageTraces, what: str) -> None:
+    rows: list[list[object]] = [["image_faces", key.value("source"), "rows of the image"] for key, _ in traces.blocks]
+    rows += [[key.dataset, key.partitions[0][1], "block, computed again by the next run"] for key, _ in traces.derived]
+    rows += [["predictions", folder.root, "rows of the image"] for folder in traces.folders]
+    rows += [[*path.split("/")[:2], "file"] for path in traces.reports]
+    print_table(f"{traces.image}: {what}", ["what", "variant", "removed"], rows, is_result=True)
+    if location(traces.image).exists():
+        print_line(f"not removed: the image file {traces.image}; the next run on its folder reads it again")
 
 
 @dataclass

@@ -158,22 +158,26 @@ class CompareParameters:
 
 @dataclass(frozen=True)
 class ForgetParameters:
-    """Remove everything that was made from a video, or with a head.
+    """Remove everything that was made from a video or image, or a head.
 
-    Removes rows, crops, features and predictions of a video from every dataset, or a head with its outputs,
+    Removes rows, crops, features and predictions of a video or image from every dataset, or a head with its outputs,
     post-processings and submissions. What cannot be removed is listed. Exits with code 1 if a folder of predictions
     could not be reached.
 
     Examples:
         affwild2 forget clip --store STORE --dry-run
-        affwild2 forget clip other.mp4 --store STORE
+        affwild2 forget clip other.mp4 photo.jpg --store STORE
         affwild2 forget --head expr-default-1a2b3c4d --store STORE
         affwild2 forget --drop-folder /mnt/old/predictions --store STORE
     """
 
     videos: Annotated[
         list[str] | None,
-        Option("Names of videos without suffix, or video files.", is_argument=True, may_be_left_out=True),
+        Option(
+            "Names of videos without suffix, video files, or image files by path or name.",
+            is_argument=True,
+            may_be_left_out=True,
+        ),
     ]
     store: StoreUrl
     heads: Annotated[list[str] | None, Option("Name of a head, or its beginning.", command_line_name="head")] = None

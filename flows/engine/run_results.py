@@ -85,6 +85,7 @@ class RunResults:
         noun: str,
         verb: str,
         done: Collection[str] | None = None,
+        failed: Collection[str] = (),
         videos: Mapping[str, str] | None = None,
         waiting: int = 0,
     ) -> SortedInputs:
@@ -95,6 +96,7 @@ class RunResults:
             noun: what they are, in the singular.
             verb: what happened to those that are done.
             done: those with new results; None: those with units that this run computed.
+            failed: those without a result, although their unit has one; a problem that begins with the name says why.
             videos: subject -> the video with the subject.
             waiting: number of other inputs, which wait for a later run.
         """
@@ -102,7 +104,9 @@ class RunResults:
         def inputs_of(items: Iterable[str]) -> set[str]:
             return {item if item in names else (videos or {}).get(item, item) for item in items}
 
-        failed = inputs_of(item for s in self.summaries for item in _items_of(s, s.failures))
+        without_result = tuple(f"{name}:" for name in failed)
+        in_part = {name for _, name, line in self.problems if not line.startswith(without_result)}
+        failed = inputs_of(item for s in self.summaries for item in _items_of(s, s.failures)) | set(failed)
         given_up = inputs_of(item for s in self.summaries for item in _items_of(s, [n for n, _ in s.quarantined]))
         computed = inputs_of(item for s in self.summaries for item in s.done_items) & set(names)
         given_up -= failed
@@ -122,7 +126,7 @@ class RunResults:
             out_of_memory=sum(summary.out_of_memory for summary in self.summaries),
             quarantined=len(found.quarantined),
             waiting=waiting,
-            used_in_part=len({name for _, name, _ in self.problems}),
+            used_in_part=len(in_part),
             skipped=self._skipped,
         )
         return found

@@ -12,7 +12,7 @@ from data_contracts.store.store import Store
 from tasks.results.prediction_folder import read_record, read_settings
 
 _HEADS, _POSTPROCESSING, _SUBMISSIONS = "heads", "postprocessing", "submissions"
-_OUTPUTS = ("person_outputs", "outputs")
+_OUTPUTS = ("person_outputs", "outputs", "image_outputs")
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,16 @@ def find_head_traces(store: Store, name: str, folders: Sequence[Store]) -> HeadT
     paths += [
         f"{_POSTPROCESSING}/{one}" for one in store.list_folder(_POSTPROCESSING) if _is_tuned_for(store, one, name)
     ]
-    found = [_describe(store, path, None) for path in paths]
+    found = [_describe(store, path) for path in paths]
     for dataset in _OUTPUTS:
         rows = sum(manifest.rows for manifest in store.manifests(dataset, head=name).values())
         found.append(_describe(store, UnitKey(dataset, (("head", name),)).folder, rows))
-    found.append(_describe(store, f"{_HEADS}/{name}", None))
+    found.append(_describe(store, f"{_HEADS}/{name}"))
     predictions = {folder.root: count for folder in folders if (count := _count_predictions(folder, name))}
     return HeadTraces(name, [one for one in found if one.files], predictions)
 
 
-def _describe(store: Store, path: str, rows: int | None) -> HeadFolder:
+def _describe(store: Store, path: str, rows: int | None = None) -> HeadFolder:
     files = store.files_below(path)
     return HeadFolder(path, len(files), sum(state.size_bytes for state in files.values()), rows)
 

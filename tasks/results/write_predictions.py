@@ -144,7 +144,7 @@ def write_predictions(
 
 
 def _name_settings(heads: Sequence[_HeadOutputs], missing_faces: MissingFaces) -> str:
-    settings = [[*_fingerprint_head(one.serving), one.serving.branches, one.source] for one in heads]
+    settings = [[*fingerprint_head(one.serving), one.serving.branches, one.source] for one in heads]
     people = [one.people for one in heads]
     return fingerprint(version=CODE_VERSION, missing_faces=missing_faces, heads=settings, people=people)[:8]
 
@@ -159,11 +159,12 @@ def _fingerprint_inputs(
         missing_faces=missing_faces,
         people=[one.people for one, _ in outputs],
         frames=frames.identity if frames else None,
-        outputs=[[*_fingerprint_head(one.serving), manifest.fingerprint] for one, (_, manifest) in outputs],
+        outputs=[[*fingerprint_head(one.serving), manifest.fingerprint] for one, (_, manifest) in outputs],
     )
 
 
-def _fingerprint_head(serving: ServingHead) -> list[object]:
+def fingerprint_head(serving: ServingHead) -> list[object]:
+    """Return what decisions depend on besides the outputs: head, post-processing and branches."""
     tuned = serving.postprocessing
     return [serving.head.fingerprint, tuned.fingerprint if tuned else None, serving.branches]
 
@@ -173,7 +174,7 @@ def _settings_of(
 ) -> PredictionSettings:
     branches: dict[BranchName, BranchSettings] = {}
     for one in heads:
-        rules = _rule_of(store, one.serving).rules
+        rules = rule_of(store, one.serving).rules
         branches |= {branch: _settings_of_branch(one, branch, rules[branch]) for branch in one.serving.branches}
     expr, va, au = map(branches.get, BRANCHES)
     people = heads[0].people
@@ -199,7 +200,8 @@ def _settings_of_branch(one: _HeadOutputs, branch: BranchName, rule: "BranchRule
     )
 
 
-def _rule_of(store: Store, serving: ServingHead) -> "PostProcessing":
+def rule_of(store: Store, serving: ServingHead) -> "PostProcessing":
+    """Return the post-processing of a head; without one, thresholds of 0.5 and no smoothing."""
     # Compiled loops and filters take a second to import, so import them only if there is something to write.
     from models.decisions.postprocessing import untuned_postprocessing
     from tasks.results.write_submission import load_postprocessing
@@ -250,7 +252,7 @@ def _subject_columns(store: Store, outputs: _OutputsOfVideo, settings: Predictio
         present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
         has_face = has_face | present if len(has_face) else present
         known = present if settings.missing_faces == "null" else np.full(len(present), present.any())
-        columns |= _decision_columns(_rule_of(store, one.serving), present, values, known, one.serving.branches)
+        columns |= decision_columns(rule_of(store, one.serving), present, values, known, one.serving.branches)
     count = len(has_face)
     columns["frame"] = pa.array(np.arange(1, count + 1, dtype=np.int32))
     columns["has_face"] = pa.array(has_face)
@@ -271,7 +273,7 @@ def _person_columns(store: Store, outputs: _OutputsOfVideo, settings: Prediction
     frame, has_face = person, np.zeros(0, bool)
     for one, (key, manifest) in outputs:
         table = store.read_unit(key, manifest)
-        task, rule = HeadDetails.of(one.serving.head).task, _rule_of(store, one.serving)
+        task, rule = HeadDetails.of(one.serving.head).task, rule_of(store, one.serving)
         person, frame, present = (table[name].to_numpy() for name in ("person", "frame", "has_face"))
         has_face = has_face | present if len(has_face) else present
         values = to_outputs(table, BRANCHES_OF_TASK[task])
@@ -280,7 +282,7 @@ def _person_columns(store: Store, outputs: _OutputsOfVideo, settings: Prediction
             here = present[rows]
             known = here if settings.missing_faces == "null" else np.full(len(here), here.any())
             of_person = {branch: array[rows] for branch, array in values.items()}
-            parts.append(_decision_columns(rule, here, of_person, known, one.serving.branches))
+            parts.append(decision_columns(rule, here, of_person, known, one.serving.branches))
         columns |= {name: pa.concat_arrays([part[name] for part in parts]) for name in (parts[0] if parts else ())}
     first, (key, manifest) = outputs[0]
     is_covered = np.zeros(OutputsDetails.of(manifest).frame_count + 1, bool)
@@ -311,7 +313,7 @@ def _time_seconds(store: Store, frame_count: int, key: UnitKey, manifest: Manife
     return store.read_unit(key, manifest, columns=["pts_seconds"])["pts_seconds"].combine_chunks()
 
 
-def _decision_columns(
+def decision_columns(
     rule: "PostProcessing",
     present: np.ndarray,
     outputs: dict[BranchName, np.ndarray],

@@ -9,7 +9,7 @@ from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import EXPRESSIONS
 from flows.engine.run_results import SomeFailedError
-from flows.score import find_videos, score
+from flows.score import find_media, score
 from models.faces.detection import DetectorParams
 from tests.backbone_files import WITH_AFFECT, write_trained_backbone
 
@@ -42,8 +42,8 @@ def test_predictions_are_written_as_parquet_and_csv(demo, store_copy, tmp_path, 
 
 def test_wrong_requests_are_reported_in_one_line(demo, tmp_path):
     with pytest.raises(InputError, match="found nothing there"):
-        find_videos([tmp_path / "typo.mp4"])
-    with pytest.raises(InputError, match="expected video files"):
+        find_media([tmp_path / "typo.mp4"])
+    with pytest.raises(InputError, match="expected video files or images"):
         score([tmp_path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from data_contracts.challenge import pictures as module
-from data_contracts.challenge.pictures import read_pictures
+from data_contracts.challenge.pictures import list_media, read_pictures
 from data_contracts.errors import InputError
 from data_contracts.files.account import HIDDEN
+from data_contracts.store.input_accounts import InputsDetails
 
 
 def written(tmp_path, text, name="labels.csv"):
@@ -73,3 +74,44 @@ def test_missing_pictures_are_refused(tmp_path):
         read_pictures(tmp_path / "typo.csv")
     with pytest.raises(InputError, match="expected one folder per person"):
         read_pictures(tmp_path)
+
+
+def make(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"not read")
+
+
+def found_in(*places):
+    listing = list_media(places)
+    return sorted(listing.videos.videos), [Path(path).name for path in listing.images], listing
+
+
+def test_images_beside_videos_are_ignored_unless_they_are_named(tmp_path):
+    make(tmp_path, "lab/clip.mp4", "lab/thumbs/clip.jpg", "photos/a.jpg", "photos/sub/b.tga", "photos/notes.txt")
+    assert found_in(tmp_path / "photos")[:2] == ([], ["a.jpg", "b.tga"])
+    videos, images, listing = found_in(tmp_path / "lab")
+    assert (videos, images, listing.account) == (["clip"], [], None)
+    (line,) = InputsDetails.of_account(listing.videos.account).format_lines()[1:]
+    assert line.startswith("videos: 1 ignored, images in a folder with videos; to score them, name the files")
+    assert found_in(tmp_path)[:2] == (["clip"], [])
+    assert found_in(tmp_path / "lab", tmp_path / "photos")[:2] == (["clip"], ["a.jpg", "b.tga"])
+    assert found_in(tmp_path / "lab", tmp_path / "lab/thumbs/clip.jpg")[:2] == (["clip"], ["clip.jpg"])
+
+
+@pytest.mark.parametrize("place", ["", "cropped_aligned", "cropped_aligned/clip"])
+def test_official_crops_are_not_scored_as_images(tmp_path, place):
+    make(tmp_path, *(f"cropped_aligned/clip/{number:05d}.jpg" for number in range(1, 4)))
+    _, images, listing = found_in(tmp_path / place)
+    assert not images
+    assert listing.account is None or listing.account.lost == 3
+    make(tmp_path, "faces/ann.jpg")
+    assert found_in(tmp_path / "faces")[1] == ["ann.jpg"]
+
+
+def test_formats_that_are_not_read_are_reported(tmp_path):
+    make(tmp_path, "a.jpg", "b.heic", "c.CR2")
+    _, images, listing = found_in(tmp_path)
+    assert images == ["a.jpg"] and listing.account.lost == 2
+    with pytest.raises(InputError, match=r"b\.heic: expected an image that can be read, got \.heic; convert it"):
+        list_media([tmp_path / "b.heic"])

@@ -1,0 +1,98 @@
+"""Score images: find their faces, compute features and outputs, and write their predictions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from data_contracts.errors import InputError, counted
+from data_contracts.files.inputs import reading_inputs
+from data_contracts.files.locations import Location
+from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
+from flows.engine.console import print_line
+from flows.engine.run import Run
+from tasks.extract.crop_faces import CropParams
+from tasks.fit.head_selection import ServingHead
+from tasks.fit.predictors import Predictor
+from tasks.images import image_faces, image_features, image_outputs
+from tasks.images.write_images import ImageBlock, WrittenImages, write_images
+from tasks.results.prediction_folder import IMAGES_NAME, prediction_files
+from tasks.units import Unit
+
+_Outputs = tuple[ServingHead, UnitKey, Manifest]
+
+
+def score_images(
+    run: Run, images: Mapping[str, Location], *, predictors: Sequence[Predictor], out: Location
+) -> WrittenImages:
+    """Predict every face of images (path -> file) with each head, and write ``images.parquet`` and ``images.csv``.
+
+    Images of blocks that failed keep their existing predictions.
+
+    Raises:
+        InputError: the heads were fitted on faces that were found with different settings.
+    """
+    params = _params_of(predictors)
+    with reading_inputs(*images.values()):
+        planned = image_faces.plan_image_faces(run.store, images, params)
+    run.stage("image_faces", planned.units, image_faces.compute)
+    faces = _ready(run.store, planned.units)
+    outputs: dict[str, list[_Outputs]] = {}
+    for predictor in predictors:
+        features = image_features.plan_image_features(list(faces.values()), predictor.backbone)
+        run.stage("image_features", features, image_features.compute)
+        ready = _ready(run.store, features)
+        for serving in predictor.heads:
+            units = image_outputs.plan_image_outputs(list(ready.values()), serving.head)
+            run.stage("image_outputs", units, image_outputs.compute, cheap=True)
+            for block, (key, manifest) in _ready(run.store, units).items():
+                outputs.setdefault(block, []).append((serving, key, manifest))
+    heads = sum(len(predictor.heads) for predictor in predictors)
+    images_of: dict[str, list[str]] = {}
+    for path, unit in planned.of_images.items():
+        images_of.setdefault(unit.key.value("block"), []).append(path)
+    blocks = [
+        ImageBlock(tuple(images_of[block]), faces[block], tuple(found))
+        for block, found in outputs.items()
+        if len(found) == heads
+    ]
+    return write_images(run.store, Store(out), blocks)
+
+
+def _params_of(predictors: Sequence[Predictor]) -> CropParams:
+    """Return how faces are found in images: as for the heads, but every image is searched as a whole."""
+    found = {
+        replace(one.crop_params, detector=replace(one.crop_params.detector, search_every_frames=1)): one
+        for one in predictors
+    }
+    if len(found) > 1:
+        names = "; ".join(", ".join(head.head.name for head in one.heads) for one in found.values())
+        raise InputError(
+            f"heads: expected heads on faces that were found with the same settings, to predict images, got {names}; "
+            "choose among them with --head"
+        )
+    return next(iter(found))
+
+
+def _ready(store: Store, units: Sequence[Unit[Any]]) -> dict[str, tuple[UnitKey, Manifest]]:
+    """Return the planned units that exist, by block."""
+    if not units:
+        return {}
+    variant = [pair for pair in units[0].key.partitions if pair[0] != "block"]
+    known = store.manifests(units[0].key.dataset, **dict(variant))
+    found = ((unit, known.get(unit.key)) for unit in units)
+    return {u.key.value("block"): (u.key, m) for u, m in found if m is not None and m.fingerprint == u.fingerprint}
+
+
+def image_files(images: WrittenImages, out: Location) -> list[Location]:
+    """Return the paths of the predictions of images, if there are any."""
+    has_rows = images.scored or images.up_to_date or images.unreadable
+    return [out / name for name in prediction_files(IMAGES_NAME)] if has_rows else []
+
+
+def print_images(images: WrittenImages, out: Location) -> None:
+    """Print how many images and faces there are, and where their predictions are."""
+    count = len(images.scored) + len(images.up_to_date)
+    if count:
+        what = f"{counted(count, 'image')} with {counted(images.faces, 'face')}"
+        print_line(f"{what}: {out}/{IMAGES_NAME}.csv and {IMAGES_NAME}.parquet")

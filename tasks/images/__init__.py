@@ -1,0 +1,1 @@
+"""Faces of images: detection, features, outputs, and their predictions."""

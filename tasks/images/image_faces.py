@@ -1,0 +1,191 @@
+"""Stage ``image_faces``: find and crop every face of images, in blocks of many images.
+
+A block keeps its images. New and changed images form new blocks, so that adding an image computes only this one.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image, UnidentifiedImageError
+
+from data_contracts.errors import explain_os_error
+from data_contracts.files.inputs import FileState, file_state
+from data_contracts.files.locations import Location, location
+from data_contracts.schemas import IMAGE_FACES
+from data_contracts.store.details import ImageFacesDetails, StoredImage
+from data_contracts.store.fingerprint import fingerprint
+from data_contracts.store.manifest import UnitKey
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
+from models.faces.crops import crop_face, encode_jpeg, shrink_to
+from models.faces.detection import Detections, detector_weights_digest
+from models.faces.pictures import displayed_rgb
+from tasks.extract.crop_faces import CropParams, source_of
+from tasks.units import Product, Unit
+from tasks.worker_models import get_detector
+
+CODE_VERSION = 1
+_MOST_IMAGES, _FEWEST_IMAGES, _BLOCKS = 100, 4, 16
+_MAX_PIXELS = 64_000_000
+# Digest of a file that could not be read: the next run tries again.
+_UNREADABLE = "unreadable"
+# Formats that Pillow decodes by itself: EPS and WMF start other programs.
+_FORMATS = (
+    *("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "TGA", "PCX", "PSD"),
+    *("QOI", "SGI"),
+)
+_FORMAT_NAMES = "JPEG, PNG, TIFF, WebP, GIF, BMP, PPM, JPEG 2000, AVIF, TGA, PCX, PSD, QOI or SGI"
+
+
+@dataclass(frozen=True)
+class ImageFacesArgs:
+    """The images of a block, and how their faces are found and cropped."""
+
+    images: tuple[StoredImage, ...]
+    params: CropParams
+
+
+@dataclass(frozen=True)
+class PlannedImages:
+    """Units for some images, and the unit of each image (path -> unit)."""
+
+    units: list[Unit[ImageFacesArgs]]
+    of_images: dict[str, Unit[ImageFacesArgs]]
+
+
+def plan_image_faces(store: Store, images: Mapping[str, Location], params: CropParams) -> PlannedImages:
+    """Plan the blocks of the store that hold these images (path -> file) unchanged, and new blocks for the others."""
+    source = source_of(params)
+    known: dict[str, tuple[StoredImage, Unit[ImageFacesArgs]]] = {}
+    for key, manifest in store.manifests("image_faces", source=source).items():
+        unit = _unit(key.value("block"), ImageFacesDetails.of(manifest).images, params, source)
+        if unit.fingerprint == manifest.fingerprint:
+            known |= {one.path: (one, unit) for one in unit.arguments.images}
+    of_images: dict[str, Unit[ImageFacesArgs]] = {}
+    new: list[StoredImage] = []
+    for path, file in images.items():
+        state = file_state(file, as_listed=True)
+        if path in known and _is_same(known[path][0], file, state):
+            of_images[path] = known[path][1]
+        else:
+            new.append(StoredImage(path=path, digest=_digest(file, state), state=state))
+    size = min(_MOST_IMAGES, max(_FEWEST_IMAGES, -(-len(new) // _BLOCKS)))
+    for start in range(0, len(new), size):
+        block = tuple(new[start : start + size])
+        unit = _unit(fingerprint(block=[one.to_json() for one in block])[:12], block, params, source)
+        of_images |= {one.path: unit for one in block}
+    return PlannedImages(list(dict.fromkeys(of_images.values())), of_images)
+
+
+def _unit(name: str, images: tuple[StoredImage, ...], params: CropParams, source: str) -> Unit[ImageFacesArgs]:
+    key = UnitKey("image_faces", (("source", source), ("block", name)))
+    files = tuple(one.path for one in images)
+    return Unit(key, fingerprint_of_block(images, params), ImageFacesArgs(images, params), input_files=files)
+
+
+def fingerprint_of_block(images: Sequence[StoredImage], params: CropParams) -> str:
+    """Return the fingerprint of a block: of the names and contents of its images, and of the detector."""
+    return fingerprint(
+        stage="image_faces",
+        version=CODE_VERSION,
+        images=[[one.path, one.digest] for one in images],
+        params=params,
+        weights=detector_weights_digest(),
+    )
+
+
+def _is_same(stored: StoredImage, file: Location, state: FileState) -> bool:
+    if stored.digest == _UNREADABLE:
+        return False
+    return stored.state == state or stored.digest == _digest(file, state)
+
+
+def _digest(file: Location, state: FileState) -> str:
+    """Return the sha256 of a file, or of its state on S3."""
+    if not isinstance(file, Path):
+        return fingerprint(size=state.size_bytes, etag=state.version)
+    try:
+        with file.open("rb") as data:
+            return hashlib.file_digest(data, "sha256").hexdigest()
+    except OSError:
+        return _UNREADABLE
+
+
+def compute(store: Store, unit: Unit[ImageFacesArgs]) -> Product:
+    """Return one row per face, and one per image without a face or that cannot be read, which is a problem."""
+    given = unit.arguments
+    details = ImageFacesDetails(images=given.images, crop_params=asdict(given.params))
+    product = Product(IMAGE_FACES, [], details=details)
+    product.tables = _tables(given, product)
+    return product
+
+
+def _tables(arguments: ImageFacesArgs, product: Product) -> Iterator[pa.Table]:
+    for one in arguments.images:
+        try:
+            image = read_image(location(one.path))
+        except ValueError as error:
+            product.problems.append(f"{one.path}: expected an image, got {error}; skipped")
+            rows: list[dict[str, object]] = [{"status": UNREADABLE_CROP}]
+        else:
+            size = {"height_px": image.shape[0], "width_px": image.shape[1]}
+            rows = [size | row for row in _rows(image, arguments.params)]
+        product.counts.update(str(row["status"]) for row in rows)
+        yield pa.Table.from_pylist([{"image": one.path} | row for row in rows], schema=IMAGE_FACES.schema)
+
+
+def _rows(image: np.ndarray, params: CropParams) -> list[dict[str, object]]:
+    found: Detections = get_detector(params.detector).detect(image[None])[0]
+    rows: list[dict[str, object]] = []
+    for box, landmarks, probability in zip(found.box_xyxy_px, found.landmarks_xy_px, found.probability, strict=True):
+        crop = crop_face(image, box, margin_fraction=params.margin_fraction)
+        if crop is None:
+            continue
+        corners = zip(("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px"), box.tolist(), strict=True)
+        rows.append(
+            {
+                "face": len(rows) + 1,
+                "status": FACE_FOUND,
+                **dict(corners),
+                "landmarks_xy_px": landmarks.reshape(-1).tolist(),
+                "probability": float(probability),
+                "crop_jpeg": encode_jpeg(shrink_to(crop, max_side_px=params.max_side_px), quality=params.jpeg_quality),
+            }
+        )
+    return rows or [{"status": NO_FACE}]
+
+
+def read_image(file: Location) -> np.ndarray:
+    """Read an image as displayed, RGB uint8 [h, w, 3]: turned by EXIF data, on white, 16 bits scaled to 8.
+
+    Of an image with several frames, the first one is read.
+
+    Raises:
+        ValueError: it cannot be read, has another format, or is too large; the message is a cause.
+    """
+    try:
+        with file.open("rb") as opened:
+            data = opened.read()
+    except OSError as error:
+        raise ValueError(explain_os_error(error) or f"an unreadable file ({error})") from error
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {_MAX_PIXELS:,}; shrink it")
+            return displayed_rgb(image)
+    except UnidentifiedImageError as error:
+        raise ValueError("an empty file" if not data else f"none of {_FORMAT_NAMES}") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError("an image that is too large; shrink it") from error
+    except (ValueError, MemoryError):
+        raise
+    except Exception as error:
+        # Decoders raise errors of many types for damaged files.
+        raise ValueError(
+            f"a damaged file ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        ) from error

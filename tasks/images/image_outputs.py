@@ -1,0 +1,75 @@
+"""Stage ``image_outputs``: predict probabilities or values for the faces of images with a head."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from data_contracts.schemas import OUTPUT_COLUMNS, image_outputs_dataset
+from data_contracts.store.bundles import Bundle
+from data_contracts.store.fingerprint import fingerprint
+from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, BranchName
+from models.heads.head import Head
+from models.heads.sequences import SubjectSequence
+from tasks.fit.predict_outputs import cached_head
+from tasks.units import Product, Unit
+
+CODE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ImageOutputsArgs:
+    """Folder and fingerprint of the head's bundle, and a block of ``image_features``."""
+
+    head_folder: str
+    head_fingerprint: str
+    features: tuple[UnitKey, Manifest]
+
+
+def plan_image_outputs(blocks: Sequence[tuple[UnitKey, Manifest]], head: Bundle) -> list[Unit[ImageOutputsArgs]]:
+    """Plan one unit per block of ``image_features`` of the head's backbone."""
+    units = []
+    for key, manifest in blocks:
+        made_from = fingerprint(
+            stage="image_outputs", version=CODE_VERSION, head=head.fingerprint, features=manifest.fingerprint
+        )
+        place = (("head", head.name), *(pair for pair in key.partitions if pair[0] != "backbone"))
+        arguments = ImageOutputsArgs(head.folder, head.fingerprint, (key, manifest))
+        units.append(Unit(UnitKey("image_outputs", place), made_from, arguments))
+    return units
+
+
+def compute(store: Store, unit: Unit[ImageOutputsArgs]) -> Product:
+    """Return one row per face. Each face is a subject of its own: images have no order in time."""
+    given = unit.arguments
+    head, task = cached_head(store.url, given.head_folder, given.head_fingerprint)
+    branches = BRANCHES_OF_TASK[task]
+    table = store.read_unit(*given.features)
+    columns = {"image": table["image"], "face": table["face"]}
+    for branch, values in _predict(head, table, branches).items():
+        columns |= {column.name: pa.array(values[:, i]) for i, column in enumerate(OUTPUT_COLUMNS[branch])}
+    dataset = image_outputs_dataset(branches)
+    product = Product(dataset, [pa.table(columns).cast(dataset.schema)])
+    product.counts[FACE_FOUND] = table.num_rows
+    return product
+
+
+def _predict(head: Head, table: pa.Table, branches: tuple[BranchName, ...]) -> dict[BranchName, np.ndarray]:
+    """Return outputs float32 [N, K] of each branch for N faces."""
+    count = table.num_rows
+    if not count:
+        return {branch: np.zeros((0, len(OUTPUT_COLUMNS[branch])), np.float32) for branch in branches}
+    embeddings, logits = (_vectors(table[name]) for name in ("embedding", "logits"))
+    sequence = SubjectSequence(embeddings, logits, np.ones(count, bool), np.zeros(count))
+    if head.works_on == "rows":
+        return head.predict_sequence(sequence)
+    faces = [head.predict_sequence(sequence[at : at + 1]) for at in range(count)]
+    return {branch: np.concatenate([one[branch] for one in faces]) for branch in branches}
+
+
+def _vectors(column: pa.ChunkedArray) -> np.ndarray:
+    array = column.combine_chunks()
+    return array.flatten().to_numpy().reshape(len(array), -1)

@@ -1,0 +1,166 @@
+"""Write the predictions for images: a table for a folder, with a row per face."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_contracts.schemas import IMAGES, LANDMARK_NAMES, OUTPUT_COLUMNS, check_schema
+from data_contracts.store.details import HeadDetails
+from data_contracts.store.fingerprint import fingerprint
+from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
+from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, BranchName
+from tasks.fit.head_selection import ServingHead
+from tasks.results.prediction_folder import IMAGES_NAME, note_folder, replace_table
+from tasks.results.write_predictions import decision_columns, fingerprint_head, rule_of
+
+if TYPE_CHECKING:
+    from models.decisions.postprocessing import PostProcessing
+
+CODE_VERSION = 1
+_FILE = f"{IMAGES_NAME}.parquet"
+# In the metadata of the table: image -> hash of what its rows were made from, as JSON.
+_MADE_FROM = b"made_from"
+_LANDMARKS = tuple(f"{name}_{axis}_px" for name in LANDMARK_NAMES for axis in "xy")
+_KEY = ["image", "face"]
+
+
+@dataclass(frozen=True)
+class ImageBlock:
+    """The images of a block that are predicted, its faces, and the outputs of each head."""
+
+    images: tuple[str, ...]
+    faces: tuple[UnitKey, Manifest]
+    outputs: tuple[tuple[ServingHead, UnitKey, Manifest], ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that the rows depend on, besides the image."""
+        heads = [[*fingerprint_head(one), manifest.fingerprint] for one, _, manifest in self.outputs]
+        return fingerprint(version=CODE_VERSION, heads=heads)
+
+
+@dataclass(frozen=True)
+class WrittenImages:
+    """Paths of images by result, and the number of faces in all of them."""
+
+    scored: tuple[str, ...] = ()
+    up_to_date: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    faces: int = 0
+
+
+def write_images(store: Store, target: Store, blocks: Sequence[ImageBlock]) -> WrittenImages:
+    """Write the rows of these images into ``images.parquet`` and ``images.csv`` of a folder.
+
+    Rows of other images stay. Files are written only if a row has changed.
+
+    Raises:
+        StoreError: the folder cannot be written to.
+    """
+    before, known = _read(target)
+    rules = {one.head.name: _unsmoothed(store, one) for block in blocks for one, _, _ in block.outputs}
+    made_from = {image: block.fingerprint for block in blocks for image in block.images}
+    scored = {image for image, made in made_from.items() if known.get(image) != made}
+    tables = [_table(store, block, rules) for block in blocks]
+    requested = pa.concat_tables(tables) if tables else IMAGES.schema.empty_table()
+    if scored:
+        note_folder(store, target)
+        kept = before.filter(pc.invert(pc.is_in(before["image"], pa.array(list(made_from), pa.string()))))
+        rows = pa.concat_tables([kept, requested]).sort_by([("image", "ascending"), ("face", "ascending")])
+        _write(target, rows, known | made_from)
+    unreadable = set(requested.filter(pc.is_null(requested["width_px"]))["image"].to_pylist())
+    return WrittenImages(
+        scored=tuple(sorted(scored - unreadable)),
+        up_to_date=tuple(sorted(set(made_from) - scored - unreadable)),
+        unreadable=tuple(sorted(unreadable)),
+        faces=requested.num_rows - requested["face"].null_count,
+    )
+
+
+def images_in(target: Store) -> list[str]:
+    """Return the images that a folder has rows of."""
+    return sorted(_read(target)[1])
+
+
+def remove_images(target: Store, images: Sequence[str]) -> None:
+    """Remove the rows of images from the table of a folder."""
+    table, known = _read(target)
+    if not known.keys().isdisjoint(images):
+        rows = table.filter(pc.invert(pc.is_in(table["image"], pa.array(images, pa.string()))))
+        _write(target, rows, {image: made for image, made in known.items() if image not in images})
+
+
+def _unsmoothed(store: Store, serving: ServingHead) -> "PostProcessing":
+    """Return the thresholds and the class bias of a head without its smoothing: images have no order in time."""
+    return rule_of(store, serving).with_smoothing(("none", 0))
+
+
+def _table(store: Store, block: ImageBlock, rules: Mapping[str, "PostProcessing"]) -> pa.Table:
+    names = [field.name for field in store.schema_of(*block.faces) if field.name != "crop_jpeg"]
+    faces = store.read_unit(*block.faces, columns=names)
+    faces = faces.filter(pc.is_in(faces["image"], pa.array(block.images, pa.string()))).combine_chunks()
+    columns = {name: faces[name] for name in (*_KEY, "width_px", "height_px", "probability")}
+    columns |= {name: faces[name] for name in IMAGES.schema.names if name.startswith("box_")}
+    found = pc.equal(faces["status"], FACE_FOUND).combine_chunks().to_numpy(zero_copy_only=False)
+    columns |= _landmark_columns(faces["landmarks_xy_px"], found)
+    width = pc.subtract(faces["box_x2_px"], faces["box_x1_px"])
+    height = pc.subtract(faces["box_y2_px"], faces["box_y1_px"])
+    columns["face_size_px"] = pc.sqrt(pc.multiply(width, height))
+    for serving, key, manifest in block.outputs:
+        outputs = _outputs_of(store, serving, (key, manifest), faces, found)
+        columns |= decision_columns(rules[serving.head.name], found, outputs, found, serving.branches)
+    columns |= {name: pa.nulls(len(found)) for name in IMAGES.schema.names if name not in columns}
+    return check_schema(pa.table(columns), IMAGES)
+
+
+def _landmark_columns(landmarks: pa.ChunkedArray, found: np.ndarray) -> dict[str, pa.Array]:
+    values = np.full((len(found), len(_LANDMARKS)), np.nan, np.float32)
+    if found.any():
+        values[found] = np.array(landmarks.drop_null().to_pylist(), np.float32)
+    return {name: pa.array(values[:, i], from_pandas=True) for i, name in enumerate(_LANDMARKS)}
+
+
+def _outputs_of(
+    store: Store, serving: ServingHead, unit: tuple[UnitKey, Manifest], faces: pa.Table, found: np.ndarray
+) -> dict[BranchName, np.ndarray]:
+    """Return the outputs float32 [N, K] of a head for each row of ``faces``; NaN without a face."""
+    table = store.read_unit(*unit)
+    row_of = {key: row for row, key in enumerate(_keys(table))}
+    rows = np.array([row_of.get(key, -1) for key in _keys(faces)])
+    outputs = {}
+    for branch in BRANCHES_OF_TASK[HeadDetails.of(serving.head).task]:
+        names = [column.name for column in OUTPUT_COLUMNS[branch]]
+        values = np.full((len(found), len(names)), np.nan, np.float32)
+        if found.any():
+            values[found] = np.stack([table[name].to_numpy() for name in names], axis=1)[rows[found]]
+        outputs[branch] = values
+    return outputs
+
+
+def _keys(table: pa.Table) -> list[tuple[str, int]]:
+    return list(zip(*(table[name].to_pylist() for name in _KEY), strict=True))
+
+
+def _read(target: Store) -> tuple[pa.Table, dict[str, str]]:
+    """Return the table of a folder, and what the rows of each image were made from; nothing if there is none."""
+    data = target.files.read_many([_FILE])[0]
+    try:
+        table = pq.read_table(io.BytesIO(data)) if data else IMAGES.schema.empty_table()
+        known = json.loads((table.schema.metadata or {}).get(_MADE_FROM, b"{}"))
+        return check_schema(table, IMAGES), known
+    except (pa.ArrowException, ValueError):
+        # It was changed, or written by another version.
+        return IMAGES.schema.empty_table(), {}
+
+
+def _write(target: Store, table: pa.Table, made_from: Mapping[str, str]) -> None:
+    metadata = {**(IMAGES.schema.metadata or {}), _MADE_FROM: json.dumps(made_from).encode()}
+    replace_table(target, IMAGES_NAME, table.replace_schema_metadata(metadata))
