@@ -21,6 +21,7 @@ from flows.scoring.persons import print_persons, summarize_folder
 from flows.scoring.result import ScoredVideos, describe_run
 from tasks.extract import index_videos
 from tasks.extract.deleted_videos import remove_notes_of_deleted
+from tasks.images.write_images import WrittenImages
 from tasks.results.prediction_folder import RESERVED_NAMES, describe_others, read_record
 from tasks.units import MAX_TRIES
 
@@ -103,7 +104,16 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         print_persons([row for row in summary if row["video"] in found.done], out)
         videos = ScoredVideos.of(found, waiting=rescored.waiting, without_video=rescored.without_video)
         print_result(
-            describe_run(run, "rescore", out=out, videos=videos, files=written, predictors=predictors, summary=summary)
+            describe_run(
+                run,
+                "rescore",
+                out=out,
+                videos=videos,
+                images=WrittenImages(),
+                files=written,
+                predictors=predictors,
+                summary=summary,
+            )
         )
         _print_rescored(run, arrivals, rescored, out)
         remember_skipped(run.store, places, listing.account.paths)

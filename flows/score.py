@@ -214,10 +214,19 @@ def score(parameters: ScoreParameters) -> list[str]:
             print_line(again)
         if others := describe_others(Store(out)):
             print_line(others)
-        named = ScoredVideos.of(found)
+        files = [*written, *image_files(images, out)]
         print_result(
-            describe_run(run, "score", out=out, videos=named, files=written, predictors=predictors, summary=summary)
+            describe_run(
+                run,
+                "score",
+                out=out,
+                videos=ScoredVideos.of(found, leave_out=listing.images),
+                images=images,
+                files=files,
+                predictors=predictors,
+                summary=summary,
+            )
         )
         run.print_counts()
         run.raise_for_failures()
-    return [str(path) for path in (*written, *image_files(images, out))]
+    return [str(path) for path in files]

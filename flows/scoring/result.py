@@ -9,6 +9,7 @@ from flows.engine.run import Run
 from flows.engine.run_counts import RunCounts, SortedInputs
 from flows.scoring.persons import Row
 from tasks.fit.predictors import Predictor
+from tasks.images.write_images import WrittenImages
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,16 @@ class ScoredVideos:
 
     @classmethod
     def of(
-        cls, found: SortedInputs, *, waiting: Collection[str] = (), without_video: Collection[str] = ()
+        cls,
+        found: SortedInputs,
+        *,
+        waiting: Collection[str] = (),
+        without_video: Collection[str] = (),
+        leave_out: Collection[str] = (),
     ) -> "ScoredVideos":
-        """Return the names in their order."""
+        """Return the names in their order. ``leave_out``: names of other inputs that were counted too."""
         names = found.done, found.up_to_date, found.failed, found.quarantined, waiting, without_video
-        return cls(*map(sorted, names))
+        return cls(*(sorted(set(some) - set(leave_out)) for some in names))
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class ScoreResult:
 
     Attributes:
         counts: numbers of the last line.
+        images: paths of images by result, and the number of faces in them; ``rescore`` has none.
         summary: rows of ``summary.parquet`` for the videos of this run.
     """
 
@@ -68,6 +75,7 @@ class ScoreResult:
     out: str
     counts: RunCounts
     videos: ScoredVideos
+    images: WrittenImages
     files: list[str]
     heads: list[UsedHead]
     failures: list[StageLine]
@@ -83,6 +91,7 @@ def describe_run(
     *,
     out: object,
     videos: ScoredVideos,
+    images: WrittenImages,
     files: Collection[object],
     predictors: Sequence[Predictor],
     summary: Collection[Row],
@@ -94,6 +103,7 @@ def describe_run(
         out=str(out),
         counts=run.counts,
         videos=videos,
+        images=images,
         files=[str(path) for path in files],
         heads=[
             UsedHead(

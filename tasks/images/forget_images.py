@@ -17,7 +17,7 @@ from data_contracts.store.store import Store
 from tasks.extract.crop_faces import crop_params_of
 from tasks.images.image_faces import fingerprint_of_block
 from tasks.images.write_images import images_in, remove_images
-from tasks.results.forget import find_reports
+from tasks.results.forget import find_reports, remove_report
 from tasks.units import Product, write_product
 
 _OF_BLOCKS = ("image_outputs", "image_features")
@@ -93,7 +93,7 @@ def remove_image(store: Store, traces: ImageTraces) -> None:
     for folder in traces.folders:
         remove_images(folder, [traces.image])
     for path in traces.reports:
-        store.remove(path)
+        remove_report(store, path)
     store.remove_from_indexes([key.value("block") for key, _ in traces.blocks], labels=())
     for key, failure in _failures(store):
         if traces.image in failure:

@@ -80,8 +80,12 @@ def test_a_bad_image_is_one_line_and_loses_no_other(photos, scored):
     assert f"{photos}/bad.jpg: expected an image, got a damaged file" in line
     assert "images: 1 skipped, images of formats that are not read, such as HEIC and RAW; convert them" in ended.stderr
     assert by_name(out, photos)["bad.jpg"]["width_px"].to_list() == [None]
-    counts = json.loads(ended.stdout)["counts"]
+    result = json.loads(ended.stdout)
+    counts = result["counts"]
     assert (counts["noun"], counts["done"], counts["failed"], counts["used_in_part"]) == ("image", 10, 1, 0)
+    assert result["images"]["unreadable"] == [f"{photos}/bad.jpg"] and len(result["images"]["scored"]) == 10
+    assert result["images"]["faces"] == 10 and result["videos"]["scored"] == []
+    assert result["files"] == [f"{out}/images.parquet", f"{out}/images.csv"]
 
 
 def test_only_new_and_changed_images_are_computed(photos, portraits, scored):

@@ -8,7 +8,7 @@ import pytest
 from tests.processes import run_command
 
 KEYS = [
-    *("command", "version", "store", "out", "counts", "videos", "files", "heads", "failures", "problems"),
+    *("command", "version", "store", "out", "counts", "videos", "images", "files", "heads", "failures", "problems"),
     *("quarantined", "inputs", "summary"),
 ]
 
