@@ -53,7 +53,13 @@ def score_videos(
     """
     if people == "all":
         # Persons are those of one set of faces.
-        predictors = [replace(one, crop_params=predictors[0].crop_params) for one in predictors]
+        first = predictors[0]
+        if any(one.crop_params != first.crop_params for one in predictors):
+            print_line(
+                "note: the heads were fitted on faces that were detected with different settings; the persons are those "
+                f"of {first.heads[0].head.name}; --people main detects the faces of each head"
+            )
+        predictors = [replace(one, crop_params=first.crop_params) for one in predictors]
     extracted = [
         extract_videos(run, videos, params=one.crop_params, backbone=one.backbone, subjects={}) for one in predictors
     ]

@@ -107,12 +107,13 @@ def _tables(
 ) -> Iterator[pa.Table]:
     with read_ahead(_decoded_batches(store, unit, product)) as batches:
         for frames, ranks, images in batches:
-            yield _table(product.dataset, frames, ranks, *backbone.extract(images))
+            yield other_features_table(product.dataset, frames, ranks, *backbone.extract(images))
 
 
-def _table(
+def other_features_table(
     dataset: Dataset, frames: list[int], ranks: list[int], embeddings: np.ndarray, logits: np.ndarray
 ) -> pa.Table:
+    """Return rows of ``other_features``: frame numbers, ranks in the frame, and vectors [n, D] and [n, C]."""
     columns = [pa.array(frames, pa.int32()), pa.array(ranks, pa.int16())]
     return pa.Table.from_arrays([*columns, *vector_arrays(dataset, embeddings, logits)], schema=dataset.schema)
 
