@@ -56,7 +56,7 @@ def score_videos(
         first = predictors[0]
         if any(one.crop_params != first.crop_params for one in predictors):
             print_line(
-                "note: the heads were fitted on faces that were detected with different settings; the persons are those "
+                "note: the heads were fitted on faces that were detected with other settings; the persons are those "
                 f"of {first.heads[0].head.name}; --people main detects the faces of each head"
             )
         predictors = [replace(one, crop_params=first.crop_params) for one in predictors]
