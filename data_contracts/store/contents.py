@@ -141,7 +141,7 @@ class Coverage:
         frames: video -> number of frames.
         faces: (video, source) -> rows of ``faces`` per status.
         features: (subject, source, backbone) -> rows of ``features`` per status.
-        outputs: (subject, source, head) of all units of ``outputs``.
+        outputs: (subject, source, head) of all units of ``outputs``, and (video, source, head) of ``person_outputs``.
     """
 
     frames: dict[str, int] = field(default_factory=dict)
@@ -164,7 +164,7 @@ class Coverage:
     def features_of_subjects(self, heads: Sequence[Bundle]) -> list[FeaturesOfSubject]:
         """Return one entry per subject, source and backbone, by name."""
         backbones = {head.name: HeadDetails.of(head).backbone for head in heads}
-        predicted = Counter((subject, source, backbones.get(head)) for subject, source, head in self.outputs)
+        predicted = Counter((subject, source, backbones.get(head)) for subject, source, head in set(self.outputs))
         return [
             FeaturesOfSubject(*key, frames=counts.total(), with_face=counts[FACE_FOUND], heads=predicted[key])
             for key, counts in sorted(self.features.items())
@@ -273,7 +273,7 @@ def _add_coverage(coverage: Coverage, dataset: str, table: pa.Table) -> None:
         for path, details in zip(table["path"].to_pylist(), table["details"].to_pylist(), strict=True):
             key = key_of_folder(path.rpartition("/")[0])
             coverage.frames[key.value("video")] = VideoDetails.from_json(json.loads(details)).frame_count
-    elif dataset in ("faces", "features", "outputs"):
+    elif dataset in ("faces", "features", "outputs", "person_outputs"):
         folders = pc.replace_substring_regex(table["path"], "/[^/]*$", "")
         units = pa.table({"folder": folders, "counts": table["counts"]})
         grouped = units.group_by(["folder", "counts"]).aggregate([([], "count_all")])
@@ -286,5 +286,5 @@ def _add_coverage(coverage: Coverage, dataset: str, table: pa.Table) -> None:
                 name = key.value("subject"), key.value("source"), key.value("backbone")
                 coverage.features.setdefault(name, Counter()).update(counts)
             else:
-                name = key.value("subject"), key.value("source"), key.value("head")
+                name = key.item, key.value("source"), key.value("head")
                 coverage.outputs.extend([name] * row["count_all"])
