@@ -11,7 +11,7 @@ AUDIT := $(VENV)/audit/bin/pip-audit
 # If this is set, each process compiles all modules again, for seconds per command and minutes of the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-services browser check check-alerts audit compare-videos bench bench-quick lock clean
+.PHONY: help demo test test-services browser check check-alerts audit compare-videos gallery bench bench-quick lock clean
 
 help:
 	@echo "make demo           run everything on a small generated data set (a minute)"
@@ -23,6 +23,7 @@ help:
 	@echo "make audit          look up known vulnerabilities of the locked dependencies at osv.dev"
 	@echo "make compare-videos compare the frames of every kind of video file with those of the ffmpeg program"
 	@echo "make bench          measure speed against references; make bench-quick: small inputs"
+	@echo "make gallery        make the pictures of docs/gallery.md and the outputs of docs/notebook.ipynb again"
 	@echo "make lock           resolve the dependencies again"
 	@echo "make clean          remove the virtual environment and the output of the demo"
 
@@ -114,6 +115,10 @@ audit: $(AUDIT)
 # More files or folders: make compare-videos FILES='videos clip.mkv'.
 compare-videos: $(STAMP)
 	$(BIN)/python -m tests.compare_with_ffmpeg $(FILES)
+
+# Runs the demo, and opens its pages in the Chromium of make browser.
+gallery: $(SERVICES)/.installed
+	$(SERVICES)/bin/python -m tests.gallery
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest -q -m service tests/benchmarks

@@ -7,10 +7,10 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from affwild2.predictions import Predictions
 from data_contracts.errors import InputError
-from data_contracts.vocabulary import MissingFaces
 
 _SOME_FAILED = 1
 _WRONG_REQUEST = 2
@@ -24,8 +24,7 @@ def score(
     store: str | Path | None = None,
     head: str | Sequence[str] | None = None,
     backbone: str | None = None,
-    missing_faces: MissingFaces | None = None,
-    workers: int | None = None,
+    people: Literal["main", "all"] | None = None,
     options: Sequence[str] = (),
 ) -> Predictions:
     """Predict every frame of videos, and return the predictions.
@@ -39,9 +38,8 @@ def score(
         store: store to read heads from and write features to; None: ``OUT/store``.
         head: names of heads, or their beginnings; None: the only head of each task.
         backbone: network to compute features with; None: that of the heads, or the bundled one.
-        missing_faces: ``"null"`` (the default) or ``"interpolate"``.
-        workers: number of processes; None: one per core.
-        options: further options of the command, such as ``["--people", "main"]``.
+        people: ``"all"`` (the default), or ``"main"``: only the person who is seen most.
+        options: further options of the command, such as ``["--annotate", "--missing-faces", "interpolate"]``.
 
     Raises:
         InputError: the request is wrong, with the message of the command.
@@ -50,7 +48,7 @@ def score(
     Warns:
         UserWarning: some videos could not be scored or were used in part; the rest is complete.
     """
-    named = {"--store": store, "--backbone": backbone, "--missing-faces": missing_faces, "--workers": workers}
+    named = {"--store": store, "--backbone": backbone, "--people": people}
     heads = [head] if isinstance(head, str) else list(head or ())
     places = [videos] if isinstance(videos, str | Path) else list(videos)
     command = [sys.executable, "-m", "flows.commands.command_line", "score", "--out", str(out)]

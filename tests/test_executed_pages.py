@@ -1,10 +1,15 @@
 """Execute the notebook and the commands of the documentation, on the data set of the demo."""
 
+import re
+import shlex
+import shutil
+import subprocess
+
 import nbformat
 import pytest
 
 from tests.gallery import NOTEBOOK, execute_notebook
-from tests.processes import run_command
+from tests.processes import program, run_command
 
 pytestmark = pytest.mark.service
 
@@ -34,3 +39,25 @@ def test_the_saved_notebook_is_small_and_complete():
     assert NOTEBOOK.stat().st_size < 200_000
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.outputs for cell in cells) and "image/png" in str(cells)
+
+
+def test_the_commands_of_the_tutorial_run_as_written(folder, tmp_path):
+    (tmp_path / "videos").mkdir()
+    for name, copy in (("validation02", "clip"), ("test03", "two_people")):
+        shutil.copy(folder / f"demo/data/videos/{name}.mp4", tmp_path / f"videos/{copy}.mp4")
+    text = (NOTEBOOK.parent / "tutorial.md").read_text()
+    blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.M | re.S)
+    assert [language for language, _ in blocks] == ["sh", "sh", "sh", "python", "sh"]
+    printed = []
+    for language, block in blocks:
+        commands = [["python", "-c", block]] if language == "python" else map(shlex.split, block.splitlines())
+        for name, *arguments in commands:
+            command = [program(name), *arguments]
+            finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=840, check=False)
+            assert finished.returncode == 0, f"{command}: {finished.stdout[-2000:]}{finished.stderr[-2000:]}"
+            printed.append(finished.stdout)
+    scored, viewed, annotated, _, _, forgotten = printed
+    assert "clip" in scored and "viewer: " in viewed and "annotated" in annotated and "removed" in forgotten
+    assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
+    kept = {path.name for path in (tmp_path / "predictions").iterdir() if path.is_file()}
+    assert "two_people.parquet" in kept and not {name for name in kept if name.startswith("clip")}

@@ -21,6 +21,7 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import normalize_name, video_of_subject
 from flows.commands.parameters import ForgetParameters
 from flows.engine.console import print_error, print_line, print_table, print_warning
+from models.engines.progress import track
 from tasks.images.forget_images import (
     ImageTraces,
     find_image_traces,
@@ -121,7 +122,7 @@ def forget(parameters: ForgetParameters) -> int:
             _print_dropped(place, "would be dropped")
         for name in heads:
             _print_head(store, find_head_traces(store, name, folders.reached), "would be removed")
-        for name in names:
+        for name in track(names, "finding what was made from videos: {}"):
             traces = _find_traces(store, name, folders)
             print_traces(traces, "would be removed")
             _print_remaining(traces)
@@ -142,7 +143,7 @@ def forget(parameters: ForgetParameters) -> int:
             _print_head(store, found, _REMOVED_IN_PART if problems else "removed")
             for path in find_mentions(store, [name]):
                 print_line(f"not removed: {store.locate(path)} names the head")
-        for name in names:
+        for name in track(names, "removing what was made from videos: {}"):
             traces = _find_traces(store, name, folders)
             kept = remove_traces(store, traces)
             problems += kept

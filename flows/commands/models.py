@@ -1,18 +1,13 @@
 """``affwild2 models``: list backbones, download published weights, and convert them."""
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
 from flows.commands.parameters import ConvertModelParameters, FetchModelParameters, ListModelsParameters
 from flows.engine.console import is_quiet, print_error, print_line, print_result, print_table
 from models.backbones.registry import REGISTRY
+from models.engines.progress import Countdown, report_progress
 from models.weight_files.catalogue import CATALOGUE, PublishedWeights, find_published, network_of, published_for
 from models.weight_files.licences import COMMERCIAL_MEANING, LICENCES
 from tasks.fetch_weights import cache_folder, convert_file, fetch_weights, installed_path
@@ -122,8 +117,13 @@ def _is_installed(published: PublishedWeights) -> str:
 def fetch_model(parameters: FetchModelParameters) -> int:
     """Download, verify and convert published weights; print their path and how to use them."""
     name = parameters.name
-    with _progress(name) as advance:
-        path = fetch_weights(name, advance=advance, report=print_error)
+    count = Countdown(f"downloading {name}: {{}} MB")
+
+    def advance(done_bytes: int, total_bytes: int) -> None:
+        count.done, count.total = done_bytes / 1e6, total_bytes / 1e6
+        report_progress("{}", count)
+
+    path = fetch_weights(name, advance=advance, report=print_error)
     _print_usage(name, path)
     return 0
 
@@ -144,14 +144,3 @@ def _print_usage(name: str, path: Path) -> None:
         print_line(f"use it: affwild2 extract DATA --store STORE --backbone {published.backbone}")
     commercial = LICENCES[network_of(published)].commercial
     print_line(f"commercial use: {commercial} ({COMMERCIAL_MEANING[commercial]}); see affwild2 models list")
-
-
-@contextlib.contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    if is_quiet() or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -13,6 +13,7 @@ from data_contracts.files.locations import location
 from data_contracts.schemas import SUMMARY, check_schema
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, EXPRESSIONS
+from models.engines.progress import track
 from tasks.results.prediction_folder import (
     RESERVED_NAMES,
     SUMMARY_NAME,
@@ -46,7 +47,7 @@ def update_summary(target: Store) -> tuple[pa.Table, list[str]]:
         return before, []
     tables = [before.filter(pc.is_in(before["video"], pa.array(same, pa.string())))]
     problems, unread = [], set()
-    for start in range(0, len(changed), _FILES_AT_ONCE):
+    for start in track(range(0, len(changed), _FILES_AT_ONCE), "summarizing predictions: {} parts"):
         some = changed[start : start + _FILES_AT_ONCE]
         names = [prediction_files(video)[0] for video in some]
         for video, name, data in zip(some, names, target.files.read_many(names), strict=True):

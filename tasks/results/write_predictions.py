@@ -29,6 +29,7 @@ from data_contracts.vocabulary import (
     MissingFaces,
     People,
 )
+from models.engines.progress import track
 from tasks.fit.head_selection import ServingHead
 from tasks.fit.predict_outputs import read_outputs, to_outputs
 from tasks.results.face_columns import read_person_faces, read_subject_faces
@@ -115,7 +116,7 @@ def write_predictions(
     ]
     requested = dict.fromkeys(videos)
     try:
-        for video in requested | dict.fromkeys(others):
+        for video in track(requested | dict.fromkeys(others), "writing predictions: {} videos"):
             outputs = [(one, unit) for one in found if (unit := one.of(video))]
             if len(outputs) < len(found):
                 continue

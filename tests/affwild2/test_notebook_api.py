@@ -152,6 +152,13 @@ def test_predictions_of_a_folder(folder):
         affwild2.open_predictions(folder / "nothing")
 
 
+def test_the_summary_is_read_as_it_was_written(folder):
+    pq.write_table(pa.table({"video": ["clip"], "person": [1]}), folder / "summary.parquet")
+    predictions = affwild2.open_predictions(folder)
+    assert predictions.summary(to="polars").rows() == [("clip", 1)]
+    assert predictions.videos == ["clip", "validation01"]
+
+
 def test_files_of_earlier_versions_are_read_beside_others(folder):
     table = pq.read_table(folder / "clip.parquet")
     pq.write_table(table.drop_columns(["person", "box_x1_px"]).slice(0, 30), folder / "old.parquet")
