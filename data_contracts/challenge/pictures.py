@@ -223,11 +223,11 @@ def list_media(places: Sequence[Location], *, reserved: Collection[str] = ()) ->
                 f"{place}: expected an image that can be read, got {place.suffix}; convert it to JPEG or PNG"
             )
     others = [place for place in places if place not in named]
-    account = InputAccount("images", *places)
     videos = _VideoAccount(*others)
     listing = list_videos(others, reserved=reserved, account=videos)
     files = [*map(str, listing.videos.values()), *(str(file) for same in listing.same_names.values() for file in same)]
     without_videos = [place for place in others if not any(file.startswith(f"{place}/") for file in files)]
+    account = InputAccount("images", *named, *without_videos)
     images = {str(place): place for place in named}
     for file in videos.images:
         inside = [place for place in without_videos if str(file).startswith(f"{place}/")]

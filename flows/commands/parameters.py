@@ -106,7 +106,7 @@ class ServeParameters:
 
 @dataclass(frozen=True)
 class ViewParameters:
-    """Write a page per video: its picture, and a timeline of every person.
+    """Write a page per video with a timeline of every person.
 
     The page is STORE/reports/viewers/VIDEO/index.html. It links the video file, or a copy where browsers do not play
     it. Shows the newest predictions; without any, what the fitted heads predicted for the store. Exits with code 1 if

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from data_contracts.errors import counted
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, EXPRESSIONS
+from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, EXPRESSIONS, SHORT_TRACK_FRAMES
 from flows.engine.console import Lines, print_line, print_table, print_warning
 from tasks.results.prediction_folder import RESERVED_NAMES, SUMMARY_NAME, read_record
 from tasks.results.summary import update_summary
@@ -51,6 +51,8 @@ def print_persons(rows: Collection[Row], out: object) -> None:
     if any(row[f"rate_{ACTION_UNITS[0].lower()}"] is not None for row in rows):
         columns["units"] = [_largest(row, "rate", ACTION_UNITS) for row in shown]
     print_table("Summary", list(columns), zip(*columns.values(), strict=True))
+    if any(row["is_short_track"] for row in shown):
+        print_line(f"* seen in fewer than {SHORT_TRACK_FRAMES} frames, too few to trust smoothed values")
     more = len(rows) - len(shown)
     others = f"{counted(more, 'more row')}, and all columns" if more else "all columns"
     print_line(f"{others}: {out}/{SUMMARY_NAME}.csv")
@@ -69,8 +71,9 @@ def _most_seen(rows: Collection[Row]) -> list[Row]:
 
 
 def _name(row: Row) -> Lines:
-    person = "no face" if row["person"] is None else f"person {row['person']}"
-    return Lines(row["video"], person)
+    if row["person"] is None:
+        return Lines(row["video"], "no face")
+    return Lines(row["video"], f"person {row['person']}{'*' if row['is_short_track'] else ''}")
 
 
 def _frames(row: Row) -> Lines:

@@ -6,6 +6,7 @@ from data_contracts.challenge import pictures as module
 from data_contracts.challenge.pictures import list_media, read_pictures
 from data_contracts.errors import InputError
 from data_contracts.files.account import HIDDEN
+from data_contracts.files.locations import location
 from data_contracts.store.input_accounts import InputsDetails
 
 
@@ -115,3 +116,14 @@ def test_formats_that_are_not_read_are_reported(tmp_path):
     assert images == ["a.jpg"] and listing.account.lost == 2
     with pytest.raises(InputError, match=r"b\.heic: expected an image that can be read, got \.heic; convert it"):
         list_media([tmp_path / "b.heic"])
+
+
+def test_images_on_s3_are_found_as_on_a_disk(s3_bucket):
+    place = location(f"{s3_bucket}/data")
+    for name in ("photos/a.jpg", "photos/sub/a.jpg", "photos/b.heic", "lab/clip.mp4", "lab/thumb.jpg"):
+        (place / name).write_bytes(b"not read")
+    videos, images, listing = found_in(place / "photos", place / "lab")
+    assert videos == ["clip"] and images == ["a.jpg", "a.jpg"]
+    assert list(listing.images) == [f"{s3_bucket}/data/photos/a.jpg", f"{s3_bucket}/data/photos/sub/a.jpg"]
+    assert listing.account.lost == 1 and listing.videos.account.lost == 0
+    assert found_in(place / "lab/thumb.jpg", place / "lab")[:2] == (["clip"], ["thumb.jpg"])

@@ -1,0 +1,67 @@
+"""The printed summary of persons."""
+
+import pytest
+
+from data_contracts.schemas import SUMMARY
+from data_contracts.store.store import Store
+from flows.engine import console
+from flows.scoring.persons import print_persons, summarize_folder
+from tasks.results.prediction_folder import PredictionRecord, write_record
+
+
+def row(video, person, frames=1000, **values):
+    empty = dict.fromkeys(SUMMARY.schema.names)
+    return empty | {"video": video, "person": person, "frames": frames, "face_share": 0.98} | values
+
+
+ALL = {
+    **{"share_neutral": 0.2, "share_happiness": 0.7, "share_anger": 0.1, "rate_au1": 0.0, "rate_au12": 0.66},
+    **{f"{name}_{kind}": value for name in ("valence", "arousal") for kind, value in
+       (("mean", 0.314), ("min", -0.75), ("max", 1.0))},
+}  # fmt: skip
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    monkeypatch.setattr(console, "_WIDTH", 80)
+
+
+def test_the_table_fits_80_columns_and_has_no_cut_numbers(narrow, capsys):
+    print_persons(
+        [
+            row("a_video_with_a_long_name_of_the_lab_2022", 1, 123456, **ALL),
+            row("b", None, 3),
+            row("c", 2, is_short_track=True),
+        ],
+        "out",
+    )
+    printed = capsys.readouterr().out
+    assert "person 2* " in printed and "* seen in fewer than 25 frames" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    for text in ("123,456", "98% face", "Happiness 70%", "Neutral 20%", "+0.31", "-0.8..+1.0", "AU12 66%", "no face"):
+        assert text in printed
+    assert printed.splitlines()[-1] == "all columns: out/summary.csv"
+
+
+def test_columns_without_values_are_left_out(narrow, capsys):
+    print_persons([row("clip", 1, share_neutral=1.0)], "out")
+    printed = capsys.readouterr().out
+    assert "valence" not in printed and "units" not in printed and "Neutral 100%" in printed
+
+
+def test_of_crowds_and_many_videos_the_most_seen_persons_are_shown(narrow, capsys):
+    crowd = [row("crowd", person, frames=person) for person in range(1, 61)]
+    print_persons([*crowd, *(row(f"v{number:03d}", 1) for number in range(1000))], "out")
+    printed = capsys.readouterr().out
+    assert all(f"person {person} " in printed for person in (58, 59, 60)) and "person 57 " not in printed
+    assert printed.count("person ") == 12 and "v008" in printed and "v009" not in printed
+    assert "1,048 more rows, and all columns: out/summary.csv" in printed
+
+
+def test_predictions_of_a_video_with_a_reserved_name_are_kept(tmp_path, capsys):
+    """Earlier versions accepted such names."""
+    (tmp_path / "summary.parquet").write_bytes(b"predictions of a video")
+    write_record(Store(tmp_path), {"summary": PredictionRecord(made_from="x", files=(None, None))})
+    assert summarize_folder(Store(tmp_path), ["clip"]) == []
+    assert (tmp_path / "summary.parquet").read_bytes() == b"predictions of a video"
+    assert "predictions of a video of this name: summary; rename the video" in capsys.readouterr().err
