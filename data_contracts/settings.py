@@ -28,10 +28,22 @@ ENGINE = "AFFWILD2_ENGINE"
 LOG_FORMAT = "AFFWILD2_LOG_FORMAT"
 METRICS = "AFFWILD2_METRICS"
 METRICS_AUTH = "AFFWILD2_METRICS_AUTH"
+SERVE_URL = "AFFWILD2_SERVE_URL"
 TIMEOUT = "AFFWILD2_PATIENCE_SECONDS"
 VIDEO_LIMITS = "AFFWILD2_VIDEO_LIMITS"
 WEIGHTS_URL = "AFFWILD2_WEIGHTS_URL"
-_VARIABLES = (CACHE, DASK_ADDRESS, ENGINE, LOG_FORMAT, METRICS, METRICS_AUTH, TIMEOUT, VIDEO_LIMITS, WEIGHTS_URL)
+_VARIABLES = (
+    CACHE,
+    DASK_ADDRESS,
+    ENGINE,
+    LOG_FORMAT,
+    METRICS,
+    METRICS_AUTH,
+    SERVE_URL,
+    TIMEOUT,
+    VIDEO_LIMITS,
+    WEIGHTS_URL,
+)
 
 # Short, because a form shows it with the value that it refuses.
 DASK_ADDRESS_BEGINNING = r"^(tcp|tls)://"
@@ -76,6 +88,7 @@ class Settings:
         is_answer_soon: a server that does not answer fails all further requests at once.
         cluster_timeout_seconds: how long a run waits for a lost scheduler or for workers (the same variable).
         video_limits: maximum size of one video (``AFFWILD2_VIDEO_LIMITS``).
+        serve_url: where ``affwild2 serve`` serves the store, for links (``AFFWILD2_SERVE_URL``); None: it does not.
         weights_url: mirror of the published weights (``AFFWILD2_WEIGHTS_URL``); None: their repositories.
     """
 
@@ -90,6 +103,7 @@ class Settings:
     cluster_timeout_seconds: float = 300.0
     video_limits: VideoLimits = field(default_factory=VideoLimits)
     weights_url: str | None = None
+    serve_url: str | None = None
 
     @property
     def cache_folder(self) -> Path:
@@ -139,7 +153,8 @@ def _parse(values: tuple[str, ...]) -> Settings:
         s3_timeout_seconds=seconds or defaults.s3_timeout_seconds,
         cluster_timeout_seconds=seconds or defaults.cluster_timeout_seconds,
         video_limits=_parse_video_limits(text[VIDEO_LIMITS]),
-        weights_url=_parse_url(text[WEIGHTS_URL]),
+        weights_url=_parse_url(WEIGHTS_URL, text[WEIGHTS_URL]),
+        serve_url=_parse_url(SERVE_URL, text[SERVE_URL]),
     )
 
 
@@ -214,9 +229,9 @@ def _parse_video_limits(text: str) -> VideoLimits:
     return VideoLimits(**values)
 
 
-def _parse_url(text: str) -> str | None:
+def _parse_url(name: str, text: str) -> str | None:
     if text and not text.startswith(("http://", "https://")):
-        raise InputError(f"{WEIGHTS_URL}: expected a URL with http:// or https://, got {text!r}")
+        raise InputError(f"{name}: expected a URL with http:// or https://, got {text!r}")
     return text.rstrip("/") or None
 
 

@@ -1,4 +1,4 @@
-"""Artifacts of a flow run on the Prefect server: the table of stages, a link to the report, and the submissions.
+"""Artifacts of a flow run on the Prefect server: stages, a link to the report, submissions, and persons in videos.
 
 The table and the page of the report are written when a run starts and after every stage, so that a run that is killed
 leaves them, too. Many people can read a server: names are shown as they are in the store, credentials are hidden.
@@ -8,22 +8,25 @@ import html
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from prefect._internal.control_listener import get_intent
-from prefect.artifacts import MarkdownArtifact, create_link_artifact, create_markdown_artifact
+from prefect.artifacts import MarkdownArtifact, create_image_artifact, create_link_artifact, create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from data_contracts.errors import StoreError, printable
+from data_contracts.errors import StoreError, counted, printable
 from data_contracts.files.credentials import hide_credentials
-from data_contracts.settings import answering_soon
+from data_contracts.schemas import SUMMARY
+from data_contracts.settings import SERVE_URL, answering_soon, read_settings
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import SubjectCoverage, SubmissionDetails
 from data_contracts.vocabulary import SIMULATED_NOTICE, mark_name
@@ -31,6 +34,7 @@ from flows.engine.console import explain_error
 from flows.engine.run import Run
 from flows.engine.run_results import SomeFailedError
 from flows.engine.stage_summary import StageSummary
+from flows.scoring.picture import draw_persons
 from tasks.pages.report_tables import RunRecord
 from tasks.pages.write_report import REPORT_TIME, write_report
 
@@ -38,6 +42,7 @@ logger = logging.getLogger(__name__)
 _COLUMNS = ("stage", "units", "ready", "done", "failed", "quarantined", "rows", "seconds")
 _CAUSES_SHOWN = 20
 _SUBJECTS_SHOWN = 1_000
+_PERSONS_SHOWN = 200
 _MARKDOWN_SYNTAX = re.compile(r"([\\`*_\[\]#|~])")
 # A server that does not answer must not delay a run by minutes.
 _REQUEST_SECONDS = 20
@@ -71,6 +76,8 @@ class RunArtifacts:
         is_good = error is None and not run.counts.has_problems
         record = self._record(run, describe_end(run, error), is_good=is_good)
         self._attempt(lambda: self._write_table(record))
+        if run.persons:
+            self._attempt(lambda: _create_summary(record.flow, run.persons))
         for bundle in run.submissions:
             self._attempt(lambda bundle=bundle: _create_submission(run, bundle))  # type: ignore[misc]
         if isinstance(error, StoreError):
@@ -196,14 +203,36 @@ def _stages_in_markdown(record: RunRecord) -> str:
 
 
 def _create_link(run: Run, record: RunRecord, path: str) -> None:
-    place = run.store.locate(path)
+    place, served_at = run.store.locate(path), read_settings().serve_url
     link = Path(place).as_uri() if run.store.is_local else place
+    how = f"to open the link, set {SERVE_URL} and run affwild2 serve: browsers do not follow links to a disk or to S3"
     create_link_artifact(
         key=_key(record.flow, "report"),
-        link=link,
+        link=f"{served_at}/{quote(path)}" if served_at else link,
         link_text=f"Report of {_markdown(record.name)}",
-        description=f"`{_shown(place)}` (browsers do not follow links from a server to a disk or to S3)",
+        description=f"`{_shown(place)}` ({'served by affwild2 serve' if served_at else how})",
     )
+
+
+def _create_summary(flow: str, persons: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table of the persons in the scored videos, and a picture of their expressions."""
+    shown = persons[:_PERSONS_SHOWN]
+    columns = [name for name in SUMMARY.schema.names if any(row[name] is not None for row in shown)]
+    more = len(persons) - len(shown)
+    lines = [
+        _line(name.replace("_", " ") for name in columns),
+        _line("---" if name == "video" else "---:" for name in columns),
+        *(_line(_markdown(_cell(row[name])) for name in columns) for row in shown),
+        *([f"\n{more:,} more rows are in summary.csv."] if more else []),
+    ]
+    videos = counted(len({row["video"] for row in persons}), "video")
+    create_markdown_artifact(key=_key(flow, "summary"), markdown="\n".join(lines), description=f"Persons in {videos}")
+    if picture := draw_persons(persons):
+        create_image_artifact(picture, key=_key(flow, "expressions"), description=f"Expressions of persons in {videos}")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _create_submission(run: Run, bundle: Bundle) -> None:

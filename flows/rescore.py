@@ -100,7 +100,7 @@ def rescore(parameters: RescoreParameters) -> Rescored:
             print_predictors(predictors)
         else:
             run.print_causes()
-        summary = summarize_folder(Store(out), arrivals.settled)
+        run.persons = summary = summarize_folder(Store(out), arrivals.settled)
         print_persons([row for row in summary if row["video"] in found.done], out)
         videos = ScoredVideos.of(found, waiting=rescored.waiting, without_video=rescored.without_video)
         print_result(

@@ -208,7 +208,7 @@ def score(parameters: ScoreParameters) -> list[str]:
         if listing.images:
             images = score_images(run, listing.images, predictors=predictors, out=out)
         found = count_scored(run, videos, before=before, after=read_record(Store(out)), images=images)
-        summary = summarize_folder(Store(out), videos)
+        run.persons = summary = summarize_folder(Store(out), videos)
         run.print_summary()
         print_predictors(predictors)
         print_persons(summary, out)

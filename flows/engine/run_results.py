@@ -1,7 +1,8 @@
 """The results of a run: of its stages, and of its inputs; and how they are printed."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from data_contracts.errors import printable
 from data_contracts.store.bundles import Bundle
@@ -30,6 +31,7 @@ class RunResults:
         submissions: bundles that the run made.
         is_simulated: the run used simulated features.
         inputs: accounts of the inputs that were read.
+        persons: rows of the summary of the videos that the run was asked to score.
     """
 
     def __init__(self, store: Store) -> None:
@@ -38,6 +40,7 @@ class RunResults:
         self.submissions: list[Bundle] = []
         self.is_simulated = False
         self.inputs: list[InputsDetails] = []
+        self.persons: Sequence[Mapping[str, Any]] = ()
         self._new_lost: list[tuple[int, InputsDetails]] = []
         self._counts: RunCounts | None = None
 

@@ -53,6 +53,7 @@ _KINDS = {
     ".webm": "video/webm",
     ".zip": "application/zip",
 }
+_PAGE = f"/{REPORT_PAGE}"
 _NO_REPORT = "none yet; write one: affwild2 report --store STORE"
 _NO_VIEWER = "none yet; write them: affwild2 view --store STORE"
 _NO_COPY = "none yet; write them: affwild2 score VIDEOS --out FOLDER --annotate"
@@ -185,11 +186,16 @@ class _Site:
 
     def _index(self) -> str:
         store = self._store
-        viewers = [Link(name, f"/{VIEWERS}/{quote(name)}/") for name in store.list_folder(VIEWERS) if _is_plain(name)]
-        reports = [name for name in store.list_folder("reports") if _is_plain(name) and name != "viewers"]
+        pages = [path.removesuffix(REPORT_PAGE) for path in store.files_below("reports") if path.endswith(_PAGE)]
+        pages = [path for path in pages if all(map(_is_plain, path.rstrip("/").split("/")))]
+        links = [Link(path.rstrip("/").split("/", 1)[1], f"/{quote(path)}") for path in pages]
+        reports = [[link] for link in links if not link.text.startswith("viewers/")]
+        viewers = [
+            [Link(name.removeprefix("viewers/"), target)] for name, target in links if name.startswith("viewers/")
+        ]
         tables = [
-            Table("Reports", ["report"], [[Link(name, f"/reports/{quote(name)}/")] for name in reports], _NO_REPORT),
-            Table("Viewers", ["video"], [[one] for one in viewers], _NO_VIEWER),
+            Table("Reports", ["report"], reports, _NO_REPORT),
+            Table("Viewers", ["video"], viewers, _NO_VIEWER),
             *(Table(*self._annotated_in(number)) for number, _ in self._folders()),
             *(Table(*self._files_in(folder)) for folder in FOLDERS[1:]),
         ]

@@ -16,6 +16,7 @@ VARIABLES = {
     "AFFWILD2_METRICS_AUTH": ("lab:a:b", {"metrics_auth": "lab:a:b"}),
     "AFFWILD2_PATIENCE_SECONDS": ("2.5", {"s3_timeout_seconds": 2.5, "cluster_timeout_seconds": 2.5}),
     "AFFWILD2_VIDEO_LIMITS": ("hours=24, pixels=2e8", {"video_limits": VideoLimits(hours=24, pixels=2e8)}),
+    "AFFWILD2_SERVE_URL": ("http://127.0.0.1:8420/", {"serve_url": "http://127.0.0.1:8420"}),
     "AFFWILD2_WEIGHTS_URL": ("http://mirror:81/", {"weights_url": "http://mirror:81"}),
 }
 
@@ -63,6 +64,7 @@ def test_each_variable_changes_its_settings(name, monkeypatch):
             ("AFFWILD2_DASK_ADDRESS", text, f"expected the address of a Dask scheduler such as .*got '{shown}'")
             for text, shown in {"scheduler:8786": "scheduler:8786", "u:p@h": r"\*\*\*@h", " ": " "}.items()
         ),
+        ("AFFWILD2_SERVE_URL", "8420", "expected a URL with http:// or https://, got '8420'"),
         ("AFFWILD2_WEIGHTS_URL", "mirror", "expected a URL with http:// or https://, got 'mirror'"),
     ],
 )

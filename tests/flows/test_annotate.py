@@ -55,7 +55,7 @@ def test_a_second_run_writes_nothing_and_scores_no_copy(annotated, dask_address,
     score([root / "videos"], root / "out", dask_address=dask_address)
     (root / "videos" / "clip é.annotated.mp4").unlink()
     printed = capsys.readouterr().out
-    assert "1 annotated copies that score --annotate wrote: clip é.annotated.mp4" in printed
+    assert "1 ignored, annotated copies that score --annotate wrote: clip é.annotated.mp4" in printed
     assert files_of(root / "out") == before
     with pytest.raises(InputError, match=r"got an annotated copy of a video"):
         score([root / "out" / "clip é.annotated.mp4"], root / "out")

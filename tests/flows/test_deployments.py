@@ -3,6 +3,7 @@
 The tests without a mark need no worker; the others run with the service tests.
 """
 
+import base64
 import contextlib
 import hashlib
 import logging
@@ -268,3 +269,20 @@ def test_a_run_that_is_cancelled_while_it_waits_for_the_store_leaves_an_artifact
         assert lab.prefect("flow-run", "cancel", run).returncode == 0
         assert lab.end_of(run)["state"]["name"] == "Cancelled"
     assert artifacts_of(lab, run) == {"score-stages": "Cancelled before the first stage"}
+
+
+@pytest.mark.service
+def test_a_scored_video_leaves_a_summary_a_picture_and_a_link_that_opens(demo, tmp_path, dask_address, monkeypatch):
+    from flows import deployments
+
+    monkeypatch.setenv("AFFWILD2_SERVE_URL", "http://127.0.0.1:8420/")
+    out = tmp_path / "out"
+    deployments.score([str(demo.data / "videos" / "validation01.mp4")], str(out), dask_address=dask_address)
+    found = last_run().artifacts
+    assert set(found) == {"score-stages", "score-report", "score-summary", "score-expressions"}
+    (page,) = (out / "store").glob("reports/score-*/index.html")
+    assert f"(http://127.0.0.1:8420/{page.relative_to(out / 'store')})" in found["score-report"].data
+    text = found["score-summary"].data
+    assert text.startswith("| video | person | frames |") and "\n| validation01 | 1 | 48 |" in text
+    kind, _, data = found["score-expressions"].data.partition(",")
+    assert kind == "data:image/svg+xml;base64" and b"validation01, 1</text>" in base64.b64decode(data)

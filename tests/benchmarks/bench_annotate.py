@@ -1,0 +1,44 @@
+"""Processor time of ``score --annotate`` as a ratio to ``score`` alone, per frame size, within one run.
+
+The clip with one face is scaled to each size. Processor time of all processes is counted, because annotating runs on as
+many cores as scoring; a rerun that finds everything ready measures the start-up, which is subtracted.
+"""
+
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from clips import open_clips, read_pictures, write_clip
+
+SIZES = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}
+_FRAMES = 120
+
+
+def processor_seconds(*arguments: object) -> float:
+    """Return the processor time of one ``affwild2 score``, with all its processes."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "flows.commands.command_line", "score", *map(str, arguments), "--workers", "1"]
+    subprocess.run(command, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    """Measure each size, and print the ratios."""
+    with tempfile.TemporaryDirectory() as folder, open_clips(frames=_FRAMES, small_only=True) as clips:
+        root = Path(folder)
+        print("| frame size | score, ms per frame | annotating, ms per frame | ratio |\n|---|---:|---:|---:|")
+        for name, size in SIZES.items():
+            clip, out = root / f"{name}.mp4", root / name
+            write_clip(clip, read_pictures(clips["one face, 360p"]), count=_FRAMES, size=size)
+            scored = processor_seconds(clip, "--out", out)
+            idle = processor_seconds(clip, "--out", out)
+            annotated = processor_seconds(clip, "--out", out, "--annotate") - idle
+            score_ms, annotate_ms = (1000 * seconds / _FRAMES for seconds in (scored - idle, annotated))
+            print(f"| {name} | {score_ms:.1f} | {annotate_ms:.1f} | {1 + annotate_ms / score_ms:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
