@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,6 +59,14 @@ class OpenedPage:
         # A player aborts a request for a part of a video when it seeks.
         if request.failure != "net::ERR_ABORTED":
             self.faults.append(f"request failed: {request.url} ({request.failure})")
+
+    def wait_until(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true. Playwright's own function needs ``eval``, which pages forbid."""
+        end = time.monotonic() + _MOST_MILLISECONDS / 1000
+        while not self.page.evaluate(condition):
+            if time.monotonic() > end:
+                raise TimeoutError(f"expected {condition}; faults of the page: {self.faults}")
+            self.page.wait_for_timeout(20)
 
     def outside_requests(self) -> list[str]:
         """Return requests to another place than the page's own: another server, or any server for a local file."""

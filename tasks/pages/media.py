@@ -27,7 +27,7 @@ class Media:
     Attributes:
         link: URL of a file that browsers play, relative to the page; None without a picture.
         note: for the reader, why there is no picture; empty otherwise.
-        offset_seconds: time of frame 1 on the clock of the player.
+        offset_seconds: time of frame 1 on the clock of the player, where the player does not tell it.
         size_px: width and height of the displayed frame; 0 if unknown.
     """
 
@@ -78,8 +78,7 @@ def check_playback(path: Path, index: VideoIndex) -> _Playback:
     with open_video(path) as (container, stream):
         codec, pixels = stream.codec_context.codec.canonical_name, stream.codec_context.pix_fmt
         sound = {one.codec_context.codec.canonical_name for one in container.streams.audio if one.codec_context}
-        base, start = stream.time_base, (container.start_time or 0) / 1e6
-        first = float(index.pts[0] * base) if index.has_pts and base else start
+        first = float(index.pts[0] * stream.time_base) if index.has_pts and stream.time_base else 0.0
         obstacle = None
         if codec not in _CODECS_OF_FORMAT.get(container.format.name, ()):
             obstacle = f"{codec} in {container.format.long_name}"
@@ -91,4 +90,4 @@ def check_playback(path: Path, index: VideoIndex) -> _Playback:
             obstacle = "frames without reliable times"
         elif index.display is not None and "crop" in index.display:
             obstacle = "frames that the container crops"
-        return _Playback(obstacle, max(0.0, first - start))
+        return _Playback(obstacle, max(0.0, first))

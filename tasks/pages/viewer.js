@@ -57,6 +57,7 @@
   // -- state ---------------------------------------------------------------------------------------------------------
   let now = 1, chosen = 0, smoothed = true, hovered = null;
   let plots = {}, range = null, area = { left: 0, width: 1 }, sampled = null;
+  let isTimed = false; // whether the time of the first frame on the player's clock is known
   const timeline = $("timeline"), video = $("video"), strip = $("strip");
   const person = () => data.persons[chosen];
   const valuesOf = (one) => { const values = load(one); return (smoothed ? values.smoothed : values.raw) ?? values.smoothed; };
@@ -66,12 +67,14 @@
     const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
     return ((Math.round(255 * clamp(alpha, 0, 1)) << 24) | (blue << 16) | (green << 8) | red) >>> 0;
   };
-  const shades = new Map();
-  const shade = (hex, alpha) => {
-    const step = Math.round(32 * clamp(alpha, 0, 1)), key = hex + step;
-    if (!shades.has(key)) shades.set(key, toPixel(hex, step / 32));
-    return shades.get(key);
+  // Pixels of a colour by opacity, in 64 steps.
+  const STEPS = 64;
+  const shadesOf = (hex) => Uint32Array.from({ length: STEPS + 1 }, (_, step) => toPixel(hex, step / STEPS));
+  const shades = {
+    gap: shadesOf(data.colours.gap), label: shadesOf(data.colours.label), active: shadesOf(data.colours.active),
+    inactive: shadesOf(data.colours.inactive), expressions: data.colours.expressions.map(shadesOf),
   };
+  const shade = (table, alpha) => table[Math.round(STEPS * (alpha > 1 ? 1 : alpha))];
 
   // Call visit(column, from, to, step) for each column of a picture with frames of the person: indexes from..to of its arrays.
   const eachColumn = (one, count, { from, to, columns }, visit) => {
@@ -99,21 +102,24 @@
       if (pixel) pixels[(bottom + y) * columns + column] = pixel;
     }
   };
-  const drawGaps = (window) => {
-    const one = person(), { seen } = load(one), pixels = new Uint32Array(window.columns).fill(shade(data.colours.gap, 0.22));
+  // Shades of the columns in which the person is not seen.
+  const shadeGaps = (window) => {
+    const one = person(), { seen } = load(one), pixels = new Uint32Array(window.columns).fill(shade(shades.gap, 0.22));
     eachColumn(one, seen.length, window, (column, a, b, step) => {
       let count = 0, all = 0;
       for (let i = a; i <= b; i += step, all++) count += seen[i];
-      pixels[column] = shade(data.colours.gap, 0.22 * (1 - count / all));
+      pixels[column] = count === all ? 0 : shade(shades.gap, 0.22 * (1 - count / all));
     });
-    for (const name of Object.keys(plots)) if (plots[name].gaps) {
-      const held = plots[name].gaps, Pixels = held.data.image[0].constructor;
-      held.data = { image: [new Pixels(pixels.slice().buffer, [1, window.columns])], x: [window.from], y: [plots[name].low], dw: [window.to - window.from], dh: [plots[name].height] };
-    }
+    return pixels;
   };
-  const drawExpressions = (window) => {
+  const newPixels = (gaps, rows) => {
+    const pixels = new Uint32Array(gaps.length * rows);
+    for (let row = 0; row < rows; row++) pixels.set(gaps, row * gaps.length);
+    return pixels;
+  };
+  const drawExpressions = (window, gaps) => {
     const one = person(), values = valuesOf(one), labels = load(one).labels.expression, { columns } = window;
-    const rows = data.expressions.length, pixels = new Uint32Array(columns * rows * ROW);
+    const rows = data.expressions.length, pixels = newPixels(gaps, rows * ROW);
     const count = values.expression.length, shares = new Float32Array(rows), most = new Float32Array(rows), labelled = new Float32Array(rows);
     eachColumn(one, count, window, (column, a, b, step) => {
       shares.fill(0), most.fill(0), labelled.fill(0);
@@ -126,16 +132,16 @@
         if (labels && labels[i] !== NONE[1]) labelled[labels[i]]++;
       }
       for (let row = 0; row < rows; row++) {
-        const share = shares[row] / all, label = labelled[row] / all, colour = data.colours.expressions[row];
+        const share = shares[row] / all, label = labelled[row] / all, colour = shades.expressions[row];
         const alpha = Math.max(share && 0.25 + 0.75 * share, (0.35 * most[row]) / 255);
-        fillRow(pixels, columns, rows, row, column, shade(colour, alpha), label ? shade(data.colours.label, 0.3 + 0.7 * label) : 0, labels);
+        fillRow(pixels, columns, rows, row, column, shade(colour, alpha), label ? shade(shades.label, 0.3 + 0.7 * label) : 0, labels);
       }
     });
     setPicture("expression", pixels, rows * ROW, window);
   };
-  const drawUnits = (window) => {
+  const drawUnits = (window, gaps) => {
     const one = person(), values = valuesOf(one), labels = load(one).labels.units, { columns } = window;
-    const rows = data.units.length, pixels = new Uint32Array(columns * rows * ROW), count = values.units.length;
+    const rows = data.units.length, pixels = newPixels(gaps, rows * ROW), count = values.units.length;
     eachColumn(one, count, window, (column, a, b, step) => {
       for (let row = 0; row < rows; row++) {
         let active = 0, most = 0, known = 0, labelled = 0, all = 0;
@@ -148,9 +154,9 @@
           if (labels && labels[i] !== NONE.bits) labelled += (labels[i] >> row) & 1;
         }
         if (!known && !labelled) continue;
-        const colour = active ? data.colours.active : data.colours.inactive;
+        const colour = active ? shades.active : shades.inactive;
         const alpha = active ? 0.35 + (0.65 * most) / 255 : (0.6 * most) / 255;
-        fillRow(pixels, columns, rows, row, column, shade(colour, alpha), labelled ? shade(data.colours.label, 0.3 + (0.7 * labelled) / all) : 0, labels);
+        fillRow(pixels, columns, rows, row, column, shade(colour, alpha), labelled ? shade(shades.label, 0.3 + (0.7 * labelled) / all) : 0, labels);
       }
     });
     setPicture("units", pixels, rows * ROW, window);
@@ -166,7 +172,7 @@
           if (seen[i] && kinds && kinds[i] !== NONE[1]) shown = kinds[i];
         }
         if (!count) return;
-        const colour = shown < 0 ? data.colours.label : data.colours.expressions[shown];
+        const colour = shown < 0 ? shades.label : shades.expressions[shown];
         pixels[(rows - 1 - row) * columns + column] = shade(colour, row === chosen ? 1 : 0.5);
       });
     });
@@ -189,8 +195,9 @@
     }
     return { x: Float64Array.from(x), y: Float64Array.from(y) };
   };
-  const drawLine = (name, window) => {
+  const drawLine = (name, window, gaps) => {
     const one = person(), labels = load(one).labels[name];
+    setPicture(name, gaps.slice(), 1, window);
     plots[name].lines.data = linePoints(valuesOf(one)[name], one.first, window);
     plots[name].labels.data = labels ? linePoints(labels, one.first, window) : { x: new Float64Array(), y: new Float64Array() };
   };
@@ -202,11 +209,11 @@
     sampled = { from, to, columns, span };
     const values = valuesOf(person());
     const has = { valence: values.valence, arousal: values.arousal, expression: values.expression, units: values.units };
-    drawGaps(sampled);
+    const gaps = shadeGaps(sampled);
     if (plots.people) drawPeople(sampled);
-    for (const name of ["valence", "arousal"]) if (plots[name] && has[name]) drawLine(name, sampled);
-    if (plots.expression && has.expression) drawExpressions(sampled);
-    if (plots.units && has.units) drawUnits(sampled);
+    for (const name of ["valence", "arousal"]) if (plots[name] && has[name]) drawLine(name, sampled, gaps);
+    if (plots.expression && has.expression) drawExpressions(sampled, gaps);
+    if (plots.units && has.units) drawUnits(sampled, gaps);
   };
   const isSampled = () => {
     const span = range.end - range.start;
@@ -288,7 +295,7 @@
     frame = clamp(Math.round(frame), 1, last);
     show(frame);
     reveal(frame);
-    if (video && video.readyState > 0) video.currentTime = data.offset + middleOf(frame);
+    if (video && isTimed) video.currentTime = data.offset + middleOf(frame);
   };
   const zoom = (factor) => {
     const middle = now >= range.start && now <= range.end ? now : (range.start + range.end) / 2;
@@ -303,11 +310,12 @@
     buttons = (person().strip?.frames ?? []).map((frame, place) => {
       const button = element("button", "", { type: "button", tabIndex: -1, title: describe(frame) });
       button.setAttribute("aria-label", `Face in frame ${frame}`);
-      button.style.backgroundImage = `url(${person().strip.image})`;
       button.style.backgroundPosition = `${-data.tile * place}px 0`;
       button.addEventListener("click", () => goTo(frame));
       return { frame, button };
     });
+    // Buttons inherit the picture, which is then parsed once.
+    strip.style.backgroundImage = person().strip ? `url(${person().strip.image})` : "none";
     strip.replaceChildren(...buttons.map((one) => one.button));
   };
   const placeStrip = () => {
@@ -367,7 +375,7 @@
       const part = (kind) => document_.get_model_by_name(`${name}-${kind}`);
       plots[name] = {
         plot, view: Bokeh.index.find_one(plot), low: plot.y_range.start, height: plot.y_range.end - plot.y_range.start,
-        gaps: part("gaps"), picture: part("picture"), lines: part("lines"), labels: part("labels"),
+        picture: part("picture"), lines: part("lines"), labels: part("labels"),
       };
     }
     const plot = Object.values(plots)[0].plot;
@@ -449,15 +457,31 @@
 
   // -- video ---------------------------------------------------------------------------------------------------------
   if (video) {
-    const present = (_, shown) => {
-      const frame = frameAtSeconds(shown.mediaTime - data.offset);
+    const setTimed = () => { isTimed = true; if (now > 1) goTo(now); };
+    // A frame that was shown before this script ran is not reported: show it again. Without any report, trust the page's data.
+    let tries = 0;
+    const remind = setInterval(() => {
+      if (isTimed || video.error) clearInterval(remind);
+      else if (video.readyState >= 2 && ++tries > 12) setTimed();
+      else if (video.readyState >= 2 && !video.seeking) video.currentTime = 0;
+    }, 250);
+    const follow = (seconds) => {
+      const frame = frameAtSeconds(seconds - data.offset);
       timeline.dataset.presented = frame;
       if (!video.seeking && frame !== now && range) { show(frame); reveal(frame); }
+    };
+    const present = (_, shown) => {
+      // Browsers differ in where their clock starts: the first frame that is shown is frame 1.
+      if (!isTimed) { data.offset = shown.mediaTime; setTimed(); }
+      follow(shown.mediaTime);
       video.requestVideoFrameCallback(present);
     };
     if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(present);
-    else video.addEventListener("timeupdate", () => { const frame = frameAtSeconds(video.currentTime - data.offset); if (!video.seeking && range) { show(frame); reveal(frame); } });
-    video.addEventListener("loadedmetadata", () => { if (now > 1) goTo(now); drawBoxes(); });
+    else {
+      video.addEventListener("loadeddata", setTimed);
+      video.addEventListener("timeupdate", () => follow(video.currentTime));
+    }
+    video.addEventListener("loadedmetadata", drawBoxes);
     video.addEventListener("error", () => {
       $("media-note").textContent = `The video cannot be played: ${data.place} is gone, was moved, or is not served with this page. Everything else works without it.`;
       $("media-note").hidden = false;

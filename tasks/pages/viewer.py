@@ -154,12 +154,10 @@ def _new_plot(frames: "Range1d", name: str, *, height_px: int, y_range: tuple[fl
     )
     plot.xaxis.formatter = NumeralTickFormatter(format="0,0")
     plot.ygrid.visible = False
-    for kind in ("gaps", "picture") if name != "people" else ("picture",):
-        # The script makes its pictures of the type of this one.
-        source = ColumnDataSource(
-            {"image": [np.zeros((1, 1), np.uint32)], "x": [0], "y": [0], "dw": [1], "dh": [1]}, name=f"{name}-{kind}"
-        )
-        plot.image_rgba("image", "x", "y", "dw", "dh", source=source)
+    # The script makes its pictures of the type of this one.
+    picture = {"image": [np.zeros((1, 1), np.uint32)], "x": [0], "y": [0], "dw": [1], "dh": [1]}
+    source = ColumnDataSource(picture, name=f"{name}-picture")
+    plot.image_rgba("image", "x", "y", "dw", "dh", source=source)
     return plot
 
 
