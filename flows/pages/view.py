@@ -132,7 +132,7 @@ def _write(store: Store, timeline: Timeline, given: str, *, with_thumbnails: boo
         store,
         with_labels(store, timeline),
         strips=strips,
-        media=find_media(store, folder_of_viewer(video), path, index),
+        media=find_media(store, folder_of_viewer(video), path, index, on_copy=print_line),
         fps=(index and index.average_fps) or _DEFAULT_FPS,
         is_simulated=any(map(is_simulated, timeline.heads)),
     )

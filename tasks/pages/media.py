@@ -1,15 +1,27 @@
 """The video file of a viewer: the indexed file where browsers play it, else a copy in H.264 beside the page."""
 
+import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+import av
+
 from data_contracts.errors import InputError
+from data_contracts.files.inputs import file_state
 from data_contracts.files.locations import location
+from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.store import Store
 from data_contracts.video.container import open_video
+from data_contracts.video.display import Display
+from data_contracts.video.frames import read_frames
 from data_contracts.video.index import VideoIndex
+from tasks.annotate.mp4 import new_frame, writing_mp4
+
+CODE_VERSION = 1
+_COPY = "video-{}.mp4"
 
 # Chromium and Firefox play these. Formats are names of FFmpeg's demuxers.
 _CODECS_OF_FORMAT = {
@@ -45,11 +57,17 @@ class _Playback:
     offset_seconds: float
 
 
-def find_media(store: Store, folder: str, path: str | None, index: VideoIndex | None) -> Media:
-    """Return the file that the viewer in ``folder`` of the store shows.
+def find_media(
+    store: Store, folder: str, path: str | None, index: VideoIndex | None, *, on_copy: Callable[[str], None] = print
+) -> Media:
+    """Return the file that the viewer in ``folder`` of the store shows; write a copy there if browsers need one.
 
     Args:
         path: the video file; None if it is unknown.
+        on_copy: called with a line for people before a copy is written, which takes as long as decoding the video.
+
+    Raises:
+        StoreError: the copy cannot be written.
     """
     size = (index.width_px, index.height_px) if index else (0, 0)
     place = location(path) if path else None
@@ -63,10 +81,46 @@ def find_media(store: Store, folder: str, path: str | None, index: VideoIndex | 
         return Media(note=f"There is no picture, because the store is on S3 and the video is not: {path}", size_px=size)
     try:
         playback = check_playback(place, index)
-    except InputError as error:
+        if playback.obstacle is None:
+            relative = os.path.relpath(place, store.locate(folder))
+            return Media(quote(relative.replace(os.sep, "/")), offset_seconds=playback.offset_seconds, size_px=size)
+        return Media(_provide_copy(store, folder, place, index, playback.obstacle, on_copy), size_px=size)
+    except (InputError, av.FFmpegError) as error:
         return Media(note=f"There is no picture: {error}", size_px=size)
-    relative = os.path.relpath(place, store.locate(folder))
-    return Media(quote(relative.replace(os.sep, "/")), offset_seconds=playback.offset_seconds, size_px=size)
+
+
+def _provide_copy(
+    store: Store, folder: str, path: Path, index: VideoIndex, obstacle: str, on_copy: Callable[[str], None]
+) -> str:
+    """Return the name of the copy in H.264, with the frames and times of the video; write it unless it exists."""
+    name = _COPY.format(fingerprint(stage="viewer_copy", version=CODE_VERSION, state=list(file_state(path)))[:8])
+    others = [one for one in store.list_folder(folder) if one != name and one.startswith("video-")]
+    if not store.exists(f"{folder}/{name}"):
+        on_copy(f"{path.name}: browsers may not play {obstacle}; writing a copy in H.264")
+        threads = len(os.sched_getaffinity(0))
+        with (
+            store.files.replacing_path(f"{folder}/{name}") as temporary,
+            writing_mp4(temporary, path, index, threads=threads) as writer,
+        ):
+            display, written, shown = Display("yuv420p"), 0, None
+            for number, frame in read_frames(path, index, display):
+                picture = display.to_planes(frame)
+                if shown is not None and picture[1][0].shape != shown[1][0].shape:
+                    continue
+                # Frames that cannot be decoded, or have another size, are shown as the one before.
+                for lost in range(written + 1, number):
+                    writer.write(lost, new_frame(*(shown or picture)))
+                writer.write(number, new_frame(*picture))
+                written, shown = number, picture
+            if shown is None:
+                raise InputError(f"{path}: expected frames that can be decoded, found none; replace the file")
+            for lost in range(written + 1, index.frame_count + 1):
+                writer.write(lost, new_frame(*shown))
+            writer.finish()
+    with contextlib.suppress(OSError):
+        for other in others:
+            store.remove(f"{folder}/{other}")
+    return name
 
 
 def check_playback(path: Path, index: VideoIndex) -> _Playback:

@@ -141,7 +141,7 @@ def read_predicted(store: Store, folder: Store, video: str) -> Timeline | None:
         video=video,
         frame_count=frame_count,
         seconds=_seconds_of(table, frame_count),
-        persons=_with_raw_values(store, video, persons, branches),
+        persons=_with_raw_values(store, video, persons, branches, people=settings.get("people", "main")),
         source=f"predictions in {folder.root}",
         settings=[f"{branch}: {describe_settings(one)}" for branch, one in branches.items()],
         heads=[one.head for one in branches.values()],
@@ -210,7 +210,12 @@ def _seconds_of(table: pa.Table, frame_count: int) -> NDArray[np.float64] | None
 
 
 def _with_raw_values(
-    store: Store, video: str, persons: Sequence[PersonTimeline], branches: Mapping[BranchName, BranchSettings]
+    store: Store,
+    video: str,
+    persons: Sequence[PersonTimeline],
+    branches: Mapping[BranchName, BranchSettings],
+    *,
+    people: str,
 ) -> list[PersonTimeline]:
     """Add values before smoothing, from the outputs in the store that the predictions were made from."""
     from models.decisions.postprocessing import BranchRule
@@ -223,7 +228,7 @@ def _with_raw_values(
             class_bias=tuple(one.class_bias.values()) if one.class_bias else (0.0,) * len(EXPRESSIONS),
             thresholds=tuple(one.thresholds.values()) if one.thresholds else (0.5,) * len(ACTION_UNITS),
         )
-        for number, (frame, outputs) in _read_outputs(store, video, one, branch).items():
+        for number, (frame, outputs) in _read_outputs(store, video, one, branch, people=people).items():
             person = next((person for person in persons if person.number == number), None)
             if person is not None:
                 raw.setdefault(number, {})[branch] = _decide(_place(outputs, frame, person), rule, branch)
@@ -231,17 +236,21 @@ def _with_raw_values(
 
 
 def _read_outputs(
-    store: Store, video: str, settings: BranchSettings, branch: BranchName
+    store: Store, video: str, settings: BranchSettings, branch: BranchName, *, people: str
 ) -> dict[int, tuple[NDArray[np.integer], NDArray[np.float32]]]:
     """Return person -> (frames, outputs float32 [n, K]) of the head that made predictions; empty if they are gone."""
-    key = UnitKey("outputs", (("head", settings.head), ("source", settings.faces), ("subject", video)))
+    dataset, item = ("outputs", "subject") if people == "main" else ("person_outputs", "video")
+    key = UnitKey(dataset, (("head", settings.head), ("source", settings.faces), (item, video)))
     names = [column.name for column in OUTPUT_COLUMNS[branch]]
-    manifest = store.manifests("outputs", head=settings.head, source=settings.faces).get(key)
+    manifest = store.manifests(dataset, head=settings.head, source=settings.faces).get(key)
     if manifest is None:
         return {}
-    table = store.read_unit(key, manifest, columns=["frame", *names])
-    values = np.stack([_numbers(table[name]) for name in names], axis=1)
-    return {1: (table["frame"].to_numpy(), values)}
+    table = store.read_unit(key, manifest)
+    frame, values = table["frame"].to_numpy(), np.stack([_numbers(table[name]) for name in names], axis=1)
+    if people == "main":
+        return {1: (frame, values)}
+    person = table["person"].to_numpy()
+    return {int(one): (frame[person == one], values[person == one]) for one in np.unique(person)}
 
 
 def _place(values: NDArray[np.float32], frame: NDArray[np.integer], person: PersonTimeline) -> NDArray[np.float32]:

@@ -40,14 +40,18 @@
     const step = frame < last ? secondsOf(frame + 1) - start : frame > 1 ? start - secondsOf(frame - 1) : 0;
     return start + Math.min(step / 2, 0.5);
   };
-  const frameAtSeconds = (seconds) => {
+  const frameDuring = (seconds) => {
     let low = 1, high = last;
     while (low < high) {
       const middle = (low + high + 1) >> 1;
       if (secondsOf(middle) <= seconds) low = middle;
       else high = middle - 1;
     }
-    return low < last && secondsOf(low + 1) - seconds < seconds - secondsOf(low) ? low + 1 : low;
+    return low;
+  };
+  const frameAtSeconds = (seconds) => {
+    const frame = frameDuring(seconds);
+    return frame < last && secondsOf(frame + 1) - seconds < seconds - secondsOf(frame) ? frame + 1 : frame;
   };
   const formatSeconds = (seconds) => {
     const minutes = Math.floor(seconds / 60);
@@ -465,22 +469,23 @@
       else if (video.readyState >= 2 && ++tries > 12) setTimed();
       else if (video.readyState >= 2 && !video.seeking) video.currentTime = 0;
     }, 250);
-    const follow = (seconds) => {
-      const frame = frameAtSeconds(seconds - data.offset);
+    const follow = (frame) => {
       timeline.dataset.presented = frame;
       if (!video.seeking && frame !== now && range) { show(frame); reveal(frame); }
     };
     const present = (_, shown) => {
       // Browsers differ in where their clock starts: the first frame that is shown is frame 1.
       if (!isTimed) { data.offset = shown.mediaTime; setTimed(); }
-      follow(shown.mediaTime);
+      follow(frameAtSeconds(shown.mediaTime - data.offset));
       video.requestVideoFrameCallback(present);
     };
     if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(present);
     else {
       video.addEventListener("loadeddata", setTimed);
-      video.addEventListener("timeupdate", () => follow(video.currentTime));
+      video.addEventListener("timeupdate", () => follow(frameDuring(video.currentTime - data.offset)));
     }
+    // Reports of frames can be missed.
+    video.addEventListener("seeked", () => { if (isTimed && video.paused) follow(frameDuring(video.currentTime - data.offset)); });
     video.addEventListener("loadedmetadata", drawBoxes);
     video.addEventListener("error", () => {
       $("media-note").textContent = `The video cannot be played: ${data.place} is gone, was moved, or is not served with this page. Everything else works without it.`;

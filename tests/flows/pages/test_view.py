@@ -86,13 +86,16 @@ def test_predictions_are_shown_with_the_values_before_smoothing_from_the_store(v
     score([video], out, str(viewed), dask_address=dask_address)
     assert view(ViewParameters([str(video)], out=str(out), store=str(viewed))) == 0
     data, table = read_data(page_of(viewed, "test01")), pl.read_parquet(out / "test01.parquet")
+    assert [one["number"] for one in data["persons"]] == table["person"].drop_nulls().unique().sort().to_list()
+    table = table.filter(pl.col("person") == 1)
     person = data["persons"][0]
     expected = table["valence"].fill_null(-32768 / 32767).to_numpy() * 32767
     np.testing.assert_allclose(decode(person["smoothed"]["va"][0], "va"), expected, atol=1)
     kinds = decode(person["smoothed"]["expr"]["decided"], "expr")
     decided = [EXPRESSIONS[kind] if kind < 255 else None for kind in kinds]
     assert decided == table["expression"].to_list()
-    raw = parquet(next(viewed.glob("outputs/head=va-default-*/source=*/subject=test01")))["arousal_value"]
+    raw = parquet(next(viewed.glob("person_outputs/head=va-default-*/source=*/video=test01")))
+    raw = raw.filter(pl.col("person") == 1)["arousal_value"]
     expected = raw.clip(-1, 1).fill_null(-32768 / 32767).to_numpy() * 32767
     np.testing.assert_allclose(decode(person["raw"]["va"][1], "va"), expected, atol=1)
 
