@@ -8,6 +8,7 @@ from affwild2.timeline import Timeline, draw_timeline
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES
+from tasks.results.prediction_folder import IMAGES_NAME, RESERVED_NAMES, SUMMARY_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from affwild2.store_reader import StoreReader
 
 _SUFFIX = ".parquet"
-# Files of the folder that are no predictions of a video.
-SUMMARY, IMAGES = "summary", "images"
 
 
 def open_predictions(folder: "str | Path") -> "Predictions":
@@ -38,7 +37,7 @@ class Predictions:
 
     def __init__(self, folder: "str | Path") -> None:
         self._files = Store(str(folder))
-        if not self.videos:
+        if not (self.videos or self._files.exists(f"{IMAGES_NAME}{_SUFFIX}")):
             raise InputError(
                 f"{self.folder}: expected predictions (VIDEO.parquet) in this folder, found none; "
                 "affwild2.score writes them"
@@ -53,7 +52,7 @@ class Predictions:
     def videos(self) -> list[str]:
         """Sorted names of the videos with predictions: their file names without suffix."""
         names = [name.removesuffix(_SUFFIX) for name in self._files.list_folder("") if name.endswith(_SUFFIX)]
-        return [name for name in names if name not in (SUMMARY, IMAGES)]
+        return [name for name in names if name not in RESERVED_NAMES]
 
     def __repr__(self) -> str:
         return f"affwild2.open_predictions({self.folder!r})"
@@ -102,9 +101,20 @@ class Predictions:
         Raises:
             InputError: the folder has no summary, because an earlier version wrote it.
         """
-        path = f"{SUMMARY}{_SUFFIX}"
+        path = f"{SUMMARY_NAME}{_SUFFIX}"
         if not self._files.exists(path):
             raise InputError(f"{self.folder}: expected {path}, found none; run affwild2 score again, which writes it")
+        return convert_table(read_rows(self._files, path), to)
+
+    def images(self, *, to: Format = "arrow") -> Any:
+        """Return the predictions of images: a row per image and face (docs/data_contracts.md, "Images").
+
+        Raises:
+            InputError: no image was scored into the folder.
+        """
+        path = f"{IMAGES_NAME}{_SUFFIX}"
+        if not self._files.exists(path):
+            raise InputError(f"{self.folder}: expected {path}, found none; affwild2.score writes it for images")
         return convert_table(read_rows(self._files, path), to)
 
     def plot(
@@ -123,10 +133,8 @@ class Predictions:
         Raises:
             InputError: the video or person does not exist, or several videos do and none is named.
         """
-        if video is None and len(self.videos) > 1:
-            raise InputError(
-                f"{self.folder}: expected the name of a video, got none; found: {', '.join(self.videos[:12])}"
-            )
+        if video is None and len(self.videos) != 1:
+            raise InputError(f"{self.folder}: expected the name of a video, got none; found: {list_names(self.videos)}")
         name = self.videos[0] if video is None else video
         table = self.load(name, person=person)
         person = person or _main_person(table)

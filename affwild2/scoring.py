@@ -1,6 +1,7 @@
 """Score videos from Python: the command ``affwild2 score`` in a process of its own."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Literal
 
 from affwild2.predictions import Predictions
 from data_contracts.errors import InputError
+from data_contracts.settings import LOG_FORMAT
 
 _SOME_FAILED = 1
 _WRONG_REQUEST = 2
@@ -27,13 +29,13 @@ def score(
     people: Literal["main", "all"] | None = None,
     options: Sequence[str] = (),
 ) -> Predictions:
-    """Predict every frame of videos, and return the predictions.
+    """Predict every frame of videos, and every face of images, and return the predictions.
 
     It runs ``affwild2 score`` in another process, which uses all cores and leaves no memory behind. Progress is written
     to standard error, which notebooks show. Interrupt the kernel to stop it; the same call continues.
 
     Args:
-        videos: files and folders: paths or ``s3://`` URLs.
+        videos: files and folders of videos and images: paths or ``s3://`` URLs.
         out: folder for the predictions.
         store: store to read heads from and write features to; None: ``OUT/store``.
         head: names of heads, or their beginnings; None: the only head of each task.
@@ -67,7 +69,11 @@ def score(
 def _run(command: Sequence[str]) -> tuple[int, str]:
     """Run a command, and pass on its progress. Return its exit code and its last message."""
     last = ""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    # The messages of JSON logs have another form.
+    environment = {name: value for name, value in os.environ.items() if name != LOG_FORMAT}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         try:
             assert process.stderr is not None
             for line in process.stderr:

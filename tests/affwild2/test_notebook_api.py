@@ -206,7 +206,22 @@ def test_predictions_without_values_are_drawn_as_a_message(folder):
     assert "no predictions" in axes.texts[0].get_text()
 
 
-def test_scoring_refuses_a_wrong_request_with_the_message_of_the_command(tmp_path):
+def test_images_are_no_videos(folder):
+    predictions = affwild2.open_predictions(folder)
+    assert predictions.images().to_pydict() == {"image": ["a"]}
+    for path in folder.glob("*[!s].parquet"):
+        path.unlink()
+    only_images = affwild2.open_predictions(folder)
+    assert only_images.videos == []
+    with pytest.raises(affwild2.InputError, match="expected the name of a video, got none; found: none"):
+        only_images.plot()
+    (folder / "images.parquet").rename(folder / "clip.parquet")
+    with pytest.raises(affwild2.InputError, match=r"expected images.parquet, found none"):
+        affwild2.open_predictions(folder).images()
+
+
+def test_scoring_refuses_a_wrong_request_with_the_message_of_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("AFFWILD2_LOG_FORMAT", "json")
     with pytest.raises(affwild2.InputError, match=r"nothing.mp4: expected a .*, found nothing there"):
         affwild2.score(tmp_path / "nothing.mp4", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
