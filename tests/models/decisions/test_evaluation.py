@@ -48,7 +48,7 @@ def test_metrics_without_labels_or_spread_are_zero():
 @pytest.mark.parametrize(("branch", "metric"), [("expr", "macro_f1"), ("va", "mean_ccc"), ("au", "mean_f1")])
 def test_intervals_are_those_of_a_bootstrap_that_scores_all_rows_again(branch, metric):
     random = np.random.default_rng(8)
-    videos = [random_rows(branch, random, rows) for rows in (40, 300, 80, 120, 60, 200)]
+    videos = [random_rows(branch, random, rows) for rows in (40, 300, 80, 120, 60, 200, 90, 30, 50)]
 
     def score_again(*drawn):
         drawn = np.asarray(drawn[0], int)
