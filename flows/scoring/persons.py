@@ -13,6 +13,7 @@ from flows.engine.console import Lines, print_line, print_table, print_warning
 from tasks.results.prediction_folder import RESERVED_NAMES, SUMMARY_NAME, read_record
 from tasks.results.summary import update_summary
 
+# Maximum number of rows, and number of persons of each video if there are many videos.
 _ROWS_SHOWN, _PERSONS_SHOWN = 12, 3
 # A share of an expression, and a rate of an action unit, below which neither is shown.
 _SMALLEST_SHARE = 0.005
@@ -63,9 +64,10 @@ def _most_seen(rows: Collection[Row]) -> list[Row]:
     of_videos: dict[str, list[Row]] = {}
     for row in rows:
         of_videos.setdefault(row["video"], []).append(row)
+    most = max(_PERSONS_SHOWN, _ROWS_SHOWN // len(of_videos))
     shown: list[Row] = []
     for persons in of_videos.values():
-        seen = sorted(persons, key=lambda row: -row["face_share"] * row["frames"])[:_PERSONS_SHOWN]
+        seen = sorted(persons, key=lambda row: -row["face_share"] * row["frames"])[:most]
         shown += sorted(seen, key=lambda row: row["person"] or 0)
     return shown[:_ROWS_SHOWN]
 

@@ -55,6 +55,8 @@ def test_of_crowds_and_many_videos_the_most_seen_persons_are_shown(narrow, capsy
     printed = capsys.readouterr().out
     assert all(f"person {person} " in printed for person in (58, 59, 60)) and "person 57 " not in printed
     assert printed.count("person ") == 12 and "v008" in printed and "v009" not in printed
+    print_persons(crowd, "out")
+    assert "person 49 " in capsys.readouterr().out, "of one video, more persons are shown"
     assert "1,048 more rows, and all columns: out/summary.csv" in printed
 
 
