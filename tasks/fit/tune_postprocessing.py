@@ -1,8 +1,10 @@
 """Stage ``tune_postprocessing``: tune smoothing, thresholds and class bias for one head, on folds of subjects."""
 
+import contextlib
+import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +13,7 @@ import pyarrow.parquet as pq
 
 from data_contracts.errors import InputError
 from data_contracts.schemas import CANDIDATES
-from data_contracts.store.bundles import Bundle, list_bundles, read_file
+from data_contracts.store.bundles import Bundle, list_bundles, read_file, write_manifest
 from data_contracts.store.details import HeadDetails, PostprocessingDetails, TuningFigures
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
@@ -35,7 +37,7 @@ from tasks.fit.subject_split import SubjectSplit
 from tasks.units import Files, Job
 
 CODE_VERSION = 2
-CANDIDATES_FILE = "candidates.parquet"
+RULE_FILE, CANDIDATES_FILE = "postprocessing.json", "candidates.parquet"
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
         scored_without_face=faceless if is_scored else 0,
         excluded_without_face=0 if is_scored else faceless,
     )
-    return Files({"postprocessing.json": _to_json(content), CANDIDATES_FILE: _to_parquet(tuned.candidates)}, details)
+    return Files({RULE_FILE: _to_json(content), CANDIDATES_FILE: _to_parquet(tuned.candidates)}, details)
 
 
 def _to_json(content: Mapping[str, object]) -> bytes:
@@ -171,9 +173,27 @@ def make_adopted(store: Store, job: Job[AdoptPostprocessingArgs]) -> Files:
     details = PostprocessingDetails.of(tuned)
     details = replace(details, head=job.arguments.head, tuned_with=details.head)
     files = {name: read_file(store, tuned, name) for name in tuned.files}
-    content = json.loads(files["postprocessing.json"]) | {"figures_of": details.tuned_with}
-    files["postprocessing.json"] = _to_json(content)
+    content = json.loads(files[RULE_FILE]) | {"figures_of": details.tuned_with}
+    files[RULE_FILE] = _to_json(content)
     return Files(files, details)
+
+
+def remove_subjects(store: Store, tuned: Bundle, subjects: Collection[str]) -> None:
+    """Remove the names of subjects from a post-processing. Its rules stay as they were tuned.
+
+    The manifest comes last, so that an interrupted call can be repeated.
+    """
+    files = dict(tuned.files)
+    with contextlib.suppress(FileNotFoundError):
+        content = json.loads(read_file(store, tuned, RULE_FILE))
+        for fold in content.get("folds", ()):
+            fold["subjects"] = [name for name in fold["subjects"] if name not in subjects]
+        data = _to_json(content)
+        store.write_bytes(f"{tuned.folder}/{RULE_FILE}", data)
+        files[RULE_FILE] = hashlib.sha256(data).hexdigest()
+    details = PostprocessingDetails.of(tuned)
+    details = replace(details, subjects=tuple(name for name in details.subjects if name not in subjects))
+    write_manifest(store, replace(tuned, files=files, details=details.to_json()))
 
 
 def _count_rows(subjects: Sequence[SubjectOutputs], task: TaskName, *, drop_partial_units: bool) -> tuple[int, int]:

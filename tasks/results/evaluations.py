@@ -22,7 +22,7 @@ from models.decisions.postprocessing import PostProcessing, untuned_postprocessi
 from models.decisions.tuning import SubjectOutputs, is_tuned, published_rows
 from models.heads.metrics import MAIN_METRIC
 from tasks.fit.predict_outputs import read_outputs
-from tasks.fit.tune_postprocessing import join_labels_to_outputs
+from tasks.fit.tune_postprocessing import RULE_FILE, join_labels_to_outputs
 from tasks.results.write_submission import load_postprocessing
 
 UNTUNED, POST_PROCESSED, IN_SAMPLE, HELD_OUT = "untuned", "post-processed", "in-sample", "held-out"
@@ -193,7 +193,7 @@ def _read_rows(store: Store, head: Bundle, tuned: PostprocessingDetails) -> list
 
 def _read_folds(store: Store, tuned: Bundle) -> dict[str, PostProcessing]:
     """Return the post-processing that decides each subject in the held-out score; nothing of earlier versions."""
-    content = json.loads(read_file(store, tuned, "postprocessing.json"))
+    content = json.loads(read_file(store, tuned, RULE_FILE))
     return {
         subject: PostProcessing.from_dict(fold) for fold in content.get("folds", ()) for subject in fold["subjects"]
     }

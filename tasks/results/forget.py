@@ -38,6 +38,7 @@ from data_contracts.store.manifest import Manifest, UnitKey, is_failure_path, ke
 from data_contracts.store.records import problems_of
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SUBJECT_SIDES, video_of_subject
+from tasks.fit.tune_postprocessing import remove_subjects
 from tasks.units import Product, write_product
 
 # Partitions before the last one, which names the video or subject. Later stages come first.
@@ -306,9 +307,7 @@ def remove_from_result(store: Store, bundle: Bundle, subjects: Collection[str]) 
         write_manifest(store, replace(bundle, details=details.to_json()))
         return
     if not _is_submission(bundle):
-        tuned = PostprocessingDetails.of(bundle)
-        others = _without(tuned.subjects, subjects)
-        write_manifest(store, replace(bundle, details=replace(tuned, subjects=others).to_json()))
+        remove_subjects(store, bundle, subjects)
         return
     written = SubmissionDetails.of(bundle)
     coverage = tuple(row for row in written.coverage if row.subject not in subjects)

@@ -49,6 +49,7 @@ from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
 from tasks.extract.index_videos import details_of_videos
 from tasks.fit.predict_outputs import read_outputs
 from tasks.fit.subject_split import seen_subjects, subjects_of_head
+from tasks.fit.tune_postprocessing import RULE_FILE
 from tasks.units import Files, Job
 
 CODE_VERSION = 2
@@ -170,7 +171,7 @@ def _how_to_get(missing: Sequence[str], known: Collection[str], videos: Collecti
 def load_postprocessing(store: Store, bundle: Bundle) -> PostProcessing:
     """Read the post-processing of a bundle."""
     try:
-        return PostProcessing.from_dict(json.loads(read_file(store, bundle, "postprocessing.json"))["postprocessing"])
+        return PostProcessing.from_dict(json.loads(read_file(store, bundle, RULE_FILE))["postprocessing"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{bundle.folder}: expected a post-processing, got: {error}; run fit again") from error
 

@@ -73,7 +73,8 @@ def test_no_file_of_the_store_contains_the_name_afterwards(demo, store_copy, tmp
         for dataset in ("faces", "outputs", "person_outputs")
         for key, m in Store(store_copy).manifests(dataset).items()
     }
-    bundles = {bundle.folder for kind in ("heads", "submissions") for bundle in list_bundles(Store(store_copy), kind)}
+    kinds = ("heads", "postprocessing", "submissions")
+    bundles = {bundle.folder for kind in kinds for bundle in list_bundles(Store(store_copy), kind)}
     capsys.readouterr()
 
     assert forget(ForgetParameters(names, str(store_copy))) == 0
@@ -90,9 +91,7 @@ def test_no_file_of_the_store_contains_the_name_afterwards(demo, store_copy, tmp
         key: m for dataset in ("faces", "outputs", "person_outputs") for key, m in store.manifests(dataset).items()
     }
     assert after == {key: m for key, m in before.items() if key.item not in names}
-    assert {b.folder for kind in ("heads", "submissions") for b in list_bundles(store, kind)} == bundles, (
-        "no bundle is lost"
-    )
+    assert {b.folder for kind in kinds for b in list_bundles(store, kind)} == bundles, "no bundle is lost"
     lists = find_data(demo.data).test_lists
     for bundle in list_bundles(store, "submissions"):
         path, task = store_copy / bundle.folder / bundle.details["zip"], bundle.details["task"]

@@ -1,11 +1,14 @@
+import json
+
 import pytest
 
-from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import HeadDetails
+from data_contracts.store.bundles import Bundle, find_bundle, read_file, write_bundle
+from data_contracts.store.details import HeadDetails, PostprocessingDetails, TuningFigures
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.store import Store
 from tasks.fit.subject_split import SubjectSplit
-from tasks.fit.tune_postprocessing import plan_tune_postprocessing
+from tasks.fit.tune_postprocessing import RULE_FILE, plan_tune_postprocessing, remove_subjects
 
 LABELS = Manifest("l", "labels", "part-0.parquet", 1, 1)
 HEAD = HeadDetails(
@@ -43,3 +46,23 @@ def test_only_videos_with_several_subjects_are_tuned_again(subjects, is_the_same
         folds=5,
     )
     assert (job.fingerprint == before) == is_the_same
+
+
+@pytest.mark.parametrize("folds", [None, [{"subjects": ["ada", "bob"], "bias": 1}]])
+def test_a_removed_subject_is_named_nowhere_and_the_rules_stay(tmp_path, folds):
+    """Post-processings of earlier versions have no folds."""
+    store = Store(tmp_path / "store")
+    details = PostprocessingDetails(
+        head="expr-1", task="expr", tuning="default", figures=TuningFigures(), subjects=("ada", "bob")
+    )
+    content = {"postprocessing": {"bias": 2}} | ({"folds": folds} if folds else {})
+    tuned = write_bundle(
+        store, "postprocessing/one", {RULE_FILE: json.dumps(content).encode()}, fingerprint="f", details=details
+    )
+    remove_subjects(store, tuned, {"ada"})
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"ada" in path.read_bytes()]
+    left = find_bundle(store, tuned.folder)
+    assert left is not None and left.fingerprint == "f" and PostprocessingDetails.of(left).subjects == ("bob",)
+    assert json.loads(read_file(store, left, RULE_FILE)) == content | (
+        {"folds": [{"subjects": ["bob"], "bias": 1}]} if folds else {}
+    )
