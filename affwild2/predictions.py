@@ -8,7 +8,7 @@ from affwild2.timeline import Timeline, draw_timeline
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES
-from tasks.results.prediction_folder import IMAGES_NAME, RESERVED_NAMES, SUMMARY_NAME
+from tasks.results.prediction_folder import IMAGES_TABLE, SUMMARY_TABLE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ class Predictions:
 
     def __init__(self, folder: "str | Path") -> None:
         self._files = Store(str(folder))
-        if not (self.videos or self._files.exists(f"{IMAGES_NAME}{_SUFFIX}")):
+        if not (self.videos or self._files.exists(f"{IMAGES_TABLE}{_SUFFIX}")):
             raise InputError(
                 f"{self.folder}: expected predictions (VIDEO.parquet) in this folder, found none; "
                 "affwild2.score writes them"
@@ -51,8 +51,7 @@ class Predictions:
     @property
     def videos(self) -> list[str]:
         """Sorted names of the videos with predictions: their file names without suffix."""
-        names = [name.removesuffix(_SUFFIX) for name in self._files.list_folder("") if name.endswith(_SUFFIX)]
-        return [name for name in names if name not in RESERVED_NAMES]
+        return [name.removesuffix(_SUFFIX) for name in self._files.list_folder("") if name.endswith(_SUFFIX)]
 
     def __repr__(self) -> str:
         return f"affwild2.open_predictions({self.folder!r})"
@@ -101,7 +100,7 @@ class Predictions:
         Raises:
             InputError: the folder has no summary, because an earlier version wrote it.
         """
-        path = f"{SUMMARY_NAME}{_SUFFIX}"
+        path = f"{SUMMARY_TABLE}{_SUFFIX}"
         if not self._files.exists(path):
             raise InputError(f"{self.folder}: expected {path}, found none; run affwild2 score again, which writes it")
         return convert_table(read_rows(self._files, path), to)
@@ -112,7 +111,7 @@ class Predictions:
         Raises:
             InputError: no image was scored into the folder.
         """
-        path = f"{IMAGES_NAME}{_SUFFIX}"
+        path = f"{IMAGES_TABLE}{_SUFFIX}"
         if not self._files.exists(path):
             raise InputError(f"{self.folder}: expected {path}, found none; affwild2.score writes it for images")
         return convert_table(read_rows(self._files, path), to)

@@ -37,6 +37,7 @@ from flows.engine.stage_summary import StageSummary
 from flows.scoring.picture import draw_persons
 from tasks.pages.report_tables import RunRecord
 from tasks.pages.write_report import REPORT_TIME, write_report
+from tasks.results.prediction_folder import SUMMARY_TABLE
 
 logger = logging.getLogger(__name__)
 _COLUMNS = ("stage", "units", "ready", "done", "failed", "quarantined", "rows", "seconds")
@@ -223,7 +224,7 @@ def _create_summary(flow: str, persons: Sequence[Mapping[str, Any]]) -> None:
         _line(name.replace("_", " ") for name in columns),
         _line("---" if name == "video" else "---:" for name in columns),
         *(_line(_markdown(_cell(row[name])) for name in columns) for row in shown),
-        *([f"\n{more:,} more rows are in summary.csv."] if more else []),
+        *([f"\n{more:,} more rows are in {SUMMARY_TABLE}.csv."] if more else []),
     ]
     videos = counted(len({row["video"] for row in persons}), "video")
     create_markdown_artifact(key=_key(flow, "summary"), markdown="\n".join(lines), description=f"Persons in {videos}")

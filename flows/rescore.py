@@ -22,7 +22,7 @@ from flows.scoring.result import ScoredVideos, describe_run
 from tasks.extract import index_videos
 from tasks.extract.deleted_videos import remove_notes_of_deleted
 from tasks.images.write_images import WrittenImages
-from tasks.results.prediction_folder import RESERVED_NAMES, describe_others, read_record
+from tasks.results.prediction_folder import describe_others, read_record
 from tasks.units import MAX_TRIES
 
 _LINES_SHOWN = 20
@@ -64,7 +64,7 @@ def rescore(parameters: RescoreParameters) -> Rescored:
     ) as run:
         predictors = predictors_of(run, parameters)
         # Folders of affwild2 contain many files and no videos to score.
-        listing = list_videos(places, leave_out=[run.store.root, Store(out).root], reserved=RESERVED_NAMES)
+        listing = list_videos(places, leave_out=[run.store.root, Store(out).root])
         arrivals = split_settled(
             run.store, listing.videos, roots=places, settle_seconds=parameters.settle_seconds, now=time.time()
         )

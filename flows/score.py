@@ -28,7 +28,6 @@ from tasks.fit.subject_features import find_features
 from tasks.images.write_images import WrittenImages
 from tasks.results.prediction_folder import (
     DESCRIPTION,
-    RESERVED_NAMES,
     PredictionRecord,
     describe_others,
     describe_rewritten,
@@ -170,7 +169,7 @@ def find_media(paths: Sequence[Location]) -> MediaListing:
     Raises:
         InputError: a path does not exist, or there is neither a video nor an image; or S3 does not answer.
     """
-    listing = list_media(paths, reserved=RESERVED_NAMES)
+    listing = list_media(paths)
     if not (listing.videos.videos or listing.videos.same_names or listing.images):
         skipped = (listing.account or listing.videos.account).describe_first()
         raise InputError(f"{paths[0]}: expected video files or images here or in folders below, found none{skipped}")

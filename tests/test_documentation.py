@@ -51,7 +51,8 @@ def readers_folder(tmp_path, monkeypatch):
     rows = [{field.name: None for field in PREDICTIONS.schema}] * 4
     seen = [one | {"frame": n + 1, "has_face": n > 0, "expression": EXPRESSIONS[4]} for n, one in enumerate(rows)]
     pq.write_table(pa.Table.from_pylist(seen, PREDICTIONS.schema), tmp_path / "predictions" / "clip.parquet")
-    pq.write_table(pa.table({"video": ["clip"], "frames": [4]}), tmp_path / "predictions" / "summary.parquet")
+    (tmp_path / "predictions" / "tables").mkdir()
+    pq.write_table(pa.table({"video": ["clip"]}), tmp_path / "predictions" / "tables" / "summary.parquet")
     monkeypatch.chdir(tmp_path)
 
 

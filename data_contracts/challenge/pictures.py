@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,7 +206,7 @@ def is_image(path: Location) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES | _UNREAD_SUFFIXES
 
 
-def list_media(places: Sequence[Location], *, reserved: Collection[str] = ()) -> MediaListing:
+def list_media(places: Sequence[Location]) -> MediaListing:
     """List videos as ``list_videos`` does, and the images to score.
 
     These are image files in ``places``, and those in and below folders of ``places`` that hold no video. So thumbnails
@@ -224,7 +224,7 @@ def list_media(places: Sequence[Location], *, reserved: Collection[str] = ()) ->
             )
     others = [place for place in places if place not in named]
     videos = _VideoAccount(*others)
-    listing = list_videos(others, reserved=reserved, account=videos)
+    listing = list_videos(others, account=videos)
     files = [*map(str, listing.videos.values()), *(str(file) for same in listing.same_names.values() for file in same)]
     without_videos = [place for place in others if not any(file.startswith(f"{place}/") for file in files)]
     account = InputAccount("images", *named, *without_videos)

@@ -38,7 +38,6 @@ _BROKEN = "links to files that do not exist"
 _LOOPS = "links to folders that are searched anyway"
 _CROPS = "folders of crops"
 _SHARED_NAMES = "videos that share their name with another video; rename all but one"
-_RESERVED = "videos whose predictions would have the name of another file of the folder; rename them"
 # The suffix does not determine whether the file is a video.
 _UNDECIDED = "undecided"
 _HEAD_BYTES = 4096
@@ -68,7 +67,6 @@ def list_videos(
     places: Sequence[Location],
     *,
     leave_out: Collection[str] = (),
-    reserved: Collection[str] = (),
     account: InputAccount | None = None,
 ) -> VideoListing:
     """List video files: files in ``places``, and files in the folders of ``places`` and all their subfolders.
@@ -76,8 +74,7 @@ def list_videos(
     Folders in ``leave_out``, stores of affwild2, and folders of crops and annotations are not searched. On S3, the name
     of a folder decides whether it is a folder of crops; on a disk, it must also contain crops. A broken link with the
     suffix of a video counts as a video; opening it raises the error. A folder may be empty; on S3, a prefix without
-    files counts as an empty folder. Videos with ``reserved`` names are skipped. ``account``: receives all other files;
-    default: a new one.
+    files counts as an empty folder. ``account``: receives all other files; default: a new one.
 
     Raises:
         InputError: a path does not exist, is a folder that cannot be listed, or is not a video; S3 does not answer; or
@@ -99,9 +96,6 @@ def list_videos(
             shared[name] = tuple(sorted(different, key=str))
             for file in shared[name]:
                 account.skip(file, _SHARED_NAMES)
-            continue
-        if name in reserved:
-            account.skip(different[0], _RESERVED)
             continue
         (alone[name],) = different
         account.use()

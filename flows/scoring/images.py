@@ -16,7 +16,7 @@ from tasks.fit.head_selection import ServingHead
 from tasks.fit.predictors import Predictor
 from tasks.images import image_faces, image_features, image_outputs
 from tasks.images.write_images import ImageBlock, WrittenImages, write_images
-from tasks.results.prediction_folder import IMAGES_NAME, prediction_files
+from tasks.results.prediction_folder import IMAGES_TABLE, prediction_files
 from tasks.units import Unit
 
 _Outputs = tuple[ServingHead, UnitKey, Manifest]
@@ -25,7 +25,7 @@ _Outputs = tuple[ServingHead, UnitKey, Manifest]
 def score_images(
     run: Run, images: Mapping[str, Location], *, predictors: Sequence[Predictor], out: Location
 ) -> WrittenImages:
-    """Predict every face of images (path -> file) with each head, and write ``images.parquet`` and ``images.csv``.
+    """Predict every face of images (path -> file) with each head, and write the table of images.
 
     Images of blocks that failed keep their existing predictions.
 
@@ -87,7 +87,7 @@ def _ready(store: Store, units: Sequence[Unit[Any]]) -> dict[str, tuple[UnitKey,
 def image_files(images: WrittenImages, out: Location) -> list[Location]:
     """Return the paths of the predictions of images, if there are any."""
     has_rows = images.scored or images.up_to_date or images.unreadable
-    return [out / name for name in prediction_files(IMAGES_NAME)] if has_rows else []
+    return [out / name for name in prediction_files(IMAGES_TABLE)] if has_rows else []
 
 
 def print_images(images: WrittenImages, out: Location) -> None:
@@ -95,4 +95,4 @@ def print_images(images: WrittenImages, out: Location) -> None:
     count = len(images.scored) + len(images.up_to_date)
     if count:
         what = f"{counted(count, 'image')} with {counted(images.faces, 'face')}"
-        print_line(f"{what}: {out}/{IMAGES_NAME}.csv and {IMAGES_NAME}.parquet")
+        print_line(f"{what}: {out}/{IMAGES_TABLE}.csv and .parquet")

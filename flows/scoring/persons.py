@@ -10,7 +10,7 @@ from data_contracts.errors import counted
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, EXPRESSIONS, SHORT_TRACK_FRAMES
 from flows.engine.console import Lines, print_line, print_table, print_warning
-from tasks.results.prediction_folder import RESERVED_NAMES, SUMMARY_NAME, read_record
+from tasks.results.prediction_folder import SUMMARY_TABLE
 from tasks.results.summary import update_summary
 
 # Maximum number of rows, and number of persons of each video if there are many videos.
@@ -24,14 +24,6 @@ Row = Mapping[str, Any]
 
 def summarize_folder(target: Store, videos: Collection[str]) -> list[Row]:
     """Write the summary of a folder of predictions; return the rows (``SUMMARY``) of these videos."""
-    if taken := set(RESERVED_NAMES).intersection(read_record(target)):
-        # Earlier versions accepted these names.
-        names = ", ".join(sorted(taken))
-        print_warning(
-            f"note: {target.root} has no summary, because its files are predictions of a video of this name: {names}; "
-            "rename the video, and delete these files and .affwild2_predictions.json"
-        )
-        return []
     table, problems = update_summary(target)
     for line in problems:
         print_warning(f"note: {line}")
@@ -56,7 +48,7 @@ def print_persons(rows: Collection[Row], out: object) -> None:
         print_line(f"* seen in fewer than {SHORT_TRACK_FRAMES} frames, too few to trust smoothed values")
     more = len(rows) - len(shown)
     others = f"{counted(more, 'more row')}, and all columns" if more else "all columns"
-    print_line(f"{others}: {out}/{SUMMARY_NAME}.csv")
+    print_line(f"{others}: {out}/{SUMMARY_TABLE}.csv")
 
 
 def _most_seen(rows: Collection[Row]) -> list[Row]:

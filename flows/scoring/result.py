@@ -67,7 +67,7 @@ class ScoreResult:
     Attributes:
         counts: numbers of the last line.
         images: paths of images by result, and the number of faces in them; ``rescore`` has none.
-        summary: rows of ``summary.parquet`` for the videos of this run.
+        summary: rows of ``tables/summary.parquet`` for the videos of this run.
     """
 
     command: str

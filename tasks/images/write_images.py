@@ -18,14 +18,14 @@ from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, BranchName
 from tasks.fit.head_selection import ServingHead
-from tasks.results.prediction_folder import IMAGES_NAME, note_folder, replace_table
+from tasks.results.prediction_folder import IMAGES_TABLE, note_folder, replace_table
 from tasks.results.write_predictions import decision_columns, fingerprint_head, rule_of
 
 if TYPE_CHECKING:
     from models.decisions.postprocessing import PostProcessing
 
 CODE_VERSION = 1
-_FILE = f"{IMAGES_NAME}.parquet"
+_FILE = f"{IMAGES_TABLE}.parquet"
 # In the metadata of the table: image -> hash of what its rows were made from, as JSON.
 _MADE_FROM = b"made_from"
 _LANDMARKS = tuple(f"{name}_{axis}_px" for name in LANDMARK_NAMES for axis in "xy")
@@ -58,7 +58,7 @@ class WrittenImages:
 
 
 def write_images(store: Store, target: Store, blocks: Sequence[ImageBlock]) -> WrittenImages:
-    """Write the rows of these images into ``images.parquet`` and ``images.csv`` of a folder.
+    """Write the rows of these images into ``tables/images.parquet`` and ``.csv`` of a folder.
 
     Rows of other images stay. Files are written only if a row has changed.
 
@@ -163,4 +163,4 @@ def _read(target: Store) -> tuple[pa.Table, dict[str, str]]:
 
 def _write(target: Store, table: pa.Table, made_from: Mapping[str, str]) -> None:
     metadata = {**(IMAGES.schema.metadata or {}), _MADE_FROM: json.dumps(made_from).encode()}
-    replace_table(target, IMAGES_NAME, table.replace_schema_metadata(metadata))
+    replace_table(target, IMAGES_TABLE, table.replace_schema_metadata(metadata))

@@ -31,9 +31,8 @@ RECORD = ".affwild2_predictions.json"
 # In the folder of predictions, for its readers: the columns, and the heads and settings of the files.
 DESCRIPTION = "predictions.json"
 # In the folder of predictions, each as Parquet and CSV: a row per video and person, and a row per face of an image.
-SUMMARY_NAME, IMAGES_NAME = "summary", "images"
-# Names that a video may not have, because its predictions would have the name of another file.
-RESERVED_NAMES = (SUMMARY_NAME, IMAGES_NAME)
+# Patterns such as ``FOLDER/*.parquet`` leave out their sub-folder.
+SUMMARY_TABLE, IMAGES_TABLE = "tables/summary", "tables/images"
 _SUFFIXES = (".parquet", ".csv")
 
 
@@ -271,9 +270,7 @@ def open_folder(place: str) -> Store:
 
 def list_predictions(target: Store) -> list[str]:
     """Return the names of all files in a folder that can be predictions of videos, recorded or not."""
-    others = {name for one in RESERVED_NAMES for name in prediction_files(one)}
-    suffixes = (*_SUFFIXES, ANNOTATED_SUFFIX)
-    return [name for name in target.list_folder("") if name.endswith(suffixes) and name not in others]
+    return [name for name in target.list_folder("") if name.endswith((*_SUFFIXES, ANNOTATED_SUFFIX))]
 
 
 @dataclass(frozen=True)
@@ -293,8 +290,7 @@ def find_predictions(target: Store, subjects: Sequence[str]) -> Predictions:
     Files with such a name are included even if another program wrote them.
     """
     recorded = set(subjects) & set(read_record(target))
-    named = [one for one in subjects if one in recorded or one not in RESERVED_NAMES]
-    names = [name for one in named for name in (*prediction_files(one), annotated_file(one))]
+    names = [name for one in subjects for name in (*prediction_files(one), annotated_file(one))]
     places = {name: location(target.locate(name)) for name in names}
     found = {name: size for name, place in places.items() if (size := _size_of(place)) >= 0}
     return Predictions(target, subjects, list(found), sum(found.values()), sorted(recorded))

@@ -15,14 +15,13 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, EXPRESSIONS
 from models.engines.progress import track
 from tasks.results.prediction_folder import (
-    RESERVED_NAMES,
-    SUMMARY_NAME,
+    SUMMARY_TABLE,
     prediction_files,
     read_record,
     replace_table,
 )
 
-_FILE = f"{SUMMARY_NAME}.parquet"
+_FILE = f"{SUMMARY_TABLE}.parquet"
 # Columns that a summary needs. Files of earlier versions lack some of them.
 _PERSON = ("person", "is_short_track")
 _NEEDED = (*_PERSON, "time_seconds", "has_face", "face_size_px", "expression", *DIMENSIONS, *ACTION_UNITS)
@@ -138,7 +137,7 @@ def _states_of(target: Store) -> dict[str, FileState]:
         files = list_many([location(target.root)])[0].files if record else {}
     except FileNotFoundError:
         files = {}
-    found = {video: files.get(prediction_files(video)[0]) for video in record if video not in RESERVED_NAMES}
+    found = {video: files.get(prediction_files(video)[0]) for video in record}
     return {video: state for video, state in sorted(found.items()) if state is not None}
 
 
@@ -163,4 +162,4 @@ def _write(target: Store, table: pa.Table, states: Mapping[str, Sequence[object]
         **(SUMMARY.schema.metadata or {}),
         _STATES: json.dumps({v: list(s) for v, s in states.items()}).encode(),
     }
-    replace_table(target, SUMMARY_NAME, table.replace_schema_metadata(metadata))
+    replace_table(target, SUMMARY_TABLE, table.replace_schema_metadata(metadata))

@@ -45,7 +45,8 @@ def folder(tmp_path):
     write_predictions(tmp_path / "clip.parquet")
     write_predictions(tmp_path / "validation01.parquet", persons=(1,))
     (tmp_path / "predictions.json").write_text("{}")
-    pq.write_table(pa.table({"image": ["a"]}), tmp_path / "images.parquet")
+    (tmp_path / "tables").mkdir()
+    pq.write_table(pa.table({"image": ["a"]}), tmp_path / "tables/images.parquet")
     return tmp_path
 
 
@@ -146,14 +147,14 @@ def test_predictions_of_a_folder(folder):
             predictions.load(wrong)
     with pytest.raises(affwild2.InputError, match=r"expected a person of clip, got 3; found: 1, 2"):
         predictions.load("clip", person=3)
-    with pytest.raises(affwild2.InputError, match=r"expected summary.parquet, found none"):
+    with pytest.raises(affwild2.InputError, match=r"expected tables/summary.parquet, found none"):
         predictions.summary()
     with pytest.raises(affwild2.InputError, match=r"expected predictions \(VIDEO.parquet\)"):
         affwild2.open_predictions(folder / "nothing")
 
 
 def test_the_summary_is_read_as_it_was_written(folder):
-    pq.write_table(pa.table({"video": ["clip"], "person": [1]}), folder / "summary.parquet")
+    pq.write_table(pa.table({"video": ["clip"], "person": [1]}), folder / "tables/summary.parquet")
     predictions = affwild2.open_predictions(folder)
     assert predictions.summary(to="polars").rows() == [("clip", 1)]
     assert predictions.videos == ["clip", "validation01"]
@@ -209,14 +210,14 @@ def test_predictions_without_values_are_drawn_as_a_message(folder):
 def test_images_are_no_videos(folder):
     predictions = affwild2.open_predictions(folder)
     assert predictions.images().to_pydict() == {"image": ["a"]}
-    for path in folder.glob("*[!s].parquet"):
+    for path in folder.glob("*.parquet"):
         path.unlink()
     only_images = affwild2.open_predictions(folder)
     assert only_images.videos == []
     with pytest.raises(affwild2.InputError, match="expected the name of a video, got none; found: none"):
         only_images.plot()
-    (folder / "images.parquet").rename(folder / "clip.parquet")
-    with pytest.raises(affwild2.InputError, match=r"expected images.parquet, found none"):
+    (folder / "tables/images.parquet").rename(folder / "clip.parquet")
+    with pytest.raises(affwild2.InputError, match=r"expected tables/images.parquet, found none"):
         affwild2.open_predictions(folder).images()
 
 

@@ -51,8 +51,8 @@ def scored(photos, tmp_path_factory):
 
 
 def by_name(out, photos):
-    table = pl.read_parquet(out / "images.parquet")
-    assert table.columns == pl.read_csv(out / "images.csv").columns
+    table = pl.read_parquet(out / "tables/images.parquet")
+    assert table.columns == pl.read_csv(out / "tables/images.csv").columns
     return {name.removeprefix(f"{photos}/"): rows for (name,), rows in table.group_by("image", maintain_order=True)}
 
 
@@ -85,7 +85,7 @@ def test_a_bad_image_is_one_line_and_loses_no_other(photos, scored):
     assert (counts["noun"], counts["done"], counts["failed"], counts["used_in_part"]) == ("image", 10, 1, 0)
     assert result["images"]["unreadable"] == [f"{photos}/bad.jpg"] and len(result["images"]["scored"]) == 10
     assert result["images"]["faces"] == 10 and result["videos"]["scored"] == []
-    assert result["files"] == [f"{out}/images.parquet", f"{out}/images.csv"]
+    assert result["files"] == [f"{out}/tables/images.parquet", f"{out}/tables/images.csv"]
 
 
 def test_only_new_and_changed_images_are_computed(photos, portraits, scored):

@@ -3,10 +3,8 @@
 import pytest
 
 from data_contracts.schemas import SUMMARY
-from data_contracts.store.store import Store
 from flows.engine import console
-from flows.scoring.persons import print_persons, summarize_folder
-from tasks.results.prediction_folder import PredictionRecord, write_record
+from flows.scoring.persons import print_persons
 
 
 def row(video, person, frames=1000, **values):
@@ -40,7 +38,7 @@ def test_the_table_fits_80_columns_and_has_no_cut_numbers(narrow, capsys):
     assert max(map(len, printed.splitlines())) <= 80
     for text in ("123,456", "98% face", "Happiness 70%", "Neutral 20%", "+0.31", "-0.8..+1.0", "AU12 66%", "no face"):
         assert text in printed
-    assert printed.splitlines()[-1] == "all columns: out/summary.csv"
+    assert printed.splitlines()[-1] == "all columns: out/tables/summary.csv"
 
 
 def test_columns_without_values_are_left_out(narrow, capsys):
@@ -57,13 +55,4 @@ def test_of_crowds_and_many_videos_the_most_seen_persons_are_shown(narrow, capsy
     assert printed.count("person ") == 12 and "v008" in printed and "v009" not in printed
     print_persons(crowd, "out")
     assert "person 49 " in capsys.readouterr().out, "of one video, more persons are shown"
-    assert "1,048 more rows, and all columns: out/summary.csv" in printed
-
-
-def test_predictions_of_a_video_with_a_reserved_name_are_kept(tmp_path, capsys):
-    """Earlier versions accepted such names."""
-    (tmp_path / "summary.parquet").write_bytes(b"predictions of a video")
-    write_record(Store(tmp_path), {"summary": PredictionRecord(made_from="x", files=(None, None))})
-    assert summarize_folder(Store(tmp_path), ["clip"]) == []
-    assert (tmp_path / "summary.parquet").read_bytes() == b"predictions of a video"
-    assert "predictions of a video of this name: summary; rename the video" in capsys.readouterr().err
+    assert "1,048 more rows, and all columns: out/tables/summary.csv" in printed

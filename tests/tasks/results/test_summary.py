@@ -61,7 +61,8 @@ def test_each_person_has_one_row_and_a_video_without_any_too(target):
     assert (second["share_anger"], second["share_fear"], second["share_neutral"]) == (0.5, 0.5, 0)
     assert [second[f"valence_{kind}"] for kind in ("mean", "min", "max")] == pytest.approx([-0.2, -0.5, 0.1])
     assert second["rate_au1"] == 0.5 and second["rate_au2"] is None
-    as_csv, as_parquet = (pl.read_csv(target.locate("summary.csv")), pl.read_parquet(target.locate("summary.parquet")))
+    as_csv = pl.read_csv(target.locate("tables/summary.csv"))
+    as_parquet = pl.read_parquet(target.locate("tables/summary.parquet"))
     assert as_csv.columns == as_parquet.columns and len(as_csv) == len(as_parquet) == 3
 
 
@@ -72,9 +73,9 @@ def test_only_changed_files_are_read_again(target, monkeypatch):
     read = []
     summarize = summary.summarize
     monkeypatch.setattr(summary, "summarize", lambda video, table: read.append(video) or summarize(video, table))
-    written = place(target, "summary.parquet").stat().st_mtime_ns
+    written = place(target, "tables/summary.parquet").stat().st_mtime_ns
     assert len(update_summary(target)[0]) == 4 and read == []
-    assert place(target, "summary.parquet").stat().st_mtime_ns == written
+    assert place(target, "tables/summary.parquet").stat().st_mtime_ns == written
     write(target, "two", NOBODY)
     assert update_summary(target)[0]["person"].to_pylist() == [1, 2, None] and read == ["two"]
     place(target, "one.parquet").unlink()
@@ -89,7 +90,7 @@ def test_files_of_earlier_versions_and_damaged_files(target):
     table, (line,) = update_summary(target)
     assert table["person"].to_pylist() == [1] and table["frames"].to_pylist() == [8]
     assert line.startswith(f"{target.locate('bad.parquet')}: expected predictions, got: ") and "\n" not in line
-    place(target, "summary.parquet").write_bytes(b"damaged")
+    place(target, "tables/summary.parquet").write_bytes(b"damaged")
     assert update_summary(target)[0].equals(table)
 
 
@@ -99,7 +100,7 @@ def test_forgotten_videos_leave_no_rows_and_no_empty_files(target):
     update_summary(target)
     remove_from_summary(target, ["ada", "ada_left"])
     assert read_summary(target)["video"].to_pylist() == ["two"]
-    assert "ada" not in place(target, "summary.csv").read_text()
-    assert b"ada" not in place(target, "summary.parquet").read_bytes()
+    assert "ada" not in place(target, "tables/summary.csv").read_text()
+    assert b"ada" not in place(target, "tables/summary.parquet").read_bytes()
     remove_from_summary(target, ["two"])
-    assert not place(target, "summary.csv").exists() and not place(target, "summary.parquet").exists()
+    assert not place(target, "tables/summary.csv").exists() and not place(target, "tables/summary.parquet").exists()
