@@ -209,7 +209,7 @@
   const sample = () => {
     const span = range.end - range.start;
     const from = Math.max(0.5, range.start - span), to = Math.min(last + 0.5, range.end + span);
-    const columns = clamp(Math.ceil((1.5 * area.width * (to - from)) / span), 64, 6000);
+    const columns = clamp(Math.ceil((area.width * (to - from)) / span), 64, 6000);
     sampled = { from, to, columns, span };
     const values = valuesOf(person());
     const has = { valence: values.valence, arousal: values.arousal, expression: values.expression, units: values.units };
@@ -384,7 +384,8 @@
     }
     const plot = Object.values(plots)[0].plot;
     range = plot.x_range;
-    for (const end of ["start", "end"]) range.properties[end].change.connect(refreshSoon);
+    // At once, so that the charts are painted once, with the new range and the data for it.
+    for (const end of ["start", "end"]) range.properties[end].change.connect(refresh);
     plot.properties.inner_width.change.connect(measure);
     choose(chosen);
     measure();
