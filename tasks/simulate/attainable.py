@@ -36,7 +36,7 @@ from tasks.simulate.latent import AU, EXPR, VA
 from tasks.simulate.plan import SimulationPlan
 from tasks.units import Files, Job
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 _SETS: tuple[SetName, ...] = ("train", "validation")
 _BIAS_STEPS = np.arange(-4.0, 4.01, 0.25)
 _BIAS_ROUNDS = 3

@@ -22,7 +22,7 @@ from tasks.simulate.latent import AU, EXPR, VA, LatentState, draw_state
 from tasks.simulate.plan import SimulatedSubject, SimulationPlan, plan_simulation, take_runs
 
 # Number of the code of everything that is drawn; a folder of another number is refused.
-CODE_VERSION = 3
+CODE_VERSION = 4
 _VALID_STREAM, _MTL_STREAM = 3, 5
 # Mean lengths in frames of the runs of valid labels, and of chosen rows of the multi-task list.
 _VALID_RUN, _MTL_RUN = 800, 30

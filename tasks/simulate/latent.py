@@ -56,7 +56,7 @@ _OWN = np.sqrt(1 - (LOADINGS**2).sum(axis=1))
 _SHARES = {
     "expr": (0.15, 0.70, 0.15, 0.00, 0.00),
     "va": (0.15, 0.50, 0.20, 0.15, 0.00),
-    "au": (0.25, 0.15, 0.10, 0.15, 0.35),
+    "au": (0.15, 0.20, 0.00, 0.00, 0.65),
 }
 _PROCESS_FRAMES = (700.0, 250.0, 80.0, 14.0)
 # Annotators err for a while: time constant of the noise of labels.

@@ -19,7 +19,7 @@ from tasks.simulate.labels import LabelRule, shifted_state
 from tasks.simulate.plan import SimulatedSubject, SimulationPlan
 from tasks.units import Product, Unit
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 # The faces of which official crops these features would be computed from.
 SOURCE = "cropped"
 
