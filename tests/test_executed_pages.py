@@ -57,7 +57,9 @@ def test_the_commands_of_the_tutorial_run_as_written(folder, tmp_path):
             assert finished.returncode == 0, f"{command}: {finished.stdout[-2000:]}{finished.stderr[-2000:]}"
             printed.append(finished.stdout)
     scored, viewed, annotated, _, _, forgotten = printed
-    assert "clip" in scored and "viewer: " in viewed and "annotated" in annotated and "removed" in forgotten
+    assert "clip" in scored and "viewer: " in viewed and "annotate_video" in annotated and "removed" in forgotten
     assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
     kept = {path.name for path in (tmp_path / "predictions").iterdir() if path.is_file()}
-    assert "two_people.parquet" in kept and not {name for name in kept if name.startswith("clip")}
+    assert {"two_people.parquet", "two_people.annotated.mp4"} <= kept and not {
+        name for name in kept if name.startswith("clip")
+    }
