@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -225,6 +226,7 @@ def _start_local_cluster(workers: int | None, units: int | None) -> Any:
         host=_HOST,
         scheduler_kwargs=_NO_DASHBOARD,
         memory_limit=_memory_limit(most),
+        env=_current_settings(),
         silence_logs=False,
     )
 
@@ -275,9 +277,17 @@ class GpuCluster(SpecCluster):
             "dashboard": False,
             "memory_limit": self._memory_limit,
             "resources": {"GPU": 1},
-            "env": {"CUDA_VISIBLE_DEVICES": gpu.id},
+            "env": {**_current_settings(), "CUDA_VISIBLE_DEVICES": gpu.id},
         }
         return f"gpu{gpu.id}-{number // len(self._gpus)}", {"cls": Nanny, "options": options}
+
+
+def _current_settings() -> dict[str, str]:
+    """Return the settings and S3 credentials of this process.
+
+    Workers are forked from a process that has those of the first run: a notebook may have set others since.
+    """
+    return {name: value for name, value in os.environ.items() if name.startswith(("AFFWILD2_", "AWS_"))}
 
 
 def _memory_limit(workers: int) -> int:

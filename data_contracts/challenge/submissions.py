@@ -197,7 +197,7 @@ def check_submission(
     if wanted and wanted.rows_by != kind.by:
         yield Fault(name, 0, _WRONG_LIST[kind.by])
     elif kind.by == "frame":
-        yield from _check_frames(files, wanted, expected_rows)
+        yield from _check_frames(files, wanted, expected_rows, kind.task)
     else:
         if wanted:
             yield from _check_subjects(files, wanted.subjects)
@@ -296,14 +296,16 @@ def video_named(subject: str, videos: Collection[str]) -> str | None:
     return None
 
 
-def _check_frames(files: Mapping[str, bytes], wanted: TestList | None, expected: Mapping[str, int]) -> list[Fault]:
+def _check_frames(
+    files: Mapping[str, bytes], wanted: TestList | None, expected: Mapping[str, int], task: TaskName
+) -> list[Fault]:
     if len(files) != 1:
         return [Fault(", ".join(sorted(files))[:80], 0, f"expected one file with all rows, got {len(files)}")]
     ((name, data),) = files.items()
     got = [line.split(",", 1)[0] for line in _lines(data)[1:]]
     if wanted is not None:
         return _check_order(name, got, wanted.images)
-    return _check_runs(name, got, expected)
+    return _check_runs(name, got, expected, task)
 
 
 def _check_order(name: str, got: list[str], wanted: tuple[str, ...]) -> list[Fault]:
@@ -328,8 +330,11 @@ def _check_order(name: str, got: list[str], wanted: tuple[str, ...]) -> list[Fau
     return [Fault(name, at + 2, f"expected the order of the list ({wanted[at][:80]}), got {got[at][:80]}")]
 
 
-def _check_runs(name: str, got: list[str], expected: Mapping[str, int]) -> list[Fault]:
-    """Check without a list: the frames of each subject ascend, and there is one per frame of a known video."""
+def _check_runs(name: str, got: list[str], expected: Mapping[str, int], task: TaskName) -> list[Fault]:
+    """Check without a list: the frames of each subject ascend, and there is one per frame of a known video.
+
+    The lists of ``mtl`` select frames of a video, so its rows are only required to be frames of the video.
+    """
     faults: list[Fault] = []
     frames: dict[str, list[tuple[int, int]]] = {}
     for line, row in enumerate(got, start=2):
@@ -341,10 +346,15 @@ def _check_runs(name: str, got: list[str], expected: Mapping[str, int]) -> list[
         frames.setdefault(subject, []).append((int(number), line))
     for subject, rows in frames.items():
         for (before, _), (after, line) in pairwise(rows):
-            if after < before:
+            if after <= before:
                 faults.append(Fault(name, line, f"expected frames of {subject} to ascend, got {after} after {before}"))
         wanted = rows_expected_of(subject, expected)
-        if wanted is not None and len(rows) != wanted:
+        if wanted is not None and task == "mtl":
+            outside = [line for number, line in rows if not 1 <= number <= wanted]
+            if outside:
+                cause = f"expected frames 1 to {wanted} of {subject}, as in the video, got {got[outside[0] - 2][:80]}"
+                faults.append(Fault(name, outside[0], cause))
+        elif wanted is not None and len(rows) != wanted:
             cause = f"expected {counted(wanted, 'row')} of {subject}, one per frame of the video, got {len(rows)}"
             faults.append(Fault(name, rows[0][1], cause))
     return first_few(faults)

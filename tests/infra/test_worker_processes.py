@@ -98,3 +98,14 @@ def test_workers_are_prepared_at_once_if_the_store_is_new(tmp_path, monkeypatch,
     filled = {k: type(v)(str(v).format(tmp=tmp_path)) if v else None for k, v in places.items()}
     worker_processes.start_forking_for_new_store(**filled)
     assert started == ([worker_processes.WORKER_MODULES] if is_new else [])
+
+
+def test_workers_take_the_settings_and_credentials_of_their_run_and_no_other_variables(client, monkeypatch):
+    """The process that they are forked from has started with the first run."""
+    values = {"AWS_ACCESS_KEY_ID": "set later", "AFFWILD2_ENGINE": "torch", "MALLOC_TRIM_THRESHOLD_": "1"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    with open_cluster(workers=1) as other:
+        (worker,) = other.run(facts).values()
+    found = {name: worker["environment"].get(name) for name in values}
+    assert found == values | {"MALLOC_TRIM_THRESHOLD_": "4294967296"}

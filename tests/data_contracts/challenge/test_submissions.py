@@ -181,6 +181,18 @@ def test_without_a_list_rows_are_compared_with_the_videos(tmp_path):
     ]
 
 
+def test_rows_of_mtl_without_a_list_may_be_some_frames_of_the_videos(tmp_path):
+    def faults_of(*images):
+        (tmp_path / "s.txt").write_bytes(*frames_file("mtl", images).values())
+        return [str(fault) for fault in verify_submission(tmp_path / "s.txt", expected_rows=ROWS)]
+
+    assert faults_of("s1/00001.jpg", "s1/00003.jpg", "s2/00002.jpg") == []
+    assert faults_of("s1/00001.jpg", "s1/00001.jpg", "s2/00002.jpg", "s2/00009.jpg") == [
+        "s.txt: line 3: expected frames of s1 to ascend, got 1 after 1",
+        "s.txt: line 5: expected frames 1 to 2 of s2, as in the video, got s2/00009.jpg",
+    ]
+
+
 def test_million_rows_with_a_fault_each_are_summarized(tmp_path):
     images = [f"s/{n:05d}.jpg" for n in range(1, 20_001)]
     (data,) = frames_file("va", images).values()

@@ -34,7 +34,9 @@ def documented_commands():
             for line in block.replace("\\\n", " ").splitlines():
                 # Other commands of the shell may have quotes that end on another line.
                 if re.match(r"(\.venv/bin/)?affwild2 [^-]", line):
-                    yield page.name, shlex.split(line, comments=True)[1:]
+                    words = shlex.split(line, comments=True)[1:]
+                    # What follows is a command of another program.
+                    yield page.name, words[: words.index("|")] if "|" in words else words
 
 
 @pytest.mark.parametrize(
