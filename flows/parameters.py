@@ -340,6 +340,7 @@ class RescoreParameters:
     heads: Heads = None
     postprocessings: Postprocessings = None
     people: Persons = "all"
+    annotate: Annotate = False
     missing_faces: FacelessValues = "null"
     backbone: BackboneOfHeads = None
     weights: WeightsFile = None

@@ -17,6 +17,7 @@ from flows.extract import report_videos
 from flows.options import takes
 from flows.parameters import RescoreParameters, scheduler_of
 from flows.score import check_named_backbone, count_scored, predictors_of, print_predictors, score_videos
+from flows.scoring.annotate import annotate_videos, describe_outdated
 from flows.scoring.persons import print_persons, summarize_folder
 from flows.scoring.result import ScoredVideos, describe_run
 from tasks.extract import index_videos
@@ -82,6 +83,8 @@ def rescore(parameters: RescoreParameters) -> Rescored:
                 missing_faces=parameters.missing_faces,
                 out=out,
             )
+            if parameters.annotate:
+                written += annotate_videos(run, arrivals.settled, out=out)
         elif not used_before:
             # The folders may not be mounted if an earlier run found videos; the quarantine must stay then.
             remove_notes_of_deleted(run.store, [])
@@ -139,6 +142,8 @@ def _print_rescored(run: Run, arrivals: Arrivals, rescored: Rescored, out: Locat
     _print_some([f"scored: {name}" for name in rescored.scored], "scored")
     if others := describe_others(Store(out)):
         print_line(others)
+    if outdated := describe_outdated(run.store, out):
+        print_line(outdated)
     if rescored.without_video:
         names = ", ".join(rescored.without_video[:3]) + (", ..." if len(rescored.without_video) > 3 else "")
         videos = counted(len(rescored.without_video), "deleted or moved video")

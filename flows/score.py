@@ -15,7 +15,7 @@ from flows.engine.run_counts import SortedInputs
 from flows.extract import Extracted, extract_everyone, extract_videos, report_videos
 from flows.options import takes
 from flows.parameters import RescoreParameters, ScoreParameters, scheduler_of
-from flows.scoring.annotate import annotate_videos
+from flows.scoring.annotate import annotate_videos, describe_outdated
 from flows.scoring.images import image_files, print_images, score_images
 from flows.scoring.persons import print_persons, summarize_folder
 from flows.scoring.result import ScoredVideos, describe_run
@@ -219,6 +219,8 @@ def score(parameters: ScoreParameters) -> list[str]:
             print_line(again)
         if others := describe_others(Store(out)):
             print_line(others)
+        if outdated := describe_outdated(run.store, out):
+            print_line(outdated)
         files = [*written, *image_files(images, out)]
         print_result(
             describe_run(

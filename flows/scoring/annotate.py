@@ -2,11 +2,12 @@
 
 from collections.abc import Collection
 
+from data_contracts.errors import counted
 from data_contracts.files.locations import Location
 from data_contracts.store.store import Store
 from flows.engine.run import Run
 from tasks.annotate import annotate_video
-from tasks.results.annotated_copies import add_annotated
+from tasks.results.annotated_copies import add_annotated, read_annotated
 from tasks.units import Job, Work
 
 
@@ -24,3 +25,19 @@ def annotate_videos(run: Run, names: Collection[str], *, out: Location) -> list[
 
     summary = run.jobs("annotate_video", jobs, annotate_video.make, on_done=record)
     return [out / job.folder for job in jobs if job.folder not in summary.missing]
+
+
+def describe_outdated(store: Store, out: Location) -> str | None:
+    """Return a line about annotated copies that show other predictions than those in ``out``; None without any."""
+    target = Store(out)
+    copies = read_annotated(target)
+    if not copies:
+        return None
+    jobs = annotate_video.plan_annotate_videos(store, copies, out=out)
+    outdated = [job.folder for job in jobs if not job.is_made and target.exists(job.folder)]
+    if not outdated:
+        return None
+    names = ", ".join(outdated[:3]) + (", ..." if len(outdated) > 3 else "")
+    return (
+        f"note: {counted(len(outdated), 'annotated video')} in {out} outdated ({names}); --annotate writes them again"
+    )

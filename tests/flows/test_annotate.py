@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from data_contracts.errors import InputError
+from data_contracts.files.locations import location
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters
 from flows.engine.run_results import SomeFailedError
+from flows.rescore import rescore
 from flows.score import score
 from tasks.annotate.annotate_video import plan_annotate_videos
 from tasks.results.annotated_copies import ANNOTATED_RECORD, read_annotated
@@ -82,6 +84,44 @@ def test_a_copy_is_written_again_if_it_or_its_predictions_have_changed(annotated
     assert not is_made()
     score([root / "videos"], out, dask_address=dask_address, annotate=True)
     assert is_made()
+
+
+def test_rescore_names_outdated_copies_and_writes_them_again(annotated, dask_address, capsys):
+    root, _ = annotated
+    out, store = root / "out", str(root / "out" / "store")
+    score([root / "videos"], out, dask_address=dask_address, annotate=True)
+    capsys.readouterr()
+    options = {"dask_address": dask_address, "settle_seconds": 0, "people": "main"}
+    before = files_of(out)
+    rescore([root / "videos"], store, out, **options)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"note: 1 annotated video in {out} outdated (clip é.annotated.mp4); --annotate writes them again" in printed
+    assert files_of(out)["clip é.annotated.mp4"] == before["clip é.annotated.mp4"]
+    rescore([root / "videos"], store, out, annotate=True, **options)
+    assert "outdated" not in capsys.readouterr().out
+    after = files_of(out)
+    assert after["clip é.annotated.mp4"] != before["clip é.annotated.mp4"]
+    rescore([root / "videos"], store, out, annotate=True, **options)
+    assert files_of(out) == after
+
+
+@pytest.mark.service
+def test_videos_and_copies_on_s3_equal_those_on_a_disk(demo, tmp_path, s3_bucket):
+    source, bucket = demo.data / "videos" / "validation01.mp4", location(s3_bucket)
+    bucket.fs.put(str(source), (bucket / "videos" / "validation01.mp4").path)
+    outs = [tmp_path / "out", f"{s3_bucket}/out"]
+    for videos, out in zip((source, f"{s3_bucket}/videos"), outs, strict=True):
+        score([videos], out, annotate=True, workers=1)
+    name = (bucket / "out" / "validation01.annotated.mp4").path
+    assert bucket.fs.cat_file(name) == (tmp_path / "out" / "validation01.annotated.mp4").read_bytes()
+    written = bucket.fs.info(name)
+    score([f"{s3_bucket}/videos"], outs[1], annotate=True, workers=1)
+    bucket.fs.invalidate_cache()
+    assert bucket.fs.info(name) == written, "a second run writes nothing"
+    assert forget(ForgetParameters(store=f"{outs[1]}/store", videos=["validation01"])) == 0
+    bucket.fs.invalidate_cache()
+    left = {path: bucket.fs.cat_file(path) for path in bucket.fs.find((bucket / "out").path)}
+    assert left and [path for path, data in left.items() if "validation01" in path or b"validation01" in data] == []
 
 
 def test_a_broken_video_takes_only_itself_down_and_a_cut_one_has_a_copy(demo, tmp_path, dask_address):
