@@ -49,6 +49,18 @@ REPORT_PAGE = "index.html"
 VIEWERS = "reports/viewers"
 
 
+def comparison_name(a: str, b: str) -> str:
+    """Return the name of the report that compares two heads."""
+    return f"compare-{a}-{b}"
+
+
+def is_comparison_of(report: str, head: str) -> bool:
+    """Return whether a report compares a head with another one."""
+    return report.startswith(comparison_name(head, "")) or (
+        report.startswith("compare-") and report.endswith(f"-{head}")
+    )
+
+
 @dataclass(frozen=True)
 class VariantContents:
     """One variant of a dataset.

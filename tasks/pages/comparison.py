@@ -9,7 +9,7 @@ import numpy as np
 
 from data_contracts.errors import InputError, counted
 from data_contracts.store.bundles import Bundle, match_bundles
-from data_contracts.store.contents import REPORT_PAGE
+from data_contracts.store.contents import REPORT_PAGE, comparison_name
 from data_contracts.store.details import HeadDetails, PostprocessingDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SIMULATED_NOTICE, TaskName
@@ -190,7 +190,7 @@ def write_comparison(store: Store, found: Comparison, *, written: datetime) -> s
         counts=[("videos", found.videos), ("scored rows", found.rows)],
         sections=sections,
     )
-    path = f"reports/compare-{found.a.head.name}-{found.b.head.name}/{REPORT_PAGE}"
+    path = f"reports/{comparison_name(found.a.head.name, found.b.head.name)}/{REPORT_PAGE}"
     store.write_bytes(path, page.encode())
     return path
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import numpy as np
 
 from data_contracts.store.bundles import Bundle, read_file
+from data_contracts.store.details import HeadDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, EXPRESSIONS, BranchName, video_of_subject
 from models.decisions.evaluation import (
@@ -171,28 +172,29 @@ def _agreement(evaluation: Evaluation, at: int, name: str) -> Chart:
 
 def learning_curves(store: Store, head: Bundle) -> Content:
     """Return the charts of what every epoch of a fit achieved: of each part of the recipe, a line per seed."""
-    metrics = _read_metrics(store, head)
+    metrics, kept = _read_metrics(store, head), HeadDetails.of(head).best_epochs
     charts: dict[tuple[int, str], list[Line]] = {}
     for seed, parts in enumerate(metrics.get("history", ())):
+        colour = PALETTE[seed % len(PALETTE)]
         for number, epochs in enumerate(parts):
             for name in (key for key in (epochs[0] if epochs else {}) if key != "epoch"):
-                line = Line(
-                    f"seed {seed + 1}",
-                    [one["epoch"] for one in epochs],
-                    [one.get(name, np.nan) for one in epochs],
-                    PALETTE[seed % len(PALETTE)],
-                    is_marked=len(epochs) < 30,
-                )
-                charts.setdefault((number, name), []).append(line)
+                lines = charts.setdefault((number, name), [])
+                values = [one.get(name, np.nan) for one in epochs]
+                lines.append(Line(f"seed {seed + 1}", [one["epoch"] for one in epochs], values, colour))
+                if kept:
+                    at = kept[seed][number]
+                    name_kept = f"seed {seed + 1}, kept"
+                    lines.append(Line(name_kept, [at], [values[at - 1]], colour, is_marked=True, is_in_legend=False))
     parts_shown = len({number for number, _ in charts})
+    dots = ", with a dot at the kept epoch" if kept else ""
     return [
         line_chart(
-            f"Learning curve: {name_metric(name)}{f', part {number + 1}' if parts_shown > 1 else ''}",
+            f"Learning curve: {name_metric(name)}{f', part {number + 1}' if parts_shown > 1 else ''}" + dots,
             lines,
             x_label="epoch",
             y_label=name_metric(name),
             height_px=220,
-            description=f"{name_metric(name)} after each epoch, for every seed.",
+            description=f"{name_metric(name)} after each epoch, for every seed{dots}.",
         )
         for (number, name), lines in charts.items()
     ]

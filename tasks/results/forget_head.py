@@ -1,4 +1,4 @@
-"""Find and remove a head and everything that was computed with it: outputs, post-processings and submissions."""
+"""Find and remove a head and all that was computed with it: outputs, post-processings, submissions, comparisons."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from urllib.parse import unquote
 
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import manifest_path, read_manifest
+from data_contracts.store.contents import is_comparison_of
 from data_contracts.store.details import PostprocessingDetails, SubmissionDetails
 from data_contracts.store.manifest import UnitKey, key_of_manifest_path
 from data_contracts.store.store import Store
@@ -62,7 +63,8 @@ def _heads_with_outputs(store: Store) -> Iterator[str]:
 
 def find_head_traces(store: Store, name: str, folders: Sequence[Store]) -> HeadTraces:
     """Find everything of a head in the store, and its predictions in ``folders`` outside."""
-    paths = [
+    paths = [f"reports/{one}" for one in store.list_folder("reports") if is_comparison_of(one, name)]
+    paths += [
         f"{_SUBMISSIONS}/{one}" for one in store.list_folder(_SUBMISSIONS) if _head_of_submission(store, one) == name
     ]
     paths += [

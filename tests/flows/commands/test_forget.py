@@ -412,6 +412,8 @@ def test_a_head_is_removed_with_everything_that_was_made_with_it(demo, store_cop
     out = tmp_path / "out"
     score([demo.data / "videos" / "test02.mp4"], out, str(store_copy), dask_address=dask_address)
     name = next(path.name for path in (store_copy / "heads").glob("expr-*"))
+    for report in (f"compare-{name}-other", f"compare-other-{name}", "compare-other-another"):
+        Store(store_copy).write_bytes(f"reports/{report}/index.html", b"page")
     before = content(store_copy)
     capsys.readouterr()
     for given, message in {"typo": "none matches; found: au-default", "": "none matches"}.items():
@@ -430,7 +432,8 @@ def test_a_head_is_removed_with_everything_that_was_made_with_it(demo, store_cop
     assert f"not removed: predictions of 1 subject in {out} that this head made" in printed
     gone = {path for path in before if path not in content(store_copy)}
     kinds = {path.parts[0] for path in gone}
-    assert kinds == {"heads", "outputs", "person_outputs", "postprocessing", "submissions"}
+    assert kinds == {"heads", "outputs", "person_outputs", "postprocessing", "submissions", "reports"}
+    assert "compare-other-another" in Store(store_copy).list_folder("reports")
     assert all(name in str(path) or path.parts[0] == "submissions" for path in gone)
     assert not [path for path in store_copy.rglob("*") if name in path.name], "no empty folder is left"
     assert {path.parts[1].split("-")[1] for path in gone if path.parts[0] == "submissions"} == {"expr"}
