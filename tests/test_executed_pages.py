@@ -4,14 +4,16 @@ import re
 import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
-import nbformat
 import pytest
 
-from tests.gallery import NOTEBOOK, execute_notebook
 from tests.processes import program, run_command
 
+# Jupyter and the browser are in the services environment only: tests import them when they run.
 pytestmark = pytest.mark.service
+
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "notebook.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,8 @@ def folder(tmp_path_factory):
 
 
 def test_the_notebook_runs_in_a_kernel_and_shows_what_it_says(folder):
+    from tests.gallery import execute_notebook
+
     outputs = [one for cell in execute_notebook(NOTEBOOK, folder).cells for one in cell.get("outputs", ())]
     texts = [one.get("text") or one["data"]["text/plain"] for one in outputs]
     assert any("va-default" in text and "held_out" in text for text in texts)
@@ -34,6 +38,8 @@ def test_the_notebook_runs_in_a_kernel_and_shows_what_it_says(folder):
 
 
 def test_the_saved_notebook_is_small_and_complete():
+    import nbformat
+
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     assert NOTEBOOK.stat().st_size < 200_000

@@ -134,7 +134,9 @@ def test_status_as_json_is_the_text_and_nothing_else_is_printed(demo):
     assert line in text.stdout.splitlines() and quiet.stderr.splitlines() == [line]
     assert quiet.stdout == f"{demo.store}: 1 failed\n" == text.stdout.splitlines(keepends=True)[-1]
     videos = next(one for one in status["variants"] if one["dataset"] == "videos")
-    assert list(videos) == ["dataset", "variant", "units", "rows", "size_bytes", "seconds", "failed"]
+    assert list(videos) == [
+        *("dataset", "variant", "units", "rows", "size_bytes", "seconds", "failed", "is_simulated"),
+    ]
     assert videos["rows"] == videos["units"] and videos["failed"] == 1
     head = next(one for one in status["bundles"] if one["kind"] == "heads")
     assert f"heads: {head['name']} ({head['settings']}, {head['written']})" in text.stdout
