@@ -16,6 +16,8 @@ _OUT_OF_MEMORY_TEXTS = (
     "OutOfMemory",
     "ArrowMemoryError",
     "failed to map segment",
+    # A thread cannot start: there is no memory for its stack, or there are too many.
+    "Resource temporarily unavailable",
 )
 
 

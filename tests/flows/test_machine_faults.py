@@ -16,7 +16,7 @@ _NIGHTS = 3
 _SMALL_DISK = ("unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=64k tmpfs "$0" && exec "$@"')
 _FAULTS = {
     "full cache disk": ((*_SMALL_DISK, "{cache}"), {}, "crop_faces: all 2 units .*iostream error"),
-    "memory limit": (("prlimit", "--as=2200000000"), {}, "crop_faces: all 2 units .*out of memory: "),
+    "memory limit": (("prlimit", "--as=2400000000"), {}, "crop_faces: all 2 units .*out of memory: "),
     "wrong setting": ((), {"AFFWILD2_VIDEO_LIMITS": "pixels=100"}, "index_videos: all 2 units .* at most 100 pixels"),
 }
 

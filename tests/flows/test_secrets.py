@@ -93,7 +93,7 @@ def test_no_credentials_are_stored_or_printed(tmp_path, s3_address, s3_bucket, t
     local = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     places = {"store": everything_below(s3_bucket), "database": stored, "files": local}
     places["printed"] = "".join(printed).encode()
-    assert b"predict_outputs" in places["printed"] and b"clip.parquet" in places["store"]
+    assert b"predict_persons" in places["printed"] and b"clip.parquet" in places["store"]
     for name in (*SECRETS.values(), PASSWORD):
         assert [place for place, data in places.items() if name.encode() in data] == [], name
 

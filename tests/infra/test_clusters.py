@@ -210,7 +210,8 @@ def test_the_command_reports_an_address_that_is_no_scheduler_within_half_a_minut
                 finished = run_command(
                     "extract", tmp_path / "videos", "--store", tmp_path / "store", "--dask-address", address
                 )
-                (line,) = finished.stderr.strip().splitlines()
+                line, *progress = reversed(finished.stderr.strip().splitlines())
+                assert all(" is working, " in text for text in progress), progress
                 assert finished.returncode == 2 and time.monotonic() - started < 60
                 assert line.startswith(f"affwild2: expected a Dask scheduler at {address}, got a connection but no")
         finally:

@@ -115,7 +115,9 @@ def test_commands_that_only_read_answer_although_s3_does_not(server, tmp_path):
         # Retrying for two minutes, as a run does, would take longer. All start at the same time here.
         assert time.monotonic() - started < 100
     for command, one in zip(commands, ended, strict=True):
-        (line,) = one.stderr.splitlines()
+        # The other lines say that the command is working.
+        line, *progress = reversed(one.stderr.splitlines())
+        assert all(" is working, " in text for text in progress), progress
         assert one.returncode == 2 and f"check AWS_ENDPOINT_URL_S3 (http://127.0.0.1:{port})" in line, (command, line)
 
 

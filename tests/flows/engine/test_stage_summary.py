@@ -45,6 +45,7 @@ def test_failures_and_crashes_do_not_stop_other_work(tmp_path):
     [
         (MemoryError(), "memory"),
         (RuntimeError("std::bad_alloc"), "memory"),
+        (RuntimeError("Exception from plugin.cpp:54: Resource temporarily unavailable"), "memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "memory"),
         (av.error.MemoryError(12, "Cannot allocate memory"), "memory"),
