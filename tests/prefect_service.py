@@ -26,7 +26,7 @@ SERVER_SETTINGS = dict(
 )
 _START_SECONDS = 300
 _END_SECONDS = 600
-_ANSWER_SECONDS = 60
+_ANSWER_SECONDS = 180
 
 
 @dataclass
@@ -70,14 +70,14 @@ class PrefectService:
         return str(answer.json()["detail"])
 
     def _start_run(self, deployment: str, parameters: dict[str, Any]) -> httpx.Response:
-        url = f"{self.url}/deployments/{self.deployment(deployment)['id']}/create_flow_run"
-        return _request("POST", url, {"parameters": parameters})
+        path = f"deployments/{self.deployment(deployment)['id']}/create_flow_run"
+        return self.request("POST", path, {"parameters": parameters})
 
     def end_of(self, run: str) -> dict[str, Any]:
         """Wait until a run has ended; return it: ``name``, ``state`` (``name``, ``message``), ..."""
         deadline = time.monotonic() + _END_SECONDS
         while True:
-            found = self._ask("GET", f"flow_runs/{run}")
+            found = self.ask("GET", f"flow_runs/{run}")
             if found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
                 return found
             assert time.monotonic() < deadline, f"run {found['name']} is still {found['state']['name']}"
@@ -86,7 +86,7 @@ class PrefectService:
     def wait_for_state(self, run: str, name: str) -> dict[str, Any]:
         """Wait until a run is in a state; return the run."""
         deadline = time.monotonic() + _END_SECONDS
-        while (found := self._ask("GET", f"flow_runs/{run}"))["state"]["name"] != name:
+        while (found := self.ask("GET", f"flow_runs/{run}"))["state"]["name"] != name:
             assert time.monotonic() < deadline, f"run {found['name']} is still {found['state']['name']}"
             time.sleep(0.5)
         return found
@@ -94,17 +94,27 @@ class PrefectService:
     def stages_of(self, run: str) -> list[tuple[str, str, str]]:
         """Return (name, state, message) of the task runs of a run, in order."""
         wanted = {"flow_runs": {"id": {"any_": [run]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        found = self._ask("POST", "task_runs/filter", **wanted)
+        found = self.ask("POST", "task_runs/filter", **wanted)
         return [(one["name"], one["state"]["name"], one["state"]["message"]) for one in found]
 
     def deployment(self, name: str) -> dict[str, Any]:
         """Return the deployment ``FLOW/NAME`` as the server stores it."""
-        return self._ask("GET", f"deployments/name/{name}")
+        return self.ask("GET", f"deployments/name/{name}")
 
-    def _ask(self, method: str, path: str, **body: Any) -> Any:
-        answer = _request(method, f"{self.url}/{path}", body or None)
+    def ask(self, method: str, path: str, **body: Any) -> Any:
+        """Return the content of the server's answer, which must be a success."""
+        answer = self.request(method, path, body or None)
         assert answer.is_success, answer.text
-        return answer.json()
+        return answer.json() if answer.content else None
+
+    def request(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """Return the server's answer. While its database is locked, which happens under load, it is 503: ask again."""
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while True:
+            answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=_ANSWER_SECONDS)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                return answer
+            time.sleep(0.5)
 
     @contextlib.contextmanager
     def deployed(self, folder: Path) -> Iterator[None]:
@@ -115,7 +125,7 @@ class PrefectService:
 
     def deploy(self, folder: Path) -> None:
         """Register every deployment, whose defaults are ``videos``, ``store`` and ``out`` of a folder."""
-        if httpx.get(f"{self.url}/work_pools/affwild2", timeout=60).status_code == 404:
+        if self.request("GET", "work_pools/affwild2").status_code == httpx.codes.NOT_FOUND:
             created = self.prefect("work-pool", "create", "affwild2", "--type", "process")
             assert created.returncode == 0, created.stderr
         defaults = {f"AFFWILD2_{name.upper()}": str(folder / name) for name in ("videos", "store", "out")}
@@ -136,16 +146,6 @@ class PrefectService:
     def worker_log(self) -> str:
         """Return the output so far of the worker and of its runs."""
         return (self.folder / "worker.log").read_text()
-
-
-def _request(method: str, url: str, body: dict[str, Any] | None) -> httpx.Response:
-    """Ask a server. While its database is locked, which happens under load, it answers 503: ask again."""
-    deadline = time.monotonic() + _ANSWER_SECONDS
-    while True:
-        answer = httpx.request(method, url, json=body, timeout=_ANSWER_SECONDS)
-        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-            return answer
-        time.sleep(0.5)
 
 
 @contextlib.contextmanager

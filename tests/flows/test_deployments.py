@@ -211,7 +211,7 @@ def test_a_failed_run_leaves_its_causes_and_ends_even_without_artifacts(tmp_path
 
 def artifacts_of(service, run):
     """Return the description of each artifact of a run."""
-    answer = service._ask("POST", "artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}})
+    answer = service.ask("POST", "artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}})
     return {one["key"]: one["description"] for one in answer}
 
 

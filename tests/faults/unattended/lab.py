@@ -14,9 +14,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
-import httpx
 import psutil
 
 from tasks.demo.generate import DemoDataParams, generate_demo_data
@@ -36,7 +35,6 @@ Parameters = dict[str, str | int | list[str]]
 FRAMES = 75
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 _AGE_SECONDS = 600
-_ANSWER_SECONDS = 60
 _DEPLOY_SECONDS = 600
 
 
@@ -128,35 +126,19 @@ class Lab:
                     flows.append(one)
         return sorted(flows, key=lambda one: ("prefect.engine" not in command_of(one), one.create_time()))
 
-    def ask(self, method: str, path: str, **body: object) -> Any:
-        """Return the answer of the server."""
-        answer = self.request(method, path, **body)
-        assert answer.is_success, answer.text
-        return answer.json() if answer.content else None
-
-    def request(self, method: str, path: str, **body: object) -> httpx.Response:
-        """Return the response of the server. Under load, it answers 503 while its database is locked: ask again."""
-        content = None if method == "GET" else body
-        deadline = time.monotonic() + _ANSWER_SECONDS
-        while True:
-            answer = httpx.request(method, f"{self.service.url}/{path}", json=content, timeout=_ANSWER_SECONDS)
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-                return answer
-            time.sleep(1)
-
     def start_run(self, deployment: str, parameters: Parameters, environment: dict[str, str]) -> str:
         """Start a run of a deployment with variables in the environment of its process; return its id."""
         path = f"deployments/{self.service.deployment(deployment)['id']}/create_flow_run"
-        return str(self.ask("POST", path, parameters=parameters, job_variables={"env": environment})["id"])
+        return str(self.service.ask("POST", path, parameters=parameters, job_variables={"env": environment})["id"])
 
     def run(self, run: str) -> FlowRun:
         """Return a flow run as the web page shows it."""
-        return self.ask("GET", f"flow_runs/{run}")
+        return self.service.ask("GET", f"flow_runs/{run}")
 
     def log_of(self, run: str) -> str:
         """Return the log of a run."""
         wanted = {"flow_run_id": {"any_": [run]}}
-        lines = self.ask("POST", "logs/filter", logs=wanted, sort="TIMESTAMP_ASC", limit=200)
+        lines = self.service.ask("POST", "logs/filter", logs=wanted, sort="TIMESTAMP_ASC", limit=200)
         return "\n".join(line["message"] for line in lines)
 
 

@@ -4,7 +4,6 @@ import contextlib
 import signal
 import time
 
-import httpx
 import psutil
 
 from tests.faults.unattended.case import Case
@@ -201,7 +200,7 @@ def _without_history(trial: Trial) -> None:
     home = trial.lab.folder / "home"
     home.rename(trial.lab.folder / f"lost-{time.time():.0f}")
     trial.lab.start_server()
-    answer = httpx.get(f"{trial.lab.service.url}/flow_runs/{trial.run}", timeout=60)
+    answer = trial.lab.service.request("GET", f"flow_runs/{trial.run}")
     trial.runs.clear()
     trial.note = f"the lost run is {answer.status_code}"
     deployed = trial.lab.deploy()

@@ -203,7 +203,7 @@ def _changed_schedule(trial: Trial) -> None:
     deployment = trial.lab.service.deployment("rescore/affwild2")
     schedule, path = deployment["schedules"][0], f"deployments/{deployment['id']}/schedules"
     changed = {"cron": "30 4 * * 1-5", "timezone": "Europe/Berlin", "day_or": True}
-    trial.lab.ask("PATCH", f"{path}/{schedule['id']}", schedule=changed, active=True)
+    trial.lab.service.ask("PATCH", f"{path}/{schedule['id']}", schedule=changed, active=True)
     trial.begin_fault()
     deployed = trial.lab.deploy()
     (after,) = trial.lab.service.deployment("rescore/affwild2")["schedules"]
@@ -217,14 +217,14 @@ def _paused_schedule(trial: Trial) -> None:
     """Pause the schedule as the web page does, then deploy again."""
     deployment = trial.lab.service.deployment("rescore/affwild2")
     schedule, path = deployment["schedules"][0], f"deployments/{deployment['id']}/schedules"
-    trial.lab.ask("PATCH", f"{path}/{schedule['id']}", active=False)
+    trial.lab.service.ask("PATCH", f"{path}/{schedule['id']}", active=False)
     trial.begin_fault()
     deployed = trial.lab.deploy()
     (after,) = trial.lab.service.deployment("rescore/affwild2")["schedules"]
     _show(trial, f"schedule is {'active' if after['active'] else 'paused'}")
     if after["active"] and "paused" not in deployed.stdout + deployed.stderr:
         trial.problems.append("the paused schedule was activated without a word")
-    trial.lab.ask("PATCH", f"{path}/{after['id']}", active=True)
+    trial.lab.service.ask("PATCH", f"{path}/{after['id']}", active=True)
 
 
 def _wrong_parameter(trial: Trial) -> None:
@@ -238,7 +238,7 @@ def _without_parameters(trial: Trial) -> None:
     outcomes: dict[str, list[str]] = {}
     for name in ("extract", "rescore", "score", "fit", "submit", "pretrain", "reproduce"):
         path = f"deployments/{trial.lab.service.deployment(f'{name}/affwild2')['id']}/create_flow_run"
-        answer = trial.lab.request("POST", path)
+        answer = trial.lab.service.request("POST", path, {})
         if answer.status_code == httpx.codes.CONFLICT:
             outcome = "refused: " + answer.json()["detail"].rpartition("reason: ")[2]
         else:

@@ -160,7 +160,7 @@ class Trial:
 
     def cancel(self) -> None:
         """Cancel the run with the request of the web page."""
-        self.lab.ask("POST", f"flow_runs/{self.run}/set_state", state={"type": "CANCELLING"}, force=False)
+        self.lab.service.ask("POST", f"flow_runs/{self.run}/set_state", state={"type": "CANCELLING"}, force=False)
 
     def run_next(self, **environment: str) -> Outcome:
         """Start the next run and wait for its end."""
@@ -180,7 +180,7 @@ class Trial:
                 break
             if time.monotonic() > deadline:
                 self.problems.append(f"the next run is still {now} after {_WAIT_SECONDS} s")
-                self.lab.ask("POST", f"flow_runs/{run}/set_state", state={"type": "CANCELLING"}, force=True)
+                self.lab.service.ask("POST", f"flow_runs/{run}/set_state", state={"type": "CANCELLING"}, force=True)
                 break
             time.sleep(_ASK_SECONDS)
         self.next, self.next_started_seconds = now, started

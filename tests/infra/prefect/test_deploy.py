@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import httpx
 import pytest
 
 from tests.prefect_service import ROOT, serving_prefect
@@ -20,7 +19,7 @@ class Server:
     """A server, the command that deploys, and the requests that its web page sends."""
 
     def __init__(self, service):
-        self.service, self.url = service, service.url
+        self.service = service
 
     def deploy(self, *command, **environment):
         env = self.service.environment | environment
@@ -44,11 +43,11 @@ class Server:
         return self.service.deployment(f"{flow}/affwild2")
 
     def change(self, place, method="PATCH", **body):
-        answer = httpx.request(method, f"{self.url}/{place}", json=body.get("several") or body, timeout=60)
+        answer = self.service.request(method, place, body.get("several") or body)
         assert answer.is_success, answer.text
 
     def pool(self):
-        return httpx.get(f"{self.url}/work_pools/affwild2", timeout=60).json()
+        return self.service.ask("GET", "work_pools/affwild2")
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +85,7 @@ def schedules_of(deployment):
 def test_missing_variables_are_named_and_nothing_is_created(server):
     line = server.refusal(AFFWILD2_STORE="/lab/store", AFFWILD2_OUT="")
     assert line.startswith("prefect deploy: expected AFFWILD2_OUT, AFFWILD2_VIDEOS in the environment")
-    found = httpx.post(f"{server.url}/deployments/filter", json={}, timeout=60).json()
+    found = server.service.request("POST", "deployments/filter", {}).json()
     assert found == []
     assert server.refusal(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all") == (
         "prefect deploy: expected AFFWILD2_OUT, AFFWILD2_STORE, AFFWILD2_VIDEOS in the environment, because a "
