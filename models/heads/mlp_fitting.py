@@ -58,7 +58,7 @@ def fit_mlp(
         recipe,
         BranchLosses(recipe, {branch: train.labels[branch][rows] for branch in recipe.branches}, device=device),
         run=run,
-        train=lambda: _batches(train, recipe, train_reader, random.permutation(rows)),
+        train=lambda: _batches(train, recipe, train_reader, _draw(rows, recipe, random)),
         validation=validate,
         progress=settings.progress,
     )
@@ -80,6 +80,12 @@ def _labelled(data: TrainingRows, recipe: HeadRecipe, name: str) -> np.ndarray:
     if not len(rows):
         raise ValueError(f"{'+'.join(recipe.branches)}: expected labelled {name} rows, found none")
     return rows
+
+
+def _draw(rows: np.ndarray, recipe: HeadRecipe, random: np.random.Generator) -> np.ndarray:
+    """Return the rows of one epoch in random order."""
+    order = random.permutation(rows)
+    return order[: recipe.epoch_rows] if recipe.epoch_rows else order
 
 
 def _batches(

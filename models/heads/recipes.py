@@ -34,6 +34,8 @@ class HeadRecipe:
             head, every branch has a copy.
         balanced: weight classes by max n / n, and values of action units by N / (2 n); otherwise all rows are equal.
         drop_partial_units: skip rows in which any action unit is unlabelled.
+        epoch_rows: random rows that an epoch visits at most, drawn anew for each; 0: all. Neighbouring frames are
+            almost equal, so validating more often shortens the fit of long videos.
         patience: epochs without a better checkpoint after which fitting stops; 0: never.
         standardize: scale inputs to zero mean and unit variance over the training rows (folded into the weights).
         seeds: number of heads that are fitted and averaged.
@@ -59,10 +61,13 @@ class HeadRecipe:
     seeds: int = 1
     kind: str = "mlp"
     scores: ScoreForm = "logits"
+    epoch_rows: int = 0
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.epochs, self.seeds) < 1:
             raise ValueError("expected batch_size, epochs and seeds of at least 1")
+        if self.epoch_rows < 0:
+            raise ValueError(f"expected epoch_rows of at least 0, got {self.epoch_rows}")
         hidden_sizes(self.hidden_units)
         if self.kind not in HEAD_KINDS:
             raise ValueError(f"kind of head: expected one of {', '.join(HEAD_KINDS)}, got {self.kind!r}")
@@ -79,6 +84,8 @@ class HeadRecipe:
             added.add("kind")
         if self.scores == "logits" or self.features == "embeddings":
             added.add("scores")
+        if not self.epoch_rows:
+            added.add("epoch_rows")
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in added}
         # Earlier versions had a field for the optimizer. Only linear heads of the default recipe for valence and
         # arousal were fitted by L-BFGS; they are fitted by Adam now, so their names change.
@@ -141,13 +148,46 @@ _PAPER: dict[TaskName, HeadRecipe] = {
 }
 _DEFAULT: dict[BranchName, HeadRecipe] = {
     "expr": HeadRecipe(
-        ("expr",), "embeddings", 128, 1e-4, 256, 40, "macro_f1", patience=8, standardize=True, dropout=0.5, seeds=3
+        ("expr",),
+        "embeddings",
+        128,
+        1e-4,
+        256,
+        40,
+        "macro_f1",
+        patience=8,
+        standardize=True,
+        dropout=0.5,
+        seeds=3,
+        epoch_rows=200_000,
     ),
     "va": HeadRecipe(
-        ("va",), "embeddings", 128, 1e-2, 128, 60, "mean_ccc", patience=15, standardize=True, dropout=0.5, seeds=3
+        ("va",),
+        "embeddings",
+        128,
+        1e-2,
+        128,
+        60,
+        "mean_ccc",
+        patience=15,
+        standardize=True,
+        dropout=0.5,
+        seeds=3,
+        epoch_rows=200_000,
     ),
     "au": HeadRecipe(
-        ("au",), "embeddings", 128, 1e-4, 512, 40, "mean_f1", patience=8, standardize=True, dropout=0.5, seeds=3
+        ("au",),
+        "embeddings",
+        128,
+        1e-4,
+        512,
+        40,
+        "mean_f1",
+        patience=8,
+        standardize=True,
+        dropout=0.5,
+        seeds=3,
+        epoch_rows=200_000,
     ),
 }
 

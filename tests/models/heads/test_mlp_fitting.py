@@ -1,15 +1,18 @@
 """Fitting with reused buffers and rounded products, for every option of recipes."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from models.heads.fit_progress import FitProgress
 from models.heads.fitting import decide
 from models.heads.head import FitSettings
 from models.heads.mlp import MlpHead
 from models.heads.mlp_fitting import RoundedLinear, SeededDropout
-from models.heads.recipes import HeadRecipe
+from models.heads.recipes import HeadRecipe, TaskRecipe
 from models.heads.rows import TrainingRows
 from tests.models.parity import fit_difference
 
@@ -82,6 +85,23 @@ def test_same_seed_gives_same_bytes_with_dropout_and_rounding():
     settings = recipe(("expr",), dropout=0.5, standardize=True)
     first, second = (MlpHead.fit_part(rows(), None, settings, FitSettings(1, "bfloat16")) for _ in range(2))
     assert all((first.tensors[name] == second.tensors[name]).all() for name in first.tensors)
+
+
+def test_an_epoch_visits_other_rows_each_time_and_no_more_than_the_recipe_says():
+    class Visits(FitProgress):
+        counts: ClassVar[list[int]] = []
+
+        def add_rows(self, count):
+            self.counts.append(count)
+
+    settings = recipe(("expr",), epoch_rows=100, epochs=2, learning_rate=1e-12, balanced=False)
+    progress = Visits(TaskRecipe((settings,)))
+    limited = MlpHead.fit_part(rows(), None, settings, FitSettings(3, progress=progress))
+    assert progress.counts == [64, 36, 64, 36]
+    first, second = (epoch["train_loss"] for epoch in limited.history)
+    assert abs(first - second) > 1e-3
+    enough = (MlpHead.fit_part(rows(), None, settings.replace(epoch_rows=n), FitSettings(3)) for n in (0, 700))
+    assert len({fitted.tensors["expr.0.weight"].tobytes() for fitted in enough}) == 1
 
 
 def test_one_row_and_a_batch_larger_than_all_rows():

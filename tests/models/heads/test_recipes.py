@@ -58,10 +58,10 @@ NAMES_IN_EXISTING_STORES = {
     ("paper", "va"): "c3513c3ee6a389b1",
     ("paper", "au"): "66ca9c3577b8ab09",
     ("paper", "mtl"): "962524752576ac04",
-    ("default", "expr"): "f74d374ed4f9bc08",
-    ("default", "va"): "c9233e947d72667c",
-    ("default", "au"): "cbdc4eabb16f8541",
-    ("default", "mtl"): "b77197081af70c70",
+    ("default", "expr"): "4291e68cbc95cbdc",
+    ("default", "va"): "ea736d7a3e940a07",
+    ("default", "au"): "35c1b557f4b7b051",
+    ("default", "mtl"): "f5e29965157feedd",
 }
 
 
