@@ -160,20 +160,23 @@ def test_only_the_recipe_paper_is_always_fitted_in_float32(old, monkeypatch, rec
     assert job.arguments.precision == precision
 
 
-def test_extract_recomputes_nothing_and_fit_replaces_heads_under_their_names(old, monkeypatch):
+def test_extract_recomputes_nothing_and_fit_adds_heads_of_todays_recipes(old, monkeypatch):
     monkeypatch.setattr(fit_head, "native_precision", lambda device: "bfloat16")
     before, indexes_before = files_written(), indexes(old)
     extract(Path("data"), "store")
     assert files_written() == before and indexes(old) == indexes_before
-    # Losses are computed from logits since, so heads are fitted again.
+    # The recipe default bounds the rows of an epoch since: its heads have other names.
     for task, head in HEADS.items():
         settings = {"features": "scores", "hidden_units": 16, "seeds": 1}
-        assert fit(task, "store", Path("data"), **settings) == head
-        submit(task, "store", Path("data", "names_of_videos_in_each_test_set", ABAW3_TEST_LISTS[task]))
+        fitted = fit(task, "store", Path("data"), **settings)
+        assert fitted != head
+        test_list = Path("data", "names_of_videos_in_each_test_set", ABAW3_TEST_LISTS[task])
+        submit(task, "store", test_list, head=fitted)
     after = files_written()
     changed = {path.split("/")[1] for path in {*before, *after} if before.get(path) != after.get(path)}
     assert changed == {"heads", "outputs", "postprocessing", "submissions"}
-    assert [bundle.name for bundle in list_bundles(old, "heads")] == list(HEADS.values())
+    kept = [bundle.name for bundle in list_bundles(old, "heads") if bundle.name in HEADS.values()]
+    assert kept == list(HEADS.values())
 
 
 @pytest.mark.parametrize("task", HEADS)
