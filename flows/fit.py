@@ -15,6 +15,7 @@ from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
 from flows.options import takes
 from flows.parameters import FitParameters, scheduler_of
+from models.decisions.recipes import get_postprocessing_recipe
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.fit.subject_features import FeaturesVariant, find_features
 from tasks.fit.subject_split import SubjectSplit, describe_seen, seen_subjects
@@ -148,7 +149,7 @@ def _predict_and_tune(
             outputs=predict_outputs.predicted_outputs(run.store, units[head.name]),
             labels=job.arguments.labels["validation"],
             split=job.arguments.split,
-            tuning=planned.request.recipe,
+            recipe=get_postprocessing_recipe(planned.request.recipe, task=planned.request.task),
         )
         for planned, job, head in heads
     }

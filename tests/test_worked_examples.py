@@ -18,7 +18,8 @@ from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from models.decisions import smoothing
 from models.decisions.postprocessing import BranchRule, PostProcessing
-from models.decisions.tuning import SubjectOutputs, added_smoothings
+from models.decisions.recipes import DEFAULT, PAPER
+from models.decisions.subject_outputs import SubjectOutputs
 from models.decisions.tuning import tune_postprocessing as tune
 from models.heads import recipes
 from tasks.fit import fit_head, predict_outputs, tune_postprocessing
@@ -59,8 +60,8 @@ def noisy_subjects():
 
 
 def test_the_smoother_is_used_by_its_name(savitzky_golay, monkeypatch):
-    assert added_smoothings("paper") == []
-    assert added_smoothings("default") == [("savitzky_golay", half_width) for half_width in (7, 15, 50)]
+    added = [("savitzky_golay", half_width) for half_width in (7, 15, 50)]
+    assert DEFAULT.fingerprint_parts("va")["smoothings"] == added and "smoothings" not in PAPER.fingerprint_parts("va")
     (subject, *_) = subjects = noisy_subjects()
     rule = PostProcessing("va", rules={"va": BranchRule("savitzky_golay", 15)})
     assert PostProcessing.from_dict(json.loads(json.dumps(rule.to_dict()))) == rule
@@ -69,7 +70,7 @@ def test_the_smoother_is_used_by_its_name(savitzky_golay, monkeypatch):
     assert errors[0] < errors[1] / 2
     for name in ("mean", "median", "gaussian"):
         monkeypatch.delitem(smoothing.SMOOTHERS, name)
-    tuned = tune(subjects, task="va", setting="default")
+    tuned = tune(subjects, task="va", recipe=DEFAULT)
     assert tuned.postprocessing.rules["va"].method == "savitzky_golay"
     assert tuned.held_out["mean_ccc"] > tuned.untuned["mean_ccc"]
 
@@ -157,7 +158,7 @@ def fit_and_predict(store, choice):
         outputs=predict_outputs.predicted_outputs(store, units),
         labels=labels["validation"],
         split=job.arguments.split,
-        tuning="default",
+        recipe=DEFAULT,
     )
     assert run_unit(store.url, tune_postprocessing.make, tuning).cause is None
     outputs = store.manifests("outputs", head=head.name)

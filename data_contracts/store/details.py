@@ -269,21 +269,24 @@ class PostprocessingDetails(Details):
     """``postprocessing``: the head, how and on which subjects it was tuned, and the metrics.
 
     Attributes:
+        tuning: name of the recipe.
         tuned_with: the head on whose outputs it was tuned and that the metrics belong to, if it is not ``head``.
         scored_rows: labelled rows that thresholds and scores depend on; None if an earlier version tuned it.
         scored_without_face: those of them whose frame shows no face; they have interpolated outputs.
         excluded_without_face: further labelled rows, which are excluded because their frame shows no face.
+        recipe: all values of the recipe; None if they follow from its name, ``paper`` or ``default``.
     """
 
     head: str
     task: TaskName
-    tuning: Literal["paper", "default"]
+    tuning: str
     figures: TuningFigures
     subjects: tuple[str, ...] = ()
     tuned_with: LeftOut[str | None] = None
     scored_rows: LeftOut[int | None] = None
     scored_without_face: LeftOut[int] = 0
     excluded_without_face: LeftOut[int] = 0
+    recipe: LeftOut[JsonObject | None] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,15 +6,10 @@ import numpy as np
 
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TaskName
 from models.decisions.postprocessing import BranchRule
+from models.decisions.recipes import get_postprocessing_recipe
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
-from models.decisions.tuning import (
-    BranchCandidates,
-    SubjectOutputs,
-    labelled_subjects,
-    published_rows,
-    score_folds,
-    split_by_video,
-)
+from models.decisions.subject_outputs import SubjectOutputs, labelled_subjects, published_rows
+from models.decisions.tuning import BranchCandidates, score_folds, split_by_video
 
 # Names of decisions, besides ``PUBLISHED_SMOOTHINGS``. All but the last two use the thresholds of the grid that are
 # best on the same subjects.
@@ -36,8 +31,9 @@ def score_published(
     """
     used = labelled_subjects([published_rows(subject) for subject in subjects], task)
     names = (UNSMOOTHED,) if task == "mtl" else tuple(PUBLISHED_SMOOTHINGS)
-    search = [PUBLISHED_SMOOTHINGS[name] for name in names]
-    tables = {branch: BranchCandidates(used, task, branch, "paper", search) for branch in BRANCHES_OF_TASK[task]}
+    branches, smoothings = BRANCHES_OF_TASK[task], tuple(PUBLISHED_SMOOTHINGS[name] for name in names)
+    recipe = get_postprocessing_recipe("paper", task=task).replace(smoothings=dict.fromkeys(branches, smoothings))
+    tables = {branch: BranchCandidates(used, branch, recipe) for branch in branches}
     everyone = np.arange(len(used))
 
     def score(choose: Callable[[BranchCandidates, np.ndarray], BranchRule]) -> dict[str, float]:

@@ -16,76 +16,14 @@ from data_contracts.vocabulary import (
     video_of_subject,
 )
 from models.decisions.postprocessing import BranchRule, PostProcessing, untuned_postprocessing
-from models.decisions.smoothing import (
-    PUBLISHED_SMOOTHINGS,
-    SMOOTHERS,
-    Direction,
-    Smoothing,
-    interpolate_missing,
-    smooth,
-)
+from models.decisions.recipes import ClassBias, PostProcessingRecipe
+from models.decisions.smoothing import Smoothing, interpolate_missing, smooth
+from models.decisions.subject_outputs import SubjectOutputs, labelled_subjects, published_rows
 from models.decisions.thresholds import GRID, grid_thresholds, optimal_thresholds
 from models.engines.progress import report_progress
 from models.heads.metrics import f1_per_unit, has_label, main_score, score_branches
 
-Setting = Literal["paper", "default"]
-
-# The best published validation results (Savchenko 2022, table 5); the multi-task entry is not smoothed.
-_PAPER_SMOOTHING: dict[BranchName, Smoothing] = {
-    "expr": PUBLISHED_SMOOTHINGS["mean 15"],
-    "va": PUBLISHED_SMOOTHINGS["mean 15"],
-    "au": PUBLISHED_SMOOTHINGS["median 15"],
-}
-# The code version of the stage covers these smoothers; tuning with others needs a fingerprint of its own.
-_FIRST_SMOOTHERS = ("none", "mean", "median", "gaussian")
-_BIAS_STEPS = np.arange(-1.0, 1.01, 0.25)
-_BIAS_ROUNDS = 2
 _MIN_GAIN = 1e-6
-
-
-def searched_smoothings() -> list[Smoothing]:
-    """List what the setting ``default`` tries: every registered smoother with its half widths, in order."""
-    return [(name, width) for name, smoother in SMOOTHERS.items() for width in smoother.searched_half_widths_frames]
-
-
-def added_smoothings(setting: Setting) -> list[Smoothing]:
-    """List the smoothings that the setting tries because a smoother was added to the registry; for fingerprints."""
-    return [s for s in searched_smoothings() if s[0] not in _FIRST_SMOOTHERS] if setting == "default" else []
-
-
-def _search(task: TaskName, branch: BranchName, setting: Setting) -> list[Smoothing]:
-    """List the smoothings that the setting tries for a branch. The published multi-task code does not smooth."""
-    if setting == "default":
-        return searched_smoothings()
-    return [PUBLISHED_SMOOTHINGS["none"] if task == "mtl" else _PAPER_SMOOTHING[branch]]
-
-
-def direction_of(task: TaskName, setting: Setting) -> Direction:
-    """Return how the setting fills gaps. ``paper`` does as published; the published multi-task code fills none."""
-    return "published" if setting == "paper" and task != "mtl" else "linear"
-
-
-def is_tuned(task: TaskName, setting: Setting) -> bool:
-    """Return whether the setting tunes anything on validation subjects; ``paper`` tunes thresholds only."""
-    return setting == "default" or "au" in BRANCHES_OF_TASK[task]
-
-
-@dataclass(frozen=True, eq=False)
-class SubjectOutputs:
-    """One subject's outputs and labels.
-
-    Attributes:
-        outputs: branch -> float32 [T, K], NaN where the face is not present.
-        present: bool [T], whether the frame shows the subject's face.
-        labelled_frame: int [n], 0-based index into the T frames for each row of the labels.
-        labels: branch -> labels of n rows; -1 or NaN: unlabelled.
-    """
-
-    name: str
-    outputs: dict[BranchName, np.ndarray]
-    present: np.ndarray
-    labelled_frame: np.ndarray
-    labels: dict[BranchName, np.ndarray]
 
 
 class Candidate(NamedTuple):
@@ -106,36 +44,6 @@ class Candidate(NamedTuple):
     name: str | None
     value: float | None
     score: float
-
-
-def rows_without_face(subject: SubjectOutputs) -> np.ndarray:
-    """Return which labelled rows are in frames that do not show the face, bool [n]."""
-    return ~subject.present[subject.labelled_frame]
-
-
-def published_rows(subject: SubjectOutputs) -> SubjectOutputs:
-    """Return the subject with the labelled rows that the published code scores. Smoothing still sees all frames.
-
-    These are the rows that show its face. If any action unit of a row is unlabelled, all of them are (A3 c36, c76).
-    """
-    kept = ~rows_without_face(subject)
-    labels = {branch: values[kept] for branch, values in subject.labels.items()}
-    if "au" in labels:
-        is_whole = (labels["au"] >= 0).all(axis=1, keepdims=True)
-        labels["au"] = np.where(is_whole, labels["au"], labels["au"].dtype.type(-1))
-    return replace(subject, labelled_frame=subject.labelled_frame[kept], labels=labels)
-
-
-def labelled_subjects(subjects: Sequence[SubjectOutputs], task: TaskName) -> list[SubjectOutputs]:
-    """Return the subjects with labelled rows, by name.
-
-    Raises:
-        ValueError: there is none.
-    """
-    found = [subject for subject in sorted(subjects, key=lambda one: one.name) if len(subject.labelled_frame)]
-    if not found:
-        raise ValueError(f"{task}: expected subjects with outputs and labels, found none")
-    return found
 
 
 @dataclass(frozen=True)
@@ -172,29 +80,21 @@ class Tuned:
 
 
 def tune_postprocessing(
-    subjects: Sequence[SubjectOutputs], *, task: TaskName, setting: Setting, folds: int = 5
+    subjects: Sequence[SubjectOutputs], *, task: TaskName, recipe: PostProcessingRecipe, folds: int = 5
 ) -> Tuned:
     """Choose smoothing, thresholds and class bias for every branch of the task.
-
-    ``paper``: gaps filled as published; fixed windows; thresholds on the 0.1 grid, tuned on unsmoothed outputs and then
-    used on smoothed ones; rows without a face are excluded from thresholds and scores. ``default``: linear
-    interpolation; searches for windows, exact thresholds and class bias; rows without a face are scored by their
-    interpolated values.
 
     Raises:
         ValueError: no subject has a label.
     """
-    if setting == "paper":
+    if recipe.scored_rows == "published":
         subjects = [published_rows(subject) for subject in subjects]
     labelled = labelled_subjects(subjects, task)
-    tables = {
-        branch: BranchCandidates(labelled, task, branch, setting, _search(task, branch, setting))
-        for branch in BRANCHES_OF_TASK[task]
-    }
+    tables = {branch: BranchCandidates(labelled, branch, recipe) for branch in BRANCHES_OF_TASK[task]}
     all_subjects = np.arange(len(labelled))
     tried: list[Candidate] = []
     rules = {branch: table.best_rule(all_subjects, tried) for branch, table in tables.items()}
-    tuned = PostProcessing(task, direction_of(task, setting), rules)
+    tuned = PostProcessing(task, recipe.interpolation, rules)
     if "au" in tables:
         tried += tables["au"].thresholds(all_subjects, tuned.rules["au"])
 
@@ -274,23 +174,14 @@ def score_folds(
 class BranchCandidates:
     """Outputs of one branch for all subjects and every candidate smoothing, at labelled rows only."""
 
-    def __init__(
-        self,
-        subjects: Sequence[SubjectOutputs],
-        task: TaskName,
-        branch: BranchName,
-        setting: Setting,
-        search: Sequence[Smoothing],
-    ) -> None:
-        self.branch, self._setting, self._search = branch, setting, search
+    def __init__(self, subjects: Sequence[SubjectOutputs], branch: BranchName, recipe: PostProcessingRecipe) -> None:
+        self.branch, self._recipe, self._search = branch, recipe, recipe.smoothings_of(branch)
         self._labels = [s.labels[branch] for s in subjects]
         wanted = dict.fromkeys((("none", 0), *self._search))
         self._smoothed: dict[Smoothing, list[np.ndarray]] = {choice: [] for choice in wanted}
         for number, subject in enumerate(subjects, 1):
             report_progress("smoothing {}: subject {:,} of {:,}", branch, number, len(subjects))
-            filled = interpolate_missing(
-                subject.outputs[branch], subject.present, direction=direction_of(task, setting)
-            )
+            filled = interpolate_missing(subject.outputs[branch], subject.present, direction=recipe.interpolation)
             for (method, half_width), parts in self._smoothed.items():
                 parts.append(smooth(filled, method=method, half_width_frames=half_width)[subject.labelled_frame])
 
@@ -319,8 +210,8 @@ class BranchCandidates:
             tried.append(Candidate(self.branch, "smoothing", *choice, None, None, score))
             if score > best_score + _MIN_GAIN:
                 best, best_score = rule, score
-        if self.branch == "expr" and self._setting == "default":
-            best = self._with_bias(best, labels, self._values(subjects, (best.method, best.half_width_frames)), tried)
+        if self.branch == "expr" and self._recipe.class_bias:
+            best = self._with_bias(best, self._recipe.class_bias, subjects, tried)
         return best
 
     def thresholds(self, subjects: np.ndarray, rule: BranchRule) -> list[Candidate]:
@@ -340,14 +231,14 @@ class BranchCandidates:
         return list(dict.fromkeys(found))
 
     def _smoothing_of_thresholds(self, choice: Smoothing) -> Smoothing:
-        return ("none", 0) if self._setting == "paper" else choice
+        return ("none", 0) if self._recipe.thresholds_on == "unsmoothed" else choice
 
     def rule(self, subjects: np.ndarray, choice: Smoothing) -> BranchRule:
         """Return the rule with this smoothing, and the thresholds that are best on these subjects."""
         rule = BranchRule(*choice)
         if self.branch != "au":
             return rule
-        search = grid_thresholds if self._setting == "paper" else optimal_thresholds
+        search = grid_thresholds if self._recipe.thresholds == "grid" else optimal_thresholds
         values = self._values(subjects, self._smoothing_of_thresholds(choice))
         thresholds = search(self.labels(subjects), values)
         return replace(rule, thresholds=tuple(float(value) for value in thresholds))
@@ -356,19 +247,20 @@ class BranchCandidates:
         return main_score(self.branch, labels, decisions) if has_label(self.branch, labels).any() else 0.0
 
     def _with_bias(
-        self, rule: BranchRule, labels: np.ndarray, values: np.ndarray, tried: list[Candidate]
+        self, rule: BranchRule, search: ClassBias, subjects: np.ndarray, tried: list[Candidate]
     ) -> BranchRule:
         """Choose the eight biases by coordinate ascent on a grid."""
+        labels, values = self.labels(subjects), self._values(subjects, (rule.method, rule.half_width_frames))
         known = has_label("expr", labels)
         if not known.any():
             return rule
         labels, logarithm = labels[known], np.log(np.maximum(np.nan_to_num(values[known]), 1e-7))
         bias = np.zeros(8)
         best = main_score("expr", labels, logarithm.argmax(axis=1))
-        for _ in range(_BIAS_ROUNDS):
+        for _ in range(search.passes):
             for position, name in enumerate(EXPRESSIONS):
                 report_progress("tuning the class bias on {:,} rows: {}", len(labels), name)
-                for step in _BIAS_STEPS:
+                for step in np.linspace(-search.limit, search.limit, search.steps):
                     trial = bias.copy()
                     trial[position] = step
                     score = main_score("expr", labels, (logarithm + trial).argmax(axis=1))

@@ -19,16 +19,9 @@ from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, NO_FACE, BranchName, TaskName
-from models.decisions.tuning import (
-    Candidate,
-    Setting,
-    SubjectOutputs,
-    added_smoothings,
-    direction_of,
-    has_several_subjects_of_a_video,
-    rows_without_face,
-    tune_postprocessing,
-)
+from models.decisions.recipes import PostProcessingRecipe, get_postprocessing_recipe
+from models.decisions.subject_outputs import SubjectOutputs, rows_without_face
+from models.decisions.tuning import Candidate, has_several_subjects_of_a_video, tune_postprocessing
 from models.heads.sequences import is_labelled
 from tasks.fit.import_labels import labels_key
 from tasks.fit.predict_outputs import read_outputs
@@ -51,7 +44,7 @@ class TunePostprocessingArgs:
     task: TaskName
     outputs: dict[str, tuple[UnitKey, Manifest]]
     labels: Manifest
-    tuning: Setting
+    recipe: PostProcessingRecipe
     folds: int
 
 
@@ -69,7 +62,7 @@ def plan_tune_postprocessing(
     outputs: Mapping[str, tuple[UnitKey, Manifest]],
     labels: Manifest,
     split: SubjectSplit,
-    tuning: Setting,
+    recipe: PostProcessingRecipe,
     folds: int = 5,
 ) -> Job[TunePostprocessingArgs]:
     """Plan the job that tunes on all validation subjects with outputs of the head (``outputs``, by subject).
@@ -79,29 +72,23 @@ def plan_tune_postprocessing(
     names = sorted(split.validation().items(), key=lambda pair: pair[1])
     used = {name: outputs[subject] for name, subject in names if subject in outputs}
     faces_are_missing = any(manifest.counts.get(NO_FACE) for _, manifest in used.values())
-    added = added_smoothings(tuning)
     is_grouped = has_several_subjects_of_a_video([key.value("subject") for key, _ in used.values()])
     task = HeadDetails.of(head).task
-    direction = direction_of(task, tuning)
     job_fingerprint = fingerprint(
         stage="tune_postprocessing",
         version=CODE_VERSION,
         outputs=[(key.value("subject"), manifest.identity) for key, manifest in used.values()],
         labels=labels.identity,
-        tuning=tuning,
         folds=folds,
-        **({"smoothings": added} if added else {}),
+        **recipe.fingerprint_parts(task),
         # Without videos of several subjects, folds of videos are the folds of subjects of earlier versions.
         **({"folds_of": "videos"} if is_grouped else {}),
-        # Earlier versions filled all gaps linearly.
-        **({"direction": direction} if direction != "linear" else {}),
-        # Earlier versions scored labelled action units of all rows.
-        **({"units": "of whole rows"} if tuning == "paper" and "au" in BRANCHES_OF_TASK[task] else {}),
-        # Earlier versions scored interpolated rows with this setting too.
-        **({"without_face": "excluded"} if tuning == "paper" and faces_are_missing else {}),
+        # Earlier versions scored interpolated rows with recipe ``paper`` too.
+        **({"without_face": "excluded"} if recipe.scored_rows == "published" and faces_are_missing else {}),
     )
-    arguments = TunePostprocessingArgs(head.name, HeadDetails.of(head).task, used, labels, tuning, folds)
-    return Job(f"postprocessing/{variant_name(f'{head.name}-{tuning}', job_fingerprint)}", job_fingerprint, arguments)
+    arguments = TunePostprocessingArgs(head.name, task, used, labels, recipe, folds)
+    name = variant_name(f"{head.name}-{recipe.name}", job_fingerprint)
+    return Job(f"postprocessing/{name}", job_fingerprint, arguments)
 
 
 def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
@@ -113,24 +100,39 @@ def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
     given = job.arguments
     subjects = _subject_outputs(store, given.task, given.outputs, given.labels)
     try:
-        tuned = tune_postprocessing(subjects, task=given.task, setting=given.tuning, folds=given.folds)
+        tuned = tune_postprocessing(subjects, task=given.task, recipe=given.recipe, folds=given.folds)
     except ValueError as error:
         raise InputError(f"{job.name}: {error}") from error
     folds = [{"subjects": list(fold.subjects), **fold.postprocessing.to_dict()} for fold in tuned.folds]
     content = {"postprocessing": tuned.postprocessing.to_dict(), "figures": tuned.figures(), "folds": folds}
-    is_scored = given.tuning != "paper"
+    is_scored = given.recipe.scored_rows == "all"
     rows, faceless = _count_rows(subjects, given.task, drop_partial_units=not is_scored)
     details = PostprocessingDetails(
         head=given.head,
         task=given.task,
-        tuning=given.tuning,
+        tuning=given.recipe.name,
         figures=TuningFigures(**tuned.figures()),
         subjects=tuple(subject.name for subject in subjects),
         scored_rows=rows if is_scored else rows - faceless,
         scored_without_face=faceless if is_scored else 0,
         excluded_without_face=0 if is_scored else faceless,
+        recipe=None if given.recipe.is_named(given.task) else given.recipe.to_dict(),
     )
     return Files({RULE_FILE: _to_json(content), CANDIDATES_FILE: _to_parquet(tuned.candidates)}, details)
+
+
+def recipe_of(details: PostprocessingDetails) -> PostProcessingRecipe:
+    """Return the recipe that a post-processing was tuned with.
+
+    Raises:
+        InputError: it has values that this version does not know.
+    """
+    try:
+        if details.recipe is None:
+            return get_postprocessing_recipe(details.tuning, task=details.task)
+        return PostProcessingRecipe.from_dict(details.recipe)
+    except ValueError as error:
+        raise InputError(f"post-processing of {details.head}: {error}; run fit again") from error
 
 
 def _to_json(content: Mapping[str, object]) -> bytes:

@@ -14,8 +14,9 @@ from data_contracts.store.details import HeadDetails, PostprocessingDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SIMULATED_NOTICE, TaskName
 from models.decisions.evaluation import CONFIDENCE, RESAMPLES, SEED, Interval, Metrics, bootstrap_intervals
-from models.decisions.tuning import SubjectOutputs
+from models.decisions.subject_outputs import SubjectOutputs
 from tasks.fit.head_selection import describe_heads, fitted_heads, select_postprocessings
+from tasks.fit.tune_postprocessing import recipe_of
 from tasks.pages.charts import Chart, Point, interval_chart
 from tasks.pages.head_charts import name_metric
 from tasks.pages.page import Section, render_page
@@ -100,7 +101,7 @@ def compare_heads(store: Store, a: Bundle, b: Bundle) -> Comparison:
     details = [PostprocessingDetails.of(rule) for rule in tuned if rule]
     if other := [head.name for head, one in zip((a, b), details, strict=True) if one.tuned_with]:
         raise InputError(f"{other[0]}: expected a head with own scores, got one fitted on validation, too")
-    is_mixed = details[0].tuning != details[1].tuning
+    is_mixed = len({recipe_of(one).scored_rows for one in details}) > 1
     one, two = (
         evaluate_head(store, head, rule, all_rows=is_mixed) for head, rule in zip((a, b), tuned, strict=True) if rule
     )

@@ -22,7 +22,7 @@ from models.decisions.evaluation import (
     f1_of_thresholds,
     metrics_of_counts,
 )
-from models.decisions.tuning import SubjectOutputs
+from models.decisions.subject_outputs import SubjectOutputs
 from models.heads.metrics import MAIN_METRIC
 from tasks.fit.tune_postprocessing import read_candidates
 from tasks.pages.charts import PALETTE, Chart, Line, Point, density_chart, interval_chart, line_chart

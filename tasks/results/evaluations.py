@@ -19,10 +19,10 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName, normalize_name, video_of_subject
 from models.decisions.evaluation import Interval, Metrics, bootstrap_intervals, count_rows, metrics_of_counts
 from models.decisions.postprocessing import PostProcessing, untuned_postprocessing
-from models.decisions.tuning import SubjectOutputs, is_tuned, published_rows
+from models.decisions.subject_outputs import SubjectOutputs, published_rows
 from models.heads.metrics import MAIN_METRIC
 from tasks.fit.predict_outputs import read_outputs
-from tasks.fit.tune_postprocessing import RULE_FILE, join_labels_to_outputs
+from tasks.fit.tune_postprocessing import RULE_FILE, join_labels_to_outputs, recipe_of
 from tasks.results.write_submission import load_postprocessing
 
 UNTUNED, POST_PROCESSED, IN_SAMPLE, HELD_OUT = "untuned", "post-processed", "in-sample", "held-out"
@@ -112,12 +112,14 @@ def evaluate_head(store: Store, head: Bundle, tuned: Bundle, *, all_rows: bool =
     details = PostprocessingDetails.of(tuned)
     task = details.task
     read = _read_rows(store, head, details)
-    rows = [published_rows(one) for one in read] if details.tuning == "paper" and not all_rows else read
+    recipe = recipe_of(details)
+    is_published = recipe.scored_rows == "published" and not all_rows
+    rows = [published_rows(one) for one in read] if is_published else read
     rows = sorted((one for one in rows if len(one.labelled_frame)), key=lambda one: one.name)
     if not rows:
         raise InputError(f"{head.name}: expected labelled validation subjects, found none; run fit again")
     rule, names = load_postprocessing(store, tuned), [one.name for one in rows]
-    kind = IN_SAMPLE if is_tuned(task, details.tuning) else POST_PROCESSED
+    kind = IN_SAMPLE if recipe.is_tuned(task) else POST_PROCESSED
     rules = {UNTUNED: dict.fromkeys(names, untuned_like(rule)), kind: dict.fromkeys(names, rule)}
     notes = []
     folds = _read_folds(store, tuned)

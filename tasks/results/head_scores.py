@@ -7,7 +7,7 @@ from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import HeadDetails, PostprocessingDetails
 from data_contracts.store.simulations import attainable_score
 from data_contracts.store.store import Store
-from models.decisions.tuning import is_tuned
+from tasks.fit.tune_postprocessing import recipe_of
 
 _ALWAYS_SHOWN = ("untuned", "in-sample", "held-out")
 
@@ -67,7 +67,7 @@ def scores_of(head: Bundle, postprocessing: Bundle | None) -> HeadScores:
         return HeadScores(head.name, metric)
     details = PostprocessingDetails.of(postprocessing)
     untuned, chosen, held_out = details.figures.of_metric(metric)
-    if is_tuned(details.task, details.tuning):
+    if recipe_of(details).is_tuned(details.task):
         return HeadScores(
             head.name, metric, untuned, in_sample=chosen, held_out=held_out, scored_head=details.tuned_with
         )

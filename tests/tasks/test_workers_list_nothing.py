@@ -11,6 +11,7 @@ from data_contracts.files.local import LocalFiles
 from data_contracts.files.locations import location
 from data_contracts.store.bundles import list_bundles
 from data_contracts.store.store import Store
+from models.decisions.recipes import DEFAULT
 from models.faces.tracking import TrackingParams
 from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
 from tasks.extract.embed_faces import BackboneChoice
@@ -109,7 +110,7 @@ def test_units_of_fit_and_submit(store, work):
         outputs=predict_outputs.predicted_outputs(store, predicting),
         labels=manifests["validation"],
         split=fitting.arguments.split,
-        tuning="default",
+        recipe=DEFAULT,
     )
     work(tune_postprocessing.make, tuning)
     rule = next(one for one in list_bundles(store, "postprocessing") if one.name.startswith("expr"))

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 
 from models.decisions.published import HALF_THRESHOLDS, HELD_OUT, UNSMOOTHED, score_published
+from models.decisions.recipes import get_postprocessing_recipe
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
+from models.decisions.subject_outputs import published_rows
 from models.decisions.thresholds import grid_thresholds
-from models.decisions.tuning import published_rows, split_by_video, tune_postprocessing
+from models.decisions.tuning import split_by_video, tune_postprocessing
 from models.heads.metrics import score_branch
 from tests.models.decisions.test_tuning import subjects
 
@@ -13,7 +15,10 @@ from tests.models.decisions.test_tuning import subjects
 def test_scores_are_those_of_recipe_paper(task, smoothing):
     """``fit --recipe paper`` scores the smoothing that was best in the paper."""
     data = subjects(6)
-    expected, scores = tune_postprocessing(data, task=task, setting="paper"), score_published(data, task=task)
+    expected, scores = (
+        tune_postprocessing(data, task=task, recipe=get_postprocessing_recipe("paper", task=task)),
+        score_published(data, task=task),
+    )
     assert scores[smoothing] == pytest.approx(expected.tuned, abs=1e-12)
     assert scores[HALF_THRESHOLDS if task == "au" else UNSMOOTHED] == pytest.approx(expected.untuned, abs=1e-12)
     assert set(scores) == {*PUBLISHED_SMOOTHINGS, *((HALF_THRESHOLDS, HELD_OUT) if task == "au" else ())}
@@ -21,7 +26,10 @@ def test_scores_are_those_of_recipe_paper(task, smoothing):
 
 def test_multi_task_scores_are_not_smoothed():
     data = subjects(6)
-    expected, scores = tune_postprocessing(data, task="mtl", setting="paper"), score_published(data, task="mtl")
+    expected, scores = (
+        tune_postprocessing(data, task="mtl", recipe=get_postprocessing_recipe("paper", task="mtl")),
+        score_published(data, task="mtl"),
+    )
     assert set(scores) == {UNSMOOTHED, HALF_THRESHOLDS, HELD_OUT}
     assert scores[UNSMOOTHED] == pytest.approx(expected.tuned) and scores[HELD_OUT] == pytest.approx(expected.held_out)
 

@@ -5,8 +5,10 @@ import pytest
 
 from data_contracts.vocabulary import ACTION_UNITS, video_of_subject
 from models.decisions import tuning
+from models.decisions.recipes import DEFAULT, PAPER, PAPER_MTL, get_postprocessing_recipe, searched_smoothings
 from models.decisions.smoothing import interpolate_missing, smooth
-from models.decisions.tuning import SubjectOutputs, published_rows, split_by_video, tune_postprocessing
+from models.decisions.subject_outputs import SubjectOutputs, published_rows
+from models.decisions.tuning import split_by_video, tune_postprocessing
 from models.heads.metrics import MAIN_METRIC, main_score, score_branch
 
 
@@ -38,14 +40,14 @@ def subjects(count, *, noise=1.0, seed=0, frames=120):
 
 @pytest.mark.parametrize(("task", "metric"), [("expr", "macro_f1"), ("va", "mean_ccc"), ("au", "mean_f1")])
 def test_tuning_helps_and_held_out_score_is_not_above_in_sample_score(task, metric):
-    tuned = tune_postprocessing(subjects(6), task=task, setting="default")
+    tuned = tune_postprocessing(subjects(6), task=task, recipe=DEFAULT)
     assert tuned.tuned[metric] > tuned.untuned[metric]
     assert tuned.untuned[metric] < tuned.held_out[metric] <= tuned.tuned[metric] + 0.02
 
 
 def test_in_sample_scores_are_those_of_the_rule():
     data = subjects(3)
-    tuned = tune_postprocessing(data, task="mtl", setting="default")
+    tuned = tune_postprocessing(data, task="mtl", recipe=DEFAULT)
     for branch in ("expr", "va", "au"):
         decided = [tuned.postprocessing.apply(s.outputs, s.present)[branch] for s in data]
         expected = score_branch(branch, np.concatenate([s.labels[branch] for s in data]), np.concatenate(decided))
@@ -65,26 +67,26 @@ def test_held_out_subjects_do_not_influence_their_rule():
         )
         for n in range(6)
     ]
-    tuned = tune_postprocessing(data, task="expr", setting="default")
+    tuned = tune_postprocessing(data, task="expr", recipe=DEFAULT)
     assert tuned.held_out["macro_f1"] < tuned.tuned["macro_f1"] - 0.02
 
 
 def test_paper_uses_fixed_windows_and_thresholds_of_unsmoothed_outputs():
-    rules = tune_postprocessing(subjects(3), task="au", setting="paper").postprocessing.rules
+    rules = tune_postprocessing(subjects(3), task="au", recipe=PAPER).postprocessing.rules
     assert (rules["au"].method, rules["au"].half_width_frames) == ("median", 7)
     assert all(round(value * 10) == pytest.approx(value * 10) for value in rules["au"].thresholds)
-    rules = tune_postprocessing(subjects(3), task="mtl", setting="paper").postprocessing.rules
+    rules = tune_postprocessing(subjects(3), task="mtl", recipe=PAPER_MTL).postprocessing.rules
     assert {rule.method for rule in rules.values()} == {"none"}
     assert rules["expr"].class_bias == (0.0,) * 8
 
 
 def test_order_of_subjects_does_not_matter_and_one_subject_has_no_held_out_score():
     data = subjects(4)
-    first, second = (tune_postprocessing(d, task="expr", setting="default") for d in (data, data[::-1]))
+    first, second = (tune_postprocessing(d, task="expr", recipe=DEFAULT) for d in (data, data[::-1]))
     assert first == second
-    assert tune_postprocessing(data[:1], task="expr", setting="default").held_out is None
+    assert tune_postprocessing(data[:1], task="expr", recipe=DEFAULT).held_out is None
     with pytest.raises(ValueError, match="found none"):
-        tune_postprocessing([], task="expr", setting="default")
+        tune_postprocessing([], task="expr", recipe=DEFAULT)
 
 
 def test_folds_never_separate_two_subjects_of_a_video():
@@ -129,20 +131,20 @@ def test_two_people_of_one_video_do_not_help_each_other():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning.BranchCandidates, "best_rule", record)
-        tune_postprocessing(data, task="expr", setting="paper")
+        tune_postprocessing(data, task="expr", recipe=PAPER)
     # Each of the five rules for the held-out score was tuned without all people of one or two videos.
     assert seen[0] == set(range(6)) and sorted(len(videos) for videos in seen[1:]) == [4, 5, 5, 5, 5]
-    one_video = tune_postprocessing(data[:2], task="expr", setting="paper")
+    one_video = tune_postprocessing(data[:2], task="expr", recipe=PAPER)
     assert one_video.held_out is None
 
 
 @pytest.mark.parametrize("task", ["expr", "va", "au", "mtl"])
 def test_scores_of_all_candidates_are_kept(task):
-    tuned = tune_postprocessing(subjects(4), task=task, setting="default")
+    tuned = tune_postprocessing(subjects(4), task=task, recipe=DEFAULT)
     for branch, rule in tuned.postprocessing.rules.items():
         of_branch = [one for one in tuned.candidates if one.branch == branch]
         windows = [one for one in of_branch if one.step == "smoothing"]
-        assert [(w.method, w.half_width_frames) for w in windows] == tuning.searched_smoothings()
+        assert [(w.method, w.half_width_frames) for w in windows] == list(searched_smoothings())
         best = max(windows, key=lambda one: one.score)
         assert (best.method, best.half_width_frames) == (rule.method, rule.half_width_frames)
         last = max(one.score for one in of_branch if one.step != "threshold")
@@ -159,7 +161,7 @@ def test_scores_of_all_candidates_are_kept(task):
 
 
 def test_fixed_settings_are_the_only_candidates_of_the_paper():
-    tuned = tune_postprocessing(subjects(3), task="au", setting="paper")
+    tuned = tune_postprocessing(subjects(3), task="au", recipe=PAPER)
     windows = [one for one in tuned.candidates if one.step == "smoothing"]
     assert [(one.method, one.half_width_frames) for one in windows] == [("median", 7)]
     thresholds = [one for one in tuned.candidates if one.step == "threshold"]
@@ -169,14 +171,16 @@ def test_fixed_settings_are_the_only_candidates_of_the_paper():
 def test_a_fold_without_labels_of_a_branch_is_tuned_on_the_others():
     data = subjects(2)
     data[0].labels["au"] = np.full((120, 12), -1)
-    assert tune_postprocessing(data, task="mtl", setting="default").held_out is not None
+    assert tune_postprocessing(data, task="mtl", recipe=DEFAULT).held_out is not None
 
 
 @pytest.mark.parametrize(("task", "direction"), [("expr", "published"), ("au", "published"), ("mtl", "linear")])
 def test_paper_fills_gaps_as_published_where_the_paper_smooths(task, direction):
-    paper = tune_postprocessing(subjects(3), task=task, setting="paper").postprocessing
+    paper = tune_postprocessing(
+        subjects(3), task=task, recipe=get_postprocessing_recipe("paper", task=task)
+    ).postprocessing
     assert paper.direction == direction
-    assert tune_postprocessing(subjects(3), task=task, setting="default").postprocessing.direction == "linear"
+    assert tune_postprocessing(subjects(3), task=task, recipe=DEFAULT).postprocessing.direction == "linear"
 
 
 def test_scores_of_the_paper_depend_on_the_direction():
@@ -188,7 +192,7 @@ def test_scores_of_the_paper_depend_on_the_direction():
         smoothed.append(smooth(filled, method="mean", half_width_frames=7)[one.labelled_frame])
         labels.append(one.labels["va"])
     expected = main_score("va", np.concatenate(labels), np.clip(np.concatenate(smoothed), -1, 1))
-    assert tune_postprocessing(data, task="va", setting="paper").tuned["mean_ccc"] == pytest.approx(expected, abs=1e-12)
+    assert tune_postprocessing(data, task="va", recipe=PAPER).tuned["mean_ccc"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_paper_scores_no_action_unit_of_a_partly_labelled_row():
@@ -200,7 +204,7 @@ def test_paper_scores_no_action_unit_of_a_partly_labelled_row():
         kept = np.arange(len(units)) % 3 > 0
         labels = {branch: values[kept] for branch, values in one.labels.items()}
         without.append(replace(one, labelled_frame=one.labelled_frame[kept], labels=labels))
-    found, expected = (tune_postprocessing(each, task="au", setting="paper") for each in (partial, without))
+    found, expected = (tune_postprocessing(each, task="au", recipe=PAPER) for each in (partial, without))
     assert found.figures() == expected.figures() and found.postprocessing == expected.postprocessing
-    loose = tune_postprocessing(partial, task="au", setting="default")
-    assert loose.figures() != tune_postprocessing(without, task="au", setting="default").figures()
+    loose = tune_postprocessing(partial, task="au", recipe=DEFAULT)
+    assert loose.figures() != tune_postprocessing(without, task="au", recipe=DEFAULT).figures()

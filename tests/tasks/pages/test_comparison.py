@@ -5,7 +5,7 @@ from scipy.stats import bootstrap
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle
 from models.decisions.postprocessing import untuned_postprocessing
-from models.decisions.tuning import SubjectOutputs
+from models.decisions.subject_outputs import SubjectOutputs
 from models.heads.metrics import score_branch
 from tasks.pages.comparison import compare_evaluations
 from tasks.results.evaluations import Evaluation

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from data_contracts.vocabulary import BranchName
+from models.decisions.recipes import DEFAULT
 from models.decisions.smoothing import smooth
-from models.decisions.tuning import SubjectOutputs, Tuned, tune_postprocessing
+from models.decisions.subject_outputs import SubjectOutputs
+from models.decisions.tuning import Tuned, tune_postprocessing
 from models.heads.fitting import fit_seeds
 from models.heads.metrics import MAIN_METRIC, main_score
 from models.heads.recipes import Features, get_recipe
@@ -96,7 +98,7 @@ def scores(backbone: str, task: BranchName, chosen: Features, half_width: int = 
 
 def tuned(task: BranchName) -> list[Tuned]:
     chosen: Features = "scores" if task == "va" else "embeddings"
-    return [tune_postprocessing(one, task=task, setting="default") for one in fitted("simulated_enet_b0", task, chosen)]
+    return [tune_postprocessing(one, task=task, recipe=DEFAULT) for one in fitted("simulated_enet_b0", task, chosen)]
 
 
 def margin(better: list[float], worse: list[float]) -> float:
