@@ -6,6 +6,7 @@ from typing import Any
 
 from data_contracts.challenge.layout import find_data
 from data_contracts.challenge.test_lists import names_in_list
+from data_contracts.errors import InputError
 from data_contracts.files.inputs import reading_inputs
 from data_contracts.files.locations import Location
 from data_contracts.store.bundles import Bundle, find_bundle
@@ -15,10 +16,11 @@ from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
 from flows.options import takes
 from flows.parameters import FitParameters, scheduler_of
-from models.decisions.recipes import get_postprocessing_recipe
+from models.recipes.recipe import Recipe
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.fit.subject_features import FeaturesVariant, find_features
 from tasks.fit.subject_split import SubjectSplit, describe_seen, seen_subjects
+from tasks.recipe_files import load_recipe
 from tasks.results.head_scores import attainable_column, score_columns, scores_of
 from tasks.units import Job, Unit
 
@@ -33,9 +35,10 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Planned:
-    """A request with its features and the units of its labels."""
+    """A request with its recipe, its features and the units of its labels."""
 
     request: FitParameters
+    recipe: Recipe
     variant: FeaturesVariant
     labels: Sequence[Unit[import_labels.ImportLabelsArgs]]
     test_lists: tuple[Location, ...]
@@ -49,9 +52,7 @@ class _Planned:
     def choice(self) -> fit_head.HeadChoice:
         """What to fit."""
         asked = self.request
-        return fit_head.HeadChoice(
-            asked.task, asked.recipe, asked.features, asked.hidden_units, asked.seeds, asked.kind
-        )
+        return fit_head.HeadChoice(asked.task, self.recipe, asked.features, asked.hidden_units, asked.seeds, asked.kind)
 
 
 def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
@@ -80,6 +81,9 @@ def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
 
 
 def _plan(run: Run, request: FitParameters) -> _Planned:
+    recipe = load_recipe(request.recipe)
+    if request.task not in recipe.tasks:
+        raise InputError(f"{request.recipe}: expected a table [{request.task}], found {', '.join(recipe.tasks)}")
     variant = find_features(run.store, backbone=request.features_variant, source=request.source)
     if line := variant.describe_incomplete():
         print_line(line)
@@ -89,7 +93,7 @@ def _plan(run: Run, request: FitParameters) -> _Planned:
     with reading_inputs(annotations):
         labels = import_labels.plan_import_labels(annotations, task=request.task, sets=sets)
         import_labels.check_new_labels(run.store, labels)
-    return _Planned(request, variant, labels, layout.test_lists.get(request.task, ()))
+    return _Planned(request, recipe, variant, labels, layout.test_lists.get(request.task, ()))
 
 
 def _report_labels(run: Run, planned: _Planned, split: SubjectSplit) -> None:
@@ -149,7 +153,7 @@ def _predict_and_tune(
             outputs=predict_outputs.predicted_outputs(run.store, units[head.name]),
             labels=job.arguments.labels["validation"],
             split=job.arguments.split,
-            recipe=get_postprocessing_recipe(planned.request.recipe, task=planned.request.task),
+            recipe=planned.recipe.postprocessing_of(planned.request.task),
         )
         for planned, job, head in heads
     }

@@ -90,6 +90,17 @@ class TextToLocation(NoCredentials):
         )
 
 
+class TextToRecipe(NoCredentials):
+    """Annotation that makes pydantic find the TOML file of a recipe. Workers have another working directory."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        from tasks.recipe_files import to_absolute
+
+        return core_schema.no_info_after_validator_function(to_absolute, handler(source))
+
+
 class SchedulerAddress:
     """Annotation that makes pydantic refuse what is no address of a Dask scheduler."""
 

@@ -11,9 +11,17 @@ from data_contracts.files.credentials import StoreParameter
 from data_contracts.files.locations import Location
 from data_contracts.settings import DASK_ADDRESS, read_settings
 from data_contracts.vocabulary import SEGMENT_FRAMES, EditionName, MissingFaces, People, TaskName
-from flows.options import DeployedFrom, NullAsText, OnThisMachine, Option, SchedulerAddress, TextToLocation
+from flows.options import (
+    DeployedFrom,
+    NullAsText,
+    OnThisMachine,
+    Option,
+    SchedulerAddress,
+    TextToLocation,
+    TextToRecipe,
+)
 from models.backbones.registry import DEFAULT_BACKBONE
-from models.heads.recipes import HEAD_KINDS, Features, RecipeName
+from models.heads.recipes import HEAD_KINDS, Features
 from models.pretraining.recipes import Goal, PretrainingName
 
 LARGEST_SEED = 2**32 - 1
@@ -191,12 +199,16 @@ class FitParameters:
     Examples:
         affwild2 fit expr --store STORE --annotations DATA
         affwild2 fit va --store STORE --annotations DATA --recipe paper --seeds 5
+        affwild2 fit au --store STORE --annotations DATA --recipe my.toml
     """
 
     task: Task
     store: StoreUrl
     annotations: Annotations
-    recipe: Annotated[RecipeName, Option("Named setting of everything from features to decisions.")] = "default"
+    recipe: Annotated[
+        Annotated[str, TextToRecipe()],
+        Option("All settings from features to decisions: a name that affwild2 recipes lists, or a TOML file."),
+    ] = "default"
     features: Annotated[Features | None, Option("Features to fit on instead of the recipe's.")] = None
     hidden_units: Annotated[
         int | None,

@@ -26,6 +26,7 @@ ALLOWED = {
     "models.backbones": {"data_contracts", "models.engines"},
     "models.heads": {"data_contracts", "models.engines"},
     "models.decisions": {"data_contracts", "models.engines", "models.heads"},
+    "models.recipes": {"data_contracts", "models.heads", "models.decisions"},
     "models.pretraining": {"data_contracts", "models.engines", "models.heads", "models.backbones", "models.faces"},
     "models.weight_files": {"data_contracts", "models.engines", "models.backbones"},
     "tasks": {"data_contracts.*", "models.*"},

@@ -174,7 +174,7 @@ class HeadDetails(Details):
     """``heads``: the data and settings that a head was fitted with, and its scores on the validation set.
 
     Attributes:
-        recipe: name of the recipe, or ``zero-shot`` for a head that was not fitted.
+        recipe, recipe_version: of the recipe; ``zero-shot`` for a head that was not fitted.
         kind: name in ``models.heads.recipes.HEAD_KINDS``.
         settings: all values of the recipe; None for ``zero-shot``.
         backbone, source: variants of the features.
@@ -209,6 +209,7 @@ class HeadDetails(Details):
     trained_on: LeftOut[tuple[str, ...]] = ()
     fitted_in: LeftOut[str | None] = None
     kind: LeftOut[str] = "mlp"
+    recipe_version: LeftOut[int | None] = None
     scores_of: LeftOut[str | None] = None
     annotations: LeftOut[str | None] = None
     train_subjects: LeftOut[tuple[str, ...]] = ()

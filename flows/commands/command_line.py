@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import click
 from click.shell_completion import get_completion_class
@@ -28,8 +28,10 @@ from flows.commands.parameters import (
     FetchModelParameters,
     ForgetParameters,
     ListModelsParameters,
+    ListRecipesParameters,
     ReportParameters,
     ServeParameters,
+    ShowRecipeParameters,
     SimulateParameters,
     StatusParameters,
     VerifyParameters,
@@ -55,16 +57,28 @@ _COMMANDS: dict[str, tuple[type, str]] = {
     "models fetch": (FetchModelParameters, "flows.commands.models:fetch_model"),
     "models convert": (ConvertModelParameters, "flows.commands.models:convert_model"),
     "models export": (ExportModelParameters, "flows.commands.export_backbone:export_models"),
+    "recipes": (ListRecipesParameters, "flows.commands.recipes:list_recipes"),
+    "recipes show": (ShowRecipeParameters, "flows.commands.recipes:show_recipe"),
     "download submission": (DownloadSubmissionParameters, "flows.commands.download:download_submission"),
 }
 # Functions of commands that change nothing in a store: their user waits for an answer, not for a server.
-_ONLY_READ = ("verify", "print_status", "write_store_report", "compare", "list_models", "download_submission")
+_ONLY_READ = (
+    "verify",
+    "print_status",
+    "write_store_report",
+    "compare",
+    "list_models",
+    "list_recipes",
+    "show_recipe",
+    "download_submission",
+)
 # Functions that wait for requests: they are at work without any progress.
 _WAIT = ("serve",)
 # Commands whose result is also available as a JSON object.
-_WITH_JSON = ("status", "verify", "compare", "models list", "score", "rescore")
+_WITH_JSON = ("status", "verify", "compare", "models list", "recipes", "score", "rescore")
 # Command and option of an earlier version -> the option of today.
 _RENAMED = {(f"{PROGRAM} fit", "--backbone"): "--features-variant"}
+# Groups that are not commands themselves.
 _GROUPS = {
     "models": "List, download, convert and export backbones.",
     "download": "Download results from a store to this machine.",
@@ -117,16 +131,21 @@ class _SchedulerAddress(_Text):
             self.fail(f"{error}.", param, ctx)
 
 
-def make_command(name: str, definition: type, run: Callable[[Values], int], *, has_json: bool = False) -> click.Command:
+def make_command(
+    name: str, definition: type, run: Callable[[Values], int], *, has_json: bool = False, is_group: bool = False
+) -> click.Command:
     """Make a command with an option for every field of a dataclass, and the options of its output.
 
     Args:
         run: receives the values of all fields and returns the exit code.
         has_json: the command has a result for ``--json``.
+        is_group: the command has commands of its own.
     """
     text, examples = describe(definition)
 
     def callback(*, quiet: bool, json: bool = False, **values: object) -> None:
+        if click.get_current_context().invoked_subcommand is not None:
+            return
         with _choose_output(quiet, json):
             # Click returns a tuple for a repeatable option, which is empty if the option is missing.
             code = run({name: (list(v) or None) if isinstance(v, tuple) else v for name, v in values.items()})
@@ -135,7 +154,8 @@ def make_command(name: str, definition: type, run: Callable[[Values], int], *, h
     options = [_flag("quiet", "Print only problems and the last line, and no progress.")]
     if has_json:
         options.append(_flag("json", "Print the result as a JSON object; all else goes to standard error."))
-    return click.Command(
+    kind: Any = functools.partial(_Group, invoke_without_command=True) if is_group else click.Command
+    command: click.Command = kind(
         name,
         callback=callback,
         params=[*(_parameter(*each) for each in read_options(definition)), *options],
@@ -143,6 +163,7 @@ def make_command(name: str, definition: type, run: Callable[[Values], int], *, h
         # Click keeps the lines of a paragraph that begins with a backspace.
         epilog="\n".join(["\b", "Examples:", *(f"  {example}" for example in examples)]) if examples else None,
     )
+    return command
 
 
 def _flag(name: str, text: str) -> click.Option:
@@ -256,9 +277,12 @@ for _path, (_definition, _target) in _COMMANDS.items():
     *_parents, _name = _path.split()
     _parent: click.Group = app
     for _word in _parents:
-        _parent = app.commands.setdefault(_word, _Group(_word, help=_GROUPS[_word]))  # type: ignore[assignment]
+        if _word not in _parent.commands:
+            _parent.add_command(_Group(_word, help=_GROUPS[_word]))
+        _parent = cast(click.Group, _parent.commands[_word])
     _run = functools.partial(_run_function, _target, _definition)
-    _parent.add_command(make_command(_name, _definition, _run, has_json=_path in _WITH_JSON))
+    _is_group = any(_other.startswith(f"{_path} ") for _other in _COMMANDS)
+    _parent.add_command(make_command(_name, _definition, _run, has_json=_path in _WITH_JSON, is_group=_is_group))
 
 
 def _handle_names_in_utf8() -> None:

@@ -218,6 +218,31 @@ class ListModelsParameters:
 
 
 @dataclass(frozen=True)
+class ListRecipesParameters:
+    """List the recipes of fit.
+
+    Examples:
+        affwild2 recipes
+        affwild2 recipes show default --task expr
+    """
+
+
+@dataclass(frozen=True)
+class ShowRecipeParameters:
+    """Print a recipe as TOML: every setting from features to decisions.
+
+    Redirect it to a file, change its name and values, and pass the file to fit with --recipe.
+
+    Examples:
+        affwild2 recipes show default
+        affwild2 recipes show my.toml --task expr
+    """
+
+    name: Annotated[str, Option("Name of a recipe, or a TOML file to check.", is_argument=True)]
+    task: Annotated[TaskName | None, Option("Print only the settings of one task.")] = None
+
+
+@dataclass(frozen=True)
 class FetchModelParameters:
     """Download published weights, verify their hash, and convert them.
 

@@ -1,17 +1,32 @@
-"""Recipes: named, complete settings for fitting heads. ``models.decisions`` has those of post-processing."""
+"""How heads are fitted. ``models.recipes`` has the named recipes, ``models.decisions`` those of post-processing."""
 
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, ScoreForm, TaskName
+from data_contracts.vocabulary import BranchName, ScoreForm
 
 Features = Literal["embeddings", "scores", "both"]
 Checkpoint = Literal["loss", "accuracy", "macro_f1", "mean_ccc", "mean_f1"]
-RecipeName = Literal["paper", "default"]
 HiddenUnits = int | tuple[int, ...]
 # Kinds of heads, and where their classes are; a class is imported when a head of its kind is fitted or loaded.
 HEAD_KINDS: dict[str, str] = {"mlp": "models.heads.mlp:MlpHead"}
+_LIMITS: dict[str, tuple[float, float]] = {
+    "l2": (0, 1000),
+    "batch_size": (1, 1 << 20),
+    "epochs": (1, 10_000),
+    "learning_rate": (1e-9, 10),
+    "patience": (0, 10_000),
+    "dropout": (0, 0.99),
+    "seeds": (1, 100),
+    "epoch_rows": (0, 1 << 40),
+}
+# Metrics that decide which epoch of a single branch is kept; several branches have the loss only.
+_METRICS: dict[BranchName, tuple[Checkpoint, ...]] = {
+    "expr": ("accuracy", "macro_f1"),
+    "va": ("mean_ccc",),
+    "au": ("mean_f1",),
+}
 
 
 @dataclass(frozen=True)
@@ -64,13 +79,19 @@ class HeadRecipe:
     epoch_rows: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.epochs, self.seeds) < 1:
-            raise ValueError("expected batch_size, epochs and seeds of at least 1")
-        if self.epoch_rows < 0:
-            raise ValueError(f"expected epoch_rows of at least 0, got {self.epoch_rows}")
+        if not self.branches or len(set(self.branches)) < len(self.branches):
+            raise ValueError(f"branches: expected at least one, each once, got {list(self.branches)}")
+        for name, (least, most) in _LIMITS.items():
+            if not least <= (value := getattr(self, name)) <= most:
+                raise ValueError(f"{name}: expected a number of at least {least:,} and at most {most:,}, got {value}")
         hidden_sizes(self.hidden_units)
+        metrics = _METRICS[self.branches[0]] if len(self.branches) == 1 else ()
+        if self.checkpoint not in (choices := ("loss", *metrics)):
+            raise ValueError(
+                f"checkpoint: expected {' or '.join(choices)} of {'+'.join(self.branches)}, got {self.checkpoint}"
+            )
         if self.kind not in HEAD_KINDS:
-            raise ValueError(f"kind of head: expected one of {', '.join(HEAD_KINDS)}, got {self.kind!r}")
+            raise ValueError(f"kind: expected one of {', '.join(HEAD_KINDS)}, got {self.kind!r}")
 
     def replace(self, **changes: Any) -> "HeadRecipe":
         """Return the recipe with some fields changed."""
@@ -78,8 +99,8 @@ class HeadRecipe:
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """Return what the names of fitted heads depend on, such that heads in existing stores keep their names."""
-        # Added later; the first two follow from the other fields in all named recipes.
-        added = {"published_weighting", "shared_hidden"}
+        # Added later, with the values that earlier versions implied.
+        added = {n for n in ("published_weighting", "shared_hidden") if getattr(self, n) == self.published_masking}
         if self.kind == "mlp":
             added.add("kind")
         if self.scores == "logits" or self.features == "embeddings":
@@ -101,7 +122,7 @@ def hidden_sizes(hidden_units: HiddenUnits) -> tuple[int, ...]:
     """
     sizes = hidden_units if isinstance(hidden_units, tuple) else (hidden_units,) if hidden_units != 0 else ()
     if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise ValueError(f"expected hidden_units of at least 0, or several of at least 1, got {hidden_units!r}")
+        raise ValueError(f"hidden_units: expected a size of at least 0, or several of at least 1, got {hidden_units!r}")
     return sizes
 
 
@@ -124,102 +145,3 @@ class TaskRecipe:
     def kind(self) -> str:
         """Kind of head; the same in all parts."""
         return self.parts[0].kind
-
-
-# Savchenko 2022, section 3, and the authors' ABAW3 notebook where the two differ (batch sizes, epochs, checkpoints).
-# Comments name the cells of the notebook, which contain the linear and the hidden variant.
-_PAPER: dict[TaskName, HeadRecipe] = {
-    "expr": HeadRecipe(("expr",), "embeddings", 128, 0.0, 256, 10, "accuracy"),  # A3 c39, c40
-    "va": HeadRecipe(("va",), "scores", 0, 1 / 512, 512, 20, "loss"),  # A3 c64, c65
-    "au": HeadRecipe(("au",), "embeddings", 128, 0.0, 512, 20, "loss", drop_partial_units=True),  # A3 c81, c82
-    "mtl": HeadRecipe(
-        ("va", "expr", "au"),
-        "both",
-        0,
-        1 / 256,
-        256,
-        20,
-        "loss",
-        published_masking=True,
-        published_weighting=True,
-        shared_hidden=True,
-        drop_partial_units=True,
-    ),  # A3 c103, c104
-}
-_DEFAULT: dict[BranchName, HeadRecipe] = {
-    "expr": HeadRecipe(
-        ("expr",),
-        "embeddings",
-        128,
-        1e-4,
-        256,
-        40,
-        "macro_f1",
-        patience=8,
-        standardize=True,
-        dropout=0.5,
-        seeds=3,
-        epoch_rows=200_000,
-    ),
-    "va": HeadRecipe(
-        ("va",),
-        "embeddings",
-        128,
-        1e-2,
-        128,
-        60,
-        "mean_ccc",
-        patience=15,
-        standardize=True,
-        dropout=0.5,
-        seeds=3,
-        epoch_rows=200_000,
-    ),
-    "au": HeadRecipe(
-        ("au",),
-        "embeddings",
-        128,
-        1e-4,
-        512,
-        40,
-        "mean_f1",
-        patience=8,
-        standardize=True,
-        dropout=0.5,
-        seeds=3,
-        epoch_rows=200_000,
-    ),
-}
-
-
-def get_recipe(
-    name: RecipeName, *, task: TaskName, hidden_units: HiddenUnits | None = None, published_scores: ScoreForm = "logits"
-) -> TaskRecipe:
-    """Return the recipe of that name for ``expr``, ``va``, ``au`` or ``mtl``.
-
-    ``paper`` fits as published. ``default`` fits each branch on its labelled rows, keeps the epoch with the best
-    challenge metric on all validation rows, and averages seeds; its mtl head combines its three single-task heads.
-
-    ``hidden_units`` selects the variant with these hidden layers (None: that of the best published result). The
-    published variants differ in more than layers: single-task heads carry L2 only if they are linear, multi-task heads
-    always. ``published_scores``: of the backbone (``BackboneSpec``). ``paper`` takes scores in this form, ``default``
-    logits.
-
-    Raises:
-        ValueError: the recipe or task is unknown, or ``hidden_units`` is not valid.
-    """
-    if name not in ("paper", "default") or task not in BRANCHES_OF_TASK:
-        raise ValueError(
-            f"expected recipe paper or default for {', '.join(BRANCHES_OF_TASK)}, got {name!r} for {task!r}"
-        )
-    if name == "paper":
-        recipe = TaskRecipe((_PAPER[task].replace(scores=published_scores),))
-    else:
-        recipe = TaskRecipe(tuple(_DEFAULT[branch] for branch in BRANCHES_OF_TASK[task]))
-    if hidden_units is None:
-        return recipe
-    changed = recipe.replace(hidden_units=hidden_units)
-    if name == "default" or task == "mtl":
-        return changed
-    is_linear = not hidden_sizes(hidden_units)
-    return changed.replace(l2=1 / _PAPER[task].batch_size if is_linear else 0.0)

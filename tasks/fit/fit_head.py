@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +19,10 @@ from models.engines.devices import default_device
 from models.engines.precision import Precision, native_precision
 from models.heads.head import head_class, head_to_bytes
 from models.heads.metrics import MAIN_METRIC
-from models.heads.recipes import TaskRecipe, get_recipe
+from models.heads.recipes import TaskRecipe
+from models.recipes.recipe import Recipe
+from models.recipes.registry import DEFAULT
+from models.recipes.toml_files import recipe_to_toml
 from tasks.fit.import_labels import labels_key
 from tasks.fit.subject_features import FeaturesVariant, with_frames
 from tasks.fit.subject_split import SubjectSplit, split_subjects
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from tasks.extract.embed_faces import BackboneChoice
 
 CODE_VERSION = 5
+RECIPE_FILE = "recipe.toml"
 # A part of the names of heads. It is not raised, so that a head replaces the one that an earlier version fitted.
 _NAME_VERSION = 4
 _ZERO_SHOT_VERSION = 1
@@ -41,7 +45,7 @@ class HeadChoice:
     """A task, a recipe, and values that override those of the recipe (None: not overridden)."""
 
     task: TaskName
-    recipe: Literal["paper", "default"] = "default"
+    recipe: Recipe = DEFAULT
     features: Literal["embeddings", "scores", "both"] | None = None
     hidden_units: int | None = None
     seeds: int | None = None
@@ -50,13 +54,26 @@ class HeadChoice:
     def head_recipe(self, features: FeaturesDetails) -> TaskRecipe:
         """Return the recipe with all overrides, for heads on these features.
 
-        Of ``paper``, it is the published variant with these hidden layers.
+        Of a recipe ``as_published``, it is the published variant with these hidden layers.
         """
         overrides = {name: getattr(self, name) for name in ("features", "seeds", "kind")}
         given = {name: value for name, value in overrides.items() if value is not None}
         scores = _published_scores(features)
-        recipe = get_recipe(self.recipe, task=self.task, hidden_units=self.hidden_units, published_scores=scores)
+        recipe = self.recipe.variant(self.task, hidden_units=self.hidden_units, published_scores=scores)
         return recipe.replace(**given)
+
+    def effective_recipe(self, features: FeaturesDetails) -> Recipe:
+        """Return the recipe of this task alone as it is fitted; with overrides, under a name of its own."""
+        heads, postprocessing = self.head_recipe(features), self.recipe.postprocessing_of(self.task)
+        is_changed = heads != replace(self, features=None, hidden_units=None, seeds=None, kind=None).head_recipe(
+            features
+        )
+        return replace(
+            self.recipe,
+            name=f"{self.recipe.name}_changed"[:32] if is_changed else self.recipe.name,
+            heads={self.task: heads},
+            postprocessing={self.task: postprocessing},
+        )
 
 
 def _published_scores(features: FeaturesDetails) -> ScoreForm:
@@ -124,7 +141,7 @@ def plan_fit_head(
         used = with_frames(store, used)
     native = native_precision(default_device())
     # As published; products in bfloat16 would be faster by a quarter.
-    precision: Precision = "float32" if choice.recipe == "paper" else native
+    precision: Precision = "float32" if choice.recipe.as_published else native
     parts = {
         "stage": "fit_head",
         "version": _NAME_VERSION,
@@ -135,7 +152,7 @@ def plan_fit_head(
         "features": [(subject, used.identity(subject)) for subject in subjects],
         "backbone": variant.backbone,
     }
-    readable = f"{choice.task}-{choice.recipe}{'-all' if epochs else ''}"
+    readable = f"{choice.task}-{choice.recipe.name}{'-all' if epochs else ''}"
     is_made_up = variant.is_simulated or any(map(is_simulated_subject, split.subjects["train"]))
     readable = mark_name(readable, simulated=is_made_up)
     name = variant_name(readable, fingerprint(**parts))
@@ -184,6 +201,7 @@ def make(store: Store, job: Job[FitHeadArgs]) -> Files:
     if given.scores_of:
         metrics["scores_of"] = given.scores_of
     files = head_to_bytes(fitted.head)
+    files[RECIPE_FILE] = recipe_to_toml(given.choice.effective_recipe(given.features.origin)).encode()
     files["metrics.json"] = json.dumps(metrics, indent=1, sort_keys=True).encode() + b"\n"
     return Files(files, _details(given, recipe, fitted, coverage))
 
@@ -217,7 +235,8 @@ def _details(
     metric = MAIN_METRIC[choice.task]
     return HeadDetails(
         task=choice.task,
-        recipe=choice.recipe,
+        recipe=choice.recipe.name,
+        recipe_version=choice.recipe.version,
         kind=recipe.kind,
         settings=asdict(recipe),
         backbone=given.features.backbone,

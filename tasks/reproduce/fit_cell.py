@@ -23,6 +23,7 @@ from models.decisions.published import score_published
 from models.engines.devices import default_device
 from models.heads.head import Head, head_to_bytes
 from models.heads.recipes import TaskRecipe
+from models.recipes.registry import find_recipe
 from tasks.fit.fit_head import FitHeadArgs, HeadChoice, plan_fit_head
 from tasks.fit.import_labels import labels_key
 from tasks.fit.predict_outputs import predict_subject
@@ -69,7 +70,7 @@ def plan_fit_cell(
         InputError: all validation subjects are in the training set too.
     """
     hidden_units = HIDDEN_UNITS if method.is_hidden else 0
-    choice = HeadChoice(method.task, "paper", method.features, hidden_units, seeds=1)
+    choice = HeadChoice(method.task, find_recipe("paper"), method.features, hidden_units, seeds=1)
     head = plan_fit_head(store, variant, choice, labels=labels)
     given = head.arguments
     rows = fingerprint(

@@ -21,8 +21,8 @@ from pairs import Pair, run_script
 from models.engines.precision import native_precision
 from models.heads.fitting import fit_seeds
 from models.heads.metrics import score_branch
-from models.heads.recipes import get_recipe
 from models.heads.rows import TrainingRows
+from models.recipes.registry import get_recipe
 
 ROWS, EPOCHS = 135_686, 20
 

@@ -20,8 +20,8 @@ from data_contracts.vocabulary import EXPRESSIONS
 from models.faces.crops import decode_jpeg
 from models.heads.fitting import fit_seeds
 from models.heads.metrics import score_branch
-from models.heads.recipes import get_recipe
 from models.heads.rows import TrainingRows
+from models.recipes.registry import get_recipe
 from tasks.extract.embed_faces import subjects_of_source
 from tasks.fit.subject_features import find_features
 from tasks.fit.training_rows import gather_rows

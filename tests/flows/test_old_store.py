@@ -25,6 +25,7 @@ from flows.extract import extract
 from flows.fit import fit
 from flows.submit import submit
 from models.heads.sequences import SubjectSequence
+from models.recipes.registry import find_recipe
 from tasks.fit import fit_head
 from tasks.fit.head_selection import find_head
 from tasks.fit.predict_outputs import load_head, read_outputs
@@ -156,7 +157,7 @@ def test_only_the_recipe_paper_is_always_fitted_in_float32(old, monkeypatch, rec
     monkeypatch.setattr(fit_head, "native_precision", lambda device: "bfloat16")
     labels = {key.value("set"): manifest for key, manifest in old.manifests("labels", task="expr").items()}
     variant = find_features(old, backbone=BACKBONE, source=SOURCE)
-    job = fit_head.plan_fit_head(old, variant, fit_head.HeadChoice("expr", recipe), labels=labels)
+    job = fit_head.plan_fit_head(old, variant, fit_head.HeadChoice("expr", find_recipe(recipe)), labels=labels)
     assert job.arguments.precision == precision
 
 

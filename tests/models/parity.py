@@ -19,9 +19,10 @@ from models.decisions.smoothing import interpolate_missing, smooth
 from models.heads import fitting, losses, metrics
 from models.heads.head import BranchConfig, FitSettings, HeadConfig
 from models.heads.mlp import MlpHead
-from models.heads.recipes import HeadRecipe, get_recipe
+from models.heads.recipes import HeadRecipe
 from models.heads.rows import RowReader, TrainingRows, moments
 from models.heads.sequences import SubjectSequence, to_scores
+from models.recipes.registry import get_recipe
 from tests.models import published_arithmetic as published
 
 VARIANTS = {

@@ -6,7 +6,7 @@ from models.engines.progress import format_duration, reporting_to
 from models.heads import fit_progress
 from models.heads.fit_progress import FitProgress
 from models.heads.fitting import fit_seeds
-from models.heads.recipes import get_recipe
+from models.recipes.registry import get_recipe
 from tests.models.heads.test_fitting import learnable
 
 

@@ -7,9 +7,9 @@ import torch
 
 from models.heads.fitting import Adam, evaluate_head, fit_seeds
 from models.heads.metrics import MAIN_METRIC
-from models.heads.recipes import get_recipe
 from models.heads.rows import TrainingRows
 from models.heads.sequences import SubjectSequence
+from models.recipes.registry import get_recipe
 
 
 def learnable(count, *, seed, size=32, missing=0.0):
@@ -122,7 +122,7 @@ _MEMORY = """
 import re, sys, threading
 import numpy as np
 from models.heads.rows import TrainingRows
-from models.heads.recipes import get_recipe
+from models.recipes.registry import get_recipe
 from models.heads.fitting import fit_seeds
 
 def anonymous_mb():

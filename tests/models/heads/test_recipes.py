@@ -4,7 +4,8 @@ import pytest
 
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.vocabulary import BRANCHES_OF_TASK
-from models.heads.recipes import HEAD_KINDS, get_recipe, hidden_sizes
+from models.heads.recipes import HEAD_KINDS, hidden_sizes
+from models.recipes.registry import get_recipe
 
 
 def test_paper_recipes_have_the_published_settings():
@@ -46,7 +47,7 @@ def test_changes_reach_every_part(name, task):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="expected recipe paper or default"):
+    with pytest.raises(ValueError, match="expected recipe paper, default"):
         get_recipe("best", task="expr")
     with pytest.raises(ValueError, match="at least 1"):
         get_recipe("default", task="expr").replace(seeds=0)
@@ -98,7 +99,7 @@ def test_hidden_sizes(hidden_units, sizes):
 def test_wrong_hidden_units_and_kinds_are_refused():
     (va,) = get_recipe("default", task="va").parts
     for wrong in (-1, (3, 0), (1.5,)):
-        with pytest.raises(ValueError, match="expected hidden_units"):
+        with pytest.raises(ValueError, match="hidden_units: expected"):
             va.replace(hidden_units=wrong)
     with pytest.raises(ValueError, match="expected one of mlp"):
         va.replace(kind="forest")

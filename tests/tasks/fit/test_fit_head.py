@@ -1,7 +1,7 @@
 import pytest
 
 from data_contracts.store.details import FeaturesDetails
-from models.heads.recipes import get_recipe
+from models.recipes.registry import find_recipe, get_recipe
 from tasks.fit.fit_head import HeadChoice
 
 
@@ -25,16 +25,16 @@ def features(backbone_name, published_scores=None):
 )
 def test_paper_takes_the_scores_that_were_published_for_the_backbone(details, scores):
     for task in ("va", "mtl"):
-        (paper,) = HeadChoice(task, "paper").head_recipe(details).parts
+        (paper,) = HeadChoice(task, find_recipe("paper")).head_recipe(details).parts
         assert paper.scores == scores
-        default = HeadChoice(task, "default", features="scores").head_recipe(details)
+        default = HeadChoice(task, features="scores").head_recipe(details)
         assert {part.scores for part in default.parts} == {"logits"}
 
 
 @pytest.mark.parametrize("task", ["expr", "va", "au", "mtl"])
 @pytest.mark.parametrize("hidden_units", [0, 64])
 def test_hidden_units_select_the_published_variant(task, hidden_units):
-    choice = HeadChoice(task, "paper", features="both", hidden_units=hidden_units, seeds=2)
+    choice = HeadChoice(task, find_recipe("paper"), features="both", hidden_units=hidden_units, seeds=2)
     (part,) = choice.head_recipe(features("enet_b0_8_best_vgaf")).parts
     (published,) = get_recipe("paper", task=task, hidden_units=hidden_units).parts
     assert part == published.replace(features="both", seeds=2)

@@ -16,9 +16,10 @@ from models.decisions.subject_outputs import SubjectOutputs
 from models.decisions.tuning import Tuned, tune_postprocessing
 from models.heads.fitting import fit_seeds
 from models.heads.metrics import MAIN_METRIC, main_score
-from models.heads.recipes import Features, get_recipe
+from models.heads.recipes import Features
 from models.heads.rows import TrainingRows
 from models.heads.sequences import SubjectSequence
+from models.recipes.registry import get_recipe
 from tasks.simulate.attainable import attainable_scores
 from tasks.simulate.features import BACKBONES, draw_features
 from tasks.simulate.labels import draw_labels, label_rule, shifted_state

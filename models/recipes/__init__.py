@@ -1,0 +1,1 @@
+"""Recipes: named, complete settings of everything from features to decisions."""

@@ -1,0 +1,112 @@
+"""The named recipes."""
+
+from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, ScoreForm, TaskName
+from models.decisions.recipes import DEFAULT as DEFAULT_POSTPROCESSING
+from models.decisions.recipes import PAPER as PAPER_POSTPROCESSING
+from models.decisions.recipes import PAPER_MTL as PAPER_MTL_POSTPROCESSING
+from models.heads.recipes import HeadRecipe, HiddenUnits, TaskRecipe
+from models.recipes.recipe import Recipe
+
+# Savchenko 2022, section 3, and the authors' ABAW3 notebook where the two differ (batch sizes, epochs, checkpoints).
+# Comments name the cells of the notebook, which contain the linear and the hidden variant.
+_PAPER: dict[TaskName, HeadRecipe] = {
+    "expr": HeadRecipe(("expr",), "embeddings", 128, 0.0, 256, 10, "accuracy"),  # A3 c39, c40
+    "va": HeadRecipe(("va",), "scores", 0, 1 / 512, 512, 20, "loss"),  # A3 c64, c65
+    "au": HeadRecipe(("au",), "embeddings", 128, 0.0, 512, 20, "loss", drop_partial_units=True),  # A3 c81, c82
+    "mtl": HeadRecipe(
+        ("va", "expr", "au"),
+        "both",
+        0,
+        1 / 256,
+        256,
+        20,
+        "loss",
+        published_masking=True,
+        published_weighting=True,
+        shared_hidden=True,
+        drop_partial_units=True,
+    ),  # A3 c103, c104
+}
+_DEFAULT: dict[BranchName, HeadRecipe] = {
+    "expr": HeadRecipe(
+        ("expr",),
+        "embeddings",
+        128,
+        1e-4,
+        256,
+        40,
+        "macro_f1",
+        patience=8,
+        standardize=True,
+        dropout=0.5,
+        seeds=3,
+        epoch_rows=200_000,
+    ),
+    "va": HeadRecipe(
+        ("va",),
+        "embeddings",
+        128,
+        1e-2,
+        128,
+        60,
+        "mean_ccc",
+        patience=15,
+        standardize=True,
+        dropout=0.5,
+        seeds=3,
+        epoch_rows=200_000,
+    ),
+    "au": HeadRecipe(
+        ("au",),
+        "embeddings",
+        128,
+        1e-4,
+        512,
+        40,
+        "mean_f1",
+        patience=8,
+        standardize=True,
+        dropout=0.5,
+        seeds=3,
+        epoch_rows=200_000,
+    ),
+}
+
+
+def _paper() -> Recipe:
+    postprocessing = dict.fromkeys(_PAPER, PAPER_POSTPROCESSING) | {"mtl": PAPER_MTL_POSTPROCESSING}
+    heads = {task: TaskRecipe((part,)) for task, part in _PAPER.items()}
+    summary = "As published (Savchenko 2022)"
+    return Recipe("paper", 1, summary, heads, postprocessing, as_published=True)
+
+
+def _default() -> Recipe:
+    heads = {task: TaskRecipe(tuple(_DEFAULT[b] for b in branches)) for task, branches in BRANCHES_OF_TASK.items()}
+    summary = "Best challenge metric, averaged seeds, tuned decisions"
+    return Recipe("default", 2, summary, heads, dict.fromkeys(heads, DEFAULT_POSTPROCESSING))
+
+
+DEFAULT = _default()
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (_paper(), DEFAULT)}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return the recipe of this name.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"expected recipe {', '.join(RECIPES)}, got {name!r}")
+    return RECIPES[name]
+
+
+def get_recipe(
+    name: str, *, task: TaskName, hidden_units: HiddenUnits | None = None, published_scores: ScoreForm = "logits"
+) -> TaskRecipe:
+    """Return how the recipe of this name fits the head of a task; see ``Recipe.variant``.
+
+    Raises:
+        ValueError: the recipe or task is unknown, or ``hidden_units`` is not valid.
+    """
+    return find_recipe(name).variant(task, hidden_units=hidden_units, published_scores=published_scores)
