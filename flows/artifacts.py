@@ -17,7 +17,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from prefect._internal.control_listener import get_intent
-from prefect.artifacts import MarkdownArtifact, create_image_artifact, create_link_artifact, create_markdown_artifact
+from prefect.artifacts import MarkdownArtifact, create_link_artifact, create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import FlowRunContext
@@ -216,11 +216,16 @@ def _create_link(run: Run, record: RunRecord, path: str) -> None:
 
 
 def _create_summary(flow: str, persons: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table of the persons in the scored videos, and a picture of their expressions."""
+    """Write a picture of the expressions of persons in the scored videos, and a table of these persons.
+
+    The picture is part of the text: below a picture with a page of its own, Prefect prints its whole ``data:`` URL.
+    """
     shown = persons[:_PERSONS_SHOWN]
     columns = [name for name in SUMMARY.schema.names if any(row[name] is not None for row in shown)]
     more = len(persons) - len(shown)
+    picture = draw_persons(persons)
     lines = [
+        *([f"![Share of each expression, per person]({picture})", ""] if picture else []),
         _line(name.replace("_", " ") for name in columns),
         _line("---" if name == "video" else "---:" for name in columns),
         *(_line(_markdown(_cell(row[name])) for name in columns) for row in shown),
@@ -228,8 +233,6 @@ def _create_summary(flow: str, persons: Sequence[Mapping[str, Any]]) -> None:
     ]
     videos = counted(len({row["video"] for row in persons}), "video")
     create_markdown_artifact(key=_key(flow, "summary"), markdown="\n".join(lines), description=f"Persons in {videos}")
-    if picture := draw_persons(persons):
-        create_image_artifact(picture, key=_key(flow, "expressions"), description=f"Expressions of persons in {videos}")
 
 
 def _cell(value: object) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from data_contracts.challenge.pictures import ScheduledAccount
 from data_contracts.challenge.videos import list_videos
 from data_contracts.errors import InputError, counted
 from data_contracts.files.local import check_output_folder
@@ -65,7 +66,9 @@ def rescore(parameters: RescoreParameters) -> Rescored:
     ) as run:
         predictors = predictors_of(run, parameters)
         # Folders of affwild2 contain many files and no videos to score.
-        listing = list_videos(places, leave_out=[run.store.root, Store(out).root])
+        listing = list_videos(
+            places, leave_out=[run.store.root, Store(out).root], account=ScheduledAccount("videos", *places)
+        )
         arrivals = split_settled(
             run.store, listing.videos, roots=places, settle_seconds=parameters.settle_seconds, now=time.time()
         )

@@ -217,7 +217,8 @@ def score(parameters: ScoreParameters) -> list[str]:
         print_images(images, out)
         if again := describe_rewritten(Store(out), before, [path.name for path in written]):
             print_line(again)
-        if others := describe_others(Store(out)):
+        # A run that predicts only images has nothing to say about videos.
+        if written and (others := describe_others(Store(out))):
             print_line(others)
         if outdated := describe_outdated(run.store, out):
             print_line(outdated)

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from data_contracts.vocabulary import suffixes
 
 OTHER = "files of other kinds, such as pictures, sound and texts"
+NO_VIDEO = "files whose content is not a video"
 ARCHIVES, UNPACKED = "archives; unpack them", "archives with an unpacked folder beside them"
 OTHER_ARCHIVES = "archives of crops or annotations by their name"
 ANNOTATED = "annotated copies that score --annotate wrote"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.challenge.crops import holds_crops, is_crop_folder
+from data_contracts.challenge.other_files import NO_VIDEO, OTHER
 from data_contracts.challenge.videos import VideoListing, has_video_suffix, is_video, list_videos
 from data_contracts.errors import InputError
 from data_contracts.files.account import InputAccount, is_harmless
@@ -168,6 +169,7 @@ _UNREAD = "images of formats that are not read, such as HEIC and RAW; convert th
 _FOLDERS_CHECKED = 16
 _BESIDE_VIDEOS = "images in a folder with videos; to score them, name the files, or a folder without videos"
 _CROPS_OF_FACES = "images in folders of crops; extract --source reads them"
+_NOT_SCHEDULED = "images, which are not scored on a schedule; affwild2 score predicts them"
 _NOT_UTF8 = "images whose path is not UTF-8; rename them"
 
 
@@ -199,6 +201,17 @@ class _VideoAccount(InputAccount):
             super().skip(path, reason, harmless=harmless)
         else:
             self.images.append(path)
+
+
+class ScheduledAccount(InputAccount):
+    """An account of the videos of a scheduled run, which scores no images."""
+
+    def skip(self, path: Location | str, reason: str | None = None, *, harmless: bool = False) -> None:
+        """Count a file that is not used; an image with what predicts it."""
+        if reason in (OTHER, NO_VIDEO) and not isinstance(path, str) and is_image(path):
+            super().skip(path, _NOT_SCHEDULED, harmless=True)
+        else:
+            super().skip(path, reason, harmless=harmless)
 
 
 def is_image(path: Location) -> bool:

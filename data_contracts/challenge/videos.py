@@ -17,6 +17,7 @@ from data_contracts.challenge.other_files import (
     ANNOTATED,
     ARCHIVES,
     HARMLESS_REASONS,
+    NO_VIDEO,
     OTHER,
     OTHER_ARCHIVES,
     reason_by_suffix,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 # Files that hold sound or a picture as often as a video.
 _CONTENT_DECIDES = frozenset((".gif", ".ogg", ".ogx"))
-_NO_VIDEO = "files whose content is not a video"
 _PIPES = "pipes or devices"
 _BROKEN = "links to files that do not exist"
 _LOOPS = "links to folders that are searched anyway"
@@ -256,7 +256,7 @@ def _reason_by_content(path: Location, head: bytes) -> str | None:
         return None
     is_sound = head.startswith(b"OggS") and has_video_suffix(path)
     is_marker = not head and not path.suffix
-    return OTHER if is_sound or is_marker or _is_text(head) else _NO_VIDEO
+    return OTHER if is_sound or is_marker or _is_text(head) else NO_VIDEO
 
 
 def _is_text(head: bytes) -> bool:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from data_contracts.errors import counted
 from flows.engine.stage_summary import StageSummary
 
+# The stage that writes annotated copies.
+ANNOTATE = "annotate_video"
+
 
 @dataclass(frozen=True)
 class RunCounts:
@@ -18,6 +21,7 @@ class RunCounts:
         waiting: files that may still be growing.
         used_in_part: inputs with lost parts; they are also counted as done or up to date.
         skipped: files that a reader skipped, besides harmless ones.
+        annotated: videos whose annotated copy was written; they are also counted as done or up to date.
     """
 
     noun: str = "unit"
@@ -30,6 +34,7 @@ class RunCounts:
     waiting: int = 0
     used_in_part: int = 0
     skipped: int = 0
+    annotated: int = 0
 
     @property
     def total(self) -> int:
@@ -46,6 +51,7 @@ class RunCounts:
         numbers = {
             "up to date": self.up_to_date,
             self.verb: self.done,
+            "annotated": self.annotated,
             "failed": self.failed,
             "quarantined": self.quarantined,
             "waiting": self.waiting,

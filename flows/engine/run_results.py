@@ -11,7 +11,7 @@ from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store
 from flows.engine.console import print_line, print_table
 from flows.engine.quarantine import describe_shared_cause
-from flows.engine.run_counts import RunCounts, SortedInputs, count_units
+from flows.engine.run_counts import ANNOTATE, RunCounts, SortedInputs, count_units
 from flows.engine.stage_summary import StageSummary
 from tasks.units import Unit
 
@@ -131,6 +131,7 @@ class RunResults:
             waiting=waiting,
             used_in_part=len(in_part),
             skipped=self._skipped,
+            annotated=sum(summary.done for summary in self.summaries if summary.stage == ANNOTATE),
         )
         return found
 

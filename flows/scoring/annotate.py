@@ -6,6 +6,7 @@ from data_contracts.errors import counted
 from data_contracts.files.locations import Location
 from data_contracts.store.store import Store
 from flows.engine.run import Run
+from flows.engine.run_counts import ANNOTATE
 from tasks.annotate import annotate_video
 from tasks.results.annotated_copies import add_annotated, read_annotated
 from tasks.units import Job, Work
@@ -23,7 +24,7 @@ def annotate_videos(run: Run, names: Collection[str], *, out: Location) -> list[
         assert isinstance(job, Job)
         add_annotated(target, job.arguments.video.stem, job.fingerprint)
 
-    summary = run.jobs("annotate_video", jobs, annotate_video.make, on_done=record)
+    summary = run.jobs(ANNOTATE, jobs, annotate_video.make, on_done=record)
     return [out / job.folder for job in jobs if job.folder not in summary.missing]
 
 

@@ -19,6 +19,7 @@ from tasks.images.write_images import ImageBlock, WrittenImages, write_images
 from tasks.results.prediction_folder import IMAGES_TABLE, prediction_files
 from tasks.units import Unit
 
+_NAMES_SHOWN = 3
 _Outputs = tuple[ServingHead, UnitKey, Manifest]
 
 
@@ -91,8 +92,14 @@ def image_files(images: WrittenImages, out: Location) -> list[Location]:
 
 
 def print_images(images: WrittenImages, out: Location) -> None:
-    """Print how many images and faces there are, and where their predictions are."""
+    """Print how many images and faces there are, where their predictions are, and which are of other heads."""
     count = len(images.scored) + len(images.up_to_date)
     if count:
         what = f"{counted(count, 'image')} with {counted(images.faces, 'face')}"
         print_line(f"{what}: {out}/{IMAGES_TABLE}.csv and .parquet")
+    if others := images.other_heads:
+        names = ", ".join(others[:_NAMES_SHOWN]) + (", ..." if len(others) > _NAMES_SHOWN else "")
+        print_line(
+            f"note: {counted(len(others), 'other image')} in these files with predictions of other heads ({names}); "
+            "score them again, or choose another --out"
+        )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CODE_VERSION = 1
 _FILE = f"{IMAGES_TABLE}.parquet"
-# In the metadata of the table: image -> hash of what its rows were made from, as JSON.
+# In the metadata of the table: image -> digits of the heads, and hash of what its rows were made from, as JSON.
 _MADE_FROM = b"made_from"
 _LANDMARKS = tuple(f"{name}_{axis}_px" for name in LANDMARK_NAMES for axis in "xy")
 _KEY = ["image", "face"]
@@ -43,17 +43,26 @@ class ImageBlock:
     @property
     def fingerprint(self) -> str:
         """Hash of everything that the rows depend on, besides the image."""
-        heads = [[*fingerprint_head(one), manifest.fingerprint] for one, _, manifest in self.outputs]
-        return fingerprint(version=CODE_VERSION, heads=heads)
+        outputs = [manifest.fingerprint for _, _, manifest in self.outputs]
+        return f"{self.settings}-{fingerprint(version=CODE_VERSION, outputs=outputs)}"
+
+    @property
+    def settings(self) -> str:
+        """Digits that differ between heads, and between their post-processings."""
+        return fingerprint(version=CODE_VERSION, heads=[fingerprint_head(one) for one, _, _ in self.outputs])[:8]
 
 
 @dataclass(frozen=True)
 class WrittenImages:
-    """Paths of images by result, and the number of faces in all of them."""
+    """Paths of images by result, and the number of faces in all of them.
+
+    ``other_heads``: images in the same table that were not requested, with predictions of other heads.
+    """
 
     scored: tuple[str, ...] = ()
     up_to_date: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    other_heads: tuple[str, ...] = ()
     faces: int = 0
 
 
@@ -76,11 +85,17 @@ def write_images(store: Store, target: Store, blocks: Sequence[ImageBlock]) -> W
         kept = before.filter(pc.invert(pc.is_in(before["image"], pa.array(list(made_from), pa.string()))))
         rows = pa.concat_tables([kept, requested]).sort_by([("image", "ascending"), ("face", "ascending")])
         _write(target, rows, known | made_from)
+    settings = {block.settings for block in blocks}
+
+    def is_other(image: str, made: str) -> bool:
+        return bool(settings) and image not in made_from and made.split("-")[0] not in settings
+
     unreadable = set(requested.filter(pc.is_null(requested["width_px"]))["image"].to_pylist())
     return WrittenImages(
         scored=tuple(sorted(scored - unreadable)),
         up_to_date=tuple(sorted(set(made_from) - scored - unreadable)),
         unreadable=tuple(sorted(unreadable)),
+        other_heads=tuple(sorted(image for image, made in known.items() if is_other(image, made))),
         faces=requested.num_rows - requested["face"].null_count,
     )
 

@@ -65,7 +65,37 @@
   const paint = () => {
     for (const view of views) view.invalidate_layout?.();
   };
-  for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", paint);
-  window.addEventListener("beforeprint", () => targets.forEach(show));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+
+  // A page is printed before Bokeh can paint again. So every chart is made while nothing else happens, and paper shows a
+  // picture of it in the light colours.
+  const whenIdle = window.requestIdleCallback ?? setTimeout;
+  const showRest = async () => {
+    const target = targets.find((one) => items.has(one.id));
+    if (!target) return;
+    observer.unobserve(target);
+    await show(target);
+    whenIdle(showRest);
+  };
+  whenIdle(showRest);
+  const repaint = (view) => {
+    for (const child of view.child_views ?? []) repaint(child);
+    view.invalidate_painters?.();
+    view.repaint?.();
+  };
+  window.addEventListener("beforeprint", () => {
+    document.documentElement.classList.add("paper");
+    for (const view of views) {
+      repaint(view);
+      const { canvas } = view.export("png");
+      canvas.className = "printed";
+      if (canvas.width) view.el.parentElement.append(canvas);
+    }
+  });
+  window.addEventListener("afterprint", () => {
+    document.documentElement.classList.remove("paper");
+    for (const one of document.querySelectorAll(".printed")) one.remove();
+    paint();
+  });
   for (const one of document.querySelectorAll("details")) one.addEventListener("toggle", paint);
 })();

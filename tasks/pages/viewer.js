@@ -494,6 +494,15 @@
       video.closest(".screen").hidden = true;
     });
     new ResizeObserver(drawBoxes).observe(video);
+    // Browsers do not print videos.
+    window.addEventListener("beforeprint", () => {
+      if (video.readyState < 2) return;
+      const still = element("canvas", "", { className: "still", width: video.videoWidth, height: video.videoHeight });
+      still.style.width = `${video.clientWidth}px`;
+      still.getContext("2d").drawImage(video, 0, 0);
+      video.after(still);
+    });
+    window.addEventListener("afterprint", () => { for (const one of document.querySelectorAll(".still")) one.remove(); });
   }
   const start = () => {
     const frame = Number(new URLSearchParams(location.hash.slice(1)).get("frame"));

@@ -14,7 +14,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from data_contracts.errors import InputError, StoreError, counted, is_missing_file
-from data_contracts.files.inputs import FileState, file_state, reading_inputs
+from data_contracts.files.inputs import FileState, file_state, list_many, reading_inputs
 from data_contracts.files.local import UNFINISHED
 from data_contracts.files.locations import Location, location
 from data_contracts.schemas import PREDICTIONS, Column
@@ -121,6 +121,14 @@ def write_record(target: Store, record: Mapping[str, PredictionRecord]) -> None:
     target.write_alone(RECORD, to_sealed_json({subject: one.to_json() for subject, one in record.items()}))
 
 
+def states_in(folder: Location) -> dict[str, FileState]:
+    """Return the state of each file in a folder, by name; empty if there is no such folder."""
+    try:
+        return list_many([folder])[0].files
+    except FileNotFoundError:
+        return {}
+
+
 def read_settings(target: Store) -> list[PredictionSettings]:
     """Read the settings of the files in a folder, the latest first; empty without a readable description."""
     try:
@@ -175,13 +183,19 @@ def _describe_column(column: Column) -> dict[str, str]:
 
 
 def describe_others(target: Store) -> str | None:
-    """Return a line about files in a folder whose settings are not the latest; None if there is no such file."""
-    record, settings = read_record(target), read_settings(target)
-    files = set(target.list_folder(""))
+    """Return a line about files in a folder whose settings are not the latest; None if there is no such file.
+
+    Files that have changed since they were written are not counted: another program may have written them.
+    """
+    record, settings, files = read_record(target), read_settings(target), states_in(location(target.root))
     others = sorted(
         subject
         for subject, one in record.items()
-        if not (settings and one.settings == settings[0].name) and files.intersection(prediction_files(subject))
+        if not (settings and one.settings == settings[0].name)
+        and any(
+            state and files.get(file) == state
+            for file, state in zip(prediction_files(subject), one.files, strict=False)
+        )
     )
     if not others:
         return None

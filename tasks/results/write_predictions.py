@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from data_contracts.files.inputs import FileState, file_state, list_many
+from data_contracts.files.inputs import file_state
 from data_contracts.files.locations import Location
 from data_contracts.schemas import OUTPUT_COLUMNS, PREDICTIONS, check_schema
 from data_contracts.store.details import HeadDetails, OutputsDetails
@@ -41,6 +41,7 @@ from tasks.results.prediction_folder import (
     prediction_files,
     read_record,
     read_settings,
+    states_in,
     write_description,
     write_record,
 )
@@ -104,7 +105,7 @@ def write_predictions(
     record, known = read_record(target), read_settings(target)
     if is_noted := bool(record):
         note_folder(store, target)
-    before, existing = dict(record), _states_in(out)
+    before, existing = dict(record), states_in(out)
     name = _name_settings(found, missing_faces)
     latest = next((one for one in known if one.name == name), None)
     paths: list[Location] = []
@@ -209,14 +210,6 @@ def rule_of(store: Store, serving: ServingHead) -> "PostProcessing":
 
     tuned = serving.postprocessing
     return load_postprocessing(store, tuned) if tuned else untuned_postprocessing(HeadDetails.of(serving.head).task)
-
-
-def _states_in(out: Location) -> dict[str, FileState]:
-    """Return the state of each file in a folder, by name; empty if there is no such folder."""
-    try:
-        return list_many([out])[0].files
-    except FileNotFoundError:
-        return {}
 
 
 def _write_files(table: pa.Table, target: Store, names: Sequence[str]) -> None:

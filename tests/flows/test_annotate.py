@@ -63,7 +63,7 @@ def test_a_second_run_writes_nothing_and_scores_no_copy(annotated, dask_address,
         score([root / "out" / "clip é.annotated.mp4"], root / "out")
 
 
-def test_a_copy_is_written_again_if_it_or_its_predictions_have_changed(annotated, dask_address):
+def test_a_copy_is_written_again_if_it_or_its_predictions_have_changed(annotated, dask_address, capsys):
     root, _ = annotated
     store, out = Store(root / "out" / "store"), root / "out"
 
@@ -78,8 +78,10 @@ def test_a_copy_is_written_again_if_it_or_its_predictions_have_changed(annotated
     assert not is_made()
     path.unlink()
     assert not is_made()
+    capsys.readouterr()
     score([root / "videos"], out, dask_address=dask_address, annotate=True)
     assert is_made() and path.read_bytes()[:100] == data[:100]
+    assert capsys.readouterr().out.splitlines()[-1] == "1 video: 1 up to date, 1 annotated"
     score([root / "videos"], out, dask_address=dask_address, missing_faces="interpolate")
     assert not is_made()
     score([root / "videos"], out, dask_address=dask_address, annotate=True)

@@ -279,10 +279,11 @@ def test_a_scored_video_leaves_a_summary_a_picture_and_a_link_that_opens(demo, t
     out = tmp_path / "out"
     deployments.score([str(demo.data / "videos" / "validation01.mp4")], str(out), dask_address=dask_address)
     found = last_run().artifacts
-    assert set(found) == {"score-stages", "score-report", "score-summary", "score-expressions"}
+    assert set(found) == {"score-stages", "score-report", "score-summary"}
     (page,) = (out / "store").glob("reports/score-*/index.html")
     assert f"(http://127.0.0.1:8420/{page.relative_to(out / 'store')})" in found["score-report"].data
-    text = found["score-summary"].data
-    assert text.startswith("| video | person | frames |") and "\n| validation01 | 1 | 48 |" in text
-    kind, _, data = found["score-expressions"].data.partition(",")
-    assert kind == "data:image/svg+xml;base64" and b"validation01, 1</text>" in base64.b64decode(data)
+    picture, _, table = found["score-summary"].data.partition("\n\n")
+    assert table.startswith("| video | person | frames |") and "\n| validation01 | 1 | 48 |" in table
+    kind, _, data = picture.removesuffix(")").partition(",")
+    assert kind == "![Share of each expression, per person](data:image/svg+xml;base64"
+    assert b"validation01, 1</text>" in base64.b64decode(data)

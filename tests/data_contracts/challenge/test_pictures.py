@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from data_contracts.challenge import pictures as module
-from data_contracts.challenge.pictures import list_media, read_pictures
+from data_contracts.challenge.pictures import ScheduledAccount, list_media, read_pictures
+from data_contracts.challenge.videos import list_videos
 from data_contracts.errors import InputError
 from data_contracts.files.account import HIDDEN
 from data_contracts.files.locations import location
@@ -127,3 +128,12 @@ def test_images_on_s3_are_found_as_on_a_disk(s3_bucket):
     assert list(listing.images) == [f"{s3_bucket}/data/photos/a.jpg", f"{s3_bucket}/data/photos/sub/a.jpg"]
     assert listing.account.lost == 1 and listing.videos.account.lost == 0
     assert found_in(place / "lab/thumb.jpg", place / "lab")[:2] == (["clip"], ["thumb.jpg"])
+
+
+def test_a_scheduled_run_names_images_as_such(tmp_path):
+    make(tmp_path, "clip.mp4", "a.jpg", "b.heic", "c.jp2", "notes.txt")
+    (tmp_path / "c.jp2").write_bytes(b"\0\0\0\x0cjP  ")
+    account = list_videos([tmp_path], account=ScheduledAccount("videos", tmp_path)).account
+    lines = InputsDetails.of_account(account).format_lines()
+    assert account.lost == 0 and "3 ignored, images, which are not scored on a schedule; affwild2 score" in lines[1]
+    assert "1 ignored, files of other kinds" in lines[2]

@@ -92,6 +92,26 @@ def test_tables_are_sorted_by_click_and_by_key(page, browser):
     assert opened.faults == []
 
 
+# Width of each printed chart, and whether it has a pixel of a colour.
+PRINTED = """(colour) => [...document.querySelectorAll(".chart")].map((chart) => {
+    const canvas = chart.querySelector("canvas.printed"), { width, height } = canvas;
+    const data = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+    for (let at = 0; at < data.length; at += 4)
+        if (data[at + 3] === 255 && colour.every((value, part) => data[at + part] === value)) return true;
+    return false;
+})"""
+
+
+def test_every_chart_is_printed_in_light_colours(page, browser):
+    opened = browser.open(page, dark=True)
+    opened.wait_until("!document.querySelector('.chart:not([data-shown])')")
+    opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    printed = opened.page.evaluate(PRINTED, [0x57, 0x60, 0x6A])
+    assert len(printed) >= 12 and all(printed), "the labels of the axes are dark"
+    opened.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert opened.page.locator(".printed").count() == 0 and opened.faults == []
+
+
 def test_charts_follow_the_colour_scheme_and_print(page, browser):
     """Axes are painted in the colours of the page: they change with the scheme, also on paper."""
     opened = browser.open(page)

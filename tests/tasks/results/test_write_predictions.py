@@ -278,7 +278,7 @@ def test_files_with_other_heads_are_written_again_or_reported(lab, expr):
     settings = json.loads((lab.out / DESCRIPTION).read_text())["settings"]
     assert [(one["expr"]["head"], one["subjects"]) for one in settings] == [("expr-2", 2), ("expr-1", 1)]
     (lab.out / "a nobody.parquet").unlink()
-    (lab.out / "a nobody.csv").unlink()
+    (lab.out / "a nobody.csv").write_text("a table of another program")
     assert describe_others(Store(lab.out)) is None
     lab.predict(lab.head("expr-3", "expr"), clips=["c all"])
     assert not (lab.out / "a nobody.parquet").exists(), "a file that the user deleted stays deleted"
