@@ -106,7 +106,8 @@ class StoreReader:
 
         Returns:
             A row per frame, by subject and frame: ``subject``, ``frame`` (from 1), ``has_face``, ``embedding``
-            (float16 [D]), ``logits`` (float32 [C]). Embedding and logits are null without a face.
+            (float16 [D]), ``logits`` (float32 [C]). Embedding and logits are null without a face. Imported features
+            may have no logits.
 
         Raises:
             InputError: a subject or variant does not exist, or several variants do and none is named.
@@ -120,7 +121,9 @@ class StoreReader:
         faces = choose_name("source", source, {one.source for one in found}, where=f"{where}, backbone {name}")
         variant = next(one for one in found if one.source == faces)
         wanted = choose_names("subject", subjects, variant.subjects, where=f"{where}, {name}, {faces}")
-        columns = ["frame", "has_face", *(["embedding"] if embeddings else []), "logits"]
+        columns = ["frame", "has_face", *(["embedding"] if embeddings else [])]
+        if "logits" in self._store.schema_of(*next(iter(variant.subjects.values()))[0]).names:
+            columns.append("logits")
         return convert_table(self._read({one: variant.subjects[one] for one in wanted}, "subject", columns), to)
 
     def labels(

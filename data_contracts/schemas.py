@@ -429,6 +429,22 @@ def features_dataset(embedding_size: int, class_names: tuple[str, ...]) -> Datas
     )
 
 
+def imported_features_dataset(embedding_size: int, score_names: tuple[str, ...]) -> Dataset:
+    """Return the dataset of features that another program computed; without scores, it has no column for them."""
+    usual = features_dataset(embedding_size, score_names)
+    meanings = {
+        "has_face": "whether the imported file has a row for the frame; other values are null if not",
+        "embedding": "numbers of the imported file",
+        "logits": f"scores of the imported file: {', '.join(score_names)}",
+    }
+    columns = [replace(one, meaning=meanings.get(one.name, one.meaning)) for one in usual.columns]
+    return replace(
+        usual,
+        meaning="what another program computed for one subject, frame by frame",
+        columns=tuple(columns if score_names else columns[:-1]),
+    )
+
+
 def other_features_dataset(embedding_size: int, class_names: tuple[str, ...]) -> Dataset:
     """Return the dataset of the features of faces that are not a subject's."""
     return Dataset(

@@ -71,6 +71,8 @@ SUBJECT_SIDES = ("_left", "_right")
 ScoreForm = Literal["logits", "probabilities"]
 
 SIMULATED_PREFIX = "simulated_"
+# Names of features that another program computed start with this.
+IMPORTED_PREFIX = "imported_"
 # What tables, pages and zip files say about such results.
 SIMULATED_NOTICE = "SIMULATED DATA, NOT AFF-WILD2"
 
@@ -78,6 +80,11 @@ SIMULATED_NOTICE = "SIMULATED DATA, NOT AFF-WILD2"
 def is_simulated(name: str) -> bool:
     """Return whether a backbone, features variant, head, post-processing or submission is simulated, by its name."""
     return name.startswith(SIMULATED_PREFIX)
+
+
+def is_imported(name: str) -> bool:
+    """Return whether a backbone or features variant was imported from a file, by its name."""
+    return name.startswith(IMPORTED_PREFIX)
 
 
 def is_simulated_subject(name: str) -> bool:

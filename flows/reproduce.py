@@ -34,7 +34,7 @@ def fit_cells(run: Run, parameters: ReproduceParameters) -> Reproduction:
     Raises:
         InputError: the store has no features or labels, a backbone is unknown, or annotations are unreadable.
     """
-    variants = list_features(run.store, source=parameters.source)
+    variants = [one for one in list_features(run.store, source=parameters.source) if not one.is_imported]
     selected = _select(run, variants, parameters)
     run.is_simulated = any(variant.is_simulated for variant in selected)
     for variant in selected:

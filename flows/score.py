@@ -8,7 +8,7 @@ from data_contracts.errors import InputError, counted
 from data_contracts.files.local import check_output_folder
 from data_contracts.files.locations import Location
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import MissingFaces, People, is_simulated
+from data_contracts.vocabulary import MissingFaces, People
 from flows.engine.console import print_line, print_result, print_table
 from flows.engine.run import Run
 from flows.engine.run_counts import SortedInputs
@@ -158,9 +158,9 @@ def print_predictors(predictors: Sequence[Predictor]) -> None:
     for predictor in predictors:
         backbone = predictor.backbone
         print_line(f"backbone: {backbone.name} ({backbone.weights or 'bundled weights'}): {predictor.why}")
-    for name in dict.fromkeys(name for predictor in predictors for name in predictor.unused):
-        features = "simulated data" if is_simulated(name) else "features of another backbone"
-        print_line(f"note: head {name} was not used: it was fitted on {features}")
+    unused = {name: what for predictor in predictors for name, what in predictor.unused.items()}
+    for name, what in unused.items():
+        print_line(f"note: head {name} was not used: it was fitted on {what}")
 
 
 def find_media(paths: Sequence[Location]) -> MediaListing:

@@ -7,7 +7,14 @@ from typing import Literal
 from data_contracts.errors import counted
 from data_contracts.files.inputs import FileState
 from data_contracts.store.records import Details, JsonObject, LeftOut, Record
-from data_contracts.vocabulary import EditionName, ScoreForm, TaskName, is_simulated, is_simulated_subject
+from data_contracts.vocabulary import (
+    EditionName,
+    ScoreForm,
+    TaskName,
+    is_imported,
+    is_simulated,
+    is_simulated_subject,
+)
 
 # Recipe of a head that was not fitted: the classes of a backbone.
 ZERO_SHOT = "zero-shot"
@@ -220,6 +227,14 @@ class HeadDetails(Details):
     def has_simulated_features(self) -> bool:
         """Return whether the head was fitted on simulated features, also if their folder was renamed."""
         return is_simulated(self.backbone) or is_simulated(self.backbone_name)
+
+    @property
+    def not_from_videos(self) -> str | None:
+        """What the head was fitted on, if no network computes it from videos: simulated or imported features."""
+        if self.has_simulated_features:
+            return "simulated features"
+        is_one = is_imported(self.backbone) or is_imported(self.backbone_name)
+        return "imported features" if is_one else None
 
     @property
     def is_simulated(self) -> bool:

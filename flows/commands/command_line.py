@@ -27,6 +27,7 @@ from flows.commands.parameters import (
     ExportModelParameters,
     FetchModelParameters,
     ForgetParameters,
+    ImportFeaturesParameters,
     ListModelsParameters,
     ListRecipesParameters,
     ReportParameters,
@@ -45,6 +46,7 @@ PROGRAM = "affwild2"
 Values = Mapping[str, Any]
 # Command -> its parameters and the function that takes them and returns the exit code.
 _COMMANDS: dict[str, tuple[type, str]] = {
+    "import-features": (ImportFeaturesParameters, "flows.commands.import_features:import_features"),
     "simulate": (SimulateParameters, "flows.commands.simulate:simulate"),
     "verify": (VerifyParameters, "flows.commands.verify:verify"),
     "status": (StatusParameters, "flows.commands.status:print_status"),

@@ -49,7 +49,14 @@ from tasks.results.forget import (
     remove_unit_folders,
     subjects_of_video,
 )
-from tasks.results.forget_head import HeadTraces, find_head_traces, remove_head, resolve_head
+from tasks.results.forget_head import (
+    HeadTraces,
+    find_head_traces,
+    find_imported,
+    remove_folders,
+    resolve_head,
+    resolve_imported,
+)
 from tasks.results.prediction_folder import (
     Predictions,
     drop_folder,
@@ -106,8 +113,8 @@ def forget(parameters: ForgetParameters) -> int:
     """
     store = Store(parameters.store)
     require_store(store)
-    if not (parameters.videos or parameters.heads or parameters.drop_folders):
-        raise InputError("forget: expected names of videos, heads with --head, or --drop-folder, got none")
+    if not (parameters.videos or parameters.heads or parameters.features or parameters.drop_folders):
+        raise InputError("forget: expected names of videos, --head, --features, or --drop-folder, got none")
     dropped = [_resolve_folder(store, place) for place in parameters.drop_folders or ()]
     folders = _open_folders(store, parameters.out, without=dropped)
     given = dict.fromkeys(parameters.videos or ())
@@ -117,6 +124,8 @@ def forget(parameters: ForgetParameters) -> int:
     of_videos = [one for one, image in resolved.items() if image is None]
     names = list(dict.fromkeys(name for one in of_videos for name in _resolve_video(store, one, folders.reached)))
     heads = list(dict.fromkeys(resolve_head(store, given) for given in parameters.heads or ()))
+    imported = list(dict.fromkeys(resolve_imported(store, name) for name in parameters.features or ()))
+    is_asked = bool(given or heads or imported)
     if parameters.dry_run:
         for place in dropped:
             _print_dropped(place, "would be dropped")
@@ -128,7 +137,9 @@ def forget(parameters: ForgetParameters) -> int:
             _print_remaining(traces)
         for image in images:
             _print_image(find_image_traces(store, image, folders.reached), "would be removed")
-        return _print_not_removed(folders.problems, is_asked=bool(given or heads))
+        for name in imported:
+            _print_imported(store, find_imported(store, name), "would be removed")
+        return _print_not_removed(folders.problems, is_asked=is_asked)
     problems: list[str] = []
     with lock_store(store, on_wait=print_warning):
         for place in dropped:
@@ -139,7 +150,7 @@ def forget(parameters: ForgetParameters) -> int:
         for name in heads:
             found = find_head_traces(store, name, folders.reached)
             with _collecting_files(problems, store):
-                remove_head(store, found)
+                remove_folders(store, found.folders)
             _print_head(store, found, _REMOVED_IN_PART if problems else "removed")
             for path in find_mentions(store, [name]):
                 print_line(f"not removed: {store.locate(path)} names the head")
@@ -152,11 +163,16 @@ def forget(parameters: ForgetParameters) -> int:
             for path in find_mentions(store, traces.subjects):
                 print_line(f"not removed: {store.locate(path)} may contain the name; check and delete it")
         problems += _forget_images(store, images, folders.reached)
+        for name in imported:
+            traces_of_import = find_imported(store, name)
+            with _collecting_files(problems, store):
+                remove_folders(store, traces_of_import.folders)
+            _print_imported(store, traces_of_import, _REMOVED_IN_PART if problems else "removed")
         for folder in folders.reached:
             with _collecting(folders.problems, folder.root):
                 if not (list_predictions(folder) or is_damaged(folder) or read_record(folder) or images_in(folder)):
                     drop_folder(store, folder.root)
-    return _print_not_removed([*folders.problems, *problems], is_asked=bool(given or heads))
+    return _print_not_removed([*folders.problems, *problems], is_asked=is_asked)
 
 
 def _forget_images(store: Store, images: Sequence[str], folders: Sequence[Store]) -> list[str]:
@@ -379,6 +395,13 @@ def _print_head(store: Store, traces: HeadTraces, what: str) -> None:
             f"not removed: predictions of {counted(count, 'subject')} in {folder} that this head made; score their "
             "videos again, or delete them"
         )
+
+
+def _print_imported(store: Store, traces: HeadTraces, what: str) -> None:
+    _print_head(store, traces, what)
+    for head in list_bundles(store, "heads"):
+        if HeadDetails.of(head).backbone == traces.name:
+            print_line(f"not removed: head {head.name}, which was fitted on these features; remove it with --head")
 
 
 def print_traces(traces: Traces, what: str) -> None:

@@ -62,6 +62,29 @@ class SimulateParameters:
 
 
 @dataclass(frozen=True)
+class ImportFeaturesParameters:
+    """Import features that another program computed.
+
+    Audio, OpenFace, DDAMFN and the like: a row per subject and frame, with the columns subject and frame and columns of
+    numbers, or a list named embedding; score_NAME, or a list named scores, are scores. Prints which frames of the
+    store's subjects have a row, and exits with code 1 if rows are not used. Then fit takes them like a backbone.
+
+    Examples:
+        affwild2 import-features audio.parquet --name audio --store STORE
+        affwild2 import-features openface.csv --name openface --store STORE --first-frame 0
+        affwild2 fit va --store STORE --annotations DATA --features-variant imported_audio --features embeddings
+    """
+
+    file: Annotated[LocalPath, Option("Parquet, CSV or npz file.", is_argument=True)]
+    name: Annotated[str, Option("Name of the features, such as audio: fit knows them as imported_audio.")]
+    store: StoreUrl
+    first_frame: Annotated[
+        int, Option("Number of the first frame in the file: 1, as in 00001.jpg, or 0.", minimum=0, maximum=1)
+    ] = 1
+    workers: Workers = None
+
+
+@dataclass(frozen=True)
 class StatusParameters:
     """Show what a store contains, and what failed and why.
 
@@ -158,16 +181,17 @@ class CompareParameters:
 
 @dataclass(frozen=True)
 class ForgetParameters:
-    """Remove everything that was made from a video or image, or a head.
+    """Remove everything made from a video or image; heads; imported features.
 
-    Removes rows, crops, features and predictions of a video or image from every dataset, or a head with its outputs,
-    post-processings and submissions. What cannot be removed is listed. Exits with code 1 if a folder of predictions
-    could not be reached.
+    Removes rows, crops, features and predictions of a video or image from every dataset, a head with its outputs,
+    post-processings and submissions, or imported features. What cannot be removed is listed. Exits with code 1 if a
+    folder of predictions could not be reached.
 
     Examples:
         affwild2 forget clip --store STORE --dry-run
         affwild2 forget clip other.mp4 photo.jpg --store STORE
         affwild2 forget --head expr-default-1a2b3c4d --store STORE
+        affwild2 forget --features imported_audio-1a2b3c4d --store STORE
         affwild2 forget --drop-folder /mnt/old/predictions --store STORE
     """
 
@@ -181,6 +205,7 @@ class ForgetParameters:
     ]
     store: StoreUrl
     heads: Annotated[list[str] | None, Option("Name of a head, or its beginning.", command_line_name="head")] = None
+    features: Annotated[list[str] | None, Option("Name of imported features, as affwild2 status lists it.")] = None
     out: Annotated[
         StoreParameter | None, Option("Folder of predictions, if it was moved since the predictions were written.")
     ] = None

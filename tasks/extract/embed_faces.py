@@ -245,14 +245,18 @@ def features_table(
 def vector_arrays(
     dataset: Dataset, embeddings: np.ndarray, logits: np.ndarray, *, missing: pa.Array | None = None
 ) -> list[pa.Array]:
-    """Return the columns of embeddings [n, D] and logits [n, C]; ``missing``: which rows are null, bool [n]."""
+    """Return the columns of embeddings [n, D] and logits [n, C], if the dataset has them.
+
+    ``missing``: which rows are null, bool [n].
+    """
 
     def vectors(name: str, values: np.ndarray) -> pa.Array:
         field = dataset.schema.field(name)
         flat = pa.array(values.reshape(-1).astype(field.type.value_type.to_pandas_dtype(), copy=False))
         return pa.FixedSizeListArray.from_arrays(flat, type=field.type, mask=missing)
 
-    return [vectors("embedding", embeddings), vectors("logits", logits)]
+    has_logits = "logits" in dataset.schema.names
+    return [vectors("embedding", embeddings), *([vectors("logits", logits)] if has_logits else [])]
 
 
 def _crop_batches(store: Store, unit: Unit[EmbedFacesArgs]) -> Iterator[tuple[list[int], list[bytes | None]]]:

@@ -137,6 +137,7 @@ def plan_fit_head(
     split = split_subjects(labels, task=choice.task, known=variant.subjects)
     subjects = sorted({subject for names in split.names.values() for subject in names.values()})
     used, recipe = variant.of_subjects(subjects), choice.head_recipe(variant.origin)
+    _check_scores(store, variant, recipe)
     if head_class(recipe.kind).works_on == "sequences":
         used = with_frames(store, used)
     native = native_precision(default_device())
@@ -166,6 +167,21 @@ def plan_fit_head(
     scores_of = first.name if first else None
     arguments = FitHeadArgs(choice, used, labels, split, epochs, precision, scores_of, annotations)
     return Job(f"heads/{name}", job_fingerprint, arguments)
+
+
+def _check_scores(store: Store, variant: FeaturesVariant, recipe: TaskRecipe) -> None:
+    """Check that imported features have the scores that a recipe needs.
+
+    Raises:
+        InputError: they have none.
+    """
+    if not variant.is_imported or all(part.features == "embeddings" for part in recipe.parts):
+        return
+    if "logits" not in store.schema_of(*next(iter(variant.subjects.values()))[0]).names:
+        raise InputError(
+            f"features {variant.backbone}: expected scores, which the recipe is fitted on, found none in the imported "
+            "file; pass --features embeddings, or import a file with scores"
+        )
 
 
 def make(store: Store, job: Job[FitHeadArgs]) -> Files:

@@ -1,14 +1,14 @@
 """Choose what predicts the frames of new videos: backbones, heads and post-processings, and why each was chosen."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.details import FeaturesDetails, HeadDetails
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES_OF_TASK, is_simulated
+from data_contracts.vocabulary import BRANCHES_OF_TASK, is_imported, is_simulated
 from models.backbones.registry import DEFAULT_BACKBONE
 from models.engines.precision import Precision
 from models.heads.mlp import zero_shot_heads
@@ -39,14 +39,14 @@ class Predictor:
     Attributes:
         backbone, crop_params: how the features are made.
         why: the reason for this backbone.
-        unused: names of fitted heads that another named backbone leaves out.
+        unused: name of each fitted head that is left out -> what it was fitted on.
     """
 
     heads: tuple[ServingHead, ...]
     backbone: BackboneChoice
     crop_params: CropParams
     why: str
-    unused: tuple[str, ...] = ()
+    unused: Mapping[str, str] = field(default_factory=dict)
 
 
 def choose_predictors(store: Store, request: PredictorRequest) -> list[Predictor]:
@@ -59,13 +59,13 @@ def choose_predictors(store: Store, request: PredictorRequest) -> list[Predictor
         InputError: there are several candidates, the requested ones contradict each other, or a file is damaged.
     """
     names_backbone = bool(request.backbone or request.weights)
-    among, unused = (None, ()) if request.heads else _heads_for_videos(store, request)
+    among, unused = (None, {}) if request.heads else _heads_for_videos(store, request)
     serving = select_heads(store, request.heads, postprocessings=request.postprocessings, among=among)
     if not serving and unused and not names_backbone:
         raise InputError(
-            f"heads in {store.url}: expected one that can predict videos, found only heads on simulated features "
-            f"({', '.join(unused)}), which no network computes; fit a head on features that extract wrote, or name a "
-            "backbone with --backbone"
+            f"heads in {store.url}: expected one that can predict videos, found only heads on simulated or imported "
+            f"features ({', '.join(unused)}), which no network computes; fit a head on features that extract wrote, or "
+            "name a backbone with --backbone"
         )
     if not serving:
         return [replace(_without_heads(store, request), unused=unused)]
@@ -82,22 +82,23 @@ def choose_predictors(store: Store, request: PredictorRequest) -> list[Predictor
     return predictors
 
 
-def _heads_for_videos(store: Store, request: PredictorRequest) -> tuple[list[Bundle], tuple[str, ...]]:
-    """Return the fitted heads that can predict videos with the named backbone, if any, and the names of the others."""
+def _heads_for_videos(store: Store, request: PredictorRequest) -> tuple[list[Bundle], dict[str, str]]:
+    """Return the fitted heads that can predict videos with the named backbone, if any; and the others, with why not."""
     found = fitted_heads(store)
-    fitted = [head for head in found if not HeadDetails.of(head).has_simulated_features]
-    simulated = tuple(head.name for head in found if head not in fitted)
+    reasons = {head.name: HeadDetails.of(head).not_from_videos for head in found}
+    fitted = [head for head in found if reasons[head.name] is None]
+    not_usable = {name: why for name, why in reasons.items() if why}
     if not (request.backbone or request.weights):
-        return fitted, simulated
+        return fitted, not_usable
     on_it = [head for head in fitted if _named_backbone(store, head, request).variant == HeadDetails.of(head).backbone]
-    others = tuple(head.name for head in fitted if head not in on_it)
+    others = {head.name: "features of another backbone" for head in fitted if head not in on_it}
     if others and not on_it:
         listed = ", ".join(f"{head.name} on {HeadDetails.of(head).backbone}" for head in fitted)
         raise InputError(
             f"{_named(request)}: expected a backbone that heads in {store.url} were fitted on, found heads: {listed}; "
             "leave out the option, fit a head on features of this backbone, or use another --store"
         )
-    return on_it, (*others, *simulated)
+    return on_it, others | not_usable
 
 
 def _named(request: PredictorRequest) -> str:
@@ -119,9 +120,9 @@ def _backbone_of(store: Store, head: Bundle, request: PredictorRequest) -> Backb
         InputError: another one is named, or its weights are lost or have changed.
     """
     details = HeadDetails.of(head)
-    if details.has_simulated_features:
+    if what := details.not_from_videos:
         raise InputError(
-            f"head {head.name}: fitted on simulated features ({details.backbone}), which no network computes from "
+            f"head {head.name}: fitted on {what} ({details.backbone}), which no network computes from "
             "videos; name a head that was fitted on features that extract wrote"
         )
     if request.backbone or request.weights:
@@ -220,7 +221,7 @@ def _extracted_networks(store: Store) -> dict[tuple[str, str | None], list[tuple
     found: dict[tuple[str, str | None], list[tuple[BackboneChoice, CropParams]]] = {}
     for (variant, _), manifest in sorted(variants.items()):
         details = FeaturesDetails.of(manifest)
-        if is_simulated(variant) or is_simulated(details.backbone_name):
+        if any(is_simulated(name) or is_imported(name) for name in (variant, details.backbone_name)):
             continue
         backbone = _backbone_of_features(variant, details)
         if _can_predict(backbone):

@@ -12,7 +12,14 @@ from data_contracts.errors import InputError
 from data_contracts.store.details import FeaturesDetails, SubjectsDetails
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, BranchName, is_simulated, video_of_subject
+from data_contracts.vocabulary import (
+    ACTION_UNITS,
+    DIMENSIONS,
+    BranchName,
+    is_imported,
+    is_simulated,
+    video_of_subject,
+)
 from models.heads.sequences import SubjectSequence
 
 # Assumed where a video's time stamps are unknown, as for official crops without the video. Aff-Wild2 has this rate.
@@ -39,6 +46,11 @@ class FeaturesVariant:
     def is_simulated(self) -> bool:
         """Return whether ``simulate`` wrote the features, also if their folder was renamed."""
         return is_simulated(self.backbone) or is_simulated(self.origin.backbone_name)
+
+    @property
+    def is_imported(self) -> bool:
+        """Return whether another program computed the features, also if their folder was renamed."""
+        return is_imported(self.backbone) or is_imported(self.origin.backbone_name)
 
     def identity(self, subject: str) -> list[str]:
         """Return the identities of the units that results of this subject depend on."""
@@ -78,12 +90,16 @@ class FeaturesVariant:
 def find_features(store: Store, *, backbone: str | None = None, source: str | None = None) -> FeaturesVariant:
     """Return the features variant with these names, with or without their digits, or the only variant without names.
 
+    Without names, imported features are left out if there are others.
+
     Raises:
         InputError: none matches, or several do.
     """
     found = _units_of_variants(store)
     wanted = (backbone or "", source or "")
     exact = {v for v in found if all(w in ("", n) or n.rsplit("-", 1)[0] == w for n, w in zip(v, wanted, strict=True))}
+    if backbone is None and (extracted := {variant for variant in exact if not is_imported(variant[0])}):
+        exact = extracted
     if len(exact) == 1:
         variant = exact.pop()
         return _complete_features(store, *variant, found[variant])
@@ -147,7 +163,10 @@ def read_features(
         for batch in store.iter_unit(key, manifest, columns=columns):
             frame = batch.column("frame").to_numpy()
             has_face = batch.column("has_face").to_numpy(zero_copy_only=False)
-            logits = to_vectors(batch.column("logits"))
+            logits = np.zeros((len(frame), 0), np.float32)
+            # Imported features may have no scores.
+            if "logits" in batch.schema.names:
+                logits = to_vectors(batch.column("logits"))
             embeddings = np.broadcast_to(np.float16(0), (len(frame), size))
             if with_embeddings:
                 embeddings = to_vectors(batch.column("embedding"))

@@ -1,4 +1,7 @@
-"""Find and remove a head and all that was computed with it: outputs, post-processings, submissions, comparisons."""
+"""Find and remove a head and all that was computed with it: outputs, post-processings, submissions, comparisons.
+
+Imported features are removed in the same way.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,9 +13,10 @@ from data_contracts.store.contents import is_comparison_of
 from data_contracts.store.details import PostprocessingDetails, SubmissionDetails
 from data_contracts.store.manifest import UnitKey, key_of_manifest_path
 from data_contracts.store.store import Store
+from data_contracts.vocabulary import is_imported
 from tasks.results.prediction_folder import read_record, read_settings
 
-_HEADS, _POSTPROCESSING, _SUBMISSIONS = "heads", "postprocessing", "submissions"
+_HEADS, _POSTPROCESSING, _SUBMISSIONS, _FEATURES = "heads", "postprocessing", "submissions", "features"
 _OUTPUTS = ("person_outputs", "outputs", "image_outputs")
 
 
@@ -104,12 +108,37 @@ def _count_predictions(folder: Store, head: str) -> int:
     return sum(record.settings in made for record in read_record(folder).values())
 
 
-def remove_head(store: Store, traces: HeadTraces) -> None:
-    """Remove everything that was found in the store.
+def resolve_imported(store: Store, given: str) -> str:
+    """Return the variant of imported features with this name, or the only one whose name starts so.
 
-    Manifests are removed first, and the head last, so that an interrupted call can be repeated.
+    Raises:
+        InputError: none matches, or several do.
     """
-    for folder in traces.folders:
+    folders = (name for name in store.list_folder(_FEATURES) if name.startswith("backbone="))
+    names = (unquote(name.removeprefix("backbone="), errors="surrogateescape") for name in folders)
+    known = sorted(name for name in names if is_imported(name))
+    matches = [given] if given in known else [name for name in known if given and name.startswith(given)]
+    if len(matches) == 1:
+        return matches[0]
+    problem = "several match" if matches else "none matches"
+    raise InputError(
+        f"--features {given}: expected the name of imported features in {store.url}, {problem}; found: "
+        f"{', '.join(matches or known) or 'none'}"
+    )
+
+
+def find_imported(store: Store, name: str) -> HeadTraces:
+    """Find a variant of imported features. Heads that were fitted on it stay."""
+    rows = sum(manifest.rows for manifest in store.manifests(_FEATURES, backbone=name).values())
+    return HeadTraces(name, [_describe(store, UnitKey(_FEATURES, (("backbone", name),)).folder, rows)], {})
+
+
+def remove_folders(store: Store, folders: Sequence[HeadFolder]) -> None:
+    """Remove folders of units and bundles.
+
+    Manifests are removed first, and the last folder last, so that an interrupted call can be repeated.
+    """
+    for folder in folders:
         manifests = [path for path in store.files_below(folder.path) if key_of_manifest_path(path)]
         for path in (*manifests, manifest_path(folder.path)):
             store.remove(path)

@@ -157,7 +157,7 @@ def test_videos_are_not_predicted_by_heads_on_simulated_features(simulated, demo
     # A store with heads on both kinds of features predicts with the others.
     shutil.copytree(simulated.folder / "heads", store_copy / "heads", dirs_exist_ok=True)
     score([clip], tmp_path / "out", str(store_copy), workers=1)
-    assert f"note: head {simulated.head} was not used: it was fitted on simulated data" in capsys.readouterr().out
+    assert f"note: head {simulated.head} was not used: it was fitted on simulated features" in capsys.readouterr().out
     assert SIMULATED_PREFIX not in (tmp_path / "out" / "predictions.json").read_text()
 
 

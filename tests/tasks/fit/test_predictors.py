@@ -151,7 +151,9 @@ def test_a_named_backbone_selects_among_heads(store, own_weights):
     with pytest.raises(InputError, match="several serve expr"):
         choose_predictors(store, PredictorRequest())
     (found,) = choose_predictors(store, PredictorRequest(weights=own_weights))
-    assert [one.head.name for one in found.heads] == ["expr-default-1"] and found.unused == ("expr-default-2",)
+    assert [one.head.name for one in found.heads] == ["expr-default-1"] and found.unused == {
+        "expr-default-2": "features of another backbone"
+    }
 
 
 def test_weights_that_moved_are_found_in_the_store_or_named(store, tmp_path, own_weights):
