@@ -184,6 +184,6 @@ def test_the_head_is_fitted_on_sequences_and_predicts_from_earlier_frames(store,
     assert sorted(outputs) == sorted(variant.subjects)
     monkeypatch.delitem(recipes.HEAD_KINDS, "gru")
     with pytest.raises(
-        InputError, match=r"head va-default-\w+: kind of head: expected one of mlp, got 'gru'; predict with"
+        InputError, match=r"head va-default-\w+: kind of head: expected one of mlp, tcn, transformer, got 'gru'; predict with"
     ):
         predict_outputs.plan_predict_outputs(store, find_features(store), head=head)

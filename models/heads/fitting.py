@@ -102,9 +102,8 @@ def _config(task: TaskName, recipe: TaskRecipe, data: TrainingData, *, seeds: in
 
 
 def _branch_config(part: HeadRecipe) -> BranchConfig:
-    return BranchConfig(
-        part.features, part.hidden_units, scores="logits" if part.features == "embeddings" else part.scores
-    )
+    scores = "logits" if part.features == "embeddings" else part.scores
+    return BranchConfig(part.features, part.hidden_units, scores=scores, temporal=part.temporal)
 
 
 def evaluate_head(head: Head, data: TrainingData) -> dict[str, float]:
@@ -144,12 +143,13 @@ def decide(branch: BranchName, outputs: np.ndarray) -> np.ndarray:
 class Adam:
     """Adam (Kingma and Ba 2015) as in Keras, which adds epsilon before the bias correction; for floating tensors.
 
-    torch's own optimizers add it after the correction, and load torch's compiler: 100 MB of memory.
+    torch's own optimizers add it after the correction, and load torch's compiler: 100 MB of memory. Weight decay is
+    decoupled, as in AdamW (Loshchilov and Hutter 2019), and leaves biases alone.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], *, learning_rate: float) -> None:
+    def __init__(self, parameters: Iterable[Tensor], *, learning_rate: float, weight_decay: float = 0.0) -> None:
         self._parameters = list(parameters)
-        self._learning_rate, self._steps = learning_rate, 0
+        self._learning_rate, self._weight_decay, self._steps = learning_rate, weight_decay, 0
         self._state = [tuple(torch.zeros_like(p, requires_grad=False) for _ in range(3)) for p in self._parameters]
 
     def zero_grad(self) -> None:
@@ -168,6 +168,8 @@ class Adam:
                 mean.lerp_(gradient, 1 - _DECAY)
                 square.mul_(_SQUARE_DECAY).addcmul_(gradient, gradient, value=1 - _SQUARE_DECAY)
                 torch.sqrt(square, out=scratch).add_(_EPSILON)
+                if self._weight_decay and parameter.ndim > 1:
+                    parameter.mul_(1 - self._learning_rate * self._weight_decay)
                 parameter.addcdiv_(mean, scratch, value=-size)
 
 
@@ -195,7 +197,7 @@ def fit_epochs(
     Raises:
         ValueError: the checkpoint is NaN in every epoch.
     """
-    optimizer = Adam(network.parameters(), learning_rate=recipe.learning_rate)
+    optimizer = Adam(network.parameters(), learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
     weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
 
     def loss_of(outputs: dict[BranchName, Tensor], labels: Labels) -> Tensor:
@@ -249,16 +251,25 @@ def _train_epoch(
 
 
 def _checkpoint(recipe: HeadRecipe, loss_of: LossFunction, batches: list[Predicted]) -> float:
-    """Return the loss of the batches, weighted by their rows as in Keras, or a metric of the recipe's only branch."""
+    """Return the loss of the batches, weighted by their rows as in Keras, or a metric of the recipe's only branch.
+
+    ``p_mtl``: the sum of the main metrics of all branches.
+    """
     if recipe.checkpoint == "loss":
         return _mean_over_rows([(loss_of(*batch), _row_count(batch[0])) for batch in batches])
+    if recipe.checkpoint == "p_mtl":
+        return sum(main_score(branch, *_decided(branch, batches)) for branch in recipe.branches)
     (branch,) = recipe.branches
-    outputs = np.concatenate([activate(outputs[branch], branch).cpu().numpy() for outputs, _ in batches])
-    labels = np.concatenate([labels[branch] for _, labels in batches])
-    decisions = decide(branch, outputs)
+    labels, decisions = _decided(branch, batches)
     if recipe.checkpoint == MAIN_METRIC[branch]:
         return main_score(branch, labels, decisions)
     return score_branch(branch, labels, decisions)[recipe.checkpoint]
+
+
+def _decided(branch: BranchName, batches: list[Predicted]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of a branch, and the decisions without post-processing."""
+    outputs = np.concatenate([activate(outputs[branch], branch).cpu().numpy() for outputs, _ in batches])
+    return np.concatenate([labels[branch] for _, labels in batches]), decide(branch, outputs)
 
 
 def _row_count(outputs: dict[BranchName, Tensor]) -> int:

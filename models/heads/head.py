@@ -6,6 +6,7 @@ To add a kind of head, write a class that implements ``Head`` and add its name t
 import importlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
@@ -23,7 +24,7 @@ from data_contracts.vocabulary import (
 )
 from models.engines.precision import Precision
 from models.heads.fit_progress import FitProgress
-from models.heads.recipes import HEAD_KINDS, Features, HeadRecipe, HiddenUnits, hidden_sizes
+from models.heads.recipes import HEAD_KINDS, Features, HeadRecipe, HiddenUnits, TemporalLayers, hidden_sizes
 from models.heads.sequences import SubjectSequence
 
 # ``clip`` limits values to -1..1.
@@ -39,13 +40,14 @@ Data = TypeVar("Data")
 class BranchConfig:
     """Inputs and hidden layers of one branch; see ``HeadRecipe`` for features, scores and hidden units.
 
-    ``activation``: of the outputs; None: that of the branch in ``ACTIVATIONS``.
+    ``activation``: of the outputs; None: that of the branch in ``ACTIVATIONS``. ``temporal``: of a temporal head.
     """
 
     features: Features
     hidden_units: HiddenUnits
     activation: Activation | None = None
     scores: ScoreForm = "logits"
+    temporal: TemporalLayers | None = None
 
     def __post_init__(self) -> None:
         if self.features not in get_args(Features):
@@ -169,15 +171,22 @@ class Head(ABC, Generic[Data]):
         chosen = sequence[frames]
         outputs = {b: np.zeros((len(sequence), len(OUTPUT_NAMES[b])), np.float32) for b in self.config.branches}
         for branch, config in self.config.branches.items():
-            inputs = chosen.inputs(config.features, config.scores)
-            seeds = []
-            for seed in range(self.config.seeds):
-                prefix = f"seed{seed}.{branch}."
-                weights = {n.removeprefix(prefix): x for n, x in self.tensors.items() if n.startswith(prefix)}
-                values = self.predict_branch(branch, weights, inputs, chosen)
-                seeds.append(_activate(values, config.activation or ACTIVATIONS[branch]))
+            activation = config.activation or ACTIVATIONS[branch]
+            seeds = [_activate(values, activation) for values in self.predict_seeds(branch, chosen)]
             outputs[branch][frames] = np.mean(seeds, axis=0)
         return outputs
+
+    def predict_seeds(self, branch: BranchName, sequence: SubjectSequence) -> Iterator[np.ndarray]:
+        """Yield the outputs of a branch before their activation, float32 [T, K], of each seed."""
+        config = self.config.branches[branch]
+        inputs = sequence.inputs(config.features, config.scores)
+        for seed in range(self.config.seeds):
+            yield self.predict_branch(branch, self.weights_of(seed, branch), inputs, sequence)
+
+    def weights_of(self, seed: int, branch: BranchName) -> dict[str, np.ndarray]:
+        """Return the tensors of one seed and branch, without the prefix of their names."""
+        prefix = f"seed{seed}.{branch}."
+        return {name.removeprefix(prefix): x for name, x in self.tensors.items() if name.startswith(prefix)}
 
 
 def _activate(x: np.ndarray, activation: Activation) -> np.ndarray:
@@ -207,7 +216,7 @@ def head_class(kind: str) -> type[Head[Any]]:
 def head_to_bytes(head: Head[Any]) -> dict[str, bytes]:
     """Return ``head.safetensors`` and ``head.json``: enough to compute the outputs without this project."""
     branches = {
-        branch: asdict(settings)
+        branch: {name: value for name, value in asdict(settings).items() if name != "temporal" or value}
         | {"activation": settings.activation or ACTIVATIONS[branch], "outputs": list(OUTPUT_NAMES[branch])}
         for branch, settings in head.config.branches.items()
     }
@@ -234,6 +243,7 @@ def head_from_bytes(files: dict[str, bytes]) -> Head[Any]:
                 _to_hidden_units(settings["hidden_units"]),
                 None if (found := settings.get("activation")) == ACTIVATIONS[branch] else found,
                 settings.get("scores", "logits"),
+                TemporalLayers(**settings["temporal"]) if "temporal" in settings else None,
             )
             for branch, settings in config["branches"].items()
         }

@@ -7,10 +7,16 @@ from typing import Any, Literal
 from data_contracts.vocabulary import BranchName, ScoreForm
 
 Features = Literal["embeddings", "scores", "both"]
-Checkpoint = Literal["loss", "accuracy", "macro_f1", "mean_ccc", "mean_f1"]
+Checkpoint = Literal["loss", "accuracy", "macro_f1", "mean_ccc", "mean_f1", "p_mtl"]
 HiddenUnits = int | tuple[int, ...]
+# Fields of ``HeadRecipe`` that change nothing while they are 0 or None.
+_ADDED_LATER = ("epoch_rows", "temporal", "weight_decay")
 # Kinds of heads, and where their classes are; a class is imported when a head of its kind is fitted or loaded.
-HEAD_KINDS: dict[str, str] = {"mlp": "models.heads.mlp:MlpHead"}
+HEAD_KINDS: dict[str, str] = {
+    "mlp": "models.heads.mlp:MlpHead",
+    "tcn": "models.heads.temporal.head:TcnHead",
+    "transformer": "models.heads.temporal.head:TransformerHead",
+}
 _LIMITS: dict[str, tuple[float, float]] = {
     "l2": (0, 1000),
     "batch_size": (1, 1 << 20),
@@ -20,13 +26,41 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "dropout": (0, 0.99),
     "seeds": (1, 100),
     "epoch_rows": (0, 1 << 40),
+    "weight_decay": (0, 1000),
 }
-# Metrics that decide which epoch of a single branch is kept; several branches have the loss only.
+_LAYER_LIMITS = {"layers": 12, "kernel": 99, "heads": 64, "window": 10_000}
+# Metrics that decide which epoch of a single branch is kept; several branches have the sum of their main metrics.
 _METRICS: dict[BranchName, tuple[Checkpoint, ...]] = {
     "expr": ("accuracy", "macro_f1"),
     "va": ("mean_ccc",),
     "au": ("mean_f1",),
 }
+
+
+@dataclass(frozen=True)
+class TemporalLayers:
+    """Layers of a temporal head, besides its width (``hidden_units``). Positions are 1/30 s apart.
+
+    Attributes:
+        layers: number of layers over time. Layer k of a TCN, from 0, has the dilation 2^k.
+        kernel: positions that a convolution of a TCN takes, odd.
+        heads: attention heads of a Transformer.
+        window: positions of a training example, and all that a Transformer attends to; even.
+    """
+
+    layers: int = 4
+    kernel: int = 5
+    heads: int = 4
+    window: int = 300
+
+    def __post_init__(self) -> None:
+        for name, most in _LAYER_LIMITS.items():
+            if not 1 <= (value := getattr(self, name)) <= most:
+                raise ValueError(f"{name}: expected a number of at least 1 and at most {most:,}, got {value}")
+        if not self.kernel % 2:
+            raise ValueError(f"kernel: expected an odd number, got {self.kernel}")
+        if self.window % 2:
+            raise ValueError(f"window: expected an even number, got {self.window}")
 
 
 @dataclass(frozen=True)
@@ -39,7 +73,8 @@ class HeadRecipe:
         scores: what scores are: the logits of the backbone, or their softmax.
         hidden_units: size of the hidden ReLU layer, or of several, first to last; 0: a linear head.
         l2: factor of the sum of squared weights (not biases) that is added to the loss.
-        checkpoint: the loss or metric on the validation rows that decides which epoch is kept.
+        checkpoint: the loss or metric on the validation rows that decides which epoch is kept; ``p_mtl``: the sum of
+            the main metrics of several branches.
         published_masking: keep rows without a label, with output and label set to 0, and compute losses from
             probabilities instead of logits (as in the authors' multi-task notebook, see ``losses``); otherwise every
             branch uses its labelled rows only.
@@ -55,6 +90,8 @@ class HeadRecipe:
         standardize: scale inputs to zero mean and unit variance over the training rows (folded into the weights).
         seeds: number of heads that are fitted and averaged.
         kind: name in ``HEAD_KINDS``.
+        temporal: layers of the kinds ``tcn`` and ``transformer``; None: ``TemporalLayers()``.
+        weight_decay: share of the weights that each step subtracts, times the learning rate (as in AdamW).
     """
 
     branches: tuple[BranchName, ...]
@@ -77,6 +114,8 @@ class HeadRecipe:
     kind: str = "mlp"
     scores: ScoreForm = "logits"
     epoch_rows: int = 0
+    temporal: TemporalLayers | None = None
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.branches or len(set(self.branches)) < len(self.branches):
@@ -85,7 +124,7 @@ class HeadRecipe:
             if not least <= (value := getattr(self, name)) <= most:
                 raise ValueError(f"{name}: expected a number of at least {least:,} and at most {most:,}, got {value}")
         hidden_sizes(self.hidden_units)
-        metrics = _METRICS[self.branches[0]] if len(self.branches) == 1 else ()
+        metrics = _METRICS[self.branches[0]] if len(self.branches) == 1 else ("p_mtl",)
         if self.checkpoint not in (choices := ("loss", *metrics)):
             raise ValueError(
                 f"checkpoint: expected {' or '.join(choices)} of {'+'.join(self.branches)}, got {self.checkpoint}"
@@ -97,6 +136,11 @@ class HeadRecipe:
         """Return the recipe with some fields changed."""
         return dataclasses.replace(self, **changes)
 
+    def set_fields(self) -> dict[str, Any]:
+        """Return all fields, without those that were added later and are not set."""
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if value or name not in _ADDED_LATER}
+
     def fingerprint_fields(self) -> dict[str, Any]:
         """Return what the names of fitted heads depend on, such that heads in existing stores keep their names."""
         # Added later, with the values that earlier versions implied.
@@ -105,9 +149,7 @@ class HeadRecipe:
             added.add("kind")
         if self.scores == "logits" or self.features == "embeddings":
             added.add("scores")
-        if not self.epoch_rows:
-            added.add("epoch_rows")
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in added}
+        fields = {name: value for name, value in self.set_fields().items() if name not in added}
         # Earlier versions had a field for the optimizer. Only linear heads of the default recipe for valence and
         # arousal were fitted by L-BFGS; they are fitted by Adam now, so their names change.
         was_lbfgs = self.branches == ("va",) and self.checkpoint == "mean_ccc" and bool(hidden_sizes(self.hidden_units))
@@ -135,6 +177,10 @@ class TaskRecipe:
     def replace(self, **changes: Any) -> "TaskRecipe":
         """Return the recipe with the same fields changed in every part."""
         return TaskRecipe(tuple(part.replace(**changes) for part in self.parts))
+
+    def set_fields(self) -> dict[str, Any]:
+        """Return the fields of all parts; see ``HeadRecipe.set_fields``."""
+        return {"parts": [part.set_fields() for part in self.parts]}
 
     @property
     def seeds(self) -> int:

@@ -1,6 +1,6 @@
 """Labelled rows that heads are fitted on. Features may be in memory-mapped files; labels are in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,16 +115,30 @@ def moments(
         ValueError: an input is not finite.
     """
     reader = RowReader(rows, features, scores=scores)
-    # Subtract a typical value first, so that float32 sums lose no precision.
-    pivot = reader.read(index[:BLOCK_ROWS]).mean(0)
-    total, squares = (torch.zeros(len(pivot), dtype=torch.float64) for _ in range(2))
-    for number, (_, inputs) in enumerate(reader.blocks(index)):
-        report_progress("measuring the inputs: {:,} of {:,} rows", number * BLOCK_ROWS, len(index))
+
+    def blocks() -> Iterator[Tensor]:
+        for number, (_, inputs) in enumerate(reader.blocks(index)):
+            report_progress("measuring the inputs: {:,} of {:,} rows", number * BLOCK_ROWS, len(index))
+            yield inputs
+
+    return moments_of(blocks())
+
+
+def moments_of(blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the same of blocks of inputs, float32 [n, width], n at least 1. The blocks are overwritten."""
+    count, pivot = 0, torch.zeros(0)
+    total, squares = torch.zeros(0), torch.zeros(0)
+    for inputs in blocks:
+        if not count:
+            # Subtract a typical value first, so that float32 sums lose no precision.
+            pivot = inputs.mean(0)
+            total, squares = (torch.zeros(len(pivot), dtype=torch.float64) for _ in range(2))
         inputs.sub_(pivot)
         total += inputs.sum(0)
         squares += torch.einsum("nw,nw->w", inputs, inputs)
-    mean = total / len(index)
-    deviation = (squares / len(index) - mean.square()).clamp(min=0).sqrt()
+        count += len(inputs)
+    mean = total / count
+    deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
     if not torch.isfinite(deviation).all():
         raise ValueError("expected finite features, got NaN or infinity")
     return (mean + pivot).float(), torch.where(deviation > 1e-6, deviation, 1.0).float()

@@ -4,7 +4,7 @@ from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, ScoreForm, T
 from models.decisions.recipes import DEFAULT as DEFAULT_POSTPROCESSING
 from models.decisions.recipes import PAPER as PAPER_POSTPROCESSING
 from models.decisions.recipes import PAPER_MTL as PAPER_MTL_POSTPROCESSING
-from models.heads.recipes import HeadRecipe, HiddenUnits, TaskRecipe
+from models.heads.recipes import HeadRecipe, HiddenUnits, TaskRecipe, TemporalLayers
 from models.recipes.recipe import Recipe
 
 # Savchenko 2022, section 3, and the authors' ABAW3 notebook where the two differ (batch sizes, epochs, checkpoints).
@@ -86,8 +86,44 @@ def _default() -> Recipe:
     return Recipe("default", 2, summary, heads, dict.fromkeys(heads, DEFAULT_POSTPROCESSING))
 
 
+def _temporal(name: str, summary: str, layers: TemporalLayers, learning_rate: float) -> Recipe:
+    """Return a recipe with one network for all branches of a task.
+
+    Starting points are those of public code for the same features, which is two to five times as wide and deep: a TCN
+    of four layers of width 256, kernel 15, dropout 0.3 (FreedomPuppy77/Charon), and a Transformer of five layers of
+    width 256, windows of 400, weight decay 0.01 (SMIL-SPCRAS/CVPRW-26).
+    """
+    heads = {}
+    for task, branches in BRANCHES_OF_TASK.items():
+        checkpoint = "p_mtl" if len(branches) > 1 else _DEFAULT[branches[0]].checkpoint
+        part = HeadRecipe(
+            branches,
+            "embeddings",
+            128,
+            0.0,
+            2400,
+            20,
+            checkpoint,
+            learning_rate=learning_rate,
+            patience=6,
+            standardize=True,
+            dropout=0.3,
+            seeds=3,
+            kind=name,
+            epoch_rows=200_000,
+            temporal=layers,
+            weight_decay=0.01,
+        )
+        heads[task] = TaskRecipe((part,))
+    return Recipe(name, 1, summary, heads, dict.fromkeys(heads, DEFAULT_POSTPROCESSING))
+
+
 DEFAULT = _default()
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (_paper(), DEFAULT)}
+_TCN = _temporal("tcn", "Dilated convolutions over the frames around a frame", TemporalLayers(layers=6), 1e-3)
+_TRANSFORMER = _temporal(
+    "transformer", "A Transformer encoder over windows of ten seconds", TemporalLayers(layers=2), 3e-4
+)
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (_paper(), DEFAULT, _TCN, _TRANSFORMER)}
 
 
 def find_recipe(name: str) -> Recipe:

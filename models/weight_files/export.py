@@ -37,7 +37,7 @@ _RESIZING: dict[Interpolation, str] = {
     "bilinear": "bilinear with antialiasing (Pillow's BILINEAR)",
     "opencv_bilinear": "bilinear without antialiasing (OpenCV's INTER_LINEAR)",
 }
-_OPSET = 18
+OPSET = 18
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 _WARM_UP_CALLS, _TIMED_CALLS = 3, 15
 
@@ -71,7 +71,7 @@ def export_backbone(
             if file_format == "onnx-int8":
                 _quantize(plain, written, backbone, calibration or [])
             else:
-                openvino = _import_package("openvino")
+                openvino = import_package("openvino")
                 openvino.save_model(openvino.convert_model(str(plain)), str(written), compress_to_fp16=True)
         described = json.dumps(_describe(backbone, written, target.name), indent=1) + "\n"
         (Path(scratch) / "preprocessing.json").write_text(described)
@@ -83,9 +83,9 @@ def export_backbone(
 
 
 def _write_onnx(backbone: Backbone, path: Path) -> None:
-    _import_package("onnx")
+    import_package("onnx")
     example = torch.zeros(2, backbone.spec.input_px, backbone.spec.input_px, 3, dtype=torch.uint8)
-    with _silence_exporters(), torch.inference_mode():
+    with silence_exporters(), torch.inference_mode():
         torch.onnx.export(
             ConvertibleNetwork(backbone),
             (example,),
@@ -93,16 +93,16 @@ def _write_onnx(backbone: Backbone, path: Path) -> None:
             input_names=["pixels"],
             output_names=["embeddings", "logits"],
             dynamic_axes={name: {0: "n"} for name in ("pixels", "embeddings", "logits")},
-            opset_version=_OPSET,
+            opset_version=OPSET,
             dynamo=False,
         )
 
 
 def _write_executorch(backbone: Backbone, path: Path) -> None:
     size = backbone.spec.input_px
-    with _silence_exporters(), torch.no_grad():
-        exir = _import_package("executorch.exir")
-        xnnpack = _import_package("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+    with silence_exporters(), torch.no_grad():
+        exir = import_package("executorch.exir")
+        xnnpack = import_package("executorch.backends.xnnpack.partition.xnnpack_partitioner")
         example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
         program = torch.export.export(ConvertibleNetwork(backbone), (example,))
         lowered = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
@@ -111,8 +111,8 @@ def _write_executorch(backbone: Backbone, path: Path) -> None:
 
 def _quantize(plain: Path, target: Path, backbone: Backbone, calibration: list[np.ndarray]) -> None:
     """Quantize weights per channel and activations to 8 bits, with ranges from the calibration images."""
-    quantization = _import_package("onnxruntime.quantization")
-    shapes = _import_package("onnxruntime.quantization.shape_inference")
+    quantization = import_package("onnxruntime.quantization")
+    shapes = import_package("onnxruntime.quantization.shape_inference")
     prepared = target.with_suffix(".prepared.onnx")
     spec = backbone.spec
 
@@ -126,7 +126,7 @@ def _quantize(plain: Path, target: Path, backbone: Backbone, calibration: list[n
                 return None
             return {"pixels": resize_to_square(image, spec.input_px, spec.interpolation)[None]}
 
-    with _silence_exporters():
+    with silence_exporters():
         shapes.quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(prepared),
@@ -169,7 +169,7 @@ def _describe(backbone: Backbone, written: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _import_package(package: str) -> Any:
+def import_package(package: str) -> Any:
     """Import a package of the extra ``export``.
 
     Raises:
@@ -182,7 +182,7 @@ def _import_package(package: str) -> Any:
 
 
 @contextlib.contextmanager
-def _silence_exporters() -> Iterator[None]:
+def silence_exporters() -> Iterator[None]:
     """Suppress the warnings and log messages of exporters."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -219,7 +219,7 @@ def open_exported(path: Path) -> Predict:
     The function runs on one thread.
     """
     if path.suffix == ".xml":
-        openvino = _import_package("openvino")
+        openvino = import_package("openvino")
         core = openvino.Core()
         # With pinning, the threads of several processes would all run on the first cores.
         core.set_property("CPU", {"ENABLE_CPU_PINNING": False, "INFERENCE_NUM_THREADS": 1})
@@ -227,7 +227,7 @@ def open_exported(path: Path) -> Predict:
         return lambda pixels: tuple(model(pixels)[name] for name in ("embeddings", "logits"))
     if path.suffix == ".pte":
         return _open_executorch(path)
-    onnxruntime = _import_package("onnxruntime")
+    onnxruntime = import_package("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     # Without VNNI, x86 adds two products in 16 bits, where 8-bit weights saturate; other devices do not.
@@ -239,9 +239,9 @@ def open_exported(path: Path) -> Predict:
 def _open_executorch(path: Path) -> Predict:
     """Load an ExecuTorch file, which takes one image at a time."""
     # ExecuTorch prints the processor's features to sys.stderr and has no option to disable this.
-    with _silence_exporters(), contextlib.redirect_stderr(io.StringIO()):
-        runtime = _import_package("executorch.runtime").Runtime.get()
-        _import_package("executorch.extension.pybindings.portable_lib")._unsafe_reset_threadpool(1)
+    with silence_exporters(), contextlib.redirect_stderr(io.StringIO()):
+        runtime = import_package("executorch.runtime").Runtime.get()
+        import_package("executorch.extension.pybindings.portable_lib")._unsafe_reset_threadpool(1)
         method = runtime.load_program(path).load_method("forward")
         method.execute([torch.zeros(method.metadata.input_tensor_meta(0).sizes(), dtype=torch.uint8)])
 

@@ -160,7 +160,7 @@ def plan_fit_head(
     job_fingerprint = fingerprint(
         **parts,
         code_version=CODE_VERSION,
-        settings=asdict(recipe),
+        settings=recipe.set_fields(),
         fitted_in=precision,
         excluded=sorted(split.excluded),
     )
@@ -254,7 +254,7 @@ def _details(
         recipe=choice.recipe.name,
         recipe_version=choice.recipe.version,
         kind=recipe.kind,
-        settings=asdict(recipe),
+        settings=recipe.set_fields(),
         backbone=given.features.backbone,
         source=given.features.source,
         backbone_name=origin.backbone_name,

@@ -23,7 +23,7 @@ from models.heads.head import Head, head_class
 from models.heads.sequences import SubjectSequence
 from tasks.extract.embed_faces import SubjectFaces
 from tasks.fit.predict_outputs import cached_head, check_head_fits
-from tasks.fit.subject_features import all_finite, nominal_seconds, to_vectors
+from tasks.fit.subject_features import all_finite, nominal_seconds, to_vectors, zeros
 from tasks.units import Product, Unit
 
 CODE_VERSION = 1
@@ -209,7 +209,7 @@ def _predict_sequences(
         count = last - first + 1
         has_face = np.zeros(count, bool)
         sizes = head.config.embedding_size, head.config.logits_size
-        embeddings, logits = np.zeros((count, sizes[0]), np.float16), np.zeros((count, sizes[1]), np.float32)
+        embeddings, logits = zeros((count, sizes[0]), np.float16), zeros((count, sizes[1]), np.float32)
         for found, block, block_logits in _blocks(store, given, head, faces, first=first, last=last):
             is_persons = faces.person[found] == faces.person[rows[0]]
             places = faces.frame[found[is_persons]] - first

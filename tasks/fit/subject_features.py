@@ -1,6 +1,8 @@
 """Read features and labels of subjects as arrays, for fitting heads and predicting with them."""
 
 import contextlib
+import math
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,6 +26,8 @@ from models.heads.sequences import SubjectSequence
 
 # Assumed where a video's time stamps are unknown, as for official crops without the video. Aff-Wild2 has this rate.
 _NOMINAL_FRAMES_PER_SECOND = 30
+# Larger arrays of a whole video are kept in temporary files: embeddings of 26,000 frames.
+_LARGE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -201,9 +205,13 @@ def read_sequence(
     variant: FeaturesVariant,
     subject: str,
     *,
-    allocate: Callable[[tuple[int, int], Any], np.ndarray] = np.zeros,
+    allocate: Callable[[tuple[int, int], Any], np.ndarray] | None = None,
 ) -> SubjectSequence:
-    """Read the features of all frames of a subject, into arrays of zeros that ``allocate(shape, dtype)`` returns."""
+    """Read the features of all frames of a subject, into arrays of zeros that ``allocate(shape, dtype)`` returns.
+
+    By default, arrays of long videos are in temporary files, so that memory stays bounded.
+    """
+    allocate = allocate or zeros
     count, embeddings, logits = variant.last_frame(subject), None, None
     present = np.zeros(count, bool)
     for frame, has_face, block, block_logits in read_features(store, variant, subject):
@@ -214,6 +222,14 @@ def read_sequence(
         embeddings[rows], logits[rows], present[rows] = block[has_face], block_logits[has_face], True
     assert embeddings is not None and logits is not None
     return SubjectSequence(embeddings, logits, present, _read_seconds(store, variant, subject))
+
+
+def zeros(shape: tuple[int, int], dtype: Any) -> np.ndarray:
+    """Return zeros: in memory, or, if they are large, in a memory-mapped temporary file without a name."""
+    if math.prod(shape) * np.dtype(dtype).itemsize < _LARGE_BYTES:
+        return np.zeros(shape, dtype)
+    with tempfile.TemporaryFile(prefix="affwild2-features-") as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
 
 
 def _read_seconds(store: Store, variant: FeaturesVariant, subject: str) -> np.ndarray:

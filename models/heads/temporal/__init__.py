@@ -1,0 +1,1 @@
+"""Temporal heads: networks over windows of a subject's frames."""
