@@ -16,7 +16,7 @@ LAYERS = TemporalLayers(layers=2, kernel=3, heads=2, window=40)
 
 
 def recipe(kind, branches=("va",), **changes):
-    settings = {"l2": 0.0, "batch_size": 160, "epochs": 10, "checkpoint": "loss", "learning_rate": 5e-3}
+    settings = {"l2": 0.0, "batch_size": 320, "epochs": 10, "checkpoint": "loss", "learning_rate": 5e-3}
     settings |= {"standardize": True, "kind": kind, "temporal": LAYERS}
     return HeadRecipe(branches, "embeddings", 16, **settings | changes)
 
@@ -26,7 +26,7 @@ def sequence(count, seed, rate=30):
     random = np.random.default_rng(seed)
     present = random.random(count) < 0.9
     truth = random.normal(0, 1, 2)
-    embeddings = (3 + random.normal(0, 3, (count, 6))).astype(np.float16)
+    embeddings = (3 + random.normal(0, 2, (count, 6))).astype(np.float16)
     embeddings[:, :2] += truth.astype(np.float16)
     embeddings[~present] = 0
     values = np.tile(np.tanh(truth).astype(np.float32), (count, 1))
@@ -36,7 +36,7 @@ def sequence(count, seed, rate=30):
     return SubjectSequence(embeddings, np.zeros((count, 3), np.float32), present, np.arange(count) / rate, labels)
 
 
-TRAIN = [sequence(10 + seed, seed) for seed in range(80)]
+TRAIN = [sequence(10 + seed, seed) for seed in range(60)]
 VALIDATION = [sequence(60, seed) for seed in range(100, 110)]
 
 
@@ -51,8 +51,8 @@ def fitted(request):
 
 
 def test_a_head_uses_the_frames_around_a_frame(fitted):
-    # A single frame has a correlation of 0.32 with its label.
-    assert fitted.figures["mean_ccc"] > 0.37
+    # A single frame has a correlation of at most 0.45 with its label.
+    assert fitted.figures["mean_ccc"] > 0.55
     whole = sequence(200, 0)
     values = fitted.head.predict_sequence(whole)["va"]
     shorter = {length: fitted.head.predict_sequence(whole[:length])["va"][:100] for length in (101, 120, 160)}
@@ -160,9 +160,7 @@ def test_an_epoch_visits_a_bounded_number_of_rows():
 
 def test_refused():
     for changes in ({"kernel": 2}, {"window": 31}, {"layers": 0}, {"window": 20_000}):
-        with pytest.raises(
-            ValueError, match="expected an odd number|expected an even number|expected a number of at least 1"
-        ):
+        with pytest.raises(ValueError, match=f"{next(iter(changes))}: expected an? "):
             TemporalLayers(**changes)
     unlabelled = [SubjectSequence(*(np.zeros((3, 4)),) * 2, np.zeros(3, bool), np.arange(3) / 30, TRAIN[0][:3].labels)]
     with pytest.raises(ValueError, match="va: expected labelled training rows, found none"):
