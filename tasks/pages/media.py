@@ -10,8 +10,8 @@ from urllib.parse import quote
 import av
 
 from data_contracts.errors import InputError
-from data_contracts.files.inputs import file_state
-from data_contracts.files.locations import location
+from data_contracts.files.inputs import file_state, reading_inputs
+from data_contracts.files.locations import Location, location
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.store import Store
 from data_contracts.video.container import open_video
@@ -73,13 +73,13 @@ def find_media(
     place = location(path) if path else None
     if place is None or index is None:
         return Media(note="The store does not know the video file, so there is no picture.", size_px=size)
-    if not isinstance(place, Path):
-        return Media(note=f"There is no picture, because the video is on S3: {path}", size_px=size)
-    if not place.is_file():
-        return Media(note=f"There is no picture, because the video file is gone: {path}", size_px=size)
-    if not store.is_local:
-        return Media(note=f"There is no picture, because the store is on S3 and the video is not: {path}", size_px=size)
     try:
+        with reading_inputs(place):
+            if not place.is_file():
+                return Media(note=f"There is no picture, because the video file is gone: {path}", size_px=size)
+        if not isinstance(place, Path) or not store.is_local:
+            # A page cannot link a file on S3, nor a page on S3 a file on a disk.
+            return Media(_provide_copy(store, folder, place, index, "a video or page on S3", on_copy), size_px=size)
         playback = check_playback(place, index)
         if playback.obstacle is None:
             relative = os.path.relpath(place, store.locate(folder))
@@ -90,7 +90,7 @@ def find_media(
 
 
 def _provide_copy(
-    store: Store, folder: str, path: Path, index: VideoIndex, obstacle: str, on_copy: Callable[[str], None]
+    store: Store, folder: str, path: Location, index: VideoIndex, obstacle: str, on_copy: Callable[[str], None]
 ) -> str:
     """Return the name of the copy in H.264, with the frames and times of the video; write it unless it exists."""
     name = _COPY.format(fingerprint(stage="viewer_copy", version=CODE_VERSION, state=list(file_state(path)))[:8])

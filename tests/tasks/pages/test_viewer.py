@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_contracts.files.locations import location
 from data_contracts.store.store import Store
 from data_contracts.video.packets import index_video
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS
@@ -288,3 +289,17 @@ def test_names_are_shown_as_text(browser, tmp_path):
     opened = open_page(browser, make_page(tmp_path, name=name.replace("/", "∕")))
     assert opened.page.inner_text("h1") == name.replace("/", "∕")
     opened.check()
+
+
+@pytest.mark.parametrize("is_store_remote", [False, True])
+def test_a_video_on_s3_has_a_copy_beside_its_page(tmp_path, s3_bucket, is_store_remote):
+    index = index_video(write_video(tmp_path / "clip.mp4", VideoSpec(12)))
+    place = location(f"{s3_bucket}/videos/clip.mp4")
+    place.fs.put(str(tmp_path / "clip.mp4"), place.path)
+    store = Store(f"{s3_bucket}/store" if is_store_remote else str(tmp_path / "store"))
+    media = find_media(store, folder_of_viewer("clip"), str(place), index, on_copy=lambda line: None)
+    assert media.note == "" and media.link
+    copy = location(store.locate(f"{folder_of_viewer('clip')}/{media.link}"))
+    assert index_video(copy).frame_count == 12
+    gone = find_media(store, folder_of_viewer("clip"), str(place.parent / "other.mp4"), index)
+    assert gone.link is None and "gone: s3://" in gone.note
