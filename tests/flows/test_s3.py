@@ -1,21 +1,32 @@
 """All flows on S3, with inputs and store there, compared with a local store."""
 
+import io
+import json
 import os
+import re
+import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from distributed import Client
+from PIL import Image
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.files.locations import location
-from flows.commands.parameters import StatusParameters, VerifyParameters
+from flows.commands.forget import forget
+from flows.commands.parameters import ForgetParameters, ReportParameters, StatusParameters, VerifyParameters
 from flows.commands.status import print_status
 from flows.commands.verify import verify
 from flows.extract import extract
 from flows.fit import fit
+from flows.pages.report import write_store_report
+from flows.score import score
 from flows.submit import submit
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tests.faults.interruption_matrix import read_results
+
+OLD_STORE = Path(__file__).parents[1] / "data" / "store_34a2ed4" / "store"
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +75,35 @@ def test_results_on_s3_equal_those_of_a_local_store(data, tmp_path, s3_bucket, s
         assert verify(VerifyParameters(zip_path, test_list=str(wanted), videos=str(data))) == 0
         assert print_status(StatusParameters(store)) == 0
     assert bytes_of(stores[1]) == read_results(Path(stores[0]))
+
+
+@pytest.mark.service
+def test_an_image_on_s3_is_predicted_and_forgotten_there(portraits, tmp_path, s3_bucket):
+    image, out = location(f"{s3_bucket}/photos/ann.jpg"), f"{s3_bucket}/out"
+    Image.fromarray(portraits[0]).save(tmp_path / "ann.jpg", quality=95)
+    image.write_bytes((tmp_path / "ann.jpg").read_bytes())
+    written = [
+        score([place], folder, workers=1) for place, folder in ((image, out), (tmp_path / "ann.jpg", tmp_path / "out"))
+    ]
+    assert written[0] == [f"{out}/tables/images.parquet", f"{out}/tables/images.csv"]
+    (row,), (local,) = (
+        pq.read_table(io.BytesIO(location(one[0]).read_bytes())).drop_columns(["image"]).to_pylist() for one in written
+    )
+    assert row == local and row["face"] == 1
+    assert forget(ForgetParameters([str(image)], f"{out}/store")) == 0
+    image.fs.invalidate_cache()
+    left = image.fs.cat(image.fs.find(location(out).path))
+    assert left and [path for path, data in left.items() if b"ann.jpg" in data] == []
+
+
+@pytest.mark.service
+def test_a_report_on_s3_has_the_charts_of_a_local_one(tmp_path, s3_bucket):
+    stores = [str(shutil.copytree(OLD_STORE, tmp_path / "store")), f"{s3_bucket}/store"]
+    put(OLD_STORE, stores[1])
+    charts = []
+    for store in stores:
+        write_store_report(ReportParameters(store))
+        page = location(f"{store}/reports/store/index.html").read_text()
+        items = json.loads(re.search(r'id="chart-items">(.*?)</script>', page, re.S)[1])
+        charts.append([[root["name"] for root in item["doc"]["roots"]] for item in items])
+    assert charts[0] == charts[1] and len(charts[0]) >= 12
