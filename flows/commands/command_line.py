@@ -24,6 +24,7 @@ from flows.commands.parameters import (
     CompareParameters,
     ConvertModelParameters,
     DownloadSubmissionParameters,
+    ExportHeadParameters,
     ExportModelParameters,
     FetchModelParameters,
     ForgetParameters,
@@ -58,7 +59,8 @@ _COMMANDS: dict[str, tuple[type, str]] = {
     "models list": (ListModelsParameters, "flows.commands.models:list_models"),
     "models fetch": (FetchModelParameters, "flows.commands.models:fetch_model"),
     "models convert": (ConvertModelParameters, "flows.commands.models:convert_model"),
-    "models export": (ExportModelParameters, "flows.commands.export_backbone:export_models"),
+    "models export": (ExportModelParameters, "flows.commands.exports:export_models"),
+    "heads export": (ExportHeadParameters, "flows.commands.exports:export_heads"),
     "recipes": (ListRecipesParameters, "flows.commands.recipes:list_recipes"),
     "recipes show": (ShowRecipeParameters, "flows.commands.recipes:show_recipe"),
     "download submission": (DownloadSubmissionParameters, "flows.commands.download:download_submission"),
@@ -70,6 +72,7 @@ _ONLY_READ = (
     "write_store_report",
     "compare",
     "list_models",
+    "export_heads",
     "list_recipes",
     "show_recipe",
     "download_submission",
@@ -83,6 +86,7 @@ _RENAMED = {(f"{PROGRAM} fit", "--backbone"): "--features-variant"}
 # Groups that are not commands themselves.
 _GROUPS = {
     "models": "List, download, convert and export backbones.",
+    "heads": "Export heads of a store.",
     "download": "Download results from a store to this machine.",
 }
 

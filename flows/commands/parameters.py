@@ -295,6 +295,21 @@ class ConvertModelParameters:
 
 
 @dataclass(frozen=True)
+class ExportHeadParameters:
+    """Export a head to ONNX and compare it with the original.
+
+    Seeds, standardisation and activations are parts of the network. NAME.onnx.json describes its inputs and outputs.
+
+    Examples:
+        affwild2 heads export expr-tcn --store STORE --out exported
+    """
+
+    name: Annotated[str, Option("Name of a head, or its beginning, as affwild2 status lists it.", is_argument=True)]
+    store: StoreUrl
+    out: Annotated[LocalPath, Option("Folder for the exported files.")]
+
+
+@dataclass(frozen=True)
 class ExportModelParameters:
     """Export a backbone for devices and compare it with the original.
 

@@ -1,4 +1,4 @@
-"""``affwild2 models export``: write a backbone for devices, and compare size, speed and outputs with the original."""
+"""``affwild2 models export`` and ``heads export``: write networks for devices, and compare them with the originals."""
 
 from pathlib import Path
 
@@ -7,12 +7,17 @@ import numpy as np
 from data_contracts.challenge.pictures import PICTURE_SUFFIXES
 from data_contracts.errors import InputError
 from data_contracts.files.local import check_output_folder
-from flows.commands.parameters import ExportModelParameters
+from data_contracts.store.contents import require_store
+from data_contracts.store.store import Store
+from flows.commands.parameters import ExportHeadParameters, ExportModelParameters
 from flows.engine.console import print_line, print_table
 from models.backbones.network import Backbone, load_backbone
 from models.weight_files.export import FORMATS, ExportFormat, compare_export, export_backbone
+from models.weight_files.head_export import export_head, largest_difference
 from tasks.demo.scenes import load_portraits
 from tasks.extract.embed_faces import BackboneChoice
+from tasks.fit.head_selection import find_head
+from tasks.fit.predict_outputs import open_head
 from tasks.pretrain.crop_pictures import read_photo
 
 _MOST_PICTURES = 256
@@ -35,6 +40,24 @@ def export_models(parameters: ExportModelParameters) -> int:
     title = f"{name}, one thread, compared on half of {description}, calibrated on the other half"
     print_table(title, header, rows, is_result=True)
     print_line("the .preprocessing.json file next to each file describes its input")
+    return 0
+
+
+def export_heads(parameters: ExportHeadParameters) -> int:
+    """Write a head of a store as ONNX, and compare its outputs with the head's on random features."""
+    check_output_folder(parameters.out)
+    store = Store(parameters.store)
+    store.check_reachable()
+    require_store(store)
+    bundle = find_head(store, parameters.name)
+    head = open_head(store, bundle)
+    try:
+        path = export_head(head, bundle.name, parameters.out)
+        difference = largest_difference(head, path)
+    except ValueError as error:
+        raise InputError(f"head {bundle.name}: {error}") from error
+    print_line(f"{path}: outputs differ by at most {difference:.1e} from the head's on random features", is_result=True)
+    print_line(f"{path}.json describes its inputs and outputs")
     return 0
 
 
