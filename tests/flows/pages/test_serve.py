@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,14 +10,17 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import pytest
 
 from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import STORE_FILE
-from flows.commands.parameters import ServeParameters
+from flows.commands.parameters import ReportParameters, ServeParameters, ViewParameters
+from flows.pages.report import write_store_report
 from flows.pages.serve import HOST, _listen, make_app, serve
+from flows.pages.view import view
 from tasks.results.prediction_folder import note_folder
 
 SECRETS = {
@@ -80,6 +84,7 @@ def served(store):
             connection.close()
             return response, body
 
+        request.address = f"{HOST}:{port}"
         try:
             yield request
         finally:
@@ -236,3 +241,25 @@ def test_a_store_on_s3_is_served_in_pieces(s3_bucket):
         assert request("/")[0].status == 200 and request("/reports/a")[0].status == 307
         for path in SECRETS:
             assert request(f"/{path}")[0].status == 404
+
+
+@pytest.mark.service
+def test_links_lead_from_the_index_over_a_report_to_a_playing_viewer(demo, tmp_path):
+    from tests.browser import running_browser
+
+    # The videos lie outside the store, as usual.
+    store = Store(str(shutil.copytree(demo.store, tmp_path / "store")))
+    assert view(ViewParameters(["validation02"], store=store.url)) == 0
+    assert write_store_report(ReportParameters(store.url)) == 0
+    with served(store) as request, running_browser() as browser:
+        opened = browser.open(f"http://{request.address}/")
+        opened.page.get_by_role("link", name="store", exact=True).click()
+        opened.page.get_by_role("link", name="validation02").first.click()
+        opened.page.wait_for_selector("#timeline[data-ready]")
+        opened.wait_until("document.getElementById('video').readyState >= 2")
+        opened.page.keyboard.press("End")
+        opened.wait_until("document.getElementById('timeline').dataset.presented == 48")
+        assert urlsplit(opened.page.url).path == "/reports/viewers/validation02/index.html"
+        opened.check()
+        video, side = (opened.page.locator(one).bounding_box() for one in (".screen", ".side"))
+        assert side["x"] >= video["x"] + video["width"], "values are beside the video"
