@@ -17,9 +17,11 @@ from flows.engine.run import Run
 from flows.options import takes
 from flows.parameters import FitParameters, scheduler_of
 from models.recipes.recipe import Recipe
+from tasks.fit import blend_heads as blend_stage
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
+from tasks.fit.head_selection import find_head
 from tasks.fit.subject_features import FeaturesVariant, find_features
-from tasks.fit.subject_split import SubjectSplit, describe_seen, seen_subjects
+from tasks.fit.subject_split import SubjectSplit, describe_seen, seen_subjects, split_subjects
 from tasks.recipe_files import load_recipe
 from tasks.results.head_scores import attainable_column, score_columns, scores_of
 from tasks.units import Job, Unit
@@ -80,11 +82,71 @@ def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
     return fitted
 
 
-def _plan(run: Run, request: FitParameters) -> _Planned:
+def blend_heads(run: Run, request: FitParameters) -> Fitted:
+    """Blend fitted heads, predict outputs of all subjects, and tune the post-processing.
+
+    Raises:
+        InputError: a named head is unknown or cannot be blended; or see ``fit_heads``.
+    """
+    members = [find_head(run.store, name, option="--blend") for name in request.blend or ()]
+    _check_blend(request, members)
+    features = [HeadDetails.of(member) for member in members]
+    variants = [find_features(run.store, backbone=one.backbone, source=one.source) for one in features]
+    planned = _plan(run, request, variants[0])
+    run.stage(f"import_labels {request.task}", planned.labels, import_labels.compute)
+    labels = import_labels.imported_labels(run.store, planned.labels)
+    split = split_subjects(labels, task=request.task, known=variants[0].subjects)
+    _report_labels(run, planned, split)
+    validation = sorted(split.validation().values())
+    units = [
+        predict_outputs.plan_predict_outputs(run.store, variant, head=member, subjects=validation)
+        for variant, member in zip(variants, members, strict=True)
+    ]
+    run.stage("predict_outputs of members", [unit for of in units for unit in of], predict_outputs.compute, cheap=True)
+    outputs = [predict_outputs.predicted_outputs(run.store, of) for of in units]
+    recipe = planned.recipe.postprocessing_of(request.task)
+    job = blend_stage.plan_blend_heads(
+        members, outputs, labels=labels["validation"], split=split, recipe=recipe, annotations=planned.annotations
+    )
+    run.is_simulated |= is_simulated(job.folder.removeprefix("heads/"))
+    run.jobs("blend_heads", [job], blend_stage.make)
+    head = _made(run, job)
+    if head is None:
+        return Fitted(None, None)
+    units_of_blend = predict_outputs.plan_predict_outputs(run.store, variants[0], head=head)
+    run.stage("predict_outputs", units_of_blend, predict_outputs.compute, cheap=True)
+    tuning = tune_postprocessing.plan_tune_postprocessing(
+        head=head,
+        outputs=predict_outputs.predicted_outputs(run.store, units_of_blend),
+        labels=labels["validation"],
+        split=split,
+        recipe=recipe,
+        members=outputs,
+    )
+    run.jobs("tune_postprocessing", [tuning], tune_postprocessing.make)
+    header = ["member", "features", "weights", "validation subjects", "frames", "frames without outputs"]
+    rows = blend_stage.describe_coverage(head, job.arguments.outputs)
+    print_table("Blend", header, rows, simulated=run.is_simulated)
+    return Fitted(head, _current(run, tuning))
+
+
+def _check_blend(request: FitParameters, members: Sequence[Bundle]) -> None:
+    blend_stage.check_members(request.task, members)
+    others = ("features", "hidden_units", "seeds", "kind", "features_variant", "source")
+    given = [name for name in others if getattr(request, name) is not None]
+    if request.train_on_validation:
+        given.append("train_on_validation")
+    if given:
+        option = given[0].replace("_", "-")
+        raise InputError(f"--blend: the named heads are blended as they are; leave out --{option}")
+
+
+def _plan(run: Run, request: FitParameters, variant: FeaturesVariant | None = None) -> _Planned:
     recipe = load_recipe(request.recipe)
     if request.task not in recipe.tasks:
         raise InputError(f"{request.recipe}: expected a table [{request.task}], found {', '.join(recipe.tasks)}")
-    variant = find_features(run.store, backbone=request.features_variant, source=request.source)
+    if variant is None:
+        variant = find_features(run.store, backbone=request.features_variant, source=request.source)
     if line := variant.describe_incomplete():
         print_line(line)
     layout = find_data(request.annotations)
@@ -215,11 +277,11 @@ def _lines_about_rows(head: HeadDetails, rule: Bundle | None) -> Iterator[str]:
 
 @takes(FitParameters)
 def fit(parameters: FitParameters) -> str:
-    """Fit a head for one task and tune its post-processing; return the name of the head."""
+    """Fit a head for one task, or blend some, and tune its post-processing; return the name of the head."""
     with Run(
         parameters.store, dask_address=scheduler_of(parameters), workers=parameters.workers, may_be_new=False
     ) as run:
-        fitted = fit_heads(run, [parameters])
+        fitted = [blend_heads(run, parameters)] if parameters.blend else fit_heads(run, [parameters])
         run.print_summary()
         print_fitted(run, fitted)
         run.print_counts()

@@ -200,6 +200,7 @@ class FitParameters:
         affwild2 fit expr --store STORE --annotations DATA
         affwild2 fit va --store STORE --annotations DATA --recipe paper --seeds 5
         affwild2 fit au --store STORE --annotations DATA --recipe my.toml
+        affwild2 fit va --store STORE --annotations DATA --blend va-default --blend va-paper
     """
 
     task: Task
@@ -220,6 +221,13 @@ class FitParameters:
     kind: Annotated[str | None, Option("Kind of head to fit instead of the recipe's.", choices=tuple(HEAD_KINDS))] = (
         None
     )
+    blend: Annotated[
+        list[str] | None,
+        Option(
+            "Name of a fitted head of the task, or its beginning: blend two or more heads, with weights from folds, "
+            "instead of fitting one."
+        ),
+    ] = None
     train_on_validation: Annotated[
         bool,
         Option(

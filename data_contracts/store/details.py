@@ -18,6 +18,8 @@ from data_contracts.vocabulary import (
 
 # Recipe of a head that was not fitted: the classes of a backbone.
 ZERO_SHOT = "zero-shot"
+# Recipe and kind of a head that blends others.
+BLEND = "blend"
 Precision = Literal["bfloat16", "float32"]
 
 # -- datasets ------------------------------------------------------------------------------------------------------
@@ -177,6 +179,26 @@ def label_coverage_columns(coverage: Iterable[LabelCoverage]) -> tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlendMember(Record):
+    """A head in a blend: what it was when it was blended, its features, and its weight in each branch, 0..1."""
+
+    head: str
+    fingerprint: str
+    backbone: str
+    source: str
+    backbone_name: str
+    weights: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsOfFold(Record):
+    """Validation subjects of a fold of videos; and branch -> weight of each member, chosen without them."""
+
+    subjects: tuple[str, ...]
+    weights: dict[str, list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeadDetails(Details):
     """``heads``: the data and settings that a head was fitted with, and its scores on the validation set.
 
@@ -197,6 +219,8 @@ class HeadDetails(Details):
         annotations: the folder that the labels were read from; None if an earlier version read them.
         train_subjects, validation_subjects: all subjects of the two sets; empty if an earlier version fitted the head.
         excluded_subjects: validation subjects whose video is in the training set too; no score depends on their rows.
+        members: of a blend; its features are those of the first one.
+        weights_of_folds: of a blend, for the outputs of validation subjects.
     """
 
     task: TaskName
@@ -222,19 +246,25 @@ class HeadDetails(Details):
     train_subjects: LeftOut[tuple[str, ...]] = ()
     validation_subjects: LeftOut[tuple[str, ...]] = ()
     excluded_subjects: LeftOut[tuple[str, ...]] = ()
+    members: LeftOut[tuple[BlendMember, ...]] = ()
+    weights_of_folds: LeftOut[tuple[WeightsOfFold, ...]] = ()
+
+    @property
+    def _features(self) -> list[str]:
+        """Names of all features variants and backbones."""
+        return [name for one in (self, *self.members) for name in (one.backbone, one.backbone_name)]
 
     @property
     def has_simulated_features(self) -> bool:
         """Return whether the head was fitted on simulated features, also if their folder was renamed."""
-        return is_simulated(self.backbone) or is_simulated(self.backbone_name)
+        return any(map(is_simulated, self._features))
 
     @property
     def not_from_videos(self) -> str | None:
         """What the head was fitted on, if no network computes it from videos: simulated or imported features."""
         if self.has_simulated_features:
             return "simulated features"
-        is_one = is_imported(self.backbone) or is_imported(self.backbone_name)
-        return "imported features" if is_one else None
+        return "imported features" if any(map(is_imported, self._features)) else None
 
     @property
     def is_simulated(self) -> bool:
@@ -252,6 +282,7 @@ class HeadDetails(Details):
     def format_settings(self) -> str:
         """Return the settings that distinguish the head from others of its task, in one line."""
         words = [f"on {self.backbone} {self.source}", f"recipe {self.recipe}"]
+        words += [f"{'/'.join(f'{value:.2f}' for value in one.weights.values())} of {one.head}" for one in self.members]
         words += [f"{name.replace('_', ' ')} {value}" for name, value in self.part_settings().items() if value]
         words.append(f"kind {self.kind}")
         if len(self.trained_on) > 1:

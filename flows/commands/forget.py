@@ -390,6 +390,12 @@ def _print_head(store: Store, traces: HeadTraces, what: str) -> None:
         [*one.path.split("/", 1), one.files, one.rows, round(one.size_bytes / 1e6, 3)] for one in traces.folders
     ]
     print_table(f"{traces.name}: {what}", ["what", "name", "files", "rows", "MB"], rows, is_result=True)
+    for blend in list_bundles(store, "heads"):
+        if any(member.head == traces.name for member in HeadDetails.of(blend).members):
+            print_line(
+                f"not removed: head {blend.name} blends this head, and predicts no more without it; blend others with "
+                "fit --blend, or remove it with --head"
+            )
     for folder, count in traces.predictions.items():
         print_line(
             f"not removed: predictions of {counted(count, 'subject')} in {folder} that this head made; score their "

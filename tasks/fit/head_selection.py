@@ -123,7 +123,7 @@ def select_head_of_submission(store: Store, task: TaskName, name: str | None = N
     raise InputError(f"heads in {store.url}: expected one for {task}, found: {found}{why}; run fit {task}")
 
 
-def find_head(store: Store, name: str) -> Bundle:
+def find_head(store: Store, name: str, *, option: str = "--head") -> Bundle:
     """Return the head with this name, or the only one whose name starts with it.
 
     Raises:
@@ -137,7 +137,7 @@ def find_head(store: Store, name: str) -> Bundle:
         raise _damage(store, "heads", damaged[0])
     problem = "several match" if matches else "none matches"
     listed = describe_heads(store, matches or heads) or "none"
-    raise InputError(f"--head {name}: expected the name of one head in {store.url}, {problem}; found: {listed}")
+    raise InputError(f"{option} {name}: expected the name of one head in {store.url}, {problem}; found: {listed}")
 
 
 def describe_heads(store: Store, heads: Iterable[Bundle]) -> str:

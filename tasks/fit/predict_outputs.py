@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,17 @@ from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName, TaskName
+from models.decisions.blending import AnyHead, BlendedHead, blend
 from models.heads.head import Head, head_class, head_from_bytes
 from models.heads.sequences import SubjectSequence
-from tasks.fit.subject_features import FeaturesVariant, nominal_seconds, read_features, read_sequence, with_frames
+from tasks.fit.subject_features import (
+    FeaturesVariant,
+    find_features,
+    nominal_seconds,
+    read_features,
+    read_sequence,
+    with_frames,
+)
 from tasks.units import Product, Unit
 
 CODE_VERSION = 1
@@ -25,27 +33,74 @@ CODE_VERSION = 1
 
 @dataclass(frozen=True)
 class PredictOutputsArgs:
-    """Folder and fingerprint of the head's bundle, and the features of one subject."""
+    """Folder and fingerprint of the head's bundle, and the features of one subject.
+
+    ``members``: of a blend, each with its features; None: a member has none of this subject. ``weights``: of a blend,
+    branch -> weight of each member.
+    """
 
     head_folder: str
     head_fingerprint: str
     features: FeaturesVariant
+    members: "tuple[PredictOutputsArgs | None, ...]" = ()
+    weights: dict[str, list[float]] = field(default_factory=dict)
 
 
-def load_head(store: Store, bundle: Bundle) -> Head:
-    """Read the head of a bundle."""
+def load_head(store: Store, bundle: Bundle) -> AnyHead:
+    """Read the head of a bundle.
+
+    Raises:
+        InputError: a member of a blend is gone, or was fitted again.
+    """
+    if HeadDetails.of(bundle).members:
+        heads = [_load_fitted(store, member) for member in members_of(store, bundle)]
+        return BlendedHead(heads, weights_for(HeadDetails.of(bundle)))
+    return _load_fitted(store, bundle)
+
+
+def _load_fitted(store: Store, bundle: Bundle) -> Head:
     return head_from_bytes({name: read_file(store, bundle, name) for name in ("head.safetensors", "head.json")})
 
 
-def open_head(store: Store, bundle: Bundle) -> Head:
+def members_of(store: Store, blend: Bundle) -> list[Bundle]:
+    """Return the members of a blend; nothing of another head.
+
+    Raises:
+        InputError: one is gone, or was fitted again in another way.
+    """
+    found = []
+    for member in HeadDetails.of(blend).members:
+        bundle = find_bundle(store, f"heads/{member.head}")
+        if bundle is None or bundle.fingerprint != member.fingerprint:
+            got = "one that was fitted again" if bundle else "none"
+            raise InputError(
+                f"head {blend.name}: expected its member {member.head} as it was blended, found {got}; blend the heads "
+                "again with fit --blend, or remove this one with forget --head"
+            )
+        found.append(bundle)
+    return found
+
+
+def weights_for(details: HeadDetails, subject: str | None = None) -> dict[BranchName, list[float]]:
+    """Return the weights of a blend; for a validation subject, those that were chosen without its video."""
+    for fold in details.weights_of_folds:
+        if subject in fold.subjects:
+            return {branch: fold.weights[branch] for branch in BRANCHES_OF_TASK[details.task]}
+    return {branch: [one.weights[branch] for one in details.members] for branch in BRANCHES_OF_TASK[details.task]}
+
+
+def open_head(store: Store, bundle: Bundle) -> AnyHead:
     """Read a head before any work.
 
     Raises:
-        InputError: its kind is unknown, or its files are not those of a head.
+        InputError: its kind is unknown, its files are not those of a head, or see ``members_of``.
     """
-    _check_kind(bundle)
+    for one in members_of(store, bundle) or [bundle]:
+        _check_kind(one)
     try:
         return load_head(store, bundle)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"head {bundle.name}: {error}; run fit again") from error
 
@@ -62,11 +117,15 @@ def plan_predict_outputs(
 ) -> list[Unit[PredictOutputsArgs]]:
     """Plan one unit per subject that has features (of ``subjects`` if given).
 
+    A blend predicts the subjects that its first member has features of.
+
     Raises:
-        InputError: the head was fitted on features of another backbone, or its kind is unknown.
+        InputError: the head was fitted on features of another backbone, its kind is unknown, or see ``members_of``.
     """
     check_head_fits(head, variant.backbone)
-    if head_class(HeadDetails.of(head).kind).works_on == "sequences":
+    if HeadDetails.of(head).members:
+        return _plan_blend(store, variant, head=head, subjects=subjects)
+    if needs_sequences([head]):
         variant = with_frames(store, variant)
     units = []
     for subject in variant.subjects if subjects is None else subjects:
@@ -84,6 +143,45 @@ def plan_predict_outputs(
     return units
 
 
+def _plan_blend(
+    store: Store, variant: FeaturesVariant, *, head: Bundle, subjects: list[str] | None
+) -> list[Unit[PredictOutputsArgs]]:
+    details = HeadDetails.of(head)
+    planned: list[dict[str, Unit[PredictOutputsArgs]]] = []
+    for member in members_of(store, head):
+        of = HeadDetails.of(member)
+        is_first = (of.backbone, of.source) == (variant.backbone, variant.source)
+        features = variant if is_first else find_features(store, backbone=of.backbone, source=of.source)
+        units = plan_predict_outputs(store, features, head=member, subjects=subjects)
+        planned.append({unit.key.value("subject"): unit for unit in units})
+    blended = []
+    for subject, first in planned[0].items():
+        units_of = [of.get(subject) for of in planned]
+        weights = {str(branch): values for branch, values in weights_for(details, subject).items()}
+        unit_fingerprint = fingerprint(
+            stage="predict_blend",
+            version=CODE_VERSION,
+            head=head.fingerprint,
+            members=[unit.fingerprint if unit else None for unit in units_of],
+            weights=weights,
+        )
+        arguments = replace(
+            first.arguments,
+            head_folder=head.folder,
+            head_fingerprint=head.fingerprint,
+            members=tuple(unit.arguments if unit else None for unit in units_of),
+            weights=weights,
+        )
+        place = (("head", head.name), ("source", variant.source), ("subject", subject))
+        blended.append(Unit(UnitKey("outputs", place), unit_fingerprint, arguments))
+    return blended
+
+
+def needs_sequences(heads: Sequence[Bundle]) -> bool:
+    """Return whether the outputs of one of the heads depend on other frames or on time."""
+    return any(head_class(HeadDetails.of(head).kind).works_on == "sequences" for head in heads)
+
+
 def check_head_fits(head: Bundle, backbone: str) -> None:
     """Check that a head was fitted on features of this variant.
 
@@ -96,11 +194,12 @@ def check_head_fits(head: Bundle, backbone: str) -> None:
             f"head {head.name}: fitted on features of {fitted_on}, got those of {backbone}; "
             "extract with the head's backbone and weights"
         )
-    _check_kind(head)
+    if not HeadDetails.of(head).members:
+        _check_kind(head)
 
 
 @functools.lru_cache(maxsize=8)
-def cached_head(store_url: str, folder: str, head_fingerprint: str) -> tuple[Head, TaskName]:
+def cached_head(store_url: str, folder: str, head_fingerprint: str) -> tuple[AnyHead, TaskName]:
     """Return a head of the store and its task; the process keeps the last eight.
 
     Raises:
@@ -124,21 +223,37 @@ def compute(store: Store, unit: Unit[PredictOutputsArgs]) -> Product:
     product.details = OutputsDetails(
         frame_count=given.features.last_frame(subject), frames_known_from=given.features.frames_known_from(subject)
     )
-    product.tables = _tables(store, unit, head, dataset, product)
+    predicted = _blend_subject(store, unit) if given.members else _predict_parts(store, given, subject, head)
+    product.tables = _tables(predicted, dataset, product)
     return product
 
 
-def _tables(
-    store: Store, unit: Unit[PredictOutputsArgs], head: Head, dataset: Dataset, product: Product
-) -> Iterator[pa.Table]:
+_Predicted = Iterator[tuple[np.ndarray, dict[BranchName, np.ndarray]]]
+
+
+def _predict_parts(store: Store, given: PredictOutputsArgs, subject: str, head: AnyHead) -> _Predicted:
+    for sequence in _sequences(store, given.features, subject, head):
+        yield sequence.present, head.predict_sequence(sequence)
+
+
+def _blend_subject(store: Store, unit: Unit[PredictOutputsArgs]) -> _Predicted:
+    """Yield the outputs of a whole subject: those of the members are small."""
+    given, subject = unit.arguments, unit.key.value("subject")
+    parts: list[tuple[np.ndarray, dict[BranchName, np.ndarray]] | None] = []
+    for one in given.members:
+        head = cached_head(store.url, one.head_folder, one.head_fingerprint)[0] if one else None
+        parts.append(predict_subject(store, one.features, subject, head) if one and head else None)
+    yield blend(parts, given.weights, given.features.last_frame(subject))
+
+
+def _tables(predictions: _Predicted, dataset: Dataset, product: Product) -> Iterator[pa.Table]:
     branches: list[BranchName] = [b for b in BRANCHES if OUTPUT_COLUMNS[b][0] in dataset.columns]
     first = 1
-    for sequence in _sequences(store, unit.arguments.features, unit.key.value("subject"), head):
-        has_face, frame = sequence.present, np.arange(first, first + len(sequence), dtype=np.int32)
-        first += len(sequence)
+    for has_face, predicted in predictions:
+        frame = np.arange(first, first + len(has_face), dtype=np.int32)
+        first += len(has_face)
         product.counts[FACE_FOUND] += int(has_face.sum())
         product.counts[NO_FACE] += int((~has_face).sum())
-        predicted = head.predict_sequence(sequence)
         columns = {"frame": pa.array(frame), "has_face": pa.array(has_face)}
         for branch in branches:
             for position, column in enumerate(OUTPUT_COLUMNS[branch]):
@@ -146,7 +261,7 @@ def _tables(
         yield pa.table(columns)
 
 
-def _sequences(store: Store, features: FeaturesVariant, subject: str, head: Head) -> Iterator[SubjectSequence]:
+def _sequences(store: Store, features: FeaturesVariant, subject: str, head: AnyHead) -> Iterator[SubjectSequence]:
     """Yield the subject's sequence: as a whole if the head needs it, else in the parts that the store has."""
     if head.works_on == "sequences":
         yield read_sequence(store, features, subject)
@@ -157,7 +272,7 @@ def _sequences(store: Store, features: FeaturesVariant, subject: str, head: Head
 
 
 def predict_subject(
-    store: Store, features: FeaturesVariant, subject: str, head: Head
+    store: Store, features: FeaturesVariant, subject: str, head: AnyHead
 ) -> tuple[np.ndarray, dict[BranchName, np.ndarray]]:
     """Predict (present bool [T], branch -> float32 [T,K]) of a subject from frame 1 on, without writing them.
 

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from data_contracts.schemas import OUTPUT_COLUMNS, person_outputs_dataset
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import HeadDetails, OutputsDetails
+from data_contracts.store.details import OutputsDetails
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName
-from models.heads.head import Head, head_class
+from models.decisions.blending import AnyHead
 from models.heads.sequences import SubjectSequence
 from tasks.extract.embed_faces import SubjectFaces
-from tasks.fit.predict_outputs import cached_head, check_head_fits
+from tasks.fit.predict_outputs import cached_head, check_head_fits, members_of, needs_sequences
 from tasks.fit.subject_features import all_finite, nominal_seconds, to_vectors, zeros
 from tasks.units import Product, Unit
 
@@ -85,7 +85,7 @@ def plan_predict_persons(
     units = []
     for head in heads:
         check_head_fits(head, backbone)
-        needs_times = head_class(HeadDetails.of(head).kind).works_on == "sequences"
+        needs_times = needs_sequences(members_of(store, head) or [head])
         for video, of_video in names.items():
             key = UnitKey("persons", (("source", source), ("video", video)))
             times = UnitKey("frames", (("video", video),))
@@ -150,7 +150,7 @@ def _read_faces(store: Store, persons: StoredUnit) -> _Faces:
 
 
 def _tables(
-    store: Store, given: PredictPersonsArgs, head: Head, branches: tuple[BranchName, ...], product: Product
+    store: Store, given: PredictPersonsArgs, head: AnyHead, branches: tuple[BranchName, ...], product: Product
 ) -> Iterator[pa.Table]:
     faces = _read_faces(store, given.persons)
     by_person = np.argsort(faces.person, kind="stable")
@@ -177,7 +177,7 @@ _Predicted = Iterator[tuple[NDArray[np.intp], NDArray[np.bool_], dict[BranchName
 
 
 def _predict_rows(
-    store: Store, given: PredictPersonsArgs, head: Head, faces: _Faces, rows_of_person: list[NDArray[np.intp]]
+    store: Store, given: PredictPersonsArgs, head: AnyHead, faces: _Faces, rows_of_person: list[NDArray[np.intp]]
 ) -> _Predicted:
     """Yield (rows, has_face [T], branch -> outputs [T, K]) of each person with a head that predicts face by face."""
     is_known = np.zeros(len(faces.frame), bool)
@@ -200,7 +200,7 @@ def _predict_rows(
 
 
 def _predict_sequences(
-    store: Store, given: PredictPersonsArgs, head: Head, faces: _Faces, rows_of_person: list[NDArray[np.intp]]
+    store: Store, given: PredictPersonsArgs, head: AnyHead, faces: _Faces, rows_of_person: list[NDArray[np.intp]]
 ) -> _Predicted:
     """Yield the same with a head whose outputs depend on other frames. One person is in memory at a time."""
     seconds = _read_seconds(store, given)
@@ -228,7 +228,7 @@ def _read_seconds(store: Store, given: PredictPersonsArgs) -> NDArray[np.float64
 
 
 def _blocks(
-    store: Store, given: PredictPersonsArgs, head: Head, faces: _Faces, *, first: int = 1, last: int | None = None
+    store: Store, given: PredictPersonsArgs, head: AnyHead, faces: _Faces, *, first: int = 1, last: int | None = None
 ) -> Iterator[tuple[NDArray[np.intp], np.ndarray, np.ndarray]]:
     """Yield blocks of (rows, embeddings float16 [n, D], logits float32 [n, C]) of the faces in a range of frames.
 

@@ -71,6 +71,7 @@ def choose_predictors(store: Store, request: PredictorRequest) -> list[Predictor
         return [replace(_without_heads(store, request), unused=unused)]
     groups: dict[tuple[BackboneChoice, CropParams], list[ServingHead]] = {}
     for one in serving:
+        _check_blend(one.head)
         backbone = _backbone_of(store, one.head, request)
         _check_head(store, one.head, backbone)
         params = crop_params_of(HeadDetails.of(one.head).crop_params)
@@ -153,6 +154,26 @@ def _backbone_of(store: Store, head: Bundle, request: PredictorRequest) -> Backb
             f"{found.variant}; run extract and fit again, or name the earlier file with --weights"
         )
     return found
+
+
+def _check_blend(bundle: Bundle) -> None:
+    """Check that the members of a blend take the same features.
+
+    Raises:
+        InputError: they do not.
+    """
+    details = HeadDetails.of(bundle)
+    if details.not_from_videos is None and (others := _other_features(details)):
+        raise InputError(
+            f"head {bundle.name}: blends heads on features of several backbones or faces ({details.backbone} "
+            f"{details.source}, {others}), which only submit predicts; name a blend of heads on the same features, or "
+            "one of its members"
+        )
+
+
+def _other_features(details: HeadDetails) -> str:
+    own = f"{details.backbone} {details.source}"
+    return ", ".join(dict.fromkeys(name for one in details.members if (name := f"{one.backbone} {one.source}") != own))
 
 
 def _check_head(store: Store, bundle: Bundle, backbone: BackboneChoice) -> None:

@@ -19,6 +19,7 @@ from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, NO_FACE, BranchName, TaskName
+from models.decisions.blend_weights import ChosenWeights, FoldWeights, hold_out
 from models.decisions.recipes import PostProcessingRecipe, get_postprocessing_recipe
 from models.decisions.subject_outputs import SubjectOutputs, rows_without_face
 from models.decisions.tuning import Candidate, has_several_subjects_of_a_video, tune_postprocessing
@@ -33,11 +34,18 @@ CODE_VERSION = 2
 RULE_FILE, CANDIDATES_FILE = "postprocessing.json", "candidates.parquet"
 
 
+# Name in the labels -> unit of a member's outputs of the subject; None: the member has no features of it.
+MemberOutputs = Mapping[str, tuple[UnitKey, Manifest] | None]
+
+
 @dataclass(frozen=True)
 class TunePostprocessingArgs:
     """The head, its outputs of the validation subjects, their labels, and how to tune.
 
-    ``outputs``: name in the labels -> unit of the outputs.
+    Attributes:
+        outputs: name in the labels -> unit of the outputs.
+        members: of a blend: the same of each member's outputs; None: it has none of the subject.
+        weights: of a blend.
     """
 
     head: str
@@ -46,6 +54,8 @@ class TunePostprocessingArgs:
     labels: Manifest
     recipe: PostProcessingRecipe
     folds: int
+    members: tuple[MemberOutputs, ...] = ()
+    weights: ChosenWeights | None = None
 
 
 @dataclass(frozen=True)
@@ -64,10 +74,12 @@ def plan_tune_postprocessing(
     split: SubjectSplit,
     recipe: PostProcessingRecipe,
     folds: int = 5,
+    members: Sequence[Mapping[str, tuple[UnitKey, Manifest]]] = (),
 ) -> Job[TunePostprocessingArgs]:
     """Plan the job that tunes on all validation subjects with outputs of the head (``outputs``, by subject).
 
-    Validation subjects whose video is in the training set too are excluded.
+    Validation subjects whose video is in the training set too are excluded. ``members``: of a blend, each one's
+    outputs, for a held-out score whose weights are from the same folds.
     """
     names = sorted(split.validation().items(), key=lambda pair: pair[1])
     used = {name: outputs[subject] for name, subject in names if subject in outputs}
@@ -86,7 +98,16 @@ def plan_tune_postprocessing(
         # Earlier versions scored interpolated rows with recipe ``paper`` too.
         **({"without_face": "excluded"} if recipe.scored_rows == "published" and faces_are_missing else {}),
     )
-    arguments = TunePostprocessingArgs(head.name, task, used, labels, recipe, folds)
+    arguments = TunePostprocessingArgs(
+        head.name,
+        task,
+        used,
+        labels,
+        recipe,
+        folds,
+        members=tuple({name: of.get(subject) for name, subject in names if name in used} for of in members),
+        weights=chosen_weights(HeadDetails.of(head)) if members else None,
+    )
     name = variant_name(f"{head.name}-{recipe.name}", job_fingerprint)
     return Job(f"postprocessing/{name}", job_fingerprint, arguments)
 
@@ -101,6 +122,9 @@ def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
     subjects = _subject_outputs(store, given.task, given.outputs, given.labels)
     try:
         tuned = tune_postprocessing(subjects, task=given.task, recipe=given.recipe, folds=given.folds)
+        if given.weights is not None:
+            of_members = read_members(store, given.task, given.members, given.labels)
+            tuned = hold_out(tuned, of_members, given.weights, recipe=given.recipe)
     except ValueError as error:
         raise InputError(f"{job.name}: {error}") from error
     folds = [{"subjects": list(fold.subjects), **fold.postprocessing.to_dict()} for fold in tuned.folds]
@@ -261,3 +285,37 @@ def join_labels_to_outputs(
             )
         )
     return subjects
+
+
+def read_members(
+    store: Store, task: TaskName, outputs: Sequence[MemberOutputs], labels: Manifest
+) -> list[list[SubjectOutputs]]:
+    """Return each validation subject's outputs of every member, with the labels."""
+    branches = BRANCHES_OF_TASK[task]
+    table = store.read_unit(labels_key(task, "validation"), labels)
+    of_members: list[list[SubjectOutputs]] = []
+    for of in outputs:
+        read = []
+        for name, unit in of.items():
+            if unit is None:
+                key, manifest = next(other[name] for other in outputs if other[name])  # type: ignore[misc]
+                present, values = read_outputs(store, key, manifest, branches)
+                # The member does not know the subject.
+                present, values = np.zeros_like(present), {b: np.full_like(v, np.nan) for b, v in values.items()}
+            else:
+                key, manifest = unit
+                present, values = read_outputs(store, key, manifest, branches)
+            read.append((name, key.value("subject"), present, values))
+        of_members.append(join_labels_to_outputs(table, task=task, outputs=read))
+    return [list(one) for one in zip(*of_members, strict=True)]
+
+
+def chosen_weights(details: HeadDetails) -> ChosenWeights:
+    """Return the weights of a blend."""
+    branches = BRANCHES_OF_TASK[details.task]
+    weights = {branch: [member.weights[branch] for member in details.members] for branch in branches}
+    folds = tuple(
+        FoldWeights(fold.subjects, {branch: fold.weights[branch] for branch in branches})
+        for fold in details.weights_of_folds
+    )
+    return ChosenWeights(weights, folds)

@@ -12,7 +12,7 @@ from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, BranchName
-from models.heads.head import Head
+from models.decisions.blending import AnyHead
 from models.heads.sequences import SubjectSequence
 from tasks.fit.predict_outputs import cached_head
 from tasks.units import Product, Unit
@@ -57,7 +57,7 @@ def compute(store: Store, unit: Unit[ImageOutputsArgs]) -> Product:
     return product
 
 
-def _predict(head: Head, table: pa.Table, branches: tuple[BranchName, ...]) -> dict[BranchName, np.ndarray]:
+def _predict(head: AnyHead, table: pa.Table, branches: tuple[BranchName, ...]) -> dict[BranchName, np.ndarray]:
     """Return outputs float32 [N, K] of each branch for N faces."""
     count = table.num_rows
     if not count:

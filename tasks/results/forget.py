@@ -303,6 +303,9 @@ def remove_from_result(store: Store, bundle: Bundle, subjects: Collection[str]) 
             train_subjects=_without(head.train_subjects, subjects),
             validation_subjects=_without(head.validation_subjects, subjects),
             excluded_subjects=_without(head.excluded_subjects, subjects),
+            weights_of_folds=tuple(
+                replace(fold, subjects=_without(fold.subjects, subjects)) for fold in head.weights_of_folds
+            ),
         )
         write_manifest(store, replace(bundle, details=details.to_json()))
         return

@@ -1,0 +1,129 @@
+"""Blends of heads, through fit, submit, score, compare and forget."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_contracts.challenge.editions import ABAW3_TEST_LISTS
+from data_contracts.errors import InputError
+from data_contracts.store.bundles import find_bundle, list_bundles
+from data_contracts.store.details import HeadDetails, PostprocessingDetails
+from data_contracts.store.store import Store
+from flows.commands.forget import forget
+from flows.commands.import_features import import_features
+from flows.commands.parameters import CompareParameters, ForgetParameters, ImportFeaturesParameters
+from flows.fit import fit
+from flows.pages.compare import compare
+from flows.score import score
+from flows.submit import submit
+from tasks.fit.predict_outputs import load_head, read_outputs
+from tasks.fit.subject_features import find_features, read_sequence
+from tests.flows.commands.test_import_features import values_of
+
+
+@pytest.fixture(scope="module")
+def store(demo, tmp_path_factory):
+    """A store with the heads of the demo."""
+    return Store(shutil.copytree(demo.store, tmp_path_factory.mktemp("blend") / "store"))
+
+
+@pytest.fixture(scope="module")
+def options(demo, store):
+    return {"store": str(store.root), "annotations": demo.data, "workers": 1}
+
+
+@pytest.fixture(scope="module")
+def default(store):
+    """The head of the demo."""
+    return next(head.name for head in list_bundles(store, "heads") if head.name.startswith("va-default"))
+
+
+@pytest.fixture(scope="module")
+def blended(store, options, default):
+    """A blend of two heads on the same features, and the second of them."""
+    paper = fit("va", recipe="paper", **options)
+    return fit("va", blend=[default, paper], **options), paper
+
+
+def details_of(store: Store, head: str) -> HeadDetails:
+    return HeadDetails.of(find_bundle(store, f"heads/{head}"))
+
+
+def submit_va(demo, store, head):
+    lists = demo.data / "names_of_videos_in_each_test_set"
+    return Path(submit("va", str(store.root), lists / ABAW3_TEST_LISTS["va"], head=head, workers=1))
+
+
+def test_outputs_are_the_weighted_mean_of_the_members(store, blended, default, options):
+    head, paper = blended
+    details = details_of(store, head)
+    weights = {one.head: one.weights["va"] for one in details.members}
+    assert len(weights) == 2 and paper in weights and sum(weights.values()) == pytest.approx(1)
+    of_fold = {name: fold.weights["va"] for fold in details.weights_of_folds for name in fold.subjects}
+    variant = find_features(store)
+    heads = [load_head(store, find_bundle(store, f"heads/{name}")) for name in weights]
+    units = {key.value("subject"): (key, one) for key, one in store.manifests("outputs", head=head).items()}
+    assert set(units) == set(variant.subjects) and set(of_fold) < set(units)
+    for subject, unit in units.items():
+        present, outputs = read_outputs(store, *unit, ("va",))
+        sequence = read_sequence(store, variant, subject)
+        assert np.array_equal(present, sequence.present)
+        expected = sum(
+            weight * one.predict_sequence(sequence)["va"]
+            for weight, one in zip(of_fold.get(subject, list(weights.values())), heads, strict=True)
+        )
+        assert outputs["va"][present] == pytest.approx(expected[present], abs=1e-5)
+    assert fit("va", blend=[default, paper], **options) == head
+
+
+def test_a_blend_is_submitted_scored_and_compared(demo, store, blended, tmp_path, capsys):
+    head, paper = blended
+    assert submit_va(demo, store, head).exists()
+    assert "no fault" in capsys.readouterr().out
+    score([next((demo.data / "videos").glob("validation*"))], tmp_path / "out", store=str(store.root), heads=[head])
+    assert head in (tmp_path / "out" / "predictions.json").read_text()
+    capsys.readouterr()
+    assert compare(CompareParameters(head, paper, str(store.root))) == 0
+    printed = capsys.readouterr().out
+    assert "blend" in printed and "Outputs or labels have changed" not in printed
+
+
+def test_members_on_other_features_are_submitted_but_not_scored(demo, store, options, default, tmp_path, capsys):
+    subject, frame, values = values_of(demo)
+    np.savez(tmp_path / "a.npz", subject=subject, frame=frame, embedding=values)
+    import_features(ImportFeaturesParameters(tmp_path / "a.npz", "audio", str(store.root), workers=1))
+    other = fit("va", features_variant="imported_audio", features="embeddings", seeds=1, **options)
+    head = fit("va", blend=[default, other], **options)
+    assert "imported_audio" in capsys.readouterr().out
+    assert submit_va(demo, store, head).exists()
+    with pytest.raises(InputError, match=f"head {head}: fitted on imported features"):
+        score([demo.data / "videos"], tmp_path / "out", store=str(store.root), heads=[head])
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "message"),
+    [
+        (["va-default"], {}, "at least two different heads"),
+        (["va-default", "expr-default"], {}, "expected a head that was fitted for va on train, got a head of expr"),
+        (["va-default", "va-blend"], {}, "a blend: name its members instead"),
+        (["va-default", "none"], {}, "--blend none: expected the name of one head"),
+        (["va-default", "va-paper"], {"seeds": 2}, "blended as they are; leave out --seeds"),
+    ],
+)
+def test_what_cannot_be_blended_is_refused(store, blended, default, options, names, more, message):
+    known = {"va-blend": blended[0], "va-default": default}
+    names = [known.get(name, name) for name in names]
+    with pytest.raises(InputError, match=message):
+        fit("va", blend=names, **more, **options)
+
+
+def test_a_blend_without_one_of_its_members_is_refused(demo, store, blended, capsys):
+    head, paper = blended
+    assert forget(ForgetParameters(None, str(store.root), heads=[paper])) == 0
+    assert f"not removed: head {head} blends this head" in capsys.readouterr().out
+    with pytest.raises(InputError, match=f"head {head}: expected its member {paper} as it was blended, found none"):
+        submit_va(demo, store, head)
+    rule = next(one for one in list_bundles(store, "postprocessing") if PostprocessingDetails.of(one).head == head)
+    assert PostprocessingDetails.of(rule).figures.held_out
