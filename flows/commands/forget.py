@@ -114,7 +114,7 @@ def forget(parameters: ForgetParameters) -> int:
     store = Store(parameters.store)
     require_store(store)
     if not (parameters.videos or parameters.heads or parameters.features or parameters.drop_folders):
-        raise InputError("forget: expected names of videos, --head, --features, or --drop-folder, got none")
+        raise InputError("forget: expected names of videos, heads with --head, --features, or --drop-folder, got none")
     dropped = [_resolve_folder(store, place) for place in parameters.drop_folders or ()]
     folders = _open_folders(store, parameters.out, without=dropped)
     given = dict.fromkeys(parameters.videos or ())
