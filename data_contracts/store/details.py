@@ -252,7 +252,8 @@ class HeadDetails(Details):
     @property
     def _features(self) -> list[str]:
         """Names of all features variants and backbones."""
-        return [name for one in (self, *self.members) for name in (one.backbone, one.backbone_name)]
+        of_members = [name for one in self.members for name in (one.backbone, one.backbone_name)]
+        return [self.backbone, self.backbone_name, *of_members]
 
     @property
     def has_simulated_features(self) -> bool:

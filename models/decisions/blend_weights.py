@@ -96,7 +96,7 @@ def _rows_of(
     labels, outputs = [], []
     for members in subjects:
         # A subject that a member does not know has the mean of the others.
-        mean = blend_subject(members, {branch: np.ones(len(members))})
+        mean = blend_subject(members, {branch: [1.0] * len(members)})
         if recipe.scored_rows == "published":
             mean = published_rows(mean)
         used = mean.labelled_frame[::every]

@@ -85,7 +85,7 @@ class BlendedHead:
         """Return the weighted mean of the members' outputs; see ``Head``."""
         found = [one.predict_sequence(sequence) for one in self._members]
         return {
-            branch: np.sum([w * one[branch] for w, one in zip(of, found, strict=True)], axis=0, dtype=np.float32)
+            branch: np.einsum("m,mtk->tk", np.array(of, np.float32), np.stack([one[branch] for one in found]))
             for branch, of in self._weights.items()
         }
 

@@ -43,7 +43,7 @@ class PredictOutputsArgs:
     head_fingerprint: str
     features: FeaturesVariant
     members: "tuple[PredictOutputsArgs | None, ...]" = ()
-    weights: dict[str, list[float]] = field(default_factory=dict)
+    weights: dict[BranchName, list[float]] = field(default_factory=dict)
 
 
 def load_head(store: Store, bundle: Bundle) -> AnyHead:
@@ -157,7 +157,7 @@ def _plan_blend(
     blended = []
     for subject, first in planned[0].items():
         units_of = [of.get(subject) for of in planned]
-        weights = {str(branch): values for branch, values in weights_for(details, subject).items()}
+        weights = weights_for(details, subject)
         unit_fingerprint = fingerprint(
             stage="predict_blend",
             version=CODE_VERSION,
