@@ -8,10 +8,12 @@ from data_contracts.challenge.pictures import PICTURE_SUFFIXES
 from data_contracts.errors import InputError
 from data_contracts.files.local import check_output_folder
 from data_contracts.store.contents import require_store
+from data_contracts.store.details import HeadDetails
 from data_contracts.store.store import Store
 from flows.commands.parameters import ExportHeadParameters, ExportModelParameters
 from flows.engine.console import print_line, print_table
 from models.backbones.network import Backbone, load_backbone
+from models.decisions.blending import BlendedHead
 from models.weight_files.export import FORMATS, ExportFormat, compare_export, export_backbone
 from models.weight_files.head_export import export_head, largest_difference
 from tasks.demo.scenes import load_portraits
@@ -51,6 +53,12 @@ def export_heads(parameters: ExportHeadParameters) -> int:
     require_store(store)
     bundle = find_head(store, parameters.name)
     head = open_head(store, bundle)
+    if isinstance(head, BlendedHead):
+        names = ", ".join(member.head for member in HeadDetails.of(bundle).members)
+        raise InputError(
+            f"head {bundle.name}: expected a head with its own network, got a blend; export its members ({names}) "
+            "instead"
+        )
     try:
         path = export_head(head, bundle.name, parameters.out)
         difference = largest_difference(head, path)
