@@ -307,6 +307,12 @@ class SubmitParameters:
             "and means and medians of 5 and 15 frames. Not for mtl."
         ),
     ] = False
+    allow_other_labels: Annotated[
+        bool,
+        Option(
+            "Accept a head that was fitted on labels of other tasks, too, which challenges of a single task forbid."
+        ),
+    ] = False
     dask_address: DaskAddress = None
     workers: Workers = None
 

@@ -81,7 +81,8 @@ def _plan(run: Run, request: SubmitParameters) -> _Planned:
             "outputs; leave out the option, and run submit mtl --head NAME for each head"
         )
     edition = wanted.choose_edition(task, request.edition)
-    head = select_head_of_submission(run.store, task, request.head)
+    allowed = request.allow_other_labels
+    head = select_head_of_submission(run.store, task, request.head, allow_other_labels=allowed)
     rule = _postprocessing(run, request, head)
     open_head(run.store, head)
     load_postprocessing(run.store, rule)
@@ -157,6 +158,7 @@ def print_submissions(run: Run, bundles: list[Bundle]) -> None:
             )
         print_line(f"submission: {run.store.locate(f'{bundle.folder}/{details.zip}')}")
         print_line(f"verified {details.task}: {details.format_checks()}")
+        print_line(f"labels: {details.task} head {details.format_labels()}")
 
 
 def raise_for_faults(bundles: list[Bundle]) -> None:

@@ -12,6 +12,10 @@ from data_contracts.vocabulary import (
     ScoreForm,
     TaskName,
     is_imported,
+    BRANCHES_OF_TASK,
+    EditionName,
+    ScoreForm,
+    TaskName,
     is_simulated,
     is_simulated_subject,
 )
@@ -221,6 +225,7 @@ class HeadDetails(Details):
         excluded_subjects: validation subjects whose video is in the training set too; no score depends on their rows.
         members: of a blend; its features are those of the first one.
         weights_of_folds: of a blend, for the outputs of validation subjects.
+        fitted_labels: branches whose labels the head was fitted on; empty: those of its task.
     """
 
     task: TaskName
@@ -254,6 +259,12 @@ class HeadDetails(Details):
         """Names of all features variants and backbones."""
         of_members = [name for one in self.members for name in (one.backbone, one.backbone_name)]
         return [self.backbone, self.backbone_name, *of_members]
+    fitted_labels: LeftOut[tuple[str, ...]] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Branches whose labels the head was fitted on; none for ``zero-shot``."""
+        return () if self.recipe == ZERO_SHOT else self.fitted_labels or BRANCHES_OF_TASK[self.task]
 
     @property
     def has_simulated_features(self) -> bool:
@@ -422,6 +433,7 @@ class SubmissionDetails(Details):
         smoothing: name of the published smoothing that replaces that of the post-processing; None: its own.
         test_list: path or URL of the list; None if an earlier version wrote the submission, as for ``annotations``.
         annotations: the folder of the labels that the head was fitted on.
+        labels: branches whose labels the head was fitted on; empty if an earlier version wrote the submission.
         in_train, in_validation: subjects of the list that are, or whose video is, in a set that the head was fitted on.
         checks: None if rows were removed later, or an earlier version wrote the submission.
     """
@@ -442,11 +454,18 @@ class SubmissionDetails(Details):
     in_validation: LeftOut[tuple[str, ...]] = ()
     figures_of: LeftOut[str | None] = None
     smoothing: LeftOut[str | None] = None
+    labels: LeftOut[tuple[str, ...]] = ()
 
     @property
     def is_simulated(self) -> bool:
         """Return whether the head was fitted on simulated data."""
         return is_simulated(self.zip)
+
+    def format_labels(self) -> str:
+        """Return the labels that the head was fitted on in one line, and whether the rules of the task allow them."""
+        others = set(self.labels) - set(BRANCHES_OF_TASK[self.task])
+        rule = "; challenges of a single task allow only labels of that task" if others else ""
+        return f"fitted on labels of {', '.join(self.labels) or 'unknown tasks'}{rule}"
 
     @property
     def has_no_fault(self) -> bool:

@@ -13,6 +13,7 @@ from data_contracts.errors import InputError, counted
 from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.files.locations import Location, location
 from data_contracts.store.bundles import MANIFEST, read_manifest, wrong_files
+from data_contracts.store.details import SubmissionDetails
 from data_contracts.store.input_accounts import InputsDetails
 from data_contracts.store.store import Store
 from data_contracts.video.counting import count_frames
@@ -94,6 +95,7 @@ def check(parameters: VerifyParameters) -> Verification:
     rows = _rows_of_videos(videos, subjects) if videos and subjects else _Rows()
     faults = [*_changes_since_written(path), *check_submission(submission, wanted, rows.of_subjects)]
     notes = rows.notes
+    notes += _labels_of_head(path)
     if wanted and not wanted.shows_task:
         notes.append(f"{wanted.path}: name and content show no task; only its subjects or frames were compared")
     if submission.is_simulated:
@@ -118,6 +120,19 @@ def _read_list(path: Location, task: TaskName | None) -> TestList | None:
         if path.is_dir():
             return read_test_list(find_test_list(path, task)) if task else None
         return read_test_list(path)
+
+
+def _labels_of_head(path: Location) -> list[str]:
+    """Return a line with the labels that the head was fitted on, if ``submit`` wrote the folder or the zip file."""
+    place = path.absolute()
+    with reading_inputs(path):
+        folder = place if (place / MANIFEST).exists() else place.parent
+        if not (folder / MANIFEST).exists():
+            return []
+    bundle = read_manifest(Store(folder.parent), folder.name)
+    if bundle is None or "edition" not in bundle.details or not (details := SubmissionDetails.of(bundle)).labels:
+        return []
+    return [f"{details.task} head {details.head} was {details.format_labels()}"]
 
 
 def _changes_since_written(path: Location) -> list[Fault]:

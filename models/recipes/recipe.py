@@ -42,6 +42,11 @@ class Recipe:
             raise ValueError(f"summary: expected one line, got {self.summary!r}")
         for task, recipe in self.heads.items():
             expected, found = sorted(BRANCHES_OF_TASK[task]), sorted(b for part in recipe.parts for b in part.branches)
+            if task != "mtl" and (others := [branch for branch in found if branch not in expected]):
+                raise ValueError(
+                    f"{task}.head: would use labels of {', '.join(others)}; challenges of a single task allow only "
+                    "labels of that task; write the parts into [[mtl.head]] and fit mtl"
+                )
             if expected != found:
                 raise ValueError(f"{task}.head: expected branches {', '.join(expected)}, got {', '.join(found)}")
             for field in ("kind", "seeds"):

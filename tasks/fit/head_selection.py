@@ -11,7 +11,7 @@ from data_contracts.errors import InputError, counted
 from data_contracts.store.bundles import Bundle, damaged_bundles, list_bundles, match_bundles, written_at
 from data_contracts.store.details import ZERO_SHOT, HeadDetails, PostprocessingDetails
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES, BranchName, TaskName
+from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, BranchName, TaskName
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,29 @@ def _reason(head: Bundle, branches: Sequence[BranchName], *, is_named: bool) -> 
     return ("named with --head" if is_named else f"the only head for {task}") + shared
 
 
-def select_head_of_submission(store: Store, task: TaskName, name: str | None = None) -> Bundle:
+def select_head_of_submission(
+    store: Store, task: TaskName, name: str | None = None, *, allow_other_labels: bool = False
+) -> Bundle:
     """Select the head for a submission: the named one, or the only one that was fitted for the task.
 
+    Args:
+        store: the store.
+        task: of the submission.
+        name: of the head, or its beginning.
+        allow_other_labels: also a head of the task that was fitted on labels of other tasks, too, such as a blend.
+
     Raises:
-        InputError: no head of the task, several, or the named one is of another task.
+        InputError: no head of the task, several, or the named one is of another task or was fitted on other labels.
     """
     heads = [find_head(store, name)] if name else fitted_heads(store)
     candidates = heads_of_task(heads, task, for_submission=True)
     if len(candidates) == 1:
+        foreign = [one for one in HeadDetails.of(candidates[0]).labels if one not in BRANCHES_OF_TASK[task]]
+        if foreign and not allow_other_labels:
+            raise InputError(
+                f"head {candidates[0].name}: expected labels of {task} alone, got also those of {', '.join(foreign)}; "
+                "challenges of a single task allow only labels of that task; pass --allow-other-labels to use it"
+            )
         return candidates[0]
     if candidates:
         listed = describe_heads(store, candidates)

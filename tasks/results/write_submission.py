@@ -225,6 +225,7 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
         in_train=tuple(given.seen["train"]),
         in_validation=tuple(given.seen["validation"]),
         smoothing=given.smoothing,
+        labels=head.labels,
     )
     files = {f"predictions/{name}": text for name, text in texts.items()}
     return Files(files | {zip_name: packed, "coverage.csv": _coverage_csv(coverage)}, details)

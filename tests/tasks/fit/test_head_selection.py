@@ -18,7 +18,7 @@ def store(tmp_path):
     return Store(tmp_path / "store")
 
 
-def add_head(store, name, *, recipe="default", hidden_units=128):
+def add_head(store, name, *, recipe="default", hidden_units=128, fitted_labels=()):
     task = name.split("-")[0]
     details = HeadDetails(
         task=task,
@@ -31,6 +31,7 @@ def add_head(store, name, *, recipe="default", hidden_units=128):
         figure="macro_f1",
         figures={},
         seed_figures=[],
+        fitted_labels=fitted_labels,
     )
     return write_bundle(store, f"heads/{name}", {"head.json": b"{}"}, fingerprint=name, details=details)
 
@@ -124,6 +125,13 @@ def test_submissions_take_the_head_of_their_own_task(store, heads, task, name, s
         return
     with pytest.raises(InputError, match=selected):
         select_head_of_submission(store, task, name)
+
+
+def test_a_head_that_used_labels_of_other_tasks_is_refused_unless_allowed(store):
+    add_head(store, "expr-blend", fitted_labels=("expr", "va"))
+    with pytest.raises(InputError, match=r"expr-blend: expected labels of expr alone, got also those of va; .*--allow"):
+        select_head_of_submission(store, "expr")
+    assert select_head_of_submission(store, "expr", allow_other_labels=True).name == "expr-blend"
 
 
 @pytest.mark.parametrize(
