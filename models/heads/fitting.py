@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -74,11 +74,15 @@ def fit_seeds(
     progress = FitProgress(recipe)
     for seed in range(recipe.seeds):
         parts = []
+        # With the outputs of the parts of this seed that later parts take as inputs.
+        seen = [train, validation]
         for number, part in enumerate(recipe.parts):
             fixed = part.replace(epochs=epochs[seed][number], patience=0) if epochs else part
             settings = FitSettings(first_seed + seed, precision, device, progress)
             progress.start_part(seed, number, fixed)
-            parts.append(kind.fit_part(train, validation, fixed, settings))
+            parts.append(kind.fit_part(seen[0], seen[1], fixed, settings))
+            if any(set(later.inputs_from) & set(part.branches) for later in recipe.parts):
+                seen = [_add_outputs(kind, part, parts[-1], data) for data in seen]
             progress.end_part()
         alone = {name: tensor for part in parts for name, tensor in part.tensors.items()}
         tensors |= {f"seed{seed}.{name}": tensor for name, tensor in alone.items()}
@@ -95,6 +99,23 @@ def fit_seeds(
     return FittedHead(head, figures, seed_figures, histories, best_epochs)
 
 
+def _add_outputs(
+    kind: type[Head], part: HeadRecipe, fitted: FittedPart, rows: TrainingData | None
+) -> TrainingRows | None:
+    """Return the rows with the outputs of a fitted part, before seeds are averaged."""
+    if not isinstance(rows, TrainingRows):
+        return None
+    outputs = dict(rows.outputs)
+    for branch in part.branches:
+        sizes = rows.embeddings.shape[1], rows.logits.shape[1]
+        config = HeadConfig(branch, *sizes, seeds=1, branches={branch: _branch_config(part)})
+        tensors = {f"seed0.{name}": x for name, x in fitted.tensors.items() if name.startswith(f"{branch}.")}
+        head = kind(config, tensors)
+        blocks = _blocks_of_rows(head, rows)
+        outputs[branch] = np.concatenate([head.predict_sequence(block)[branch] for block in blocks])
+    return replace(rows, outputs=outputs)
+
+
 def _config(task: TaskName, recipe: TaskRecipe, data: TrainingData, *, seeds: int) -> HeadConfig:
     branches = {b: _branch_config(part) for part in recipe.parts for b in part.branches}
     one = data if isinstance(data, TrainingRows) else data[0]
@@ -104,6 +125,12 @@ def _config(task: TaskName, recipe: TaskRecipe, data: TrainingData, *, seeds: in
 def _branch_config(part: HeadRecipe) -> BranchConfig:
     scores = "logits" if part.features == "embeddings" else part.scores
     return BranchConfig(part.features, part.hidden_units, scores=scores, temporal=part.temporal)
+    return BranchConfig(
+        part.features,
+        part.hidden_units,
+        scores="logits" if part.features == "embeddings" else part.scores,
+        inputs_from=part.inputs_from,
+    )
 
 
 def evaluate_head(head: Head, data: TrainingData) -> dict[str, float]:

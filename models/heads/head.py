@@ -38,7 +38,7 @@ Data = TypeVar("Data")
 
 @dataclass(frozen=True)
 class BranchConfig:
-    """Inputs and hidden layers of one branch; see ``HeadRecipe`` for features, scores and hidden units.
+    """Inputs and hidden layers of one branch; see ``HeadRecipe`` for features, scores, hidden units and inputs_from.
 
     ``activation``: of the outputs; None: that of the branch in ``ACTIVATIONS``. ``temporal``: of a temporal head.
     """
@@ -48,6 +48,7 @@ class BranchConfig:
     activation: Activation | None = None
     scores: ScoreForm = "logits"
     temporal: TemporalLayers | None = None
+    inputs_from: tuple[BranchName, ...] = ()
 
     def __post_init__(self) -> None:
         if self.features not in get_args(Features):
@@ -74,6 +75,11 @@ class HeadConfig:
             raise ValueError(
                 f"{self.task}: expected branches {BRANCHES_OF_TASK[self.task]}, got {tuple(self.branches)}"
             )
+        known: set[BranchName] = set()
+        for branch, settings in self.branches.items():
+            if not set(settings.inputs_from) <= known:
+                raise ValueError(f"{branch}: expected inputs from earlier branches, got {settings.inputs_from}")
+            known.add(branch)
 
 
 @dataclass(frozen=True)
@@ -170,9 +176,19 @@ class Head(ABC, Generic[Data]):
         frames = slice(None) if is_whole else sequence.present
         chosen = sequence[frames]
         outputs = {b: np.zeros((len(sequence), len(OUTPUT_NAMES[b])), np.float32) for b in self.config.branches}
+        of_seeds: dict[BranchName, list[np.ndarray]] = {}
         for branch, config in self.config.branches.items():
             activation = config.activation or ACTIVATIONS[branch]
             seeds = [_activate(values, activation) for values in self.predict_seeds(branch, chosen)]
+            features = chosen.inputs(config.features, config.scores)
+            of_seeds[branch] = seeds = []
+            for seed in range(self.config.seeds):
+                earlier = [of_seeds[other][seed] for other in config.inputs_from]
+                inputs = np.concatenate([features, *earlier], axis=1) if earlier else features
+                prefix = f"seed{seed}.{branch}."
+                weights = {n.removeprefix(prefix): x for n, x in self.tensors.items() if n.startswith(prefix)}
+                values = self.predict_branch(branch, weights, inputs, chosen)
+                seeds.append(_activate(values, config.activation or ACTIVATIONS[branch]))
             outputs[branch][frames] = np.mean(seeds, axis=0)
         return outputs
 
@@ -217,6 +233,7 @@ def head_to_bytes(head: Head[Any]) -> dict[str, bytes]:
     """Return ``head.safetensors`` and ``head.json``: enough to compute the outputs without this project."""
     branches = {
         branch: {name: value for name, value in asdict(settings).items() if name != "temporal" or value}
+        branch: {name: value for name, value in asdict(settings).items() if name != "inputs_from" or value}
         | {"activation": settings.activation or ACTIVATIONS[branch], "outputs": list(OUTPUT_NAMES[branch])}
         for branch, settings in head.config.branches.items()
     }
@@ -244,6 +261,7 @@ def head_from_bytes(files: dict[str, bytes]) -> Head[Any]:
                 None if (found := settings.get("activation")) == ACTIVATIONS[branch] else found,
                 settings.get("scores", "logits"),
                 TemporalLayers(**settings["temporal"]) if "temporal" in settings else None,
+                tuple(settings.get("inputs_from", ())),
             )
             for branch, settings in config["branches"].items()
         }

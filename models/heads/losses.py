@@ -21,6 +21,8 @@ class BranchLosses:
         """Compute class weights from the labels of all training rows: ``expr`` [n], ``au`` [n, 12]."""
         self._recipe, self._device = recipe, torch.device(device)
         self._weights: dict[str, Tensor] = {}
+        factors = recipe.branch_weights or (1.0,) * len(recipe.branches)
+        self._factors = dict(zip(recipe.branches, factors, strict=True))
         if "expr" in recipe.branches:
             self._weights["expr"] = class_weights(labels["expr"], balanced=recipe.balanced).to(self._device)
         if "au" in recipe.branches:
@@ -35,7 +37,8 @@ class BranchLosses:
             output, target = outputs[branch], torch.from_numpy(labels[branch]).to(self._device)
             if branch == "va":
                 masked = recipe.published_masking
-                total = total + value_loss(torch.tanh(output), target.to(output.dtype), published_masking=masked)
+                loss = value_loss(torch.tanh(output), target.to(output.dtype), published_masking=masked)
+                total = total + self._factors[branch] * loss
                 continue
             weight = self._weights[branch].to(output.dtype)
             if branch == "au":
@@ -50,7 +53,7 @@ class BranchLosses:
                     published_masking=recipe.published_masking,
                     published_weighting=recipe.published_weighting,
                 )
-            total = total + loss
+            total = total + self._factors[branch] * loss
         return total
 
 

@@ -24,7 +24,8 @@ class MlpHead(Head["TrainingRows"]):
     works_on = "rows"
     how = (
         "x = embeddings, scores, or embeddings followed by scores, as 'features' says; scores are the logits of the "
-        "backbone or, if 'scores' is probabilities, their softmax; for each seed s and layer k in "
+        "backbone or, if 'scores' is probabilities, their softmax; the outputs of branches in 'inputs_from', of the "
+        "same seed and after their activation, follow; for each seed s and layer k in "
         "order: x = x @ tensor['seed{s}.{branch}.{k}.weight'].T + tensor['seed{s}.{branch}.{k}.bias'], then ReLU if "
         "another layer follows, else 'activation'; outputs are the mean over seeds"
     )
@@ -69,6 +70,7 @@ def _shapes(config: HeadConfig) -> dict[str, tuple[int, ...]]:
     for seed in range(config.seeds):
         for branch, settings in config.branches.items():
             width = input_width(settings.features, config.embedding_size, config.logits_size)
+            width += sum(len(OUTPUT_NAMES[other]) for other in settings.inputs_from)
             sizes = (width, *hidden_sizes(settings.hidden_units), len(OUTPUT_NAMES[branch]))
             for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
                 name = f"seed{seed}.{branch}.{layer}"

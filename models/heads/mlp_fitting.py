@@ -27,10 +27,10 @@ def fit_mlp(
     rows = _labelled(train, recipe, "training")
     mean = deviation = None
     if recipe.standardize:
-        mean, deviation = moments(train, rows, recipe.features, scores=recipe.scores)
+        mean, deviation = moments(train, rows, recipe.features, scores=recipe.scores, inputs_from=recipe.inputs_from)
     torch.manual_seed(settings.seed)
     random = np.random.default_rng(settings.seed)
-    width = train.width(recipe.features)
+    width = train.width(recipe.features) + sum(train.outputs[branch].shape[1] for branch in recipe.inputs_from)
     network = BranchNetworks(width, recipe, settings).to(device)
 
     def reader(data: TrainingRows, batch_rows: int) -> RowReader:
@@ -38,6 +38,7 @@ def fit_mlp(
             data,
             recipe.features,
             scores=recipe.scores,
+            inputs_from=recipe.inputs_from,
             batch_rows=batch_rows,
             mean=mean,
             deviation=deviation,

@@ -92,6 +92,8 @@ class HeadRecipe:
         kind: name in ``HEAD_KINDS``.
         temporal: layers of the kinds ``tcn`` and ``transformer``; None: ``TemporalLayers()``.
         weight_decay: share of the weights that each step subtracts, times the learning rate (as in AdamW).
+        inputs_from: branches of earlier parts whose outputs, of the same seed, follow the features as inputs.
+        branch_weights: factor of the loss of each branch; empty: 1 for all.
     """
 
     branches: tuple[BranchName, ...]
@@ -116,6 +118,8 @@ class HeadRecipe:
     epoch_rows: int = 0
     temporal: TemporalLayers | None = None
     weight_decay: float = 0.0
+    inputs_from: tuple[BranchName, ...] = ()
+    branch_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.branches or len(set(self.branches)) < len(self.branches):
@@ -123,6 +127,18 @@ class HeadRecipe:
         for name, (least, most) in _LIMITS.items():
             if not least <= (value := getattr(self, name)) <= most:
                 raise ValueError(f"{name}: expected a number of at least {least:,} and at most {most:,}, got {value}")
+        if any(not 0 < weight <= 1000 for weight in self.branch_weights) or (
+            self.branch_weights and len(self.branch_weights) != len(self.branches)
+        ):
+            raise ValueError(
+                f"branch_weights: expected a positive number of at most 1,000 for each of {', '.join(self.branches)}, "
+                f"or none, got {list(self.branch_weights)}"
+            )
+        if self.inputs_from and (self.kind != "mlp" or set(self.inputs_from) & set(self.branches)):
+            raise ValueError(
+                f"inputs_from: expected other branches than {', '.join(self.branches)} and kind mlp, got "
+                f"{list(self.inputs_from)} and kind {self.kind}"
+            )
         hidden_sizes(self.hidden_units)
         metrics = _METRICS[self.branches[0]] if len(self.branches) == 1 else ("p_mtl",)
         if self.checkpoint not in (choices := ("loss", *metrics)):
@@ -150,6 +166,8 @@ class HeadRecipe:
         if self.scores == "logits" or self.features == "embeddings":
             added.add("scores")
         fields = {name: value for name, value in self.set_fields().items() if name not in added}
+        added |= {name for name in ("epoch_rows", "inputs_from", "branch_weights") if not getattr(self, name)}
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in added}
         # Earlier versions had a field for the optimizer. Only linear heads of the default recipe for valence and
         # arousal were fitted by L-BFGS; they are fitted by Adam now, so their names change.
         was_lbfgs = self.branches == ("va",) and self.checkpoint == "mean_ccc" and bool(hidden_sizes(self.hidden_units))

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,11 +27,13 @@ class TrainingRows:
         logits: float32 [n, C]; likewise.
         labels: ``expr`` int8 [n], -1 unlabelled; ``va`` float32 [n, 2], NaN unlabelled; ``au`` int8 [n, 12], -1
             unlabelled.
+        outputs: of earlier parts of a recipe, float32 [n, K] each; see ``HeadRecipe.inputs_from``.
     """
 
     embeddings: np.ndarray
     logits: np.ndarray
     labels: dict[BranchName, np.ndarray]
+    outputs: dict[BranchName, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counts = {len(self.embeddings), len(self.logits), *(len(values) for values in self.labels.values())}
@@ -60,6 +64,7 @@ class RowReader:
         features: Features,
         *,
         scores: ScoreForm = "logits",
+        inputs_from: tuple[BranchName, ...] = (),
         batch_rows: int = BLOCK_ROWS,
         mean: Tensor | None = None,
         deviation: Tensor | None = None,
@@ -68,8 +73,9 @@ class RowReader:
         """Read batches of at most ``batch_rows``, as (x - mean) / deviation if these, float32 [width], are given."""
         arrays, self._logits = ((rows.embeddings, "embeddings"), (rows.logits, "scores")), rows.logits
         self._parts = [array for array, name in arrays if features in (name, "both")]
+        self._parts += [rows.outputs[branch] for branch in inputs_from]
         self._gathered = [np.empty((batch_rows, array.shape[1]), array.dtype) for array in self._parts]
-        self._inputs = torch.empty(batch_rows, rows.width(features))
+        self._inputs = torch.empty(batch_rows, sum(array.shape[1] for array in self._parts))
         self._scores, self._device = scores, torch.device(device)
         self._mean = None if mean is None else mean.to(self._device)
         self._factor = None if deviation is None else (1 / deviation).to(self._device)
@@ -107,7 +113,12 @@ class RowReader:
 
 
 def moments(
-    rows: TrainingRows, index: np.ndarray, features: Features, *, scores: ScoreForm = "logits"
+    rows: TrainingRows,
+    index: np.ndarray,
+    features: Features,
+    *,
+    scores: ScoreForm = "logits",
+    inputs_from: tuple[BranchName, ...] = (),
 ) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of the inputs, float32 [width]; the deviation of a constant input is 1.
 
@@ -133,6 +144,12 @@ def moments_of(blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
             # Subtract a typical value first, so that float32 sums lose no precision.
             pivot = inputs.mean(0)
             total, squares = (torch.zeros(len(pivot), dtype=torch.float64) for _ in range(2))
+    reader = RowReader(rows, features, scores=scores, inputs_from=inputs_from)
+    # Subtract a typical value first, so that float32 sums lose no precision.
+    pivot = reader.read(index[:BLOCK_ROWS]).mean(0)
+    total, squares = (torch.zeros(len(pivot), dtype=torch.float64) for _ in range(2))
+    for number, (_, inputs) in enumerate(reader.blocks(index)):
+        report_progress("measuring the inputs: {:,} of {:,} rows", number * BLOCK_ROWS, len(index))
         inputs.sub_(pivot)
         total += inputs.sum(0)
         squares += torch.einsum("nw,nw->w", inputs, inputs)

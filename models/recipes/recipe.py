@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from data_contracts.vocabulary import BRANCHES_OF_TASK, ScoreForm, TaskName
+from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, ScoreForm, TaskName
 from models.decisions.recipes import PostProcessingRecipe
 from models.heads.recipes import HeadRecipe, HiddenUnits, TaskRecipe, hidden_sizes
 
@@ -49,6 +49,14 @@ class Recipe:
                 )
             if expected != found:
                 raise ValueError(f"{task}.head: expected branches {', '.join(expected)}, got {', '.join(found)}")
+            ready: set[BranchName] = set()
+            for part in recipe.parts:
+                if wrong := [branch for branch in part.inputs_from if branch not in ready]:
+                    raise ValueError(
+                        f"{task}.head: inputs_from: expected branches of earlier parts without own inputs_from, got "
+                        f"{', '.join(wrong)}"
+                    )
+                ready |= set() if part.inputs_from else set(part.branches)
             for field in ("kind", "seeds"):
                 if len(values := {getattr(part, field) for part in recipe.parts}) > 1:
                     raise ValueError(f"{task}.head: expected one {field} in all parts, got {sorted(values)}")

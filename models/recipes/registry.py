@@ -124,6 +124,32 @@ _TRANSFORMER = _temporal(
     "transformer", "A Transformer encoder over windows of ten seconds", TemporalLayers(layers=2), 3e-4
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (_paper(), DEFAULT, _TCN, _TRANSFORMER)}
+def _stacked() -> Recipe:
+    # Valence and arousal of the scores are inputs of the other two tasks, with task weights max n / n (A4 c42 to c69).
+    va = HeadRecipe(("va",), "scores", 0, 1 / 512, 512, 20, "mean_ccc", patience=8, standardize=True, seeds=3)
+    others = HeadRecipe(
+        ("expr", "au"),
+        "both",
+        128,
+        1e-4,
+        512,
+        40,
+        "loss",
+        patience=8,
+        standardize=True,
+        dropout=0.5,
+        seeds=3,
+        epoch_rows=200_000,
+        shared_hidden=True,
+        inputs_from=("va",),
+        branch_weights=(1.146, 1.006),
+    )
+    summary = "MTL: VA from scores, its outputs as inputs of EXPR and AU"
+    return Recipe("stacked", 1, summary, {"mtl": TaskRecipe((va, others))}, {"mtl": DEFAULT_POSTPROCESSING})
+
+
+DEFAULT = _default()
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (_paper(), DEFAULT, _stacked())}
 
 
 def find_recipe(name: str) -> Recipe:

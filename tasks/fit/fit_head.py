@@ -55,12 +55,18 @@ class HeadChoice:
         """Return the recipe with all overrides, for heads on these features.
 
         Of a recipe ``as_published``, it is the published variant with these hidden layers.
+
+        Raises:
+            InputError: the recipe has no such task, or an override does not fit it.
         """
         overrides = {name: getattr(self, name) for name in ("features", "seeds", "kind")}
         given = {name: value for name, value in overrides.items() if value is not None}
         scores = _published_scores(features)
-        recipe = self.recipe.variant(self.task, hidden_units=self.hidden_units, published_scores=scores)
-        return recipe.replace(**given)
+        try:
+            recipe = self.recipe.variant(self.task, hidden_units=self.hidden_units, published_scores=scores)
+            return recipe.replace(**given)
+        except ValueError as error:
+            raise InputError(f"recipe {self.recipe.name}: {error}") from error
 
     def effective_recipe(self, features: FeaturesDetails) -> Recipe:
         """Return the recipe of this task alone as it is fitted; with overrides, under a name of its own."""

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from models.heads.fitting import Adam, evaluate_head, fit_seeds
+from models.heads.head import head_from_bytes, head_to_bytes
 from models.heads.metrics import MAIN_METRIC
+from models.heads.recipes import TaskRecipe
 from models.heads.rows import TrainingRows
 from models.heads.sequences import SubjectSequence
 from models.recipes.registry import get_recipe
@@ -47,6 +49,24 @@ def test_heads_learn_labels_that_follow_from_the_features(task, recipe, least):
     assert fitted.figures[MAIN_METRIC[task]] > least
     assert evaluate_head(fitted.head, VALIDATION) == fitted.figures
     assert all(1 <= epoch <= 60 for epoch in fitted.best_epochs[0])
+
+
+def test_outputs_of_one_part_are_inputs_of_the_next():
+    """Only the logits show valence; the second part is fitted on embeddings that show nothing."""
+    random = np.random.default_rng(5)
+    va = random.uniform(-0.9, 0.9, (800, 2)).astype("f4")
+    noise = random.normal(size=(800, 4)).astype("f4")
+    labels = {"va": va, "expr": (va[:, 0] > 0).astype("i1"), "au": np.repeat(va[:, 1:] > 0, 12, axis=1).astype("i1")}
+    rows = TrainingRows(noise, np.arctanh(va), labels)
+    first, second = get_recipe("stacked", task="mtl").replace(seeds=2, epochs=8, batch_size=64).parts
+    changed = second.replace(features="embeddings", epoch_rows=0)
+    scores = {}
+    for name, part in (("with", changed), ("without", changed.replace(inputs_from=()))):
+        fitted = fit_seeds(rows, rows, task="mtl", recipe=TaskRecipe((first, part)))
+        scores[name] = fitted.figures["mean_f1"]
+        head = head_from_bytes(head_to_bytes(fitted.head))
+        assert evaluate_head(head, rows) == fitted.figures
+    assert scores["with"] > 0.9 and scores["without"] < 0.8
 
 
 def test_same_seed_gives_same_tensors_and_other_seeds_differ():
@@ -121,6 +141,7 @@ def test_heads_on_scores_read_no_embeddings():
 _MEMORY = """
 import re, sys, threading
 import numpy as np
+from models.heads.recipes import TaskRecipe
 from models.heads.rows import TrainingRows
 from models.recipes.registry import get_recipe
 from models.heads.fitting import fit_seeds

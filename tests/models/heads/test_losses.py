@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.heads.losses import class_weights, expression_loss, unit_loss, unit_weights, value_loss
+from models.heads.losses import BranchLosses, class_weights, expression_loss, unit_loss, unit_weights, value_loss
+from models.recipes.registry import get_recipe
 
 
 def test_class_weights_are_max_over_count():
@@ -10,6 +11,18 @@ def test_class_weights_are_max_over_count():
     assert class_weights(labels)[:3].tolist() == [1, 2, 6]
     assert class_weights(labels)[3:].tolist() == [1] * 5
     assert class_weights(labels, balanced=False).tolist() == [1] * 8
+
+
+def test_branch_weights_multiply_the_losses_of_their_branches():
+    (part,) = get_recipe("paper", task="mtl").parts
+    labels = {"va": np.zeros((2, 2), "f4"), "expr": np.zeros(2, "i1"), "au": np.ones((2, 12), "i1")}
+    outputs = {"va": torch.randn(2, 2), "expr": torch.randn(2, 8), "au": torch.randn(2, 12)}
+
+    def loss(*weights):
+        return BranchLosses(part.replace(branch_weights=weights), labels)(outputs, labels).item()
+
+    alone = [loss(*(1.0 if at == branch else 1e-9 for at in range(3))) for branch in range(3)]
+    assert loss() == pytest.approx(sum(alone)) and loss(2.0, 1.0, 3.0) == pytest.approx(alone @ np.array([2, 1, 3]))
 
 
 def test_unit_weights_by_hand():

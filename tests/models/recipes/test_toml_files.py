@@ -63,6 +63,36 @@ def test_wrong_values_name_the_key_and_what_was_expected(old, new, expected):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            'inputs_from = ["va"]',
+            'inputs_from = ["au"]',
+            "mtl.head 2 of 2.inputs_from: expected other branches than expr, au",
+        ),
+        (
+            "branch_weights = [1.146, 1.006]",
+            "branch_weights = [1.0]",
+            "mtl.head 2 of 2.branch_weights: expected a positive",
+        ),
+        (
+            "branch_weights = [1.146, 1.006]",
+            "branch_weights = [-1, 2]",
+            "mtl.head 2 of 2.branch_weights: expected a positive",
+        ),
+        ("inputs_from = []", 'inputs_from = ["expr"]', "mtl.head: inputs_from: expected branches of earlier parts"),
+        ("[[mtl.head]]", "[[expr.head]]", "expr.head: would use labels of au, va; challenges of a single task"),
+    ],
+)
+def test_wrong_inputs_of_other_tasks_are_refused(old, new, expected):
+    text = recipe_to_toml(find_recipe("stacked")).replace('"stacked"', '"mine"')
+    assert old in text
+    text = text.replace("[mtl.", "[expr.") if "expr.head]]" in new else text
+    with pytest.raises(ValueError, match=f"^{expected}"):
+        recipe_from_toml(text.replace(old, new, 2 if "head]]" in new else 1))
+
+
 def test_parts_are_numbered_and_cover_the_branches_of_their_task():
     start = TEXT.index("[[mtl.head]]")
     mtl = TEXT[start:]
