@@ -8,14 +8,11 @@ from data_contracts.errors import counted
 from data_contracts.files.inputs import FileState
 from data_contracts.store.records import Details, JsonObject, LeftOut, Record
 from data_contracts.vocabulary import (
-    EditionName,
-    ScoreForm,
-    TaskName,
-    is_imported,
     BRANCHES_OF_TASK,
     EditionName,
     ScoreForm,
     TaskName,
+    is_imported,
     is_simulated,
     is_simulated_subject,
 )

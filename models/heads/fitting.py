@@ -124,12 +124,8 @@ def _config(task: TaskName, recipe: TaskRecipe, data: TrainingData, *, seeds: in
 
 def _branch_config(part: HeadRecipe) -> BranchConfig:
     scores = "logits" if part.features == "embeddings" else part.scores
-    return BranchConfig(part.features, part.hidden_units, scores=scores, temporal=part.temporal)
     return BranchConfig(
-        part.features,
-        part.hidden_units,
-        scores="logits" if part.features == "embeddings" else part.scores,
-        inputs_from=part.inputs_from,
+        part.features, part.hidden_units, scores=scores, temporal=part.temporal, inputs_from=part.inputs_from
     )
 
 

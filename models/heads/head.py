@@ -6,7 +6,7 @@ To add a kind of head, write a class that implements ``Head`` and add its name t
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
@@ -179,24 +179,23 @@ class Head(ABC, Generic[Data]):
         of_seeds: dict[BranchName, list[np.ndarray]] = {}
         for branch, config in self.config.branches.items():
             activation = config.activation or ACTIVATIONS[branch]
-            seeds = [_activate(values, activation) for values in self.predict_seeds(branch, chosen)]
-            features = chosen.inputs(config.features, config.scores)
-            of_seeds[branch] = seeds = []
-            for seed in range(self.config.seeds):
-                earlier = [of_seeds[other][seed] for other in config.inputs_from]
-                inputs = np.concatenate([features, *earlier], axis=1) if earlier else features
-                prefix = f"seed{seed}.{branch}."
-                weights = {n.removeprefix(prefix): x for n, x in self.tensors.items() if n.startswith(prefix)}
-                values = self.predict_branch(branch, weights, inputs, chosen)
-                seeds.append(_activate(values, config.activation or ACTIVATIONS[branch]))
+            earlier = [of_seeds[other] for other in config.inputs_from]
+            seeds = [_activate(values, activation) for values in self.predict_seeds(branch, chosen, earlier)]
+            of_seeds[branch] = seeds
             outputs[branch][frames] = np.mean(seeds, axis=0)
         return outputs
 
-    def predict_seeds(self, branch: BranchName, sequence: SubjectSequence) -> Iterator[np.ndarray]:
-        """Yield the outputs of a branch before their activation, float32 [T, K], of each seed."""
+    def predict_seeds(
+        self, branch: BranchName, sequence: SubjectSequence, earlier: Sequence[Sequence[np.ndarray]] = ()
+    ) -> Iterator[np.ndarray]:
+        """Yield the outputs of a branch before their activation, float32 [T, K], of each seed.
+
+        ``earlier``: the outputs [T, K] of each seed of the branches in ``inputs_from``, in their order.
+        """
         config = self.config.branches[branch]
-        inputs = sequence.inputs(config.features, config.scores)
+        features = sequence.inputs(config.features, config.scores)
         for seed in range(self.config.seeds):
+            inputs = np.concatenate([features, *(seeds[seed] for seeds in earlier)], axis=1) if earlier else features
             yield self.predict_branch(branch, self.weights_of(seed, branch), inputs, sequence)
 
     def weights_of(self, seed: int, branch: BranchName) -> dict[str, np.ndarray]:
@@ -232,8 +231,7 @@ def head_class(kind: str) -> type[Head[Any]]:
 def head_to_bytes(head: Head[Any]) -> dict[str, bytes]:
     """Return ``head.safetensors`` and ``head.json``: enough to compute the outputs without this project."""
     branches = {
-        branch: {name: value for name, value in asdict(settings).items() if name != "temporal" or value}
-        branch: {name: value for name, value in asdict(settings).items() if name != "inputs_from" or value}
+        branch: {n: value for n, value in asdict(settings).items() if n not in ("temporal", "inputs_from") or value}
         | {"activation": settings.activation or ACTIVATIONS[branch], "outputs": list(OUTPUT_NAMES[branch])}
         for branch, settings in head.config.branches.items()
     }

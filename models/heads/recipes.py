@@ -10,7 +10,7 @@ Features = Literal["embeddings", "scores", "both"]
 Checkpoint = Literal["loss", "accuracy", "macro_f1", "mean_ccc", "mean_f1", "p_mtl"]
 HiddenUnits = int | tuple[int, ...]
 # Fields of ``HeadRecipe`` that change nothing while they are 0 or None.
-_ADDED_LATER = ("epoch_rows", "temporal", "weight_decay")
+_ADDED_LATER = ("epoch_rows", "temporal", "weight_decay", "inputs_from", "branch_weights")
 # Kinds of heads, and where their classes are; a class is imported when a head of its kind is fitted or loaded.
 HEAD_KINDS: dict[str, str] = {
     "mlp": "models.heads.mlp:MlpHead",
@@ -166,8 +166,6 @@ class HeadRecipe:
         if self.scores == "logits" or self.features == "embeddings":
             added.add("scores")
         fields = {name: value for name, value in self.set_fields().items() if name not in added}
-        added |= {name for name in ("epoch_rows", "inputs_from", "branch_weights") if not getattr(self, name)}
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in added}
         # Earlier versions had a field for the optimizer. Only linear heads of the default recipe for valence and
         # arousal were fitted by L-BFGS; they are fitted by Adam now, so their names change.
         was_lbfgs = self.branches == ("va",) and self.checkpoint == "mean_ccc" and bool(hidden_sizes(self.hidden_units))

@@ -1,8 +1,6 @@
 """Labelled rows that heads are fitted on. Features may be in memory-mapped files; labels are in memory."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -125,7 +123,7 @@ def moments(
     Raises:
         ValueError: an input is not finite.
     """
-    reader = RowReader(rows, features, scores=scores)
+    reader = RowReader(rows, features, scores=scores, inputs_from=inputs_from)
 
     def blocks() -> Iterator[Tensor]:
         for number, (_, inputs) in enumerate(reader.blocks(index)):
@@ -144,12 +142,6 @@ def moments_of(blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
             # Subtract a typical value first, so that float32 sums lose no precision.
             pivot = inputs.mean(0)
             total, squares = (torch.zeros(len(pivot), dtype=torch.float64) for _ in range(2))
-    reader = RowReader(rows, features, scores=scores, inputs_from=inputs_from)
-    # Subtract a typical value first, so that float32 sums lose no precision.
-    pivot = reader.read(index[:BLOCK_ROWS]).mean(0)
-    total, squares = (torch.zeros(len(pivot), dtype=torch.float64) for _ in range(2))
-    for number, (_, inputs) in enumerate(reader.blocks(index)):
-        report_progress("measuring the inputs: {:,} of {:,} rows", number * BLOCK_ROWS, len(index))
         inputs.sub_(pivot)
         total += inputs.sum(0)
         squares += torch.einsum("nw,nw->w", inputs, inputs)

@@ -123,7 +123,8 @@ _TCN = _temporal("tcn", "Dilated convolutions over the frames around a frame", T
 _TRANSFORMER = _temporal(
     "transformer", "A Transformer encoder over windows of ten seconds", TemporalLayers(layers=2), 3e-4
 )
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (_paper(), DEFAULT, _TCN, _TRANSFORMER)}
+
+
 def _stacked() -> Recipe:
     # Valence and arousal of the scores are inputs of the other two tasks, with task weights max n / n (A4 c42 to c69).
     va = HeadRecipe(("va",), "scores", 0, 1 / 512, 512, 20, "mean_ccc", patience=8, standardize=True, seeds=3)
@@ -134,7 +135,7 @@ def _stacked() -> Recipe:
         1e-4,
         512,
         40,
-        "loss",
+        "p_mtl",
         patience=8,
         standardize=True,
         dropout=0.5,
@@ -148,8 +149,7 @@ def _stacked() -> Recipe:
     return Recipe("stacked", 1, summary, {"mtl": TaskRecipe((va, others))}, {"mtl": DEFAULT_POSTPROCESSING})
 
 
-DEFAULT = _default()
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (_paper(), DEFAULT, _stacked())}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (_paper(), DEFAULT, _stacked(), _TCN, _TRANSFORMER)}
 
 
 def find_recipe(name: str) -> Recipe:

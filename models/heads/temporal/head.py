@@ -69,7 +69,9 @@ class TemporalHead(Head[Sequences]):
 
         return fit_temporal(train, validation, recipe, settings)
 
-    def predict_seeds(self, branch: BranchName, sequence: SubjectSequence) -> Iterator[np.ndarray]:
+    def predict_seeds(
+        self, branch: BranchName, sequence: SubjectSequence, earlier: Sequence[Sequence[np.ndarray]] = ()
+    ) -> Iterator[np.ndarray]:
         """See ``Head.predict_seeds``. Features are converted in blocks."""
         settings, positions = self.config.branches[branch], Positions.of(sequence.seconds)
         seeds = [self.weights_of(seed, branch) for seed in range(self.config.seeds)]
