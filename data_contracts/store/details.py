@@ -256,6 +256,7 @@ class HeadDetails(Details):
         """Names of all features variants and backbones."""
         of_members = [name for one in self.members for name in (one.backbone, one.backbone_name)]
         return [self.backbone, self.backbone_name, *of_members]
+
     fitted_labels: LeftOut[tuple[str, ...]] = ()
 
     @property

@@ -105,15 +105,20 @@ class _HeadNetwork(nn.Module):
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         values, outputs = dict(zip(self.inputs, given, strict=True)), []
+        of_seeds: dict[BranchName, list[Tensor]] = {}
         for branch, settings in self._head.config.branches.items():
             parts = [values[name] for name in _parts_of(settings)]
             if settings.features != "embeddings" and settings.scores == "probabilities":
                 parts[-1] = torch.softmax(parts[-1], dim=1)
             inputs = torch.cat(parts, dim=1)
             networks = cast(nn.ModuleList, self._networks[branch])
-            seeds = [one(inputs, *([values["present"]] if self.is_temporal else [])) for one in networks]
             activation = settings.activation or ACTIVATIONS[branch]
-            outputs.append(torch.stack([_activate(one, activation) for one in seeds]).mean(0))
+            of_seeds[branch] = []
+            for seed, network in enumerate(networks):
+                earlier = [of_seeds[other][seed] for other in settings.inputs_from]
+                present = [values["present"]] if self.is_temporal else []
+                of_seeds[branch].append(_activate(network(torch.cat([inputs, *earlier], dim=1), *present), activation))
+            outputs.append(torch.stack(of_seeds[branch]).mean(0))
         return tuple(outputs)
 
 

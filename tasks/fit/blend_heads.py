@@ -145,6 +145,7 @@ def make(store: Store, job: Job[BlendHeadsArgs]) -> Files:
         annotations=given.annotations,
         train_subjects=tuple(sorted({name for one in details for name in one.train_subjects})),
         validation_subjects=given.split.subjects["validation"],
+        fitted_labels=tuple(sorted({label for one in details for label in one.labels})),
         excluded_subjects=given.split.excluded,
         members=tuple(
             BlendMember(
