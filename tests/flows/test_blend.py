@@ -1,6 +1,7 @@
 """Blends of heads, through fit, submit, score, compare and forget."""
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,17 @@ from data_contracts.store.details import HeadDetails, PostprocessingDetails
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
 from flows.commands.import_features import import_features
-from flows.commands.parameters import CompareParameters, ForgetParameters, ImportFeaturesParameters
+from flows.commands.parameters import CompareParameters, ForgetParameters, ImportFeaturesParameters, StatusParameters
+from flows.commands.status import print_status
 from flows.fit import fit
 from flows.pages.compare import compare
 from flows.score import score
 from flows.submit import submit
 from tasks.fit.predict_outputs import load_head, read_outputs
 from tasks.fit.subject_features import find_features, read_sequence
+from tasks.pages.write_report import write_report
 from tests.flows.commands.test_import_features import values_of
+from tests.tasks.pages.test_write_report import read_page
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +92,14 @@ def test_a_blend_is_submitted_scored_and_compared(demo, store, blended, tmp_path
     assert compare(CompareParameters(head, paper, str(store.root))) == 0
     printed = capsys.readouterr().out
     assert "blend" in printed and "Outputs or labels have changed" not in printed
+    print_status(StatusParameters(str(store.root)))
+    assert f"of {paper}" in capsys.readouterr().out
+    _, page = read_page(store, write_report(store, name="store", written=datetime.now(UTC)))
+    scores = {row[0]: row for row in page.tables["Scores on the validation set"]}
+    assert scores[head][1:3] == ["va", "blend"]
 
 
+@pytest.mark.service
 def test_members_on_other_features_are_submitted_but_not_scored(demo, store, options, default, tmp_path, capsys):
     subject, frame, values = values_of(demo)
     np.savez(tmp_path / "a.npz", subject=subject, frame=frame, embedding=values)

@@ -76,6 +76,7 @@ def test_every_row_arrives_at_its_subject_and_frame(demo, files, store_copy, cap
     assert "up to date" in printed and f"frames of the file count from {int(name != 'a.csv')}" in printed
 
 
+@pytest.mark.service
 def test_heads_on_imported_features_submit_but_do_not_score(demo, files, store_copy, tmp_path, dask_address, capsys):
     assert run(files / "a.npz", store_copy) == 0
     options = {"annotations": demo.data, "seeds": 1, "dask_address": dask_address}
