@@ -1,7 +1,7 @@
 """Stage ``embed_faces``: compute embeddings and logits of one backbone for each frame of a subject."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,21 +177,33 @@ def plan_embed_faces(
 
 def compute(store: Store, unit: Unit[EmbedFacesArgs]) -> Product:
     """Compute the features of one subject in one segment, in batches. Unreadable crops are counted as problems."""
-    choice = unit.arguments.backbone
-    backbone = get_backbone(choice.name, choice.weights, choice.precision)
-    dataset = features_dataset(backbone.spec.embedding_size, tuple(backbone.spec.class_names))
-    _, manifest = unit.arguments.faces
-    product = Product(dataset, [])
-    product.details = FeaturesDetails(
-        **vars(FacesDetails.of(manifest)),
-        backbone_name=choice.name,
-        weights=choice.weights,
-        precision=choice.precision,
-        engine=backbone.engine,
-        published_scores=backbone.spec.published_scores,
-    )
+    backbone, product = open_backbone(unit.arguments.backbone, features_dataset, faces=unit.arguments.faces[1])
     product.tables = _tables(store, unit, backbone, product)
     return product
+
+
+def open_backbone(
+    choice: BackboneChoice, dataset_of: Callable[[int, tuple[str, ...]], Dataset], *, faces: Manifest | None = None
+) -> tuple[FeatureExtractor, Product]:
+    """Return a network, and the product that receives its features.
+
+    Args:
+        choice: the network.
+        dataset_of: returns the dataset for the size of an embedding and the names of the classes.
+        faces: the unit of ``faces`` that is embedded; None if the product needs no details.
+    """
+    backbone = get_backbone(choice.name, choice.weights, choice.precision)
+    product = Product(dataset_of(backbone.spec.embedding_size, tuple(backbone.spec.class_names)), [])
+    if faces is not None:
+        product.details = FeaturesDetails(
+            **vars(FacesDetails.of(faces)),
+            backbone_name=choice.name,
+            weights=choice.weights,
+            precision=choice.precision,
+            engine=backbone.engine,
+            published_scores=backbone.spec.published_scores,
+        )
+    return backbone, product
 
 
 def batch_frames() -> int:

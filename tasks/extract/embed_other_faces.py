@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.schemas import Dataset, other_features_dataset
-from data_contracts.store.details import FacesDetails, FeaturesDetails
+from data_contracts.store.details import FacesDetails
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
@@ -17,10 +17,9 @@ from data_contracts.vocabulary import FACE_FOUND, UNREADABLE_CROP
 from models.backbones.extractor import FeatureExtractor
 from models.faces.crops import decode_jpeg
 from tasks.extract.embed_faces import CODE_VERSION as EMBED_FACES_VERSION
-from tasks.extract.embed_faces import BackboneChoice, SubjectFaces, batch_frames, vector_arrays
+from tasks.extract.embed_faces import BackboneChoice, SubjectFaces, batch_frames, open_backbone, vector_arrays
 from tasks.read_ahead import read_ahead
 from tasks.units import Product, Unit
-from tasks.worker_models import get_backbone
 
 CODE_VERSION = 1
 
@@ -86,18 +85,7 @@ def other_features(
 
 def compute(store: Store, unit: Unit[EmbedOtherFacesArgs]) -> Product:
     """Compute the features of the other faces of one segment, in batches. Unreadable crops are counted as problems."""
-    choice = unit.arguments.backbone
-    backbone = get_backbone(choice.name, choice.weights, choice.precision)
-    dataset = other_features_dataset(backbone.spec.embedding_size, tuple(backbone.spec.class_names))
-    product = Product(dataset, [])
-    product.details = FeaturesDetails(
-        **vars(FacesDetails.of(unit.arguments.faces[1])),
-        backbone_name=choice.name,
-        weights=choice.weights,
-        precision=choice.precision,
-        engine=backbone.engine,
-        published_scores=backbone.spec.published_scores,
-    )
+    backbone, product = open_backbone(unit.arguments.backbone, other_features_dataset, faces=unit.arguments.faces[1])
     product.tables = _tables(store, unit, backbone, product)
     return product
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,9 +13,8 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.extractor import FeatureExtractor
 from models.faces.crops import decode_jpeg
-from tasks.extract.embed_faces import BackboneChoice
+from tasks.extract.embed_faces import BackboneChoice, open_backbone, vector_arrays
 from tasks.units import Product, Unit
-from tasks.worker_models import get_backbone
 
 CODE_VERSION = 1
 _BATCH_FACES = 64
@@ -49,10 +47,7 @@ def plan_image_features(
 
 def compute(store: Store, unit: Unit[ImageFeaturesArgs]) -> Product:
     """Return one row per face."""
-    choice = unit.arguments.backbone
-    backbone = get_backbone(choice.name, choice.weights, choice.precision)
-    dataset = image_features_dataset(backbone.spec.embedding_size, tuple(backbone.spec.class_names))
-    product = Product(dataset, [])
+    backbone, product = open_backbone(unit.arguments.backbone, image_features_dataset)
     product.tables = _tables(store, unit.arguments.faces, backbone, product)
     return product
 
@@ -65,13 +60,6 @@ def _tables(
         for start in range(0, found.num_rows, _BATCH_FACES):
             part = found.slice(start, _BATCH_FACES)
             crops = [decode_jpeg(crop.as_py()) for crop in part["crop_jpeg"]]
-            embeddings, logits = backbone.extract(crops)
+            vectors = vector_arrays(product.dataset, *backbone.extract(crops))
             product.counts[FACE_FOUND] += len(crops)
-            schema = product.dataset.schema
-            vectors = {"embedding": embeddings.astype(np.float16), "logits": logits}
-            columns = [part["image"], part["face"]]
-            columns += [
-                pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=schema.field(name).type)
-                for name, values in vectors.items()
-            ]
-            yield pa.Table.from_arrays(columns, schema=schema)
+            yield pa.Table.from_arrays([part["image"], part["face"], *vectors], schema=product.dataset.schema)
