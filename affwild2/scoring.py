@@ -44,7 +44,7 @@ def score(
         options: further options of the command, such as ``["--annotate", "--missing-faces", "interpolate"]``.
 
     Raises:
-        InputError: the request is wrong, with the message of the command.
+        InputError: the request is wrong, or no video could be scored, with the message of the command.
         RuntimeError: the command ended unexpectedly.
 
     Warns:
@@ -57,13 +57,18 @@ def score(
     command += [word for name, value in named.items() if value is not None for word in (name, str(value))]
     command += [word for one in heads for word in ("--head", one)]
     code, last = _run([*command, *options, "--", *map(str, places)])
-    if code == _SOME_FAILED:
-        warnings.warn(last, stacklevel=2)
-    elif code == _WRONG_REQUEST:
+    if code == _WRONG_REQUEST:
         raise InputError(last)
-    elif code:
+    if code not in (0, _SOME_FAILED):
         raise RuntimeError(f"affwild2 score ended with code {code}: {last}")
-    return Predictions(out)
+    try:
+        predictions = Predictions(out)
+    except InputError as error:
+        # The command says why there is none.
+        raise InputError(last) if code else error from None
+    if code:
+        warnings.warn(last, stacklevel=2)
+    return predictions
 
 
 def _run(command: Sequence[str]) -> tuple[int, str]:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tests.browser import Browser, running_browser
+from tests.prefect_service import PrefectService, serving_prefect
 from tests.processes import program
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -30,6 +31,8 @@ NOTEBOOK = DOCS / "notebook.ipynb"
 PICTURES = DOCS / "images"
 # A subject of the validation set: its labels are drawn beside the predictions.
 VIDEO = "validation02"
+# A video with two persons.
+TWO_PERSONS = "train08"
 _TERMINAL_COLUMNS = 118
 # Removes paths of this machine from the text of a page, and seeks its video.
 _PREPARE = """folder => {
@@ -65,10 +68,10 @@ def save_picture(data: bytes | Image.Image, name: str) -> None:
     print(f"{PICTURES / name}.png")
 
 
-def run_on_terminal(arguments: list[str], folder: Path) -> str:
-    """Run a command on a terminal; return what it wrote, with its colours."""
+def run_on_terminal(arguments: list[str], folder: Path, **variables: str) -> str:
+    """Run a command on a terminal, with environment variables; return what it wrote, with its colours."""
     controller, terminal = pty.openpty()
-    environment = os.environ | {"COLUMNS": str(_TERMINAL_COLUMNS), "TERM": "xterm-256color"}
+    environment = os.environ | variables | {"COLUMNS": str(_TERMINAL_COLUMNS), "TERM": "xterm-256color"}
     process = subprocess.Popen(
         [program("affwild2"), *arguments], stdout=terminal, stderr=terminal, cwd=folder, env=environment
     )
@@ -105,6 +108,17 @@ def draw_page(browser: Browser, page: Path, name: str, *, folder: Path, height: 
         opened.page.context.close()
 
 
+def draw_artifact(browser: Browser, service: PrefectService, key: str) -> None:
+    """Write a picture of the latest artifact with a key, on the page of the Prefect server."""
+    (artifact,) = service.ask(
+        "POST", "artifacts/filter", artifacts={"key": {"any_": [key]}}, sort="CREATED_DESC", limit=1
+    )
+    opened = browser.open(f"{service.url.removesuffix('/api')}/artifacts/artifact/{artifact['id']}")
+    opened.page.get_by_role("table").wait_for()
+    opened.page.wait_for_timeout(2000)
+    save_picture(opened.page.screenshot(), "prefect")
+
+
 def middle_frame(video: Path) -> Image.Image:
     """Return the frame in the middle of a video."""
     with av.open(str(video)) as container:
@@ -131,13 +145,23 @@ def main() -> int:
         save_picture(base64.b64decode(shown[0]), "timeline")
         score = ["score", "demo/data/videos", "--store", "demo/store", "--out", "demo/predictions"]
         clip = ["score", f"demo/data/videos/{VIDEO}.mp4", *score[2:]]
+        (two,) = (str(path) for path in folder.glob(f"demo/data/videos/{TWO_PERSONS}.*"))
         run_on_terminal([*clip, "--annotate"], folder)
         printed = run_on_terminal(clip, folder)
-        run_on_terminal(["view", VIDEO, "--store", "demo/store", "--out", "demo/predictions"], folder)
+        run_on_terminal(["score", two, *score[2:], "--annotate"], folder)
+        run_on_terminal(["view", VIDEO, TWO_PERSONS, "--store", "demo/store", "--out", "demo/predictions"], folder)
         run_on_terminal(["report", "--store", "demo/store"], folder)
         save_picture(middle_frame(folder / f"demo/predictions/{VIDEO}.annotated.mp4"), "annotated")
+        save_picture(middle_frame(folder / f"demo/predictions/{TWO_PERSONS}.annotated.mp4"), "annotated-persons")
         reports = folder / "demo/store/reports"
-        with running_browser() as browser:
+        (folder / "prefect").mkdir(exist_ok=True)
+        with serving_prefect(folder / "prefect") as service, running_browser() as browser:
+            run_on_terminal([*clip[:2], two, *clip[2:]], folder, **service.environment)
+            draw_artifact(browser, service, "score-summary")
+            viewer = browser.open(reports / f"viewers/{TWO_PERSONS}/index.html", height=1250)
+            viewer.page.evaluate(_PREPARE, f"{folder}/")
+            viewer.page.wait_for_timeout(2000)
+            save_picture(viewer.page.screenshot(), "viewer-persons")
             draw_page(browser, reports / "store/index.html", "report", folder=folder)
             draw_page(browser, reports / f"viewers/{VIDEO}/index.html", "viewer", folder=folder, height=1100)
             title = f"affwild2 {' '.join(clip)}"

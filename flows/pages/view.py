@@ -54,7 +54,7 @@ def view(parameters: ViewParameters) -> int:
     """Write the viewers of videos into the store and print their paths.
 
     Returns:
-        1 if a video has no predictions; the others have viewers. Else 0.
+        1 if a video has no predictions, or a named one no face; the others have viewers. Else 0.
 
     Raises:
         InputError: there is no store, none of the videos is known, or several heads could be shown.
@@ -71,19 +71,23 @@ def view(parameters: ViewParameters) -> int:
     if not known:
         raise InputError(f"{store.url}: expected predictions or outputs of heads, found none; run affwild2 score first")
     given = {_resolve(one, known, store): one for one in parameters.videos or known}
-    failed = 0
+    failed, faceless = 0, []
     for video, spelling in given.items():
         timeline = sources.read(video)
-        if timeline is None or not timeline.persons:
-            what = "no predictions" if timeline is None else "no person"
-            print_error(f"{video}: expected predictions of persons, found {what}; score the video first")
+        if timeline is None:
+            print_error(f"{video}: expected predictions of persons, found none; score the video first")
             failed += 1
+            continue
+        if not timeline.persons:
+            print_line(f"{video}: no viewer, because no face was found in the video")
+            faceless.append(video)
             continue
         path = _write(store, timeline, spelling, with_thumbnails=not parameters.no_thumbnails)
         print_line(f"viewer: {store.locate(path)}")
     if len(given) > 1:
-        print_line(f"{counted(len(given) - failed, 'viewer')} written")
-    return 1 if failed else 0
+        print_line(f"{counted(len(given) - failed - len(faceless), 'viewer')} written")
+    # Without names, a video without a face is no problem.
+    return 1 if failed or (parameters.videos and faceless) else 0
 
 
 def _find_sources(store: Store, parameters: ViewParameters) -> _Sources:

@@ -226,3 +226,6 @@ def test_scoring_refuses_a_wrong_request_with_the_message_of_the_command(tmp_pat
     with pytest.raises(affwild2.InputError, match=r"nothing.mp4: expected a .*, found nothing there"):
         affwild2.score(tmp_path / "nothing.mp4", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    (tmp_path / "broken.mp4").write_bytes(b"\0" * 100)
+    with pytest.raises(affwild2.InputError, match=r"1 failed; first: .*broken.mp4: expected a readable video"):
+        affwild2.score(tmp_path / "broken.mp4", out=tmp_path / "out")

@@ -24,7 +24,7 @@ from tasks.pages.timeline import BranchValues, PersonTimeline, Timeline, Values
 from tasks.pages.viewer import write_viewer
 from tests.browser import OpenedPage, running_browser
 
-_REPEATS = 10
+_REPEATS, _STARTS = 10, 5
 _WATCH = """
 window.measured = [];
 const after = (start) => requestAnimationFrame(() => requestAnimationFrame(() => {
@@ -153,7 +153,7 @@ def main() -> None:
         path = Path(store.locate(write_viewer(store, timeline, strips=strips, media=Media(), fps=30)))
         print(f"{given.frames:,} frames, {given.persons} persons: {path.stat().st_size / 1e6:.1f} MB")
         starts = []
-        for _ in range(1):
+        for _ in range(_STARTS):
             opened = browser.open("about:blank")
             opened.page.add_init_script(_WATCH)
             meter = _Meter(opened)
@@ -162,7 +162,9 @@ def main() -> None:
             paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
             starts.append([*opened.page.evaluate(f"[{paint}, charts]"), 1000 * meter.busy_seconds()])
         first, charts, work = (statistics.median(one) for one in zip(*starts, strict=True))
-        print(f"first paint after {first:.0f} ms, charts after {charts:.0f} ms, work {work:.0f} ms (medians)")
+        print(
+            f"first paint after {first:.0f} ms, charts after {charts:.0f} ms, work {work:.0f} ms (medians of {_STARTS})"
+        )
         for name, times in interactions(opened).items():
             print(f"{name}: " + json.dumps({key: round(value, 1) for key, value in times.items()}))
 

@@ -15,6 +15,7 @@ from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters, ViewParameters
 from flows.pages.view import view
 from flows.score import score
+from tests.video_factory import VideoSpec, write_video
 
 KINDS = {"seen": "u1", "boxes": "<i2", "seconds": "<u4", "expr": "u1", "au": "<u2", "va": "<i2"}
 
@@ -81,10 +82,14 @@ def test_both_subjects_of_a_video_are_persons(viewed):
     assert known.any() and (left[known] < right[known]).all()
 
 
-def test_predictions_are_shown_with_the_values_before_smoothing_from_the_store(viewed, demo, tmp_path, dask_address):
+def test_predictions_are_shown_with_the_values_before_smoothing_from_the_store(
+    viewed, demo, tmp_path, dask_address, capsys
+):
     video, out = demo.data / "videos/test01.mp4", tmp_path / "out"
-    score([video], out, str(viewed), dask_address=dask_address)
-    assert view(ViewParameters([str(video)], out=str(out), store=str(viewed))) == 0
+    score([video, write_video(tmp_path / "blank.mp4", VideoSpec(4))], out, str(viewed), dask_address=dask_address)
+    assert view(ViewParameters(["blank"], out=str(out), store=str(viewed))) == 1
+    assert view(ViewParameters(out=str(out), store=str(viewed))) == 0
+    assert capsys.readouterr().out.count("blank: no viewer, because no face was found in the video") == 2
     data, table = read_data(page_of(viewed, "test01")), pl.read_parquet(out / "test01.parquet")
     assert [one["number"] for one in data["persons"]] == table["person"].drop_nulls().unique().sort().to_list()
     table = table.filter(pl.col("person") == 1)
