@@ -160,7 +160,7 @@ def test_the_environment_sets_the_default_scheduler_unless_local_workers_are_req
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
-    with pytest.raises(ValidationError, match=r"kind\n.*expected one of mlp, got 'typo'"):
+    with pytest.raises(ValidationError, match=r"kind\n.*expected one of mlp, tcn, transformer, got 'typo'"):
         fit_module.fit("expr", "S", "DATA", kind="typo")
     with pytest.raises(InputError, match=r"--backbone typo: expected .*\(emotion_lite0, .*\(none\), found none"):
         extract_module.extract("DATA", "S", backbone="typo")
