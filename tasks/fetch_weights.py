@@ -75,7 +75,7 @@ def fetch_weights(
         try:
             _download_verified(url, published, partial, advance)
             break
-        except _DownloadError as error:
+        except DownloadError as error:
             failures.append(f"{hide_credentials(url)}: {error}")
     else:
         raise InputError(
@@ -165,7 +165,7 @@ def _place(source: Path, published: PublishedWeights, target: Path, *, verified:
     os.replace(file.name, target)
 
 
-class _DownloadError(Exception):
+class DownloadError(Exception):
     """The reason why a URL does not provide a file."""
 
 
@@ -173,16 +173,21 @@ def _download_verified(url: str, published: PublishedWeights, partial: Path, adv
     """Complete the partial file. If it then has another content, remove it, and download it again if it was resumed."""
     while True:
         is_resumed = partial.exists()
-        _download(url, partial, advance)
+        download_file(url, partial, advance)
         found = git_blob_id(partial)
         if found == published.blob_id:
             return
         partial.unlink()
         if not is_resumed:
-            raise _DownloadError(f"expected the file with git blob id {published.blob_id}, got {found}; removed")
+            raise DownloadError(f"expected the file with git blob id {published.blob_id}, got {found}; removed")
 
 
-def _download(url: str, partial: Path, advance: Advance) -> None:
+def download_file(url: str, partial: Path, advance: Advance = lambda done, total: None) -> None:
+    """Download a file, or the rest of it if a part of it exists.
+
+    Raises:
+        DownloadError: the URL does not provide it.
+    """
     import httpx  # A sixth of the import time of commands, most of which download nothing.
 
     error = ""
@@ -207,7 +212,7 @@ def _download(url: str, partial: Path, advance: Advance) -> None:
             # httpx raises these for proxies in the environment that it cannot use.
             error = f"expected proxies with http:// or https:// in HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: {failure}"
             break
-    raise _DownloadError(hide_credentials(" ".join(error.split())))
+    raise DownloadError(hide_credentials(" ".join(error.split())))
 
 
 def _append(response: "httpx.Response", partial: Path, advance: Advance) -> None:

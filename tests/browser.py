@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,8 +98,19 @@ class Browser:
     def __init__(self, chromium: Chromium) -> None:
         self.chromium = chromium
 
-    def open(self, place: Path | str, *, dark: bool = False, width: int = 1280, height: int = 900) -> OpenedPage:
-        """Open a file or URL and wait until it is loaded. ``width`` 390 emulates a phone; ``dark`` the dark mode."""
+    def open(
+        self,
+        place: Path | str,
+        *,
+        dark: bool = False,
+        width: int = 1280,
+        height: int = 900,
+        permissions: Sequence[str] = (),
+    ) -> OpenedPage:
+        """Open a file or URL and wait until it is loaded. ``width`` 390 emulates a phone; ``dark`` the dark mode.
+
+        ``permissions``: what the user allows, such as ``camera``.
+        """
         is_phone = width < 600
         context = self.chromium.new_context(
             viewport={"width": width, "height": height},
@@ -108,6 +119,7 @@ class Browser:
             is_mobile=is_phone,
             has_touch=is_phone,
             reduced_motion="reduce",
+            permissions=list(permissions),
         )
         opened = OpenedPage(context.new_page())
         opened.page.goto(place.absolute().as_uri() if isinstance(place, Path) else place)
@@ -115,13 +127,13 @@ class Browser:
 
 
 @contextmanager
-def running_browser() -> Iterator[Browser]:
-    """Start Chromium, and end it with all its pages.
+def running_browser(arguments: Sequence[str] = ()) -> Iterator[Browser]:
+    """Start Chromium, with arguments of its command line, and end it with all its pages.
 
     While it runs, ``asyncio.run`` raises in this thread: make everything that a page needs before, or in a process.
     """
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=find_chromium(), args=["--disable-gpu"])
+        chromium = playwright.chromium.launch(executable_path=find_chromium(), args=["--disable-gpu", *arguments])
         try:
             yield Browser(chromium)
         finally:

@@ -33,6 +33,7 @@ ALLOWED = {
         "data_contracts",
         "models.engines",
         "models.backbones",
+        "models.faces",
         "models.heads",
         "models.heads.temporal",
     },
@@ -55,6 +56,8 @@ ALLOWED = {
     "tasks.pretrain": {"data_contracts.*", "models.*", "tasks", "tasks.extract"},
     "tasks.demo": {"data_contracts.*", "models.*", "tasks"},
     "tasks.simulate": {"data_contracts.*", "models.*", "tasks", "tasks.extract", "tasks.fit", "tasks.demo"},
+    # tasks.pages: its style sheet.
+    "tasks.web": {"data_contracts.*", "models.*", "tasks", "tasks.extract", "tasks.pages"},
     "infra": {"data_contracts"},
     "infra.prefect": {"data_contracts"},
     "flows.engine": {"data_contracts.*", "models.engines", "tasks", "infra"},

@@ -1,6 +1,8 @@
 """``affwild2 models export`` and ``heads export``: write networks for devices, and compare them with the originals."""
 
+import shlex
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -21,28 +23,43 @@ from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit.head_selection import find_head
 from tasks.fit.predict_outputs import open_head
 from tasks.pretrain.crop_pictures import read_photo
+from tasks.web.web_page import write_web_page
 
 _MOST_PICTURES = 256
+_WEB = "web"
 
 
 def export_models(parameters: ExportModelParameters) -> int:
-    """Write each format, compare it with the original on pictures of faces, and print the result."""
+    """Write each format, compare the files with the original on pictures of faces, and print the result."""
     name, weights = parameters.name, parameters.weights
     check_output_folder(parameters.out)
     choice = BackboneChoice.find(name, str(weights) if weights else None)
-    faces, description = _faces(parameters.pictures)
+    wanted: list[str] = list(dict.fromkeys(parameters.formats or FORMATS))
+    faces, description = _faces(parameters.pictures) if wanted != [_WEB] else ([], "")
     try:
         backbone = load_backbone(name, weights=Path(choice.weights) if choice.weights else None)
-        rows = [
-            _row(backbone, wanted, parameters.out, faces) for wanted in dict.fromkeys(parameters.formats or FORMATS)
-        ]
+        rows = [_row(backbone, cast(ExportFormat, one), parameters.out, faces) for one in wanted if one != _WEB]
+        if _WEB in wanted:
+            _export_web(backbone, parameters)
     except ValueError as error:
         raise InputError(str(error)) from error
-    header = ["format", "file", "MB", "ms per face", "times torch", "cosine min", "cosine median", "same class"]
-    title = f"{name}, one thread, compared on half of {description}, calibrated on the other half"
-    print_table(title, header, rows, is_result=True)
-    print_line("the .preprocessing.json file next to each file describes its input")
+    if rows:
+        header = ["format", "file", "MB", "ms per face", "times torch", "cosine min", "cosine median", "same class"]
+        title = f"{name}, one thread, compared on half of {description}, calibrated on the other half"
+        print_table(title, header, rows, is_result=True)
+        print_line("the .preprocessing.json file next to each file describes its input")
     return 0
+
+
+def _export_web(backbone: Backbone, parameters: ExportModelParameters) -> None:
+    out = parameters.out
+    page = write_web_page(backbone, out, name=parameters.name, is_own_file=parameters.weights is not None)
+    print_line(f"page: {out} ({page.megabytes:.1f} MB)", is_result=True)
+    print_line("serve it with any web server over https, which phones require for the camera")
+    print_line(
+        f"try it here: python3 -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(out))}, then open "
+        "http://127.0.0.1:8000"
+    )
 
 
 def export_heads(parameters: ExportHeadParameters) -> int:

@@ -313,16 +313,19 @@ class ExportHeadParameters:
 class ExportModelParameters:
     """Export a backbone for devices and compare it with the original.
 
+    The format web is a folder with a page for browsers, also of phones: every face of a photo or of the camera.
+
     Examples:
         affwild2 models export emotion_lite0 --out exported
+        affwild2 models export emotion_lite0 --out page --format web
         affwild2 models export enet_b0_8_best_vgaf --out exported --format onnx --format openvino --pictures FACES
     """
 
     name: _Name
     out: Annotated[LocalPath, Option("Folder for the exported files.")]
     formats: Annotated[
-        list[Literal["onnx", "onnx-int8", "openvino", "executorch"]] | None,
-        Option("Format to write. Default: all.", command_line_name="format"),
+        list[Literal["onnx", "onnx-int8", "openvino", "executorch", "web"]] | None,
+        Option("Format to write. Default: all but web.", command_line_name="format"),
     ] = None
     weights: Annotated[LocalPath | None, Option("Safetensors file to use instead of the installed weights.")] = None
     pictures: Annotated[LocalPath | None, Option("Folder of pictures of faces to calibrate and compare with.")] = None

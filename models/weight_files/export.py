@@ -1,4 +1,4 @@
-"""Export backbones to ONNX (also quantized to 8 bits), OpenVINO and ExecuTorch, and compare files with the original.
+"""Export networks to ONNX (also quantized to 8 bits), OpenVINO and ExecuTorch, and compare files with the original.
 
 Normalisation is a part of the exported network. The packages come with the extra ``export``.
 """
@@ -82,17 +82,46 @@ def export_backbone(
     return target
 
 
+def export_detector(out: Path) -> dict[str, Path]:
+    """Write the detector's networks as ONNX files, ``pnet.onnx`` and others; return their paths by name.
+
+    Input ``pixels`` float32 [n, 3, h, w], normalised: (x - 127.5) / 128. Outputs: ``shift`` of the box, for O-Net also
+    ``landmarks``, and ``probability`` of no face and of a face. The size of P-Net's input is free.
+
+    Raises:
+        ValueError: a package of the extra is missing.
+    """
+    from models.faces.mtcnn import build_networks
+
+    out.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for name, network in build_networks().items():
+        size = {"rnet": 24, "onet": 48}.get(name, 12)
+        outputs = ["shift", "landmarks", "probability"] if name == "onet" else ["shift", "probability"]
+        axes = {0: "n", 2: "h", 3: "w"} if name == "pnet" else {0: "n"}
+        written[name] = out / f"{name}.onnx"
+        _write_network(network, torch.zeros(2, 3, size, size), outputs, axes, written[name])
+    return written
+
+
 def _write_onnx(backbone: Backbone, path: Path) -> None:
-    import_package("onnx")
     example = torch.zeros(2, backbone.spec.input_px, backbone.spec.input_px, 3, dtype=torch.uint8)
+    _write_network(ConvertibleNetwork(backbone), example, ["embeddings", "logits"], {0: "n"}, path)
+
+
+def _write_network(
+    network: torch.nn.Module, example: torch.Tensor, outputs: list[str], axes: dict[int, str], path: Path
+) -> None:
+    """Write a network with one input ``pixels``. ``axes``: names of the free axes of input and outputs."""
+    import_package("onnx")
     with silence_exporters(), torch.inference_mode():
         torch.onnx.export(
-            ConvertibleNetwork(backbone),
+            network,
             (example,),
             str(path),
             input_names=["pixels"],
-            output_names=["embeddings", "logits"],
-            dynamic_axes={name: {0: "n"} for name in ("pixels", "embeddings", "logits")},
+            output_names=outputs,
+            dynamic_axes={name: axes for name in ("pixels", *outputs)},
             opset_version=OPSET,
             dynamo=False,
         )

@@ -28,20 +28,22 @@ class Licence:
     commercial: Commercial
 
 
-_OF_FILE = Licence("see file", ("see file",), "see file")
+# Of weights that a user passes.
+OF_FILE = Licence("see file", ("see file",), "see file")
 # The repositories license their code only.
 _PUBLISHED = Licence("not stated", ("ImageNet", "VGGFace2", "AffectNet"), "no")
 _IDENTITIES = Licence("not stated", ("ImageNet", "VGGFace2"), "no")
 _START_UNKNOWN = Licence("not stated", ("unknown", "VGGFace2", "AffectNet"), "no")
 
+DETECTOR = "MTCNN (finds faces)"
 # By name of the detector, of backbones, and of published networks that are not backbones here.
 LICENCES: dict[str, Licence] = {
-    "MTCNN (finds faces)": Licence("MIT", ("WIDER FACE", "CelebA"), "ask"),
+    DETECTOR: Licence("MIT", ("WIDER FACE", "CelebA"), "ask"),
     "emotion_lite0": Licence("Apache-2.0", ("ImageNet", "press photos"), "ask"),
     "efficientnet_lite0": Licence("Apache-2.0", ("ImageNet",), "ask"),
-    "tf_efficientnet_b0": _OF_FILE,
-    "tf_efficientnet_b2": _OF_FILE,
-    "mobilenet_v1": _OF_FILE,
+    "tf_efficientnet_b0": OF_FILE,
+    "tf_efficientnet_b2": OF_FILE,
+    "mobilenet_v1": OF_FILE,
     "enet_b0_8_best_vgaf": _PUBLISHED,
     "enet_b0_8_best_afew": _PUBLISHED,
     "enet_b0_8_va_mtl": _PUBLISHED,
