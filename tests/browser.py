@@ -4,14 +4,14 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import BrowserType, ConsoleMessage, Page, Request, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _MOST_MILLISECONDS = 60_000
@@ -98,6 +98,10 @@ class Browser:
     def __init__(self, chromium: Chromium) -> None:
         self.chromium = chromium
 
+    def started_again(self, *arguments: str) -> AbstractContextManager["Browser"]:
+        """Start a second Chromium, with arguments of its command line."""
+        return _launched(self.chromium.browser_type, arguments)
+
     def open(
         self,
         place: Path | str,
@@ -127,14 +131,19 @@ class Browser:
 
 
 @contextmanager
-def running_browser(arguments: Sequence[str] = ()) -> Iterator[Browser]:
-    """Start Chromium, with arguments of its command line, and end it with all its pages.
+def running_browser() -> Iterator[Browser]:
+    """Start Chromium, and end it with all its pages.
 
     While it runs, ``asyncio.run`` raises in this thread: make everything that a page needs before, or in a process.
     """
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=find_chromium(), args=["--disable-gpu", *arguments])
-        try:
-            yield Browser(chromium)
-        finally:
-            chromium.close()
+    with sync_playwright() as playwright, _launched(playwright.chromium) as browser:
+        yield browser
+
+
+@contextmanager
+def _launched(kind: BrowserType, arguments: Sequence[str] = ()) -> Iterator[Browser]:
+    chromium = kind.launch(executable_path=find_chromium(), args=["--disable-gpu", *arguments])
+    try:
+        yield Browser(chromium)
+    finally:
+        chromium.close()

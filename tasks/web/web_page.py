@@ -89,6 +89,7 @@ def _settings(backbone: Backbone, name: str, licence: Licence) -> dict[str, obje
     outputs = {output: number for number, output in enumerate(spec.class_names)}
     known = [expression for expression in EXPRESSIONS if expression in outputs]
     expressions = [{"name": one, "output": outputs[one], "colour": EXPRESSION_COLOURS[one]} for one in known]
+    meanings = COMMERCIAL_MEANING | {"see file": "as stated for the weights that this page was made with"}
     used = {name: licence, DETECTOR: LICENCES[DETECTOR]}
     return {
         "backbone": {
@@ -110,10 +111,7 @@ def _settings(backbone: Backbone, name: str, licence: Licence) -> dict[str, obje
             "final_nms_iomin": FINAL_NMS_IOMIN,
         },
         "licences": [[who, one.weights, ", ".join(one.data), one.commercial] for who, one in used.items()],
-        "notes": [
-            f"{answer}: {COMMERCIAL_MEANING[answer]}"
-            for answer in dict.fromkeys(one.commercial for one in used.values())
-        ],
+        "notes": [f"{answer}: {meanings[answer]}" for answer in dict.fromkeys(one.commercial for one in used.values())],
     }
 
 

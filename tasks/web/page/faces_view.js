@@ -1,7 +1,7 @@
 // Boxes over the picture, and a card with all predictions of each face.
 
-// A box narrower than this share of the picture has room for its number only.
-const NARROW = 0.2;
+// A displayed box that is narrower than this has room for its number only.
+const NARROW_PX = 100;
 const percent = (share) => `${Math.round(share * 100)} %`;
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 
@@ -71,7 +71,8 @@ export class FacesView {
     Object.assign(box.style, { left: `${left * 100}%`, top: `${top * 100}%`, width: `${wide * 100}%`, height: `${high * 100}%` });
     box.style.setProperty("--colour", best < 0 ? "#fff" : this.expressions[best].colour);
     box.classList.toggle("below", top < 0.08);
-    const isNamed = best >= 0 && wide >= NARROW;
+    box.classList.toggle("right", left + wide / 2 > 0.6);
+    const isNamed = best >= 0 && wide * this.layer.clientWidth >= NARROW_PX;
     box.firstChild.textContent = isNamed ? `${number} ${this.expressions[best].name} ${percent(probabilities[best])}` : number;
   }
 }

@@ -21,7 +21,6 @@ from models.backbones.weights import bundled_path
 from tasks.demo.people import make_appearance, make_performance
 from tasks.demo.scenes import LEFT_XY, RIGHT_XY, Person, render_frames
 from tests.backbone_files import WITH_AFFECT
-from tests.browser import running_browser
 from tests.processes import run_command
 
 pytestmark = pytest.mark.service
@@ -77,10 +76,10 @@ def write_clip(path, frames):
     """Write RGB frames as a video without compression, which Chromium shows as the picture of a camera."""
     height, width = frames[0].shape[:2]
     with path.open("wb") as file:
-        file.write(f"YUV4MPEG2 W{width} H{height} F25:1 Ip A1:1 C444\n".encode())
+        file.write(f"YUV4MPEG2 W{width} H{height} F25:1 Ip A1:1 C420jpeg\n".encode())
         for frame in frames:
-            planes = np.asarray(Image.fromarray(frame).convert("YCbCr"))
-            file.write(b"FRAME\n" + planes.transpose(2, 0, 1).tobytes())
+            light, blue, red = np.asarray(Image.fromarray(frame).convert("YCbCr")).transpose(2, 0, 1)
+            file.write(b"FRAME\n" + light.tobytes() + blue[::2, ::2].tobytes() + red[::2, ::2].tobytes())
 
 
 def weights_with_affect(path):
@@ -126,10 +125,13 @@ def site(portraits, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def camera_browser(site):
-    arguments = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={site[0] / 'clip.y4m'}")
-    with running_browser(arguments) as browser:
-        yield browser
+def camera_browser(site, browser):
+    """A browser whose camera shows the clip."""
+    clip = site[0] / "clip.y4m"
+    with browser.started_again(
+        "--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={clip}"
+    ) as one:
+        yield one
 
 
 def open_page(browser, url, **emulated):
@@ -241,7 +243,8 @@ def test_missing_cameras_blocked_cameras_and_unreadable_photos_are_explained(sit
     Image.new("RGB", (90, 90)).save(tmp_path / "black.png")
     assert show_photo(opened, tmp_path / "black.png") == []
     opened.check()
-    blocked = open_page(camera_browser, f"{url}/page/")
+    # All permissions that are not granted are then denied.
+    blocked = open_page(camera_browser, f"{url}/page/", permissions=["geolocation"])
     blocked.page.click("#camera")
     blocked.wait_until("/camera is blocked/.test(document.getElementById('message').textContent)")
     blocked.check()
