@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import re
 import tomllib
 from importlib.metadata import version
@@ -17,6 +18,13 @@ def test_locks_carry_hashes_and_no_hosts():
         assert "://" not in text
         blocks = re.split(r"\n(?=\S)", text.strip())
         assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_the_lock_of_npm_carries_hashes_and_no_hosts():
+    text = (ROOT / "tasks" / "web" / "package-lock.json").read_text()
+    assert "://" not in text
+    packages = [entry for name, entry in json.loads(text)["packages"].items() if name]
+    assert len(packages) > 5 and all(entry["integrity"].startswith("sha512-") for entry in packages)
 
 
 def test_the_default_environment_has_no_pandas():
