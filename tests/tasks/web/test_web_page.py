@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from data_contracts.errors import InputError
 from data_contracts.vocabulary import DIMENSIONS, EXPRESSIONS
-from flows.commands.export_backbone import export_models
+from flows.commands.exports import export_models
 from flows.commands.parameters import ExportModelParameters
 from models.backbones.registry import COMMON_5, get_spec
 from models.backbones.weights import bundled_path
