@@ -241,24 +241,26 @@ CANDIDATES = Dataset(
         Column(
             "step",
             pa.string(),
-            "smoothing: a window, with the best thresholds for it; class bias: one bias changed, the others as best "
-            "before; threshold: one action unit",
+            "smoothing: a window, with the best thresholds for it; class bias: one bias differs from the chosen ones; "
+            "gate: a level, with the best class bias for it; threshold: one action unit",
             "",
-            "smoothing | class bias | threshold",
+            "smoothing | class bias | gate | threshold",
         ),
         Column("method", pa.string(), "smoothing of the outputs"),
-        Column("half_width_frames", pa.int32(), "half width of the window", "frames", ">= 0"),
-        Column("name", pa.string(), "expression or action unit that value belongs to", nullable=True),
-        Column("value", pa.float64(), "class bias or threshold", nullable=True),
+        Column("half_width_frames", pa.int32(), "half width of the window", "frames", ">= 0", nullable=True),
+        Column("half_width_seconds", pa.float64(), "half width of a window in seconds", "s", ">= 0", nullable=True),
+        Column("space", pa.string(), "what is smoothed", "", "probability | logit"),
+        Column("name", pa.string(), "expression or action unit that is changed", nullable=True),
+        Column("value", pa.float64(), "class bias, level of the gate or threshold", nullable=True),
         Column(
             "score",
             pa.float64(),
-            "score on all validation subjects: main metric of the outputs, or F1 of the action unit",
+            "in-sample score on all validation subjects: main metric of the outputs, or F1 of the action unit",
             "",
             "-1..1",
         ),
     ),
-    key=("outputs", "step", "method", "half_width_frames", "name", "value"),
+    key=("outputs", "step", "method", "half_width_frames", "half_width_seconds", "space", "name", "value"),
     statistics=(),
 )
 

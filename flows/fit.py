@@ -20,7 +20,7 @@ from models.recipes.recipe import Recipe
 from tasks.fit import blend_heads as blend_stage
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.fit.head_selection import find_head
-from tasks.fit.subject_features import FeaturesVariant, find_features
+from tasks.fit.subject_features import FeaturesVariant, find_features, frame_rates
 from tasks.fit.subject_split import SubjectSplit, describe_seen, seen_subjects, split_subjects
 from tasks.recipe_files import load_recipe
 from tasks.results.head_scores import attainable_column, score_columns, scores_of
@@ -121,6 +121,7 @@ def blend_heads(run: Run, request: FitParameters) -> Fitted:
         labels=labels["validation"],
         split=split,
         recipe=recipe,
+        frames_per_second=frame_rates(run.store, {unit.key.value("subject") for unit in units_of_blend}),
         members=outputs,
     )
     run.jobs("tune_postprocessing", [tuning], tune_postprocessing.make)
@@ -209,6 +210,7 @@ def _predict_and_tune(
     run.stage(
         "predict_outputs", [one for of_head in units.values() for one in of_head], predict_outputs.compute, cheap=True
     )
+    rates = frame_rates(run.store, {unit.key.value("subject") for of_head in units.values() for unit in of_head})
     jobs = {
         head.name: tune_postprocessing.plan_tune_postprocessing(
             head=head,
@@ -216,6 +218,7 @@ def _predict_and_tune(
             labels=job.arguments.labels["validation"],
             split=job.arguments.split,
             recipe=planned.recipe.postprocessing_of(planned.request.task),
+            frames_per_second=rates,
         )
         for planned, job, head in heads
     }

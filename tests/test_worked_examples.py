@@ -19,6 +19,7 @@ from data_contracts.store.store import Store
 from models.decisions import smoothing
 from models.decisions.postprocessing import BranchRule, PostProcessing
 from models.decisions.recipes import DEFAULT, PAPER
+from models.decisions.smoothing import Smoothing
 from models.decisions.subject_outputs import SubjectOutputs
 from models.decisions.tuning import tune_postprocessing as tune
 from models.heads import recipes
@@ -61,18 +62,19 @@ def noisy_subjects():
 
 
 def test_the_smoother_is_used_by_its_name(savitzky_golay, monkeypatch):
-    added = [("savitzky_golay", half_width) for half_width in (7, 15, 50)]
-    assert DEFAULT.fingerprint_parts("va")["smoothings"] == added and "smoothings" not in PAPER.fingerprint_parts("va")
+    added = [Smoothing("savitzky_golay", half_width, "seconds") for half_width in (0.23, 0.5, 1.67)]
+    assert DEFAULT.fingerprint_parts("va")["smoothings"][-3:] == tuple(added)
+    assert PAPER.smoothings_of("va") == (Smoothing("mean", 7),)
     (subject, *_) = subjects = noisy_subjects()
-    rule = PostProcessing("va", rules={"va": BranchRule("savitzky_golay", 15)})
+    rule = PostProcessing("va", rules={"va": BranchRule((added[1],))})
     assert PostProcessing.from_dict(json.loads(json.dumps(rule.to_dict()))) == rule
-    smoothed = rule.smooth(subject.outputs, subject.present)["va"]
+    smoothed = subject.smooth(rule)["va"]
     errors = [np.abs(values - subject.labels["va"]).mean() for values in (smoothed, subject.outputs["va"])]
     assert errors[0] < errors[1] / 2
     for name in ("mean", "median", "gaussian"):
         monkeypatch.delitem(smoothing.SMOOTHERS, name)
     tuned = tune(subjects, task="va", recipe=DEFAULT)
-    assert tuned.postprocessing.rules["va"].method == "savitzky_golay"
+    assert tuned.postprocessing.rules["va"].smoothings[0].method == "savitzky_golay"
     assert tuned.held_out["mean_ccc"] > tuned.untuned["mean_ccc"]
 
 
@@ -160,6 +162,7 @@ def fit_and_predict(store, choice):
         labels=labels["validation"],
         split=job.arguments.split,
         recipe=DEFAULT,
+        frames_per_second={},
     )
     assert run_unit(store.url, tune_postprocessing.make, tuning).cause is None
     outputs = store.manifests("outputs", head=head.name)

@@ -33,6 +33,7 @@ class VideoDetails(Details):
     ``display``: how frames are mirrored, cropped and scaled to square pixels before they are rotated; None if they are
     not.
     ``index_method``: ``packets`` if they prove the number of frames, or ``decoding``.
+    ``average_fps``: average frame rate; None if it is unknown, or an earlier version did not store it here.
     """
 
     path: str
@@ -41,6 +42,7 @@ class VideoDetails(Details):
     width_px: int
     display: LeftOut[str | None] = None
     index_method: LeftOut[str] = "packets"
+    average_fps: LeftOut[float | None] = None
 
 
 @dataclass(frozen=True, kw_only=True)

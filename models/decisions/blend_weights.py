@@ -14,16 +14,17 @@ import numpy as np
 from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
 from models.decisions.blending import Weights, blend_subject
 from models.decisions.recipes import PostProcessingRecipe
-from models.decisions.smoothing import Smoothing, interpolate_missing, smooth
+from models.decisions.smoothing import Smoothing, interpolate_missing, smooth_outputs
 from models.decisions.subject_outputs import SubjectOutputs, labelled_subjects, published_rows
 from models.decisions.thresholds import optimal_thresholds
-from models.decisions.tuning import Fold, Tuned, split_by_video, tune_postprocessing
+from models.decisions.folds import split_by_video
+from models.decisions.tuning import Fold, Tuned, tune_postprocessing
 from models.engines.progress import report_progress
 from models.heads.metrics import has_label, main_score, score_branches
 
 _ADDITIONS = 20
 # Selection sees smoothed outputs, because these are decided: over two seconds, unless the recipe has one window.
-_SMOOTHING: Smoothing = ("mean", 25)
+_SMOOTHING = Smoothing("mean", 25)
 # Neighbouring frames are alike, so that some of the rows are enough.
 _MOST_ROWS = 40_000
 
@@ -90,7 +91,7 @@ def _rows_of(
     subjects: Sequence[Sequence[SubjectOutputs]], branch: BranchName, recipe: PostProcessingRecipe
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return labels [n, ...] and smoothed outputs of the members [M, n, K] at some labelled rows of each subject."""
-    method, half_width = selection_smoothing(recipe, branch)
+    smoothing = selection_smoothing(recipe, branch)
     rows = sum(len(members[0].labelled_frame) for members in subjects)
     every = max(rows // _MOST_ROWS, 1)
     labels, outputs = [], []
@@ -105,7 +106,8 @@ def _rows_of(
             has_any = bool(one.present.any())
             source, present = (one.outputs, one.present) if has_any else (mean.outputs, mean.present)
             filled = interpolate_missing(source[branch], present)
-            of_members.append(_padded(smooth(filled, method=method, half_width_frames=half_width), used))
+            smoothed = smooth_outputs(branch, filled, smoothing, frames_per_second=one.frames_per_second)
+            of_members.append(_padded(smoothed, used))
         labels.append(mean.labels[branch][::every])
         outputs.append(np.stack(of_members))
     return labels, outputs
@@ -162,7 +164,7 @@ def hold_out(
         folds.append(Fold(fold.subjects, rule))
         for one in blended:
             scored = published_rows(one) if recipe.scored_rows == "published" else one
-            for branch, decided in rule.apply(one.outputs, one.present).items() if one.name in fold.subjects else ():
+            for branch, decided in one.decide(rule).items() if one.name in fold.subjects else ():
                 labels[branch].append(scored.labels[branch])
                 decisions[branch].append(decided[scored.labelled_frame])
     if not folds:

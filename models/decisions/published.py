@@ -1,15 +1,15 @@
 """The scores that the paper publishes of one head: its thresholds, and its five smoothings (Tables 1 to 6)."""
 
-from collections.abc import Callable, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TaskName
+from models.decisions.folds import split_by_video
 from models.decisions.postprocessing import BranchRule
 from models.decisions.recipes import get_postprocessing_recipe
-from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
+from models.decisions.search import NONE, LeftOut, Option
+from models.decisions.smoothing import PUBLISHED_SMOOTHINGS, Smoothing
 from models.decisions.subject_outputs import SubjectOutputs, labelled_subjects, published_rows
-from models.decisions.tuning import BranchCandidates, score_folds, split_by_video
+from models.decisions.tuning import score_rules, searches_of
 
 # Names of decisions, besides ``PUBLISHED_SMOOTHINGS``. All but the last two use the thresholds of the grid that are
 # best on the same subjects.
@@ -31,21 +31,17 @@ def score_published(
     """
     used = labelled_subjects([published_rows(subject) for subject in subjects], task)
     names = (UNSMOOTHED,) if task == "mtl" else tuple(PUBLISHED_SMOOTHINGS)
-    branches, smoothings = BRANCHES_OF_TASK[task], tuple(PUBLISHED_SMOOTHINGS[name] for name in names)
-    recipe = get_postprocessing_recipe("paper", task=task).replace(smoothings=dict.fromkeys(branches, smoothings))
-    tables = {branch: BranchCandidates(used, branch, recipe) for branch in branches}
-    everyone = np.arange(len(used))
+    splits = [scored for _, scored in split_by_video([one.name for one in used], folds)]
+    searches = searches_of(used, splits, task, get_postprocessing_recipe("paper", task=task))
 
-    def score(choose: Callable[[BranchCandidates, np.ndarray], BranchRule]) -> dict[str, float]:
-        return score_folds(tables, [(everyone, everyone)], choose)
+    def score(smoothing: Smoothing, left_out: Sequence[LeftOut] = (NONE,)) -> dict[str, float]:
+        rules = [{b: one.rule(Option(smoothing), folds) for b, one in searches.items()} for folds in left_out]
+        return score_rules(searches, rules)
 
-    def rule_of(name: str) -> Callable[[BranchCandidates, np.ndarray], BranchRule]:
-        return lambda table, tuned_on: table.rule(tuned_on, PUBLISHED_SMOOTHINGS[name])
-
-    scores = {name: score(rule_of(name)) for name in names}
-    if "au" in tables:
-        scores[HALF_THRESHOLDS] = score(lambda table, tuned_on: BranchRule())
-        splits = split_by_video([subject.name for subject in used], folds)
+    scores = {name: score(PUBLISHED_SMOOTHINGS[name]) for name in names}
+    if "au" in BRANCHES_OF_TASK[task]:
+        scores[HALF_THRESHOLDS] = score_rules(searches, [dict.fromkeys(searches, BranchRule())])
         if splits:
-            scores[HELD_OUT] = score_folds(tables, splits, rule_of(UNSMOOTHED))
+            unsmoothed = PUBLISHED_SMOOTHINGS[UNSMOOTHED]
+            scores[HELD_OUT] = score(unsmoothed, [frozenset({number}) for number in range(len(splits))])
     return scores

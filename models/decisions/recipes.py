@@ -6,26 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
-from models.decisions.smoothing import PUBLISHED_SMOOTHINGS, SMOOTHERS, Direction, Smoothing
-
-
-@dataclass(frozen=True)
-class ClassBias:
-    """How the eight values that are added to log-probabilities are searched: coordinate ascent on a grid.
-
-    Attributes:
-        limit: the grid covers -limit..limit.
-        steps: number of values of the grid.
-        passes: how often every class is visited.
-    """
-
-    limit: float = 1.0
-    steps: int = 9
-    passes: int = 2
-
-    def __post_init__(self) -> None:
-        if self.limit <= 0 or self.steps < 2 or self.passes < 1:
-            raise ValueError(f"class bias: expected a positive limit, at least 2 steps and 1 pass, got {self}")
+from models.decisions.class_bias import ClassBias
+from models.decisions.smoothing import PUBLISHED_SMOOTHINGS, SMOOTHERS, Direction, Smoothing, Space
 
 
 @dataclass(frozen=True)
@@ -34,13 +16,21 @@ class PostProcessingRecipe:
 
     Attributes:
         name: part of the names of post-processings.
-        smoothings: tried for each branch; None: every registered smoother with its half widths.
+        smoothings: tried for each branch; None: every registered smoother with its half widths in seconds.
+        spaces: of registered smoothers: ``probability``, ``logit``, or both.
+        smoothing_per_unit: each action unit may have a smoothing of its own.
         interpolation: how frames without a face are filled; see ``smoothing.interpolate_missing``.
         scored_rows: labelled rows that are tuned on and scored: ``all``, or ``published``
             (see ``subject_outputs.published_rows``).
         thresholds: of action units: the best of the published ``grid``, or the ``exact`` optimum.
         thresholds_on: the outputs that thresholds are searched on: ``smoothed`` as chosen, or ``unsmoothed``.
         class_bias: search of the class bias of expressions; None: no bias.
+        selection: scores by which options are compared: ``in_sample``, or ``held_out``: on folds of videos that the
+            class bias and the thresholds were not fitted on.
+        shrinkage: shrink the class bias towards 0, and the thresholds towards each other, where folds disagree
+            (``folds.shrink``).
+        gate_levels: tried for the gate (``BranchRule.gate_level``), besides no gate.
+        calibration: scale probabilities, such that they are shares of right decisions (``calibration.fit_scaling``).
     """
 
     name: str
@@ -50,6 +40,12 @@ class PostProcessingRecipe:
     thresholds: Literal["grid", "exact"] = "exact"
     thresholds_on: Literal["smoothed", "unsmoothed"] = "smoothed"
     class_bias: ClassBias | None = None
+    spaces: tuple[Space, ...] = ("probability",)
+    smoothing_per_unit: bool = False
+    selection: Literal["in_sample", "held_out"] = "in_sample"
+    shrinkage: bool = False
+    gate_levels: tuple[float, ...] = ()
+    calibration: bool = False
 
     def replace(self, **changes: Any) -> "PostProcessingRecipe":
         """Return the recipe with some fields changed."""
@@ -69,9 +65,12 @@ class PostProcessingRecipe:
         given = dict(values)
         try:
             if (tried := given.get("smoothings")) is not None:
-                given["smoothings"] = {branch: tuple((m, int(w)) for m, w in pairs) for branch, pairs in tried.items()}
+                given["smoothings"] = {
+                    b: tuple(Smoothing(**one) for one in of_branch) for b, of_branch in tried.items()
+                }
             if (bias := given.get("class_bias")) is not None:
                 given["class_bias"] = ClassBias(**bias)
+            given |= {name: tuple(given[name]) for name in ("spaces", "gate_levels") if name in given}
             return cls(**given)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"expected the fields of a recipe of post-processing, got {values!r}: {error}") from error
@@ -82,7 +81,14 @@ class PostProcessingRecipe:
 
     def smoothings_of(self, branch: BranchName) -> tuple[Smoothing, ...]:
         """Return the smoothings that are tried for a branch, in order."""
-        return searched_smoothings() if self.smoothings is None else self.smoothings[branch]
+        return registered_smoothings(self.spaces) if self.smoothings is None else self.smoothings[branch]
+
+    @property
+    def needs_frame_rates(self) -> bool:
+        """Whether windows depend on the frame rate of the video."""
+        return self.smoothings is None or any(
+            one.unit == "seconds" for of_branch in self.smoothings.values() for one in of_branch
+        )
 
     def is_tuned(self, task: TaskName) -> bool:
         """Return whether anything is chosen on validation subjects."""
@@ -93,11 +99,10 @@ class PostProcessingRecipe:
     def fingerprint_parts(self, task: TaskName) -> dict[str, Any]:
         """Return what the names of post-processings depend on, such that those in existing stores keep their names."""
         parts: dict[str, Any] = {"tuning": self.name}
-        if self not in (PAPER, PAPER_MTL, _FIRST_DEFAULT):
+        if self not in (PAPER, PAPER_MTL):
             parts["recipe"] = self
-        # The code version of the stage covers the first smoothers.
-        if self.smoothings is None and (added := [s for s in searched_smoothings() if s[0] not in _FIRST_SMOOTHERS]):
-            parts["smoothings"] = added
+        if self.smoothings is None:
+            parts["smoothings"] = registered_smoothings(self.spaces)
         # Earlier versions filled all gaps linearly.
         if self.interpolation != "linear":
             parts["direction"] = self.interpolation
@@ -107,9 +112,16 @@ class PostProcessingRecipe:
         return parts
 
 
-def searched_smoothings() -> tuple[Smoothing, ...]:
+def registered_smoothings(spaces: tuple[Space, ...] = ("probability",)) -> tuple[Smoothing, ...]:
     """Return every registered smoother with its half widths, in order."""
-    return tuple((name, width) for name, one in SMOOTHERS.items() for width in one.searched_half_widths_frames)
+    found = [
+        Smoothing(name, width, "seconds", space)
+        for space in spaces
+        for name, one in SMOOTHERS.items()
+        for width in one.searched_half_widths_seconds
+    ]
+    # Without a window, the space does not matter.
+    return (Smoothing(), *(one for one in found if one.method != "none"))
 
 
 def get_postprocessing_recipe(name: str, *, task: TaskName) -> PostProcessingRecipe:
@@ -125,7 +137,6 @@ def get_postprocessing_recipe(name: str, *, task: TaskName) -> PostProcessingRec
     return PAPER_MTL if task == "mtl" else PAPER
 
 
-_FIRST_SMOOTHERS = ("none", "mean", "median", "gaussian")
 # The best published validation results (Savchenko 2022, table 5), with gaps filled as published.
 PAPER = PostProcessingRecipe(
     "paper",
@@ -141,8 +152,6 @@ PAPER = PostProcessingRecipe(
 )
 # The published multi-task code neither fills gaps nor smooths.
 PAPER_MTL = PAPER.replace(
-    smoothings=dict.fromkeys(("expr", "va", "au"), (PUBLISHED_SMOOTHINGS["none"],)), interpolation="linear"
+    smoothings=dict.fromkeys(PAPER.smoothings or (), (PUBLISHED_SMOOTHINGS["none"],)), interpolation="linear"
 )
-# What the name ``default`` stands for in fingerprints.
-_FIRST_DEFAULT = PostProcessingRecipe("default", class_bias=ClassBias())
-DEFAULT = _FIRST_DEFAULT
+DEFAULT = PostProcessingRecipe("default", class_bias=ClassBias())

@@ -2,22 +2,56 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
+from data_contracts.vocabulary import BranchName
+
 Direction = Literal["linear", "published"]
-# A method, which is a name in ``SMOOTHERS``, and a half width in frames.
-Smoothing = tuple[str, int]
-# The smoothings of the paper's five submissions (Savchenko 2022, section 3.4 and table 5), by windows in frames that
-# include the centre.
-PUBLISHED_SMOOTHINGS: dict[str, Smoothing] = {
-    "none": ("none", 0),
-    "mean 5": ("mean", 2),
-    "median 5": ("median", 2),
-    "mean 15": ("mean", 7),
-    "median 15": ("median", 7),
-}
+WindowUnit = Literal["frames", "seconds"]
+Space = Literal["probability", "logit"]
+# For subjects whose video is unknown: the frame rate of most videos of Aff-Wild2.
+NOMINAL_FRAMES_PER_SECOND = 30.0
+_SMALLEST_PROBABILITY = 1e-6
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """A way to smooth outputs over time.
+
+    Attributes:
+        method: name in ``SMOOTHERS``.
+        half_width: of the window on each side of its centre, in ``unit``.
+        unit: ``seconds`` if windows in videos of different frame rates shall last equally long.
+        space: what is smoothed: the probability or value p, or its ``logit``: log p for expressions, log(p / (1 - p))
+            for action units, and artanh p for valence and arousal. Logits are turned back into p.
+    """
+
+    method: str = "none"
+    half_width: float = 0
+    unit: WindowUnit = "frames"
+    space: Space = "probability"
+
+    def __post_init__(self) -> None:
+        get_smoother(self.method)
+        if self.half_width < 0:
+            raise ValueError(f"half width of a window: expected at least 0, got {self.half_width}")
+        if self.unit not in get_args(WindowUnit) or self.space not in get_args(Space):
+            raise ValueError(f"expected a unit of {get_args(WindowUnit)} and a space of {get_args(Space)}, got {self}")
+
+    def half_width_frames(self, frames_per_second: float) -> int:
+        """Return the half width in a video of this frame rate."""
+        return int(self.half_width * (frames_per_second if self.unit == "seconds" else 1) + 0.5)
+
+    def describe(self) -> str:
+        """Return the method and the whole window in words: ``mean of 15 frames``, ``gaussian of 3.33 s, logit``."""
+        if self.method == "none":
+            return "none"
+        width = f"{2 * self.half_width:g} s" if self.unit == "seconds" else f"{2 * int(self.half_width) + 1} frames"
+        return f"{self.method} of {width}{', logit' if self.space == 'logit' else ''}"
+
+
 # A Gaussian window extends over two standard deviations on each side.
 GAUSSIAN_REACH = 2.0
 # Convolve wider Gaussians in the frequency domain, where the width hardly matters.
@@ -31,11 +65,11 @@ class Smoother:
     Attributes:
         apply: (values float32 [T, K] without NaN, half width in frames, at least 1) -> float32 [T, K]. T is at least 2
             and may be less than the window; windows are cut at the ends, not padded.
-        searched_half_widths_frames: the half widths that the tuning setting ``default`` tries.
+        searched_half_widths_seconds: what recipes try that do not name other windows.
     """
 
     apply: Callable[[np.ndarray, int], np.ndarray]
-    searched_half_widths_frames: tuple[int, ...]
+    searched_half_widths_seconds: tuple[float, ...]
 
 
 def interpolate_missing(values: np.ndarray, present: np.ndarray, *, direction: Direction = "linear") -> np.ndarray:
@@ -93,6 +127,44 @@ def smooth(values: np.ndarray, *, method: str, half_width_frames: int = 0) -> np
     if is_missing.any():
         raise ValueError("smooth: expected a value in every frame, got NaN in some; interpolate missing frames first")
     return smoother.apply(values, half_width_frames)
+
+
+def smooth_outputs(
+    branch: BranchName, values: np.ndarray, smoothing: Smoothing, *, frames_per_second: float
+) -> np.ndarray:
+    """Smooth the outputs [T, K] of a branch, or some of their columns (not of expressions); returns float32.
+
+    Interpolate missing frames first. A subject without any face (NaN throughout) is returned unchanged.
+    """
+    width = smoothing.half_width_frames(frames_per_second)
+    if smoothing.space == "probability" or width == 0 or smoothing.method == "none":
+        return smooth(values, method=smoothing.method, half_width_frames=width)
+    smoothed = smooth(to_logits(branch, values), method=smoothing.method, half_width_frames=width)
+    return from_logits(branch, smoothed)
+
+
+def to_logits(branch: BranchName, values: np.ndarray) -> np.ndarray:
+    """Return the logits of outputs as ``Smoothing.space`` defines them, float64; probabilities are at least 1e-6."""
+    values = np.asarray(values, np.float64)
+    if branch == "expr":
+        return np.log(np.maximum(values, _SMALLEST_PROBABILITY))
+    if branch == "va":
+        return np.arctanh(np.clip(values, -1 + _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY))
+    inner = np.clip(values, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
+    return np.log(inner) - np.log1p(-inner)
+
+
+def from_logits(branch: BranchName, logits: np.ndarray) -> np.ndarray:
+    """Return the outputs float32 of logits; expressions sum to 1."""
+    logits = np.asarray(logits, np.float64)
+    if branch == "expr":
+        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+        found = exponents / exponents.sum(axis=1, keepdims=True)
+    elif branch == "va":
+        found = np.tanh(logits)
+    else:
+        found = 1 / (1 + np.exp(-logits))
+    return np.asarray(found, np.float32)
 
 
 def get_smoother(name: str) -> Smoother:
@@ -161,10 +233,20 @@ def gaussian(values: np.ndarray, half_width_frames: int) -> np.ndarray:
 
 
 # To add a smoother, write a function and add a line here: post-processing, tuning and reports use it by its name.
-# Mean and median are published with half widths of 2 and 7 frames (Savchenko 2022, table 5).
+# Mean and median are published with half widths of 2 and 7 frames (Savchenko 2022, table 5); the authors' later code
+# has half widths of up to 200 frames. At 30 frames per second, those below are 2, 5, 7, 15, 25, 50 and 100 frames.
 SMOOTHERS: dict[str, Smoother] = {
-    "none": Smoother(_unchanged, (0,)),
-    "mean": Smoother(running_mean, (2, 5, 7, 15, 25, 50, 100)),
-    "median": Smoother(running_median, (2, 7, 15)),
-    "gaussian": Smoother(gaussian, (7, 15, 50)),
+    "none": Smoother(_unchanged, (0.0,)),
+    "mean": Smoother(running_mean, (0.07, 0.17, 0.23, 0.5, 0.83, 1.67, 3.33)),
+    "median": Smoother(running_median, (0.07, 0.23, 0.5)),
+    "gaussian": Smoother(gaussian, (0.23, 0.5, 1.67, 3.33)),
+}
+# The smoothings of the paper's five submissions (Savchenko 2022, section 3.4 and table 5), by windows in frames that
+# include the centre.
+PUBLISHED_SMOOTHINGS: dict[str, Smoothing] = {
+    "none": Smoothing(),
+    "mean 5": Smoothing("mean", 2),
+    "median 5": Smoothing("median", 2),
+    "mean 15": Smoothing("mean", 7),
+    "median 15": Smoothing("median", 7),
 }

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data_contracts.vocabulary import BranchName, TaskName
+from models.decisions.postprocessing import PostProcessing
+from models.decisions.smoothing import NOMINAL_FRAMES_PER_SECOND
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,6 +19,9 @@ class SubjectOutputs:
         present: bool [T], whether the frame shows the subject's face.
         labelled_frame: int [n], 0-based index into the T frames for each row of the labels.
         labels: branch -> labels of n rows; -1 or NaN: unlabelled.
+        frames_per_second: of the video.
+        backbone: the backbone's own expressions, as ``postprocessing.backbone_expressions`` returns them; None if
+            they are not known.
     """
 
     name: str
@@ -24,6 +29,16 @@ class SubjectOutputs:
     present: np.ndarray
     labelled_frame: np.ndarray
     labels: dict[BranchName, np.ndarray]
+    frames_per_second: float = NOMINAL_FRAMES_PER_SECOND
+    backbone: np.ndarray | None = None
+
+    def decide(self, rule: PostProcessing) -> dict[BranchName, np.ndarray]:
+        """Return the decisions of a rule for all frames."""
+        return rule.apply(self.outputs, self.present, frames_per_second=self.frames_per_second, backbone=self.backbone)
+
+    def smooth(self, rule: PostProcessing) -> dict[BranchName, np.ndarray]:
+        """Return the smoothed outputs of a rule for all frames."""
+        return rule.smooth(self.outputs, self.present, frames_per_second=self.frames_per_second)
 
 
 def rows_without_face(subject: SubjectOutputs) -> np.ndarray:

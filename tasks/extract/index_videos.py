@@ -106,6 +106,7 @@ def compute(store: Store, unit: Unit[IndexVideoArgs]) -> Product:
         width_px=index.width_px,
         display=index.display,
         index_method=index.method,
+        average_fps=index.average_fps,
     )
     if index.problem:
         product.problems.append(

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.errors import InputError
-from data_contracts.store.details import FeaturesDetails, SubjectsDetails
+from data_contracts.store.details import FeaturesDetails, SubjectsDetails, VideoDetails
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import (
@@ -22,12 +22,12 @@ from data_contracts.vocabulary import (
     is_simulated,
     video_of_subject,
 )
+from models.decisions.smoothing import NOMINAL_FRAMES_PER_SECOND
 from models.heads.sequences import SubjectSequence
 
-# Assumed where a video's time stamps are unknown, as for official crops without the video. Aff-Wild2 has this rate.
-_NOMINAL_FRAMES_PER_SECOND = 30
 # Larger arrays of a whole video are kept in temporary files: embeddings of 26,000 frames.
 _LARGE_BYTES = 64 << 20
+Units = Mapping[UnitKey, Manifest]
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,28 @@ def with_frames(store: Store, variant: FeaturesVariant) -> FeaturesVariant:
     return replace(variant, frames=frames)
 
 
+def frame_rates(store: Store, subjects: Iterable[str], *, videos: Units | None = None) -> dict[str, float]:
+    """Return the average frame rate of the video of each subject, in 1/s.
+
+    It is the nominal rate of 30 where it is unknown, as for official crops without the video. ``videos``: units of
+    ``videos``, if the caller has listed them.
+    """
+    known = store.manifests("videos") if videos is None else videos
+    rates = {}
+    for subject in subjects:
+        keys = [UnitKey("videos", (("video", one),)) for one in (subject, video_of_subject(subject))]
+        key = next((one for one in keys if one in known), None)
+        rate = VideoDetails.of(known[key]).average_fps if key else None
+        if key and rate is None:
+            # Earlier versions stored it in the table only.
+            rate = store.read_unit(key, known[key], columns=["average_fps"])["average_fps"][0].as_py()
+        rates[subject] = rate or NOMINAL_FRAMES_PER_SECOND
+    return rates
+
+
 def nominal_seconds(frame: np.ndarray) -> np.ndarray:
     """Return the times of frame numbers at a nominal frame rate, float64, 0 for frame 1."""
-    return (frame - 1) / _NOMINAL_FRAMES_PER_SECOND
+    return (frame - 1) / NOMINAL_FRAMES_PER_SECOND
 
 
 def read_sequence(

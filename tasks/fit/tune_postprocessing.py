@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +21,12 @@ from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, NO_FACE, BranchName, TaskName
 from models.decisions.blend_weights import ChosenWeights, FoldWeights, hold_out
+from models.decisions.folds import has_several_subjects_of_a_video
 from models.decisions.recipes import PostProcessingRecipe, get_postprocessing_recipe
+from models.decisions.search import Candidate
+from models.decisions.smoothing import NOMINAL_FRAMES_PER_SECOND, Smoothing
 from models.decisions.subject_outputs import SubjectOutputs, rows_without_face
-from models.decisions.tuning import Candidate, has_several_subjects_of_a_video, tune_postprocessing
+from models.decisions.tuning import tune_postprocessing
 from models.heads.sequences import is_labelled
 from tasks.fit.import_labels import labels_key
 from tasks.fit.predict_outputs import read_outputs
@@ -46,6 +50,7 @@ class TunePostprocessingArgs:
         outputs: name in the labels -> unit of the outputs.
         members: of a blend: the same of each member's outputs; None: it has none of the subject.
         weights: of a blend.
+        frames_per_second: of the video of each subject; others have the nominal one.
     """
 
     head: str
@@ -54,6 +59,7 @@ class TunePostprocessingArgs:
     labels: Manifest
     recipe: PostProcessingRecipe
     folds: int
+    frames_per_second: dict[str, float]
     members: tuple[MemberOutputs, ...] = ()
     weights: ChosenWeights | None = None
 
@@ -73,19 +79,23 @@ def plan_tune_postprocessing(
     labels: Manifest,
     split: SubjectSplit,
     recipe: PostProcessingRecipe,
+    frames_per_second: Mapping[str, float],
     folds: int = 5,
     members: Sequence[Mapping[str, tuple[UnitKey, Manifest]]] = (),
 ) -> Job[TunePostprocessingArgs]:
     """Plan the job that tunes on all validation subjects with outputs of the head (``outputs``, by subject).
 
     Validation subjects whose video is in the training set too are excluded. ``members``: of a blend, each one's
-    outputs, for a held-out score whose weights are from the same folds.
+    outputs, for a held-out score whose weights are from the same folds. ``frames_per_second``: of the video of each
+    subject; others have the nominal one.
     """
     names = sorted(split.validation().items(), key=lambda pair: pair[1])
     used = {name: outputs[subject] for name, subject in names if subject in outputs}
     faces_are_missing = any(manifest.counts.get(NO_FACE) for _, manifest in used.values())
     is_grouped = has_several_subjects_of_a_video([key.value("subject") for key, _ in used.values()])
     task = HeadDetails.of(head).task
+    subjects = sorted(key.value("subject") for key, _ in used.values())
+    rates = {subject: frames_per_second[subject] for subject in subjects if subject in frames_per_second}
     job_fingerprint = fingerprint(
         stage="tune_postprocessing",
         version=CODE_VERSION,
@@ -93,6 +103,7 @@ def plan_tune_postprocessing(
         labels=labels.identity,
         folds=folds,
         **recipe.fingerprint_parts(task),
+        **({"frames_per_second": rates} if recipe.needs_frame_rates else {}),
         # Without videos of several subjects, folds of videos are the folds of subjects of earlier versions.
         **({"folds_of": "videos"} if is_grouped else {}),
         # Earlier versions scored interpolated rows with recipe ``paper`` too.
@@ -105,6 +116,7 @@ def plan_tune_postprocessing(
         labels,
         recipe,
         folds,
+        rates,
         members=tuple({name: of.get(subject) for name, subject in names if name in used} for of in members),
         weights=chosen_weights(HeadDetails.of(head)) if members else None,
     )
@@ -119,7 +131,10 @@ def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
         InputError: no validation subject has a row to tune on.
     """
     given = job.arguments
-    subjects = _subject_outputs(store, given.task, given.outputs, given.labels)
+    subjects = [
+        replace(one, frames_per_second=given.frames_per_second.get(one.name, NOMINAL_FRAMES_PER_SECOND))
+        for one in _subject_outputs(store, given.task, given.outputs, given.labels)
+    ]
     try:
         tuned = tune_postprocessing(subjects, task=given.task, recipe=given.recipe, folds=given.folds)
         if given.weights is not None:
@@ -164,10 +179,13 @@ def _to_json(content: Mapping[str, object]) -> bytes:
 
 
 def _to_parquet(candidates: Sequence[Candidate]) -> bytes:
-    columns = zip(*candidates, strict=True)
-    table = pa.table(
-        [pa.array(list(c), f.type) for c, f in zip(columns, CANDIDATES.schema, strict=True)], CANDIDATES.schema
-    )
+    rows = []
+    for one in candidates:
+        row = one._asdict()
+        smoothing, row["outputs"] = row.pop("smoothing"), row.pop("branch")
+        rows.append(row | {"method": smoothing.method, "space": smoothing.space})
+        rows[-1][f"half_width_{smoothing.unit}"] = smoothing.half_width
+    table = pa.Table.from_pylist(rows, CANDIDATES.schema)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, write_page_checksum=True)
     return buffer.getvalue()
@@ -178,7 +196,17 @@ def read_candidates(store: Store, tuned: Bundle) -> list[Candidate]:
     if CANDIDATES_FILE not in tuned.files:
         return []
     table = pq.read_table(io.BytesIO(read_file(store, tuned, CANDIDATES_FILE)))
-    return [Candidate(*row.values()) for row in table.to_pylist()]
+    return [_to_candidate(row) for row in table.to_pylist()]
+
+
+def _to_candidate(row: dict[str, Any]) -> Candidate:
+    # Earlier versions had windows in frames only.
+    seconds, space = row.get("half_width_seconds"), row.get("space", "probability")
+    if seconds is None:
+        smoothing = Smoothing(row["method"], row["half_width_frames"], "frames", space)
+    else:
+        smoothing = Smoothing(row["method"], seconds, "seconds", space)
+    return Candidate(row["outputs"], row["step"], smoothing, row["name"], row["value"], row["score"])
 
 
 def plan_adopt_postprocessing(tuned: Bundle, *, head: Bundle) -> Job[AdoptPostprocessingArgs]:

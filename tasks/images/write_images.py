@@ -115,7 +115,9 @@ def remove_images(target: Store, images: Sequence[str]) -> None:
 
 def _unsmoothed(store: Store, serving: ServingHead) -> "PostProcessing":
     """Return the thresholds and the class bias of a head without its smoothing: images have no order in time."""
-    return rule_of(store, serving).with_smoothing(("none", 0))
+    from models.decisions.smoothing import Smoothing
+
+    return rule_of(store, serving).with_smoothing(Smoothing())
 
 
 def _table(store: Store, block: ImageBlock, rules: Mapping[str, "PostProcessing"]) -> pa.Table:
@@ -131,7 +133,8 @@ def _table(store: Store, block: ImageBlock, rules: Mapping[str, "PostProcessing"
     columns["face_size_px"] = pc.sqrt(pc.multiply(width, height))
     for serving, key, manifest in block.outputs:
         outputs = _outputs_of(store, serving, (key, manifest), faces, found)
-        columns |= decision_columns(rules[serving.head.name], found, outputs, found, serving.branches)
+        rule = rules[serving.head.name]
+        columns |= decision_columns(rule, found, outputs, found, serving.branches, frames_per_second=1)
     columns |= {name: pa.nulls(len(found)) for name in IMAGES.schema.names if name not in columns}
     return check_schema(pa.table(columns), IMAGES)
 

@@ -22,6 +22,7 @@ from models.decisions.evaluation import (
     f1_of_thresholds,
     metrics_of_counts,
 )
+from models.decisions.smoothing import NOMINAL_FRAMES_PER_SECOND, Smoothing
 from models.decisions.subject_outputs import SubjectOutputs
 from models.heads.metrics import MAIN_METRIC
 from tasks.fit.tune_postprocessing import read_candidates
@@ -152,7 +153,7 @@ def _units(counts: np.ndarray, intervals: dict[str, Interval], kind: str) -> Tab
 def _agreement(evaluation: Evaluation, at: int, name: str) -> Chart:
     pairs = []
     for one in evaluation.rows:
-        decided = evaluation.rule.apply(one.outputs, one.present)["va"][one.labelled_frame, at]
+        decided = one.decide(evaluation.rule)["va"][one.labelled_frame, at]
         label = one.labels["va"][:, at]
         known = ~np.isnan(label)
         pairs.append((label[known], decided[known]))
@@ -285,9 +286,7 @@ def _thresholds(branch: BranchName, evaluation: Evaluation) -> Content:
     if branch != "au":
         return []
     rule = evaluation.rule
-    values = np.concatenate(
-        [rule.smooth(one.outputs, one.present)["au"][one.labelled_frame] for one in evaluation.rows]
-    )
+    values = np.concatenate([one.smooth(rule)["au"][one.labelled_frame] for one in evaluation.rows])
     labels = np.concatenate([one.labels["au"] for one in evaluation.rows])
     lines = []
     for at, name in enumerate(ACTION_UNITS):
@@ -311,12 +310,13 @@ def _thresholds(branch: BranchName, evaluation: Evaluation) -> Content:
 
 def _windows(store: Store, tuned: Bundle) -> Content:
     """Return the charts of the score against the smoothing window, for outputs whose window was searched for."""
-    tried = [one for one in read_candidates(store, tuned) if one.step == "smoothing"]
+    tried = [one for one in read_candidates(store, tuned) if one.step == "smoothing" and one.name is None]
     charts: Content = []
     for branch in dict.fromkeys(one.branch for one in tried):
-        of_method: dict[str, list[tuple[int, float]]] = {}
+        of_method: dict[str, list[tuple[float, float]]] = {}
         for one in (one for one in tried if one.branch == branch):
-            of_method.setdefault(one.method, []).append((2 * one.half_width_frames + 1, one.score))
+            method = one.smoothing.method + (" of logits" if one.smoothing.space == "logit" else "")
+            of_method.setdefault(method, []).append((_window_seconds(one.smoothing), one.score))
         if sum(map(len, of_method.values())) < 2:
             continue
         lines = []
@@ -327,12 +327,18 @@ def _windows(store: Store, tuned: Bundle) -> Content:
             line_chart(
                 f"Score against the smoothing window: {OUTPUTS_OF[branch]}",
                 lines,
-                x_label="window, frames",
+                x_label="window, seconds",
                 y_label=f"in-sample {name_metric(MAIN_METRIC[branch])}",
                 description="In-sample score of every window that was tried, for each way of smoothing.",
             )
         )
     return charts
+
+
+def _window_seconds(smoothing: Smoothing) -> float:
+    """Return the width of a window; windows in frames at the nominal frame rate."""
+    nominal = 1 if smoothing.unit == "seconds" else NOMINAL_FRAMES_PER_SECOND
+    return 2 * smoothing.half_width / nominal
 
 
 # -- subjects ------------------------------------------------------------------------------------------------------

@@ -223,17 +223,14 @@ def _candidates(store: Store, rules: Sequence[Bundle]) -> Table:
     """Return the windows with the highest scores, for all outputs whose window was searched for."""
     rows: list[list[object]] = []
     for rule in (rule for rule in rules if not PostprocessingDetails.of(rule).tuned_with):
-        windows = [one for one in read_candidates(store, rule) if one.step == "smoothing"]
+        windows = [one for one in read_candidates(store, rule) if one.step == "smoothing" and one.name is None]
         for branch in dict.fromkeys(one.branch for one in windows):
             best = sorted((one for one in windows if one.branch == branch), key=lambda one: -one.score)
             if len(best) < 2:
                 continue
             head = PostprocessingDetails.of(rule).head
-            rows += [
-                [Code(head), branch, one.method, 2 * one.half_width_frames + 1, one.score]
-                for one in best[:_CANDIDATES_SHOWN]
-            ]
-    header = ["head", "outputs", "method", "window, frames", "in-sample score"]
+            rows += [[Code(head), branch, one.smoothing.describe(), one.score] for one in best[:_CANDIDATES_SHOWN]]
+    header = ["head", "outputs", "smoothing", "in-sample score"]
     return Table("Best smoothing candidates", header, rows, folded=True)
 
 
@@ -278,11 +275,11 @@ def _rules(store: Store, bundles: Sequence[Bundle]) -> tuple[list[tuple[str, Pos
 def _decisions(rules: Sequence[tuple[str, PostProcessing]]) -> list[Table]:
     """Return tables of smoothing, class bias and thresholds of every post-processing."""
     branches = [(head, branch, rule) for head, whole in rules for branch, rule in whole.rules.items()]
-    smoothing = [[Code(h), b, r.method, 2 * r.half_width_frames + 1] for h, b, r in branches]
+    smoothing = [[Code(h), b, r.describe_smoothing()] for h, b, r in branches]
     biases = [[Code(h), *map(float, r.class_bias)] for h, b, r in branches if b == "expr"]
     thresholds = [[Code(h), *map(float, r.thresholds)] for h, b, r in branches if b == "au"]
     tables = [
-        Table("Smoothing", ["head", "outputs", "method", "window, frames"], smoothing),
+        Table("Smoothing", ["head", "outputs", "smoothing"], smoothing),
         Table("Bias of each expression (added to log-probabilities)", ["head", *EXPRESSIONS], biases),
         Table("Thresholds of action units", ["head", *ACTION_UNITS], thresholds),
     ]

@@ -151,7 +151,8 @@ def read_predicted(store: Store, folder: Store, video: str) -> Timeline | None:
 
 def describe_settings(one: BranchSettings) -> str:
     """Return the head and the smoothing of a branch, for people."""
-    width = "" if one.smoothing == "none" else f" of {one.window_frames} frames"
+    # Files of earlier versions have the width apart from the method.
+    width = "" if one.window_frames == 1 else f" of {one.window_frames} frames"
     return f"{one.head}, smoothing {one.smoothing}{width}"
 
 
@@ -289,9 +290,8 @@ def compute_timeline(
                 if len(known.has_face) == len(found.has_face):
                     both = {**known.smoothed, **found.smoothed}, {**known.raw, **found.raw}
                     persons[subject] = replace(known, smoothed=both[0], raw=both[1])
-        smoothings = {rule.rules[b].method: 2 * rule.rules[b].half_width_frames + 1 for b in serving.branches}
-        width = ", ".join(name if name == "none" else f"{name} of {n} frames" for name, n in smoothings.items())
-        lines.append(f"{', '.join(serving.branches)}: {serving.head.name}, smoothing {width}")
+        smoothings = ", ".join(dict.fromkeys(rule.rules[branch].describe_smoothing() for branch in serving.branches))
+        lines.append(f"{', '.join(serving.branches)}: {serving.head.name}, smoothing {smoothings}")
     if not persons:
         return None
     ordered = sorted(persons.values(), key=lambda person: person.number)
@@ -306,11 +306,13 @@ def _person_from_outputs(
     store: Store, key: UnitKey, rule: "PostProcessing", serving: "ServingHead", *, number: int
 ) -> PersonTimeline:
     from tasks.fit.predict_outputs import read_outputs
+    from tasks.fit.subject_features import frame_rates
 
     manifest = store.manifests("outputs", head=key.value("head"), source=key.value("source"))[key]
     task = HeadDetails.of(serving.head).task
     present, outputs = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
-    smoothed = rule.smooth(outputs, present)
+    rate = frame_rates(store, [key.value("subject")])[key.value("subject")]
+    smoothed = rule.smooth(outputs, present, frames_per_second=rate)
     unknown = np.full(4, np.nan, np.float32)
     return PersonTimeline(
         number,
@@ -319,7 +321,7 @@ def _person_from_outputs(
         present,
         np.tile(unknown, (len(present), 1)),
         {b: _decide(np.where(present[:, None], smoothed[b], np.nan), rule.rules[b], b) for b in serving.branches},
-        {b: _decide(outputs[b], rule.rules[b], b) for b in serving.branches if rule.rules[b].method != "none"},
+        {b: _decide(outputs[b], rule.rules[b], b) for b in serving.branches if rule.rules[b].is_smoothed},
     )
 
 

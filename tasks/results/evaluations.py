@@ -6,7 +6,7 @@ Nothing is fitted or tuned again. Decisions are those of the stored rules.
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from models.decisions.postprocessing import PostProcessing, untuned_postprocessi
 from models.decisions.subject_outputs import SubjectOutputs, published_rows
 from models.heads.metrics import MAIN_METRIC
 from tasks.fit.predict_outputs import read_outputs
+from tasks.fit.subject_features import frame_rates
 from tasks.fit.tune_postprocessing import RULE_FILE, join_labels_to_outputs, recipe_of
 from tasks.results.write_submission import load_postprocessing
 
@@ -157,7 +158,7 @@ def _differences(evaluation: Evaluation, details: PostprocessingDetails, kind: s
 def _count(rows: Sequence[SubjectOutputs], rules: Mapping[str, PostProcessing]) -> dict[BranchName, np.ndarray]:
     counted: dict[BranchName, list[np.ndarray]] = {}
     for one in rows:
-        for branch, decisions in rules[one.name].apply(one.outputs, one.present).items():
+        for branch, decisions in one.decide(rules[one.name]).items():
             counted.setdefault(branch, []).append(count_rows(branch, one.labels[branch], decisions[one.labelled_frame]))
     return {branch: np.stack(counts) for branch, counts in counted.items()}
 
@@ -185,12 +186,13 @@ def _read_rows(store: Store, head: Bundle, tuned: PostprocessingDetails) -> list
             "none of "
             f"{', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}; run fit again"
         )
-    branches = BRANCHES_OF_TASK[task]
-    return join_labels_to_outputs(
+    branches, rates = BRANCHES_OF_TASK[task], frame_rates(store, names.values())
+    joined = join_labels_to_outputs(
         store.read_unit(key, manifest),
         task=task,
         outputs=((name, subject, *read_outputs(store, *units[subject], branches)) for name, subject in names.items()),
     )
+    return [replace(one, frames_per_second=rates[one.name]) for one in joined]
 
 
 def _read_folds(store: Store, tuned: Bundle) -> dict[str, PostProcessing]:

@@ -46,7 +46,8 @@ class BranchSettings(Record):
         features: features variant, which names the backbone with a digest of its weights.
         faces: faces variant.
         postprocessing, postprocessing_fingerprint: None if the decisions were not tuned.
-        smoothing, window_frames: method, and number of frames of its window.
+        smoothing: in words, as in ``mean of 15 frames``.
+        window_frames: width of the window, if an earlier version wrote the predictions; ``smoothing`` is the method.
         class_bias: values added to the log-probabilities of expressions before the largest is chosen.
         thresholds: an action unit is active at its threshold and above.
     """
@@ -61,7 +62,7 @@ class BranchSettings(Record):
     postprocessing: str | None = None
     postprocessing_fingerprint: str | None = None
     smoothing: str = "none"
-    window_frames: int = 1
+    window_frames: LeftOut[int] = 1
     class_bias: LeftOut[dict[str, float] | None] = None
     thresholds: LeftOut[dict[str, float] | None] = None
 

@@ -32,6 +32,7 @@ from data_contracts.vocabulary import (
 from models.engines.progress import track
 from tasks.fit.head_selection import ServingHead
 from tasks.fit.predict_outputs import read_outputs, to_outputs
+from tasks.fit.subject_features import frame_rates
 from tasks.results.face_columns import read_person_faces, read_subject_faces
 from tasks.results.prediction_folder import (
     BranchSettings,
@@ -100,7 +101,7 @@ def write_predictions(
         StoreError: ``out`` cannot be written to.
     """
     found = [_HeadOutputs.find(store, one, source, people) for one, source in heads]
-    all_frames = store.manifests("frames")
+    all_frames, all_videos = store.manifests("frames"), store.manifests("videos")
     target = Store(out)
     record, known = read_record(target), read_settings(target)
     if is_noted := bool(record):
@@ -131,7 +132,8 @@ def write_predictions(
                 if not is_noted:
                     note_folder(store, target)
                     is_noted = True
-                _write_files(_table(store, outputs, frames, latest), target, names)
+                rate = frame_rates(store, [video], videos=all_videos)[video]
+                _write_files(_table(store, outputs, frames, latest, frames_per_second=rate), target, names)
                 record[video] = replace(wanted, files=tuple(file_state(out / file) for file in names))
             if video in requested:
                 paths += [out / file for file in names]
@@ -195,8 +197,7 @@ def _settings_of_branch(one: _HeadOutputs, branch: BranchName, rule: "BranchRule
         faces=one.source,
         postprocessing=tuned.name if tuned else None,
         postprocessing_fingerprint=tuned.fingerprint if tuned else None,
-        smoothing=rule.method,
-        window_frames=2 * rule.half_width_frames + 1,
+        smoothing=rule.describe_smoothing(),
         class_bias=dict(zip(EXPRESSIONS, rule.class_bias, strict=True)) if branch == "expr" else None,
         thresholds=dict(zip(ACTION_UNITS, rule.thresholds, strict=True)) if branch == "au" else None,
     )
@@ -224,9 +225,11 @@ def _table(
     outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]],
     frames: tuple[UnitKey, Manifest | None],
     settings: PredictionSettings,
+    *,
+    frames_per_second: float,
 ) -> pa.Table:
-    is_main = settings.people == "main"
-    columns = _subject_columns(store, outputs, settings) if is_main else _person_columns(store, outputs, settings)
+    columns_of = _subject_columns if settings.people == "main" else _person_columns
+    columns = columns_of(store, outputs, settings, frames_per_second)
     frame = columns["frame"].to_numpy()
     columns["time_seconds"] = _time_seconds(store, int(frame.max(initial=0)), *frames).take(pa.array(frame - 1))
     columns |= {name: pa.nulls(len(frame)) for name in PREDICTIONS.schema.names if name not in columns}
@@ -237,7 +240,9 @@ def _table(
 _OutputsOfVideo = Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]]
 
 
-def _subject_columns(store: Store, outputs: _OutputsOfVideo, settings: PredictionSettings) -> dict[str, pa.Array]:
+def _subject_columns(
+    store: Store, outputs: _OutputsOfVideo, settings: PredictionSettings, frames_per_second: float
+) -> dict[str, pa.Array]:
     """Return the columns of the subject, one row per frame."""
     columns: dict[str, pa.Array] = {}
     has_face: np.ndarray = np.zeros(0, bool)
@@ -246,7 +251,8 @@ def _subject_columns(store: Store, outputs: _OutputsOfVideo, settings: Predictio
         present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
         has_face = has_face | present if len(has_face) else present
         known = present if settings.missing_faces == "null" else np.full(len(present), present.any())
-        columns |= decision_columns(rule_of(store, one.serving), present, values, known, one.serving.branches)
+        rule, branches = rule_of(store, one.serving), one.serving.branches
+        columns |= decision_columns(rule, present, values, known, branches, frames_per_second=frames_per_second)
     count = len(has_face)
     columns["frame"] = pa.array(np.arange(1, count + 1, dtype=np.int32))
     columns["has_face"] = pa.array(has_face)
@@ -258,7 +264,9 @@ def _subject_columns(store: Store, outputs: _OutputsOfVideo, settings: Predictio
     return columns
 
 
-def _person_columns(store: Store, outputs: _OutputsOfVideo, settings: PredictionSettings) -> dict[str, pa.Array]:
+def _person_columns(
+    store: Store, outputs: _OutputsOfVideo, settings: PredictionSettings, frames_per_second: float
+) -> dict[str, pa.Array]:
     """Return the columns of all persons, one row per frame from the first to the last face of each, and after them one
     row for each frame that no person covers.
     """
@@ -276,7 +284,11 @@ def _person_columns(store: Store, outputs: _OutputsOfVideo, settings: Prediction
             here = present[rows]
             known = here if settings.missing_faces == "null" else np.full(len(here), here.any())
             of_person = {branch: array[rows] for branch, array in values.items()}
-            parts.append(decision_columns(rule, here, of_person, known, one.serving.branches))
+            parts.append(
+                decision_columns(
+                    rule, here, of_person, known, one.serving.branches, frames_per_second=frames_per_second
+                )
+            )
         columns |= {name: pa.concat_arrays([part[name] for part in parts]) for name in (parts[0] if parts else ())}
     first, (key, manifest) = outputs[0]
     is_covered = np.zeros(OutputsDetails.of(manifest).frame_count + 1, bool)
@@ -313,9 +325,12 @@ def decision_columns(
     outputs: dict[BranchName, np.ndarray],
     known: np.ndarray,
     branches: Sequence[BranchName],
+    *,
+    frames_per_second: float,
 ) -> dict[str, pa.Array]:
     """Return the columns of some branches. ``known``: frames that carry values; the others are null."""
-    decisions, smoothed = rule.apply(outputs, present), rule.smooth(outputs, present)
+    decisions = rule.apply(outputs, present, frames_per_second=frames_per_second)
+    smoothed = rule.smooth(outputs, present, frames_per_second=frames_per_second)
     columns: dict[str, np.ndarray] = {}
     for branch in branches:
         if branch == "expr":

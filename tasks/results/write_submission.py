@@ -48,8 +48,9 @@ from models.decisions.postprocessing import PostProcessing
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
 from tasks.extract.index_videos import details_of_videos
 from tasks.fit.predict_outputs import read_outputs
+from tasks.fit.subject_features import frame_rates
 from tasks.fit.subject_split import seen_subjects, subjects_of_head
-from tasks.fit.tune_postprocessing import RULE_FILE
+from tasks.fit.tune_postprocessing import RULE_FILE, recipe_of
 from tasks.units import Files, Job
 
 CODE_VERSION = 2
@@ -66,6 +67,7 @@ class WriteSubmissionArgs:
         seen: set -> subjects of the list that are, or whose video is, in this set of the head.
         rows_of_videos: frame count of each indexed video, by stem.
         smoothing: name in ``PUBLISHED_SMOOTHINGS``, instead of the smoothing of the post-processing.
+        frames_per_second: of the video of each subject of the outputs.
     """
 
     head: Bundle
@@ -75,6 +77,7 @@ class WriteSubmissionArgs:
     edition: EditionName
     seen: dict[SetName, list[str]]
     rows_of_videos: dict[str, int]
+    frames_per_second: dict[str, float]
     smoothing: str | None = None
 
 
@@ -102,6 +105,8 @@ def plan_write_submission(
     units = [outputs[matches[subject]] for subject in wanted.subjects]
     sets = subjects_of_head(store, head)
     seen = {name: seen_subjects(matches.values(), subjects) for name, subjects in sets.items()}
+    rates = frame_rates(store, [key.value("subject") for key, _ in units])
+    needs_rates = recipe_of(PostprocessingDetails.of(postprocessing)).needs_frame_rates
     job_fingerprint = fingerprint(
         stage="write_submission",
         version=CODE_VERSION,
@@ -110,10 +115,11 @@ def plan_write_submission(
         outputs=[(key.value("subject"), manifest.identity) for key, manifest in units],
         test_list=digest_of_file(wanted.path),
         **({"smoothing": smoothing} if smoothing else {}),
+        **({"frames_per_second": rates} if needs_rates else {}),
     )
     rows_of_videos = {stem: details.frame_count for stem, details in indexed.items()}
     arguments = WriteSubmissionArgs(
-        head, postprocessing, units, str(wanted.path), edition, seen, rows_of_videos, smoothing
+        head, postprocessing, units, str(wanted.path), edition, seen, rows_of_videos, rates, smoothing
     )
     words = "-".join([edition, task, *_words(smoothing)])
     name = variant_name(mark_name(words, simulated=HeadDetails.of(head).is_simulated), job_fingerprint)
@@ -191,7 +197,8 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
     coverage = []
     for number, (key, manifest) in enumerate(given.outputs):
         present, outputs = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
-        decisions = rule.apply(outputs, present)
+        rate = given.frames_per_second[key.value("subject")]
+        decisions = rule.apply(outputs, present, frames_per_second=rate)
         frame: np.ndarray = np.arange(1, len(present) + 1)
         if wanted.rows_by == "subject":
             texts[f"{wanted.subjects[number]}.txt"] = format_subject_file(task, decisions)

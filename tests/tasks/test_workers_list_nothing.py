@@ -111,6 +111,7 @@ def test_units_of_fit_and_submit(store, work):
         labels=manifests["validation"],
         split=fitting.arguments.split,
         recipe=DEFAULT,
+        frames_per_second={},
     )
     work(tune_postprocessing.make, tuning)
     rule = next(one for one in list_bundles(store, "postprocessing") if one.name.startswith("expr"))

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from data_contracts.vocabulary import ACTION_UNITS, video_of_subject
-from models.decisions import tuning
-from models.decisions.recipes import DEFAULT, PAPER, PAPER_MTL, get_postprocessing_recipe, searched_smoothings
-from models.decisions.smoothing import interpolate_missing, smooth
+from models.decisions.folds import has_several_subjects_of_a_video, split_by_video
+from models.decisions.recipes import DEFAULT, PAPER, PAPER_MTL, get_postprocessing_recipe, registered_smoothings
+from models.decisions.smoothing import Smoothing, interpolate_missing, smooth
 from models.decisions.subject_outputs import SubjectOutputs, published_rows
-from models.decisions.tuning import split_by_video, tune_postprocessing
+from models.decisions.tuning import tune_postprocessing
 from models.heads.metrics import MAIN_METRIC, main_score, score_branch
 
 
@@ -49,7 +49,7 @@ def test_in_sample_scores_are_those_of_the_rule():
     data = subjects(3)
     tuned = tune_postprocessing(data, task="mtl", recipe=DEFAULT)
     for branch in ("expr", "va", "au"):
-        decided = [tuned.postprocessing.apply(s.outputs, s.present)[branch] for s in data]
+        decided = [s.decide(tuned.postprocessing)[branch] for s in data]
         expected = score_branch(branch, np.concatenate([s.labels[branch] for s in data]), np.concatenate(decided))
         assert {name: tuned.tuned[name] for name in expected} == pytest.approx(expected)
 
@@ -73,10 +73,10 @@ def test_held_out_subjects_do_not_influence_their_rule():
 
 def test_paper_uses_fixed_windows_and_thresholds_of_unsmoothed_outputs():
     rules = tune_postprocessing(subjects(3), task="au", recipe=PAPER).postprocessing.rules
-    assert (rules["au"].method, rules["au"].half_width_frames) == ("median", 7)
+    assert rules["au"].smoothings == (Smoothing("median", 7),)
     assert all(round(value * 10) == pytest.approx(value * 10) for value in rules["au"].thresholds)
     rules = tune_postprocessing(subjects(3), task="mtl", recipe=PAPER_MTL).postprocessing.rules
-    assert {rule.method for rule in rules.values()} == {"none"}
+    assert {rule.smoothings for rule in rules.values()} == {(Smoothing(),)}
     assert rules["expr"].class_bias == (0.0,) * 8
 
 
@@ -105,10 +105,10 @@ def test_folds_of_videos_with_one_subject_each_are_those_of_earlier_versions():
         names.sort()
         found = {tuple(inside) for _, inside in split_by_video(names, 5)}
         assert found == {tuple(range(fold, count, 5)) for fold in range(min(5, count))}
-        assert not tuning.has_several_subjects_of_a_video(names)
-    assert tuning.has_several_subjects_of_a_video(["a", "x_left", "x_right"])
+        assert not has_several_subjects_of_a_video(names)
+    assert has_several_subjects_of_a_video(["a", "x_left", "x_right"])
     composed, decomposed = "\u00e9_left", "e\u0301_right"
-    assert tuning.has_several_subjects_of_a_video([composed, decomposed])
+    assert has_several_subjects_of_a_video([composed, decomposed])
 
 
 def test_two_people_of_one_video_do_not_help_each_other():
@@ -122,18 +122,10 @@ def test_two_people_of_one_video_do_not_help_each_other():
             data.append(
                 SubjectOutputs(f"{video}{side}", {"expr": noise}, np.ones(60, bool), np.arange(60), {"expr": expr})
             )
-    seen = []
-    original = tuning.BranchCandidates.best_rule
-
-    def record(table, subjects, *args):
-        seen.append({int(s) // 2 for s in subjects})
-        return original(table, subjects, *args)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning.BranchCandidates, "best_rule", record)
-        tune_postprocessing(data, task="expr", recipe=PAPER)
+    tuned = tune_postprocessing(data, task="expr", recipe=PAPER)
     # Each of the five rules for the held-out score was tuned without all people of one or two videos.
-    assert seen[0] == set(range(6)) and sorted(len(videos) for videos in seen[1:]) == [4, 5, 5, 5, 5]
+    left_out = [{video_of_subject(name) for name in fold.subjects} for fold in tuned.folds]
+    assert sorted(map(len, left_out)) == [1, 1, 1, 1, 2] and len(set.union(*left_out)) == 6
     one_video = tune_postprocessing(data[:2], task="expr", recipe=PAPER)
     assert one_video.held_out is None
 
@@ -144,12 +136,12 @@ def test_scores_of_all_candidates_are_kept(task):
     for branch, rule in tuned.postprocessing.rules.items():
         of_branch = [one for one in tuned.candidates if one.branch == branch]
         windows = [one for one in of_branch if one.step == "smoothing"]
-        assert [(w.method, w.half_width_frames) for w in windows] == list(searched_smoothings())
-        best = max(windows, key=lambda one: one.score)
-        assert (best.method, best.half_width_frames) == (rule.method, rule.half_width_frames)
+        assert tuple(w.smoothing for w in windows) == registered_smoothings()
+        if branch != "expr":
+            assert (max(windows, key=lambda one: one.score).smoothing,) == rule.smoothings
         last = max(one.score for one in of_branch if one.step != "threshold")
         assert last == pytest.approx(tuned.tuned[MAIN_METRIC[branch]], abs=1e-6)
-        assert len([one for one in of_branch if one.step == "class bias"]) == (2 * 8 * 9 if branch == "expr" else 0)
+        assert len([one for one in of_branch if one.step == "class bias"]) == (8 * 9 if branch == "expr" else 0)
         thresholds = {(one.name, one.value): one.score for one in of_branch if one.step == "threshold"}
         if branch == "au":
             for name, value in zip(ACTION_UNITS, rule.thresholds, strict=True):
@@ -163,9 +155,9 @@ def test_scores_of_all_candidates_are_kept(task):
 def test_fixed_settings_are_the_only_candidates_of_the_paper():
     tuned = tune_postprocessing(subjects(3), task="au", recipe=PAPER)
     windows = [one for one in tuned.candidates if one.step == "smoothing"]
-    assert [(one.method, one.half_width_frames) for one in windows] == [("median", 7)]
+    assert [one.smoothing for one in windows] == [Smoothing("median", 7)]
     thresholds = [one for one in tuned.candidates if one.step == "threshold"]
-    assert len(thresholds) == 9 * 12 and {one.method for one in thresholds} == {"none"}
+    assert len(thresholds) == 9 * 12 and {one.smoothing for one in thresholds} == {Smoothing()}
 
 
 def test_a_fold_without_labels_of_a_branch_is_tuned_on_the_others():

@@ -7,7 +7,7 @@ from data_contracts.store.details import HeadDetails, PostprocessingDetails, Tun
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from models.decisions.recipes import DEFAULT
+from models.decisions.recipes import PAPER
 from tasks.fit.subject_split import SubjectSplit
 from tasks.fit.tune_postprocessing import RULE_FILE, plan_tune_postprocessing, remove_subjects
 
@@ -37,13 +37,16 @@ def test_only_videos_with_several_subjects_are_tuned_again(subjects, is_the_same
     }
     split = SubjectSplit({"train": {}, "validation": {name: name for name in subjects}})
     head = Bundle("heads/expr-1", "f", {}, HEAD.to_json())
-    job = plan_tune_postprocessing(head=head, outputs=outputs, labels=LABELS, split=split, recipe=DEFAULT)
+    job = plan_tune_postprocessing(
+        head=head, outputs=outputs, labels=LABELS, split=split, recipe=PAPER, frames_per_second={"a": 25.0}
+    )
     before = fingerprint(
         stage="tune_postprocessing",
         version=2,
         outputs=[(name, name) for name in sorted(subjects)],
         labels="labels",
-        tuning="default",
+        tuning="paper",
+        direction="published",
         folds=5,
     )
     assert (job.fingerprint == before) == is_the_same

@@ -20,6 +20,7 @@ from data_contracts.store.manifest import UnitKey, to_sealed_json
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, BRANCHES_OF_TASK, EXPRESSIONS
 from models.decisions.postprocessing import BranchRule, PostProcessing
+from models.decisions.smoothing import Smoothing
 from tasks.fit.head_selection import ServingHead
 from tasks.results import write_predictions
 from tasks.results.prediction_folder import (
@@ -175,7 +176,9 @@ def test_globs_over_clips_with_and_without_faces_have_one_schema(lab, tasks):
 
 
 def test_every_file_names_its_columns_heads_and_version(lab):
-    rule = PostProcessing("expr", rules={"expr": BranchRule("mean", 2, class_bias=(0, 0, 0, 0, 0, 0, 0, 0.5))})
+    rule = PostProcessing(
+        "expr", rules={"expr": BranchRule((Smoothing("mean", 2),), class_bias=(0, 0, 0, 0, 0, 0, 0, 0.5))}
+    )
     lab.predict(lab.head("expr-1", "expr", rule=rule), lab.head("mtl-1", "mtl", branches=("va",)))
     schema = pq.read_schema(lab.out / "b half.parquet")
     for field in schema:
@@ -189,7 +192,7 @@ def test_every_file_names_its_columns_heads_and_version(lab):
     assert settings["va"]["head"] == "mtl-1" and settings["va"]["head_fingerprint"] == "mtl-1" * 3
     of_expr = settings["expr"]
     assert (of_expr["head"], of_expr["postprocessing"], of_expr["backbone"]) == ("expr-1", "expr-1-1", "net")
-    assert (of_expr["smoothing"], of_expr["window_frames"], of_expr["class_bias"]["Other"]) == ("mean", 5, 0.5)
+    assert (of_expr["smoothing"], of_expr["class_bias"]["Other"]) == ("mean of 5 frames", 0.5)
     described = json.loads((lab.out / DESCRIPTION).read_text())
     assert described["settings"] == [settings | {"subjects": 3}]
     assert [column["name"] for column in described["columns"]] == schema.names
