@@ -278,6 +278,18 @@ OUTPUT_COLUMNS: dict[BranchName, tuple[Column, ...]] = {
         for name in ACTION_UNITS
     ),
 }
+# The backbone's own expressions, in outputs of heads whose post-processing has a gate.
+BACKBONE_COLUMNS = tuple(
+    Column(
+        f"backbone_p_{name.lower()}",
+        pa.float32(),
+        f"probability of {name} by the classes of the backbone; 0 if it is none of them",
+        "",
+        "0..1",
+        True,
+    )
+    for name in EXPRESSIONS
+)
 
 
 def _smoothed(columns: tuple[Column, ...]) -> tuple[Column, ...]:
@@ -493,9 +505,9 @@ def image_features_dataset(embedding_size: int, class_names: tuple[str, ...]) ->
     )
 
 
-def image_outputs_dataset(branches: tuple[BranchName, ...]) -> Dataset:
+def image_outputs_dataset(branches: tuple[BranchName, ...], *, has_backbone: bool = False) -> Dataset:
     """Return the dataset of the outputs of a head for faces of images, before decisions."""
-    columns = (replace(column, nullable=False) for branch in branches for column in OUTPUT_COLUMNS[branch])
+    columns = (replace(column, nullable=False) for column in _output_columns(branches, has_backbone=has_backbone))
     return Dataset(
         "image_outputs",
         "probabilities or values of a head for faces of images, before any decision",
@@ -506,18 +518,26 @@ def image_outputs_dataset(branches: tuple[BranchName, ...]) -> Dataset:
     )
 
 
-def outputs_dataset(branches: tuple[BranchName, ...]) -> Dataset:
-    """Return the dataset of the outputs of a head, before interpolation, smoothing and decisions."""
+def _output_columns(branches: tuple[BranchName, ...], *, has_backbone: bool) -> tuple[Column, ...]:
+    columns = tuple(column for branch in branches for column in OUTPUT_COLUMNS[branch])
+    return columns + (BACKBONE_COLUMNS if has_backbone else ())
+
+
+def outputs_dataset(branches: tuple[BranchName, ...], *, has_backbone: bool = False) -> Dataset:
+    """Return the dataset of the outputs of a head, before interpolation, smoothing and decisions.
+
+    ``has_backbone``: with the backbone's own expressions, for post-processing with a gate.
+    """
     return Dataset(
         "outputs",
         "probabilities or values of a head, before any decision",
-        (FRAME, HAS_FACE, *(column for branch in branches for column in OUTPUT_COLUMNS[branch])),
+        (FRAME, HAS_FACE, *_output_columns(branches, has_backbone=has_backbone)),
         key=("frame",),
         partitions=("head", "source", "subject"),
     )
 
 
-def person_outputs_dataset(branches: tuple[BranchName, ...]) -> Dataset:
+def person_outputs_dataset(branches: tuple[BranchName, ...], *, has_backbone: bool = False) -> Dataset:
     """Return the dataset of the outputs of a head for each person in a video."""
     return Dataset(
         "person_outputs",
@@ -526,7 +546,7 @@ def person_outputs_dataset(branches: tuple[BranchName, ...]) -> Dataset:
             PERSON,
             FRAME,
             replace(HAS_FACE, meaning="whether the frame shows the person's face; outputs are null if not"),
-            *(column for branch in branches for column in OUTPUT_COLUMNS[branch]),
+            *_output_columns(branches, has_backbone=has_backbone),
         ),
         key=("person", "frame"),
         partitions=("head", "source", "video"),

@@ -72,6 +72,7 @@ class FeaturesDetails(FacesDetails):
         precision: None if an earlier version did not store it.
         published_scores: what the authors' heads take as scores of this backbone; None if an earlier version did not
             store it. The features are logits.
+        class_names: classes of the backbone in the order of its logits; empty if an earlier version did not store them.
     """
 
     backbone_name: str
@@ -79,6 +80,7 @@ class FeaturesDetails(FacesDetails):
     precision: Precision | None = None
     engine: str | None = None
     published_scores: LeftOut[ScoreForm | None] = None
+    class_names: LeftOut[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +227,8 @@ class HeadDetails(Details):
         members: of a blend; its features are those of the first one.
         weights_of_folds: of a blend, for the outputs of validation subjects.
         fitted_labels: branches whose labels the head was fitted on; empty: those of its task.
+        gate_classes: classes of the backbone, whose own expressions the outputs contain for the gate of the
+            post-processing; empty without a gate.
     """
 
     task: TaskName
@@ -252,6 +256,7 @@ class HeadDetails(Details):
     excluded_subjects: LeftOut[tuple[str, ...]] = ()
     members: LeftOut[tuple[BlendMember, ...]] = ()
     weights_of_folds: LeftOut[tuple[WeightsOfFold, ...]] = ()
+    gate_classes: LeftOut[tuple[str, ...]] = ()
 
     @property
     def _features(self) -> list[str]:

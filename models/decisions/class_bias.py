@@ -4,39 +4,14 @@ Coordinate ascent on a grid. For one class, a row is decided as this class from 
 of the other classes before it; so one pass over the rows counts the decisions at all steps.
 """
 
-from dataclasses import dataclass
-
 import numba
 import numpy as np
 
 from data_contracts.vocabulary import EXPRESSIONS
+from models.decisions.recipes import ClassBias
 
 _MIN_GAIN = 1e-6
 _COUNT = len(EXPRESSIONS)
-
-
-@dataclass(frozen=True)
-class ClassBias:
-    """How the class bias is searched.
-
-    Attributes:
-        limit: the grid covers -limit..limit.
-        steps: number of values of the grid.
-        passes: how often every class is visited.
-    """
-
-    limit: float = 1.0
-    steps: int = 9
-    passes: int = 2
-
-    def __post_init__(self) -> None:
-        if self.limit <= 0 or self.steps < 2 or self.passes < 1:
-            raise ValueError(f"class bias: expected a positive limit, at least 2 steps and 1 pass, got {self}")
-
-    @property
-    def grid(self) -> np.ndarray:
-        """All values that are tried, float64."""
-        return np.linspace(-self.limit, self.limit, self.steps)
 
 
 def fit_class_bias(

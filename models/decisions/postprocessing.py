@@ -32,9 +32,7 @@ class Scaling:
     offsets: tuple[float, ...]
 
     def apply(self, branch: BranchName, probability: np.ndarray) -> np.ndarray:
-        """Return calibrated probabilities float32 [T, K]; their order in time, and that of classes, stays."""
-        if np.isnan(probability).all():
-            return probability
+        """Return calibrated probabilities float32 [T, K]; NaN stays."""
         return from_logits(branch, to_logits(branch, probability) * np.array(self.slopes) + np.array(self.offsets))
 
 
@@ -189,14 +187,14 @@ class PostProcessing:
         """
         smoothed = self.smooth(outputs, present, frames_per_second=frames_per_second)
         if backbone is not None and self.has_gate:
-            filled = interpolate_missing(backbone, present, direction=self.direction)
-            backbone = smooth_outputs(
-                "expr", filled, self.rules["expr"].smoothings[0], frames_per_second=frames_per_second
-            )
-        return {
-            branch: rule.decide(branch, smoothed[branch], backbone if branch == "expr" else None)
-            for branch, rule in self.rules.items()
-        }
+            backbone = self.smooth_backbone(backbone, present, frames_per_second=frames_per_second)
+        return {branch: rule.decide(branch, smoothed[branch], backbone) for branch, rule in self.rules.items()}
+
+    def smooth_backbone(self, backbone: np.ndarray, present: np.ndarray, *, frames_per_second: float) -> np.ndarray:
+        """Interpolate and smooth the backbone's own expressions [T, 8] as the outputs of expressions."""
+        filled = interpolate_missing(backbone, present, direction=self.direction)
+        smoothing = self.rules["expr"].smoothings[0]
+        return smooth_outputs("expr", filled, smoothing, frames_per_second=frames_per_second)
 
     def with_smoothing(self, smoothing: Smoothing) -> "PostProcessing":
         """Return the same steps with another smoothing of every branch. Thresholds and class bias stay."""

@@ -5,9 +5,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
-from models.decisions.class_bias import ClassBias
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS, SMOOTHERS, Direction, Smoothing, Space
+
+
+@dataclass(frozen=True)
+class ClassBias:
+    """How the class bias is searched; see ``class_bias.fit_class_bias``.
+
+    Attributes:
+        limit: the grid covers -limit..limit.
+        steps: number of values of the grid.
+        passes: how often every class is visited.
+    """
+
+    limit: float = 1.0
+    steps: int = 9
+    passes: int = 2
+
+    def __post_init__(self) -> None:
+        if self.limit <= 0 or self.steps < 2 or self.passes < 1:
+            raise ValueError(f"class bias: expected a positive limit, at least 2 steps and 1 pass, got {self}")
+
+    @property
+    def grid(self) -> np.ndarray:
+        """All values that are tried, float64."""
+        return np.linspace(-self.limit, self.limit, self.steps)
 
 
 @dataclass(frozen=True)
@@ -154,4 +179,4 @@ PAPER = PostProcessingRecipe(
 PAPER_MTL = PAPER.replace(
     smoothings=dict.fromkeys(PAPER.smoothings or (), (PUBLISHED_SMOOTHINGS["none"],)), interpolation="linear"
 )
-DEFAULT = PostProcessingRecipe("default", class_bias=ClassBias())
+DEFAULT = PostProcessingRecipe("default", class_bias=ClassBias(), selection="held_out", shrinkage=True)

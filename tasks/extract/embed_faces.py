@@ -202,6 +202,7 @@ def open_backbone(
             precision=choice.precision,
             engine=backbone.engine,
             published_scores=backbone.spec.published_scores,
+            class_names=tuple(backbone.spec.class_names),
         )
     return backbone, product
 

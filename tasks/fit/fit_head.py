@@ -13,8 +13,16 @@ from data_contracts.store.details import ZERO_SHOT, FeaturesDetails, HeadDetails
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import ScoreForm, SetName, TaskName, is_simulated_subject, mark_name
+from data_contracts.vocabulary import (
+    BRANCHES_OF_TASK,
+    ScoreForm,
+    SetName,
+    TaskName,
+    is_simulated_subject,
+    mark_name,
+)
 from models.backbones.registry import REGISTRY
+from models.decisions.recipes import get_postprocessing_recipe
 from models.engines.devices import default_device
 from models.engines.precision import Precision, native_precision
 from models.heads.head import head_class, head_to_bytes
@@ -50,6 +58,12 @@ class HeadChoice:
     hidden_units: int | None = None
     seeds: int | None = None
     kind: str | None = None
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether post-processing compares the outputs with the backbone's own expressions."""
+        recipe = get_postprocessing_recipe(self.recipe, task=self.task)
+        return "expr" in BRANCHES_OF_TASK[self.task] and bool(recipe.gate_levels)
 
     def head_recipe(self, features: FeaturesDetails) -> TaskRecipe:
         """Return the recipe with all overrides, for heads on these features.
@@ -279,6 +293,7 @@ def _details(
         train_subjects=given.split.subjects["train"],
         validation_subjects=given.split.subjects["validation"],
         excluded_subjects=given.split.excluded,
+        gate_classes=origin.class_names if choice.has_gate else (),
     )
 
 

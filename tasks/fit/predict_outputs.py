@@ -8,14 +8,15 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.errors import InputError
-from data_contracts.schemas import OUTPUT_COLUMNS, Dataset, outputs_dataset
+from data_contracts.schemas import BACKBONE_COLUMNS, OUTPUT_COLUMNS, outputs_dataset
 from data_contracts.store.bundles import Bundle, find_bundle, read_file
 from data_contracts.store.details import HeadDetails, OutputsDetails
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName, TaskName
+from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName
 from models.decisions.blending import AnyHead, BlendedHead, blend
+from models.decisions.postprocessing import backbone_expressions
 from models.heads.head import Head, head_class, head_from_bytes
 from models.heads.sequences import SubjectSequence
 from tasks.fit.subject_features import (
@@ -199,8 +200,8 @@ def check_head_fits(head: Bundle, backbone: str) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def cached_head(store_url: str, folder: str, head_fingerprint: str) -> tuple[AnyHead, TaskName]:
-    """Return a head of the store and its task; the process keeps the last eight.
+def cached_head(store_url: str, folder: str, head_fingerprint: str) -> tuple[AnyHead, HeadDetails]:
+    """Return a head of the store and its facts; the process keeps the last eight.
 
     Raises:
         InputError: the head is gone, or is another one.
@@ -210,30 +211,30 @@ def cached_head(store_url: str, folder: str, head_fingerprint: str) -> tuple[Any
     if bundle is None or bundle.fingerprint != head_fingerprint:
         found = "another one" if bundle else "none"
         raise InputError(f"{folder}: expected the head that the run began with, got {found}; run again")
-    return load_head(store, bundle), HeadDetails.of(bundle).task
+    return load_head(store, bundle), HeadDetails.of(bundle)
 
 
 def compute(store: Store, unit: Unit[PredictOutputsArgs]) -> Product:
     """Predict the outputs of one subject. Frames without a face have none: post-processing interpolates them."""
     given = unit.arguments
-    head, task = cached_head(store.url, given.head_folder, given.head_fingerprint)
-    branches = BRANCHES_OF_TASK[task]
-    dataset = outputs_dataset(branches)
+    head, details = cached_head(store.url, given.head_folder, given.head_fingerprint)
+    dataset = outputs_dataset(BRANCHES_OF_TASK[details.task], has_backbone=bool(details.gate_classes))
     product, subject = Product(dataset, []), unit.key.value("subject")
     product.details = OutputsDetails(
         frame_count=given.features.last_frame(subject), frames_known_from=given.features.frames_known_from(subject)
     )
     predicted = _blend_subject(store, unit) if given.members else _predict_parts(store, given, subject, head)
-    product.tables = _tables(predicted, dataset, product)
+    product.tables = _tables(predicted, details, product)
     return product
 
 
-_Predicted = Iterator[tuple[np.ndarray, dict[BranchName, np.ndarray]]]
+# Which frames have a face, branch -> outputs, and the logits of the backbone (None: of a blend).
+_Predicted = Iterator[tuple[np.ndarray, dict[BranchName, np.ndarray], np.ndarray | None]]
 
 
 def _predict_parts(store: Store, given: PredictOutputsArgs, subject: str, head: AnyHead) -> _Predicted:
     for sequence in _sequences(store, given.features, subject, head):
-        yield sequence.present, head.predict_sequence(sequence)
+        yield sequence.present, head.predict_sequence(sequence), sequence.logits
 
 
 def _blend_subject(store: Store, unit: Unit[PredictOutputsArgs]) -> _Predicted:
@@ -243,22 +244,33 @@ def _blend_subject(store: Store, unit: Unit[PredictOutputsArgs]) -> _Predicted:
     for one in given.members:
         head = cached_head(store.url, one.head_folder, one.head_fingerprint)[0] if one else None
         parts.append(predict_subject(store, one.features, subject, head) if one and head else None)
-    yield blend(parts, given.weights, given.features.last_frame(subject))
+    yield *blend(parts, given.weights, given.features.last_frame(subject)), None
 
 
-def _tables(predictions: _Predicted, dataset: Dataset, product: Product) -> Iterator[pa.Table]:
-    branches: list[BranchName] = [b for b in BRANCHES if OUTPUT_COLUMNS[b][0] in dataset.columns]
+def _tables(predictions: _Predicted, details: HeadDetails, product: Product) -> Iterator[pa.Table]:
     first = 1
-    for has_face, predicted in predictions:
+    for has_face, predicted, logits in predictions:
         frame = np.arange(first, first + len(has_face), dtype=np.int32)
         first += len(has_face)
         product.counts[FACE_FOUND] += int(has_face.sum())
         product.counts[NO_FACE] += int((~has_face).sum())
         columns = {"frame": pa.array(frame), "has_face": pa.array(has_face)}
-        for branch in branches:
+        for branch in BRANCHES_OF_TASK[details.task]:
             for position, column in enumerate(OUTPUT_COLUMNS[branch]):
                 columns[column.name] = pa.array(predicted[branch][:, position], mask=~has_face)
+        columns |= backbone_columns(logits, details, ~has_face)
         yield pa.table(columns)
+
+
+def backbone_columns(logits: np.ndarray | None, details: HeadDetails, mask: np.ndarray | None = None) -> dict[str, pa.Array]:
+    """Return the columns with the backbone's own expressions of a head with a gate, from logits [n, C]; else none.
+
+    ``mask``: bool [n], rows that are null.
+    """
+    if not details.gate_classes or logits is None:
+        return {}
+    expressions = backbone_expressions(logits, details.gate_classes)
+    return {one.name: pa.array(expressions[:, at], mask=mask) for at, one in enumerate(BACKBONE_COLUMNS)}
 
 
 def _sequences(store: Store, features: FeaturesVariant, subject: str, head: AnyHead) -> Iterator[SubjectSequence]:
@@ -298,6 +310,17 @@ def read_outputs(
     """Read (present bool [T], branch -> float32 [T,K]) of a subject from frame 1 on. Values without a face are NaN."""
     table = store.read_unit(key, manifest)
     return table["has_face"].to_numpy(), to_outputs(table, branches)
+
+
+def read_backbone(store: Store, key: UnitKey, manifest: Manifest) -> np.ndarray:
+    """Read the backbone's own expressions float32 [T, 8] beside the outputs of a subject. Without a face: NaN."""
+    return to_backbone(store.read_unit(key, manifest, columns=[one.name for one in BACKBONE_COLUMNS]))
+
+
+def to_backbone(table: pa.Table) -> np.ndarray:
+    """Return the backbone's own expressions float32 [n, 8] of rows of outputs. Values without a face are NaN."""
+    columns = [table[one.name].fill_null(float("nan")).to_numpy() for one in BACKBONE_COLUMNS]
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def to_outputs(table: pa.Table, branches: tuple[BranchName, ...]) -> dict[BranchName, np.ndarray]:

@@ -22,7 +22,7 @@ from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, Bra
 from models.decisions.blending import AnyHead
 from models.heads.sequences import SubjectSequence
 from tasks.extract.embed_faces import SubjectFaces
-from tasks.fit.predict_outputs import cached_head, check_head_fits, members_of, needs_sequences
+from tasks.fit.predict_outputs import backbone_columns, cached_head, check_head_fits, members_of, needs_sequences
 from tasks.fit.subject_features import all_finite, nominal_seconds, to_vectors, zeros
 from tasks.units import Product, Unit
 
@@ -119,11 +119,11 @@ def _fingerprint(given: PredictPersonsArgs) -> str:
 def compute(store: Store, unit: Unit[PredictPersonsArgs]) -> Product:
     """Predict the outputs of all persons in one video. Frames of a person without a face have none."""
     given = unit.arguments
-    head, task = cached_head(store.url, given.head_folder, given.head_fingerprint)
-    branches = BRANCHES_OF_TASK[task]
-    product = Product(person_outputs_dataset(branches), [])
+    head, details = cached_head(store.url, given.head_folder, given.head_fingerprint)
+    dataset = person_outputs_dataset(BRANCHES_OF_TASK[details.task], has_backbone=bool(details.gate_classes))
+    product = Product(dataset, [])
     product.details = OutputsDetails(frame_count=given.frame_count)
-    product.tables = _tables(store, given, head, branches, product)
+    product.tables = _tables(store, given, head, details, product)
     return product
 
 
@@ -150,7 +150,7 @@ def _read_faces(store: Store, persons: StoredUnit) -> _Faces:
 
 
 def _tables(
-    store: Store, given: PredictPersonsArgs, head: AnyHead, branches: tuple[BranchName, ...], product: Product
+    store: Store, given: PredictPersonsArgs, head: AnyHead, details: HeadDetails, product: Product
 ) -> Iterator[pa.Table]:
     faces = _read_faces(store, given.persons)
     by_person = np.argsort(faces.person, kind="stable")
@@ -167,35 +167,43 @@ def _tables(
             "frame": pa.array(np.arange(first, first + len(has_face), dtype=np.int32)),
             "has_face": pa.array(has_face),
         }
-        for branch in branches:
+        for branch in BRANCHES_OF_TASK[details.task]:
             for position, column in enumerate(OUTPUT_COLUMNS[branch]):
                 columns[column.name] = pa.array(predicted[branch][:, position], mask=~has_face)
+        columns |= backbone_columns(predicted[_LOGITS], details, ~has_face)
         yield pa.table(columns)
 
 
-_Predicted = Iterator[tuple[NDArray[np.intp], NDArray[np.bool_], dict[BranchName, np.ndarray]]]
+# Key of the backbone's logits beside the outputs of the branches.
+_LOGITS = "logits"
+_Predicted = Iterator[tuple[NDArray[np.intp], NDArray[np.bool_], dict[str, np.ndarray]]]
 
 
 def _predict_rows(
     store: Store, given: PredictPersonsArgs, head: AnyHead, faces: _Faces, rows_of_person: list[NDArray[np.intp]]
 ) -> _Predicted:
-    """Yield (rows, has_face [T], branch -> outputs [T, K]) of each person with a head that predicts face by face."""
+    """Yield (rows, has_face [T], branch -> outputs [T, K]) of each person with a head that predicts face by face.
+
+    The logits of the backbone are among the outputs.
+    """
     is_known = np.zeros(len(faces.frame), bool)
-    outputs: dict[BranchName, np.ndarray] = {}
+    outputs: dict[str, np.ndarray] = {}
     for rows, embeddings, logits in _blocks(store, given, head, faces):
         is_known[rows] = True
         seconds = nominal_seconds(faces.frame[rows])
         sequence = SubjectSequence(embeddings, logits, np.ones(len(rows), bool), seconds)
-        for branch, values in head.predict_sequence(sequence).items():
+        for branch, values in {**head.predict_sequence(sequence), _LOGITS: logits}.items():
             outputs.setdefault(branch, np.zeros((len(faces.frame), values.shape[1]), np.float32))[rows] = values
     for rows in rows_of_person:
         first, last = faces.frame[rows[0]], faces.frame[rows[-1]]
         places = faces.frame[rows] - first
         has_face = np.zeros(last - first + 1, bool)
         has_face[places] = is_known[rows]
-        predicted = {b: np.zeros((len(has_face), len(OUTPUT_COLUMNS[b])), np.float32) for b in head.config.branches}
-        for branch, values in outputs.items():
-            predicted[branch][places] = values[rows]
+        sizes = {str(branch): len(OUTPUT_COLUMNS[branch]) for branch in head.config.branches}
+        sizes[_LOGITS] = head.config.logits_size
+        predicted = {name: np.zeros((len(has_face), size), np.float32) for name, size in sizes.items()}
+        for name, values in outputs.items():
+            predicted[name][places] = values[rows]
         yield rows, has_face, predicted
 
 
@@ -215,7 +223,7 @@ def _predict_sequences(
             places = faces.frame[found[is_persons]] - first
             embeddings[places], logits[places], has_face[places] = block[is_persons], block_logits[is_persons], True
         sequence = SubjectSequence(embeddings, logits, has_face, seconds[first - 1 : last])
-        yield rows, has_face, head.predict_sequence(sequence)
+        yield rows, has_face, {**head.predict_sequence(sequence), _LOGITS: logits}
 
 
 def _read_seconds(store: Store, given: PredictPersonsArgs) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from models.decisions.subject_outputs import SubjectOutputs, rows_without_face
 from models.decisions.tuning import tune_postprocessing
 from models.heads.sequences import is_labelled
 from tasks.fit.import_labels import labels_key
-from tasks.fit.predict_outputs import read_outputs
+from tasks.fit.predict_outputs import read_backbone, read_outputs
 from tasks.fit.subject_features import label_arrays
 from tasks.fit.subject_split import SubjectSplit
 from tasks.units import Files, Job
@@ -88,12 +88,21 @@ def plan_tune_postprocessing(
     Validation subjects whose video is in the training set too are excluded. ``members``: of a blend, each one's
     outputs, for a held-out score whose weights are from the same folds. ``frames_per_second``: of the video of each
     subject; others have the nominal one.
+
+    Raises:
+        InputError: the recipe has a gate, and the outputs of the head are without the backbone's own expressions.
     """
     names = sorted(split.validation().items(), key=lambda pair: pair[1])
     used = {name: outputs[subject] for name, subject in names if subject in outputs}
     faces_are_missing = any(manifest.counts.get(NO_FACE) for _, manifest in used.values())
     is_grouped = has_several_subjects_of_a_video([key.value("subject") for key, _ in used.values()])
     task = HeadDetails.of(head).task
+    if recipe.gate_levels and "expr" in BRANCHES_OF_TASK[task] and not HeadDetails.of(head).gate_classes:
+        raise InputError(
+            f"recipe {recipe.name}: its gate needs the backbone's own expressions beside the outputs of {head.name}, found "
+            "none, because it is a blend or its features are those of an earlier version; extract and fit again, or "
+            "leave out gate_levels"
+        )
     subjects = sorted(key.value("subject") for key, _ in used.values())
     rates = {subject: frames_per_second[subject] for subject in subjects if subject in frames_per_second}
     job_fingerprint = fingerprint(
@@ -131,19 +140,23 @@ def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
         InputError: no validation subject has a row to tune on.
     """
     given = job.arguments
-    subjects = [
-        replace(one, frames_per_second=given.frames_per_second.get(one.name, NOMINAL_FRAMES_PER_SECOND))
-        for one in _subject_outputs(store, given.task, given.outputs, given.labels)
-    ]
+    subjects = _subject_outputs(store, given)
     try:
         tuned = tune_postprocessing(subjects, task=given.task, recipe=given.recipe, folds=given.folds)
         if given.weights is not None:
-            of_members = read_members(store, given.task, given.members, given.labels)
+            rates = given.frames_per_second
+            of_members = [
+                [replace(one, frames_per_second=rates.get(one.name, NOMINAL_FRAMES_PER_SECOND)) for one in members]
+                for members in read_members(store, given.task, given.members, given.labels)
+            ]
             tuned = hold_out(tuned, of_members, given.weights, recipe=given.recipe)
     except ValueError as error:
         raise InputError(f"{job.name}: {error}") from error
     folds = [{"subjects": list(fold.subjects), **fold.postprocessing.to_dict()} for fold in tuned.folds]
     content = {"postprocessing": tuned.postprocessing.to_dict(), "figures": tuned.figures(), "folds": folds}
+    if tuned.calibration:
+        content["calibration"] = {branch: asdict(one) for branch, one in tuned.calibration.items()}
+        content["coverage"] = [one._asdict() for one in tuned.coverage]
     is_scored = given.recipe.scored_rows == "all"
     rows, faceless = _count_rows(subjects, given.task, drop_partial_units=not is_scored)
     details = PostprocessingDetails(
@@ -269,19 +282,25 @@ def remove_superseded(store: Store, postprocessing: Bundle) -> None:
             store.remove_folder(other.folder)
 
 
-def _subject_outputs(
-    store: Store, task: TaskName, outputs: Mapping[str, tuple[UnitKey, Manifest]], labels: Manifest
-) -> list[SubjectOutputs]:
-    table = store.read_unit(labels_key(task, "validation"), labels)
-    branches = BRANCHES_OF_TASK[task]
-    return join_labels_to_outputs(
-        table,
+def _subject_outputs(store: Store, given: TunePostprocessingArgs) -> list[SubjectOutputs]:
+    task, units = given.task, {key.value("subject"): (key, manifest) for key, manifest in given.outputs.values()}
+    joined = join_labels_to_outputs(
+        store.read_unit(labels_key(task, "validation"), given.labels),
         task=task,
         outputs=(
-            (name, key.value("subject"), *read_outputs(store, key, manifest, branches))
-            for name, (key, manifest) in outputs.items()
+            (name, key.value("subject"), *read_outputs(store, key, manifest, BRANCHES_OF_TASK[task]))
+            for name, (key, manifest) in given.outputs.items()
         ),
     )
+    has_gate = "expr" in BRANCHES_OF_TASK[task] and given.recipe.gate_levels
+    return [
+        replace(
+            one,
+            frames_per_second=given.frames_per_second.get(one.name, NOMINAL_FRAMES_PER_SECOND),
+            backbone=read_backbone(store, *units[one.name]) if has_gate else None,
+        )
+        for one in joined
+    ]
 
 
 def join_labels_to_outputs(

@@ -14,7 +14,7 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, BranchName
 from models.decisions.blending import AnyHead
 from models.heads.sequences import SubjectSequence
-from tasks.fit.predict_outputs import cached_head
+from tasks.fit.predict_outputs import backbone_columns, cached_head
 from tasks.units import Product, Unit
 
 CODE_VERSION = 1
@@ -45,13 +45,16 @@ def plan_image_outputs(blocks: Sequence[tuple[UnitKey, Manifest]], head: Bundle)
 def compute(store: Store, unit: Unit[ImageOutputsArgs]) -> Product:
     """Return one row per face. Each face is a subject of its own: images have no order in time."""
     given = unit.arguments
-    head, task = cached_head(store.url, given.head_folder, given.head_fingerprint)
-    branches = BRANCHES_OF_TASK[task]
+    head, details = cached_head(store.url, given.head_folder, given.head_fingerprint)
+    branches = BRANCHES_OF_TASK[details.task]
     table = store.read_unit(*given.features)
     columns = {"image": table["image"], "face": table["face"]}
     for branch, values in _predict(head, table, branches).items():
         columns |= {column.name: pa.array(values[:, i]) for i, column in enumerate(OUTPUT_COLUMNS[branch])}
-    dataset = image_outputs_dataset(branches)
+    if details.gate_classes:
+        logits = _vectors(table["logits"]) if table.num_rows else np.zeros((0, len(details.gate_classes)), np.float32)
+        columns |= backbone_columns(logits, details)
+    dataset = image_outputs_dataset(branches, has_backbone=bool(details.gate_classes))
     product = Product(dataset, [pa.table(columns).cast(dataset.schema)])
     product.counts[FACE_FOUND] = table.num_rows
     return product

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_contracts.schemas import IMAGES, LANDMARK_NAMES, OUTPUT_COLUMNS, check_schema
+from data_contracts.schemas import IMAGES, LANDMARK_NAMES, check_schema
 from data_contracts.store.details import HeadDetails
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, BranchName
+from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND
 from tasks.fit.head_selection import ServingHead
+from tasks.fit.predict_outputs import to_backbone, to_outputs
 from tasks.results.prediction_folder import IMAGES_TABLE, note_folder, replace_table
 from tasks.results.write_predictions import decision_columns, fingerprint_head, rule_of
 
@@ -132,9 +133,12 @@ def _table(store: Store, block: ImageBlock, rules: Mapping[str, "PostProcessing"
     height = pc.subtract(faces["box_y2_px"], faces["box_y1_px"])
     columns["face_size_px"] = pc.sqrt(pc.multiply(width, height))
     for serving, key, manifest in block.outputs:
-        outputs = _outputs_of(store, serving, (key, manifest), faces, found)
-        rule = rules[serving.head.name]
-        columns |= decision_columns(rule, found, outputs, found, serving.branches, frames_per_second=1)
+        rule, branches = rules[serving.head.name], BRANCHES_OF_TASK[HeadDetails.of(serving.head).task]
+        table = _rows_of_faces(store.read_unit(key, manifest), faces, found)
+        outputs, backbone = to_outputs(table, branches), to_backbone(table) if rule.has_gate else None
+        columns |= decision_columns(
+            rule, found, outputs, found, serving.branches, frames_per_second=1, backbone=backbone
+        )
     columns |= {name: pa.nulls(len(found)) for name in IMAGES.schema.names if name not in columns}
     return check_schema(pa.table(columns), IMAGES)
 
@@ -146,21 +150,11 @@ def _landmark_columns(landmarks: pa.ChunkedArray, found: np.ndarray) -> dict[str
     return {name: pa.array(values[:, i], from_pandas=True) for i, name in enumerate(_LANDMARKS)}
 
 
-def _outputs_of(
-    store: Store, serving: ServingHead, unit: tuple[UnitKey, Manifest], faces: pa.Table, found: np.ndarray
-) -> dict[BranchName, np.ndarray]:
-    """Return the outputs float32 [N, K] of a head for each row of ``faces``; NaN without a face."""
-    table = store.read_unit(*unit)
+def _rows_of_faces(table: pa.Table, faces: pa.Table, found: np.ndarray) -> pa.Table:
+    """Return the row of outputs for each row of ``faces``; nulls without a face."""
     row_of = {key: row for row, key in enumerate(_keys(table))}
-    rows = np.array([row_of.get(key, -1) for key in _keys(faces)])
-    outputs = {}
-    for branch in BRANCHES_OF_TASK[HeadDetails.of(serving.head).task]:
-        names = [column.name for column in OUTPUT_COLUMNS[branch]]
-        values = np.full((len(found), len(names)), np.nan, np.float32)
-        if found.any():
-            values[found] = np.stack([table[name].to_numpy() for name in names], axis=1)[rows[found]]
-        outputs[branch] = values
-    return outputs
+    rows = [row_of[key] if is_found else None for key, is_found in zip(_keys(faces), found, strict=True)]
+    return table.take(pa.array(rows, pa.int64()))
 
 
 def _keys(table: pa.Table) -> list[tuple[str, int]]:

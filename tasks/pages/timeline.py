@@ -218,8 +218,11 @@ def _with_raw_values(
     *,
     people: str,
 ) -> list[PersonTimeline]:
-    """Add values before smoothing, from the outputs in the store that the predictions were made from."""
-    from models.decisions.postprocessing import BranchRule
+    """Add values before smoothing, from the outputs in the store that the predictions were made from.
+
+    They are those of the head; a gate does not change them.
+    """
+    from models.decisions.postprocessing import BranchRule, Scaling
 
     raw: dict[int, dict[BranchName, BranchValues]] = {}
     for branch, one in branches.items():
@@ -228,11 +231,13 @@ def _with_raw_values(
         rule = BranchRule(
             class_bias=tuple(one.class_bias.values()) if one.class_bias else (0.0,) * len(EXPRESSIONS),
             thresholds=tuple(one.thresholds.values()) if one.thresholds else (0.5,) * len(ACTION_UNITS),
+            scaling=Scaling(one.slopes, one.offsets or ()) if one.slopes else None,
         )
         for number, (frame, outputs) in _read_outputs(store, video, one, branch, people=people).items():
             person = next((person for person in persons if person.number == number), None)
             if person is not None:
-                raw.setdefault(number, {})[branch] = _decide(_place(outputs, frame, person), rule, branch)
+                placed = rule.smooth(branch, _place(outputs, frame, person), frames_per_second=1)
+                raw.setdefault(number, {})[branch] = _decide(placed, rule, branch)
     return [replace(person, raw=raw.get(person.number, {})) for person in persons]
 
 
@@ -263,9 +268,11 @@ def _place(values: NDArray[np.float32], frame: NDArray[np.integer], person: Pers
     return placed
 
 
-def _decide(outputs: NDArray[np.float32], rule: "BranchRule", branch: BranchName) -> BranchValues:
+def _decide(
+    outputs: NDArray[np.float32], rule: "BranchRule", branch: BranchName, backbone: NDArray[np.float32] | None = None
+) -> BranchValues:
     """Return decisions and probabilities for outputs [n, K]; NaN where the outputs are."""
-    decisions = rule.decide(branch, outputs).astype(np.float32).reshape(len(outputs), -1)
+    decisions = rule.decide(branch, outputs, backbone).astype(np.float32).reshape(len(outputs), -1)
     decisions[np.isnan(outputs[:, 0])] = np.nan
     return BranchValues(decisions, None if branch == "va" else outputs)
 
@@ -305,14 +312,19 @@ def compute_timeline(
 def _person_from_outputs(
     store: Store, key: UnitKey, rule: "PostProcessing", serving: "ServingHead", *, number: int
 ) -> PersonTimeline:
-    from tasks.fit.predict_outputs import read_outputs
+    from models.decisions.smoothing import Smoothing
+    from tasks.fit.predict_outputs import read_backbone, read_outputs
     from tasks.fit.subject_features import frame_rates
 
     manifest = store.manifests("outputs", head=key.value("head"), source=key.value("source"))[key]
     task = HeadDetails.of(serving.head).task
     present, outputs = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
     rate = frame_rates(store, [key.value("subject")])[key.value("subject")]
-    smoothed = rule.smooth(outputs, present, frames_per_second=rate)
+    smoothed, backbone = rule.smooth(outputs, present, frames_per_second=rate), None
+    if rule.has_gate:
+        backbone = rule.smooth_backbone(read_backbone(store, key, manifest), present, frames_per_second=rate)
+    plain = {b: replace(one, smoothings=(Smoothing(),), gate_level=None) for b, one in rule.rules.items()}
+    raw = {b: one.smooth(b, outputs[b], frames_per_second=rate) for b, one in plain.items()}
     unknown = np.full(4, np.nan, np.float32)
     return PersonTimeline(
         number,
@@ -320,8 +332,11 @@ def _person_from_outputs(
         1,
         present,
         np.tile(unknown, (len(present), 1)),
-        {b: _decide(np.where(present[:, None], smoothed[b], np.nan), rule.rules[b], b) for b in serving.branches},
-        {b: _decide(outputs[b], rule.rules[b], b) for b in serving.branches if rule.rules[b].is_smoothed},
+        {
+            b: _decide(np.where(present[:, None], smoothed[b], np.nan), rule.rules[b], b, backbone)
+            for b in serving.branches
+        },
+        {b: _decide(raw[b], plain[b], b) for b in serving.branches if rule.rules[b].is_smoothed},
     )
 
 

@@ -21,7 +21,7 @@ from models.decisions.evaluation import Interval, Metrics, bootstrap_intervals, 
 from models.decisions.postprocessing import PostProcessing, untuned_postprocessing
 from models.decisions.subject_outputs import SubjectOutputs, published_rows
 from models.heads.metrics import MAIN_METRIC
-from tasks.fit.predict_outputs import read_outputs
+from tasks.fit.predict_outputs import read_backbone, read_outputs
 from tasks.fit.subject_features import frame_rates
 from tasks.fit.tune_postprocessing import RULE_FILE, join_labels_to_outputs, recipe_of
 from tasks.results.write_submission import load_postprocessing
@@ -192,7 +192,15 @@ def _read_rows(store: Store, head: Bundle, tuned: PostprocessingDetails) -> list
         task=task,
         outputs=((name, subject, *read_outputs(store, *units[subject], branches)) for name, subject in names.items()),
     )
-    return [replace(one, frames_per_second=rates[one.name]) for one in joined]
+    has_gate = bool(HeadDetails.of(head).gate_classes)
+    return [
+        replace(
+            one,
+            frames_per_second=rates[one.name],
+            backbone=read_backbone(store, *units[one.name]) if has_gate else None,
+        )
+        for one in joined
+    ]
 
 
 def _read_folds(store: Store, tuned: Bundle) -> dict[str, PostProcessing]:

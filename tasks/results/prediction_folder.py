@@ -50,6 +50,9 @@ class BranchSettings(Record):
         window_frames: width of the window, if an earlier version wrote the predictions; ``smoothing`` is the method.
         class_bias: values added to the log-probabilities of expressions before the largest is chosen.
         thresholds: an action unit is active at its threshold and above.
+        gate_level: probability above which the backbone's own expression is chosen; None: never.
+        slopes, offsets: calibration of probabilities, a line in their logits (one of expressions, or one per action
+            unit); None: not calibrated.
     """
 
     head: str
@@ -65,6 +68,9 @@ class BranchSettings(Record):
     window_frames: LeftOut[int] = 1
     class_bias: LeftOut[dict[str, float] | None] = None
     thresholds: LeftOut[dict[str, float] | None] = None
+    gate_level: LeftOut[float | None] = None
+    slopes: LeftOut[tuple[float, ...] | None] = None
+    offsets: LeftOut[tuple[float, ...] | None] = None
 
 
 @dataclass(frozen=True, kw_only=True)

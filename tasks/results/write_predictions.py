@@ -31,7 +31,7 @@ from data_contracts.vocabulary import (
 )
 from models.engines.progress import track
 from tasks.fit.head_selection import ServingHead
-from tasks.fit.predict_outputs import read_outputs, to_outputs
+from tasks.fit.predict_outputs import read_backbone, read_outputs, to_backbone, to_outputs
 from tasks.fit.subject_features import frame_rates
 from tasks.results.face_columns import read_person_faces, read_subject_faces
 from tasks.results.prediction_folder import (
@@ -198,6 +198,9 @@ def _settings_of_branch(one: _HeadOutputs, branch: BranchName, rule: "BranchRule
         postprocessing=tuned.name if tuned else None,
         postprocessing_fingerprint=tuned.fingerprint if tuned else None,
         smoothing=rule.describe_smoothing(),
+        gate_level=rule.gate_level,
+        slopes=rule.scaling.slopes if rule.scaling else None,
+        offsets=rule.scaling.offsets if rule.scaling else None,
         class_bias=dict(zip(EXPRESSIONS, rule.class_bias, strict=True)) if branch == "expr" else None,
         thresholds=dict(zip(ACTION_UNITS, rule.thresholds, strict=True)) if branch == "au" else None,
     )
@@ -252,7 +255,10 @@ def _subject_columns(
         has_face = has_face | present if len(has_face) else present
         known = present if settings.missing_faces == "null" else np.full(len(present), present.any())
         rule, branches = rule_of(store, one.serving), one.serving.branches
-        columns |= decision_columns(rule, present, values, known, branches, frames_per_second=frames_per_second)
+        backbone = read_backbone(store, key, manifest) if rule.has_gate else None
+        columns |= decision_columns(
+            rule, present, values, known, branches, frames_per_second=frames_per_second, backbone=backbone
+        )
     count = len(has_face)
     columns["frame"] = pa.array(np.arange(1, count + 1, dtype=np.int32))
     columns["has_face"] = pa.array(has_face)
@@ -279,6 +285,7 @@ def _person_columns(
         person, frame, present = (table[name].to_numpy() for name in ("person", "frame", "has_face"))
         has_face = has_face | present if len(has_face) else present
         values = to_outputs(table, BRANCHES_OF_TASK[task])
+        backbone = to_backbone(table) if rule.has_gate else None
         parts = []
         for rows in _slices_of(person):
             here = present[rows]
@@ -286,7 +293,13 @@ def _person_columns(
             of_person = {branch: array[rows] for branch, array in values.items()}
             parts.append(
                 decision_columns(
-                    rule, here, of_person, known, one.serving.branches, frames_per_second=frames_per_second
+                    rule,
+                    here,
+                    of_person,
+                    known,
+                    one.serving.branches,
+                    frames_per_second=frames_per_second,
+                    backbone=None if backbone is None else backbone[rows],
                 )
             )
         columns |= {name: pa.concat_arrays([part[name] for part in parts]) for name in (parts[0] if parts else ())}
@@ -327,9 +340,13 @@ def decision_columns(
     branches: Sequence[BranchName],
     *,
     frames_per_second: float,
+    backbone: np.ndarray | None = None,
 ) -> dict[str, pa.Array]:
-    """Return the columns of some branches. ``known``: frames that carry values; the others are null."""
-    decisions = rule.apply(outputs, present, frames_per_second=frames_per_second)
+    """Return the columns of some branches. ``known``: frames that carry values; the others are null.
+
+    ``backbone``: the backbone's own expressions, for a rule with a gate.
+    """
+    decisions = rule.apply(outputs, present, frames_per_second=frames_per_second, backbone=backbone)
     smoothed = rule.smooth(outputs, present, frames_per_second=frames_per_second)
     columns: dict[str, np.ndarray] = {}
     for branch in branches:

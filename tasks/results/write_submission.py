@@ -47,7 +47,7 @@ from data_contracts.vocabulary import (
 from models.decisions.postprocessing import PostProcessing
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
 from tasks.extract.index_videos import details_of_videos
-from tasks.fit.predict_outputs import read_outputs
+from tasks.fit.predict_outputs import read_backbone, read_outputs
 from tasks.fit.subject_features import frame_rates
 from tasks.fit.subject_split import seen_subjects, subjects_of_head
 from tasks.fit.tune_postprocessing import RULE_FILE, recipe_of
@@ -198,7 +198,8 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
     for number, (key, manifest) in enumerate(given.outputs):
         present, outputs = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
         rate = given.frames_per_second[key.value("subject")]
-        decisions = rule.apply(outputs, present, frames_per_second=rate)
+        backbone = read_backbone(store, key, manifest) if rule.has_gate else None
+        decisions = rule.apply(outputs, present, frames_per_second=rate, backbone=backbone)
         frame: np.ndarray = np.arange(1, len(present) + 1)
         if wanted.rows_by == "subject":
             texts[f"{wanted.subjects[number]}.txt"] = format_subject_file(task, decisions)

@@ -74,6 +74,7 @@ def compute(store: Store, unit: Unit[WriteFeaturesArgs]) -> Product:
         precision="float32",
         engine="simulate",
         published_scores=backbone.published_scores,
+        class_names=backbone.classes,
     )
 
     def tables() -> Iterator[pa.Table]:

@@ -3,8 +3,7 @@ import json
 import pytest
 
 from data_contracts.store.fingerprint import fingerprint
-from models.decisions.class_bias import ClassBias
-from models.decisions.recipes import DEFAULT, PAPER, PostProcessingRecipe, get_postprocessing_recipe
+from models.decisions.recipes import DEFAULT, PAPER, ClassBias, PostProcessingRecipe, get_postprocessing_recipe
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,14 @@ import pytest
 
 from data_contracts.vocabulary import ACTION_UNITS, video_of_subject
 from models.decisions.folds import has_several_subjects_of_a_video, split_by_video
-from models.decisions.recipes import DEFAULT, PAPER, PAPER_MTL, get_postprocessing_recipe, registered_smoothings
+from models.decisions.recipes import (
+    DEFAULT,
+    PAPER,
+    PAPER_MTL,
+    ClassBias,
+    get_postprocessing_recipe,
+    registered_smoothings,
+)
 from models.decisions.smoothing import Smoothing, interpolate_missing, smooth
 from models.decisions.subject_outputs import SubjectOutputs, published_rows
 from models.decisions.tuning import tune_postprocessing
@@ -132,7 +139,8 @@ def test_two_people_of_one_video_do_not_help_each_other():
 
 @pytest.mark.parametrize("task", ["expr", "va", "au", "mtl"])
 def test_scores_of_all_candidates_are_kept(task):
-    tuned = tune_postprocessing(subjects(4), task=task, recipe=DEFAULT)
+    recipe = DEFAULT.replace(selection="in_sample", shrinkage=False)
+    tuned = tune_postprocessing(subjects(4), task=task, recipe=recipe)
     for branch, rule in tuned.postprocessing.rules.items():
         of_branch = [one for one in tuned.candidates if one.branch == branch]
         windows = [one for one in of_branch if one.step == "smoothing"]
@@ -200,3 +208,56 @@ def test_paper_scores_no_action_unit_of_a_partly_labelled_row():
     assert found.figures() == expected.figures() and found.postprocessing == expected.postprocessing
     loose = tune_postprocessing(partial, task="au", recipe=DEFAULT)
     assert loose.figures() != tune_postprocessing(without, task="au", recipe=DEFAULT).figures()
+
+
+BEST = DEFAULT.replace(
+    class_bias=ClassBias(2.0, 41, 3),
+    spaces=("probability", "logit"),
+    smoothing_per_unit=True,
+    selection="held_out",
+    shrinkage=True,
+    gate_levels=(0.5, 0.9),
+    calibration=True,
+)
+
+
+def test_everything_together_serves_all_branches():
+    data = [replace(one, backbone=one.outputs["expr"]) for one in subjects(5, frames=60)]
+    tuned = tune_postprocessing(data, task="mtl", recipe=BEST)
+    assert tuned.held_out["p_mtl"] > tuned.untuned["p_mtl"]
+    assert set(tuned.calibration) == {"expr", "au"} and {one.branch for one in tuned.coverage} == {"expr", "au"}
+    for branch, one in tuned.calibration.items():
+        assert one.after < one.before, branch
+    # Rules that are applied to whole subjects give the scores of the search, which knows labelled rows only.
+    for branch in ("expr", "va", "au"):
+        decided = np.concatenate([one.decide(tuned.postprocessing)[branch] for one in data])
+        found = score_branch(branch, np.concatenate([one.labels[branch] for one in data]), decided)
+        assert found == pytest.approx({name: tuned.tuned[name] for name in found}, abs=1e-3)
+    with pytest.raises(ValueError, match="expressions of the backbone"):
+        tune_postprocessing(subjects(3, frames=60), task="expr", recipe=BEST)
+
+
+def test_shrinkage_and_held_out_selection_keep_noise_out_of_the_bias():
+    """Without any relation to the labels, a class bias that is fitted in-sample has large values."""
+    random = np.random.default_rng(5)
+    data = []
+    for n in range(8):
+        p = random.dirichlet(np.full(8, 5.0), 60).astype("f4")
+        data.append(
+            SubjectOutputs(f"s{n}", {"expr": p}, np.ones(60, bool), np.arange(60), {"expr": random.integers(0, 8, 60)})
+        )
+    search = {"class_bias": ClassBias(2.0, 41, 3), "smoothings": {"expr": (Smoothing(),)}}
+    plain, shrunk = (
+        tune_postprocessing(data, task="expr", recipe=one.replace(**search)).postprocessing.rules["expr"].class_bias
+        for one in (DEFAULT.replace(selection="in_sample", shrinkage=False), BEST.replace(gate_levels=()))
+    )
+    assert np.ptp(plain) > 0.3 and np.ptp(shrunk) < 0.5 * np.ptp(plain)
+
+
+def test_windows_in_seconds_depend_on_the_frame_rate():
+    """Videos of 60 frames per second need twice as many frames in a window as videos of 30."""
+    data = subjects(6)
+    fast = [replace(one, frames_per_second=60.0) for one in data]
+    found = [tune_postprocessing(one, task="va", recipe=DEFAULT).postprocessing.rules["va"] for one in (data, fast)]
+    widths = [rule.smoothings[0].half_width_frames(rate) for rule, rate in zip(found, (30, 60), strict=True)]
+    assert found[0] != found[1] and abs(widths[0] - widths[1]) <= 0.3 * widths[0]

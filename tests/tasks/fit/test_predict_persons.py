@@ -36,7 +36,7 @@ FRAME_COUNT, SEGMENT = 8, 4
 def vectors(frames, ranks):
     """Return embeddings that name the face, exact in float16, and logits."""
     embeddings = np.array([frames, ranks, np.zeros(len(frames))]).T / 16
-    return embeddings.astype("f2"), np.zeros((len(frames), 2), "f4")
+    return embeddings.astype("f2"), embeddings[:, :2].astype("f4")
 
 
 class Lab:
@@ -92,7 +92,7 @@ class Lab:
         table = other_features_table(dataset, frames, ranks, *vectors(frames, ranks))
         self.others["clip"].append(self.write(dataset, (*BACKBONE, ("video", "clip")), table, details, part))
 
-    def _write_head(self):
+    def _write_head(self, **facts):
         config = HeadConfig("va", 3, 2, 1, {"va": BranchConfig("embeddings", 0, "clip")})
         head = MlpHead(config, {"seed0.va.0.weight": np.eye(2, 3, dtype="f4"), "seed0.va.0.bias": np.zeros(2, "f4")})
         details = HeadDetails(
@@ -105,6 +105,7 @@ class Lab:
             figure="f",
             figures={},
             seed_figures=[],
+            **facts,
         )
         return write_bundle(self.store, "heads/va-1", head_to_bytes(head), fingerprint="v" * 64, details=details)
 
@@ -149,6 +150,19 @@ def lab(tmp_path):
 def test_a_person_has_a_row_for_every_frame_from_the_first_to_the_last_face(lab):
     assert lab.predict() == EXPECTED
     assert OutputsDetails.of(next(iter(lab.store.manifests("person_outputs").values()))).frame_count == 8
+
+
+@pytest.mark.parametrize("works_on", ["rows", "sequences"])
+def test_outputs_for_a_gate_have_the_expressions_of_the_backbone_in_each_face(lab, monkeypatch, works_on):
+    monkeypatch.setattr(MlpHead, "works_on", works_on)
+    lab.heads = [lab._write_head(gate_classes=("Anger", "Neutral"))]
+    assert lab.predict() == EXPECTED
+    ((key, manifest),) = lab.store.manifests("person_outputs").items()
+    table = lab.store.read_unit(key, manifest)
+    found = zip(*(table[f"backbone_p_{name}"].to_pylist() for name in ("anger", "other")), strict=True)
+    for (_, frame, rank), (anger, other) in zip(EXPECTED, found, strict=True):
+        expected = None if rank is None else pytest.approx(1 / (1 + np.exp((rank - frame) / 16)), abs=1e-6)
+        assert anger == expected and other == (None if rank is None else 0)
 
 
 def test_heads_on_sequences_get_one_person_with_its_own_times(lab, monkeypatch):

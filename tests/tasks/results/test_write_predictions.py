@@ -69,13 +69,16 @@ class Lab:
             seed_figures=[],
         )
         head = write_bundle(self.store, f"heads/{name}", {}, fingerprint=name * 3, details=details)
-        columns = outputs_dataset(BRANCHES_OF_TASK[task])
+        columns = outputs_dataset(BRANCHES_OF_TASK[task], has_backbone=bool(rule and rule.has_gate))
         for clip in clips:
             present = np.array(CLIPS[clip], bool)
             # The frame decides the largest probability: of frame 1 the first class, and so on.
             values = {c.name: np.where(present, 0.1, np.nan) for c in columns.columns[2:]}
             for row, column in enumerate(list(values)[: len(present)]):
                 values[column][row] = 0.6 if present[row] else np.nan
+            if rule and rule.has_gate:
+                # The backbone is certain of Sadness in the first half.
+                values["backbone_p_sadness"] = np.where(present, [0.9, 0.9, 0.9, 0.3, 0.3, 0.3], np.nan)
             place = (("head", name), ("source", SOURCE), ("subject", clip))
             self.write(columns, place, values | {"frame": range(1, len(present) + 1), "has_face": present})
         if rule is None:
@@ -196,6 +199,15 @@ def test_every_file_names_its_columns_heads_and_version(lab):
     described = json.loads((lab.out / DESCRIPTION).read_text())
     assert described["settings"] == [settings | {"subjects": 3}]
     assert [column["name"] for column in described["columns"]] == schema.names
+
+
+def test_a_gate_prefers_the_backbone_where_it_is_certain(lab):
+    rule = PostProcessing("expr", rules={"expr": BranchRule(gate_level=0.8)})
+    lab.predict(lab.head("expr-1", "expr", rule=rule), missing_faces="interpolate")
+    assert lab.table("c all")["expression"].to_list() == ["Sadness"] * 3 + ["Fear", "Happiness", "Sadness"]
+    assert lab.table("b half")["expression"].to_list() == ["Sadness"] * 3 + ["Disgust", "Happiness", "Happiness"]
+    settings = json.loads(pq.read_schema(lab.out / "c all.parquet").metadata[b"settings"])
+    assert settings["expr"]["gate_level"] == 0.8
 
 
 def test_rows_show_where_the_face_of_the_subject_is(lab, expr):
