@@ -53,6 +53,9 @@ def _known(definition: Any) -> list[dataclasses.Field[Any]]:
 def _format(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_format, value))}]"
+    if dataclasses.is_dataclass(value):
+        pairs = ((one.name, getattr(value, one.name)) for one in dataclasses.fields(value))
+        return f"{{ {', '.join(f'{name} = {_format(one)}' for name, one in pairs if one is not None)} }}"
     # JSON writes texts, numbers and booleans as TOML does.
     return json.dumps(value, ensure_ascii=False)
 

@@ -22,7 +22,6 @@ from data_contracts.vocabulary import (
     mark_name,
 )
 from models.backbones.registry import REGISTRY
-from models.decisions.recipes import get_postprocessing_recipe
 from models.engines.devices import default_device
 from models.engines.precision import Precision, native_precision
 from models.heads.head import head_class, head_to_bytes
@@ -62,8 +61,7 @@ class HeadChoice:
     @property
     def has_gate(self) -> bool:
         """Whether post-processing compares the outputs with the backbone's own expressions."""
-        recipe = get_postprocessing_recipe(self.recipe, task=self.task)
-        return "expr" in BRANCHES_OF_TASK[self.task] and bool(recipe.gate_levels)
+        return "expr" in BRANCHES_OF_TASK[self.task] and bool(self.recipe.postprocessing_of(self.task).gate_levels)
 
     def head_recipe(self, features: FeaturesDetails) -> TaskRecipe:
         """Return the recipe with all overrides, for heads on these features.

@@ -192,7 +192,7 @@ def _predict_rows(
         is_known[rows] = True
         seconds = nominal_seconds(faces.frame[rows])
         sequence = SubjectSequence(embeddings, logits, np.ones(len(rows), bool), seconds)
-        for branch, values in {**head.predict_sequence(sequence), _LOGITS: logits}.items():
+        for branch, values in _with_logits(head.predict_sequence(sequence), logits).items():
             outputs.setdefault(branch, np.zeros((len(faces.frame), values.shape[1]), np.float32))[rows] = values
     for rows in rows_of_person:
         first, last = faces.frame[rows[0]], faces.frame[rows[-1]]
@@ -223,7 +223,11 @@ def _predict_sequences(
             places = faces.frame[found[is_persons]] - first
             embeddings[places], logits[places], has_face[places] = block[is_persons], block_logits[is_persons], True
         sequence = SubjectSequence(embeddings, logits, has_face, seconds[first - 1 : last])
-        yield rows, has_face, {**head.predict_sequence(sequence), _LOGITS: logits}
+        yield rows, has_face, _with_logits(head.predict_sequence(sequence), logits)
+
+
+def _with_logits(predicted: Mapping[BranchName, np.ndarray], logits: np.ndarray) -> dict[str, np.ndarray]:
+    return {str(branch): values for branch, values in predicted.items()} | {_LOGITS: logits}
 
 
 def _read_seconds(store: Store, given: PredictPersonsArgs) -> NDArray[np.float64]:
