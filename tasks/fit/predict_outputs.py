@@ -262,7 +262,9 @@ def _tables(predictions: _Predicted, details: HeadDetails, product: Product) -> 
         yield pa.table(columns)
 
 
-def backbone_columns(logits: np.ndarray | None, details: HeadDetails, mask: np.ndarray | None = None) -> dict[str, pa.Array]:
+def backbone_columns(
+    logits: np.ndarray | None, details: HeadDetails, mask: np.ndarray | None = None
+) -> dict[str, pa.Array]:
     """Return the columns with the backbone's own expressions of a head with a gate, from logits [n, C]; else none.
 
     ``mask``: bool [n], rows that are null.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data_contracts.schemas import OUTPUT_COLUMNS, person_outputs_dataset
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import OutputsDetails
+from data_contracts.store.details import HeadDetails, OutputsDetails
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

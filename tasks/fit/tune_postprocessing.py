@@ -21,9 +21,9 @@ from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, NO_FACE, BranchName, TaskName
 from models.decisions.blend_weights import ChosenWeights, FoldWeights, hold_out
-from models.decisions.folds import has_several_subjects_of_a_video
 from models.decisions.recipes import PostProcessingRecipe, get_postprocessing_recipe
-from models.decisions.search import Candidate
+from models.decisions.search.branch_search import Candidate
+from models.decisions.search.folds import has_several_subjects_of_a_video
 from models.decisions.smoothing import NOMINAL_FRAMES_PER_SECOND, Smoothing
 from models.decisions.subject_outputs import SubjectOutputs, rows_without_face
 from models.decisions.tuning import tune_postprocessing
@@ -99,9 +99,9 @@ def plan_tune_postprocessing(
     task = HeadDetails.of(head).task
     if recipe.gate_levels and "expr" in BRANCHES_OF_TASK[task] and not HeadDetails.of(head).gate_classes:
         raise InputError(
-            f"recipe {recipe.name}: its gate needs the backbone's own expressions beside the outputs of {head.name}, found "
-            "none, because it is a blend or its features are those of an earlier version; extract and fit again, or "
-            "leave out gate_levels"
+            f"recipe {recipe.name}: its gate needs the backbone's own expressions beside the outputs of {head.name}, "
+            "found none, because it is a blend or its features are those of an earlier version; extract and fit "
+            "again, or leave out gate_levels"
         )
     subjects = sorted(key.value("subject") for key, _ in used.values())
     rates = {subject: frames_per_second[subject] for subject in subjects if subject in frames_per_second}

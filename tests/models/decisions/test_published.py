@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from models.decisions.folds import split_by_video
 from models.decisions.published import HALF_THRESHOLDS, HELD_OUT, UNSMOOTHED, score_published
 from models.decisions.recipes import get_postprocessing_recipe
+from models.decisions.search.folds import split_by_video
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
 from models.decisions.subject_outputs import published_rows
 from models.decisions.thresholds import grid_thresholds

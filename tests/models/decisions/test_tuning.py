@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from data_contracts.vocabulary import ACTION_UNITS, video_of_subject
-from models.decisions.folds import has_several_subjects_of_a_video, split_by_video
 from models.decisions.recipes import (
     DEFAULT,
     PAPER,
@@ -13,6 +12,7 @@ from models.decisions.recipes import (
     get_postprocessing_recipe,
     registered_smoothings,
 )
+from models.decisions.search.folds import has_several_subjects_of_a_video, split_by_video
 from models.decisions.smoothing import Smoothing, interpolate_missing, smooth
 from models.decisions.subject_outputs import SubjectOutputs, published_rows
 from models.decisions.tuning import tune_postprocessing

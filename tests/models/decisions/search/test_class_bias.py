@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from models.decisions.class_bias import fit_class_bias, scores_of_bias
 from models.decisions.recipes import ClassBias
+from models.decisions.search.class_bias import fit_class_bias, scores_of_bias
 from models.heads.metrics import main_score
 
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.decisions.calibration import calibration_error, fit_scaling, scores_by_coverage, with_scaling
 from models.decisions.postprocessing import BranchRule
+from models.decisions.search.calibration import calibration_error, fit_scaling, scores_by_coverage, with_scaling
 from models.decisions.smoothing import from_logits
 
 RANDOM = np.random.default_rng(0)
