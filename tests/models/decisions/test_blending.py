@@ -8,6 +8,7 @@ import pytest
 from models.decisions import blend_weights
 from models.decisions.blend_weights import choose_weights, hold_out
 from models.decisions.blending import blend
+from models.decisions.smoothing import Smoothing
 from models.decisions.subject_outputs import SubjectOutputs
 from models.decisions.tuning import tune_postprocessing
 from models.heads.metrics import mean_ccc
@@ -51,7 +52,7 @@ def test_missing_frames_of_a_member_are_interpolated_and_missing_members_left_ou
 
 
 def test_better_members_weigh_more_and_useless_ones_nothing(monkeypatch):
-    monkeypatch.setattr(blend_weights, "_SMOOTHING", ("none", 0))
+    monkeypatch.setattr(blend_weights, "_SMOOTHING", Smoothing())
     chosen = choose_weights(members((0.3, 0.5, 20.0)), task="va", recipe=VA)
     better, worse, useless = chosen.weights["va"]
     assert better > worse > 0.1 and useless == 0 and sum(chosen.weights["va"]) == pytest.approx(1)
@@ -62,7 +63,7 @@ def test_better_members_weigh_more_and_useless_ones_nothing(monkeypatch):
 
 
 def test_weights_of_a_fold_do_not_depend_on_its_labels(monkeypatch):
-    monkeypatch.setattr(blend_weights, "_SMOOTHING", ("none", 0))
+    monkeypatch.setattr(blend_weights, "_SMOOTHING", Smoothing())
     subjects = members((0.3, 0.5))
     before = choose_weights(subjects, task="va", recipe=VA)
     turned = [replace(one, labels={"va": -one.labels["va"]}) for one in subjects[0]]
@@ -84,7 +85,7 @@ def test_the_held_out_score_of_a_blend_beats_its_members_and_is_nested():
     assert tuned.held_out["mean_ccc"] > max(one.held_out["mean_ccc"] for one in alone)
     # The stored rules of the folds decide the stored outputs with the same score.
     rules = {name: fold.postprocessing for fold in tuned.folds for name in fold.subjects}
-    decided = [rules[one.name].apply(one.outputs, one.present)["va"] for one in blended]
+    decided = [one.decide(rules[one.name])["va"] for one in blended]
     truth = np.concatenate([one.labels["va"] for one in blended])
     assert mean_ccc(truth, np.concatenate(decided)) == pytest.approx(tuned.held_out["mean_ccc"])
 
@@ -114,5 +115,5 @@ def test_expressions_and_action_units_are_chosen_by_f1():
                     for values in (bad, good)
                 ]
             )
-        recipe = find_recipe("paper").postprocessing_of(task).replace(smoothings={task: (("none", 0),)})
+        recipe = find_recipe("paper").postprocessing_of(task).replace(smoothings={task: (Smoothing(),)})
         assert choose_weights(subjects, task=task, recipe=recipe).weights[task][1] > 0.9
