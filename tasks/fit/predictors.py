@@ -62,10 +62,11 @@ def choose_predictors(store: Store, request: PredictorRequest) -> list[Predictor
     among, unused = (None, {}) if request.heads else _heads_for_videos(store, request)
     serving = select_heads(store, request.heads, postprocessings=request.postprocessings, among=among)
     if not serving and unused and not names_backbone:
+        kinds = " and ".join(dict.fromkeys(unused.values()))
         raise InputError(
-            f"heads in {store.url}: expected one that can predict videos, found only heads on simulated or imported "
-            f"features ({', '.join(unused)}), which no network computes; fit a head on features that extract wrote, or "
-            "name a backbone with --backbone"
+            f"heads in {store.url}: expected one that can predict videos, found only heads on {kinds} "
+            f"({', '.join(unused)}), which no network computes; fit a head on features that extract wrote, or name a "
+            "backbone with --backbone"
         )
     if not serving:
         return [replace(_without_heads(store, request), unused=unused)]
