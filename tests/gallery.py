@@ -93,7 +93,10 @@ def run_on_terminal(arguments: list[str], folder: Path, **variables: str) -> str
 def draw_terminal(browser: Browser, title: str, output: str, page: Path) -> bytes:
     """Return a picture of the output of a command."""
     console = Console(record=True, width=_TERMINAL_COLUMNS, file=io.StringIO())
-    console.print(Text.from_ansi(output.replace("\r\n", "\n")))
+    for line in map(Text.from_ansi, output.replace("\r\n", "\n").splitlines()):
+        # Progress begins with a sign of Braille, and is overwritten on a terminal.
+        if (text := line.plain.strip()) and not "\u2800" <= text[0] <= "\u28ff":
+            console.print(line)
     page.write_text(f"<body style='margin:0'>{console.export_svg(title=title)}</body>")
     return browser.open(page, width=1280).page.locator("svg").first.screenshot()
 
