@@ -88,7 +88,7 @@ def test_predictions_are_shown_with_the_values_before_smoothing_from_the_store(
     video, out = demo.data / "videos/test01.mp4", tmp_path / "out"
     score([video, write_video(tmp_path / "blank.mp4", VideoSpec(4))], out, str(viewed), dask_address=dask_address)
     assert view(ViewParameters(["blank"], out=str(out), store=str(viewed))) == 1
-    assert view(ViewParameters(out=str(out), store=str(viewed))) == 0
+    assert view(ViewParameters([], out=str(out), store=str(viewed))) == 0
     assert capsys.readouterr().out.count("blank: no viewer, because no face was found in the video") == 2
     data, table = read_data(page_of(viewed, "test01")), pl.read_parquet(out / "test01.parquet")
     assert [one["number"] for one in data["persons"]] == table["person"].drop_nulls().unique().sort().to_list()
