@@ -1,6 +1,6 @@
 """Ablation of recipes on simulated data, whose best attainable score is known.
 
-Usage: python tests/benchmarks/ablation.py CACHE [--task expr] [--scale 0.05] [--seeds 3] [--only NAME ...]
+Usage: python tests/benchmarks/ablation.py CACHE [--task expr] [--scale 0.05] [--seeds 3] [--only-cached]
 
 Fits the heads of every setting with several seeds, tunes post-processing on folds of videos, and scores every video by
 a rule that was tuned on the other folds. CACHE keeps outputs and scores, so that an interrupted run continues. Writes
@@ -18,9 +18,11 @@ from pathlib import Path
 import numpy as np
 from result_files import FOLDER, describe_machine
 
+from data_contracts.store.fingerprint import fingerprint
 from data_contracts.vocabulary import BranchName, TaskName
 from models.decisions.evaluation import bootstrap_intervals, count_rows, metrics_of_counts
-from models.decisions.recipes import PostProcessingRecipe
+from models.decisions.postprocessing import backbone_expressions
+from models.decisions.recipes import ClassBias, PostProcessingRecipe
 from models.decisions.subject_outputs import SubjectOutputs
 from models.decisions.tuning import Tuned, tune_postprocessing
 from models.heads.fitting import FittedHead, fit_seeds
@@ -42,6 +44,7 @@ RESULTS, PAGE = FOLDER / "ablation.json", Path(__file__).parents[2] / "docs" / "
 BEGIN, END = "<!-- ablation -->", "<!-- end of ablation -->"
 # Neighbouring frames are almost equal; heads of single frames that take embeddings are fitted on every tenth of them.
 STRIDE = 10
+GATE_LEVELS = (0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,20 @@ def settings_of(task: TaskName) -> Iterator[Setting]:
 
 def postprocessings_of(task: TaskName, default: PostProcessingRecipe) -> dict[str, PostProcessingRecipe]:
     """Return changes of the default post-processing, by name."""
-    found = {"published smoothing": default.replace(smoothings=find_recipe("paper").postprocessing_of(task).smoothings)}
+    published = find_recipe("paper").postprocessing_of(task).smoothings
+    found = {
+        "published smoothing": default.replace(smoothings=published),
+        "smoothing in logit space": default.replace(spaces=("logit",)),
+        "options chosen in-sample, no shrinkage": default.replace(selection="in_sample", shrinkage=False),
+    }
     if task == "expr":
         found["no class bias"] = default.replace(class_bias=None)
+        found["class bias +-2, 41 steps, 3 passes"] = default.replace(class_bias=ClassBias(2.0, 41, 3))
+        found["gate"] = default.replace(gate_levels=GATE_LEVELS)
+        found["gate, no class bias"] = default.replace(gate_levels=GATE_LEVELS, class_bias=None)
+    if task == "au":
+        found["smoothing per unit"] = default.replace(smoothing_per_unit=True)
+        found["thresholds on the grid"] = default.replace(thresholds="grid")
     return found
 
 
@@ -147,9 +161,13 @@ class Ablation:
         self._task, self._cache, self._scale, self._seeds = task, cache, scale, seeds
         self._data: Data | None = None
 
+    def path_of(self, setting: Setting) -> Path:
+        """Return the file of the cache for the scores of a setting."""
+        return self._cache / f"{self._task}-{_digest(setting)}.json"
+
     def row(self, setting: Setting) -> Row:
         """Fit the heads of a setting, unless the cache has their outputs, and score it."""
-        path = self._cache / f"{self._task}-{_digest(setting)}.json"
+        path = self.path_of(setting)
         if path.exists():
             return Row(**json.loads(path.read_text()) | {"name": setting.name})
         fits = [[self._outputs(head, seed) for head in setting.heads] for seed in range(self._seeds)]
@@ -189,7 +207,16 @@ class Ablation:
 
     def _score(self, outputs: list[np.ndarray], recipe: PostProcessingRecipe) -> tuple[Tuned, list[SubjectOutputs]]:
         subjects = [
-            SubjectOutputs(name, {self._task: values}, one.present, np.arange(len(one)), dict(one.labels))
+            SubjectOutputs(
+                name,
+                {self._task: values},
+                one.present,
+                np.arange(len(one)),
+                dict(one.labels),
+                backbone=backbone_expressions(one.logits, BACKBONES[BACKBONE].classes)
+                if self._task == "expr"
+                else None,
+            )
             for (name, one), values in zip(self.data.validation, outputs, strict=True)
         ]
         return tune_postprocessing(subjects, task=self._task, recipe=recipe), subjects
@@ -201,7 +228,7 @@ def held_out(tuned: Tuned, subjects: Sequence[SubjectOutputs]) -> tuple[float, f
     (branch,) = subjects[0].outputs
     counts = np.stack(
         [
-            count_rows(branch, one.labels[branch], rules[one.name].apply(one.outputs, one.present)[branch])
+            count_rows(branch, one.labels[branch], one.decide(rules[one.name])[branch])
             for one in subjects
             if one.name in rules
         ]
@@ -216,9 +243,8 @@ def _average(outputs: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
 
 
 def _digest(value: object) -> str:
-    from data_contracts.store.fingerprint import fingerprint
-
-    return fingerprint(value=asdict(replace(value, name="")) if isinstance(value, Setting) else asdict(value))[:12]
+    """Return digits that name a file of the cache: of a head, or of a setting without its name."""
+    return fingerprint(value=replace(value, name="") if isinstance(value, Setting) else value)[:12]
 
 
 def table(task: str, rows: Sequence[Row], attainable: float) -> list[str]:
@@ -247,6 +273,7 @@ def main() -> None:
     parser.add_argument("--task", choices=BRANCHES, action="append")
     parser.add_argument("--scale", type=float, default=0.05)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only-cached", action="store_true", help="leave out settings without scores in CACHE")
     given = parser.parse_args()
     given.cache.mkdir(parents=True, exist_ok=True)
     best = given.cache / "attainable.json"
@@ -259,6 +286,8 @@ def main() -> None:
     for task in given.task or BRANCHES:
         ablation, rows = Ablation(task, given.cache, scale=given.scale, seeds=given.seeds), []
         for setting in settings_of(task):
+            if given.only_cached and not ablation.path_of(setting).exists():
+                continue
             rows.append(ablation.row(setting))
             print(task, rows[-1], flush=True)
         content["tasks"][task] = [asdict(row) for row in rows]
