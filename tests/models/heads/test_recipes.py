@@ -48,7 +48,7 @@ def test_changes_reach_every_part(name, task):
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="expected recipe paper, default"):
-        get_recipe("best", task="expr")
+        get_recipe("defaults", task="expr")
     with pytest.raises(ValueError, match="at least 1"):
         get_recipe("default", task="expr").replace(seeds=0)
 
