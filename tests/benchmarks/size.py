@@ -35,12 +35,12 @@ def commands(folder: Path, scale: float) -> Iterator[list[str]]:
     for recipe, task in itertools.product(("paper", "default"), _TASKS):
         yield ["fit", task, "--store", store, "--annotations", data, "--recipe", recipe]
     for task in _TASKS:
-        yield ["submit", task, "--store", store, "--test-list", data, "--head", f"{task}-paper"]
+        yield ["submit", task, "--store", store, "--test-list", data, "--head", f"simulated_{task}-paper"]
     for task in _TASKS:
         yield ["verify", f"{store}/submissions/*{task}-*/*.zip", "--task", task, "--test-list", data]
     yield ["report", "--store", store]
     yield ["status", "--store", store]
-    yield ["reproduce", "--store", store, "--annotations", data]
+    yield ["reproduce", "--store", store, "--annotations", data, "--seeds", "1"]
 
 
 def measure(arguments: list[str], folder: Path) -> dict[str, Any]:
