@@ -26,8 +26,8 @@ ALLOWED = {
     "models.backbones": {"data_contracts", "models.engines"},
     "models.heads": {"data_contracts", "models.engines"},
     "models.heads.temporal": {"data_contracts", "models.engines", "models.heads"},
-    "models.decisions": {"data_contracts", "models.engines", "models.heads", "models.decisions.search"},
-    "models.decisions.search": {"data_contracts", "models.engines", "models.heads", "models.decisions"},
+    "models.decisions": {"data_contracts", "models.engines", "models.heads"},
+    "models.tuning": {"data_contracts", "models.engines", "models.heads", "models.decisions"},
     "models.recipes": {"data_contracts", "models.heads", "models.decisions"},
     "models.pretraining": {"data_contracts", "models.engines", "models.heads", "models.backbones", "models.faces"},
     "models.weight_files": {

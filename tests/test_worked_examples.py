@@ -21,9 +21,9 @@ from models.decisions.postprocessing import BranchRule, PostProcessing
 from models.decisions.recipes import DEFAULT, PAPER
 from models.decisions.smoothing import Smoothing
 from models.decisions.subject_outputs import SubjectOutputs
-from models.decisions.tuning import tune_postprocessing as tune
 from models.heads import recipes
 from models.recipes.registry import DEFAULT as DEFAULT_RECIPE
+from models.tuning.tuning import tune_postprocessing as tune
 from tasks.fit import fit_head, predict_outputs, tune_postprocessing
 from tasks.fit.fit_head import HeadChoice
 from tasks.fit.import_labels import labels_key

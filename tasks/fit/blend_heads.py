@@ -17,8 +17,8 @@ from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TaskName, mark_name
-from models.decisions.blend_weights import choose_weights, selection_smoothing
 from models.decisions.recipes import PostProcessingRecipe
+from models.tuning.blend_weights import choose_weights, selection_smoothing
 from tasks.fit.subject_split import SubjectSplit
 from tasks.fit.tune_postprocessing import MemberOutputs, read_members
 from tasks.units import Files, Job

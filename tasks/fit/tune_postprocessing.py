@@ -20,14 +20,14 @@ from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, NO_FACE, BranchName, TaskName
-from models.decisions.blend_weights import ChosenWeights, FoldWeights, hold_out
 from models.decisions.recipes import PostProcessingRecipe, get_postprocessing_recipe
-from models.decisions.search.branch_search import Candidate
-from models.decisions.search.folds import has_several_subjects_of_a_video
 from models.decisions.smoothing import NOMINAL_FRAMES_PER_SECOND, Smoothing
 from models.decisions.subject_outputs import SubjectOutputs, rows_without_face
-from models.decisions.tuning import tune_postprocessing
 from models.heads.sequences import is_labelled
+from models.tuning.blend_weights import ChosenWeights, FoldWeights, hold_out
+from models.tuning.branch_search import Candidate
+from models.tuning.folds import has_several_subjects_of_a_video
+from models.tuning.tuning import tune_postprocessing
 from tasks.fit.import_labels import labels_key
 from tasks.fit.predict_outputs import read_backbone, read_outputs
 from tasks.fit.subject_features import label_arrays

@@ -19,11 +19,11 @@ from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SetName
-from models.decisions.published import score_published
 from models.engines.devices import default_device
 from models.heads.head import Head, head_to_bytes
 from models.heads.recipes import TaskRecipe
 from models.recipes.registry import find_recipe
+from models.tuning.published import score_published
 from tasks.fit.fit_head import FitHeadArgs, HeadChoice, plan_fit_head
 from tasks.fit.import_labels import labels_key
 from tasks.fit.predict_outputs import predict_subject

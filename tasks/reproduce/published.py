@@ -12,8 +12,8 @@ from importlib.resources import files
 from typing import Literal, NamedTuple
 
 from data_contracts.vocabulary import EXPRESSIONS, SIMULATED_PREFIX, TaskName
-from models.decisions.published import HALF_THRESHOLDS, HELD_OUT, UNSMOOTHED
 from models.heads.recipes import Features
+from models.tuning.published import HALF_THRESHOLDS, HELD_OUT, UNSMOOTHED
 
 ModelName = Literal["MobileNet", "EfficientNet-B0", "EfficientNet-B2"]
 # The backbones of the paper: published weights, and their stand-ins on simulated data. The published multi-task score
@@ -70,7 +70,7 @@ class Kind(NamedTuple):
     Attributes:
         label: text of the row after the name of the model.
         method: the head that the row scores; None: the columns name it.
-        rule: key of ``models.decisions.published.score_published``; None: the columns name it.
+        rule: key of ``models.tuning.published.score_published``; None: the columns name it.
     """
 
     label: str

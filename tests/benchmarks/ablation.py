@@ -24,7 +24,6 @@ from models.decisions.evaluation import bootstrap_intervals, count_rows, metrics
 from models.decisions.postprocessing import backbone_expressions
 from models.decisions.recipes import ClassBias, PostProcessingRecipe
 from models.decisions.subject_outputs import SubjectOutputs
-from models.decisions.tuning import Tuned, tune_postprocessing
 from models.heads.fitting import FittedHead, fit_seeds
 from models.heads.head import head_class
 from models.heads.metrics import MAIN_METRIC
@@ -32,6 +31,7 @@ from models.heads.recipes import TaskRecipe
 from models.heads.rows import TrainingRows
 from models.heads.sequences import SubjectSequence
 from models.recipes.registry import RECIPES, find_recipe
+from models.tuning.tuning import Tuned, tune_postprocessing
 from tasks.fit.subject_features import nominal_seconds
 from tasks.simulate.attainable import attainable_scores
 from tasks.simulate.features import BACKBONES, draw_features

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.decisions import blend_weights
-from models.decisions.blend_weights import choose_weights, hold_out
 from models.decisions.blending import blend
 from models.decisions.smoothing import Smoothing
 from models.decisions.subject_outputs import SubjectOutputs
-from models.decisions.tuning import tune_postprocessing
 from models.heads.metrics import mean_ccc
 from models.recipes.registry import find_recipe
+from models.tuning import blend_weights
+from models.tuning.blend_weights import choose_weights, hold_out
+from models.tuning.tuning import tune_postprocessing
 
 FRAMES = 60
 VA = find_recipe("default").postprocessing_of("va")

@@ -7,7 +7,7 @@ import pytest
 from data_contracts.store.bundles import find_bundle
 from data_contracts.store.details import CellDetails
 from data_contracts.store.store import Store
-from models.decisions.published import UNSMOOTHED
+from models.tuning.published import UNSMOOTHED
 from tasks.fit import training_rows
 from tasks.fit.import_labels import labels_key
 from tasks.fit.subject_features import find_features

@@ -1,7 +1,7 @@
 import pytest
 
-from models.decisions.published import HALF_THRESHOLDS, HELD_OUT
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
+from models.tuning.published import HALF_THRESHOLDS, HELD_OUT
 from tasks.reproduce.published import BACKBONES, ERRATA, TABLES
 
 BY_NUMBER = {table.number: table for table in TABLES}

@@ -6,7 +6,7 @@ import pytest
 
 from data_contracts.store.details import CellDetails
 from data_contracts.vocabulary import SIMULATED_NOTICE
-from models.decisions.published import HALF_THRESHOLDS, HELD_OUT, UNSMOOTHED
+from models.tuning.published import HALF_THRESHOLDS, HELD_OUT, UNSMOOTHED
 from tasks.reproduce.tables import build_tables, list_notes, list_table, to_csv, to_markdown
 
 EXPR = CellDetails(

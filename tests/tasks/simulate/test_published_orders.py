@@ -13,13 +13,13 @@ from data_contracts.vocabulary import BranchName
 from models.decisions.recipes import DEFAULT
 from models.decisions.smoothing import smooth
 from models.decisions.subject_outputs import SubjectOutputs
-from models.decisions.tuning import Tuned, tune_postprocessing
 from models.heads.fitting import fit_seeds
 from models.heads.metrics import MAIN_METRIC, main_score
 from models.heads.recipes import Features
 from models.heads.rows import TrainingRows
 from models.heads.sequences import SubjectSequence
 from models.recipes.registry import get_recipe
+from models.tuning.tuning import Tuned, tune_postprocessing
 from tasks.simulate.attainable import attainable_scores
 from tasks.simulate.features import BACKBONES, draw_features
 from tasks.simulate.labels import draw_labels, label_rule, shifted_state

@@ -8,11 +8,11 @@ import numpy as np
 from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
 from models.decisions.postprocessing import BranchRule, PostProcessing
 from models.decisions.recipes import PostProcessingRecipe
-from models.decisions.search.branch_search import BranchRows, BranchSearch, Candidate, search_of
-from models.decisions.search.calibration import CoverageScore, calibration_error, scores_by_coverage
-from models.decisions.search.folds import split_by_video
 from models.decisions.subject_outputs import SubjectOutputs, labelled_subjects, published_rows
 from models.heads.metrics import score_branches
+from models.tuning.branch_search import BranchRows, BranchSearch, Candidate, search_of
+from models.tuning.calibration import CoverageScore, calibration_error, scores_by_coverage
+from models.tuning.folds import split_by_video
 
 
 @dataclass(frozen=True)

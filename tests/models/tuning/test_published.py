@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from models.decisions.published import HALF_THRESHOLDS, HELD_OUT, UNSMOOTHED, score_published
 from models.decisions.recipes import get_postprocessing_recipe
-from models.decisions.search.folds import split_by_video
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
 from models.decisions.subject_outputs import published_rows
 from models.decisions.thresholds import grid_thresholds
-from models.decisions.tuning import tune_postprocessing
 from models.heads.metrics import score_branch
-from tests.models.decisions.test_tuning import subjects
+from models.tuning.folds import split_by_video
+from models.tuning.published import HALF_THRESHOLDS, HELD_OUT, UNSMOOTHED, score_published
+from models.tuning.tuning import tune_postprocessing
+from tests.models.tuning.test_tuning import subjects
 
 
 @pytest.mark.parametrize(("task", "smoothing"), [("expr", "mean 15"), ("va", "mean 15"), ("au", "median 15")])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.decisions.search.folds import jackknife_variance, shrink
+from models.tuning.folds import jackknife_variance, shrink
 
 
 def test_the_jackknife_of_a_mean_is_its_variance():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from models.decisions.postprocessing import BranchRule
-from models.decisions.search.calibration import calibration_error, fit_scaling, scores_by_coverage, with_scaling
 from models.decisions.smoothing import from_logits
+from models.tuning.calibration import calibration_error, fit_scaling, scores_by_coverage, with_scaling
 
 RANDOM = np.random.default_rng(0)
 

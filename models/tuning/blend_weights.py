@@ -14,13 +14,13 @@ import numpy as np
 from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
 from models.decisions.blending import Weights, blend_subject
 from models.decisions.recipes import PostProcessingRecipe
-from models.decisions.search.folds import split_by_video
 from models.decisions.smoothing import Smoothing, interpolate_missing, smooth_outputs
 from models.decisions.subject_outputs import SubjectOutputs, labelled_subjects, published_rows
 from models.decisions.thresholds import optimal_thresholds
-from models.decisions.tuning import Fold, Tuned, tune_postprocessing
 from models.engines.progress import report_progress
 from models.heads.metrics import has_label, main_score, score_branches
+from models.tuning.folds import split_by_video
+from models.tuning.tuning import Fold, Tuned, tune_postprocessing
 
 _ADDITIONS = 20
 # Selection sees smoothed outputs, because these are decided: over two seconds, unless the recipe has one window.

@@ -11,14 +11,14 @@ from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, BranchName
 from models.decisions.evaluation import count_rows, f1_of_thresholds, metrics_of_counts
 from models.decisions.postprocessing import BranchRule, gated_expressions
 from models.decisions.recipes import PostProcessingRecipe
-from models.decisions.search.calibration import fit_scaling, with_scaling
-from models.decisions.search.class_bias import fit_class_bias, scores_of_bias
-from models.decisions.search.folds import jackknife_variance, shrink
 from models.decisions.smoothing import Smoothing, from_logits, interpolate_missing, smooth_outputs, to_logits
 from models.decisions.subject_outputs import SubjectOutputs
 from models.decisions.thresholds import GRID, grid_thresholds, optimal_thresholds
 from models.engines.progress import report_progress
 from models.heads.metrics import MAIN_METRIC, has_label
+from models.tuning.calibration import fit_scaling, with_scaling
+from models.tuning.class_bias import fit_class_bias, scores_of_bias
+from models.tuning.folds import jackknife_variance, shrink
 
 _MIN_GAIN = 1e-6
 _TINY = 1e-7

@@ -12,11 +12,11 @@ from models.decisions.recipes import (
     get_postprocessing_recipe,
     registered_smoothings,
 )
-from models.decisions.search.folds import has_several_subjects_of_a_video, split_by_video
 from models.decisions.smoothing import Smoothing, interpolate_missing, smooth
 from models.decisions.subject_outputs import SubjectOutputs, published_rows
-from models.decisions.tuning import tune_postprocessing
 from models.heads.metrics import MAIN_METRIC, main_score, score_branch
+from models.tuning.folds import has_several_subjects_of_a_video, split_by_video
+from models.tuning.tuning import tune_postprocessing
 
 
 def subjects(count, *, noise=1.0, seed=0, frames=120):

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TaskName
 from models.decisions.postprocessing import BranchRule
 from models.decisions.recipes import get_postprocessing_recipe
-from models.decisions.search.branch_search import NONE, LeftOut, Option
-from models.decisions.search.folds import split_by_video
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS, Smoothing
 from models.decisions.subject_outputs import SubjectOutputs, labelled_subjects, published_rows
-from models.decisions.tuning import score_rules, searches_of
+from models.tuning.branch_search import NONE, LeftOut, Option
+from models.tuning.folds import split_by_video
+from models.tuning.tuning import score_rules, searches_of
 
 # Names of decisions, besides ``PUBLISHED_SMOOTHINGS``. All but the last two use the thresholds of the grid that are
 # best on the same subjects.

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from models.decisions.recipes import ClassBias
-from models.decisions.search.class_bias import fit_class_bias, scores_of_bias
 from models.heads.metrics import main_score
+from models.tuning.class_bias import fit_class_bias, scores_of_bias
 
 
 def rows(count=2_000, seed=0):

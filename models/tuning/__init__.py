@@ -1,0 +1,1 @@
+"""Tuning of decisions on validation subjects: windows, class bias, thresholds, calibration and weights of blends."""
