@@ -67,12 +67,12 @@ class ImportFeaturesParameters:
 
     Audio, OpenFace, DDAMFN and the like: a row per subject and frame, with the columns subject and frame and columns of
     numbers, or a list named embedding; score_NAME, or a list named scores, are scores. Prints which frames of the
-    store's subjects have a row, and exits with code 1 if rows are not used. Then fit takes them like a backbone.
+    store's subjects have a row, and exits with code 1 if rows are not used. Then fit takes them like a backbone: fit
+    --features-variant imported_audio --features embeddings.
 
     Examples:
         affwild2 import-features audio.parquet --name audio --store STORE
         affwild2 import-features openface.csv --name openface --store STORE --first-frame 0
-        affwild2 fit va --store STORE --annotations DATA --features-variant imported_audio --features embeddings
     """
 
     file: Annotated[LocalPath, Option("Parquet, CSV or npz file.", is_argument=True)]
@@ -181,7 +181,7 @@ class CompareParameters:
 
 @dataclass(frozen=True)
 class ForgetParameters:
-    """Remove everything made from a video or image; heads; imported features.
+    """Remove what was made from videos, images, heads or features.
 
     Removes rows, crops, features and predictions of a video or image from every dataset, a head with its outputs,
     post-processings and submissions, or imported features. What cannot be removed is listed. Exits with code 1 if a

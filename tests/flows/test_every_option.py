@@ -16,7 +16,7 @@ from flows.options import takes
 from flows.parameters import FLOWS
 
 DEFINITIONS = FLOWS | {path: definition for path, (definition, _) in command_line._COMMANDS.items()}
-TEXTS = {"dask_address": "tcp://host:8786", "scale": "0.01"}
+TEXTS = {"dask_address": "tcp://host:8786", "scale": "0.01", "recipe": "paper"}
 
 
 def make(name):

@@ -213,7 +213,7 @@ def _model_readers() -> Iterator[Reader]:
     def read_rule(path: Path) -> None:
         os.replace(path, path.parent / "postprocessing.json")
         rule = load_postprocessing(Store(path.parent.parent), Bundle(path.parent.name, "f" * 64))
-        rule.apply({"va": np.zeros((9, 2), np.float32)}, np.ones(9, bool))
+        rule.apply({"va": np.zeros((9, 2), np.float32)}, np.ones(9, bool), frames_per_second=30.0)
 
     saved = io.BytesIO()
     torch.save(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)), saved)

@@ -105,7 +105,7 @@ def test_every_other_file_is_counted_with_a_reason(tmp_path):
         other_files.ARCHIVES: (1, ["batch3.zip"]),
         other_files.UNPACKED: (2, ["batch4.zip", "batch5.tar.gz"]),
         other_files.UNFINISHED: (1, ["b.mp4.part"]),
-        module._NO_VIDEO: (2, ["c.xyz", "noise"]),
+        other_files.NO_VIDEO: (2, ["c.xyz", "noise"]),
         module._PIPES: (1, ["pipe.mp4"]),
         module._BROKEN: (1, ["lost.xyz"]),
         module._LOOPS: (1, ["round"]),
@@ -253,7 +253,7 @@ def test_videos_on_s3_are_listed_with_few_requests(s3_bucket, monkeypatch):
         other_files.OTHER: (1, ["notes.txt"]),
         other_files.ARCHIVES: (1, ["batch9.zip"]),
         other_files.UNPACKED: (1, ["batch8.zip"]),
-        module._NO_VIDEO: (1, ["d.bin"]),
+        other_files.NO_VIDEO: (1, ["d.bin"]),
         module._CROPS: (1, ["cropped"]),
         module._SHARED_NAMES: (2, ["VIDEOS/0.avi", "videos/day 0/0.mp4"]),
     }

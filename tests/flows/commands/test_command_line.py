@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 def find_command(words):
     """Return the command that the words name, and its arguments."""
     command, arguments = app, list(words)
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and arguments:
         command = command.commands[arguments.pop(0)]
     return command, arguments
 
@@ -54,7 +54,7 @@ def documented_commands():
             "--backbone typo: expected a name",
         ),
         (["fit", "expr", "--backbone", "x"], 2, "No such option '--backbone'. It is now --features-variant."),
-        (["fit", "expr", "--kind", "typo"], 2, "'typo' is not 'mlp'"),
+        (["fit", "expr", "--kind", "typo"], 2, "'typo' is not one of 'mlp'"),
         (
             ["score", "{tmp}", "--out", "{tmp}/o", "--dask-address", "http://host:8787"],
             2,
