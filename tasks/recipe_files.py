@@ -24,7 +24,7 @@ def to_absolute(text: str) -> str:
     if is_recipe_file(text):
         return str(absolute_location(text))
     if text not in RECIPES:
-        raise InputError(f"recipe: expected {', '.join(RECIPES)}, or a TOML file ({SUFFIX}), got {text!r}")
+        raise InputError(f"expected recipe {', '.join(RECIPES)}, or a TOML file ({SUFFIX}), got {text!r}")
     return text
 
 

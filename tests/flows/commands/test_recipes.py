@@ -31,7 +31,7 @@ def test_wrong_names_and_files_are_refused_in_one_line(tmp_path):
     for name in ("nonsense", str(tmp_path / "none.toml"), str(bad)):
         refused = run_command("recipes", "show", name)
         assert refused.exit_code == 2 and len(refused.stderr.strip().splitlines()) == 1 and name in refused.stderr
-    with pytest.raises(InputError, match=r"expected paper, default.*, or a TOML file"):
+    with pytest.raises(InputError, match=r"expected recipe paper, default.*, or a TOML file"):
         load_recipe("defaults")
 
 
