@@ -100,6 +100,11 @@ class TextToRecipe(NoCredentials):
 
         return core_schema.no_info_after_validator_function(to_absolute, handler(source))
 
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        from tasks.recipe_files import TEXT
+
+        return handler(schema) | {"pattern": TEXT}
+
 
 class SchedulerAddress:
     """Annotation that makes pydantic refuse what is no address of a Dask scheduler."""

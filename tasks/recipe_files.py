@@ -8,6 +8,8 @@ from models.recipes.registry import RECIPES
 from models.recipes.toml_files import recipe_from_toml
 
 SUFFIX = ".toml"
+# Regular expression of what names a recipe.
+TEXT = rf"^({'|'.join(RECIPES)}|.*\.[tT][oO][mM][lL])$"
 
 
 def is_recipe_file(text: str) -> bool:

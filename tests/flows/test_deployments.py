@@ -88,7 +88,10 @@ def test_a_deployment_runs_with_its_defaults(lab, folder, plain_bytes):
 def test_a_form_refuses_unknown_and_wrong_parameters(lab):
     refused = lab.prefect("deployment", "run", "extract/affwild2", "--param", "minimal_face=3")
     assert refused.returncode == 1 and "minimal_face" in refused.stdout + refused.stderr
-    assert "'typo' is not one of" in lab.refusal_of("fit/affwild2", task="expr", annotations="x", recipe="typo")
+    assert "'typo' is not one of" in lab.refusal_of("fit/affwild2", task="expr", annotations="x", kind="typo")
+    assert "'typo' does not match '^(paper|" in lab.refusal_of(
+        "fit/affwild2", task="expr", annotations="x", recipe="typo"
+    )
     assert "3 is less than the minimum of 20" in lab.refusal_of("extract/affwild2", min_face_px=3)
     assert "'settle_secods' was unexpected" in lab.refusal_of("rescore/affwild2", settle_secods=3)
     assert "'host' does not match '^(tcp|tls)://'" in lab.refusal_of("extract/affwild2", dask_address="host")
@@ -284,6 +287,6 @@ def test_a_scored_video_leaves_a_summary_a_picture_and_a_link_that_opens(demo, t
     assert f"(http://127.0.0.1:8420/{page.relative_to(out / 'store')})" in found["score-report"].data
     picture, _, table = found["score-summary"].data.partition("\n\n")
     assert table.startswith("| video | person | frames |") and "\n| validation01 | 1 | 48 |" in table
-    kind, _, data = picture.removesuffix(")").partition(",")
-    assert kind == "![Share of each expression, per person](data:image/svg+xml;base64"
+    kind, _, data = picture.removesuffix(")").partition("base64,")
+    assert kind == "![Share of each expression, per person](data:image/svg+xml;"
     assert b"validation01, 1</text>" in base64.b64decode(data)
