@@ -11,13 +11,14 @@ AUDIT := $(VENV)/audit/bin/pip-audit
 # If this is set, each process compiles all modules again, for seconds per command and minutes of the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-services browser check check-alerts audit compare-videos gallery bench bench-quick lock clean
+.PHONY: help demo test test-services browser npm check check-alerts audit compare-videos gallery bench bench-quick lock clean
 
 help:
 	@echo "make demo           run everything on a small generated data set (a minute)"
 	@echo "make test           run the tests"
 	@echo "make test-services  run the tests that start more servers, or need exporters or old libraries"
 	@echo "make browser        install the Chromium that shows pages to tests (Debian's package, as root)"
+	@echo "make npm            install npm, which downloads JavaScript libraries (Debian's package, as root)"
 	@echo "make check          check formatting, lint and types"
 	@echo "make check-alerts   check and test the alert rules with promtool (Debian's package prometheus)"
 	@echo "make audit          look up known vulnerabilities of the locked dependencies at osv.dev"
@@ -86,7 +87,13 @@ browser:
 	@$(or $(CHROMIUM),chromium) --version >/dev/null 2>&1 || { echo "make browser: no Chromium that starts was found \
 	or could be installed. Install Chromium or Google Chrome, and pass its path if needed: make browser CHROMIUM=PATH" >&2; exit 1; }
 
-test-services: $(SERVICES)/.installed browser
+npm:
+	@npm --version >/dev/null 2>&1 || { test "$$(id -u)" = 0 && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends npm; } >&2 || true
+	@npm --version >/dev/null 2>&1 || { echo "make npm: npm was not found and could not be installed. Install Node.js \
+	with npm" >&2; exit 1; }
+
+test-services: $(SERVICES)/.installed browser npm
 	$(SERVICES)/bin/python -m pytest -q --durations=10 $(PARALLEL) -m service
 
 check: $(STAMP)

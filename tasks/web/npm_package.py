@@ -1,4 +1,4 @@
-"""Download packages of package-lock.json from npm, verify them, and read their files. Node.js is not needed."""
+"""Download packages of package-lock.json by npm, verify them, and read their files."""
 
 import base64
 import hashlib
@@ -15,10 +15,8 @@ from pathlib import Path
 from data_contracts.errors import InputError
 from data_contracts.files.credentials import hide_credentials
 from data_contracts.settings import read_settings
-from tasks.fetch_weights import DownloadError, download_file
+from tasks.fetch_weights import DownloadError
 
-# If npm is installed, its own settings name the registry.
-REGISTRY = "https://registry.npmjs.org"
 _NPM_SECONDS = 600
 
 
@@ -52,7 +50,7 @@ def locked_package(name: str) -> NpmPackage:
 def read_package(package: NpmPackage, paths: tuple[str, ...]) -> dict[str, bytes]:
     """Return files of a package, which is downloaded unless the cache folder has it.
 
-    npm downloads it if it is installed, with its settings for registry, proxy and credentials.
+    npm downloads it, with its settings for registry, proxy and credentials.
 
     Raises:
         InputError: it cannot be downloaded, or has another content.
@@ -67,26 +65,24 @@ def read_package(package: NpmPackage, paths: tuple[str, ...]) -> dict[str, bytes
 
 def _fetch(package: NpmPackage, archive: Path) -> None:
     archive.parent.mkdir(parents=True, exist_ok=True)
-    npm = shutil.which("npm")
-    source = "npm" if npm else REGISTRY
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".unfinished-") as scratch:
         written = Path(scratch) / package.file_name
         try:
-            if npm:
-                _pack_with_npm(npm, package, written)
-            else:
-                download_file(f"{REGISTRY}/{package.name}/-/{package.file_name}", written)
+            _pack_with_npm(package, written)
             if not package.matches(written):
                 raise DownloadError("got another content than the locked one")
         except DownloadError as error:
             raise InputError(
-                f"{package.name} {package.version}: cannot be downloaded from {source} ({error}); without a "
-                f"connection, run npm pack {package.name}@{package.version} elsewhere and copy the file to {archive}"
+                f"{package.name} {package.version}: cannot be downloaded ({error}); install Node.js with "
+                f"npm, or run npm pack {package.name}@{package.version} elsewhere and copy the file to {archive}"
             ) from error
         os.replace(written, archive)
 
 
-def _pack_with_npm(npm: str, package: NpmPackage, target: Path) -> None:
+def _pack_with_npm(package: NpmPackage, target: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DownloadError("expected the program npm, found none")
     command = [npm, "pack", f"{package.name}@{package.version}", "--pack-destination", str(target.parent)]
     options = ["--loglevel=error", "--fetch-retries=1", "--ignore-scripts"]
     try:

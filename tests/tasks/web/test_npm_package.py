@@ -2,14 +2,11 @@
 
 import base64
 import hashlib
-import http.server
 import io
 import tarfile
-import threading
 
 import pytest
 
-import tasks.web.npm_package
 from data_contracts.errors import InputError
 from tasks.web.npm_package import NpmPackage, locked_package, read_package
 
@@ -29,60 +26,62 @@ def package_of(archive):
 
 
 @pytest.fixture
-def registry(tmp_path, monkeypatch):
-    """A registry that serves one archive, on a machine without npm and with an empty cache folder."""
-    served = {}
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            content = served.get(self.path)
-            self.send_response(200 if content else 404)
-            self.send_header("Content-Length", str(len(content or b"")))
-            self.end_headers()
-            self.wfile.write(content or b"")
-
-        def log_message(self, *_):
-            pass
-
+def npm(tmp_path, monkeypatch):
+    """Return a function that installs an npm which runs a script; the cache is empty, and PATH has nothing else."""
+    (tmp_path / "bin").mkdir()
     monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        monkeypatch.setattr(tasks.web.npm_package, "REGISTRY", f"http://127.0.0.1:{running.server_port}")
-        yield served
-        running.shutdown()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+    def install(script):
+        program = tmp_path / "bin" / "npm"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    return install
 
 
-def test_a_package_is_downloaded_once(registry):
+@pytest.fixture
+def packing(npm, tmp_path):
+    """Return a function that lets ``npm pack NAME@VERSION --pack-destination FOLDER`` write an archive."""
+
+    def let_pack(archive):
+        (tmp_path / "archive").write_bytes(archive)
+        npm(f'/bin/cp "{tmp_path}/archive" "$4/small-1.2.3.tgz"')
+
+    return let_pack
+
+
+def test_a_package_is_downloaded_once(npm, packing):
     archive = archive_of({"dist/a.js": b"a", "dist/b.js": b"b"})
     package = package_of(archive)
-    registry["/small/-/small-1.2.3.tgz"] = archive
+    packing(archive)
     assert read_package(package, ("dist/b.js",)) == {"dist/b.js": b"b"}
-    registry.clear()
+    npm("exit 1")
     assert read_package(package, ("dist/a.js",)) == {"dist/a.js": b"a"}
 
 
-def test_other_content_is_refused_and_not_kept(registry, tmp_path):
-    registry["/small/-/small-1.2.3.tgz"] = archive_of({"dist/a.js": b"forged"})
+def test_other_content_is_refused_and_not_kept(packing, tmp_path):
+    packing(archive_of({"dist/a.js": b"forged"}))
     with pytest.raises(InputError, match=r"small 1\.2\.3: cannot be downloaded .*another content than the locked"):
         read_package(package_of(archive_of({"dist/a.js": b"a"})), ("dist/a.js",))
     assert list((tmp_path / "cache" / "npm").iterdir()) == []
 
 
-def test_without_a_connection_one_line_names_the_file_to_bring(registry, tmp_path):
+@pytest.mark.usefixtures("npm")
+def test_without_npm_one_line_names_the_file_to_bring(tmp_path):
     archive = archive_of({"dist/a.js": b"a"})
-    with pytest.raises(InputError, match=r"404.*run npm pack small@1\.2\.3 elsewhere and copy the file to") as raised:
+    with pytest.raises(
+        InputError, match=r"program npm.*or run npm pack small@1\.2\.3 elsewhere and copy the file to"
+    ) as raised:
         read_package(package_of(archive), ("dist/a.js",))
     assert "\n" not in str(raised.value)
     (tmp_path / "cache" / "npm" / "small-1.2.3.tgz").write_bytes(archive)
     assert read_package(package_of(archive), ("dist/a.js",)) == {"dist/a.js": b"a"}
 
 
-def test_npm_downloads_if_it_is_installed(registry, tmp_path):
-    npm = tmp_path / "npm"
-    npm.write_text("#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\necho 'npm error no network' >&2\nexit 1\n")
-    npm.chmod(0o755)
-    with pytest.raises(InputError, match=r"downloaded from npm \(code ENOTFOUND; no network\)"):
+def test_the_words_of_npm_are_shown(npm):
+    npm("echo 'npm error code ENOTFOUND' >&2\necho 'npm error no network' >&2\nexit 1")
+    with pytest.raises(InputError, match=r"cannot be downloaded \(code ENOTFOUND; no network\)"):
         read_package(package_of(b"any"), ("dist/a.js",))
 
 
