@@ -6,7 +6,7 @@ To add a kind of head, write a class that implements ``Head`` and add its name t
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
@@ -202,6 +202,19 @@ class Head(ABC, Generic[Data]):
         """Return the tensors of one seed and branch, without the prefix of their names."""
         prefix = f"seed{seed}.{branch}."
         return {name.removeprefix(prefix): x for name, x in self.tensors.items() if name.startswith(prefix)}
+
+
+def take_tensors(tensors: dict[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Return the tensors that a head needs, as float32.
+
+    Raises:
+        ValueError: a tensor is missing or does not have the expected shape.
+    """
+    for name, shape in expected.items():
+        got = tensors[name].shape if name in tensors else "none"
+        if got != shape:
+            raise ValueError(f"head: expected tensor {name} of shape {shape}, got {got}")
+    return {name: tensors[name].astype(np.float32) for name in expected}
 
 
 def _activate(x: np.ndarray, activation: Activation) -> np.ndarray:

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_contracts.vocabulary import DIMENSIONS, EXPRESSIONS, BranchName, TaskName
-from models.heads.head import OUTPUT_NAMES, Activation, BranchConfig, FitSettings, FittedPart, Head, HeadConfig
+from models.heads.head import (
+    OUTPUT_NAMES,
+    Activation,
+    BranchConfig,
+    FitSettings,
+    FittedPart,
+    Head,
+    HeadConfig,
+    take_tensors,
+)
 from models.heads.recipes import HeadRecipe, hidden_sizes
 from models.heads.sequences import SubjectSequence, input_width
 
@@ -37,11 +46,7 @@ class MlpHead(Head["TrainingRows"]):
             ValueError: a tensor is missing or does not have the shape that the configuration requires.
         """
         expected = _shapes(config)
-        for name, shape in expected.items():
-            got = tensors[name].shape if name in tensors else "none"
-            if got != shape:
-                raise ValueError(f"head: expected tensor {name} of shape {shape}, got {got}")
-        super().__init__(config, {name: tensors[name].astype(np.float32) for name in expected})
+        super().__init__(config, take_tensors(tensors, expected))
 
     @classmethod
     def fit_part(

@@ -81,7 +81,7 @@ class HeadChoice:
             raise InputError(f"recipe {self.recipe.name}: {error}") from error
 
     def effective_recipe(self, features: FeaturesDetails) -> Recipe:
-        """Return the recipe of this task alone as it is fitted; with overrides, under a name of its own."""
+        """Return the part of the recipe for this task. If options of ``fit`` changed it, its name says so."""
         heads, postprocessing = self.head_recipe(features), self.recipe.postprocessing_of(self.task)
         is_changed = heads != replace(self, features=None, hidden_units=None, seeds=None, kind=None).head_recipe(
             features

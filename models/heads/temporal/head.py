@@ -1,12 +1,13 @@
 """Temporal heads: their outputs for a frame depend on the frames before and after it."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from data_contracts.vocabulary import BranchName
-from models.heads.head import OUTPUT_NAMES, BranchConfig, FitSettings, FittedPart, Head, HeadConfig
+from models.heads.head import OUTPUT_NAMES, BranchConfig, FitSettings, FittedPart, Head, HeadConfig, take_tensors
 from models.heads.recipes import HeadRecipe, TemporalLayers, hidden_sizes
 from models.heads.sequences import SubjectSequence, input_width
 from models.heads.temporal.layers import Weights, project, run_tcn, run_transformer
@@ -41,11 +42,7 @@ class TemporalHead(Head[Sequences]):
                 inputs = input_width(settings.features, config.embedding_size, config.logits_size)
                 shapes = self._branch_shapes(settings, inputs, len(OUTPUT_NAMES[branch]))
                 expected |= {f"seed{seed}.{branch}.{name}": shape for name, shape in shapes.items()}
-        for name, shape in expected.items():
-            got = tensors[name].shape if name in tensors else "none"
-            if got != shape:
-                raise ValueError(f"head: expected tensor {name} of shape {shape}, got {got}")
-        super().__init__(config, {name: tensors[name].astype(np.float32) for name in expected})
+        super().__init__(config, take_tensors(tensors, expected))
 
     @classmethod
     def _branch_shapes(cls, settings: BranchConfig, inputs: int, outputs: int) -> Shapes:
@@ -56,8 +53,9 @@ class TemporalHead(Head[Sequences]):
         return shapes | cls._body_shapes(width, layers)
 
     @classmethod
+    @abstractmethod
     def _body_shapes(cls, width: int, layers: TemporalLayers) -> Shapes:
-        raise NotImplementedError
+        """Return the shapes of the tensors between the projection and the output."""
 
     @classmethod
     def fit_part(
@@ -99,10 +97,11 @@ class TemporalHead(Head[Sequences]):
             hidden, present = hidden[positions.frames], present[positions.frames]
         return positions.to_frames(self._run_body(weights, settings.temporal or TemporalLayers(), hidden, present))
 
+    @abstractmethod
     def _run_body(
         self, weights: Weights, layers: TemporalLayers, hidden: np.ndarray, present: np.ndarray
     ) -> np.ndarray:
-        raise NotImplementedError
+        """Return the outputs before their activation, [P, K], of hidden values [P, width] at P positions."""
 
 
 def width_of(settings: BranchConfig | HeadRecipe) -> int:
