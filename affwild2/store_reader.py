@@ -74,8 +74,8 @@ class StoreReader:
         """
         import pyarrow as pa
 
+        from data_contracts.details.heads import HeadDetails, PostprocessingDetails
         from data_contracts.store.bundles import list_bundles
-        from data_contracts.store.details import HeadDetails, PostprocessingDetails
 
         rules = [PostprocessingDetails.of(one) for one in list_bundles(self._store, "postprocessing")]
         tuned = {one.head: one.figures for one in rules}
@@ -152,7 +152,7 @@ class StoreReader:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        from data_contracts.schemas import LABEL_COLUMNS
+        from data_contracts.schemas.labels import LABEL_COLUMNS
 
         if task not in TASKS:
             raise InputError(f"task {task!r}: expected one of {', '.join(TASKS)}")

@@ -1,1 +1,1 @@
-"""What the data is: vocabulary, schemas, official file formats, the store. Nothing here computes a prediction."""
+"""What the data is: vocabulary, schemas, official file formats, the store. No module here computes a prediction."""

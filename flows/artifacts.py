@@ -23,12 +23,12 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from data_contracts.details.submissions import SubjectCoverage, SubmissionDetails
 from data_contracts.errors import StoreError, counted, printable
 from data_contracts.files.credentials import hide_credentials
-from data_contracts.schemas import SUMMARY
+from data_contracts.schemas.predictions import SUMMARY
 from data_contracts.settings import SERVE_URL, answering_soon, read_settings
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import SubjectCoverage, SubmissionDetails
 from data_contracts.vocabulary import SIMULATED_NOTICE, mark_name
 from flows.engine.console import explain_error
 from flows.engine.run import Run

@@ -4,8 +4,8 @@ import time
 from datetime import UTC, datetime
 
 from data_contracts.challenge.layout import find_data
+from data_contracts.details.heads import HeadDetails
 from data_contracts.files.local import check_output_folder
-from data_contracts.store.details import HeadDetails
 from data_contracts.vocabulary import TASKS
 from flows.engine.console import print_line
 from flows.engine.run import Run

@@ -6,11 +6,11 @@ from typing import Any
 
 from data_contracts.challenge.layout import find_data
 from data_contracts.challenge.test_lists import names_in_list
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails, label_coverage_columns
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import reading_inputs
 from data_contracts.files.locations import Location
 from data_contracts.store.bundles import Bundle, find_bundle
-from data_contracts.store.details import HeadDetails, PostprocessingDetails, label_coverage_columns
 from data_contracts.vocabulary import SetName, is_simulated
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_contracts.challenge.pictures import PictureListing, read_pictures
+from data_contracts.details.backbones import BackboneDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, find_bundle
-from data_contracts.store.details import BackboneDetails
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

@@ -6,10 +6,11 @@ from data_contracts.challenge.editions import rows_by
 from data_contracts.challenge.layout import find_test_list
 from data_contracts.challenge.names import describe_respelled
 from data_contracts.challenge.test_lists import TestList, read_test_list
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails
+from data_contracts.details.submissions import COVERAGE_COUNTS, SubmissionDetails
 from data_contracts.errors import InputError, counted, printable
 from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.store.bundles import Bundle, find_bundle
-from data_contracts.store.details import COVERAGE_COUNTS, HeadDetails, PostprocessingDetails, SubmissionDetails
 from data_contracts.vocabulary import EditionName
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run

@@ -15,6 +15,8 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import pyarrow as pa
 
+from data_contracts.details.datasets import FacesDetails
+from data_contracts.details.records import Details, problems_of
 from data_contracts.errors import (
     InputError,
     InvalidFileError,
@@ -23,11 +25,9 @@ from data_contracts.errors import (
     WrongUnitError,
     has_machine_cause,
 )
-from data_contracts.schemas import Dataset
+from data_contracts.schemas.dataset import Dataset
 from data_contracts.store.bundles import find_bundle, write_bundle
-from data_contracts.store.details import FacesDetails
 from data_contracts.store.manifest import Failure, Manifest, UnitKey
-from data_contracts.store.records import Details, problems_of
 from data_contracts.store.store import Store
 from models.engines.progress import ReportLine, reporting_to, track
 

@@ -7,8 +7,8 @@ import numpy as np
 import safetensors.numpy
 from safetensors import safe_open
 
+from data_contracts.details.backbones import BackboneDetails, PictureCoverage, PictureFigures, PictureSetSize
 from data_contracts.store.bundles import Bundle, write_bundle
-from data_contracts.store.details import BackboneDetails, PictureCoverage, PictureFigures, PictureSetSize
 from data_contracts.store.store import Store
 from models.backbones.registry import COMMON_5, get_spec
 from models.backbones.weights import bundled_path

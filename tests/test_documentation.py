@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_contracts.schemas import PREDICTIONS
+from data_contracts.schemas.predictions import PREDICTIONS
 from data_contracts.vocabulary import EXPRESSIONS
 
 ROOT = Path(__file__).parent.parent

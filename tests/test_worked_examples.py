@@ -10,10 +10,12 @@ import pyarrow as pa
 import pytest
 
 import models.heads
+from data_contracts.details.heads import HeadDetails
 from data_contracts.errors import InputError
-from data_contracts.schemas import FRAMES, LABELS, features_dataset
+from data_contracts.schemas.faces import FRAMES
+from data_contracts.schemas.features import features_dataset
+from data_contracts.schemas.labels import LABELS
 from data_contracts.store.bundles import find_bundle
-from data_contracts.store.details import HeadDetails
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from models.decisions import smoothing

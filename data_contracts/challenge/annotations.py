@@ -14,7 +14,7 @@ from data_contracts.errors import InputError
 from data_contracts.files.account import is_harmless
 from data_contracts.files.inputs import list_entries, read_lines, reading_inputs
 from data_contracts.files.locations import Location
-from data_contracts.schemas import LABELS
+from data_contracts.schemas.labels import LABELS
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, SetName, TaskName, normalize_name
 
 SET_FOLDERS: dict[SetName, str] = {"train": "Train_Set", "validation": "Validation_Set"}

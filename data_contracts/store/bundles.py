@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
+from data_contracts.details.records import Details, JsonObject
 from data_contracts.store.manifest import from_sealed_json, to_sealed_json
-from data_contracts.store.records import Details, JsonObject
 from data_contracts.store.store import Store
 
 MANIFEST = "manifest.json"

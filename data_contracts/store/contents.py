@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.details.datasets import VideoDetails
+from data_contracts.details.heads import HeadDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, list_bundles, read_manifest
-from data_contracts.store.details import HeadDetails, VideoDetails
 from data_contracts.store.input_accounts import INPUTS, InputsDetails
 from data_contracts.store.manifest import Failure, UnitKey, key_of_folder, key_of_manifest_path
 from data_contracts.store.store import Store

@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
+from data_contracts.details.records import Details, LeftOut, Record
 from data_contracts.files.account import InputAccount
 from data_contracts.store.bundles import Bundle, read_manifest, write_manifest
 from data_contracts.store.fingerprint import fingerprint, variant_name
-from data_contracts.store.records import Details, LeftOut, Record
 from data_contracts.store.store import Store
 
 INPUTS = "inputs"

@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from urllib.parse import unquote
 
-from data_contracts.store.records import JsonObject
+from data_contracts.details.records import JsonObject
 
 # Characters with a meaning in paths, Hive partitions or URLs. Letters of all scripts are kept: escaped, they would
 # exceed the maximum length of a file name. Hive readers ignore names with a leading dot or underscore, and "." and ".."
@@ -128,7 +128,7 @@ class Manifest:
         rows: number of rows in the data file.
         counts: number of rows per status.
         seconds: wall time that the unit took.
-        details: facts that the plans of later stages need (``store.details``).
+        details: facts that the plans of later stages need (``data_contracts.details``).
     """
 
     fingerprint: str

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_contracts.details.records import problems_of
 from data_contracts.errors import InputError
 from data_contracts.store.manifest import (
     Manifest,
@@ -30,7 +31,6 @@ from data_contracts.store.manifest import (
     is_utf8,
     key_of_manifest_path,
 )
-from data_contracts.store.records import problems_of
 
 if TYPE_CHECKING:
     from data_contracts.files.local import LocalFiles

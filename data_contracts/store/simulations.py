@@ -1,11 +1,30 @@
 """The bundle that marks a store as simulated and holds its best attainable scores."""
 
+from dataclasses import dataclass
+
+from data_contracts.details.records import Details
 from data_contracts.store.bundles import find_bundle
-from data_contracts.store.details import SimulationDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SetName, TaskName
 
 SIMULATION_FOLDER = "simulation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationDetails(Details):
+    """``simulation``: how the data in the store was simulated, and the best scores that any prediction can reach.
+
+    Attributes:
+        scale, seed: of the simulation.
+        subjects, frames: numbers of them; frames of a video with two persons count twice.
+        attainable: task -> set -> metric -> score of the best decisions given the latent state of every frame.
+    """
+
+    scale: float
+    seed: int
+    subjects: int
+    frames: int
+    attainable: dict[str, dict[str, dict[str, float]]]
 
 
 def find_simulation(store: Store) -> SimulationDetails | None:

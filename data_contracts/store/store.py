@@ -17,7 +17,7 @@ from data_contracts.files.credentials import check_no_credentials
 from data_contracts.files.inputs import FileState
 from data_contracts.files.local import UNFINISHED, files_at
 from data_contracts.files.locations import Location, location
-from data_contracts.schemas import Dataset, check_schema
+from data_contracts.schemas.dataset import Dataset, check_schema
 from data_contracts.store.manifest import Failure, Manifest, UnitKey, key_of_manifest_path
 from data_contracts.store.manifest_index import ManifestIndex, variant_of
 

@@ -5,12 +5,12 @@ import hashlib
 import io
 from pathlib import Path
 
+from data_contracts.details.submissions import SubmissionDetails
 from data_contracts.errors import InputError, StoreError, counted
 from data_contracts.files.archives import fault_of_zip
 from data_contracts.files.local import UNFINISHED, replacing_file
 from data_contracts.store.bundles import Bundle, read_file, read_manifest, written_at
 from data_contracts.store.contents import require_store
-from data_contracts.store.details import SubmissionDetails
 from data_contracts.store.store import Store
 from flows.commands.parameters import DownloadSubmissionParameters
 from flows.engine.console import print_line

@@ -7,10 +7,10 @@ from typing import cast
 import numpy as np
 
 from data_contracts.challenge.pictures import PICTURE_SUFFIXES
+from data_contracts.details.heads import HeadDetails
 from data_contracts.errors import InputError
 from data_contracts.files.local import check_output_folder
 from data_contracts.store.contents import require_store
-from data_contracts.store.details import HeadDetails
 from data_contracts.store.store import Store
 from flows.commands.parameters import ExportHeadParameters, ExportModelParameters
 from flows.engine.console import print_line, print_table

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from data_contracts.challenge.videos import has_video_suffix, name_of_video
+from data_contracts.details.heads import CellDetails, HeadDetails
 from data_contracts.errors import InputError, StoreError, counted, explain_os_error
 from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import forget_seen, names_seen
 from data_contracts.store.bundles import Bundle, list_bundles
 from data_contracts.store.contents import require_store
-from data_contracts.store.details import CellDetails, HeadDetails
 from data_contracts.store.lock import lock_store
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import normalize_name, video_of_subject

@@ -5,11 +5,11 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar
 
+from data_contracts.details.heads import HeadDetails
 from data_contracts.errors import counted
 from data_contracts.files.locations import is_remote
 from data_contracts.store.bundles import Bundle, damaged_bundles
 from data_contracts.store.contents import BUNDLES, StoreContents, VariantContents, read_contents
-from data_contracts.store.details import HeadDetails
 from data_contracts.store.input_accounts import InputsDetails
 from data_contracts.store.manifest import Failure
 from data_contracts.store.store import Store

@@ -9,11 +9,11 @@ from data_contracts.challenge.layout import find_data, find_test_list
 from data_contracts.challenge.submission_files import Fault
 from data_contracts.challenge.submissions import check_submission, read_submission, video_named
 from data_contracts.challenge.test_lists import TestList, read_test_list
+from data_contracts.details.submissions import SubmissionDetails
 from data_contracts.errors import InputError, counted
 from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.files.locations import Location, location
 from data_contracts.store.bundles import MANIFEST, read_manifest, wrong_files
-from data_contracts.store.details import SubmissionDetails
 from data_contracts.store.input_accounts import InputsDetails
 from data_contracts.store.store import Store
 from data_contracts.video.counting import count_frames

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
 
+from data_contracts.details.heads import HeadDetails
 from data_contracts.store.contents import require_store
-from data_contracts.store.details import HeadDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import TaskName
 from flows.commands.parameters import CompareParameters

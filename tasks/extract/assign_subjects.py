@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.schemas import SUBJECTS
-from data_contracts.store.details import SubjectsDetails
+from data_contracts.details.datasets import SubjectsDetails
+from data_contracts.schemas.faces import SUBJECTS
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data_contracts.details.datasets import FacesDetails
+from data_contracts.details.records import JsonObject
 from data_contracts.files.inputs import check_unchanged
 from data_contracts.files.locations import location
-from data_contracts.schemas import FACES
-from data_contracts.store.details import FacesDetails
+from data_contracts.schemas.faces import FACES
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
-from data_contracts.store.records import JsonObject
 from data_contracts.store.store import Store
 from data_contracts.video.frames import read_segment
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED, SEGMENT_FRAMES

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Collection, Mapping, Sequence
 
+from data_contracts.details.datasets import VideoDetails
 from data_contracts.files.locations import Location, is_remote, location
-from data_contracts.store.details import VideoDetails
 from data_contracts.store.manifest import Failure, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import video_of_subject

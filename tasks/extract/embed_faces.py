@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.details.datasets import FacesDetails, FeaturesDetails, SubjectsDetails
 from data_contracts.errors import InputError
-from data_contracts.schemas import Dataset, features_dataset
-from data_contracts.store.details import FacesDetails, FeaturesDetails, SubjectsDetails
+from data_contracts.schemas.dataset import Dataset
+from data_contracts.schemas.features import features_dataset
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.schemas import Dataset, other_features_dataset
-from data_contracts.store.details import FacesDetails
+from data_contracts.details.datasets import FacesDetails
+from data_contracts.schemas.dataset import Dataset
+from data_contracts.schemas.features import other_features_dataset
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

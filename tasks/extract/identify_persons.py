@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data_contracts.schemas import BOX, PERSONS
-from data_contracts.store.details import PersonsDetails
+from data_contracts.details.datasets import PersonsDetails
+from data_contracts.schemas.faces import BOX, PERSONS
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

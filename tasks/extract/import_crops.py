@@ -14,10 +14,10 @@ import pyarrow as pa
 from PIL import Image
 
 from data_contracts.challenge.crops import Crop
+from data_contracts.details.datasets import FacesDetails
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import read_many
-from data_contracts.schemas import FACES
-from data_contracts.store.details import FacesDetails
+from data_contracts.schemas.faces import FACES
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.challenge.names import match_names
+from data_contracts.details.datasets import FeaturesDetails
 from data_contracts.errors import InputError, counted
-from data_contracts.schemas import imported_features_dataset
-from data_contracts.store.details import FeaturesDetails
+from data_contracts.schemas.features import imported_features_dataset
 from data_contracts.store.fingerprint import digest_of_file, fingerprint, variant_name
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from data_contracts.details.datasets import VideoDetails
 from data_contracts.errors import InputError, RefusedFilesError, counted, printable
 from data_contracts.files.inputs import check_unchanged, file_state
 from data_contracts.files.locations import Location, is_remote, location
-from data_contracts.schemas import FRAMES, VIDEOS
-from data_contracts.store.details import VideoDetails
+from data_contracts.schemas.faces import FRAMES, VIDEOS
 from data_contracts.store.fingerprint import digest_of_file, fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

@@ -4,15 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from data_contracts.details.heads import BLEND, ZERO_SHOT, BlendMember, HeadDetails, WeightsOfFold
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import (
-    BLEND,
-    ZERO_SHOT,
-    BlendMember,
-    HeadDetails,
-    WeightsOfFold,
-)
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

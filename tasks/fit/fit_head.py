@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from data_contracts.details.datasets import FeaturesDetails
+from data_contracts.details.heads import ZERO_SHOT, HeadDetails, LabelCoverage
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, find_bundle, write_bundle
-from data_contracts.store.details import ZERO_SHOT, FeaturesDetails, HeadDetails, LabelCoverage
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store

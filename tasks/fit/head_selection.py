@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from data_contracts.details.heads import ZERO_SHOT, HeadDetails, PostprocessingDetails
 from data_contracts.errors import InputError, counted
 from data_contracts.store.bundles import Bundle, damaged_bundles, list_bundles, match_bundles, written_at
-from data_contracts.store.details import ZERO_SHOT, HeadDetails, PostprocessingDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, BranchName, TaskName
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.challenge.annotations import annotation_files, check_readable, read_annotations
+from data_contracts.details.datasets import LabelsDetails
 from data_contracts.errors import InputError
 from data_contracts.files.account import InputAccount
 from data_contracts.files.locations import Location, location
-from data_contracts.schemas import LABELS
-from data_contracts.store.details import LabelsDetails
+from data_contracts.schemas.labels import LABELS
 from data_contracts.store.fingerprint import digest_of_file, fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

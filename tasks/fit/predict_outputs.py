@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
+from data_contracts.details.datasets import OutputsDetails
+from data_contracts.details.heads import HeadDetails
 from data_contracts.errors import InputError
-from data_contracts.schemas import BACKBONE_COLUMNS, OUTPUT_COLUMNS, outputs_dataset
+from data_contracts.schemas.outputs import BACKBONE_COLUMNS, OUTPUT_COLUMNS, outputs_dataset
 from data_contracts.store.bundles import Bundle, find_bundle, read_file
-from data_contracts.store.details import HeadDetails, OutputsDetails
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

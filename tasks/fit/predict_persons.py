@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data_contracts.schemas import OUTPUT_COLUMNS, person_outputs_dataset
+from data_contracts.details.datasets import OutputsDetails
+from data_contracts.details.heads import HeadDetails
+from data_contracts.schemas.outputs import OUTPUT_COLUMNS, person_outputs_dataset
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import HeadDetails, OutputsDetails
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

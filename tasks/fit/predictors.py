@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from data_contracts.details.datasets import FeaturesDetails
+from data_contracts.details.heads import HeadDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import FeaturesDetails, HeadDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, is_imported, is_simulated
 from models.backbones.registry import DEFAULT_BACKBONE

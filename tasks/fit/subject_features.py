@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data_contracts.details.datasets import FeaturesDetails, SubjectsDetails, VideoDetails
 from data_contracts.errors import InputError
-from data_contracts.store.details import FeaturesDetails, SubjectsDetails, VideoDetails
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import (

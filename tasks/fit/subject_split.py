@@ -4,9 +4,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from data_contracts.challenge.names import describe_respelled, match_names, subject_of_file
+from data_contracts.details.datasets import LabelsDetails
+from data_contracts.details.heads import ZERO_SHOT, HeadDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import ZERO_SHOT, HeadDetails, LabelsDetails
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SetName, TaskName, normalize_name, video_of_subject

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.lib.format import open_memmap
 
+from data_contracts.details.heads import LabelCoverage
 from data_contracts.errors import InputError
-from data_contracts.store.details import LabelCoverage
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES, BRANCHES_OF_TASK, BranchName, SetName, TaskName
 from models.engines.progress import report_progress

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails, TuningFigures
 from data_contracts.errors import InputError
-from data_contracts.schemas import CANDIDATES
+from data_contracts.schemas.outputs import CANDIDATES
 from data_contracts.store.bundles import Bundle, list_bundles, read_file, write_manifest
-from data_contracts.store.details import HeadDetails, PostprocessingDetails, TuningFigures
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

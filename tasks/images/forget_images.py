@@ -8,10 +8,10 @@ from pathlib import PurePath
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.details.datasets import ImageFacesDetails
 from data_contracts.errors import InputError
 from data_contracts.files.locations import absolute_location
-from data_contracts.schemas import IMAGE_FACES
-from data_contracts.store.details import ImageFacesDetails
+from data_contracts.schemas.faces import IMAGE_FACES
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from tasks.extract.crop_faces import crop_params_of

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
+from data_contracts.details.datasets import ImageFacesDetails, StoredImage
 from data_contracts.errors import explain_os_error
 from data_contracts.files.inputs import FileState, file_state
 from data_contracts.files.locations import Location, location
-from data_contracts.schemas import IMAGE_FACES
-from data_contracts.store.details import ImageFacesDetails, StoredImage
+from data_contracts.schemas.faces import IMAGE_FACES
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.schemas import image_features_dataset
+from data_contracts.schemas.features import image_features_dataset
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.schemas import OUTPUT_COLUMNS, image_outputs_dataset
+from data_contracts.schemas.outputs import OUTPUT_COLUMNS, image_outputs_dataset
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey

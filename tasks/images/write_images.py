@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_contracts.schemas import IMAGES, LANDMARK_NAMES, check_schema
-from data_contracts.store.details import HeadDetails
+from data_contracts.details.heads import HeadDetails
+from data_contracts.schemas.dataset import check_schema
+from data_contracts.schemas.faces import LANDMARK_NAMES
+from data_contracts.schemas.predictions import IMAGES
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails
 from data_contracts.errors import InputError, counted
 from data_contracts.store.bundles import Bundle, match_bundles
 from data_contracts.store.contents import REPORT_PAGE, comparison_name
-from data_contracts.store.details import HeadDetails, PostprocessingDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SIMULATED_NOTICE, TaskName
 from models.decisions.evaluation import CONFIDENCE, RESAMPLES, SEED, Interval, Metrics, bootstrap_intervals

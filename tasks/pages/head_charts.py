@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import numpy as np
 
+from data_contracts.details.heads import HeadDetails
 from data_contracts.store.bundles import Bundle, read_file
-from data_contracts.store.details import HeadDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, EXPRESSIONS, BranchName, video_of_subject
 from models.decisions.evaluation import (

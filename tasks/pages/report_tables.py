@@ -5,17 +5,12 @@ from dataclasses import astuple, dataclass
 from datetime import datetime
 from urllib.parse import quote
 
+from data_contracts.details.backbones import BackboneDetails
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails, label_coverage_columns
+from data_contracts.details.submissions import COVERAGE_COUNTS, SubmissionDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.contents import StoreContents
-from data_contracts.store.details import (
-    COVERAGE_COUNTS,
-    BackboneDetails,
-    HeadDetails,
-    PostprocessingDetails,
-    SubmissionDetails,
-    label_coverage_columns,
-)
 from data_contracts.store.input_accounts import InputsDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_FOUND

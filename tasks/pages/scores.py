@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, written_at
 from data_contracts.store.contents import StoreContents
-from data_contracts.store.details import HeadDetails, PostprocessingDetails
 from data_contracts.store.store import Store
 from models.decisions.evaluation import CONFIDENCE, RESAMPLES, SEED, Interval
 from models.engines.progress import report_progress

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_contracts.schemas import BOX
+from data_contracts.schemas.faces import BOX
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND

@@ -15,9 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data_contracts.details.datasets import LabelsDetails
+from data_contracts.details.heads import HeadDetails
 from data_contracts.errors import InputError
-from data_contracts.schemas import LABEL_COLUMNS, OUTPUT_COLUMNS
-from data_contracts.store.details import HeadDetails, LabelsDetails
+from data_contracts.schemas.labels import LABEL_COLUMNS
+from data_contracts.schemas.outputs import OUTPUT_COLUMNS
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import (

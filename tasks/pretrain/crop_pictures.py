@@ -10,9 +10,9 @@ import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from data_contracts.challenge.pictures import Picture
+from data_contracts.details.datasets import PicturesDetails
 from data_contracts.files.inputs import file_state
-from data_contracts.schemas import PICTURES
-from data_contracts.store.details import PicturesDetails
+from data_contracts.schemas.labels import PICTURES
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

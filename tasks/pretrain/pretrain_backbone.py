@@ -14,8 +14,8 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from data_contracts.challenge.pictures import PICTURE_EXPRESSIONS
+from data_contracts.details.backbones import BackboneDetails, PictureCoverage, PictureFigures, PictureSetSize
 from data_contracts.errors import InputError
-from data_contracts.store.details import BackboneDetails, PictureCoverage, PictureFigures, PictureSetSize
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

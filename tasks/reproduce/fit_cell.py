@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from data_contracts.details.heads import CellDetails, LabelCoverage
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import CellDetails, LabelCoverage
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from data_contracts.store.details import CellDetails
+from data_contracts.details.heads import CellDetails
 from data_contracts.vocabulary import SIMULATED_NOTICE, is_simulated
 from tasks.reproduce.published import BACKBONES, ERRATA, TABLES, Column, Kind, PublishedRow, PublishedTable
 

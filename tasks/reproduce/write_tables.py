@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from data_contracts.details.heads import CellDetails
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import CellDetails
 from data_contracts.store.simulations import find_simulation
 from data_contracts.store.store import Store
 from tasks.reproduce.tables import (

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from data_contracts.details.records import Record
 from data_contracts.errors import StoreError
 from data_contracts.files.inputs import NO_FILE, FileState, file_state
 from data_contracts.files.locations import location
 from data_contracts.store.manifest import from_sealed_json, to_sealed_json
-from data_contracts.store.records import Record
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ANNOTATED_SUFFIX
 

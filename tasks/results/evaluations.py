@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from data_contracts.challenge.names import match_names
+from data_contracts.details.datasets import LabelsDetails
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails
 from data_contracts.errors import InputError, counted
 from data_contracts.store.bundles import Bundle, read_file
-from data_contracts.store.details import HeadDetails, LabelsDetails, PostprocessingDetails
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName, normalize_name, video_of_subject

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data_contracts.schemas import BOX, FACE_COLUMNS, LANDMARK_NAMES
+from data_contracts.schemas.faces import BOX, FACE_COLUMNS, LANDMARK_NAMES
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 

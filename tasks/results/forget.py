@@ -18,24 +18,18 @@ import pyarrow.compute as pc
 from data_contracts.challenge.names import match_names
 from data_contracts.challenge.submissions import zip_bytes
 from data_contracts.challenge.test_lists import subject_of_image
+from data_contracts.details.datasets import FacesDetails, LabelsDetails, SubjectsDetails, VideoDetails
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails
+from data_contracts.details.records import problems_of
+from data_contracts.details.submissions import SubmissionDetails
 from data_contracts.errors import printable
 from data_contracts.files.inputs import FileState
-from data_contracts.schemas import LABELS
+from data_contracts.schemas.labels import LABELS
 from data_contracts.store.bundles import Bundle, list_bundles, manifest_path, read_manifest, write_manifest
 from data_contracts.store.contents import DATASETS, REPORT_PAGE, VIEWERS
-from data_contracts.store.details import (
-    FacesDetails,
-    HeadDetails,
-    LabelsDetails,
-    PostprocessingDetails,
-    SubjectsDetails,
-    SubmissionDetails,
-    VideoDetails,
-)
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.input_accounts import INPUTS
 from data_contracts.store.manifest import Manifest, UnitKey, is_failure_path, key_of_manifest_path
-from data_contracts.store.records import problems_of
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SUBJECT_SIDES, video_of_subject
 from tasks.fit.tune_postprocessing import remove_subjects

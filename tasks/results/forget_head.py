@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from data_contracts.details.heads import PostprocessingDetails
+from data_contracts.details.submissions import SubmissionDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import manifest_path, read_manifest
 from data_contracts.store.contents import is_comparison_of
-from data_contracts.store.details import PostprocessingDetails, SubmissionDetails
 from data_contracts.store.manifest import UnitKey, key_of_manifest_path
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import is_imported

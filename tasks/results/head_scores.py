@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import HeadDetails, PostprocessingDetails
 from data_contracts.store.simulations import attainable_score
 from data_contracts.store.store import Store
 from tasks.fit.tune_postprocessing import recipe_of

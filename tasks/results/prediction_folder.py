@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from data_contracts.details.records import LeftOut, Record
 from data_contracts.errors import InputError, StoreError, counted, is_missing_file
 from data_contracts.files.inputs import FileState, file_state, list_many, reading_inputs
 from data_contracts.files.local import UNFINISHED
 from data_contracts.files.locations import Location, location
-from data_contracts.schemas import PREDICTIONS, Column
+from data_contracts.schemas.dataset import Column
+from data_contracts.schemas.predictions import PREDICTIONS
 from data_contracts.store.manifest import from_sealed_json, to_sealed_json
-from data_contracts.store.records import LeftOut, Record
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ANNOTATED_SUFFIX, MissingFaces, People
 from tasks.results.annotated_copies import annotated_file, drop_annotated

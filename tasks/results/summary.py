@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from data_contracts.files.inputs import FileState, list_many
 from data_contracts.files.locations import location
-from data_contracts.schemas import SUMMARY, check_schema
+from data_contracts.schemas.dataset import check_schema
+from data_contracts.schemas.predictions import SUMMARY
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, EXPRESSIONS
 from models.engines.progress import track

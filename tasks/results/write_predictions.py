@@ -11,10 +11,13 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from data_contracts.details.datasets import OutputsDetails
+from data_contracts.details.heads import HeadDetails
 from data_contracts.files.inputs import file_state
 from data_contracts.files.locations import Location
-from data_contracts.schemas import OUTPUT_COLUMNS, PREDICTIONS, check_schema
-from data_contracts.store.details import HeadDetails, OutputsDetails
+from data_contracts.schemas.dataset import check_schema
+from data_contracts.schemas.outputs import OUTPUT_COLUMNS
+from data_contracts.schemas.predictions import PREDICTIONS
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

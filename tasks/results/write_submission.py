@@ -20,18 +20,12 @@ from data_contracts.challenge.submissions import (
     zip_bytes,
 )
 from data_contracts.challenge.test_lists import TestList, read_test_list
+from data_contracts.details.datasets import OutputsDetails
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails, TuningFigures
+from data_contracts.details.submissions import SubjectCoverage, SubmissionChecks, SubmissionDetails
 from data_contracts.errors import InputError, counted
 from data_contracts.files.locations import location
 from data_contracts.store.bundles import Bundle, read_file
-from data_contracts.store.details import (
-    HeadDetails,
-    OutputsDetails,
-    PostprocessingDetails,
-    SubjectCoverage,
-    SubmissionChecks,
-    SubmissionDetails,
-    TuningFigures,
-)
 from data_contracts.store.fingerprint import digest_of_file, fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

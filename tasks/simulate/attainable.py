@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from data_contracts.store.details import SimulationDetails
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.simulations import SIMULATION_FOLDER
+from data_contracts.store.simulations import SIMULATION_FOLDER, SimulationDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TASKS, BranchName, SetName, TaskName
 from models.decisions.thresholds import optimal_thresholds

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.schemas import features_dataset
-from data_contracts.store.details import FeaturesDetails
+from data_contracts.details.datasets import FeaturesDetails
+from data_contracts.schemas.features import features_dataset
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import affwild2
-from data_contracts.schemas import PREDICTIONS, check_schema
+from data_contracts.schemas.dataset import check_schema
+from data_contracts.schemas.predictions import PREDICTIONS
 
 STORE = Path(__file__).parents[1] / "data" / "store_34a2ed4" / "store"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pairs import Pair, run_script
 
-from data_contracts.schemas import features_dataset
+from data_contracts.schemas.features import features_dataset
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from tasks.extract.embed_faces import features_table

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data_contracts.details.datasets import FacesDetails, FeaturesDetails, SubjectsDetails, VideoDetails
+from data_contracts.details.records import Details
 from data_contracts.files.inputs import file_state
-from data_contracts.schemas import FACES, FRAMES, SUBJECTS, VIDEOS, Dataset, features_dataset
-from data_contracts.store.details import FacesDetails, FeaturesDetails, SubjectsDetails, VideoDetails
-from data_contracts.store.records import Details
+from data_contracts.schemas.dataset import Dataset
+from data_contracts.schemas.faces import FACES, FRAMES, SUBJECTS, VIDEOS
+from data_contracts.schemas.features import features_dataset
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.registry import get_spec

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from generated_store import make_videos
 
+from data_contracts.details.datasets import FacesDetails, FeaturesDetails, SubjectsDetails, VideoDetails
+from data_contracts.details.records import Details
 from data_contracts.files.inputs import file_state
-from data_contracts.store.details import FacesDetails, FeaturesDetails, SubjectsDetails, VideoDetails
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.manifest_index import INDEX_NAME
-from data_contracts.store.records import Details
 from data_contracts.store.store import Store
 from flows.parameters import DEFAULT_BACKBONE
 from models.faces.tracking import TrackingParams

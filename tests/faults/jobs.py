@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_contracts.store.records import Details
+from data_contracts.details.records import Details
 from data_contracts.store.store import Store
 from models.engines.progress import report_progress
 from tasks.units import Files, Job

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import find_bundle, list_bundles
-from data_contracts.store.details import HeadDetails, PostprocessingDetails
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
 from flows.commands.import_features import import_features

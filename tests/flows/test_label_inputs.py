@@ -9,9 +9,10 @@ import pytest
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS, HEADERS
 from data_contracts.challenge.submissions import verify_submission
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails
+from data_contracts.details.submissions import SubmissionDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import find_bundle, list_bundles, read_file, write_bundle
-from data_contracts.store.details import HeadDetails, PostprocessingDetails, SubmissionDetails
 from data_contracts.store.store import Store
 from flows.engine.run_results import SomeFailedError
 from flows.fit import fit

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_contracts import schemas
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.challenge.submissions import verify_submission
+from data_contracts.schemas.faces import FACES, FRAMES, SUBJECTS, VIDEOS
+from data_contracts.schemas.features import features_dataset
+from data_contracts.schemas.labels import LABELS, PICTURES
 from data_contracts.store.arrivals import names_seen
 from data_contracts.store.bundles import list_bundles
 from data_contracts.store.contents import read_contents
@@ -34,7 +36,7 @@ from tasks.fit.subject_features import find_features, nominal_seconds, read_feat
 OLD = Path(__file__).parents[1] / "data" / "store_34a2ed4"
 BACKBONE, SOURCE = "emotion_lite0-a65c9139", "mtcnn-b3f6ef21"
 HEADS = {"expr": "expr-default-2f76ae44", "mtl": "mtl-default-a1669c4a"}
-SUBJECTS = ["test01_left", "test01_right", "train01", "train02_left", "train02_right", "validation01"]
+SUBJECT_NAMES = ["test01_left", "test01_right", "train01", "train02_left", "train02_right", "validation01"]
 # Dataset and variant -> units, rows and failed units, as `affwild2 status` of commit 34a2ed4 printed them.
 STATUS = {
     ("videos", ""): (4, 4, 1),
@@ -108,13 +110,13 @@ def types_of(schema):
 
 def test_rows_of_every_dataset_have_the_schema_of_today(old):
     datasets = {
-        "videos": schemas.VIDEOS,
-        "frames": schemas.FRAMES,
-        "faces": schemas.FACES,
-        "subjects": schemas.SUBJECTS,
-        "features": schemas.features_dataset(1280, ("five", "classes", "of", "the", "backbone")),
-        "labels": schemas.LABELS,
-        "pictures": schemas.PICTURES,
+        "videos": VIDEOS,
+        "frames": FRAMES,
+        "faces": FACES,
+        "subjects": SUBJECTS,
+        "features": features_dataset(1280, ("five", "classes", "of", "the", "backbone")),
+        "labels": LABELS,
+        "pictures": PICTURES,
     }
     for name, dataset in datasets.items():
         for key, manifest in old.manifests(name).items():
@@ -126,7 +128,7 @@ def test_rows_of_every_dataset_have_the_schema_of_today(old):
 
 def test_features_and_crops_have_values(old):
     variant = find_features(old, backbone=BACKBONE, source=SOURCE)
-    assert sorted(variant.subjects) == SUBJECTS
+    assert sorted(variant.subjects) == SUBJECT_NAMES
     frame, has_face, embeddings, logits = map(np.concatenate, zip(*read_features(old, variant, "train01"), strict=True))
     assert frame.tolist() == list(range(1, 13)) and has_face.sum() == 3
     assert embeddings.shape == (12, 1280) and logits.shape == (12, 5)
@@ -142,7 +144,7 @@ def test_old_head_predicts_the_outputs_that_were_stored(old, task):
     head = load_head(old, find_head(old, task))
     variant = find_features(old, backbone=BACKBONE, source=SOURCE)
     units = old.manifests("outputs", head=HEADS[task])
-    assert [key.value("subject") for key in units] == SUBJECTS
+    assert [key.value("subject") for key in units] == SUBJECT_NAMES
     for key, manifest in units.items():
         present, outputs = read_outputs(old, key, manifest, BRANCHES_OF_TASK[task])
         ((frame, has_face, embeddings, logits),) = read_features(old, variant, key.value("subject"))

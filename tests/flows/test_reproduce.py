@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from data_contracts.details.heads import CellDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles
-from data_contracts.store.details import CellDetails
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters, StatusParameters

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
+from data_contracts.details.heads import HeadDetails
 from data_contracts.errors import InputError
 from data_contracts.files.locations import location
 from data_contracts.store.bundles import list_bundles, read_file, write_bundle
-from data_contracts.store.details import HeadDetails
 from data_contracts.store.input_accounts import INPUTS
 from data_contracts.store.store import Store
 from flows.commands.forget import forget

@@ -11,8 +11,7 @@ from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.challenge.submissions import read_submission, verify_submission
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles, write_bundle
-from data_contracts.store.details import SimulationDetails
-from data_contracts.store.simulations import SIMULATION_FOLDER
+from data_contracts.store.simulations import SIMULATION_FOLDER, SimulationDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SIMULATED_NOTICE, SIMULATED_PREFIX, is_simulated
 from flows.artifacts import _submission_in_markdown

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.challenge.submissions import verify_submission
+from data_contracts.details.submissions import SubmissionDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles
-from data_contracts.store.details import SubmissionDetails
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from flows.commands.command_line import app

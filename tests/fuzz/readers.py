@@ -23,7 +23,7 @@ from data_contracts.challenge.editions import HEADERS, submission_header
 from data_contracts.challenge.layout import find_data, subjects_of_videos
 from data_contracts.challenge.submissions import verify_submission
 from data_contracts.challenge.test_lists import read_test_list
-from data_contracts.schemas import FRAMES
+from data_contracts.schemas.faces import FRAMES
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.manifest import Failure, Manifest, UnitKey
 from data_contracts.store.store import Store

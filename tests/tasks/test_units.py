@@ -7,7 +7,7 @@ import pytest
 from PIL import UnidentifiedImageError
 
 from data_contracts.errors import InputError, InvalidFileError, RefusedFilesError
-from data_contracts.schemas import FRAMES, VIDEOS
+from data_contracts.schemas.faces import FRAMES, VIDEOS
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from tasks.units import Product, Unit, remove_unplanned, run_unit, split_pending

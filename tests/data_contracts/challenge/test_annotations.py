@@ -4,7 +4,8 @@ import pytest
 from data_contracts.challenge.annotations import annotation_files, check_readable, read_annotations
 from data_contracts.challenge.editions import HEADERS
 from data_contracts.errors import InputError
-from data_contracts.schemas import LABELS, check_schema
+from data_contracts.schemas.dataset import check_schema
+from data_contracts.schemas.labels import LABELS
 from data_contracts.vocabulary import ACTION_UNITS
 
 FOLDERS = {"train": "Train_Set", "validation": "Validation_Set"}

@@ -1,7 +1,7 @@
 import pytest
 
+from data_contracts.details.records import Details
 from data_contracts.store.bundles import find_bundle, list_bundles, match_bundles, read_file, write_bundle
-from data_contracts.store.records import Details
 from data_contracts.store.store import Store
 
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_contracts.errors import InputError
-from data_contracts.schemas import SUBJECTS
+from data_contracts.schemas.faces import SUBJECTS
 from data_contracts.store.manifest import Failure, Manifest, UnitKey
 from data_contracts.store.store import Store
 

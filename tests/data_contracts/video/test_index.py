@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_contracts.schemas import FRAMES
+from data_contracts.schemas.faces import FRAMES
 from data_contracts.video.index import VideoIndex
 
 

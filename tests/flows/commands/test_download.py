@@ -4,9 +4,10 @@ import time
 import pytest
 
 from data_contracts.challenge.submissions import zip_bytes
+from data_contracts.details.heads import TuningFigures
+from data_contracts.details.submissions import SubmissionDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import write_bundle
-from data_contracts.store.details import SubmissionDetails, TuningFigures
 from data_contracts.store.store import Store
 from flows.commands.download import download_submission
 from flows.commands.parameters import DownloadSubmissionParameters as Parameters

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from data_contracts.challenge.submissions import format_subject_file, zip_bytes
+from data_contracts.details.heads import TuningFigures
+from data_contracts.details.submissions import SubmissionDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import write_bundle
-from data_contracts.store.details import SubmissionDetails, TuningFigures
 from data_contracts.store.store import Store
 from data_contracts.video.packets import index_video
 from flows.commands.parameters import VerifyParameters

@@ -1,7 +1,7 @@
 import pytest
 
 from data_contracts.errors import InputError, InvalidFileError, RefusedFilesError
-from data_contracts.schemas import FACES
+from data_contracts.schemas.faces import FACES
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from flows.engine.quarantine import count_tries, describe_shared_cause

@@ -4,7 +4,7 @@ import av
 import pytest
 
 from data_contracts.errors import InvalidFileError, StoreError
-from data_contracts.schemas import FACES
+from data_contracts.schemas.faces import FACES
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from flows.engine.stage_summary import StageSummary, report_crash, work_here

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from data_contracts.details.datasets import ImageFacesDetails
 from data_contracts.errors import InputError
-from data_contracts.store.details import ImageFacesDetails
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_contracts.schemas import SUMMARY
+from data_contracts.schemas.predictions import SUMMARY
 from flows.engine import console
 from flows.scoring.persons import print_persons
 

@@ -1,7 +1,7 @@
 import base64
 from xml.etree import ElementTree
 
-from data_contracts.schemas import SUMMARY
+from data_contracts.schemas.predictions import SUMMARY
 from data_contracts.vocabulary import EXPRESSIONS
 from flows.scoring.picture import draw_persons
 

@@ -1,6 +1,6 @@
 """Identity and method of indexed videos."""
 
-from data_contracts.store.details import VideoDetails
+from data_contracts.details.datasets import VideoDetails
 from data_contracts.store.fingerprint import digest_of_file
 from data_contracts.store.store import Store
 from tasks.extract import index_videos

@@ -1,6 +1,6 @@
 import pytest
 
-from data_contracts.store.details import FeaturesDetails
+from data_contracts.details.datasets import FeaturesDetails
 from models.recipes.registry import find_recipe, get_recipe
 from tasks.fit.fit_head import HeadChoice
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from data_contracts.details.heads import ZERO_SHOT, HeadDetails, PostprocessingDetails, TuningFigures
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import write_bundle
-from data_contracts.store.details import ZERO_SHOT, HeadDetails, PostprocessingDetails, TuningFigures
 from data_contracts.store.store import Store
 from tasks.fit.head_selection import select_head_of_submission, select_heads, select_postprocessings
 

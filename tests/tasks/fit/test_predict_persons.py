@@ -6,10 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_contracts import schemas
+from data_contracts.details.datasets import FacesDetails, FeaturesDetails, OutputsDetails, SubjectsDetails
+from data_contracts.details.heads import HeadDetails
 from data_contracts.errors import InputError
+from data_contracts.schemas.faces import FACES, FRAMES, PERSONS, SUBJECTS
+from data_contracts.schemas.features import features_dataset, other_features_dataset
 from data_contracts.store.bundles import write_bundle
-from data_contracts.store.details import FacesDetails, FeaturesDetails, HeadDetails, OutputsDetails, SubjectsDetails
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from models.heads.head import BranchConfig, HeadConfig, head_to_bytes
@@ -21,7 +23,7 @@ from tasks.units import Product, run_unit, write_product
 
 SOURCE, BACKBONE = (("source", "mtcnn-1"),), (("backbone", "net-1"), ("source", "mtcnn-1"))
 # Frame, rank, person and subject of each face. Person 1 is lost in frames 3 and 4; person 2 changes ranks.
-FACES = [
+FOUND = [
     (2, 0, 1, "clip"),
     (2, 1, 2, None),
     (3, 0, 2, None),
@@ -44,14 +46,14 @@ class Lab:
 
     def __init__(self, folder):
         self.store = Store(folder)
-        subjects = [(frame, rank, 0, subject) for frame, rank, _, subject in FACES]
+        subjects = [(frame, rank, 0, subject) for frame, rank, _, subject in FOUND]
         columns = dict(zip(("frame", "face", "track", "subject"), zip(*subjects, strict=True), strict=True))
         details = SubjectsDetails(subjects=("clip",), segments=2)
-        self.write(schemas.SUBJECTS, (*SOURCE, ("video", "clip")), columns, details)
-        columns = dict(zip(("frame", "face", "person"), list(zip(*FACES, strict=True))[:3], strict=True))
-        self.write(schemas.PERSONS, (*SOURCE, ("video", "clip")), columns, SubjectsDetails(subjects=()))
+        self.write(SUBJECTS, (*SOURCE, ("video", "clip")), columns, details)
+        columns = dict(zip(("frame", "face", "person"), list(zip(*FOUND, strict=True))[:3], strict=True))
+        self.write(PERSONS, (*SOURCE, ("video", "clip")), columns, SubjectsDetails(subjects=()))
         times = {"frame": range(1, 9), "pts": range(8), "pts_seconds": np.arange(8) / 4, "keyframe": [True] * 8}
-        self.write(schemas.FRAMES, (("video", "clip"),), times, FacesDetails(first_frame=1, frame_count=8))
+        self.write(FRAMES, (("video", "clip"),), times, FacesDetails(first_frame=1, frame_count=8))
         self.others = {"clip": []}
         for first in (1, 1 + SEGMENT):
             self._write_segment(first)
@@ -73,22 +75,22 @@ class Lab:
         details = FeaturesDetails(first_frame=first, frame_count=SEGMENT, backbone_name="net")
         part = f"{first // SEGMENT:05d}"
         self.write(
-            schemas.FACES,
+            FACES,
             (*SOURCE, ("video", "clip")),
             {"frame": [], "status": []},
             FacesDetails(first_frame=first, frame_count=SEGMENT),
             part,
         )
         frames = np.arange(first, first + SEGMENT)
-        ranks = {frame: rank for frame, rank, _, subject in FACES if subject}
+        ranks = {frame: rank for frame, rank, _, subject in FOUND if subject}
         has_face = np.isin(frames, list(ranks))
         embeddings, logits = vectors(frames, [ranks.get(frame, 0) for frame in frames.tolist()])
-        dataset = schemas.features_dataset(3, ("a", "b"))
+        dataset = features_dataset(3, ("a", "b"))
         table = features_table(dataset, frames, has_face, embeddings, logits)
         self.write(dataset, (*BACKBONE, ("subject", "clip")), table, details, part)
-        faces = [(f, r) for f, r, _, subject in FACES if first <= f < first + SEGMENT and not subject]
+        faces = [(f, r) for f, r, _, subject in FOUND if first <= f < first + SEGMENT and not subject]
         frames, ranks = (list(values) for values in zip(*faces, strict=True))
-        dataset = schemas.other_features_dataset(3, ("a", "b"))
+        dataset = other_features_dataset(3, ("a", "b"))
         table = other_features_table(dataset, frames, ranks, *vectors(frames, ranks))
         self.others["clip"].append(self.write(dataset, (*BACKBONE, ("video", "clip")), table, details, part))
 
@@ -184,7 +186,7 @@ def test_heads_on_sequences_get_one_person_with_its_own_times(lab, monkeypatch):
 def test_features_that_are_not_finite_are_not_trusted(lab):
     (key, manifest) = lab.others["clip"][0]
     embeddings, logits = vectors([2, 3], [1, 0])
-    dataset = schemas.other_features_dataset(3, ("a", "b"))
+    dataset = other_features_dataset(3, ("a", "b"))
     table = other_features_table(dataset, [2, 3], [1, 0], embeddings * np.float16("nan"), logits)
     details = FeaturesDetails.of(manifest)
     product = Product(dataset, [table], details=details)

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
+from data_contracts.details.heads import HeadDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles, write_bundle
-from data_contracts.store.details import HeadDetails
 from data_contracts.store.store import Store
 from models.backbones.registry import COMMON_5
 from models.heads.head import BranchConfig, HeadConfig, head_to_bytes

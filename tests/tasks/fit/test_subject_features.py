@@ -2,9 +2,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from data_contracts.details.datasets import SubjectsDetails
 from data_contracts.errors import InputError
-from data_contracts.schemas import LABELS, SUBJECTS, features_dataset
-from data_contracts.store.details import SubjectsDetails
+from data_contracts.schemas.faces import SUBJECTS
+from data_contracts.schemas.features import features_dataset
+from data_contracts.schemas.labels import LABELS
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from tasks.fit.subject_features import find_features, label_arrays, read_faces_seen, read_features

@@ -1,7 +1,7 @@
 import pytest
 
+from data_contracts.details.datasets import LabelsDetails
 from data_contracts.errors import InputError
-from data_contracts.store.details import LabelsDetails
 from data_contracts.store.manifest import Manifest
 from tasks.fit.subject_split import describe_seen, seen_subjects, split_subjects
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails, TuningFigures
 from data_contracts.store.bundles import Bundle, find_bundle, read_file, write_bundle
-from data_contracts.store.details import HeadDetails, PostprocessingDetails, TuningFigures
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store

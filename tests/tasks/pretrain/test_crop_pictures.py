@@ -3,7 +3,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from data_contracts.challenge.pictures import Picture
-from data_contracts.store.records import Details
+from data_contracts.details.records import Details
 from data_contracts.store.store import Store
 from models.faces.crops import decode_jpeg
 from models.faces.mtcnn import Detections

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from data_contracts.challenge.pictures import Picture
+from data_contracts.details.backbones import BackboneDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles
-from data_contracts.store.details import BackboneDetails
 from data_contracts.store.fingerprint import canonical_json
 from data_contracts.store.store import Store
 from models.backbones.network import load_backbone

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from data_contracts.details.heads import CellDetails
 from data_contracts.store.bundles import find_bundle
-from data_contracts.store.details import CellDetails
 from data_contracts.store.store import Store
 from models.tuning.published import UNSMOOTHED
 from tasks.fit import training_rows

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from data_contracts.store.details import CellDetails
+from data_contracts.details.heads import CellDetails
 from data_contracts.vocabulary import SIMULATED_NOTICE
 from models.tuning.published import HALF_THRESHOLDS, HELD_OUT, UNSMOOTHED
 from tasks.reproduce.tables import build_tables, list_notes, list_table, to_csv, to_markdown

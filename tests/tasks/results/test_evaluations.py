@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from data_contracts.details.heads import PostprocessingDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import find_bundle, list_bundles
-from data_contracts.store.details import PostprocessingDetails
 from data_contracts.store.store import Store
 from models.decisions.evaluation import Interval
 from tasks.results.evaluations import evaluate_head

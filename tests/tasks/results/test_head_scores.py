@@ -1,7 +1,7 @@
 import pytest
 
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails, TuningFigures
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import HeadDetails, PostprocessingDetails, TuningFigures
 from tasks.results.head_scores import score_columns, scores_of
 
 METRIC = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1", "mtl": "p_mtl"}

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_contracts.files.inputs import file_state
-from data_contracts.schemas import PREDICTIONS, SUMMARY
+from data_contracts.schemas.predictions import PREDICTIONS, SUMMARY
 from data_contracts.store.store import Store
 from tasks.results import summary
 from tasks.results.prediction_folder import PredictionRecord, prediction_files, read_record, write_record

@@ -11,11 +11,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from data_contracts.details.datasets import OutputsDetails
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails, TuningFigures
 from data_contracts.errors import StoreError
 from data_contracts.files.local import LocalFiles
-from data_contracts.schemas import DECISION_COLUMNS, FACE_COLUMNS, FACES, FRAMES, PREDICTIONS, SUBJECTS, outputs_dataset
+from data_contracts.schemas.faces import FACE_COLUMNS, FACES, FRAMES, SUBJECTS
+from data_contracts.schemas.outputs import outputs_dataset
+from data_contracts.schemas.predictions import DECISION_COLUMNS, PREDICTIONS
 from data_contracts.store.bundles import write_bundle
-from data_contracts.store.details import HeadDetails, OutputsDetails, PostprocessingDetails, TuningFigures
 from data_contracts.store.manifest import UnitKey, to_sealed_json
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, BRANCHES_OF_TASK, EXPRESSIONS

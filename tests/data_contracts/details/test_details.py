@@ -3,23 +3,33 @@ from pathlib import Path
 
 import pytest
 
+from data_contracts.details.backbones import BackboneDetails
+from data_contracts.details.datasets import (
+    FacesDetails,
+    FeaturesDetails,
+    LabelsDetails,
+    OutputsDetails,
+    SubjectsDetails,
+    VideoDetails,
+)
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails
+from data_contracts.details.records import Details
+from data_contracts.details.submissions import SubmissionDetails
 from data_contracts.errors import InputError
-from data_contracts.store import details
-from data_contracts.store.details import FacesDetails, HeadDetails, SubmissionDetails, VideoDetails
 from data_contracts.store.manifest import Manifest
 
 OLD = Path(__file__).parents[2] / "data" / "store_34a2ed4" / "store"
 KINDS = {
     "videos": VideoDetails,
-    "frames": details.Details,
+    "frames": Details,
     "faces": FacesDetails,
-    "subjects": details.SubjectsDetails,
-    "features": details.FeaturesDetails,
-    "labels": details.LabelsDetails,
-    "outputs": details.OutputsDetails,
-    "pictures": details.Details,
+    "subjects": SubjectsDetails,
+    "features": FeaturesDetails,
+    "labels": LabelsDetails,
+    "outputs": OutputsDetails,
+    "pictures": Details,
     "heads": HeadDetails,
-    "postprocessing": details.PostprocessingDetails,
+    "postprocessing": PostprocessingDetails,
     "submissions": SubmissionDetails,
 }
 
@@ -44,7 +54,7 @@ def test_details_of_a_backbone_are_written_and_read():
     }
     figures = {"accuracy": 0.5, "balanced_accuracy": 0.5, "recall": {"Anger": None}, "pictures": {"Anger": 0}}
     stored = {"coverage": coverage, "figures": figures, "kept_epoch": 2}
-    found = details.BackboneDetails.from_json(stored)
+    found = BackboneDetails.from_json(stored)
     assert found.coverage.train.people == 1 and found.figures.mean_ccc is None and found.to_json() == stored
 
 

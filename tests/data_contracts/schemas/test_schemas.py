@@ -5,15 +5,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_contracts import schemas
-from data_contracts.schemas import check_schema, features_dataset, outputs_dataset
+from data_contracts.schemas.dataset import check_schema
+from data_contracts.schemas.faces import FACES, FRAMES, SUBJECTS, VIDEOS
+from data_contracts.schemas.features import features_dataset
+from data_contracts.schemas.labels import LABELS
+from data_contracts.schemas.outputs import outputs_dataset
 
 DATASETS = [
-    schemas.VIDEOS,
-    schemas.FRAMES,
-    schemas.FACES,
-    schemas.SUBJECTS,
-    schemas.LABELS,
+    VIDEOS,
+    FRAMES,
+    FACES,
+    SUBJECTS,
+    LABELS,
     features_dataset(4, ("a", "b")),
     outputs_dataset(("va", "expr", "au")),
 ]
@@ -39,9 +42,9 @@ def test_columns_of_equal_names_have_equal_types():
 def test_columns_are_put_in_order_and_types_are_checked():
     table = pa.table({"subject": ["a"], "track": pa.array([0], pa.int32()), "face": pa.array([0], pa.int16())})
     table = table.append_column("frame", pa.array([1], pa.int32()))
-    assert check_schema(table, schemas.SUBJECTS).schema.names == ["frame", "face", "track", "subject"]
+    assert check_schema(table, SUBJECTS).schema.names == ["frame", "face", "track", "subject"]
     with pytest.raises(ValueError, match="expected type int32, got int64"):
-        check_schema(table.set_column(3, "frame", pa.array([1], pa.int64())), schemas.SUBJECTS)
+        check_schema(table.set_column(3, "frame", pa.array([1], pa.int64())), SUBJECTS)
 
 
 def test_duckdb_and_polars_read_embeddings_as_arrays(tmp_path):
