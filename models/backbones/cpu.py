@@ -13,9 +13,17 @@ from typing import Any, Literal
 import numpy as np
 
 from models.backbones.extractor import FeatureExtractor
+from models.backbones.registry import BackboneSpec
 from models.backbones.resizing import resize_to_square
 from models.backbones.weights import spec_of, weights_digest
-from models.engines.openvino import compile_network, get_outputs, load_or_convert, run_network, supported_precision
+from models.engines.openvino import (
+    compile_network,
+    get_outputs,
+    is_cached,
+    load_or_convert,
+    run_network,
+    supported_precision,
+)
 from models.engines.precision import Precision
 
 _BATCH = 4
@@ -34,7 +42,7 @@ class CpuBackbone(FeatureExtractor):
         self.weights_digest = weights_digest(name, str(weights) if weights else None)
         precision = supported_precision(precision)
         self.engine = f"openvino, {precision}"
-        digest = hashlib.sha256(f"{self.weights_digest} {self.spec!r}".encode()).hexdigest()
+        digest = _digest(self.spec, self.weights_digest)
         early = load_or_convert(f"{name}-early", digest, lambda: _convert(name, weights, "early"))
         late = load_or_convert(f"{name}-late", digest, lambda: _convert(name, weights, "late"))
         size = self.spec.input_px
@@ -56,6 +64,20 @@ class CpuBackbone(FeatureExtractor):
             self._late.infer()
             embeddings, logits = get_outputs(self._late)
             yield batch, (embeddings[:count], logits[:count])
+
+
+def is_converted(name: str, weights: Path | None) -> bool:
+    """Return whether this machine has the converted network, which proves that the weights fit. Needs no OpenVINO.
+
+    Raises:
+        ValueError: as ``CpuBackbone``.
+    """
+    digest = weights_digest(name, str(weights) if weights else None)
+    return is_cached(f"{name}-late", _digest(spec_of(name, weights), digest))
+
+
+def _digest(spec: BackboneSpec, weights_digest: str) -> str:
+    return hashlib.sha256(f"{weights_digest} {spec!r}".encode()).hexdigest()
 
 
 def _convert(name: str, weights: Path | None, part: Literal["early", "late"]) -> Any:

@@ -55,9 +55,8 @@ def load_or_convert(name: str, digest: str, convert: Callable[[], Any]) -> Any:
     """
     import openvino
 
-    folder = read_settings().cache_folder / "networks"
     version = openvino.__version__.split("-")[0]
-    path = folder / f"{name}-{digest[:16]}-{_CONVERSION}-{version}-{platform.machine()}.xml"
+    path = _cache_folder() / f"{_cache_name(name, digest)}-{version}-{platform.machine()}.xml"
     cached = _read_cached(path)
     if cached is not None:
         return cached
@@ -71,6 +70,19 @@ def load_or_convert(name: str, digest: str, convert: Callable[[], Any]) -> Any:
         except OSError as error:
             logger.info("%s: cannot cache the converted network: %s", path, error.strerror)
         return model
+
+
+def is_cached(name: str, digest: str) -> bool:
+    """Return whether ``load_or_convert`` has converted this network before, with any version of OpenVINO."""
+    return any(_cache_folder().glob(f"{_cache_name(name, digest)}-*.xml"))
+
+
+def _cache_folder() -> Path:
+    return read_settings().cache_folder / "networks"
+
+
+def _cache_name(name: str, digest: str) -> str:
+    return f"{name}-{digest[:16]}-{_CONVERSION}"
 
 
 def _read_cached(path: Path) -> Any:

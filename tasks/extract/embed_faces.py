@@ -17,6 +17,7 @@ from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
+from models.backbones.cpu import is_converted
 from models.backbones.extractor import FeatureExtractor
 from models.backbones.registry import REGISTRY, BackboneSpec, get_spec
 from models.backbones.weights import spec_of, weights_digest
@@ -81,12 +82,14 @@ class BackboneChoice:
         return spec_of(self.name, Path(self.weights) if self.weights else None)
 
     def check(self, store: Store) -> None:
-        """Compare names, shapes and values of the weights with the network, unless the store has features of them.
+        """Compare names, shapes and values of the weights with the network, unless they have been used before.
 
         Raises:
             InputError: they do not fit; the message names the tensor.
         """
         if self.weights is None or store.manifests("features", backbone=self.variant):
+            return
+        if is_converted(self.name, Path(self.weights)):
             return
         # Loading the network takes seconds, most of them for the import of torch.
         from models.backbones.network import load_backbone

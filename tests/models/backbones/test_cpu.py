@@ -6,10 +6,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from data_contracts.store.store import Store
 from models.backbones.cpu import CpuBackbone
 from models.backbones.network import build_network, load_backbone
 from models.backbones.registry import get_spec
 from models.engines.openvino import load_or_convert
+from tasks.extract.embed_faces import BackboneChoice
 from tests.models.backbones.test_network import random_weights
 
 
@@ -96,12 +98,17 @@ def test_one_of_several_threads_converts(tmp_path, monkeypatch):
     assert len(conversions) == 1 and all(len(model.outputs) == 1 for model in models)
 
 
-def test_conversion_emits_no_tracer_warnings(tmp_path, monkeypatch, recwarn):
+def test_conversion_emits_no_tracer_warnings_and_proves_that_weights_fit(tmp_path, monkeypatch, recwarn):
     monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
-    path = tmp_path / "w.safetensors"
+    path, store = tmp_path / "w.safetensors", Store(tmp_path / "store")
     random_weights(path, "mobilenet_v1")
     CpuBackbone("mobilenet_v1", weights=path)
     assert [str(warning.message) for warning in recwarn if "Tracer" in warning.category.__name__] == []
+    monkeypatch.setattr("models.backbones.network.load_backbone", lambda *_, **__: pytest.fail("loaded by torch"))
+    BackboneChoice("mobilenet_v1", str(path)).check(store)
+    random_weights(path, "mobilenet_v1", metadata={"mean": [0.1, 0.2, 0.3]})
+    with pytest.raises(pytest.fail.Exception):
+        BackboneChoice("mobilenet_v1", str(path)).check(store)
 
 
 def test_cache_that_cannot_be_written_is_not_an_error(tmp_path, monkeypatch):
