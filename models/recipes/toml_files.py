@@ -3,20 +3,49 @@
 import dataclasses
 import json
 import tomllib
-import typing
-from collections.abc import Collection, Mapping
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TaskName
 from models.decisions.recipes import PostProcessingRecipe
 from models.heads.recipes import HeadRecipe, TaskRecipe
 from models.recipes.recipe import Recipe
 
-_TEXTS = {"name": str, "version": int, "summary": str}
-_TYPES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-# Fields of the parts that the recipe itself determines.
-_LEFT_OUT = ("name",)
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+# Types of pydantic's errors whose messages do not speak of TOML.
+_MESSAGES = {
+    "dataclass_type": "expected a table",
+    "missing": "expected a value, found none",
+    "unexpected_keyword_argument": "unknown key",
+}
+
+
+@dataclass(frozen=True)
+class _TaskTable:
+    """The table of a task. ``head``: the parts of its head."""
+
+    head: tuple[HeadRecipe, ...]
+    postprocessing: PostProcessingRecipe
+
+
+@dataclass(frozen=True)
+class _File:
+    """The content of a file, as pydantic reads it."""
+
+    # Refuse unknown keys, also in nested tables.
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    name: str
+    version: int
+    summary: str
+    as_published: bool = False
+    expr: _TaskTable | None = None
+    va: _TaskTable | None = None
+    au: _TaskTable | None = None
+    mtl: _TaskTable | None = None
 
 
 def recipe_to_toml(recipe: Recipe, *, tasks: Collection[TaskName] | None = None) -> str:
@@ -24,38 +53,37 @@ def recipe_to_toml(recipe: Recipe, *, tasks: Collection[TaskName] | None = None)
 
     A field that is None is left out: it is the default of the field.
     """
-    lines = [f"{name} = {_format(getattr(recipe, name))}" for name in (*_TEXTS, "as_published")]
+    lines = [f"{name} = {_format(getattr(recipe, name))}" for name in ("name", "version", "summary", "as_published")]
     for task in recipe.tasks:
         if tasks is None or task in tasks:
             for part in recipe.heads[task].parts:
-                lines += ["", f"[[{task}.head]]", *_fields(part, f"{task}.head")]
-            lines += ["", f"[{task}.postprocessing]", *_fields(recipe.postprocessing[task], f"{task}.postprocessing")]
+                lines += ["", f"[[{task}.head]]", *_format_table(_fields(part), f"{task}.head")]
+            path = f"{task}.postprocessing"
+            lines += ["", f"[{path}]", *_format_table(_fields(recipe.postprocessing[task]), path)]
     return "\n".join(lines) + "\n"
 
 
-def _fields(value: Any, path: str) -> list[str]:
-    """Return lines of the fields of a dataclass, or of a dict; tables come last, as TOML requires."""
-    lines: list[str] = []
-    tables: list[str] = []
-    pairs = value.items() if isinstance(value, Mapping) else ((f.name, getattr(value, f.name)) for f in _known(value))
-    for name, one in pairs:
-        if isinstance(one, Mapping) or dataclasses.is_dataclass(one):
-            tables += ["", f"[{path}.{name}]", *_fields(one, f"{path}.{name}")]
-        elif one is not None:
-            lines.append(f"{name} = {_format(one)}")
-    return lines + tables
+def _fields(part: HeadRecipe | PostProcessingRecipe) -> dict[str, Any]:
+    """Return the fields of a part of a recipe, without None, and without the name, which is the recipe's."""
+    return dataclasses.asdict(
+        part, dict_factory=lambda pairs: {n: value for n, value in pairs if value is not None and n != "name"}
+    )
 
 
-def _known(definition: Any) -> list[dataclasses.Field[Any]]:
-    return [one for one in dataclasses.fields(definition) if one.name not in _LEFT_OUT]
+def _format_table(table: Mapping[str, Any], path: str) -> list[str]:
+    """Return the lines of a table; tables in it come last, as TOML requires."""
+    lines = [f"{name} = {_format(value)}" for name, value in table.items() if not isinstance(value, Mapping)]
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{path}.{name}]", *_format_table(value, f"{path}.{name}")]
+    return lines
 
 
 def _format(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_format, value))}]"
-    if dataclasses.is_dataclass(value):
-        pairs = ((one.name, getattr(value, one.name)) for one in dataclasses.fields(value))
-        return f"{{ {', '.join(f'{name} = {_format(one)}' for name, one in pairs if one is not None)} }}"
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{name} = {_format(one)}' for name, one in value.items())} }}"
     # JSON writes texts, numbers and booleans as TOML does.
     return json.dumps(value, ensure_ascii=False)
 
@@ -67,113 +95,65 @@ def recipe_from_toml(text: str) -> Recipe:
         ValueError: it is not TOML, a key is unknown or missing, or a value has a wrong type or range; one line that
             begins with the key.
     """
+    # Commands that read no recipe start without pydantic.
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"expected TOML, got: {error}") from error
-    _check_keys(content, "", known=(*_TEXTS, "as_published", *BRANCHES_OF_TASK), required=tuple(_TEXTS))
-    given = {name: _read(content[name], kind, name) for name, kind in _TEXTS.items()}
-    as_published = _read(content.get("as_published", False), bool, "as_published")
-    heads: dict[TaskName, TaskRecipe] = {}
-    postprocessing: dict[TaskName, PostProcessingRecipe] = {}
     for task in BRANCHES_OF_TASK:
-        if task not in content:
-            continue
-        table = _read_table(content[task], task)
-        _check_keys(table, task, known=("head", "postprocessing"), required=("head", "postprocessing"))
-        parts = table["head"] if isinstance(table["head"], list) else [table["head"]]
-        if not parts:
-            raise ValueError(f"{task}.head: expected a table, found none")
-        heads[task] = TaskRecipe(
-            tuple(
-                _read(part, HeadRecipe, f"{task}.head {number} of {len(parts)}" if len(parts) > 1 else f"{task}.head")
-                for number, part in enumerate(parts, 1)
-            )
-        )
-        postprocessing[task] = _read(table["postprocessing"], PostProcessingRecipe, f"{task}.postprocessing")
-    if not heads:
-        raise ValueError(f"expected a table of a task ({', '.join(BRANCHES_OF_TASK)}), found none")
-    recipe = Recipe(given["name"], given["version"], given["summary"], heads, postprocessing, as_published)
-    named = {task: one.replace(name=recipe.name) for task, one in postprocessing.items()}
-    return dataclasses.replace(recipe, postprocessing=named)
-
-
-def _read_table(value: Any, path: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a table, got {value!r}")
-    return value
-
-
-def _check_keys(table: Mapping[str, Any], path: str, *, known: Collection[str], required: Collection[str]) -> None:
-    for name in table:
-        if name not in known:
-            raise ValueError(f"{_join(path, name)}: unknown key; expected one of {', '.join(known)}")
-    for name in required:
-        if name not in table:
-            raise ValueError(f"{_join(path, name)}: expected a value, found none")
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _read(value: Any, hint: Any, path: str) -> Any:
-    """Return a value of TOML as the type that a hint names.
-
-    Raises:
-        ValueError: it has another type, or the dataclass refuses it.
-    """
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return _read_any(value, [one for one in arguments if one is not NoneType], path)
-    if origin is Literal:
-        if value not in arguments or isinstance(value, bool):
-            raise ValueError(f"{path}: expected one of {', '.join(map(str, arguments))}, got {value!r}")
-        return value
-    if origin is tuple:
-        return _read_tuple(value, arguments, path)
-    if origin is dict:
-        pairs = _read_table(value, path).items()
-        return {_read(name, arguments[0], path): _read(one, arguments[1], f"{path}.{name}") for name, one in pairs}
-    if dataclasses.is_dataclass(hint):
-        return _read_dataclass(value, hint, path)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not hint:
-        raise ValueError(f"{path}: expected {_TYPES[hint]}, got {value!r}")
-    return value
-
-
-def _read_any(value: Any, hints: list[Any], path: str) -> Any:
-    problems = []
-    for hint in hints:
-        try:
-            return _read(value, hint, path)
-        except ValueError as error:
-            problems.append(str(error))
-    expected = [problem.removeprefix(f"{path}: expected ").rpartition(", got ")[0] or problem for problem in problems]
-    raise ValueError(f"{path}: expected {' or '.join(expected)}, got {value!r}" if len(problems) > 1 else problems[0])
-
-
-def _read_tuple(value: Any, arguments: tuple[Any, ...], path: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise ValueError(f"{path}: expected a list, got {value!r}")
-    if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(_read(one, arguments[0], path) for one in value)
-    if len(value) != len(arguments):
-        raise ValueError(f"{path}: expected a list of {len(arguments)} values, got {value!r}")
-    return tuple(_read(one, hint, path) for one, hint in zip(value, arguments, strict=True))
-
-
-def _read_dataclass(value: Any, definition: Any, path: str) -> Any:
-    table, fields = _read_table(value, path), _known(definition)
-    hints = typing.get_type_hints(definition)
-    required = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
-    _check_keys(table, path, known=[one.name for one in fields], required=required)
-    given = {name: _read(one, hints[name], f"{path}.{name}") for name, one in table.items()}
-    # A recipe of post-processing gets the name of the recipe that it is a part of.
-    given |= {one.name: "" for one in dataclasses.fields(definition) if one.name in _LEFT_OUT}
+        _complete(content.get(task), task, content.get("name"))
     try:
-        return definition(**given)
-    except ValueError as error:
-        raise ValueError(f"{path}.{error}") from error
+        # As JSON, because a strict reader of Python values refuses a list where it expects a tuple. No field is a date.
+        text = json.dumps(content, default=lambda date: {"date": str(date)})
+        read = TypeAdapter(_File).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ValueError(_first_mistake(error.errors(), content)) from error
+    tables = {task: table for task in BRANCHES_OF_TASK if (table := getattr(read, task))}
+    if not tables:
+        raise ValueError(f"expected a table of a task ({', '.join(BRANCHES_OF_TASK)}), found none")
+    heads = {task: TaskRecipe(table.head) for task, table in tables.items()}
+    postprocessing = {task: table.postprocessing for task, table in tables.items()}
+    return Recipe(read.name, read.version, read.summary, heads, postprocessing, read.as_published)
+
+
+def _complete(table: Any, task: TaskName, name: Any) -> None:
+    """Turn a single table of the head into a list, and give the post-processing the name of the recipe."""
+    if not isinstance(table, dict):
+        return
+    if isinstance(head := table.get("head"), dict):
+        table["head"] = [head]
+    if isinstance(rules := table.get("postprocessing"), dict) and rules.setdefault("name", name) != name:
+        raise ValueError(f"{task}.postprocessing.name: expected no name, which is the recipe's, got {rules['name']!r}")
+
+
+def _first_mistake(mistakes: Sequence["ErrorDetails"], content: Mapping[str, Any]) -> str:
+    """Return the key of the first mistake, what was expected, and what was found. Unknown keys come first."""
+    first = min(mistakes, key=lambda one: one["type"] != "unexpected_keyword_argument")
+    key = _key(first, content)
+    if first["type"] == "value_error":
+        # A dataclass refused the value; most messages begin with its field.
+        message = str(first["ctx"]["error"])
+        return f"{key}.{message}" if message.partition(":")[0].isidentifier() else f"{key}: {message}"
+    if first["type"] in _MESSAGES:
+        return f"{key}: {_MESSAGES[first['type']]}"
+    # A value that may have several types has a mistake for each; the longest key is that of the type that fits best.
+    keys = [_key(one, content) for one in mistakes]
+    key = max((one for one in keys if one.startswith(key)), key=len)
+    found = [one for one, of_key in zip(mistakes, keys, strict=True) if of_key == key]
+    messages = [one["msg"].removeprefix("Input should be ") for one in found]
+    return f"{key}: expected {' or '.join(messages)}, got {found[0]['input']!r}"
+
+
+def _key(mistake: "ErrorDetails", content: Any) -> str:
+    """Return the key of a mistake: names of tables with dots between them, positions in lists from 1."""
+    key = ""
+    for step in mistake["loc"]:
+        if isinstance(content, dict):
+            key, content = f"{key}.{step}", content.get(str(step))
+        elif isinstance(content, list) and isinstance(step, int):
+            # The only part of a head has no number.
+            key, content = f"{key} {step + 1}" if len(content) > 1 else key, content[step]
+        # Other steps are names of types in a union.
+    return key.removeprefix(".")
