@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from flows.commands.parameters import ConvertModelParameters, FetchModelParameters, ListModelsParameters
-from flows.engine.console import is_quiet, print_error, print_line, print_result, print_table
+from flows.engine.console import print_error, print_line, print_names, print_result, print_table
 from models.backbones.registry import REGISTRY
 from models.engines.progress import Countdown, report_progress
 from models.weight_files.catalogue import CATALOGUE, PublishedWeights, find_published, network_of, published_for
@@ -83,11 +83,7 @@ def read_models() -> ModelList:
 def list_models(parameters: ListModelsParameters) -> int:
     """Print the backbones, the other published files, which of them are installed, and what they may be used for."""
     models = read_models()
-    if print_result(models):
-        return 0
-    if is_quiet():
-        for one in models.backbones:
-            print_line(one.name, is_result=True)
+    if print_result(models) or print_names(one.name for one in models.backbones):
         return 0
     rows: list[list[object]] = [
         [b.name, b.input_px, b.embedding_size, len(b.classes), b.affectnet_accuracy, b.installed]

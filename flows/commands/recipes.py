@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from data_contracts.errors import InputError
 from flows.commands.parameters import ListRecipesParameters, ShowRecipeParameters
-from flows.engine.console import is_quiet, print_line, print_result, print_table
+from flows.engine.console import print_line, print_names, print_result, print_table
 from models.recipes.registry import RECIPES
 from models.recipes.toml_files import recipe_to_toml
 from tasks.recipe_files import load_recipe
@@ -49,15 +49,9 @@ def read_recipes() -> RecipeList:
 def list_recipes(parameters: ListRecipesParameters) -> int:
     """Print the recipes of the registry."""
     listed = read_recipes()
-    if print_result(listed):
+    if print_result(listed) or print_names(one.name for one in listed.recipes):
         return 0
-    if is_quiet():
-        for one in listed.recipes:
-            print_line(one.name, is_result=True)
-        return 0
-    rows: list[list[object]] = [
-        [one.name, one.version, ", ".join(one.tasks), ", ".join(one.kinds), one.summary] for one in listed.recipes
-    ]
+    rows = [[one.name, one.version, ", ".join(one.tasks), ", ".join(one.kinds), one.summary] for one in listed.recipes]
     print_table("Recipes", ["recipe", "version", "tasks", "heads", "summary"], rows)
     print_line("all values: affwild2 recipes show NAME; your own: affwild2 fit TASK --recipe FILE.toml")
     return 0

@@ -61,7 +61,7 @@ def choose_output(*, is_quiet: bool, is_json: bool) -> Iterator[None]:
         _output.reset(token)
 
 
-def is_quiet() -> bool:
+def _is_quiet() -> bool:
     """Return whether the command prints no progress."""
     return _output.get().is_quiet
 
@@ -122,6 +122,15 @@ def print_result(result: Result) -> bool:
     return True
 
 
+def print_names(names: Iterable[str]) -> bool:
+    """Print names on lines of their own if ``--quiet`` was given; return whether it was."""
+    if not _is_quiet():
+        return False
+    for name in names:
+        print_line(name, is_result=True)
+    return True
+
+
 # Functions that remove what a terminal shows below the output.
 _before_output: list[Callable[[], None]] = []
 
@@ -143,7 +152,7 @@ def _prepare_output() -> None:
 
 def shows_bars() -> bool:
     """Return whether progress is shown as bars, because this is a terminal, and not as lines of text."""
-    return not (_log.get() or _is_json() or is_quiet()) and sys.stderr.isatty()
+    return not (_log.get() or _is_json() or _is_quiet()) and sys.stderr.isatty()
 
 
 def write_progress_line(line: str, **fields: Any) -> None:
@@ -151,7 +160,7 @@ def write_progress_line(line: str, **fields: Any) -> None:
     if log := _log.get():
         with add_fields(**fields):
             log(logging.INFO, printable(line))
-    elif not is_quiet():
+    elif not _is_quiet():
         _write(line, sys.stderr, **fields)
 
 
@@ -172,7 +181,7 @@ def print_table(
     title += f": {SIMULATED_NOTICE}" if simulated else ""
     rows, log = [list(row) for row in rows], _log.get()
     by_name = [dict(zip(header, row, strict=True)) for row in rows]
-    if log is None and is_quiet():
+    if log is None and _is_quiet():
         if is_result:
             print_line(title, is_result=True)
         return
@@ -228,8 +237,8 @@ def print_line(text: str, *, level: int = logging.INFO, is_result: bool = False,
     if log := _log.get():
         with add_fields(**fields):
             log(level, printable(text))
-    elif not is_quiet() or is_result or level >= logging.WARNING:
-        is_problem = is_quiet() and not is_result
+    elif not _is_quiet() or is_result or level >= logging.WARNING:
+        is_problem = _is_quiet() and not is_result
         _write(text, sys.stderr if is_problem else _stream(), level=level, **fields)
 
 

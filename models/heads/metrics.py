@@ -1,6 +1,6 @@
 """The challenge's metrics (Kollias 2022, arXiv 2202.10659; Savchenko 2022, section 3). Higher is better for all."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from data_contracts.vocabulary import ACTION_UNITS, BRANCHES, EXPRESSIONS, Branc
 MAIN_METRIC: dict[TaskName, str] = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1", "mtl": "p_mtl"}
 # The recall of a class with fewer pictures is too noisy for the balanced accuracy.
 _MIN_PICTURES = 20
+_MOST_LISTED_CLASSES = 16
 
 
 def main_score(branch: BranchName, labels: np.ndarray, decisions: np.ndarray) -> float:
@@ -98,10 +99,27 @@ def score_branches(labels: dict[BranchName, np.ndarray], decisions: dict[BranchN
     return scores
 
 
-def score_classes(classes: np.ndarray, decided: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return accuracy, mean recall of classes with at least 20 pictures, and recall and count per class.
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of decided classes. Fields for each class are None if there are more than 16 classes.
 
-    ``classes`` int [n] (-1: ignored), ``decided`` int [n].
+    Attributes:
+        accuracy: share of right decisions.
+        balanced_accuracy: mean recall of the classes with at least 20 pictures.
+        recall: class -> recall, None without pictures.
+        pictures: class -> number of pictures.
+        confusion: number of pictures per true class (outer list) and decided class.
+    """
+
+    accuracy: float
+    balanced_accuracy: float
+    recall: dict[str, float | None] | None = None
+    pictures: dict[str, int] | None = None
+    confusion: list[list[int]] | None = None
+
+
+def score_classes(classes: np.ndarray, decided: np.ndarray, names: tuple[str, ...]) -> ClassScores:
+    """Return the scores of decisions. ``classes`` int [n] (-1: ignored), ``decided`` int [n].
 
     Raises:
         ValueError: nothing is labelled.
@@ -115,17 +133,15 @@ def score_classes(classes: np.ndarray, decided: np.ndarray, names: tuple[str, ..
     recall = recall_score(classes, decided, labels=every, average=None, zero_division=np.nan)
     counts = np.bincount(classes, minlength=len(names))
     enough = recall[counts >= min(_MIN_PICTURES, counts.max())]
-    scores: dict[str, Any] = {
-        "accuracy": float(accuracy_score(classes, decided)),
-        "balanced_accuracy": float(enough.mean()),
-    }
-    if len(names) <= 16:
-        scores["recall"] = {
-            name: None if np.isnan(value) else float(value) for name, value in zip(names, recall, strict=True)
-        }
-        scores["pictures"] = {name: int(value) for name, value in zip(names, counts, strict=True)}
-        scores["confusion"] = confusion_matrix(classes, decided, labels=every).tolist()
-    return scores
+    accuracies = float(accuracy_score(classes, decided)), float(enough.mean())
+    if len(names) > _MOST_LISTED_CLASSES:
+        return ClassScores(*accuracies)
+    return ClassScores(
+        *accuracies,
+        recall={name: None if np.isnan(value) else float(value) for name, value in zip(names, recall, strict=True)},
+        pictures={name: int(value) for name, value in zip(names, counts, strict=True)},
+        confusion=confusion_matrix(classes, decided, labels=every).tolist(),
+    )
 
 
 def has_label(branch: BranchName, labels: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from models.backbones.resizing import resize_to_square
 from models.engines.devices import keep_freed_memory
 from models.engines.progress import Countdown, report_progress
 from models.heads.losses import balanced_weights, log_prior
-from models.heads.metrics import mean_ccc, score_classes
+from models.heads.metrics import ClassScores, mean_ccc, score_classes
 from models.pretraining.augmentation import augment, square_px
 from models.pretraining.images import Batch, ImageSet, batch_loss, training_batches
 from models.pretraining.layers import (
@@ -54,13 +54,29 @@ class Progress:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class ValidationScores:
+    """Scores on the validation photos. ``mean_ccc``: of valence and arousal; None if they are not trained."""
+
+    classes: ClassScores
+    mean_ccc: float | None = None
+
+    def to_numbers(self) -> dict[str, float]:
+        """Return the scores of all photos by name."""
+        numbers = {"accuracy": self.classes.accuracy, "balanced_accuracy": self.classes.balanced_accuracy}
+        return numbers if self.mean_ccc is None else numbers | {"mean_ccc": self.mean_ccc}
+
+
 @dataclass
 class TrainedBackbone:
-    """A trained network's spec and tensors, the metrics of the kept epoch, and the metrics of all epochs."""
+    """A trained network's spec and tensors.
+
+    ``scores``: of the kept epoch; None without validation photos. ``history``: training loss and scores of each epoch.
+    """
 
     spec: BackboneSpec
     tensors: dict[str, Tensor]
-    metrics: dict[str, Any]
+    scores: ValidationScores | None
     history: list[dict[str, float]]
     kept_epoch: int
     seconds: float
@@ -146,8 +162,8 @@ class BackboneTrainer:
             evaluated.load_state_dict(self._best)
         tensors = {name: to_stored_precision(tensor) for name, tensor in evaluated.state_dict().items()}
         evaluated.load_state_dict(tensors)
-        metrics = self.evaluate(validation) if validation is not None else {}
-        return TrainedBackbone(self.spec, tensors, metrics, self._progress.history, kept, self._progress.seconds)
+        scores = self.evaluate(validation) if validation is not None else None
+        return TrainedBackbone(self.spec, tensors, scores, self._progress.history, kept, self._progress.seconds)
 
     @property
     def _evaluated(self) -> Any:
@@ -220,8 +236,7 @@ class BackboneTrainer:
         progress = self._progress
         entry = {"epoch": float(epoch + 1), "train_loss": float(np.mean(progress.losses or [math.nan]))}
         if validation is not None:
-            metrics = self.evaluate(validation)
-            entry |= {name: value for name, value in metrics.items() if isinstance(value, float)}
+            entry |= self.evaluate(validation).to_numbers()
         progress.history.append(entry)
         progress.epoch, progress.step, progress.losses = epoch + 1, 0, []
         value = entry.get("accuracy", 0.0)
@@ -243,14 +258,14 @@ class BackboneTrainer:
             outputs.append(network(self._normalised(torch.from_numpy(squares))).float().cpu().numpy())
         return np.concatenate(outputs)
 
-    def evaluate(self, images: ImageSet) -> dict[str, Any]:
-        """Return accuracy, balanced accuracy, recall per class, and CCC if it is trained; see ``score_classes``."""
+    def evaluate(self, images: ImageSet) -> ValidationScores:
+        """Return the scores of the network as it is now."""
         outputs, count = self.predict(images), len(self._classes)
-        metrics = score_classes(images.classes, outputs[:, :count].argmax(axis=1), self._classes)
+        scores = score_classes(images.classes, outputs[:, :count].argmax(axis=1), self._classes)
         rated = ~np.isnan(images.valence_arousal).any(axis=1)
         if self.recipe.valence_arousal and rated.sum() > 1:
-            metrics["mean_ccc"] = mean_ccc(images.valence_arousal[rated], outputs[rated, count:])
-        return metrics
+            return ValidationScores(scores, mean_ccc(images.valence_arousal[rated], outputs[rated, count:]))
+        return ValidationScores(scores)
 
     def _dump(self) -> bytes:
         assert self._optimizer is not None

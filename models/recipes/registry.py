@@ -4,7 +4,7 @@ from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, ScoreForm, T
 from models.decisions.recipes import DEFAULT as DEFAULT_POSTPROCESSING
 from models.decisions.recipes import PAPER as PAPER_POSTPROCESSING
 from models.decisions.recipes import PAPER_MTL as PAPER_MTL_POSTPROCESSING
-from models.heads.recipes import HeadRecipe, HiddenUnits, TaskRecipe, TemporalLayers
+from models.heads.recipes import Checkpoint, HeadRecipe, HiddenUnits, TaskRecipe, TemporalLayers
 from models.recipes.recipe import Recipe
 
 # Savchenko 2022, section 3, and the authors' ABAW3 notebook where the two differ (batch sizes, epochs, checkpoints).
@@ -27,49 +27,28 @@ _PAPER: dict[TaskName, HeadRecipe] = {
         drop_partial_units=True,
     ),  # A3 c103, c104
 }
+# Branch, L2, rows of a batch, epochs, patience, checkpoint.
+_DEFAULT_FITS: tuple[tuple[BranchName, float, int, int, int, Checkpoint], ...] = (
+    ("expr", 1e-4, 256, 40, 8, "macro_f1"),
+    ("va", 1e-2, 128, 60, 15, "mean_ccc"),
+    ("au", 1e-4, 512, 40, 8, "mean_f1"),
+)
 _DEFAULT: dict[BranchName, HeadRecipe] = {
-    "expr": HeadRecipe(
-        ("expr",),
+    branch: HeadRecipe(
+        (branch,),
         "embeddings",
         128,
-        1e-4,
-        256,
-        40,
-        "macro_f1",
-        patience=8,
+        l2,
+        batch_size,
+        epochs,
+        checkpoint,
+        patience=patience,
         standardize=True,
         dropout=0.5,
         seeds=3,
         epoch_rows=200_000,
-    ),
-    "va": HeadRecipe(
-        ("va",),
-        "embeddings",
-        128,
-        1e-2,
-        128,
-        60,
-        "mean_ccc",
-        patience=15,
-        standardize=True,
-        dropout=0.5,
-        seeds=3,
-        epoch_rows=200_000,
-    ),
-    "au": HeadRecipe(
-        ("au",),
-        "embeddings",
-        128,
-        1e-4,
-        512,
-        40,
-        "mean_f1",
-        patience=8,
-        standardize=True,
-        dropout=0.5,
-        seeds=3,
-        epoch_rows=200_000,
-    ),
+    )
+    for branch, l2, batch_size, epochs, patience, checkpoint in _DEFAULT_FITS
 }
 
 

@@ -148,11 +148,14 @@ def make(store: Store, job: Job[PretrainBackboneArgs]) -> Files:
             )
         except (ValueError, FloatingPointError) as error:
             raise InputError(f"{job.name}: {error}") from error
-    files = _files(choice, trained, coverage)
+    figures = PictureFigures()
+    if trained.scores:
+        figures = PictureFigures(**vars(trained.scores.classes), mean_ccc=trained.scores.mean_ccc)
+    details = BackboneDetails(coverage=coverage, figures=figures, kept_epoch=trained.kept_epoch)
+    files = _files(choice, trained, details)
     with contextlib.suppress(FileNotFoundError):
         store.remove(checkpoint)
-    figures = PictureFigures.from_json(trained.metrics)
-    return Files(files, BackboneDetails(coverage=coverage, figures=figures, kept_epoch=trained.kept_epoch))
+    return Files(files, details)
 
 
 def _gather(
@@ -239,15 +242,13 @@ def _targets(
     return classes, np.array([row.valence_arousal for row in rows], np.float32).reshape(-1, 2), weights
 
 
-def _files(choice: PretrainingChoice, trained: "TrainedBackbone", coverage: PictureCoverage) -> dict[str, bytes]:
+def _files(choice: PretrainingChoice, trained: "TrainedBackbone", details: BackboneDetails) -> dict[str, bytes]:
     import safetensors.torch
 
     described = trained.spec.metadata(_DESCRIBED)
     metrics = {
-        "figures": trained.metrics,
-        "kept_epoch": trained.kept_epoch,
+        **details.to_json(),
         "training_seconds": round(trained.seconds, 1),
-        "coverage": coverage.to_json(),
         "recipe": asdict(choice.recipe),
         "history": trained.history,
     }

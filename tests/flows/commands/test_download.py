@@ -4,29 +4,16 @@ import time
 import pytest
 
 from data_contracts.challenge.submissions import zip_bytes
-from data_contracts.details.heads import TuningFigures
-from data_contracts.details.submissions import SubmissionDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import write_bundle
 from data_contracts.store.store import Store
 from flows.commands.download import download_submission
 from flows.commands.parameters import DownloadSubmissionParameters as Parameters
+from tests.details_factory import submission_details
 from tests.processes import run_command
 
 NAMES = ("abaw3-expr-1a2b3c4d", "abaw3-va-11223344")
-
-
-DETAILS = SubmissionDetails(
-    edition="abaw3",
-    task="expr",
-    head="h",
-    recipe="default",
-    postprocessing="p",
-    fingerprints={},
-    figures=TuningFigures(),
-    coverage=(),
-    zip="a_b.zip",
-)
+DETAILS = submission_details("expr", "a_b.zip")
 
 
 def zip_of(name):

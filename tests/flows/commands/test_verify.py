@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from data_contracts.challenge.submissions import format_subject_file, zip_bytes
-from data_contracts.details.heads import TuningFigures
-from data_contracts.details.submissions import SubmissionDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import write_bundle
 from data_contracts.store.store import Store
 from data_contracts.video.packets import index_video
 from flows.commands.parameters import VerifyParameters
 from flows.commands.verify import verify
+from tests.details_factory import submission_details
 from tests.processes import run_command
 from tests.video_factory import VideoSpec, cut_file, write_video
 
@@ -26,17 +25,7 @@ TEXTS = {"s1.txt": format_subject_file("va", {"va": np.zeros((3, 2), np.float32)
 @pytest.fixture
 def folder(tmp_path):
     """A submission in a store, as ``submit`` writes it."""
-    details = SubmissionDetails(
-        edition="abaw3",
-        task="va",
-        head="va-1",
-        recipe="default",
-        postprocessing="va-1-default",
-        fingerprints={},
-        figures=TuningFigures(),
-        coverage=(),
-        zip="abaw3_va.zip",
-    )
+    details = submission_details("va", "abaw3_va.zip")
     files = {f"predictions/{name}": data for name, data in TEXTS.items()}
     files |= {"abaw3_va.zip": zip_bytes(TEXTS), "coverage.csv": b"subject\ns1\n"}
     write_bundle(Store(tmp_path / "store"), "submissions/abaw3-va-1", files, fingerprint="f", details=details)

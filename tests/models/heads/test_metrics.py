@@ -59,10 +59,10 @@ def test_classes_of_photos_without_label_or_with_few_photos():
     classes = np.array([0] * 30 + [1] * 20 + [2] * 3 + [-1] * 5)
     decided = np.array([0] * 30 + [0] * 5 + [1] * 15 + [2] * 3 + [1] * 5)
     found = metrics.score_classes(classes, decided, ("a", "b", "c", "absent"))
-    assert found["recall"] == {"a": 1.0, "b": 0.75, "c": 1.0, "absent": None}
-    assert found["accuracy"] == 48 / 53 and found["balanced_accuracy"] == (1 + 0.75) / 2
-    assert found["pictures"] == {"a": 30, "b": 20, "c": 3, "absent": 0}
-    assert found["confusion"] == [[30, 0, 0, 0], [5, 15, 0, 0], [0, 0, 3, 0], [0, 0, 0, 0]]
+    assert found.recall == {"a": 1.0, "b": 0.75, "c": 1.0, "absent": None}
+    assert found.accuracy == 48 / 53 and found.balanced_accuracy == (1 + 0.75) / 2
+    assert found.pictures == {"a": 30, "b": 20, "c": 3, "absent": 0}
+    assert found.confusion == [[30, 0, 0, 0], [5, 15, 0, 0], [0, 0, 3, 0], [0, 0, 0, 0]]
     with pytest.raises(ValueError, match="at least one labelled row"):
         metrics.score_classes(np.array([-1]), np.array([0]), ("a", "b"))
 

@@ -45,7 +45,7 @@ def test_learns_and_evaluates_the_kept_weights(start, images):
     lines = []
     phases = (Phase("head", 5, 1e-2), Phase("all", 1, 1e-4))
     trained = trainer(start, phases, keep="best", grey=False, mixing=0.0).run(images, images, report=lines.append)
-    assert trained.metrics["accuracy"] >= 0.9 and trained.metrics["recall"].keys() == set(NAMES)
+    assert trained.scores.classes.accuracy >= 0.9 and trained.scores.classes.recall.keys() == set(NAMES)
     best = max(trained.history, key=lambda entry: entry["accuracy"])
     assert trained.kept_epoch == best["epoch"] and len(lines) == len(trained.history) == 6
     assert trained.spec.class_names == NAMES and trained.tensors["classifier.weight"].shape == (2, 1280)
@@ -93,7 +93,7 @@ def test_moving_average_is_evaluated_and_kept(start, images):
     assert [entry["train_loss"] for entry in plain.history] == [entry["train_loss"] for entry in averaged.history]
     kept = Backbone(averaged.spec, averaged.tensors, "", device="cpu")
     decided = kept.extract([images.read(row) for row in range(len(images))])[1].argmax(axis=1)
-    assert averaged.metrics["accuracy"] == pytest.approx((decided == images.classes).mean())
+    assert averaged.scores.classes.accuracy == pytest.approx((decided == images.classes).mean())
 
 
 def test_frozen_stages_keep_weights_and_statistics(start, images):
@@ -139,7 +139,7 @@ def test_large_seeds_are_accepted(start, images):
 def test_valence_and_arousal_are_two_more_outputs(start, images):
     trained = trainer(start, valence_arousal=True).run(images, images)
     assert trained.spec.class_names == (*NAMES, "valence", "arousal")
-    assert -1 <= trained.metrics["mean_ccc"] <= 1 and trained.tensors["classifier.weight"].shape == (4, 1280)
+    assert -1 <= trained.scores.mean_ccc <= 1 and trained.tensors["classifier.weight"].shape == (4, 1280)
 
 
 def test_non_finite_loss_raises(start, images):

@@ -4,11 +4,12 @@ import re
 
 import pytest
 
-from data_contracts.details.heads import ZERO_SHOT, HeadDetails, PostprocessingDetails, TuningFigures
+from data_contracts.details.heads import ZERO_SHOT, PostprocessingDetails, TuningFigures
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import write_bundle
 from data_contracts.store.store import Store
 from tasks.fit.head_selection import select_head_of_submission, select_heads, select_postprocessings
+from tests.details_factory import head_details
 
 BACKBONE, SOURCE = "emotion_lite0-a65c9139", "mtcnn-b3f6ef21"
 
@@ -20,17 +21,13 @@ def store(tmp_path):
 
 def add_head(store, name, *, recipe="default", hidden_units=128, fitted_labels=()):
     task = name.split("-")[0]
-    details = HeadDetails(
-        task=task,
+    details = head_details(
+        task,
         recipe=recipe,
         settings={"parts": [{"features": "embeddings", "hidden_units": hidden_units, "seeds": 3}]},
         backbone=BACKBONE,
         source=SOURCE,
         backbone_name="emotion_lite0",
-        coverage=(),
-        figure="macro_f1",
-        figures={},
-        seed_figures=[],
         fitted_labels=fitted_labels,
     )
     return write_bundle(store, f"heads/{name}", {"head.json": b"{}"}, fingerprint=name, details=details)

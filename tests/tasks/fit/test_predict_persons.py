@@ -20,6 +20,7 @@ from tasks.extract.embed_faces import features_table, subjects_of_source
 from tasks.extract.embed_other_faces import other_features_table
 from tasks.fit import predict_persons
 from tasks.units import Product, run_unit, write_product
+from tests.details_factory import head_details
 
 SOURCE, BACKBONE = (("source", "mtcnn-1"),), (("backbone", "net-1"), ("source", "mtcnn-1"))
 # Frame, rank, person and subject of each face. Person 1 is lost in frames 3 and 4; person 2 changes ranks.
@@ -97,18 +98,7 @@ class Lab:
     def _write_head(self, **facts):
         config = HeadConfig("va", 3, 2, 1, {"va": BranchConfig("embeddings", 0, "clip")})
         head = MlpHead(config, {"seed0.va.0.weight": np.eye(2, 3, dtype="f4"), "seed0.va.0.bias": np.zeros(2, "f4")})
-        details = HeadDetails(
-            task="va",
-            recipe="default",
-            backbone="net-1",
-            source="mtcnn-1",
-            backbone_name="net",
-            coverage=(),
-            figure="f",
-            figures={},
-            seed_figures=[],
-            **facts,
-        )
+        details = head_details("va", **facts)
         return write_bundle(self.store, "heads/va-1", head_to_bytes(head), fingerprint="v" * 64, details=details)
 
     def plan(self):

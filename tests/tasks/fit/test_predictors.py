@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 
-from data_contracts.details.heads import HeadDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles, write_bundle
 from data_contracts.store.store import Store
@@ -16,6 +15,7 @@ from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit.predictors import PredictorRequest, choose_predictors
 from tests.backbone_files import WITH_AFFECT, backbone_bytes, damaged_files, write_trained_backbone
 from tests.benchmarks.generated_store import fill_store, make_videos
+from tests.details_factory import head_details
 
 TRAINED = "efficientnet_lite0-emotion-12345678"
 
@@ -42,18 +42,12 @@ def extract(store, tmp_path, name, weights=None):
 def add_head(store, backbone, name="expr-default-1", **changes):
     """Write a head that was fitted on features of a backbone."""
     head = zero_shot_heads(COMMON_5, backbone.spec.embedding_size)["expr"]
-    details = HeadDetails(
-        task="expr",
-        recipe="default",
+    details = head_details(
+        "expr",
         backbone=backbone.variant,
-        source="mtcnn-1",
         backbone_name=backbone.name,
         weights=backbone.weights,
         precision=backbone.precision,
-        coverage=(),
-        figure="macro_f1",
-        figures={},
-        seed_figures=[],
     )
     return write_bundle(store, f"heads/{name}", head_to_bytes(head) | changes, fingerprint=name, details=details)
 

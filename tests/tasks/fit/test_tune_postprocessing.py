@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from data_contracts.details.heads import HeadDetails, PostprocessingDetails, TuningFigures
+from data_contracts.details.heads import PostprocessingDetails, TuningFigures
 from data_contracts.store.bundles import Bundle, find_bundle, read_file, write_bundle
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
@@ -10,19 +10,9 @@ from data_contracts.store.store import Store
 from models.decisions.recipes import PAPER
 from tasks.fit.subject_split import SubjectSplit
 from tasks.fit.tune_postprocessing import RULE_FILE, plan_tune_postprocessing, remove_subjects
+from tests.details_factory import head_details
 
 LABELS = Manifest("l", "labels", "part-0.parquet", 1, 1)
-HEAD = HeadDetails(
-    task="expr",
-    recipe="default",
-    backbone="b",
-    source="s",
-    backbone_name="b",
-    coverage=(),
-    figure="macro_f1",
-    figures={},
-    seed_figures=[],
-)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +26,7 @@ def test_only_videos_with_several_subjects_are_tuned_again(subjects, is_the_same
         for name in subjects
     }
     split = SubjectSplit({"train": {}, "validation": {name: name for name in subjects}})
-    head = Bundle("heads/expr-1", "f", {}, HEAD.to_json())
+    head = Bundle("heads/expr-1", "f", {}, head_details("expr").to_json())
     job = plan_tune_postprocessing(
         head=head, outputs=outputs, labels=LABELS, split=split, recipe=PAPER, frames_per_second={"a": 25.0}
     )

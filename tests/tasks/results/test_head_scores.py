@@ -1,29 +1,18 @@
 import pytest
 
-from data_contracts.details.heads import HeadDetails, PostprocessingDetails, TuningFigures
+from data_contracts.details.heads import PostprocessingDetails, TuningFigures
 from data_contracts.store.bundles import Bundle
+from models.heads.metrics import MAIN_METRIC
 from tasks.results.head_scores import score_columns, scores_of
-
-METRIC = {"expr": "macro_f1", "va": "mean_ccc", "au": "mean_f1", "mtl": "p_mtl"}
+from tests.details_factory import head_details
 
 
 def head_of(task, name="head-1"):
-    details = HeadDetails(
-        task=task,
-        recipe="paper",
-        backbone="b",
-        source="s",
-        backbone_name="b",
-        coverage=(),
-        figure=METRIC[task],
-        figures={},
-        seed_figures=[],
-    )
-    return Bundle(f"heads/{name}", "f", {}, details.to_json())
+    return Bundle(f"heads/{name}", "f", {}, head_details(task).to_json())
 
 
 def scores(task, tuning, untuned, chosen, held_out, **more):
-    name = METRIC[task]
+    name = MAIN_METRIC[task]
     figures = TuningFigures(
         untuned={name: untuned}, tuned={name: chosen}, held_out=None if held_out is None else {name: held_out}
     )

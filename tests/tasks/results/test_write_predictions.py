@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_contracts.details.datasets import OutputsDetails
-from data_contracts.details.heads import HeadDetails, PostprocessingDetails, TuningFigures
+from data_contracts.details.heads import PostprocessingDetails, TuningFigures
 from data_contracts.errors import StoreError
 from data_contracts.files.local import LocalFiles
 from data_contracts.schemas.faces import FACE_COLUMNS, FACES, FRAMES, SUBJECTS
@@ -36,6 +36,7 @@ from tasks.results.prediction_folder import (
     remove_predictions,
 )
 from tasks.units import Product, write_product
+from tests.details_factory import head_details
 
 SOURCE = "mtcnn-1"
 # Frames with a face: all, those in the middle, and none. Names order the clip without a face first.
@@ -60,17 +61,7 @@ class Lab:
 
     def head(self, name, task, branches=None, clips=tuple(CLIPS), rule=None):
         """Write a head with its outputs and post-processing; return how it serves, and the source of its faces."""
-        details = HeadDetails(
-            task=task,
-            recipe="default",
-            backbone="net-1",
-            source=SOURCE,
-            backbone_name="net",
-            coverage=(),
-            figure="f",
-            figures={},
-            seed_figures=[],
-        )
+        details = head_details(task, source=SOURCE)
         head = write_bundle(self.store, f"heads/{name}", {}, fingerprint=name * 3, details=details)
         columns = outputs_dataset(BRANCHES_OF_TASK[task], has_backbone=bool(rule and rule.has_gate))
         for clip in clips:
