@@ -5,6 +5,7 @@ Faces are personal data.
 
 import contextlib
 import difflib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -130,7 +131,7 @@ def forget(parameters: ForgetParameters) -> int:
         for place in dropped:
             _print_dropped(place, "would be dropped")
         for name in heads:
-            _print_head(store, find_head_traces(store, name, folders.reached), "would be removed")
+            _print_head(find_head_traces(store, name, folders.reached, beside=heads), "would be removed")
         for name in track(names, "finding what was made from videos: {}"):
             traces = _find_traces(store, name, folders)
             print_traces(traces, "would be removed")
@@ -138,7 +139,7 @@ def forget(parameters: ForgetParameters) -> int:
         for image in images:
             _print_image(find_image_traces(store, image, folders.reached), "would be removed")
         for name in imported:
-            _print_imported(store, find_imported(store, name), "would be removed")
+            _print_head(find_imported(store, name, beside=heads), "would be removed")
         return _print_not_removed(folders.problems, is_asked=is_asked)
     problems: list[str] = []
     with lock_store(store, on_wait=print_warning):
@@ -148,10 +149,10 @@ def forget(parameters: ForgetParameters) -> int:
         if parameters.out:
             note_folder(store, Store(parameters.out))
         for name in heads:
-            found = find_head_traces(store, name, folders.reached)
+            found = find_head_traces(store, name, folders.reached, beside=heads)
             with _collecting_files(problems, store):
                 remove_folders(store, found.folders)
-            _print_head(store, found, _REMOVED_IN_PART if problems else "removed")
+            _print_head(found, _REMOVED_IN_PART if problems else "removed")
             for path in find_mentions(store, [name]):
                 print_line(f"not removed: {store.locate(path)} names the head")
         for name in track(names, "removing what was made from videos: {}"):
@@ -164,10 +165,10 @@ def forget(parameters: ForgetParameters) -> int:
                 print_line(f"not removed: {store.locate(path)} may contain the name; check and delete it")
         problems += _forget_images(store, images, folders.reached)
         for name in imported:
-            traces_of_import = find_imported(store, name)
+            traces_of_import = find_imported(store, name, beside=heads)
             with _collecting_files(problems, store):
                 remove_folders(store, traces_of_import.folders)
-            _print_imported(store, traces_of_import, _REMOVED_IN_PART if problems else "removed")
+            _print_head(traces_of_import, _REMOVED_IN_PART if problems else "removed")
         for folder in folders.reached:
             with _collecting(folders.problems, folder.root):
                 if not (list_predictions(folder) or is_damaged(folder) or read_record(folder) or images_in(folder)):
@@ -192,7 +193,7 @@ def _print_image(traces: ImageTraces, what: str) -> None:
     rows: list[list[object]] = [["image_faces", key.value("source"), "rows of the image"] for key, _ in traces.blocks]
     rows += [[key.dataset, key.partitions[0][1], "block, computed again by the next run"] for key, _ in traces.derived]
     rows += [["predictions", folder.root, "rows of the image"] for folder in traces.folders]
-    rows += [[*path.split("/")[:2], "file"] for path in traces.reports]
+    rows += [[*name, counted(count, "file")] for name, count in _count_files(traces.reports).items()]
     print_table(f"{traces.image}: {what}", ["what", "variant", "removed"], rows, is_result=True)
     if location(traces.image).exists():
         print_line(f"not removed: the image file {traces.image}; the next run on its folder reads it again")
@@ -337,11 +338,16 @@ def _fitted_on(
 ) -> list[str]:
     """Return the folders of the heads that were fitted on features and labels of a video."""
     features = {unit.variant for unit in units if unit.dataset == "features"}
+
+    def takes_them(head: HeadDetails | CellDetails) -> bool:
+        members = head.members if isinstance(head, HeadDetails) else ()
+        return any(f"{one.backbone} {one.source}" in features for one in (head, *members))
+
     sets = {(one.key.value("task"), one.key.value("set")) for one in labels}
     return [
         folder
         for folder, head in heads.items()
-        if f"{head.backbone} {head.source}" in features and any((head.task, name) in sets for name in head.trained_on)
+        if takes_them(head) and any((head.task, name) in sets for name in head.trained_on)
     ]
 
 
@@ -384,30 +390,19 @@ def _collecting_files(problems: list[str], store: Store) -> Iterator[None]:
         problems.append(f"{error.filename or 'store'}: {cause}; correct it and run again")
 
 
-def _print_head(store: Store, traces: HeadTraces, what: str) -> None:
+def _print_head(traces: HeadTraces, what: str) -> None:
     """Print a table of the folders of a head, and the predictions that remain."""
     rows: list[list[object]] = [
         [*one.path.split("/", 1), one.files, one.rows, round(one.size_bytes / 1e6, 3)] for one in traces.folders
     ]
     print_table(f"{traces.name}: {what}", ["what", "name", "files", "rows", "MB"], rows, is_result=True)
-    for blend in list_bundles(store, "heads"):
-        if any(member.head == traces.name for member in HeadDetails.of(blend).members):
-            print_line(
-                f"not removed: head {blend.name} blends this head, and predicts no more without it; blend others with "
-                "fit --blend, or remove it with --head"
-            )
+    for line in traces.notes:
+        print_line(f"not removed: {line}")
     for folder, count in traces.predictions.items():
         print_line(
             f"not removed: predictions of {counted(count, 'subject')} in {folder} that this head made; score their "
             "videos again, or delete them"
         )
-
-
-def _print_imported(store: Store, traces: HeadTraces, what: str) -> None:
-    _print_head(store, traces, what)
-    for head in list_bundles(store, "heads"):
-        if HeadDetails.of(head).backbone == traces.name:
-            print_line(f"not removed: head {head.name}, which was fitted on these features; remove it with --head")
 
 
 def print_traces(traces: Traces, what: str) -> None:
@@ -422,8 +417,13 @@ def print_traces(traces: Traces, what: str) -> None:
         for found in traces.predictions
         if found.files or found.recorded
     ]
-    rows += [[*path.split("/")[:2], 1, None, None] for path in traces.reports]
+    rows += [[*name, count, None, None] for name, count in _count_files(traces.reports).items()]
     print_table(f"{traces.video}: {what}", ["what", "variant", "files", "rows", "MB"], rows, is_result=True)
+
+
+def _count_files(paths: Sequence[str]) -> Counter[tuple[str, str]]:
+    """Return (top folder, folder in it) -> number of the files below."""
+    return Counter((path.split("/")[0], path.split("/")[1]) for path in paths)
 
 
 def _print_remaining(traces: Traces) -> None:

@@ -3,14 +3,14 @@
 Imported features are removed in the same way.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from data_contracts.details.heads import PostprocessingDetails
+from data_contracts.details.heads import HeadDetails, PostprocessingDetails
 from data_contracts.details.submissions import SubmissionDetails
 from data_contracts.errors import InputError
-from data_contracts.store.bundles import manifest_path, read_manifest
+from data_contracts.store.bundles import find_bundle, list_bundles, manifest_path, read_manifest
 from data_contracts.store.contents import is_comparison_of
 from data_contracts.store.manifest import UnitKey, key_of_manifest_path
 from data_contracts.store.store import Store
@@ -38,11 +38,13 @@ class HeadTraces:
     Attributes:
         folders: in the order in which they are removed, the head last.
         predictions: folder outside of the store -> number of subjects whose predictions were made with the head.
+        notes: what depends on the head, or what it depends on, and stays.
     """
 
     name: str
     folders: list[HeadFolder]
     predictions: dict[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def resolve_head(store: Store, given: str) -> str:
@@ -66,8 +68,11 @@ def _heads_with_outputs(store: Store) -> Iterator[str]:
     return (unquote(name.removeprefix("head="), errors="surrogateescape") for name in names)
 
 
-def find_head_traces(store: Store, name: str, folders: Sequence[Store]) -> HeadTraces:
-    """Find everything of a head in the store, and its predictions in ``folders`` outside."""
+def find_head_traces(store: Store, name: str, folders: Sequence[Store], *, beside: Collection[str] = ()) -> HeadTraces:
+    """Find everything of a head in the store, and its predictions in ``folders`` outside.
+
+    ``beside``: other heads that are removed, too.
+    """
     paths = [f"reports/{one}" for one in store.list_folder("reports") if is_comparison_of(one, name)]
     paths += [
         f"{_SUBMISSIONS}/{one}" for one in store.list_folder(_SUBMISSIONS) if _head_of_submission(store, one) == name
@@ -81,7 +86,8 @@ def find_head_traces(store: Store, name: str, folders: Sequence[Store]) -> HeadT
         found.append(_describe(store, UnitKey(dataset, (("head", name),)).folder, rows))
     found.append(_describe(store, f"{_HEADS}/{name}"))
     predictions = {folder.root: count for folder in folders if (count := _count_predictions(folder, name))}
-    return HeadTraces(name, [one for one in found if one.files], predictions)
+    notes = tuple(_notes_on_head(store, name, beside))
+    return HeadTraces(name, [one for one in found if one.files], predictions, notes)
 
 
 def _describe(store: Store, path: str, rows: int | None = None) -> HeadFolder:
@@ -128,10 +134,41 @@ def resolve_imported(store: Store, given: str) -> str:
     )
 
 
-def find_imported(store: Store, name: str) -> HeadTraces:
-    """Find a variant of imported features. Heads that were fitted on it stay."""
+def find_imported(store: Store, name: str, *, beside: Collection[str] = ()) -> HeadTraces:
+    """Find a variant of imported features. Heads that were fitted on it stay, but for those ``beside``."""
     rows = sum(manifest.rows for manifest in store.manifests(_FEATURES, backbone=name).values())
-    return HeadTraces(name, [_describe(store, UnitKey(_FEATURES, (("backbone", name),)).folder, rows)], {})
+    folder = _describe(store, UnitKey(_FEATURES, (("backbone", name),)).folder, rows)
+    return HeadTraces(name, [folder], {}, tuple(_notes_on_features(store, name, beside)))
+
+
+def _notes_on_head(store: Store, name: str, beside: Collection[str]) -> Iterator[str]:
+    """Yield a line for each head that depends on a head, and one for the members of a blend: they stay."""
+    heads = {one.name: HeadDetails.of(one) for one in list_bundles(store, _HEADS) if one.name not in beside}
+    for other, details in heads.items():
+        if any(member.head == name for member in details.members):
+            yield (
+                f"head {other} blends this head, and predicts no more without it; blend others with fit --blend, or "
+                "remove it with --head"
+            )
+        if details.scores_of == name:
+            yield (
+                f"head {other}, which was fitted on train and validation and keeps the scores and the "
+                "post-processing of this head; remove it with --head"
+            )
+    bundle = find_bundle(store, f"{_HEADS}/{name}")
+    members = [one.head for one in HeadDetails.of(bundle).members if one.head in heads] if bundle else []
+    if members:
+        yield f"the members of this blend, {', '.join(members)}; remove them with --head"
+
+
+def _notes_on_features(store: Store, variant: str, beside: Collection[str]) -> Iterator[str]:
+    """Yield a line for each head that was fitted on features, and for each blend with such a member."""
+    for head in list_bundles(store, _HEADS):
+        details = HeadDetails.of(head)
+        members = [member.head for member in details.members if member.backbone == variant]
+        what = f"blends {', '.join(members)}" if members else "was fitted"
+        if (members or details.backbone == variant) and head.name not in beside:
+            yield f"head {head.name}, which {what} on these features; remove it with --head"
 
 
 def remove_folders(store: Store, folders: Sequence[HeadFolder]) -> None:

@@ -17,6 +17,7 @@ from data_contracts.files.inputs import file_state
 from data_contracts.files.locations import location
 from data_contracts.store import manifest_index
 from data_contracts.store.bundles import list_bundles
+from data_contracts.store.contents import VIEWERS
 from data_contracts.store.input_accounts import INPUTS, write_account
 from data_contracts.store.lock import lock_store
 from data_contracts.store.manifest import Failure, UnitKey, to_sealed_json
@@ -195,9 +196,14 @@ def test_forget_can_be_repeated_after_an_interruption_anywhere(generated, tmp_pa
 def test_dry_run_removes_nothing(generated, capsys):
     store, _ = generated
     write_store_report(ReportParameters(str(store)))
+    for name in ("index.html", "video.mp4"):
+        Store(store).write_bytes(f"{VIEWERS}/clip/{name}", b"clip")
     before = content(store)
     assert forget(ForgetParameters(["clip"], str(store), dry_run=True)) == 0
-    assert "clip: would be removed" in capsys.readouterr().out and content(store) == before
+    shown = capsys.readouterr().out
+    assert "clip: would be removed" in shown and content(store) == before
+    (row,) = (line for line in shown.splitlines() if "viewers" in line)
+    assert [cell.strip() for cell in row.split("│")][2:4] == ["viewers", "2"]
 
 
 def test_files_that_may_contain_the_name_are_listed(generated, capsys):
