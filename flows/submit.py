@@ -19,7 +19,12 @@ from flows.options import takes
 from flows.parameters import SubmitParameters, scheduler_of
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
 from tasks.fit import predict_outputs
-from tasks.fit.head_selection import select_head_of_submission, select_postprocessings
+from tasks.fit.head_selection import (
+    describe_superseded,
+    fitted_heads,
+    select_head_of_submission,
+    select_postprocessings,
+)
 from tasks.fit.predict_outputs import open_head
 from tasks.fit.subject_features import FeaturesVariant, find_features
 from tasks.fit.subject_split import describe_seen
@@ -84,6 +89,8 @@ def _plan(run: Run, request: SubmitParameters) -> _Planned:
     edition = wanted.choose_edition(task, request.edition)
     allowed = request.allow_other_labels
     head = select_head_of_submission(run.store, task, request.head, allow_other_labels=allowed)
+    if not request.head and (line := describe_superseded(head, fitted_heads(run.store))):
+        print_line(f"head {head.name}: {line}")
     rule = _postprocessing(run, request, head)
     open_head(run.store, head)
     load_postprocessing(run.store, rule)

@@ -1,6 +1,7 @@
 """Select the heads of a store that serve a request, and the post-processing of each: one rule for all flows.
 
-A head of a single task wins over a multi-task head. Several candidates are refused.
+A head of a single task wins over a multi-task head, and a head that was fitted by a later version of a recipe over one
+that was fitted by an earlier version in the same way. Several other candidates are refused.
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,6 +60,30 @@ def heads_of_task(heads: Iterable[Bundle], task: TaskName, *, for_submission: bo
     return of_task.get(task, []) or ([] if for_submission else of_task.get("mtl", []))
 
 
+def supersedes(newer: Bundle, older: Bundle) -> bool:
+    """Return whether a head was fitted as another one was, by a later version of the same recipe."""
+    one, other = HeadDetails.of(newer), HeadDetails.of(older)
+    return _way_of(one) == _way_of(other) and (one.recipe_version or 1) > (other.recipe_version or 1)
+
+
+def _way_of(head: HeadDetails) -> tuple[object, ...]:
+    # Earlier versions did not store the sets.
+    return head.task, head.recipe, head.kind, head.backbone, head.source, head.trained_on or ("train",)
+
+
+def _latest(heads: Sequence[Bundle]) -> list[Bundle]:
+    """Return the heads without those that another one supersedes."""
+    return [head for head in heads if not any(supersedes(other, head) for other in heads)]
+
+
+def describe_superseded(head: Bundle, heads: Iterable[Bundle]) -> str | None:
+    """Return why a head was selected instead of older ones among ``heads``, in one line; None if it supersedes none."""
+    older = [other.name for other in heads if supersedes(head, other)]
+    details = HeadDetails.of(head)
+    way = f"version {details.recipe_version} of recipe {details.recipe} supersedes {', '.join(older)}"
+    return f"{way} (choose with --head)" if older else None
+
+
 def select_heads(
     store: Store,
     names: Sequence[str] | None = None,
@@ -74,7 +99,8 @@ def select_heads(
         InputError: several heads serve a branch, a name matches no head, or a named head serves nothing; or see
             ``select_postprocessings``.
     """
-    heads = fitted_heads(store) if among is None else among
+    known = fitted_heads(store) if among is None else among
+    heads: Sequence[Bundle] = _latest(known)
     if names:
         heads = list({head.name: head for head in (find_head(store, name) for name in names)}.values())
     served: dict[str, tuple[Bundle, list[BranchName]]] = {}
@@ -82,7 +108,9 @@ def select_heads(
     for branch in BRANCHES:
         candidates = heads_of_task(heads, branch)
         if len(candidates) > 1:
-            problems.append(f"several serve {branch}: {describe_heads(store, candidates)}")
+            problems.append(
+                f"several serve {branch}: {describe_heads(store, candidates)}; {_newest(store, candidates)}"
+            )
         for head in candidates[:1]:
             served.setdefault(head.name, (head, []))[1].append(branch)
     if problems:
@@ -92,16 +120,23 @@ def select_heads(
         raise InputError(f"--head {idle[0]}: serves no task, because {', '.join(served)} serve all; leave it out")
     rules = select_postprocessings(store, [head for head, _ in served.values()], postprocessings)
     return [
-        ServingHead(head, tuple(branches), rules[name], _reason(head, branches, is_named=bool(names)))
+        ServingHead(head, tuple(branches), rules[name], _reason(head, branches, None if names else known))
         for name, (head, branches) in sorted(served.items())
     ]
 
 
-def _reason(head: Bundle, branches: Sequence[BranchName], *, is_named: bool) -> str:
+def _newest(store: Store, heads: Sequence[Bundle]) -> str:
+    return f"the newest is {max(heads, key=lambda head: written_at(store, head)).name}"
+
+
+def _reason(head: Bundle, branches: Sequence[BranchName], known: Sequence[Bundle] | None) -> str:
+    """Return why a head serves these branches. ``known``: the heads that it was selected from; None: it is named."""
     task = HeadDetails.of(head).task
     others = [branch for branch in BRANCHES if branch not in branches]
     shared = f"; {' and '.join(others)} from heads of their own" if task == "mtl" and others else ""
-    return ("named with --head" if is_named else f"the only head for {task}") + shared
+    if known is None:
+        return f"named with --head{shared}"
+    return (describe_superseded(head, known) or f"the only head for {task}") + shared
 
 
 def select_head_of_submission(
@@ -118,7 +153,7 @@ def select_head_of_submission(
     Raises:
         InputError: no head of the task, several, or the named one is of another task or was fitted on other labels.
     """
-    heads = [find_head(store, name)] if name else fitted_heads(store)
+    heads = [find_head(store, name)] if name else _latest(fitted_heads(store))
     candidates = heads_of_task(heads, task, for_submission=True)
     if len(candidates) == 1:
         foreign = [one for one in HeadDetails.of(candidates[0]).labels if one not in BRANCHES_OF_TASK[task]]
@@ -129,7 +164,7 @@ def select_head_of_submission(
             )
         return candidates[0]
     if candidates:
-        listed = describe_heads(store, candidates)
+        listed = f"{describe_heads(store, candidates)}; {_newest(store, candidates)}"
         raise InputError(f"heads in {store.url}: several serve {task}: {listed}; choose one with --head")
     found = ", ".join(f"{head.name} ({HeadDetails.of(head).task})" for head in heads) or "none"
     others = {HeadDetails.of(head).task for head in heads}

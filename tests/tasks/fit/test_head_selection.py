@@ -19,7 +19,7 @@ def store(tmp_path):
     return Store(tmp_path / "store")
 
 
-def add_head(store, name, *, recipe="default", hidden_units=128, fitted_labels=()):
+def add_head(store, name, *, recipe="default", hidden_units=128, fitted_labels=(), **facts):
     task = name.split("-")[0]
     details = head_details(
         task,
@@ -29,6 +29,7 @@ def add_head(store, name, *, recipe="default", hidden_units=128, fitted_labels=(
         source=SOURCE,
         backbone_name="emotion_lite0",
         fitted_labels=fitted_labels,
+        **facts,
     )
     return write_bundle(store, f"heads/{name}", {"head.json": b"{}"}, fingerprint=name, details=details)
 
@@ -77,7 +78,11 @@ SETTINGS = (
 @pytest.mark.parametrize(
     ("heads", "names", "message"),
     [
-        (["expr-1", "expr-2"], None, rf"several serve expr: expr-1 \({SETTINGS}.*; expr-2 \(.*with --head$"),
+        (
+            ["expr-1", "expr-2"],
+            None,
+            rf"several serve expr: expr-1 \({SETTINGS}.*; expr-2 \(.*; the newest is expr-2; .*with --head$",
+        ),
         (["expr-1", "expr-2", "va-1", "va-2"], None, r"several serve expr: .*; several serve va: .*with --head$"),
         (["expr-1", "expr-2", "mtl-1"], None, r"several serve expr: expr-1"),
         (["mtl-1", "mtl-2"], None, r"several serve expr: mtl-1 .* mtl-2"),
@@ -122,6 +127,20 @@ def test_submissions_take_the_head_of_their_own_task(store, heads, task, name, s
         return
     with pytest.raises(InputError, match=selected):
         select_head_of_submission(store, task, name)
+
+
+def test_a_later_version_of_a_recipe_supersedes_an_earlier_one(store):
+    add_head(store, "expr-1")
+    add_head(store, "expr-2", recipe_version=2, trained_on=("train",))
+    (served,) = select_heads(store)
+    assert served.head.name == "expr-2" == select_head_of_submission(store, "expr").name
+    assert served.why == "version 2 of recipe default supersedes expr-1 (choose with --head)"
+    assert [one.head.name for one in select_heads(store, ["expr-1"])] == ["expr-1"]
+    add_head(store, "expr-3", recipe="paper", recipe_version=3)
+    with pytest.raises(InputError, match=r"several serve expr: expr-2 .*; expr-3 .*; the newest is expr-3; choose"):
+        select_heads(store)
+    with pytest.raises(InputError, match=r"several serve expr: expr-2 .*; expr-3 .*; the newest is expr-3; choose"):
+        select_head_of_submission(store, "expr")
 
 
 def test_a_head_that_used_labels_of_other_tasks_is_refused_unless_allowed(store):
