@@ -25,6 +25,7 @@ from models.decisions.evaluation import (
 from models.decisions.smoothing import NOMINAL_FRAMES_PER_SECOND, Smoothing
 from models.decisions.subject_outputs import SubjectOutputs
 from models.heads.metrics import MAIN_METRIC
+from models.tuning.calibration import scores_by_coverage
 from tasks.fit.tune_postprocessing import read_candidates
 from tasks.pages.charts import PALETTE, Chart, Line, Point, density_chart, interval_chart, line_chart
 from tasks.pages.table import Code, Heat, Link, Share, Table
@@ -75,6 +76,7 @@ def content_of_head(
     content += learning_curves(store, evaluation.head)
     for branch in evaluation.rule.rules:
         content += _calibration(branch, evaluation.rows)
+        content += _selective(branch, evaluation)
         content += _thresholds(branch, evaluation)
     content += _windows(store, tuned)
     content += _seeds(store, evaluation.head)
@@ -260,6 +262,26 @@ def _calibration(branch: BranchName, rows: Sequence[SubjectOutputs]) -> Content:
         return [chart]
     header = ["action unit", "expected calibration error", "rows"]
     return [chart, Table("Calibration of action units", header, errors, folded=True)]
+
+
+def _selective(branch: BranchName, evaluation: Evaluation) -> Content:
+    """Return the scores of the most certain decisions, which are made as for the best kind of score."""
+    kind = evaluation.best_kind
+    labels, probability, decisions = [], [], []
+    for one in evaluation.rows:
+        rule, at = evaluation.rules[kind][one.name], one.labelled_frame
+        labels.append(one.labels[branch])
+        probability.append(one.smooth(rule)[branch][at])
+        decisions.append(one.decide(rule)[branch][at])
+    arrays = (np.concatenate(part) for part in (labels, probability, decisions))
+    found = scores_by_coverage(branch, *arrays)
+    rows: list[list[object]] = [[Share(one.coverage), one.least_probability, one.score, one.accuracy] for one in found]
+    header = ["decided rows", "lowest probability", name_metric(MAIN_METRIC[branch]), "accuracy"]
+    note = (
+        "Only the decisions with the highest smoothed probabilities are scored; classes that do not occur count as 0."
+    )
+    caption = f"Selective prediction of {OUTPUTS_OF[branch]}, {kind}"
+    return [Table(caption, header, rows, folded=True, notes=[note])] if rows else []
 
 
 def _reliability(name: str, found: Calibration, number: int) -> Line:

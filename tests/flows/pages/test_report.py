@@ -49,6 +49,11 @@ def test_the_report_of_the_demo_agrees_with_its_files(demo):
         assert int(rows.replace(",", "")) > 0 and float(low) <= float(high)
     assert {task: list(values.values()) for task, values in scored.items()} == figures
 
+    for task, outputs in (("expr", "expressions"), ("au", "action units")):
+        rows = page.tables[f"Selective prediction of {outputs}, held-out"]
+        whole = [row[2] for row in rows if row[0] == "100.0 %"]
+        assert figures[task][2] in whole and len(rows) == 2 * (1 + 10), "of two heads, from 100 % to 10 %"
+
     candidates = {row[1]: row for row in reversed(page.tables["Best smoothing candidates"][1:])}
     assert set(candidates) == {"expr", "va", "au"} and len(page.tables["Best smoothing candidates"]) == 1 + 6 * 5
     for file in (demo.store / "postprocessing").glob("expr-*/candidates.parquet"):
