@@ -1,7 +1,6 @@
 """Flow ``score``: predict every frame of any video, and images, with stored heads or the outputs of a backbone."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 from data_contracts.challenge.pictures import MediaListing, list_media
 from data_contracts.errors import InputError, counted
@@ -23,7 +22,7 @@ from models.backbones.registry import DEFAULT_BACKBONE
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import predict_outputs, predict_persons
 from tasks.fit.head_selection import ServingHead
-from tasks.fit.predictors import Predictor, PredictorRequest, choose_predictors
+from tasks.fit.predictors import FaceFeatures, Predictor, PredictorRequest, choose_predictors
 from tasks.fit.subject_features import find_features
 from tasks.images.write_images import WrittenImages
 from tasks.results.prediction_folder import (
@@ -53,51 +52,56 @@ def score_videos(
     if people == "all":
         # Persons are those of one set of faces.
         first = predictors[0]
-        if any(one.crop_params != first.crop_params for one in predictors):
+        if any(one.crop_params != first.crop_params for predictor in predictors for one in predictor.features):
             print_line(
                 "note: the heads were fitted on faces that were detected with other settings; the persons are those "
                 f"of {first.heads[0].head.name}; --people main detects the faces of each head"
             )
-        predictors = [replace(one, crop_params=first.crop_params) for one in predictors]
-    extracted = [
-        extract_videos(run, videos, params=one.crop_params, backbone=one.backbone, subjects={}) for one in predictors
-    ]
-    found = list(zip(predictors, extracted, strict=True))
-    complete = _predict_persons(run, found) if people == "all" else _predict_subjects(run, found)
-    heads = [(one, of_videos.source) for predictor, of_videos in found for one in predictor.heads]
+        predictors = [one.on_faces(first.crop_params) for one in predictors]
+    extracted = {
+        one: extract_videos(run, videos, params=one.crop_params, backbone=one.backbone, subjects={})
+        for one in dict.fromkeys(one for predictor in predictors for one in predictor.features)
+    }
+    predict = _predict_persons if people == "all" else _predict_subjects
+    complete = predict(run, predictors, extracted)
+    heads = [(head, extracted[one.features[0]].source) for one in predictors for head in one.heads]
     heads.sort(key=_by_name)
     names = sorted(set(videos) & complete)
     return write_predictions(run.store, names, heads=heads, people=people, missing_faces=missing_faces, out=out)
 
 
-def _predict_subjects(run: Run, found: Sequence[tuple[Predictor, Extracted]]) -> frozenset[str]:
+def _predict_subjects(
+    run: Run, predictors: Sequence[Predictor], extracted: Mapping[FaceFeatures, Extracted]
+) -> frozenset[str]:
     """Predict the subjects of videos; return those with all features."""
-    complete = frozenset[str].intersection(*(extracted.complete for _, extracted in found))
+    complete = frozenset[str].intersection(*(one.complete for one in extracted.values()))
     units = []
-    for predictor, extracted in found if complete else ():
-        variant = find_features(run.store, backbone=extracted.backbone, source=extracted.source)
+    for predictor in predictors if complete else ():
+        first = extracted[predictor.features[0]]
+        variant = find_features(run.store, backbone=first.backbone, source=first.source)
         for one in predictor.heads:
             units += predict_outputs.plan_predict_outputs(run.store, variant, head=one.head, subjects=sorted(complete))
     run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
     return complete
 
 
-def _predict_persons(run: Run, found: Sequence[tuple[Predictor, Extracted]]) -> frozenset[str]:
+def _predict_persons(
+    run: Run, predictors: Sequence[Predictor], extracted: Mapping[FaceFeatures, Extracted]
+) -> frozenset[str]:
     """Predict the persons of videos; return the videos with all features."""
-    units, videos = [], []
-    for predictor, extracted in found:
-        everyone = extract_everyone(run, extracted, predictor.backbone)
-        videos.append(everyone.videos)
-        units += predict_persons.plan_predict_persons(
-            run.store,
-            everyone.subjects,
-            source=extracted.source,
-            backbone=extracted.backbone,
-            others=everyone.others,
-            heads=[one.head for one in predictor.heads],
-        )
+    everyone = {of.backbone: extract_everyone(run, of, one.backbone) for one, of in extracted.items()}
+    complete = frozenset[str].intersection(*(one.videos for one in everyone.values()))
+    source = next(iter(extracted.values())).source
+    subjects = [one for one in next(iter(everyone.values())).subjects if one.video in complete]
+    units = predict_persons.plan_predict_persons(
+        run.store,
+        subjects,
+        source=source,
+        others={variant: one.others for variant, one in everyone.items()},
+        heads=[one.head for predictor in predictors for one in predictor.heads],
+    )
     run.stage("predict_persons", units, predict_persons.compute, cheap=True)
-    return frozenset[str].intersection(*videos)
+    return complete
 
 
 def count_scored(
@@ -155,9 +159,9 @@ def print_predictors(predictors: Sequence[Predictor]) -> None:
             rule = one.postprocessing.name if one.postprocessing else "none: decisions are not tuned"
             rows.append([", ".join(one.branches), one.head.name, one.why, rule])
     print_table("Heads", ["tasks", "head", "why", "post-processing"], rows)
-    for predictor in predictors:
-        backbone = predictor.backbone
-        print_line(f"backbone: {backbone.name} ({backbone.weights or 'bundled weights'}): {predictor.why}")
+    used = {one.backbone: predictor.why for predictor in predictors for one in predictor.features}
+    for backbone, why in used.items():
+        print_line(f"backbone: {backbone.name} ({backbone.weights or 'bundled weights'}): {why}")
     unused = {name: what for predictor in predictors for name, what in predictor.unused.items()}
     for name, what in unused.items():
         print_line(f"note: head {name} was not used: it was fitted on {what}")

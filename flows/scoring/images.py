@@ -39,12 +39,14 @@ def score_images(
     run.stage("image_faces", planned.units, image_faces.compute)
     faces = _ready(run.store, planned.units)
     outputs: dict[str, list[_Outputs]] = {}
-    for predictor in predictors:
-        features = image_features.plan_image_features(list(faces.values()), predictor.backbone)
+    ready = dict[str, dict[str, tuple[UnitKey, Manifest]]]()
+    for backbone in dict.fromkeys(one.backbone for predictor in predictors for one in predictor.features):
+        features = image_features.plan_image_features(list(faces.values()), backbone)
         run.stage("image_features", features, image_features.compute)
-        ready = _ready(run.store, features)
+        ready[backbone.variant] = _ready(run.store, features)
+    for predictor in predictors:
         for serving in predictor.heads:
-            units = image_outputs.plan_image_outputs(list(ready.values()), serving.head)
+            units = image_outputs.plan_image_outputs(run.store, ready, serving.head)
             run.stage("image_outputs", units, image_outputs.compute, cheap=True)
             for block, (key, manifest) in _ready(run.store, units).items():
                 outputs.setdefault(block, []).append((serving, key, manifest))
@@ -61,11 +63,17 @@ def score_images(
 
 
 def _params_of(predictors: Sequence[Predictor]) -> CropParams:
-    """Return how faces are found in images: as for the heads, but every image is searched as a whole."""
-    found = {
-        replace(one.crop_params, detector=replace(one.crop_params.detector, search_every_frames=1)): one
-        for one in predictors
-    }
+    """Return how faces are found in images: as for the heads, but every image is searched as a whole.
+
+    Blends have the faces of their first member.
+    """
+    found = {_whole(one.crop_params): one for one in predictors}
+    for predictor in predictors:
+        if any(_whole(one.crop_params) != _whole(predictor.crop_params) for one in predictor.features):
+            print_line(
+                "note: members of blends were fitted on faces that were found with other settings; the faces of images "
+                f"are those of the first member of {predictor.heads[0].head.name}"
+            )
     if len(found) > 1:
         names = "; ".join(", ".join(head.head.name for head in one.heads) for one in found.values())
         raise InputError(
@@ -73,6 +81,11 @@ def _params_of(predictors: Sequence[Predictor]) -> CropParams:
             "choose among them with --head"
         )
     return next(iter(found))
+
+
+def _whole(params: CropParams) -> CropParams:
+    """Return the parameters for images, each of which is searched as a whole."""
+    return replace(params, detector=replace(params.detector, search_every_frames=1))
 
 
 def _ready(store: Store, units: Sequence[Unit[Any]]) -> dict[str, tuple[UnitKey, Manifest]]:

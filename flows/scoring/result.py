@@ -42,7 +42,10 @@ class ScoredVideos:
 
 @dataclass(frozen=True)
 class UsedHead:
-    """A head, the tasks that it serves, why it was chosen, and its post-processing (None: not tuned)."""
+    """A head, the tasks that it serves, why it was chosen, and its post-processing (None: not tuned).
+
+    ``backbone``: of a blend the names of all backbones, separated by commas.
+    """
 
     tasks: list[str]
     head: str
@@ -109,7 +112,7 @@ def describe_run(
             UsedHead(
                 list(one.branches),
                 one.head.name,
-                predictor.backbone.name,
+                ", ".join(dict.fromkeys(one.backbone.name for one in predictor.features)),
                 one.why,
                 one.postprocessing.name if one.postprocessing else None,
             )

@@ -5,7 +5,7 @@ A person is one sequence from the first to the last face, wherever the features 
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,17 @@ from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName
-from models.decisions.blending import AnyHead
+from models.decisions.blending import AnyHead, blend
 from models.heads.sequences import SubjectSequence
 from tasks.extract.embed_faces import SubjectFaces
-from tasks.fit.predict_outputs import backbone_columns, cached_head, check_head_fits, members_of, needs_sequences
+from tasks.fit.predict_outputs import (
+    backbone_columns,
+    cached_head,
+    check_head_fits,
+    members_of,
+    needs_sequences,
+    weights_for,
+)
 from tasks.fit.subject_features import all_finite, nominal_seconds, to_vectors, zeros
 from tasks.units import Product, Unit
 
@@ -41,6 +48,8 @@ class PredictPersonsArgs:
         features: units of the video's subjects.
         other_features: units of the other faces.
         frames: unit with the time stamps; None if the head needs none.
+        members: of a blend of heads on several backbones, each with its features; else empty.
+        weights: of these members, branch -> weight of each.
     """
 
     head_folder: str
@@ -50,6 +59,8 @@ class PredictPersonsArgs:
     features: tuple[StoredUnit, ...]
     other_features: tuple[StoredUnit, ...]
     frames: StoredUnit | None
+    members: "tuple[PredictPersonsArgs, ...]" = ()
+    weights: dict[BranchName, list[float]] = field(default_factory=dict)
 
     @property
     def frame_count(self) -> int:
@@ -63,50 +74,76 @@ def plan_predict_persons(
     subjects: Sequence[SubjectFaces],
     *,
     source: str,
-    backbone: str,
-    others: Mapping[str, Sequence[StoredUnit]],
+    others: Mapping[str, Mapping[str, Sequence[StoredUnit]]],
     heads: Sequence[Bundle],
 ) -> list[Unit[PredictPersonsArgs]]:
     """Plan one unit per head and video with these subjects. Their features and persons must exist.
 
     Args:
-        backbone: variant of the features.
-        others: video -> units of ``other_features``.
+        others: variant of the features -> video -> units of ``other_features``.
 
     Raises:
-        InputError: a head was fitted on features of another backbone, or its kind is unknown.
+        InputError: a head was fitted on features of another backbone, its kind is unknown, or see ``members_of``.
     """
-    features: dict[str, list[StoredUnit]] = {}
-    for key, manifest in store.manifests("features", backbone=backbone, source=source).items():
-        features.setdefault(key.value("subject"), []).append((key, manifest))
-    persons, frames = store.manifests("persons", source=source), store.manifests("frames")
+    inputs = _Inputs.find(store, source, others)
     names: dict[str, list[SubjectFaces]] = {}
     for one in subjects:
         names.setdefault(one.video, []).append(one)
     units = []
     for head in heads:
-        check_head_fits(head, backbone)
-        needs_times = needs_sequences(members_of(store, head) or [head])
+        details, members = HeadDetails.of(head), members_of(store, head)
+        is_mixed = len({HeadDetails.of(one).backbone for one in members}) > 1
         for video, of_video in names.items():
-            key = UnitKey("persons", (("source", source), ("video", video)))
-            times = UnitKey("frames", (("video", video),))
-            chosen_by = of_video[0].chosen_by
-            assert chosen_by is not None
-            arguments = PredictPersonsArgs(
-                head.folder,
-                head.fingerprint,
-                (key, persons[key]),
-                chosen_by,
-                tuple(unit for one in of_video for unit in features[one.subject]),
-                tuple(others.get(video, ())),
-                (times, frames[times]) if needs_times and times in frames else None,
-            )
+            arguments = inputs.arguments(head, of_video, needs_times=needs_sequences(members or [head]))
+            if is_mixed:
+                of_members = [inputs.arguments(one, of_video, needs_times=needs_sequences([one])) for one in members]
+                arguments = replace(arguments, members=tuple(of_members), weights=weights_for(details))
             place = (("head", head.name), ("source", source), ("video", video))
             units.append(Unit(UnitKey("person_outputs", place), _fingerprint(arguments), arguments))
     return units
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """Units that persons are predicted from; ``features``: variant -> subject -> units."""
+
+    source: str
+    persons: Mapping[UnitKey, Manifest]
+    frames: Mapping[UnitKey, Manifest]
+    features: Mapping[str, Mapping[str, Sequence[StoredUnit]]]
+    others: Mapping[str, Mapping[str, Sequence[StoredUnit]]]
+
+    @classmethod
+    def find(cls, store: Store, source: str, others: Mapping[str, Mapping[str, Sequence[StoredUnit]]]) -> "_Inputs":
+        features: dict[str, dict[str, list[StoredUnit]]] = {variant: {} for variant in others}
+        for variant, found in features.items():
+            for key, manifest in store.manifests("features", backbone=variant, source=source).items():
+                found.setdefault(key.value("subject"), []).append((key, manifest))
+        return cls(source, store.manifests("persons", source=source), store.manifests("frames"), features, others)
+
+    def arguments(self, head: Bundle, subjects: Sequence[SubjectFaces], *, needs_times: bool) -> PredictPersonsArgs:
+        """Return the arguments of one head, which is no blend of several backbones, for the subjects of a video."""
+        variant = HeadDetails.of(head).backbone
+        for backbone in [variant] if variant in self.others else self.others:
+            check_head_fits(head, backbone)
+        video, chosen_by = subjects[0].video, subjects[0].chosen_by
+        assert chosen_by is not None
+        persons = UnitKey("persons", (("source", self.source), ("video", video)))
+        times = UnitKey("frames", (("video", video),))
+        return PredictPersonsArgs(
+            head.folder,
+            head.fingerprint,
+            (persons, self.persons[persons]),
+            chosen_by,
+            tuple(unit for one in subjects for unit in self.features[variant][one.subject]),
+            tuple(self.others[variant].get(video, ())),
+            (times, self.frames[times]) if needs_times and times in self.frames else None,
+        )
+
+
 def _fingerprint(given: PredictPersonsArgs) -> str:
+    # Of a blend on several backbones, the features are those of all members.
+    more = {"members": [_fingerprint(one) for one in given.members]} if given.members else {}
     return fingerprint(
         stage="predict_persons",
         version=CODE_VERSION,
@@ -114,6 +151,7 @@ def _fingerprint(given: PredictPersonsArgs) -> str:
         persons=given.persons[1].identity,
         features=[manifest.identity for _, manifest in (*given.features, *given.other_features)],
         frames=given.frames[1].identity if given.frames else None,
+        **more,
     )
 
 
@@ -154,12 +192,10 @@ def _tables(
     store: Store, given: PredictPersonsArgs, head: AnyHead, details: HeadDetails, product: Product
 ) -> Iterator[pa.Table]:
     faces = _read_faces(store, given.persons)
-    by_person = np.argsort(faces.person, kind="stable")
-    rows_of_person = np.split(by_person, np.flatnonzero(np.diff(faces.person[by_person])) + 1)
     if not len(faces.frame):
         return
-    predict = _predict_rows if head.works_on == "rows" else _predict_sequences
-    for rows, has_face, predicted in predict(store, given, head, faces, rows_of_person):
+    predicted_persons = _blend(store, given, faces) if given.members else _predict(store, given, head, faces)
+    for rows, has_face, predicted in predicted_persons:
         number, first = int(faces.person[rows[0]]), int(faces.frame[rows[0]])
         product.counts[FACE_FOUND] += int(has_face.sum())
         product.counts[NO_FACE] += int((~has_face).sum())
@@ -171,7 +207,7 @@ def _tables(
         for branch in BRANCHES_OF_TASK[details.task]:
             for position, column in enumerate(OUTPUT_COLUMNS[branch]):
                 columns[column.name] = pa.array(predicted[branch][:, position], mask=~has_face)
-        columns |= backbone_columns(predicted[_LOGITS], details, ~has_face)
+        columns |= backbone_columns(predicted.get(_LOGITS), details, ~has_face)
         yield pa.table(columns)
 
 
@@ -180,13 +216,34 @@ _LOGITS = "logits"
 _Predicted = Iterator[tuple[NDArray[np.intp], NDArray[np.bool_], dict[str, np.ndarray]]]
 
 
-def _predict_rows(
-    store: Store, given: PredictPersonsArgs, head: AnyHead, faces: _Faces, rows_of_person: list[NDArray[np.intp]]
-) -> _Predicted:
-    """Yield (rows, has_face [T], branch -> outputs [T, K]) of each person with a head that predicts face by face.
+def _predict(store: Store, given: PredictPersonsArgs, head: AnyHead, faces: _Faces) -> _Predicted:
+    """Yield (rows, has_face [T], branch -> outputs [T, K]) of each person, in their order.
 
     The logits of the backbone are among the outputs.
     """
+    by_person = np.argsort(faces.person, kind="stable")
+    rows_of_person = np.split(by_person, np.flatnonzero(np.diff(faces.person[by_person])) + 1)
+    predict = _predict_rows if head.works_on == "rows" else _predict_sequences
+    return predict(store, given, head, faces, rows_of_person)
+
+
+def _blend(store: Store, given: PredictPersonsArgs, faces: _Faces) -> _Predicted:
+    """Yield the same with the weighted means of heads on several backbones, without logits."""
+    of_members = []
+    for one in given.members:
+        head, _ = cached_head(store.url, one.head_folder, one.head_fingerprint)
+        of_members.append(_predict(store, one, head, faces))
+    for found in zip(*of_members, strict=True):
+        rows, has_face, _ = found[0]
+        members = [(present, {branch: outputs[branch] for branch in given.weights}) for _, present, outputs in found]
+        present, blended = blend(members, given.weights, len(has_face))
+        yield rows, present, {str(branch): values for branch, values in blended.items()}
+
+
+def _predict_rows(
+    store: Store, given: PredictPersonsArgs, head: AnyHead, faces: _Faces, rows_of_person: list[NDArray[np.intp]]
+) -> _Predicted:
+    """Predict all faces of a head that predicts face by face; see ``_predict``."""
     is_known = np.zeros(len(faces.frame), bool)
     outputs: dict[str, np.ndarray] = {}
     for rows, embeddings, logits in _blocks(store, given, head, faces):
@@ -211,7 +268,7 @@ def _predict_rows(
 def _predict_sequences(
     store: Store, given: PredictPersonsArgs, head: AnyHead, faces: _Faces, rows_of_person: list[NDArray[np.intp]]
 ) -> _Predicted:
-    """Yield the same with a head whose outputs depend on other frames. One person is in memory at a time."""
+    """Predict with a head whose outputs depend on other frames. One person is in memory at a time."""
     seconds = _read_seconds(store, given)
     for rows in rows_of_person:
         first, last = int(faces.frame[rows[0]]), int(faces.frame[rows[-1]])

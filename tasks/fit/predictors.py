@@ -17,7 +17,7 @@ from tasks.extract.crop_faces import CropParams, crop_params_of
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit.fit_head import provide_zero_shot_heads
 from tasks.fit.head_selection import ServingHead, fitted_heads, select_heads, select_postprocessings
-from tasks.fit.predict_outputs import open_head
+from tasks.fit.predict_outputs import members_of, open_head
 from tasks.trained_backbones import architecture_of, trained_backbones, weights_on_this_machine
 
 _PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float32")
@@ -34,20 +34,36 @@ class PredictorRequest:
 
 
 @dataclass(frozen=True)
+class FaceFeatures:
+    """How features are made: with a backbone, of faces that were detected with some settings."""
+
+    backbone: BackboneChoice
+    crop_params: CropParams
+
+
+@dataclass(frozen=True)
 class Predictor:
     """Heads on the same features.
 
     Attributes:
-        backbone, crop_params: how the features are made.
-        why: the reason for this backbone.
+        features: how they are made; of blends those of every member, each once, the first member's first.
+        why: the reason for these backbones.
         unused: name of each fitted head that is left out -> what it was fitted on.
     """
 
     heads: tuple[ServingHead, ...]
-    backbone: BackboneChoice
-    crop_params: CropParams
+    features: tuple[FaceFeatures, ...]
     why: str
     unused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def crop_params(self) -> CropParams:
+        """How faces are detected where one set of faces must serve all features."""
+        return self.features[0].crop_params
+
+    def on_faces(self, params: CropParams) -> "Predictor":
+        """Return the same predictor on faces that are detected with these settings."""
+        return replace(self, features=tuple(dict.fromkeys(replace(one, crop_params=params) for one in self.features)))
 
 
 def choose_predictors(store: Store, request: PredictorRequest) -> list[Predictor]:
@@ -71,18 +87,24 @@ def choose_predictors(store: Store, request: PredictorRequest) -> list[Predictor
         )
     if not serving:
         return [replace(_without_heads(store, request), unused=unused)]
-    groups: dict[tuple[BackboneChoice, CropParams], list[ServingHead]] = {}
+    groups: dict[tuple[FaceFeatures, ...], list[ServingHead]] = {}
     for one in serving:
-        _check_blend(one.head)
-        backbone = _backbone_of(store, one.head, request)
-        _check_head(store, one.head, backbone)
-        params = crop_params_of(HeadDetails.of(one.head).crop_params)
-        groups.setdefault((backbone, params), []).append(one)
+        _check_blend(one.head, request)
+        groups.setdefault(_features_of(store, one.head, request), []).append(one)
+    for backbone in {one.backbone: None for features in groups for one in features}:
+        backbone.check(store)
     why = "its features are those that the heads were fitted on"
-    predictors = [Predictor(tuple(heads), *features, why, unused) for features, heads in groups.items()]
-    for predictor in predictors:
-        predictor.backbone.check(store)
-    return predictors
+    return [Predictor(tuple(heads), features, why, unused) for features, heads in groups.items()]
+
+
+def _features_of(store: Store, bundle: Bundle, request: PredictorRequest) -> tuple[FaceFeatures, ...]:
+    """Return the features that a head takes, and open the head; of a blend those of every member, each once."""
+    found = []
+    for one in members_of(store, bundle) or [bundle]:
+        backbone = _backbone_of(store, one, request)
+        _check_head(store, one, backbone)
+        found.append(FaceFeatures(backbone, crop_params_of(HeadDetails.of(one).crop_params)))
+    return tuple(dict.fromkeys(found))
 
 
 def _heads_for_videos(store: Store, request: PredictorRequest) -> tuple[list[Bundle], dict[str, str]]:
@@ -93,7 +115,12 @@ def _heads_for_videos(store: Store, request: PredictorRequest) -> tuple[list[Bun
     not_usable = {name: why for name, why in reasons.items() if why}
     if not (request.backbone or request.weights):
         return fitted, not_usable
-    on_it = [head for head in fitted if _named_backbone(store, head, request).variant == HeadDetails.of(head).backbone]
+    on_it = [
+        head
+        for head in fitted
+        if _named_backbone(store, head, request).variant == HeadDetails.of(head).backbone
+        and not _other_backbones(HeadDetails.of(head))
+    ]
     others = {head.name: "features of another backbone" for head in fitted if head not in on_it}
     if others and not on_it:
         listed = ", ".join(f"{head.name} on {HeadDetails.of(head).backbone}" for head in fitted)
@@ -116,6 +143,17 @@ def _named_backbone(store: Store, head: Bundle, request: PredictorRequest) -> Ba
     return BackboneChoice.find(name, request.weights, details.precision or "float32", store=store)
 
 
+def _check_videos(head: Bundle) -> None:
+    details = HeadDetails.of(head)
+    if what := details.not_from_videos:
+        variants = dict.fromkeys([details.backbone, *(one.backbone for one in details.members)])
+        named = [name for name in variants if is_imported(name) or is_simulated(name)] or variants
+        raise InputError(
+            f"head {head.name}: fitted on {what} ({', '.join(named)}), which no network computes from "
+            "videos; name a head that was fitted on features that extract wrote"
+        )
+
+
 def _backbone_of(store: Store, head: Bundle, request: PredictorRequest) -> BackboneChoice:
     """Return the backbone whose features the head was fitted on.
 
@@ -123,11 +161,6 @@ def _backbone_of(store: Store, head: Bundle, request: PredictorRequest) -> Backb
         InputError: another one is named, or its weights are lost or have changed.
     """
     details = HeadDetails.of(head)
-    if what := details.not_from_videos:
-        raise InputError(
-            f"head {head.name}: fitted on {what} ({details.backbone}), which no network computes from "
-            "videos; name a head that was fitted on features that extract wrote"
-        )
     if request.backbone or request.weights:
         found = _named_backbone(store, head, request)
         if found.variant != details.backbone:
@@ -158,24 +191,25 @@ def _backbone_of(store: Store, head: Bundle, request: PredictorRequest) -> Backb
     return found
 
 
-def _check_blend(bundle: Bundle) -> None:
-    """Check that the members of a blend take the same features.
+def _check_blend(bundle: Bundle, request: PredictorRequest) -> None:
+    """Check that a blend can predict videos with the named backbone, if any.
 
     Raises:
-        InputError: they do not.
+        InputError: a member takes imported or simulated features, or those of another backbone than the named one.
     """
     details = HeadDetails.of(bundle)
-    if details.not_from_videos is None and (others := _other_features(details)):
+    _check_videos(bundle)
+    if (request.backbone or request.weights) and (others := _other_backbones(details)):
         raise InputError(
-            f"head {bundle.name}: blends heads on features of several backbones or faces ({details.backbone} "
-            f"{details.source}, {others}), which only submit predicts; name a blend of heads on the same features, or "
-            "one of its members"
+            f"{_named(request)}: head {bundle.name} blends heads on features of several backbones "
+            f"({details.backbone}, {', '.join(others)}), each with its own weights; leave out the option, or name "
+            "another head"
         )
 
 
-def _other_features(details: HeadDetails) -> str:
-    own = f"{details.backbone} {details.source}"
-    return ", ".join(dict.fromkeys(name for one in details.members if (name := f"{one.backbone} {one.source}") != own))
+def _other_backbones(details: HeadDetails) -> list[str]:
+    """Return the features variants of members of a blend besides that of the first one."""
+    return [name for name in dict.fromkeys(one.backbone for one in details.members) if name != details.backbone]
 
 
 def _check_head(store: Store, bundle: Bundle, backbone: BackboneChoice) -> None:
@@ -202,7 +236,7 @@ def _without_heads(store: Store, request: PredictorRequest) -> Predictor:
         ServingHead(head, BRANCHES_OF_TASK[HeadDetails.of(head).task], why="output of the backbone; no head was fitted")
         for head in heads
     ]
-    return Predictor(tuple(serving), backbone, params, why)
+    return Predictor(tuple(serving), (FaceFeatures(backbone, params),), why)
 
 
 def _network_without_heads(store: Store, request: PredictorRequest) -> tuple[BackboneChoice, CropParams, str]:

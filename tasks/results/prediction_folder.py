@@ -43,8 +43,8 @@ class BranchSettings(Record):
 
     Attributes:
         head, head_fingerprint, recipe, kind: as in the store.
-        backbone: name of the network that computed the features.
-        features: features variant, which names the backbone with a digest of its weights.
+        backbone: name of the network that computed the features; of a blend all of them, separated by commas.
+        features: features variant, which names the backbone with a digest of its weights; the same.
         faces: faces variant.
         postprocessing, postprocessing_fingerprint: None if the decisions were not tuned.
         smoothing: in words, as in ``mean of 15 frames``.

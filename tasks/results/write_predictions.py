@@ -190,13 +190,14 @@ def _settings_of(
 
 def _settings_of_branch(one: _HeadOutputs, branch: BranchName, rule: "BranchRule") -> BranchSettings:
     head, tuned = HeadDetails.of(one.serving.head), one.serving.postprocessing
+    features = {head.backbone: head.backbone_name} | {of.backbone: of.backbone_name for of in head.members}
     return BranchSettings(
         head=one.serving.head.name,
         head_fingerprint=one.serving.head.fingerprint,
         recipe=head.recipe,
         kind=head.kind,
-        backbone=head.backbone_name,
-        features=head.backbone,
+        backbone=", ".join(dict.fromkeys(features.values())),
+        features=", ".join(features),
         faces=one.source,
         postprocessing=tuned.name if tuned else None,
         postprocessing_fingerprint=tuned.fingerprint if tuned else None,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.details.heads import HeadDetails, PostprocessingDetails
@@ -14,14 +15,24 @@ from data_contracts.store.bundles import find_bundle, list_bundles
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
 from flows.commands.import_features import import_features
-from flows.commands.parameters import CompareParameters, ForgetParameters, ImportFeaturesParameters, StatusParameters
+from flows.commands.parameters import (
+    CompareParameters,
+    ForgetParameters,
+    ImportFeaturesParameters,
+    StatusParameters,
+    ViewParameters,
+)
 from flows.commands.status import print_status
+from flows.engine.run_results import SomeFailedError
+from flows.extract import extract
 from flows.fit import fit
 from flows.pages.compare import compare
+from flows.pages.view import view
+from flows.rescore import rescore
 from flows.score import score
 from flows.submit import submit
 from tasks.fit.predict_outputs import load_head, read_outputs
-from tasks.fit.subject_features import find_features, read_sequence
+from tasks.fit.subject_features import find_features, list_features, read_sequence
 from tasks.pages.write_report import write_report
 from tests.flows.commands.test_import_features import values_of
 from tests.tasks.pages.test_write_report import read_page
@@ -110,6 +121,47 @@ def test_members_on_other_features_are_submitted_but_not_scored(demo, store, opt
     assert submit_va(demo, store, head).exists()
     with pytest.raises(InputError, match=f"head {head}: fitted on imported features"):
         score([demo.data / "videos"], tmp_path / "out", store=str(store.root), heads=[head])
+    assert forget(ForgetParameters(None, str(store.root), features=["imported_audio"])) == 0
+    printed = capsys.readouterr().out
+    assert f"head {other}, which was fitted on" in printed and f"head {head}, which blends {other} on" in printed
+
+
+@pytest.mark.service
+def test_a_blend_of_two_backbones_predicts_videos_and_photos(
+    demo, store, options, default, portraits, tmp_path, capsys
+):
+    with pytest.raises(SomeFailedError, match="15 extracted, 1 failed; first: index_videos corrupt"):
+        extract(demo.data, str(store.root), backbone="efficientnet_lite0", workers=1)
+    (variant,) = (one for one in list_features(store) if one.backbone.startswith("efficientnet_lite0"))
+    other = fit("va", features_variant=variant.backbone, seeds=1, **options)
+    head = fit("va", blend=[default, other], **options)
+    Image.fromarray(portraits[0]).save(tmp_path / "photo.png")
+    inputs, request = [*(demo.data / "videos").glob("test01*"), tmp_path / "photo.png"], {"store": str(store.root)}
+    capsys.readouterr()
+    for name in (default, other, head):
+        score(inputs, tmp_path / name, heads=[name], workers=1, annotate=name == head, **request)
+    printed = capsys.readouterr().out
+    assert "backbone: emotion_lite0 " in printed and "backbone: efficientnet_lite0 " in printed
+    settings = (tmp_path / head / "predictions.json").read_text()
+    assert '"backbone": "emotion_lite0, efficientnet_lite0"' in settings and variant.backbone in settings
+    weights = [one.weights["va"] for one in details_of(store, head).members]
+    for dataset in ("person_outputs", "image_outputs"):
+        values = []
+        for name in (default, other, head):
+            (unit,) = store.manifests(dataset, head=name).items()
+            values.append(store.read_unit(*unit)["valence_value"].drop_null().to_numpy())
+        assert len(values[0]) and values[2] == pytest.approx(weights[0] * values[0] + weights[1] * values[1], abs=1e-6)
+    assert list((tmp_path / head).glob("*.annotated.mp4"))
+    assert view(ViewParameters(None, out=str(tmp_path / head), **request)) == 0
+    assert head in Path(capsys.readouterr().out.split("viewer: ")[1].strip()).read_text()
+    score(inputs[:1], tmp_path / "main", heads=[head], people="main", workers=1, **request)
+    assert store.manifests("outputs", head=head)
+    with pytest.raises(InputError, match="each with its own weights; leave out the option"):
+        score(inputs, tmp_path / "out", heads=[head], backbone="emotion_lite0", **request)
+    (tmp_path / "videos").mkdir()
+    shutil.copy(inputs[0], tmp_path / "videos" / "new.mp4")
+    found = rescore([tmp_path / "videos"], out=tmp_path / head, heads=[head], settle_seconds=0, workers=1, **request)
+    assert found.scored == ("new",)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +181,11 @@ def test_what_cannot_be_blended_is_refused(store, blended, default, options, nam
         fit("va", blend=names, **more, **options)
 
 
-def test_a_blend_without_one_of_its_members_is_refused(demo, store, blended, capsys):
+def test_a_blend_without_one_of_its_members_is_refused(demo, store, blended, default, capsys):
     head, paper = blended
+    assert forget(ForgetParameters(None, str(store.root), heads=[head, paper], dry_run=True)) == 0
+    printed = capsys.readouterr().out
+    assert f"not removed: the members of this blend, {default}; remove them" in printed and "blends this" not in printed
     assert forget(ForgetParameters(None, str(store.root), heads=[paper])) == 0
     assert f"not removed: head {head} blends this head" in capsys.readouterr().out
     with pytest.raises(InputError, match=f"head {head}: expected its member {paper} as it was blended, found none"):

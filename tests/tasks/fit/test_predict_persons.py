@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from data_contracts.details.datasets import FacesDetails, FeaturesDetails, OutputsDetails, SubjectsDetails
-from data_contracts.details.heads import HeadDetails
+from data_contracts.details.heads import BlendMember, HeadDetails
 from data_contracts.errors import InputError
 from data_contracts.schemas.faces import FACES, FRAMES, PERSONS, SUBJECTS
 from data_contracts.schemas.features import features_dataset, other_features_dataset
@@ -22,7 +22,7 @@ from tasks.fit import predict_persons
 from tasks.units import Product, run_unit, write_product
 from tests.details_factory import head_details
 
-SOURCE, BACKBONE = (("source", "mtcnn-1"),), (("backbone", "net-1"), ("source", "mtcnn-1"))
+SOURCE = (("source", "mtcnn-1"),)
 # Frame, rank, person and subject of each face. Person 1 is lost in frames 3 and 4; person 2 changes ranks.
 FOUND = [
     (2, 0, 1, "clip"),
@@ -55,10 +55,15 @@ class Lab:
         self.write(PERSONS, (*SOURCE, ("video", "clip")), columns, SubjectsDetails(subjects=()))
         times = {"frame": range(1, 9), "pts": range(8), "pts_seconds": np.arange(8) / 4, "keyframe": [True] * 8}
         self.write(FRAMES, (("video", "clip"),), times, FacesDetails(first_frame=1, frame_count=8))
-        self.others = {"clip": []}
+        self.others = {}
+        self.add_features("net-1")
+        self.heads = [self.write_head()]
+
+    def add_features(self, backbone, *, scale=1):
+        """Write features of a backbone; ``scale``: of its embeddings."""
+        self.others[backbone] = {"clip": []}
         for first in (1, 1 + SEGMENT):
-            self._write_segment(first)
-        self.heads = [self._write_head()]
+            self._write_segment(first, backbone, np.float16(scale))
 
     def write(self, dataset, partitions, rows, details, part="00000"):
         """Write a unit from a table or from some of its columns."""
@@ -72,7 +77,8 @@ class Lab:
             self.store, key, Product(dataset, [rows], details=details), fingerprint=digest, started=0.0
         )
 
-    def _write_segment(self, first):
+    def _write_segment(self, first, backbone, scale):
+        partitions = (("backbone", backbone), *SOURCE)
         details = FeaturesDetails(first_frame=first, frame_count=SEGMENT, backbone_name="net")
         part = f"{first // SEGMENT:05d}"
         self.write(
@@ -87,33 +93,37 @@ class Lab:
         has_face = np.isin(frames, list(ranks))
         embeddings, logits = vectors(frames, [ranks.get(frame, 0) for frame in frames.tolist()])
         dataset = features_dataset(3, ("a", "b"))
-        table = features_table(dataset, frames, has_face, embeddings, logits)
-        self.write(dataset, (*BACKBONE, ("subject", "clip")), table, details, part)
+        table = features_table(dataset, frames, has_face, scale * embeddings, logits)
+        self.write(dataset, (*partitions, ("subject", "clip")), table, details, part)
         faces = [(f, r) for f, r, _, subject in FOUND if first <= f < first + SEGMENT and not subject]
         frames, ranks = (list(values) for values in zip(*faces, strict=True))
         dataset = other_features_dataset(3, ("a", "b"))
-        table = other_features_table(dataset, frames, ranks, *vectors(frames, ranks))
-        self.others["clip"].append(self.write(dataset, (*BACKBONE, ("video", "clip")), table, details, part))
+        embeddings, logits = vectors(frames, ranks)
+        table = other_features_table(dataset, frames, ranks, scale * embeddings, logits)
+        unit = self.write(dataset, (*partitions, ("video", "clip")), table, details, part)
+        self.others[backbone]["clip"].append(unit)
 
-    def _write_head(self, **facts):
+    def write_head(self, name="va-1", backbone="net-1", **facts):
         config = HeadConfig("va", 3, 2, 1, {"va": BranchConfig("embeddings", 0, "clip")})
         head = MlpHead(config, {"seed0.va.0.weight": np.eye(2, 3, dtype="f4"), "seed0.va.0.bias": np.zeros(2, "f4")})
-        details = head_details("va", **facts)
-        return write_bundle(self.store, "heads/va-1", head_to_bytes(head), fingerprint="v" * 64, details=details)
+        details = head_details("va", backbone=backbone, **facts)
+        return write_bundle(self.store, f"heads/{name}", head_to_bytes(head), fingerprint=name, details=details)
 
     def plan(self):
         (unit,) = predict_persons.plan_predict_persons(
             self.store,
             subjects_of_source(self.store, "mtcnn-1"),
             source="mtcnn-1",
-            backbone="net-1",
             others=self.others,
             heads=self.heads,
         )
         return unit
 
-    def predict(self):
-        """Predict; return (person, frame, rank of the face that the outputs belong to; None without a face)."""
+    def predict(self, *, scale=1):
+        """Predict; return (person, frame, rank of the face that the outputs belong to; None without a face).
+
+        ``scale``: of the outputs.
+        """
         unit = self.plan()
         report = run_unit(self.store.url, predict_persons.compute, unit)
         assert report.cause is None, report.cause
@@ -122,8 +132,8 @@ class Lab:
         assert table["has_face"].to_pylist() == [value is not None for value in table["valence_value"].to_pylist()]
         found = []
         for person, frame, valence, arousal in rows:
-            assert valence is None or valence * 16 == frame
-            found.append((person, frame, None if arousal is None else arousal * 16))
+            assert valence is None or valence * 16 == scale * frame
+            found.append((person, frame, None if arousal is None else arousal * 16 / scale))
         return found
 
 
@@ -147,7 +157,7 @@ def test_a_person_has_a_row_for_every_frame_from_the_first_to_the_last_face(lab)
 @pytest.mark.parametrize("works_on", ["rows", "sequences"])
 def test_outputs_for_a_gate_have_the_expressions_of_the_backbone_in_each_face(lab, monkeypatch, works_on):
     monkeypatch.setattr(MlpHead, "works_on", works_on)
-    lab.heads = [lab._write_head(gate_classes=("Anger", "Neutral"))]
+    lab.heads = [lab.write_head(gate_classes=("Anger", "Neutral"))]
     assert lab.predict() == EXPECTED
     ((key, manifest),) = lab.store.manifests("person_outputs").items()
     table = lab.store.read_unit(key, manifest)
@@ -155,6 +165,27 @@ def test_outputs_for_a_gate_have_the_expressions_of_the_backbone_in_each_face(la
     for (_, frame, rank), (anger, other) in zip(EXPECTED, found, strict=True):
         expected = None if rank is None else pytest.approx(1 / (1 + np.exp((rank - frame) / 16)), abs=1e-6)
         assert anger == expected and other == (None if rank is None else 0)
+
+
+@pytest.mark.parametrize("works_on", ["rows", "sequences"])
+def test_a_blend_of_backbones_is_the_weighted_mean_of_its_members(lab, monkeypatch, works_on):
+    monkeypatch.setattr(MlpHead, "works_on", works_on)
+    lab.add_features("net-2", scale=2)
+    heads = [lab.write_head(), lab.write_head("va-2", "net-2")]
+    members = [
+        BlendMember(
+            head=one.name,
+            fingerprint=one.fingerprint,
+            backbone=HeadDetails.of(one).backbone,
+            source="mtcnn-1",
+            backbone_name="net",
+            weights={"va": weight},
+        )
+        for one, weight in zip(heads, (0.25, 0.75), strict=True)
+    ]
+    details = replace(HeadDetails.of(heads[0]), members=tuple(members))
+    lab.heads = [write_bundle(lab.store, "heads/va-blend-1", {}, fingerprint="b" * 64, details=details)]
+    assert lab.predict(scale=0.25 + 0.75 * 2) == EXPECTED
 
 
 def test_heads_on_sequences_get_one_person_with_its_own_times(lab, monkeypatch):
@@ -174,13 +205,13 @@ def test_heads_on_sequences_get_one_person_with_its_own_times(lab, monkeypatch):
 
 
 def test_features_that_are_not_finite_are_not_trusted(lab):
-    (key, manifest) = lab.others["clip"][0]
+    (key, manifest) = lab.others["net-1"]["clip"][0]
     embeddings, logits = vectors([2, 3], [1, 0])
     dataset = other_features_dataset(3, ("a", "b"))
     table = other_features_table(dataset, [2, 3], [1, 0], embeddings * np.float16("nan"), logits)
     details = FeaturesDetails.of(manifest)
     product = Product(dataset, [table], details=details)
-    lab.others["clip"][0] = key, write_product(lab.store, key, product, fingerprint="e" * 64, started=0.0)
+    lab.others["net-1"]["clip"][0] = key, write_product(lab.store, key, product, fingerprint="e" * 64, started=0.0)
     assert "expected finite features" in run_unit(lab.store.url, predict_persons.compute, lab.plan()).cause
     assert key not in lab.store.manifests("other_features")
 

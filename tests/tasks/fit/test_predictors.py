@@ -55,7 +55,7 @@ def add_head(store, backbone, name="expr-default-1", **changes):
 def chosen(store, **request):
     """Return names of the heads, name and weights of the backbone, and the reason for it."""
     (found,) = choose_predictors(store, PredictorRequest(**request))
-    return [one.head.name.rsplit("-", 1)[0] for one in found.heads], found.backbone, found.why
+    return [one.head.name.rsplit("-", 1)[0] for one in found.heads], found.features[0].backbone, found.why
 
 
 def test_an_empty_store_takes_the_bundled_backbone(store):
