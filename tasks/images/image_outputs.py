@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
+from data_contracts.details.heads import HeadDetails
 from data_contracts.schemas.outputs import OUTPUT_COLUMNS, image_outputs_dataset
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.details import HeadDetails
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
