@@ -1,1 +1,1 @@
-"""Composition: flows of stages, and the command line. Nothing here computes."""
+"""Flows, which run stages in order, and the command line. The computations are in tasks and models."""

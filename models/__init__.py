@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: detector, backbones, heads, metrics, smoothing. Imports nothing of ours."""
+"""Arrays in, arrays out: detector, backbones, heads, decisions. Knows neither files of a store nor flows."""

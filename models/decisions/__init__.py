@@ -1,1 +1,1 @@
-"""From outputs to decisions: smoothing, thresholds, post-processing, tuning."""
+"""From outputs to decisions: smoothing, thresholds, post-processing, blends, evaluation."""

@@ -83,7 +83,7 @@ def assign_subjects(
     _, faces_in_frame = np.unique(frame, return_counts=True)
     counts = {
         "assigned": int((subject >= 0).sum()),
-        "bystanders": int((subject < 0).sum()),
+        "other people": int((subject < 0).sum()),
         "frames with several faces": int((faces_in_frame > 1).sum()),
         "tracks": len(np.unique(track)),
     }

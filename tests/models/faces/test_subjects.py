@@ -38,7 +38,7 @@ def test_passer_by_is_no_subject_even_if_larger_for_a_moment():
     assert all_are(subject, who == 0, 0) and all_are(subject, who == 1, -1)
     assert counts == {
         "assigned": 299,
-        "bystanders": 40,
+        "other people": 40,
         "frames with several faces": 40,
         "tracks": 2,
         "tracks of subjects": 1,
@@ -231,7 +231,7 @@ def test_subject_never_has_two_faces_in_a_frame(subject_count, seed):
     for who in range(subject_count):
         numbers, faces = np.unique(frame[subject == who], return_counts=True)
         assert numbers.size and faces.max() == 1
-    assert counts["assigned"] + counts["bystanders"] == 300
+    assert counts["assigned"] + counts["other people"] == 300
 
 
 def test_invalid_input_is_refused():
