@@ -1,5 +1,7 @@
 """Find the recipe that a text names: one of the registry, or a TOML file."""
 
+from pathlib import Path
+
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import read_lines, reading_inputs
 from data_contracts.files.locations import absolute_location, location
@@ -41,6 +43,11 @@ def load_recipe(text: str) -> Recipe:
     if not is_recipe_file(text):
         return RECIPES[text]
     place = location(text)
+    if isinstance(place, Path) and not place.exists():
+        raise InputError(
+            f"{text}: expected a recipe in TOML on the machine of this run, found nothing there; a deployed run reads "
+            "the file where its worker runs: put it there, or on S3, and pass that path or URL"
+        )
     with reading_inputs(place):
         lines = read_lines(place, "a recipe in TOML")
     try:

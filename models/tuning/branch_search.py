@@ -282,10 +282,10 @@ class ExpressionSearch(BranchSearch):
                 scores = scores_of_bias(self.rows.labels, logarithms, bias, at, search, gated=gate)
                 pairs = zip(search.grid.tolist(), scores.tolist(), strict=True)
                 found += [Candidate("expr", "class bias", smoothing, name, value, score) for value, score in pairs]
-        for option, left_out in list(self._counts):
-            if option.gate_level is not None and option.smoothing == smoothing and left_out == NONE:
-                score = self._in_sample(option, NONE)
-                found.append(Candidate("expr", "gate", smoothing, None, option.gate_level, score))
+        best = super()._best(NONE)
+        for level in self.recipe.gate_levels:
+            score = self._in_sample(replace(best, gate_level=level), NONE)
+            found.append(Candidate("expr", "gate", smoothing, None, level, score))
         return found
 
     def _best(self, left_out: LeftOut) -> Option:

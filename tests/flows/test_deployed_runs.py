@@ -89,14 +89,19 @@ def test_runs_with_defaults_with_parameters_and_with_wrong_ones(lab, folder):
         assert ended["state"]["name"] == "Failed" and ended["state"]["message"].startswith(cause)
         (line,) = [line for line in records_of(lab) if cause in line["message"]]
         assert (line["level"], line["flow"], line["run_id"]) == ("ERROR", "score", run)
+    recipe = folder / "mine.toml"
+    cause = f"{recipe}: expected a recipe in TOML on the machine of this run, found nothing there; a deployed run reads"
+    ended = lab.end_of(lab.start_run("fit/affwild2", task="expr", annotations=str(folder), recipe=str(recipe)))
+    assert ended["state"]["name"] == "Failed" and ended["state"]["message"].startswith(cause)
     log = records_of(lab)
-    assert len([line for line in log if line["level"] == "ERROR"]) == 2
+    assert len([line for line in log if line["level"] == "ERROR"]) == 3
     assert not [line for line in log if "exc_info" in line]
     assert {line["stage"] for line in log if line.get("store") == str(folder / "other") and "stage" in line}
     assert outcomes_of(folder) == {
         ("extract", "store", "succeeded"),
         ("extract", "other", "succeeded"),
         ("score", "store", "refused"),
+        ("fit", "store", "refused"),
     }
     assert not (folder / "home/prefect.db").exists()
     database = lab.environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"]

@@ -1,21 +1,36 @@
 import json
 import shutil
+import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
+import polars as pl
+import pyarrow.compute as pc
 import pytest
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
+from data_contracts.details.heads import PostprocessingDetails
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import list_bundles, read_file
 from data_contracts.store.store import Store
+from data_contracts.vocabulary import EXPRESSIONS
 from flows.commands.parameters import CompareParameters
 from flows.fit import fit
 from flows.pages.compare import compare
+from flows.score import score
 from flows.submit import submit
+from models.backbones.registry import COMMON_5
+from models.decisions.postprocessing import backbone_expressions
+from models.decisions.smoothing import Smoothing
 from models.faces.detection import DetectorParams
-from tasks.fit.predict_outputs import load_head
+from models.recipes.registry import find_recipe
+from models.recipes.toml_files import recipe_to_toml
+from tasks.fit.predict_outputs import load_head, to_backbone, to_outputs
+from tasks.fit.subject_features import find_features, read_sequence
 from tasks.fit.tune_postprocessing import read_candidates
 from tasks.pages.write_report import write_report
+from tasks.results.write_submission import load_postprocessing
 from tests.tasks.pages.test_write_report import read_page
 
 
@@ -47,6 +62,52 @@ def test_paper_recipe_and_overrides(demo, store_copy, dask_address, capsys):
     va = next(head.name for head in list_bundles(store, "heads") if head.name.startswith("va-"))
     with pytest.raises(InputError, match="expected heads of one task, got expr and va"):
         compare(CompareParameters(paper, va, str(store_copy)))
+
+
+@pytest.mark.service
+def test_a_gate_decides_in_scores_submissions_and_predictions(demo, store_copy, tmp_path, dask_address, capsys):
+    default, level, store = find_recipe("default"), 0.3, Store(store_copy)
+    # The labels are the backbone's own expressions, and the head learns nothing.
+    annotations = shutil.copytree(demo.data / "Third ABAW Annotations", tmp_path / "Third ABAW Annotations")
+    variant = find_features(store)
+    for path in annotations.glob("EXPR_*/*/*.txt"):
+        if path.stem in variant.subjects:
+            faces = read_sequence(store, variant, path.stem)
+            labels = np.where(faces.present, backbone_expressions(faces.logits, COMMON_5).argmax(axis=1), -1)
+            path.write_text("\n".join([path.read_text().splitlines()[0], *map(str, labels)]) + "\n")
+    head = default.heads["expr"].replace(learning_rate=1e-6, epochs=1, seeds=1)
+    decided = default.postprocessing["expr"].replace(
+        gate_levels=(level,), smoothings={"expr": (Smoothing(),)}, class_bias=None
+    )
+    recipe = replace(default, name="gated", heads={"expr": head}, postprocessing={"expr": decided})
+    (tmp_path / "gated.toml").write_text(recipe_to_toml(recipe))
+    options = {"store": str(store_copy), "dask_address": dask_address}
+    name = fit("expr", annotations=annotations, recipe=str(tmp_path / "gated.toml"), **options)
+    rule = next(one for one in list_bundles(store, "postprocessing") if PostprocessingDetails.of(one).head == name)
+    assert load_postprocessing(store, rule).rules["expr"].gate_level == level
+    assert "gate" in {one.step for one in read_candidates(store, rule)}
+    figures = PostprocessingDetails.of(rule).figures
+    assert figures.held_out["macro_f1"] > figures.untuned["macro_f1"]
+
+    def expected(dataset, item):
+        (unit,) = (one for one in store.manifests(dataset, head=name).items() if one[0].item == item)
+        table = store.read_unit(*unit).filter(pc.field("has_face"))
+        own, outputs = to_backbone(table), to_outputs(table, ("expr",))["expr"]
+        is_sure = own.max(axis=1) > level
+        assert is_sure.any() and (own.argmax(axis=1) != outputs.argmax(axis=1))[is_sure].any()
+        return table["frame"].to_numpy(), np.where(is_sure, own.argmax(axis=1), outputs.argmax(axis=1))
+
+    lists = demo.data / "names_of_videos_in_each_test_set"
+    zipped = submit("expr", test_list=lists / ABAW3_TEST_LISTS["expr"], head=name, **options)
+    with zipfile.ZipFile(zipped) as archive:
+        lines = archive.read("test01.txt").decode().splitlines()
+    frames, decisions = expected("outputs", "test01")
+    assert [int(lines[frame]) for frame in frames] == decisions.tolist()
+
+    score([demo.data / "videos" / "test01.mp4"], tmp_path / "out", heads=[name], **options)
+    rows = pl.read_parquet(tmp_path / "out" / "test01.parquet").filter(pl.col("person") == 1, "has_face")
+    frames, decisions = expected("person_outputs", "test01")
+    assert rows["expression"].to_list() == [EXPRESSIONS[one] for one in decisions[: len(rows)]]
 
 
 def test_labels_without_a_face_are_counted(demo, store_copy, tmp_path, dask_address, capsys):
