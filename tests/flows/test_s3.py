@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from distributed import Client
@@ -14,8 +15,16 @@ from PIL import Image
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from data_contracts.files.locations import location
+from data_contracts.store.store import Store
 from flows.commands.forget import forget
-from flows.commands.parameters import ForgetParameters, ReportParameters, StatusParameters, VerifyParameters
+from flows.commands.import_features import import_features
+from flows.commands.parameters import (
+    ForgetParameters,
+    ImportFeaturesParameters,
+    ReportParameters,
+    StatusParameters,
+    VerifyParameters,
+)
 from flows.commands.status import print_status
 from flows.commands.verify import verify
 from flows.extract import extract
@@ -24,6 +33,7 @@ from flows.pages.report import write_store_report
 from flows.score import score
 from flows.submit import submit
 from tasks.demo.generate import DemoDataParams, generate_demo_data
+from tasks.fit.subject_features import find_features
 from tests.faults.interruption_matrix import read_results
 
 OLD_STORE = Path(__file__).parents[1] / "data" / "store_34a2ed4" / "store"
@@ -64,14 +74,28 @@ def bytes_of(url: str) -> dict[str, bytes]:
     return {n: d for n, d in names.items() if "manifest" not in n and "/" in n and not n.startswith(".")}
 
 
+def write_features(path: Path, store: Store) -> Path:
+    """Write a row of imported features for every frame of the store's subjects."""
+    variant, random = find_features(store), np.random.default_rng(0)
+    counts = {name: variant.last_frame(name) for name in variant.subjects}
+    subject = np.repeat(list(counts), list(counts.values()))
+    frame = np.concatenate([np.arange(1, count + 1) for count in counts.values()])
+    np.savez(path, subject=subject, frame=frame, embedding=random.normal(size=(len(frame), 8)).astype(np.float32))
+    return path
+
+
 @pytest.mark.service
 def test_results_on_s3_equal_those_of_a_local_store(data, tmp_path, s3_bucket, s3_workers, capsys):
     wanted = data / "names_of_videos_in_each_test_set" / ABAW3_TEST_LISTS["va"]
     stores = [str(tmp_path / "store"), f"{s3_bucket}/deep/store"]
     for store in stores:
         extract(data, store, dask_address=s3_workers)
-        fit("va", store, data, seeds=1, dask_address=s3_workers)
-        zip_path = submit("va", store, wanted, dask_address=s3_workers)
+        rows = write_features(tmp_path / "audio.npz", Store(store))
+        assert import_features(ImportFeaturesParameters(rows, "audio", store, workers=1)) == 0
+        fits = ({}, {"features_variant": "imported_audio", "features": "embeddings"})
+        heads = [fit("va", store, data, seeds=1, dask_address=s3_workers, **options) for options in fits]
+        blend = fit("va", store, data, blend=heads, dask_address=s3_workers)
+        zip_path = submit("va", store, wanted, head=blend, dask_address=s3_workers)
         assert verify(VerifyParameters(zip_path, test_list=str(wanted), videos=str(data))) == 0
         assert print_status(StatusParameters(store)) == 0
     assert bytes_of(stores[1]) == read_results(Path(stores[0]))
