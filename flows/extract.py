@@ -1,20 +1,21 @@
 """Flow ``extract``: videos or official crops to features, stages 1 to 5."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from data_contracts.challenge.crops import list_crops, source_of_crop_folder
 from data_contracts.challenge.layout import DataLayout, find_data, subjects_of_videos
 from data_contracts.challenge.other_files import ARCHIVES
 from data_contracts.challenge.videos import VideoListing
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, counted
 from data_contracts.files.inputs import list_folders, reading_inputs
-from data_contracts.files.locations import Location
+from data_contracts.files.locations import Location, location
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from flows.engine.console import print_line
 from flows.engine.run import Run
+from flows.engine.stage_summary import StageSummary
 from flows.options import takes
 from flows.parameters import ExtractParameters, Source, scheduler_of
 from models.engines.precision import Precision
@@ -24,13 +25,16 @@ from tasks.extract import (
     crop_faces,
     embed_faces,
     embed_other_faces,
+    embed_segments,
     identify_persons,
     import_crops,
     index_videos,
+    select_features,
 )
 from tasks.extract.deleted_videos import remove_notes_of_deleted
 from tasks.extract.index_videos import IndexedVideo
 from tasks.results.forget import find_unit_folders, remove_unit_folders
+from tasks.units import Unit
 
 T = TypeVar("T")
 _BEYOND_LIMIT = "inputs beyond --limit"
@@ -40,7 +44,10 @@ _BEYOND_LIMIT = "inputs beyond --limit"
 class Extracted:
     """Names of the variants of an extraction.
 
-    ``complete``: subjects with all their features. ``videos_of_subjects``: subject -> its video.
+    Attributes:
+        complete: subjects with all their features.
+        videos_of_subjects: subject -> its video.
+        vectors: video -> units of ``face_features`` of all its segments; None if the crops are stored.
     """
 
     backbone: str
@@ -48,6 +55,7 @@ class Extracted:
     videos: tuple[str, ...]
     complete: frozenset[str] = frozenset()
     videos_of_subjects: Mapping[str, str] = field(default_factory=dict)
+    vectors: Mapping[str, Sequence[tuple[UnitKey, Manifest]]] | None = None
 
 
 def find_backbone(request: ExtractParameters) -> embed_faces.BackboneChoice:
@@ -84,13 +92,18 @@ def extract_features(run: Run, request: ExtractParameters, backbone: embed_faces
             f"--people all: the crops of source {source} show only subjects; leave out the option, or detect faces in "
             "the videos with --source mtcnn"
         )
+    if source != "mtcnn" and not request.crops:
+        raise InputError(
+            f"--no-crops: source {source} consists of crops; leave out the option, or detect faces in the videos with "
+            "--source mtcnn"
+        )
     if source == "mtcnn" and not (videos or listing.same_names):
         raise InputError(f"{request.data}: expected video files for --source mtcnn, found none")
     if source == "mtcnn":
-        params = crop_faces.crop_params(min_face_px=request.min_face_px, exact=request.exact)
+        params = crop_faces.crop_params(min_face_px=request.min_face_px, exact=request.exact, keep_crops=request.crops)
         extracted = extract_videos(
             run,
-            videos,
+            index(run, videos),
             params=params,
             backbone=backbone,
             subjects=subjects_of_videos(layout),
@@ -113,33 +126,60 @@ def report_videos(run: Run, listing: VideoListing, *, known: int = 0) -> None:
 
 def extract_videos(
     run: Run,
-    videos: Mapping[str, Location],
+    videos: Mapping[str, IndexedVideo],
     *,
     params: crop_faces.CropParams,
     backbone: embed_faces.BackboneChoice,
     subjects: Mapping[str, Sequence[str]],
     segment_frames: int = crop_faces.SEGMENT_FRAMES,
+    of_subjects: bool = True,
 ) -> Extracted:
-    """Extract features from videos (stem -> file). ``subjects`` names those of videos with two."""
-    indexed = _index(run, videos)
-    source = crop_faces.source_of(params)
-    units = crop_faces.plan_crop_faces(indexed, params=params, segment_frames=segment_frames)
-    summary = run.stage("crop_faces", units, crop_faces.compute, remove_others=True)
-    wrong = {unit.key.value("video") for unit in units if unit.name in summary.reads_wrong_unit}
+    """Extract features from videos that have been indexed.
+
+    Args:
+        subjects: names of the subjects of videos with two.
+        of_subjects: without crops, also select the features of each subject from those of all faces.
+    """
+    indexed, source = dict(videos), crop_faces.source_of(params)
+
+    def find_faces() -> tuple[list[Unit[crop_faces.CropFacesArgs]], list[Unit[Any]], StageSummary]:
+        units = crop_faces.plan_crop_faces(indexed, params=params, segment_frames=segment_frames)
+        if params.keep_crops:
+            return units, units, run.stage("crop_faces", units, crop_faces.compute, remove_others=True)
+        embedding = embed_segments.plan_embed_segments(run.store, units, backbone=backbone)
+        _report_repeated(run, embedding)
+        return units, embedding, run.stage("embed_segments", embedding, embed_segments.compute, remove_others=True)
+
+    units, work, summary = find_faces()
+    wrong = {unit.key.value("video") for unit in work if unit.name in summary.reads_wrong_unit}
     if wrong:
         # The frames differ from the packets somewhere in the middle of the video.
         print_line(f"indexed again by decoding, because packets and frames differ: {', '.join(sorted(wrong))}")
         index_videos.remove_indexes(run.store, {stem: indexed[stem] for stem in wrong})
-        again = _index(run, {stem: videos[stem] for stem in wrong}, must_decode=True)
-        indexed = {stem: video for stem, video in indexed.items() if stem not in wrong} | again
-        units = crop_faces.plan_crop_faces(indexed, params=params, segment_frames=segment_frames)
-        run.stage("crop_faces", units, crop_faces.compute, remove_others=True)
+        again = index(run, {stem: location(indexed.pop(stem).details.path) for stem in wrong}, must_decode=True)
+        indexed |= again
+        units, work, _ = find_faces()
     cropped = crop_faces.cropped_videos(run.store, units)
+    vectors = None if params.keep_crops else embed_segments.embedded_segments(run.store, work)
+    if vectors is not None:
+        cropped = [video for video in cropped if video.stem in vectors]
     tracking = assign_subjects.plan_assign_subjects(cropped, source=source, subjects=subjects, params=TrackingParams())
     run.stage("assign_subjects", tracking, assign_subjects.compute, cheap=True)
-    extracted = _embed(run, source, backbone, {video.stem for video in cropped}, videos)
-    remove_notes_of_deleted(run.store, videos.values())
+    names = {video.stem for video in cropped}
+    extracted = _embed(run, source, backbone, names, videos, vectors=vectors, of_subjects=of_subjects)
+    remove_notes_of_deleted(run.store, [location(video.details.path) for video in videos.values()])
     return extracted
+
+
+def find_cropped(
+    run: Run, videos: Mapping[str, IndexedVideo], found_with: Collection[crop_faces.CropParams]
+) -> frozenset[str]:
+    """Return the names of indexed videos of which the store has all crops, for each of some parameters."""
+    cropped = frozenset(videos)
+    for params in found_with:
+        units = crop_faces.plan_crop_faces(videos, params=replace(params, keep_crops=True))
+        cropped &= {video.stem for video in crop_faces.cropped_videos(run.store, units)}
+    return cropped
 
 
 @dataclass(frozen=True)
@@ -148,7 +188,7 @@ class Everyone:
 
     Attributes:
         subjects: those of the videos whose persons are known and whose faces all have features.
-        others: video -> units of ``other_features``.
+        others: video -> units of ``other_features``; without crops, of ``face_features``, which hold all faces.
     """
 
     subjects: tuple[embed_faces.SubjectFaces, ...]
@@ -169,17 +209,23 @@ def extract_everyone(run: Run, extracted: Extracted, backbone: embed_faces.Backb
     ]
     missing = {one.video for one in found if one.subject not in extracted.complete}
     subjects = [one for one in found if one.video not in missing]
-    units = embed_other_faces.plan_embed_other_faces(run.store, subjects, source=extracted.source, backbone=backbone)
-    embedded = run.stage("embed_other_faces", units, embed_other_faces.compute, remove_others=True)
-    persons = identify_persons.plan_identify_persons(subjects, source=extracted.source)
+    lost, others = set[str](), extracted.vectors
+    if others is None:
+        units = embed_other_faces.plan_embed_other_faces(
+            run.store, subjects, source=extracted.source, backbone=backbone
+        )
+        embedded = run.stage("embed_other_faces", units, embed_other_faces.compute, remove_others=True)
+        lost |= {unit.key.value("video") for unit in units if unit.name in embedded.missing}
+        others = embed_other_faces.other_features(run.store, units)
+    persons = identify_persons.plan_identify_persons(run.store, subjects, source=extracted.source)
     identified = run.stage("identify_persons", persons, identify_persons.compute)
-    lost = {unit.key.value("video") for unit in units if unit.name in embedded.missing}
     lost |= {unit.key.value("video") for unit in persons if unit.name in identified.missing}
     complete = tuple(one for one in subjects if one.video not in lost)
-    return Everyone(complete, embed_other_faces.other_features(run.store, units))
+    return Everyone(complete, others)
 
 
-def _index(run: Run, videos: Mapping[str, Location], *, must_decode: bool = False) -> dict[str, IndexedVideo]:
+def index(run: Run, videos: Mapping[str, Location], *, must_decode: bool = False) -> dict[str, IndexedVideo]:
+    """Find the frames of videos (stem -> file). ``must_decode``: regardless of their packets."""
     with reading_inputs(*videos.values()):
         planned = index_videos.plan_index_videos(videos, must_decode=must_decode)
     units = {unit.key.value("video"): unit for unit in planned}
@@ -193,17 +239,42 @@ def _index(run: Run, videos: Mapping[str, Location], *, must_decode: bool = Fals
     }
 
 
+def _report_repeated(run: Run, units: Sequence[Unit[embed_segments.EmbedSegmentArgs]]) -> None:
+    """Print how many videos are decoded again because of another backbone."""
+    stored = [unit for unit in units if unit.arguments.stored_faces is not None]
+    if stored:
+        known = run.store.manifests("face_features", backbone=stored[0].key.value("backbone"))
+        if again := {unit.key.value("video") for unit in stored if unit.key not in known}:
+            print_line(
+                f"note: {counted(len(again), 'video')} decoded again for this backbone, because no crops are stored"
+            )
+
+
 def _embed(
-    run: Run, source: str, backbone: embed_faces.BackboneChoice, names: Collection[str], videos: Mapping[str, Location]
+    run: Run,
+    source: str,
+    backbone: embed_faces.BackboneChoice,
+    names: Collection[str],
+    videos: Collection[str],
+    *,
+    vectors: Mapping[str, Sequence[tuple[UnitKey, Manifest]]] | None = None,
+    of_subjects: bool = True,
 ) -> Extracted:
-    """Compute the features of all subjects whose video or own name is in ``names``."""
+    """Compute the features of all subjects whose video or own name is in ``names``, or select them from ``vectors``."""
     wanted = set(names)
     faces = [f for f in embed_faces.subjects_of_source(run.store, source) if f.subject in wanted or f.video in wanted]
-    units = embed_faces.plan_embed_faces(faces, source=source, backbone=backbone)
-    summary = run.stage("embed_faces", units, embed_faces.compute, remove_others=True)
-    incomplete = {unit.key.value("subject") for unit in units if unit.name in summary.missing}
+    units: list[Unit[Any]] = []
+    missing: Collection[str] = ()
+    if vectors is None:
+        units += embed_faces.plan_embed_faces(faces, source=source, backbone=backbone)
+        missing = run.stage("embed_faces", units, embed_faces.compute, remove_others=True).missing
+    elif of_subjects:
+        units += select_features.plan_select_features(faces, vectors)
+        missing = run.stage("select_features", units, select_features.compute, remove_others=True, cheap=True).missing
+    incomplete = {unit.key.value("subject") for unit in units if unit.name in missing}
     complete = frozenset(one.subject for one in faces if one.subject not in incomplete)
-    return Extracted(backbone.variant, source, tuple(videos), complete, {one.subject: one.video for one in faces})
+    of_videos = {one.subject: one.video for one in faces}
+    return Extracted(backbone.variant, source, tuple(videos), complete, of_videos, vectors)
 
 
 def _default_source(layout: DataLayout) -> Source:
@@ -238,7 +309,7 @@ def _import_crops(
     for archive in packed_crops(layout, source):
         found.account.skip(archive, ARCHIVES)
     run.report_inputs(found.account)
-    counts = {stem: video.details.frame_count for stem, video in _index(run, layout.videos).items()}
+    counts = {stem: video.details.frame_count for stem, video in index(run, layout.videos).items()}
     if found.refused:
         refused = import_crops.plan_refuse_crops(found.refused, name=source)
         run.stage("refuse_crops", refused, import_crops.refuse_crops, cheap=True)

@@ -34,6 +34,7 @@ class Option:
         is_argument: the command line takes the value by position, without ``--NAME``.
         may_be_left_out: the command line accepts a list without any value, which becomes None.
         command_line_name: name on the command line where it differs: a list ``heads`` is a repeated ``--head``.
+        has_negation: the command line also takes ``--no-NAME``.
     """
 
     help: str
@@ -43,6 +44,7 @@ class Option:
     is_argument: bool = False
     may_be_left_out: bool = False
     command_line_name: str | None = None
+    has_negation: bool = False
 
     # Makes pydantic expand an Option into the metadata that ``__iter__`` yields (``annotated_types.GroupedMetadata``).
     __is_annotated_types_grouped_metadata__ = True

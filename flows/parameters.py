@@ -109,6 +109,13 @@ FacelessValues = Annotated[
     Annotated[MissingFaces, NullAsText()],
     Option("What frames without a face carry: null, or values interpolated between the nearest frames with a face."),
 ]
+KeepCrops = Annotated[
+    bool,
+    Option(
+        "Store an image of every face, as extract does. Where the store already has the crops, they are used.",
+        has_negation=True,
+    ),
+]
 Annotate = Annotated[
     bool,
     Option("Also write a copy of each video with boxes and predictions drawn into it, NAME.annotated.mp4."),
@@ -186,6 +193,14 @@ class ExtractParameters:
         People,
         Option("main: the subjects of the challenge; all: also every other person in each video, as score uses them."),
     ] = "main"
+    crops: Annotated[
+        bool,
+        Option(
+            "Store an image of every face. --no-crops stores boxes, landmarks and features alone, computed in one "
+            "pass; another backbone decodes the videos again.",
+            has_negation=True,
+        ),
+    ] = True
     segment_frames: Annotated[int, Option("Frames per unit of work.", minimum=1)] = SEGMENT_FRAMES
     limit: Limit = None
     dask_address: DaskAddress = None
@@ -340,6 +355,7 @@ class ScoreParameters:
     heads: Heads = None
     postprocessings: Postprocessings = None
     people: Persons = "all"
+    crops: KeepCrops = False
     annotate: Annotate = False
     missing_faces: FacelessValues = "null"
     backbone: BackboneOfHeads = None
@@ -366,6 +382,7 @@ class RescoreParameters:
     heads: Heads = None
     postprocessings: Postprocessings = None
     people: Persons = "all"
+    crops: KeepCrops = False
     annotate: Annotate = False
     missing_faces: FacelessValues = "null"
     backbone: BackboneOfHeads = None

@@ -83,6 +83,7 @@ def rescore(parameters: RescoreParameters) -> Rescored:
                 arrivals.settled,
                 predictors=predictors,
                 people=parameters.people,
+                keep_crops=parameters.crops,
                 missing_faces=parameters.missing_faces,
                 out=out,
             )

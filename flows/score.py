@@ -11,7 +11,7 @@ from data_contracts.vocabulary import MissingFaces, People
 from flows.engine.console import print_line, print_result, print_table
 from flows.engine.run import Run
 from flows.engine.run_counts import SortedInputs
-from flows.extract import Extracted, extract_everyone, extract_videos, report_videos
+from flows.extract import Extracted, extract_everyone, extract_videos, find_cropped, index, report_videos
 from flows.options import takes
 from flows.parameters import RescoreParameters, ScoreParameters, scheduler_of
 from flows.scoring.annotate import annotate_videos, describe_outdated
@@ -20,6 +20,7 @@ from flows.scoring.persons import print_persons, summarize_folder
 from flows.scoring.result import ScoredVideos, describe_run
 from models.backbones.registry import DEFAULT_BACKBONE
 from tasks.extract.embed_faces import BackboneChoice
+from tasks.extract.index_videos import IndexedVideo
 from tasks.fit import predict_outputs, predict_persons
 from tasks.fit.head_selection import ServingHead
 from tasks.fit.predictors import FaceFeatures, Predictor, PredictorRequest, choose_predictors
@@ -41,13 +42,15 @@ def score_videos(
     *,
     predictors: Sequence[Predictor],
     people: People,
+    keep_crops: bool,
     missing_faces: MissingFaces,
     out: Location,
 ) -> list[Location]:
     """Extract missing features of videos (stem -> file), and predict with each head the branches that it serves.
 
     Write one Parquet and one CSV file per video; return their locations. Videos with missing results, because of a
-    failure or a quarantine, keep their existing predictions.
+    failure or a quarantine, keep their existing predictions. Crops are used where the store has them; ``keep_crops``:
+    also store them for other videos.
     """
     if people == "all":
         # Persons are those of one set of faces.
@@ -58,16 +61,40 @@ def score_videos(
                 f"of {first.heads[0].head.name}; --people main detects the faces of each head"
             )
         predictors = [one.on_faces(first.crop_params) for one in predictors]
+    indexed = index(run, videos)
+    cropped = frozenset(indexed)
+    if not keep_crops:
+        found_with = {one.crop_params for predictor in predictors for one in predictor.features}
+        cropped = find_cropped(run, indexed, found_with)
+        if cropped:
+            print_line(f"note: {counted(len(cropped), 'video')}: the crops that the store has are used")
+    paths: list[Location] = []
+    for names in (cropped, indexed.keys() - cropped):
+        if names:
+            some = {name: indexed[name] for name in sorted(names)}
+            of_names = [one.with_crops(names is cropped) for one in predictors]
+            heads, complete = _predict(run, some, of_names, people)
+            paths += write_predictions(
+                run.store, sorted(complete), heads=heads, people=people, missing_faces=missing_faces, out=out
+            )
+    return paths
+
+
+def _predict(
+    run: Run, videos: Mapping[str, IndexedVideo], predictors: Sequence[Predictor], people: People
+) -> tuple[list[tuple[ServingHead, str]], set[str]]:
+    """Extract missing features and predict; return each head with its faces variant, and the complete videos."""
+    of_subjects = people == "main"
     extracted = {
-        one: extract_videos(run, videos, params=one.crop_params, backbone=one.backbone, subjects={})
+        one: extract_videos(
+            run, videos, params=one.crop_params, backbone=one.backbone, subjects={}, of_subjects=of_subjects
+        )
         for one in dict.fromkeys(one for predictor in predictors for one in predictor.features)
     }
-    predict = _predict_persons if people == "all" else _predict_subjects
+    predict = _predict_subjects if of_subjects else _predict_persons
     complete = predict(run, predictors, extracted)
     heads = [(head, extracted[one.features[0]].source) for one in predictors for head in one.heads]
-    heads.sort(key=_by_name)
-    names = sorted(set(videos) & complete)
-    return write_predictions(run.store, names, heads=heads, people=people, missing_faces=missing_faces, out=out)
+    return sorted(heads, key=_by_name), {*videos} & complete
 
 
 def _predict_subjects(
@@ -202,6 +229,7 @@ def score(parameters: ScoreParameters) -> list[str]:
                 videos,
                 predictors=predictors,
                 people=parameters.people,
+                keep_crops=parameters.crops,
                 missing_faces=parameters.missing_faces,
                 out=out,
             )
@@ -209,7 +237,7 @@ def score(parameters: ScoreParameters) -> list[str]:
                 written += annotate_videos(run, videos, out=out)
         images = WrittenImages()
         if listing.images:
-            images = score_images(run, listing.images, predictors=predictors, out=out)
+            images = score_images(run, listing.images, predictors=predictors, keep_crops=parameters.crops, out=out)
         found = count_scored(run, videos, before=before, after=read_record(Store(out)), images=images)
         run.persons = summary = summarize_folder(Store(out), videos)
         run.print_summary()

@@ -48,7 +48,8 @@ class Unit(Generic[Args]):
         key: where the result is stored.
         fingerprint: hash of everything that the result depends on.
         arguments: what ``compute`` needs, the manifests of its inputs included.
-        companions: units of other datasets that the same work writes; all must exist for the unit to be done.
+        companions: units of other datasets that the same work writes, with the fingerprint of each; all must exist for
+            the unit to be done.
         input_files: paths outside the store that ``compute`` reads; workers are checked for access to them.
         stale_parts: data files of earlier versions of the unit, relative to the store; ``split_pending`` finds them,
             and ``run_unit`` removes them once the new version exists.
@@ -57,7 +58,7 @@ class Unit(Generic[Args]):
     key: UnitKey
     fingerprint: str
     arguments: Args
-    companions: tuple[UnitKey, ...] = ()
+    companions: tuple[tuple[UnitKey, str], ...] = ()
     input_files: tuple[str, ...] = ()
     stale_parts: tuple[str, ...] = ()
 
@@ -65,6 +66,11 @@ class Unit(Generic[Args]):
     def name(self) -> str:
         """Name in messages; unique together with the fingerprint."""
         return str(self.key)
+
+    @property
+    def written(self) -> dict[UnitKey, str]:
+        """Everything that the work writes: the unit and its companions, and the fingerprint of each."""
+        return {self.key: self.fingerprint, **dict(self.companions)}
 
     def note_failure(self, store: Store, cause: str) -> None:
         """Store the cause in the folder of the unit, if the store accepts the name of the folder.
@@ -209,20 +215,20 @@ def split_pending(store: Store, work: Sequence[Work], *, max_tries: int | None =
     units = [unit for unit in work if isinstance(unit, Unit)]
     known: dict[UnitKey, Manifest] = {}
     orphans: dict[str, list[str]] = {}
-    for dataset, partitions in sorted({_listing_root(key) for unit in units for key in (unit.key, *unit.companions)}):
+    for dataset, partitions in sorted({_listing_root(key) for unit in units for key in unit.written}):
         manifests, parts = store.manifests_and_orphans(dataset, **dict(partitions))
         known.update(manifests)
         for path in parts:
             orphans.setdefault(_without_fingerprint(path), []).append(path)
 
     def is_done(unit: Unit[Any]) -> bool:
-        manifests = [known.get(key) for key in (unit.key, *unit.companions)]
-        return all(m is not None and m.fingerprint == unit.fingerprint for m in manifests)
+        found = ((known.get(key), made_from) for key, made_from in unit.written.items())
+        return all(manifest is not None and manifest.fingerprint == made_from for manifest, made_from in found)
 
     def with_stale_parts(unit: Unit[Any]) -> Unit[Any]:
         stale: list[str] = []
-        for key in (unit.key, *unit.companions):
-            new = key.part_path(unit.fingerprint)
+        for key, made_from in unit.written.items():
+            new = key.part_path(made_from)
             old = [f"{key.folder}/{known[key].part}"] if key in known else []
             stale += [path for path in (*old, *orphans.get(_without_fingerprint(new), ())) if path != new]
         return replace(unit, stale_parts=tuple(stale)) if stale else unit
@@ -259,7 +265,7 @@ def remove_unplanned(store: Store, units: Sequence[Unit[Any]]) -> None:
 
     They are left over from a longer video of the same name, or from another length of segments.
     """
-    planned = {unit.key for unit in units}
+    planned = {key for unit in units for key in unit.written}
     folders = {key.folder for key in planned}
     for dataset, partitions in sorted({_listing_root(key) for key in planned}):
         for key, manifest in store.manifests(dataset, **dict(partitions)).items():

@@ -8,7 +8,10 @@ import importlib
 from models.engines.devices import has_gpu_driver
 from models.engines.openvino import has_openvino
 
-_STAGES = ("index_videos", "crop_faces", "assign_subjects", "embed_faces", "embed_other_faces", "identify_persons")
+_STAGES = (
+    *("index_videos", "crop_faces", "embed_segments", "assign_subjects", "embed_faces", "embed_other_faces"),
+    "identify_persons",
+)
 
 for _stage in _STAGES:
     importlib.import_module(f"tasks.extract.{_stage}")

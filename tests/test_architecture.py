@@ -55,6 +55,7 @@ ALLOWED = {
         "models.*",
         "tasks",
         "tasks.annotate",
+        "tasks.extract",
         "tasks.fit",
         "tasks.results",
         "tasks.reproduce",

@@ -66,6 +66,12 @@ def image_features_dataset(embedding_size: int, class_names: tuple[str, ...]) ->
     )
 
 
+def face_features_dataset(embedding_size: int, class_names: tuple[str, ...]) -> Dataset:
+    """Return the dataset of the features of all faces of videos whose crops are not stored."""
+    meaning = "what a backbone sees in every face of one video, whose crops are not stored"
+    return replace(other_features_dataset(embedding_size, class_names), name="face_features", meaning=meaning)
+
+
 def _vector_columns(embedding_size: int, class_names: tuple[str, ...], *, nullable: bool) -> tuple[Column, Column]:
     names = ", ".join(class_names) if len(class_names) <= 16 else f"{len(class_names)} classes"
     return (

@@ -31,6 +31,7 @@ DATASETS = (
     "videos",
     "frames",
     "faces",
+    "face_features",
     "subjects",
     "features",
     "other_features",
@@ -43,6 +44,7 @@ DATASETS = (
     "image_features",
     "image_outputs",
 )
+_BY_BACKBONE = ("features", "face_features")
 BUNDLES = ("heads", "postprocessing", "submissions")
 # Pages of reports are reports/NAME/index.html.
 REPORT_PAGE = "index.html"
@@ -134,14 +136,14 @@ class StoreContents:
     @property
     def is_simulated(self) -> bool:
         """Return whether all features and heads are simulated, and there are some."""
-        features = [v.is_simulated for v in self.variants if v.dataset == "features"]
+        features = [v.is_simulated for v in self.variants if v.dataset in _BY_BACKBONE]
         heads = [HeadDetails.of(head).is_simulated for head in self.bundles["heads"]]
         return bool(features or heads) and all([*features, *heads])
 
     @property
     def simulated(self) -> list[str]:
         """Names of simulated features variants and heads."""
-        features = {v.variant.split(" ")[0] for v in self.variants if v.dataset == "features" and v.is_simulated}
+        features = {v.variant.split(" ")[0] for v in self.variants if v.dataset in _BY_BACKBONE and v.is_simulated}
         heads = {head.name for head in self.bundles["heads"] if HeadDetails.of(head).is_simulated}
         return sorted({*features, *heads})
 
@@ -254,7 +256,7 @@ def _read_variants(store: Store, dataset: str, coverage: Coverage | None) -> lis
     columns = ["path", "part_bytes", "rows", "seconds", "problems"]
     if coverage is not None:
         columns += ["details"] if dataset == "videos" else ["counts"]
-    if dataset == "features":
+    if dataset in _BY_BACKBONE:
         columns.append("details")
     found: dict[str, _Variant] = {}
     for block, table in store.index.read_tables(dataset, columns):
@@ -265,7 +267,7 @@ def _read_variants(store: Store, dataset: str, coverage: Coverage | None) -> lis
         variant.seconds += pc.sum(table["seconds"]).as_py() or 0.0
         variant.failures |= store.read_failures(block.failures)
         variant.problems += _problems_of(table)
-        if dataset == "features" and table.num_rows and not variant.backbone_name:
+        if dataset in _BY_BACKBONE and table.num_rows and not variant.backbone_name:
             # All units of a variant are of one backbone, and a renamed folder does not hide it.
             variant.backbone_name = json.loads(table["details"][0].as_py()).get("backbone_name", "")
         if coverage is not None:

@@ -192,15 +192,16 @@ def _parameter(field: Field[Any], annotation: Any, option: Option) -> click.Para
         nargs = -1 if is_list else 1
         required = required and not option.may_be_left_out
         return click.Argument([field.name], nargs=nargs, required=required, type=kind, help=option.help, **default)
+    name = (option.command_line_name or field.name).replace("_", "-")
     return click.Option(
-        ["--" + (option.command_line_name or field.name).replace("_", "-"), field.name],
+        [f"--{name}/--no-{name}" if option.has_negation else f"--{name}", field.name],
         type=kind,
         help=f"{option.help} Repeatable." if is_list else option.help,
         required=required,
         is_flag=kind is click.BOOL,
         multiple=is_list,
         metavar="N" if isinstance(kind, click.IntRange | click.FloatRange) else None,
-        show_default=field.default is not None and field.default is not False,
+        show_default=field.default is not None and (field.default is not False or option.has_negation),
         **default,
     )
 

@@ -169,7 +169,7 @@ class Run(RunResults):
         summary = self._run_stage(name, units, compute, cheap=cheap)
         if summary.done >= _MANY_UNITS:
             # Otherwise `status` and the next run would read many manifests one by one.
-            self.store.update_index(key for unit in units for key in (unit.key, *unit.companions))
+            self.store.update_index(key for unit in units for key in unit.written)
         return summary
 
     def jobs(

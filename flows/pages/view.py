@@ -11,7 +11,7 @@ from data_contracts.store.contents import require_store
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import is_simulated, normalize_name, video_of_subject
 from flows.commands.parameters import ViewParameters
-from flows.engine.console import print_error, print_line
+from flows.engine.console import print_error, print_line, print_warning
 from tasks.extract.index_videos import indexed_videos, read_video_index
 from tasks.fit.head_selection import ServingHead, select_heads
 from tasks.pages.media import find_media
@@ -130,7 +130,11 @@ def _write(store: Store, timeline: Timeline, given: str, *, with_thumbnails: boo
         timeline = replace(timeline, seconds=index.pts_seconds)
     if faces := read_stored_faces(store, video, source=timeline.faces):
         timeline, rows = assign_faces(timeline, faces)
-        strips = make_strips(store, faces, timeline.persons, rows) if with_thumbnails else None
+        if with_thumbnails:
+            try:
+                strips = make_strips(store, faces, timeline.persons, rows, video=indexed)
+            except InputError as error:
+                print_warning(f"{video}: no thumbnails: {error}")
     path = _path_of(indexed.details.path if indexed else None, given)
     return write_viewer(
         store,

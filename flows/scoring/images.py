@@ -12,9 +12,10 @@ from data_contracts.store.store import Store
 from flows.engine.console import print_line
 from flows.engine.run import Run
 from tasks.extract.crop_faces import CropParams
+from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit.head_selection import ServingHead
 from tasks.fit.predictors import Predictor
-from tasks.images import image_faces, image_features, image_outputs
+from tasks.images import embed_images, image_faces, image_features, image_outputs
 from tasks.images.write_images import ImageBlock, WrittenImages, write_images
 from tasks.results.prediction_folder import IMAGES_TABLE, prediction_files
 from tasks.units import Unit
@@ -24,32 +25,38 @@ _Outputs = tuple[ServingHead, UnitKey, Manifest]
 
 
 def score_images(
-    run: Run, images: Mapping[str, Location], *, predictors: Sequence[Predictor], out: Location
+    run: Run, images: Mapping[str, Location], *, predictors: Sequence[Predictor], keep_crops: bool, out: Location
 ) -> WrittenImages:
     """Predict every face of images (path -> file) with each head, and write the table of images.
 
-    Images of blocks that failed keep their existing predictions.
+    Crops are used where the store has them; ``keep_crops``: also store them for other images. Images of blocks that
+    failed keep their existing predictions.
 
     Raises:
         InputError: the heads were fitted on faces that were found with different settings.
     """
-    params = _params_of(predictors)
+    params = replace(_params_of(predictors), keep_crops=keep_crops)
     with reading_inputs(*images.values()):
         planned = image_faces.plan_image_faces(run.store, images, params)
-    run.stage("image_faces", planned.units, image_faces.compute)
-    faces = _ready(run.store, planned.units)
+    cropped = [unit for unit in planned.units if unit.arguments.params.keep_crops]
+    others = [unit for unit in planned.units if not unit.arguments.params.keep_crops]
+    if cropped:
+        run.stage("image_faces", cropped, image_faces.compute)
+    if cropped and not keep_crops:
+        count = sum(unit.arguments.params.keep_crops for unit in planned.of_images.values())
+        print_line(f"note: {counted(count, 'image')}: the crops that the store has are used")
     outputs: dict[str, list[_Outputs]] = {}
-    ready = dict[str, dict[str, tuple[UnitKey, Manifest]]]()
-    for backbone in dict.fromkeys(one.backbone for predictor in predictors for one in predictor.features):
-        features = image_features.plan_image_features(list(faces.values()), backbone)
-        run.stage("image_features", features, image_features.compute)
-        ready[backbone.variant] = _ready(run.store, features)
+    ready = {
+        backbone.variant: _features_of(run, cropped, others, backbone)
+        for backbone in dict.fromkeys(one.backbone for predictor in predictors for one in predictor.features)
+    }
     for predictor in predictors:
         for serving in predictor.heads:
             units = image_outputs.plan_image_outputs(run.store, ready, serving.head)
             run.stage("image_outputs", units, image_outputs.compute, cheap=True)
             for block, (key, manifest) in _ready(run.store, units).items():
                 outputs.setdefault(block, []).append((serving, key, manifest))
+    faces = _ready(run.store, cropped) | _ready(run.store, others)
     heads = sum(len(predictor.heads) for predictor in predictors)
     images_of: dict[str, list[str]] = {}
     for path, unit in planned.of_images.items():
@@ -60,6 +67,25 @@ def score_images(
         if len(found) == heads
     ]
     return write_images(run.store, Store(out), blocks)
+
+
+def _features_of(
+    run: Run,
+    cropped: Sequence[Unit[image_faces.ImageFacesArgs]],
+    others: Sequence[Unit[image_faces.ImageFacesArgs]],
+    backbone: BackboneChoice,
+) -> dict[str, tuple[UnitKey, Manifest]]:
+    """Compute features from stored crops, and from the ``others`` without storing crops; return units by block."""
+    features: dict[str, tuple[UnitKey, Manifest]] = {}
+    if cropped:
+        units = image_features.plan_image_features(list(_ready(run.store, cropped).values()), backbone)
+        run.stage("image_features", units, image_features.compute)
+        features |= _ready(run.store, units)
+    if others:
+        embedding = embed_images.plan_embed_images(run.store, others, backbone)
+        run.stage("embed_images", embedding, embed_images.compute)
+        features |= _ready(run.store, embedding)
+    return features
 
 
 def _params_of(predictors: Sequence[Predictor]) -> CropParams:
@@ -90,10 +116,9 @@ def _whole(params: CropParams) -> CropParams:
 
 def _ready(store: Store, units: Sequence[Unit[Any]]) -> dict[str, tuple[UnitKey, Manifest]]:
     """Return the planned units that exist, by block."""
-    if not units:
-        return {}
-    variant = [pair for pair in units[0].key.partitions if pair[0] != "block"]
-    known = store.manifests(units[0].key.dataset, **dict(variant))
+    known: dict[UnitKey, Manifest] = {}
+    for dataset, variant in {(unit.key.dataset, unit.key.partitions[:-1]) for unit in units}:
+        known |= store.manifests(dataset, **dict(variant))
     found = ((unit, known.get(unit.key)) for unit in units)
     return {u.key.value("block"): (u.key, m) for u, m in found if m is not None and m.fingerprint == u.fingerprint}
 

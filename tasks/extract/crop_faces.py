@@ -1,25 +1,29 @@
-"""Stage ``crop_faces``: decode a segment, detect every face, and store box, landmarks, probability and crop."""
+"""Stage ``crop_faces``: decode a segment, detect every face, and store box, landmarks, probability and crop.
+
+``embed_segments`` uses the same faces without storing the crops.
+"""
 
 import contextlib
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_contracts.details.datasets import FacesDetails
 from data_contracts.details.records import JsonObject
+from data_contracts.errors import InputError
 from data_contracts.files.inputs import check_unchanged
-from data_contracts.files.locations import location
-from data_contracts.schemas.faces import FACES
+from data_contracts.files.locations import Location, location
+from data_contracts.schemas.faces import BOX, FACES
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.video.frames import read_segment
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED, SEGMENT_FRAMES
-from models.faces.crops import crop_face, encode_jpeg, shrink_to
+from models.faces.crops import crop_face, decode_jpeg, encode_jpeg, shrink_to
 from models.faces.detection import Detections, DetectorParams, detector_weights_digest
 from models.faces.following import first_of_group
 from tasks.extract.index_videos import IndexedVideo, read_video_index
@@ -28,6 +32,7 @@ from tasks.units import Product, Unit
 from tasks.worker_models import get_detector, get_follower
 
 CODE_VERSION = 2
+BOX_NAMES = tuple(column.name for column in BOX)
 _CHUNK_FRAMES = 8
 # 25 MB of RGB: four frames of 1080p, one of 4K. glibc requests memory for blocks above 32 MB from the system each time.
 _CHUNK_PIXELS = 4 * 1920 * 1088
@@ -37,12 +42,25 @@ _CHUNK_FRAMES_GPU, _CHUNK_PIXELS_GPU = 64, 32 * 1920 * 1088
 
 @dataclass(frozen=True)
 class CropParams:
-    """How faces are detected and cropped. Crops have no margin by default, as for the published features."""
+    """How faces are detected and cropped. Crops have no margin by default, as for the published features.
+
+    ``keep_crops``: store the crops, and compute features from the stored JPEG files; else no face image is stored.
+    """
 
     detector: DetectorParams = field(default_factory=DetectorParams)
     margin_fraction: float = 0.0
     max_side_px: int = 320
     jpeg_quality: int = 95
+    keep_crops: bool = True
+
+    def fingerprint_fields(self) -> JsonObject:
+        """Return the fields for fingerprints. Earlier versions kept all crops."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in values.items() if name != "keep_crops" or not value}
+
+    def to_json(self) -> JsonObject:
+        """Return the values for a manifest, which ``crop_params_of`` reads."""
+        return self.fingerprint_fields() | {"detector": asdict(self.detector)}
 
 
 @dataclass(frozen=True)
@@ -70,10 +88,10 @@ def chunk_frames_of(width_px: int, height_px: int) -> int:
     return max(1, min(frames, pixels // (width_px * height_px)))
 
 
-def crop_params(*, min_face_px: int, exact: bool) -> CropParams:
+def crop_params(*, min_face_px: int, exact: bool, keep_crops: bool = True) -> CropParams:
     """Return the default parameters. ``exact``: search every frame, instead of following a single face."""
     every = 1 if exact else DetectorParams().search_every_frames
-    return CropParams(DetectorParams(min_face_px=min_face_px, search_every_frames=every))
+    return CropParams(DetectorParams(min_face_px=min_face_px, search_every_frames=every), keep_crops=keep_crops)
 
 
 def crop_params_of(values: JsonObject | None) -> CropParams:
@@ -87,7 +105,8 @@ def crop_params_of(values: JsonObject | None) -> CropParams:
 
 def source_of(params: CropParams) -> str:
     """Return the name of the faces variant of these parameters and the detector's weights."""
-    return variant_name("mtcnn", fingerprint(params=params, weights=detector_weights_digest(), version=CODE_VERSION))
+    name = "mtcnn" if params.keep_crops else "mtcnn_no_crops"
+    return variant_name(name, fingerprint(params=params, weights=detector_weights_digest(), version=CODE_VERSION))
 
 
 def plan_crop_faces(
@@ -123,44 +142,88 @@ def compute(store: Store, unit: Unit[CropFacesArgs]) -> Product:
         InputError: the video is gone, has changed, or cannot be opened.
     """
     segment = unit.arguments
-    product = Product(FACES, [])
-    product.details = FacesDetails(
-        first_frame=segment.first_frame, frame_count=segment.frame_count, crop_params=asdict(segment.params)
-    )
+    product = Product(FACES, [], details=details_of(segment))
     product.tables = _tables(store, segment, product)
     return product
 
 
+def details_of(segment: CropFacesArgs) -> FacesDetails:
+    """Return the details for the manifest of a segment's faces."""
+    return FacesDetails(
+        first_frame=segment.first_frame, frame_count=segment.frame_count, crop_params=segment.params.to_json()
+    )
+
+
 def _tables(store: Store, segment: CropFacesArgs, product: Product) -> Iterator[pa.Table]:
-    details = segment.video.details
-    path = location(details.path)
-    check_unchanged(path, details.file_state)
-    yield from _decoded_tables(store, segment, product.counts)
-    check_unchanged(path, details.file_state)
-    lost = product.counts[NOT_DECODED]
-    if lost:
-        first = segment.first_frame
-        last = first + segment.frame_count - 1
+    for found in find_faces(store, segment, product):
+        crops = (encode_jpeg(crop, quality=segment.params.jpeg_quality) for crop in found.crops)
+        rows = (row | {"crop_jpeg": next(crops)} if row["status"] == FACE_FOUND else row for row in found.rows)
+        yield pa.Table.from_pylist(list(rows), schema=FACES.schema)
+
+
+@dataclass(frozen=True)
+class FoundFaces:
+    """Rows of ``faces`` for consecutive frames, without crops; and the crop of each row with a face, in order."""
+
+    rows: list[JsonObject]
+    crops: list[np.ndarray]
+
+
+def find_faces(store: Store, segment: CropFacesArgs, product: Product) -> Iterator[FoundFaces]:
+    """Decode a segment and detect its faces, a few frames at a time.
+
+    Crops are views of the frames, RGB uint8 [h, w, 3], or smaller copies of them. The product receives the counts of
+    rows per status, and a line about frames that cannot be decoded.
+
+    Raises:
+        InputError: the video is gone, has changed, or cannot be opened.
+    """
+    with _unchanged_video(segment.video):
+        for found in _find_faces(store, segment):
+            product.counts.update(str(row["status"]) for row in found.rows)
+            yield found
+    note_lost_frames(segment, product)
+
+
+def note_lost_frames(segment: CropFacesArgs, product: Product) -> None:
+    """Add a line to the problems of a product that has counted frames that cannot be decoded."""
+    if lost := product.counts[NOT_DECODED]:
+        path, first, last = (
+            segment.video.details.path,
+            segment.first_frame,
+            segment.first_frame + segment.frame_count - 1,
+        )
         product.problems.append(f"{path}: {lost} of the frames {first}..{last} cannot be decoded; replace the file")
 
 
-def _decoded_tables(store: Store, segment: CropFacesArgs, counts: Counter[str]) -> Iterator[pa.Table]:
+@contextlib.contextmanager
+def _unchanged_video(video: IndexedVideo) -> Iterator[Location]:
+    """Check that a video is the indexed one, before and after it is decoded."""
+    details = video.details
+    path = location(details.path)
+    check_unchanged(path, details.file_state)
+    yield path
+    check_unchanged(path, details.file_state)
+
+
+def _decode(store: Store, video: IndexedVideo, *, first: int, last: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield chunks of frame numbers and frames."""
+    index = read_video_index(store, video)
+    chunk_frames = chunk_frames_of(index.width_px, index.height_px)
+    path, count = location(video.details.path), last - first + 1
+    return read_segment(path, index, first_frame=first, frame_count=count, chunk_frames=chunk_frames)
+
+
+def _find_faces(store: Store, segment: CropFacesArgs) -> Iterator[FoundFaces]:
     first, count, params = segment.first_frame, segment.frame_count, segment.params
-    index = read_video_index(store, segment.video)
     follower = get_follower(params.detector)
     start = first_of_group(first, params.detector.search_every_frames) if follower else first
-    chunks = read_segment(
-        location(segment.video.details.path),
-        index,
-        first_frame=start,
-        frame_count=first + count - start,
-        chunk_frames=chunk_frames_of(index.width_px, index.height_px),
-    )
+    chunks = _decode(store, segment.video, first=start, last=first + count - 1)
     detector = get_detector(params.detector)
     expected = first
     with read_ahead(_to_device(chunks, detector)) as decoded:
         for numbers, frames, device_frames in decoded:
-            rows: list[dict[str, object]] = []
+            chunk = FoundFaces([], [])
             if follower:
                 detections = [follower.detect(*one) for one in zip(numbers.tolist(), frames, strict=True)]
             else:
@@ -168,14 +231,11 @@ def _decoded_tables(store: Store, segment: CropFacesArgs, counts: Counter[str]) 
             for number, frame, found in zip(numbers.tolist(), frames, detections, strict=True):
                 # A follower starts at the first frame of a group, which may be before the segment.
                 if number >= first:
-                    rows += [_status_row(missing, NOT_DECODED) for missing in range(expected, number)]
-                    rows += _face_rows(number, frame, found, params)
+                    chunk.rows.extend(_status_row(missing, NOT_DECODED) for missing in range(expected, number))
+                    _add_faces(chunk, number, frame, found, params)
                     expected = number + 1
-            counts.update(str(row["status"]) for row in rows)
-            yield pa.Table.from_pylist(rows, schema=FACES.schema)
-    undelivered = [_status_row(number, NOT_DECODED) for number in range(expected, first + count)]
-    counts.update(str(row["status"]) for row in undelivered)
-    yield pa.Table.from_pylist(undelivered, schema=FACES.schema)
+            yield chunk
+    yield FoundFaces([_status_row(number, NOT_DECODED) for number in range(expected, first + count)], [])
 
 
 def _to_device(
@@ -187,28 +247,106 @@ def _to_device(
             yield numbers, frames, detector.to_device(frames)
 
 
-def _face_rows(number: int, frame: np.ndarray, found: Detections, params: CropParams) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
+def _add_faces(chunk: FoundFaces, number: int, frame: np.ndarray, found: Detections, params: CropParams) -> None:
+    """Add the rows and crops of a frame."""
+    before = len(chunk.crops)
     for box, landmarks, probability in zip(found.box_xyxy_px, found.landmarks_xy_px, found.probability, strict=True):
-        crop = crop_face(frame, box, margin_fraction=params.margin_fraction)
+        crop = cut_face(frame, box, params)
         if crop is None:
             continue
-        small = shrink_to(crop, max_side_px=params.max_side_px)
-        rows.append(
+        chunk.rows.append(
             {
                 **_status_row(number, FACE_FOUND),
-                "face": len(rows),
-                **dict(zip(("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px"), box.tolist(), strict=True)),
+                "face": len(chunk.crops) - before,
+                **dict(zip(BOX_NAMES, box.tolist(), strict=True)),
                 "landmarks_xy_px": landmarks.reshape(-1).tolist(),
                 "probability": float(probability),
-                "crop_jpeg": encode_jpeg(small, quality=params.jpeg_quality),
             }
         )
-    return rows or [_status_row(number, NO_FACE)]
+        chunk.crops.append(crop)
+    if len(chunk.crops) == before:
+        chunk.rows.append(_status_row(number, NO_FACE))
 
 
-def _status_row(number: int, status: str) -> dict[str, object]:
+def cut_face(frame: np.ndarray, box_xyxy_px: np.ndarray, params: CropParams) -> np.ndarray | None:
+    """Return the crop of a face as it enters a backbone or a JPEG file; None if the box lies outside the frame."""
+    crop = crop_face(frame, box_xyxy_px, margin_fraction=params.margin_fraction)
+    return None if crop is None else shrink_to(crop, max_side_px=params.max_side_px)
+
+
+def _status_row(number: int, status: str) -> JsonObject:
     return {"frame": number, "status": status}
+
+
+def cut_stored_faces(
+    store: Store,
+    faces: tuple[UnitKey, Manifest],
+    video: IndexedVideo,
+    *,
+    wanted: Collection[tuple[int, int]] | None = None,
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Decode a video again, and yield (frame, rank in the frame, crop) of faces of a unit that stores no crops.
+
+    The crops are those that were cut when the faces were detected. ``wanted``: (frame, rank); None: all.
+
+    Raises:
+        InputError: the video is gone, has changed, or cannot be decoded as before.
+    """
+    params = crop_params_of(FacesDetails.of(faces[1]).crop_params)
+    boxes: dict[int, list[tuple[int, np.ndarray]]] = {}
+    for batch in store.iter_unit(*faces, columns=["frame", "face", "status", *BOX_NAMES]):
+        table = pa.Table.from_batches([batch]).filter(pc.equal(batch["status"], FACE_FOUND))
+        box_xyxy_px = np.stack([table[name].to_numpy() for name in BOX_NAMES], axis=1)
+        for frame, rank, box in zip(table["frame"].to_pylist(), table["face"].to_pylist(), box_xyxy_px, strict=True):
+            if wanted is None or (frame, rank) in wanted:
+                boxes.setdefault(frame, []).append((rank, box))
+    if not boxes:
+        return
+    with (
+        _unchanged_video(video) as path,
+        read_ahead(_decode(store, video, first=min(boxes), last=max(boxes))) as chunks,
+    ):
+        for numbers, frames in chunks:
+            for number, frame in zip(numbers.tolist(), frames, strict=True):
+                for rank, box in boxes.pop(number, ()):
+                    crop = cut_face(frame, box, params)
+                    assert crop is not None, "the box was inside the same frame before"
+                    yield number, rank, crop
+        if boxes:
+            raise InputError(f"{path}: expected the frames that showed faces before, got no frame {min(boxes)}")
+
+
+def read_faces(
+    store: Store, faces: tuple[UnitKey, Manifest], video: IndexedVideo | None, *, wanted: Collection[tuple[int, int]]
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield (frame, rank in the frame, crop) of the wanted faces of a unit, in order.
+
+    Without stored crops, they are cut out of the video again. Stored crops that cannot be read are left out.
+
+    Raises:
+        InputError: as ``cut_stored_faces``.
+    """
+    details = FacesDetails.of(faces[1])
+    frames = range(details.first_frame, details.first_frame + details.frame_count)
+    wanted = {one for one in wanted if one[0] in frames}
+    if not wanted:
+        return
+    if not has_crops(faces[1]):
+        if video is None:
+            raise InputError(f"{faces[0]}: expected its video in the store, whose crops are not stored; extract again")
+        yield from cut_stored_faces(store, faces, video, wanted=wanted)
+        return
+    for batch in store.iter_unit(*faces, columns=["frame", "face", "crop_jpeg"]):
+        keys = zip(batch.column("frame").to_pylist(), batch.column("face").to_pylist(), strict=True)
+        for row, (frame, rank) in enumerate(keys):
+            if (frame, rank) in wanted:
+                with contextlib.suppress(ValueError, TypeError):
+                    yield frame, rank, decode_jpeg(batch.column("crop_jpeg")[row].as_py())
+
+
+def has_crops(faces: Manifest) -> bool:
+    """Return whether a unit of ``faces`` stores the crops."""
+    return crop_params_of(FacesDetails.of(faces).crop_params).keep_crops
 
 
 def cropped_videos(store: Store, units: Sequence[Unit[CropFacesArgs]]) -> list[CroppedVideo]:

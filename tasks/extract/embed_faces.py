@@ -87,7 +87,9 @@ class BackboneChoice:
         Raises:
             InputError: they do not fit; the message names the tensor.
         """
-        if self.weights is None or store.manifests("features", backbone=self.variant):
+        if self.weights is None:
+            return
+        if any(store.manifests(name, backbone=self.variant) for name in ("features", "face_features")):
             return
         if is_converted(self.name, Path(self.weights)):
             return
@@ -181,26 +183,28 @@ def plan_embed_faces(
 
 def compute(store: Store, unit: Unit[EmbedFacesArgs]) -> Product:
     """Compute the features of one subject in one segment, in batches. Unreadable crops are counted as problems."""
-    backbone, product = open_backbone(unit.arguments.backbone, features_dataset, faces=unit.arguments.faces[1])
+    backbone, product = open_backbone(
+        unit.arguments.backbone, features_dataset, faces=FacesDetails.of(unit.arguments.faces[1])
+    )
     product.tables = _tables(store, unit, backbone, product)
     return product
 
 
 def open_backbone(
-    choice: BackboneChoice, dataset_of: Callable[[int, tuple[str, ...]], Dataset], *, faces: Manifest | None = None
+    choice: BackboneChoice, dataset_of: Callable[[int, tuple[str, ...]], Dataset], *, faces: FacesDetails | None = None
 ) -> tuple[FeatureExtractor, Product]:
     """Return a network, and the product that receives its features.
 
     Args:
         choice: the network.
         dataset_of: returns the dataset for the size of an embedding and the names of the classes.
-        faces: the unit of ``faces`` that is embedded; None if the product needs no details.
+        faces: details of the unit of ``faces`` that is embedded; None if the product needs no details.
     """
     backbone = get_backbone(choice.name, choice.weights, choice.precision)
     product = Product(dataset_of(backbone.spec.embedding_size, tuple(backbone.spec.class_names)), [])
     if faces is not None:
         product.details = FeaturesDetails(
-            **vars(FacesDetails.of(faces)),
+            **vars(faces),
             backbone_name=choice.name,
             weights=choice.weights,
             precision=choice.precision,

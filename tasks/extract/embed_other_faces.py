@@ -86,7 +86,9 @@ def other_features(
 
 def compute(store: Store, unit: Unit[EmbedOtherFacesArgs]) -> Product:
     """Compute the features of the other faces of one segment, in batches. Unreadable crops are counted as problems."""
-    backbone, product = open_backbone(unit.arguments.backbone, other_features_dataset, faces=unit.arguments.faces[1])
+    backbone, product = open_backbone(
+        unit.arguments.backbone, other_features_dataset, faces=FacesDetails.of(unit.arguments.faces[1])
+    )
     product.tables = _tables(store, unit, backbone, product)
     return product
 
@@ -100,9 +102,9 @@ def _tables(
 
 
 def other_features_table(
-    dataset: Dataset, frames: list[int], ranks: list[int], embeddings: np.ndarray, logits: np.ndarray
+    dataset: Dataset, frames: Sequence[int], ranks: Sequence[int], embeddings: np.ndarray, logits: np.ndarray
 ) -> pa.Table:
-    """Return rows of ``other_features``: frame numbers, ranks in the frame, and vectors [n, D] and [n, C]."""
+    """Return rows of ``other_features`` or ``face_features``: frame numbers, ranks, and vectors [n, D] and [n, C]."""
     columns = [pa.array(frames, pa.int32()), pa.array(ranks, pa.int16())]
     return pa.Table.from_arrays([*columns, *vector_arrays(dataset, embeddings, logits)], schema=dataset.schema)
 
@@ -115,7 +117,7 @@ def _decoded_batches(
     ranks: list[int] = []
     images: list[np.ndarray] = []
     wanted = _other_faces(store, unit)
-    for frame, face, crop in read_crops(store, unit.arguments.faces):
+    for frame, face, crop in _read_crops(store, unit.arguments.faces):
         if (frame, face) not in wanted:
             continue
         try:
@@ -145,7 +147,7 @@ def _other_faces(store: Store, unit: Unit[EmbedOtherFacesArgs]) -> set[tuple[int
     return set(zip(others["frame"].to_pylist(), others["face"].to_pylist(), strict=True))
 
 
-def read_crops(store: Store, faces: tuple[UnitKey, Manifest]) -> Iterator[tuple[int, int, bytes]]:
+def _read_crops(store: Store, faces: tuple[UnitKey, Manifest]) -> Iterator[tuple[int, int, bytes]]:
     """Yield (frame, rank in the frame, JPEG bytes) of each face of a unit of ``faces``, in order."""
     for batch in store.iter_unit(*faces, columns=["frame", "face", "status", "crop_jpeg"]):
         for frame, face, status, crop in zip(*(batch.column(i) for i in range(4)), strict=True):

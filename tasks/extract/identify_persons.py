@@ -1,6 +1,7 @@
 """Stage ``identify_persons``: join the tracks of each video to persons."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,11 @@ from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.registry import DEFAULT_BACKBONE
-from models.faces.crops import decode_jpeg
 from models.faces.persons import MergingParams, identify_persons
+from tasks.extract.crop_faces import has_crops, read_faces
 from tasks.extract.embed_faces import BackboneChoice, SubjectFaces, batch_frames
-from tasks.extract.embed_other_faces import read_crops
+from tasks.extract.embed_segments import find_face_features
+from tasks.extract.index_videos import IndexedVideo, indexed_videos
 from tasks.units import Product, Unit
 from tasks.worker_models import get_backbone
 
@@ -30,19 +32,28 @@ COMPARING = BackboneChoice(DEFAULT_BACKBONE)
 
 @dataclass(frozen=True)
 class IdentifyPersonsArgs:
-    """The segments of a video in order, the unit of ``subjects`` with its tracks, and how tracks are joined."""
+    """The segments of a video in order, the unit of ``subjects`` with its tracks, and how tracks are joined.
+
+    Without stored crops, faces are compared by ``vectors``: the units of ``face_features`` of the comparing backbone.
+    If these do not exist either, faces are cut out of the ``video`` again.
+    """
 
     segments: Sequence[tuple[UnitKey, Manifest]]
     tracks: tuple[UnitKey, Manifest]
     params: MergingParams
+    vectors: Sequence[tuple[UnitKey, Manifest]] = ()
+    video: IndexedVideo | None = None
 
 
 def plan_identify_persons(
-    subjects: Sequence[SubjectFaces], *, source: str, params: MergingParams | None = None
+    store: Store, subjects: Sequence[SubjectFaces], *, source: str, params: MergingParams | None = None
 ) -> list[Unit[IdentifyPersonsArgs]]:
     """Plan one unit per video with these subjects."""
     params = params or MergingParams()
     comparing = COMPARING.fingerprint()
+    without_crops = [one for faces in subjects for one in faces.segments if not has_crops(one[1])]
+    vectors = find_face_features(store, without_crops, COMPARING)
+    videos = indexed_videos(store) if without_crops else {}
     units = {}
     for faces in subjects:
         assert faces.chosen_by is not None
@@ -55,7 +66,11 @@ def plan_identify_persons(
             comparing=comparing,
         )
         key = UnitKey("persons", (("source", source), ("video", faces.video)))
-        arguments = IdentifyPersonsArgs(faces.segments, faces.chosen_by, params)
+        known = [vectors[one] for one, _ in faces.segments if one in vectors]
+        is_known = len(known) == len(faces.segments)
+        arguments = IdentifyPersonsArgs(
+            faces.segments, faces.chosen_by, params, known if is_known else (), videos.get(faces.video)
+        )
         units[faces.video] = Unit(key, unit_fingerprint, arguments)
     return list(units.values())
 
@@ -77,7 +92,10 @@ def compute(store: Store, unit: Unit[IdentifyPersonsArgs]) -> Product:
     box_xyxy_px = np.stack([faces[column.name].to_numpy() for column in BOX], axis=1).reshape(-1, 4)
 
     def embed(rows: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.floating]]]:
-        return _embed_rows(store, given.segments, rows)
+        if given.vectors:
+            return _read_rows(store, given.vectors, rows)
+        wanted = zip(*(faces[name].take(rows).to_pylist() for name in ("frame", "face")), strict=True)
+        return _embed_crops(store, given, dict(zip(wanted, rows.tolist(), strict=True)))
 
     person, counts = identify_persons(frame, box_xyxy_px, tracks["track"].to_numpy(), embed=embed, params=given.params)
     table = pa.table({"frame": faces["frame"], "face": faces["face"], "person": pa.array(person, pa.int32())})
@@ -87,27 +105,28 @@ def compute(store: Store, unit: Unit[IdentifyPersonsArgs]) -> Product:
     return product
 
 
-def _embed_rows(
-    store: Store, segments: Sequence[tuple[UnitKey, Manifest]], rows: NDArray[np.intp]
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.floating]]]:
-    """Yield batches of (rows, embeddings). Rows count the faces of all segments; unreadable crops are left out."""
+_Rows = Iterator[tuple[NDArray[np.intp], NDArray[np.floating]]]
+
+
+def _read_rows(store: Store, vectors: Sequence[tuple[UnitKey, Manifest]], rows: NDArray[np.intp]) -> _Rows:
+    """Yield batches of (rows, embeddings). Rows count the faces of all segments."""
+    first = 0
+    for key, manifest in vectors:
+        for batch in store.iter_unit(key, manifest, columns=["embedding"]) if manifest.rows else ():
+            mine = rows[(rows >= first) & (rows < first + len(batch))]
+            if len(mine):
+                column = batch.column("embedding").take(pa.array(mine - first))
+                yield mine, column.flatten().to_numpy().reshape(len(mine), -1).astype(np.float32)
+            first += len(batch)
+
+
+def _embed_crops(store: Store, given: IdentifyPersonsArgs, row_of: Mapping[tuple[int, int], int]) -> _Rows:
+    """Yield the same with crops: stored ones, or out of the video again. ``row_of``: (frame, rank) -> row."""
     backbone = get_backbone(COMPARING.name, COMPARING.weights, COMPARING.precision)
-    wanted, first = set(rows.tolist()), 0
-    places: list[int] = []
-    images: list[np.ndarray] = []
-    for segment in segments:
-        count = segment[1].counts.get(FACE_FOUND, 0)
-        if not wanted.isdisjoint(range(first, first + count)):
-            for row, (_, _, crop) in enumerate(read_crops(store, segment), first):
-                if row in wanted:
-                    try:
-                        images.append(decode_jpeg(crop))
-                    except ValueError:
-                        continue
-                    places.append(row)
-                    if len(images) == batch_frames():
-                        yield np.array(places), backbone.extract(images)[0]
-                        places, images = [], []
-        first += count
-    if images:
-        yield np.array(places), backbone.extract(images)[0]
+    crops = (one for faces in given.segments for one in read_faces(store, faces, given.video, wanted=row_of.keys()))
+    while batch := list(itertools.islice(crops, batch_frames())):
+        embeddings, _ = backbone.extract([crop for _, _, crop in batch])
+        if given.video:
+            # Stored features give the same persons.
+            embeddings = embeddings.astype(np.float16).astype(np.float32)
+        yield np.array([row_of[frame, rank] for frame, rank, _ in batch]), embeddings

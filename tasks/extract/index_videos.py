@@ -63,7 +63,7 @@ def plan_index_videos(videos: Mapping[str, Location], *, must_decode: bool = Fal
         unit_fingerprint = fingerprint(
             stage="index_videos", version=CODE_VERSION, path=ascii(str(path)), size=size, mtime_ns=mtime_ns
         )
-        companions = (_key("frames", stem),)
+        companions = ((_key("frames", stem), unit_fingerprint),)
         arguments = IndexVideoArgs(str(path), must_decode)
         units.append(Unit(_key("videos", stem), unit_fingerprint, arguments, companions, input_files=(str(path),)))
     return units
@@ -96,7 +96,7 @@ def compute(store: Store, unit: Unit[IndexVideoArgs]) -> Product:
         identity = fingerprint(video=identity, index=_digest_of_index(index))
     frames_identity = fingerprint(stage="index_videos", version=_IDENTITY_VERSION, video=identity)
     frames = Product(FRAMES, [_frames_table(index)], identity=frames_identity)
-    write_product(store, unit.companions[0], frames, fingerprint=unit.fingerprint, started=started)
+    write_product(store, _key("frames", unit.key.value("video")), frames, fingerprint=unit.fingerprint, started=started)
     product = Product(VIDEOS, [_videos_table(path, before[0], sha256, index)], identity=identity)
     product.counts["frames"] = index.frame_count
     product.details = VideoDetails(

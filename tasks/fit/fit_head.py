@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -335,7 +335,7 @@ def provide_zero_shot_heads(store: Store, backbone: "BackboneChoice", params: "C
                 backbone_name=backbone.name,
                 weights=backbone.weights,
                 precision=backbone.precision,
-                crop_params=asdict(params),
+                crop_params=params.to_json(),
                 coverage=(),
                 figure=MAIN_METRIC[task],
                 figures={},

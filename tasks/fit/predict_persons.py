@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data_contracts.details.datasets import OutputsDetails
+from data_contracts.details.datasets import FacesDetails, OutputsDetails
 from data_contracts.details.heads import HeadDetails
 from data_contracts.schemas.outputs import OUTPUT_COLUMNS, person_outputs_dataset
 from data_contracts.store.bundles import Bundle
@@ -45,9 +45,10 @@ class PredictPersonsArgs:
     Attributes:
         head_folder, head_fingerprint: of the head's bundle.
         persons, subjects: units that say which face is whose.
-        features: units of the video's subjects.
-        other_features: units of the other faces.
+        features: units of the video's subjects; empty if ``other_features`` hold all faces.
+        other_features: units of the other faces, or those of all faces (``face_features``).
         frames: unit with the time stamps; None if the head needs none.
+        frame_count: number of frames of the video.
         members: of a blend of heads on several backbones, each with its features; else empty.
         weights: of these members, branch -> weight of each.
     """
@@ -59,14 +60,9 @@ class PredictPersonsArgs:
     features: tuple[StoredUnit, ...]
     other_features: tuple[StoredUnit, ...]
     frames: StoredUnit | None
+    frame_count: int
     members: "tuple[PredictPersonsArgs, ...]" = ()
     weights: dict[BranchName, list[float]] = field(default_factory=dict)
-
-    @property
-    def frame_count(self) -> int:
-        """Number of frames of the video."""
-        subject = self.features[0][0].value("subject")
-        return sum(manifest.rows for key, manifest in self.features if key.value("subject") == subject)
 
 
 def plan_predict_persons(
@@ -80,7 +76,8 @@ def plan_predict_persons(
     """Plan one unit per head and video with these subjects. Their features and persons must exist.
 
     Args:
-        others: variant of the features -> video -> units of ``other_features``.
+        others: variant of the features -> video -> units of ``other_features``; of ``face_features`` if no crops are
+            stored.
 
     Raises:
         InputError: a head was fitted on features of another backbone, its kind is unknown, or see ``members_of``.
@@ -130,14 +127,17 @@ class _Inputs:
         assert chosen_by is not None
         persons = UnitKey("persons", (("source", self.source), ("video", video)))
         times = UnitKey("frames", (("video", video),))
+        others = tuple(self.others[variant].get(video, ()))
+        has_all = any(key.dataset == "face_features" for key, _ in others)
         return PredictPersonsArgs(
             head.folder,
             head.fingerprint,
             (persons, self.persons[persons]),
             chosen_by,
-            tuple(unit for one in subjects for unit in self.features[variant][one.subject]),
-            tuple(self.others[variant].get(video, ())),
+            () if has_all else tuple(unit for one in subjects for unit in self.features[variant][one.subject]),
+            others,
             (times, self.frames[times]) if needs_times and times in self.frames else None,
+            sum(FacesDetails.of(manifest).frame_count for _, manifest in subjects[0].segments),
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_contracts.details.datasets import FeaturesDetails
 from data_contracts.details.heads import HeadDetails
+from data_contracts.details.records import JsonObject
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.store import Store
@@ -46,7 +47,8 @@ class Predictor:
     """Heads on the same features.
 
     Attributes:
-        features: how they are made; of blends those of every member, each once, the first member's first.
+        features: how they are made; of blends those of every member, each once, the first member's first. The flow
+            decides whether crops are stored.
         why: the reason for these backbones.
         unused: name of each fitted head that is left out -> what it was fitted on.
     """
@@ -64,6 +66,11 @@ class Predictor:
     def on_faces(self, params: CropParams) -> "Predictor":
         """Return the same predictor on faces that are detected with these settings."""
         return replace(self, features=tuple(dict.fromkeys(replace(one, crop_params=params) for one in self.features)))
+
+    def with_crops(self, keep_crops: bool) -> "Predictor":
+        """Return the same predictor with or without stored crops."""
+        params = [(one, replace(one.crop_params, keep_crops=keep_crops)) for one in self.features]
+        return replace(self, features=tuple(replace(one, crop_params=new) for one, new in params))
 
 
 def choose_predictors(store: Store, request: PredictorRequest) -> list[Predictor]:
@@ -103,7 +110,7 @@ def _features_of(store: Store, bundle: Bundle, request: PredictorRequest) -> tup
     for one in members_of(store, bundle) or [bundle]:
         backbone = _backbone_of(store, one, request)
         _check_head(store, one, backbone)
-        found.append(FaceFeatures(backbone, crop_params_of(HeadDetails.of(one).crop_params)))
+        found.append(FaceFeatures(backbone, _detected_as(HeadDetails.of(one).crop_params)))
     return tuple(dict.fromkeys(found))
 
 
@@ -274,7 +281,8 @@ def _extracted_networks(store: Store) -> dict[tuple[str, str | None], list[tuple
     Raises:
         InputError: the weights that features were computed with are lost or have changed.
     """
-    variants = {(key.value("backbone"), key.value("source")): m for key, m in store.manifests("features").items()}
+    units = store.manifests("features") | store.manifests("face_features")
+    variants = {(key.value("backbone"), key.value("source")): manifest for key, manifest in units.items()}
     found: dict[tuple[str, str | None], list[tuple[BackboneChoice, CropParams]]] = {}
     for (variant, _), manifest in sorted(variants.items()):
         details = FeaturesDetails.of(manifest)
@@ -283,9 +291,14 @@ def _extracted_networks(store: Store) -> dict[tuple[str, str | None], list[tuple
         backbone = _backbone_of_features(variant, details)
         if _can_predict(backbone):
             settings = found.setdefault((details.backbone_name, details.weights), [])
-            if (one := (backbone, crop_params_of(details.crop_params))) not in settings:
+            if (one := (backbone, _detected_as(details.crop_params))) not in settings:
                 settings.append(one)
     return found
+
+
+def _detected_as(crop_params: JsonObject | None) -> CropParams:
+    """Return how faces were detected and cropped, whether or not the crops were stored."""
+    return replace(crop_params_of(crop_params), keep_crops=True)
 
 
 def _backbone_of_features(variant: str, details: FeaturesDetails) -> BackboneChoice:

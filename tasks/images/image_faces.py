@@ -6,7 +6,7 @@ A block keeps its images. New and changed images form new blocks, so that adding
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from data_contracts.details.datasets import ImageFacesDetails, StoredImage
+from data_contracts.details.records import JsonObject
 from data_contracts.errors import explain_os_error
 from data_contracts.files.inputs import FileState, file_state
 from data_contracts.files.locations import Location, location
@@ -22,10 +23,10 @@ from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
-from models.faces.crops import crop_face, encode_jpeg, shrink_to
+from models.faces.crops import encode_jpeg
 from models.faces.detection import Detections, detector_weights_digest
 from models.faces.pictures import displayed_rgb
-from tasks.extract.crop_faces import CropParams, source_of
+from tasks.extract.crop_faces import BOX_NAMES, CropParams, cut_face, source_of
 from tasks.units import Product, Unit
 from tasks.worker_models import get_detector
 
@@ -59,19 +60,20 @@ class PlannedImages:
 
 
 def plan_image_faces(store: Store, images: Mapping[str, Location], params: CropParams) -> PlannedImages:
-    """Plan the blocks of the store that hold these images (path -> file) unchanged, and new blocks for the others."""
+    """Plan the blocks of the store that hold these images (path -> file) unchanged, and new blocks for the others.
+
+    If ``params`` keep no crops, images whose crops the store has stay in their blocks.
+    """
+    known = [_known_images(store, one) for one in dict.fromkeys((replace(params, keep_crops=True), params))]
     source = source_of(params)
-    known: dict[str, tuple[StoredImage, Unit[ImageFacesArgs]]] = {}
-    for key, manifest in store.manifests("image_faces", source=source).items():
-        unit = _unit(key.value("block"), ImageFacesDetails.of(manifest).images, params, source)
-        if unit.fingerprint == manifest.fingerprint:
-            known |= {one.path: (one, unit) for one in unit.arguments.images}
     of_images: dict[str, Unit[ImageFacesArgs]] = {}
     new: list[StoredImage] = []
     for path, file in images.items():
         state = file_state(file, as_listed=True)
-        if path in known and _is_same(known[path][0], file, state):
-            of_images[path] = known[path][1]
+        found = (blocks[path] for blocks in known if path in blocks)
+        unit = next((unit for stored, unit in found if _is_same(stored, file, state)), None)
+        if unit is not None:
+            of_images[path] = unit
         else:
             new.append(StoredImage(path=path, digest=_digest(file, state), state=state))
     size = min(_MOST_IMAGES, max(_FEWEST_IMAGES, -(-len(new) // _BLOCKS)))
@@ -80,6 +82,17 @@ def plan_image_faces(store: Store, images: Mapping[str, Location], params: CropP
         unit = _unit(fingerprint(block=[one.to_json() for one in block])[:12], block, params, source)
         of_images |= {one.path: unit for one in block}
     return PlannedImages(list(dict.fromkeys(of_images.values())), of_images)
+
+
+def _known_images(store: Store, params: CropParams) -> dict[str, tuple[StoredImage, Unit[ImageFacesArgs]]]:
+    """Return the images in blocks of the store that are as planned, and their units."""
+    source = source_of(params)
+    known: dict[str, tuple[StoredImage, Unit[ImageFacesArgs]]] = {}
+    for key, manifest in store.manifests("image_faces", source=source).items():
+        unit = _unit(key.value("block"), ImageFacesDetails.of(manifest).images, params, source)
+        if unit.fingerprint == manifest.fingerprint:
+            known |= {one.path: (one, unit) for one in unit.arguments.images}
+    return known
 
 
 def _unit(name: str, images: tuple[StoredImage, ...], params: CropParams, source: str) -> Unit[ImageFacesArgs]:
@@ -118,46 +131,59 @@ def _digest(file: Location, state: FileState) -> str:
 
 def compute(store: Store, unit: Unit[ImageFacesArgs]) -> Product:
     """Return one row per face, and one per image without a face or that cannot be read, which is a problem."""
-    given = unit.arguments
-    details = ImageFacesDetails(images=given.images, crop_params=asdict(given.params))
-    product = Product(IMAGE_FACES, [], details=details)
-    product.tables = _tables(given, product)
+    product = Product(IMAGE_FACES, [], details=details_of(unit.arguments))
+    product.tables = _tables(unit.arguments, product)
     return product
 
 
-def _tables(arguments: ImageFacesArgs, product: Product) -> Iterator[pa.Table]:
-    for one in arguments.images:
-        try:
-            image = read_image(location(one.path))
-        except ValueError as error:
-            product.problems.append(f"{one.path}: expected an image, got {error}; skipped")
-            rows: list[dict[str, object]] = [{"status": UNREADABLE_CROP}]
-        else:
-            size = {"height_px": image.shape[0], "width_px": image.shape[1]}
-            rows = [size | row for row in _rows(image, arguments.params)]
-        product.counts.update(str(row["status"]) for row in rows)
-        yield pa.Table.from_pylist([{"image": one.path} | row for row in rows], schema=IMAGE_FACES.schema)
+def details_of(given: ImageFacesArgs) -> ImageFacesDetails:
+    """Return the details for the manifest of a block of faces."""
+    return ImageFacesDetails(images=given.images, crop_params=given.params.to_json())
 
 
-def _rows(image: np.ndarray, params: CropParams) -> list[dict[str, object]]:
-    found: Detections = get_detector(params.detector).detect(image[None])[0]
-    rows: list[dict[str, object]] = []
-    for box, landmarks, probability in zip(found.box_xyxy_px, found.landmarks_xy_px, found.probability, strict=True):
-        crop = crop_face(image, box, margin_fraction=params.margin_fraction)
-        if crop is None:
-            continue
-        corners = zip(("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px"), box.tolist(), strict=True)
-        rows.append(
-            {
-                "face": len(rows) + 1,
-                "status": FACE_FOUND,
-                **dict(corners),
-                "landmarks_xy_px": landmarks.reshape(-1).tolist(),
-                "probability": float(probability),
-                "crop_jpeg": encode_jpeg(shrink_to(crop, max_side_px=params.max_side_px), quality=params.jpeg_quality),
-            }
-        )
-    return rows or [{"status": NO_FACE}]
+def _tables(given: ImageFacesArgs, product: Product) -> Iterator[pa.Table]:
+    for one in given.images:
+        rows, crops = find_faces(one, given.params, product)
+        for row, crop in zip(rows, crops, strict=False):
+            row["crop_jpeg"] = encode_jpeg(crop, quality=given.params.jpeg_quality)
+        yield pa.Table.from_pylist(rows, schema=IMAGE_FACES.schema)
+
+
+def find_faces(stored: StoredImage, params: CropParams, product: Product) -> tuple[list[JsonObject], list[np.ndarray]]:
+    """Return the rows of an image without crops, and the crop of each face, RGB uint8 [h, w, 3], in the same order.
+
+    The product receives the counts of rows per status, and a line if the image cannot be read.
+    """
+    image, rows, crops = try_to_read(stored, product), [JsonObject(status=UNREADABLE_CROP)], list[np.ndarray]()
+    if image is not None:
+        found: Detections = get_detector(params.detector).detect(image[None])[0]
+        rows = []
+        for box, points, probability in zip(found.box_xyxy_px, found.landmarks_xy_px, found.probability, strict=True):
+            crop = cut_face(image, box, params)
+            if crop is not None:
+                crops.append(crop)
+                rows.append(
+                    {
+                        "face": len(crops),
+                        "status": FACE_FOUND,
+                        **dict(zip(BOX_NAMES, box.tolist(), strict=True)),
+                        "landmarks_xy_px": points.reshape(-1).tolist(),
+                        "probability": float(probability),
+                    }
+                )
+        size = {"height_px": image.shape[0], "width_px": image.shape[1]}
+        rows = [size | row for row in rows or [{"status": NO_FACE}]]
+    product.counts.update(str(row["status"]) for row in rows)
+    return [{"image": stored.path} | row for row in rows], crops
+
+
+def try_to_read(stored: StoredImage, product: Product) -> np.ndarray | None:
+    """Return an image; None if it cannot be read, which adds a line to the problems of the product."""
+    try:
+        return read_image(location(stored.path))
+    except ValueError as error:
+        product.problems.append(f"{stored.path}: expected an image, got {error}; skipped")
+        return None
 
 
 def read_image(file: Location) -> np.ndarray:

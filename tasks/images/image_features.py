@@ -17,7 +17,7 @@ from tasks.extract.embed_faces import BackboneChoice, open_backbone, vector_arra
 from tasks.units import Product, Unit
 
 CODE_VERSION = 1
-_BATCH_FACES = 64
+BATCH_FACES = 64
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,20 @@ def plan_image_features(
     blocks: Sequence[tuple[UnitKey, Manifest]], backbone: BackboneChoice
 ) -> list[Unit[ImageFeaturesArgs]]:
     """Plan one unit per block of ``image_faces``."""
-    backbone_fingerprint, variant = backbone.fingerprint(), backbone.variant
     weights = (backbone.weights,) if backbone.weights else ()
     units = []
     for key, manifest in blocks:
-        made_from = fingerprint(
-            stage="image_features", version=CODE_VERSION, faces=manifest.fingerprint, backbone=backbone_fingerprint
-        )
-        place = (("backbone", variant), *key.partitions)
-        arguments = ImageFeaturesArgs((key, manifest), backbone)
-        units.append(Unit(UnitKey("image_features", place), made_from, arguments, input_files=weights))
+        features, made_from = features_unit(key, manifest.fingerprint, backbone)
+        units.append(Unit(features, made_from, ImageFeaturesArgs((key, manifest), backbone), input_files=weights))
     return units
+
+
+def features_unit(faces: UnitKey, faces_fingerprint: str, backbone: BackboneChoice) -> tuple[UnitKey, str]:
+    """Return key and fingerprint of the features of a block of ``image_faces``."""
+    made_from = fingerprint(
+        stage="image_features", version=CODE_VERSION, faces=faces_fingerprint, backbone=backbone.fingerprint()
+    )
+    return UnitKey("image_features", (("backbone", backbone.variant), *faces.partitions)), made_from
 
 
 def compute(store: Store, unit: Unit[ImageFeaturesArgs]) -> Product:
@@ -57,8 +60,8 @@ def _tables(
 ) -> Iterator[pa.Table]:
     for batch in store.iter_unit(*faces, columns=["image", "face", "status", "crop_jpeg"]):
         found = pa.Table.from_batches([batch]).filter(pc.equal(batch["status"], FACE_FOUND))
-        for start in range(0, found.num_rows, _BATCH_FACES):
-            part = found.slice(start, _BATCH_FACES)
+        for start in range(0, found.num_rows, BATCH_FACES):
+            part = found.slice(start, BATCH_FACES)
             crops = [decode_jpeg(crop.as_py()) for crop in part["crop_jpeg"]]
             vectors = vector_arrays(product.dataset, *backbone.extract(crops))
             product.counts[FACE_FOUND] += len(crops)

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_contracts.schemas.faces import BOX
-from data_contracts.store.manifest import UnitKey
+from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
-from models.faces.crops import decode_jpeg, encode_jpeg
+from models.faces.crops import encode_jpeg
+from tasks.extract.crop_faces import read_faces
+from tasks.extract.index_videos import IndexedVideo
 from tasks.pages.timeline import PersonTimeline, Timeline
 
 TILE_PX = 48
@@ -29,17 +31,15 @@ class StoredFaces:
     """The faces of a video in the store, one per row, ordered by frame.
 
     Attributes:
-        units: keys of the units with the crops.
-        unit, row: int ``[n]``, place of each face among ``units`` and in its unit.
-        frame: int ``[n]``.
+        units: the units that the faces are in.
+        frame, rank: int ``[n]``, frame of each face, and its rank in the frame.
         boxes_px: float32 ``[n, 4]``; NaN for the organisers' crops.
         subjects: name of the subject whose face it is, or None.
     """
 
-    units: Sequence[UnitKey]
-    unit: NDArray[np.integer]
-    row: NDArray[np.integer]
+    units: Sequence[tuple[UnitKey, Manifest]]
     frame: NDArray[np.integer]
+    rank: NDArray[np.integer]
     boxes_px: NDArray[np.float32]
     subjects: Sequence[str | None]
 
@@ -59,22 +59,17 @@ def read_stored_faces(store: Store, video: str, *, source: str | None) -> Stored
     if not names:
         return None
     chosen = source if source in names else names[0]
-    keys = [key for key in units if key.value("video") == video and key.value("source") == chosen]
-    tables = []
-    for place, key in enumerate(keys):
-        table = store.read_unit(key, units[key], columns=["frame", "face", "status", "subject", *_BOX_NAMES])
-        table = table.append_column("unit", pa.array(np.full(len(table), place, np.int32)))
-        tables.append(table.append_column("row", pa.array(np.arange(len(table), dtype=np.int32))))
-    faces = pa.concat_tables(tables)
+    mine = [one for one in units.items() if one[0].value("video") == video and one[0].value("source") == chosen]
+    columns = ["frame", "face", "status", "subject", *_BOX_NAMES]
+    faces = pa.concat_tables(store.read_unit(*one, columns=columns) for one in mine)
     faces = faces.filter(pc.equal(faces["status"], FACE_FOUND))
     frame, face = faces["frame"].to_numpy(), faces["face"].fill_null(-1).to_numpy()
     named = _subjects_by_face(store, video, chosen)
     subjects = faces["subject"].to_pylist()
     return StoredFaces(
-        keys,
-        faces["unit"].to_numpy(),
-        faces["row"].to_numpy(),
+        mine,
         frame,
+        face,
         np.stack([faces[name].fill_null(float("nan")).to_numpy() for name in _BOX_NAMES], axis=1).astype(np.float32),
         [
             known or named.get((one, rank))
@@ -130,9 +125,20 @@ def assign_faces(timeline: Timeline, faces: StoredFaces) -> tuple[Timeline, dict
 
 
 def make_strips(
-    store: Store, faces: StoredFaces, persons: Sequence[PersonTimeline], rows_of: Mapping[int, NDArray[np.intp]]
+    store: Store,
+    faces: StoredFaces,
+    persons: Sequence[PersonTimeline],
+    rows_of: Mapping[int, NDArray[np.intp]],
+    *,
+    video: IndexedVideo | None,
 ) -> dict[int, Strip]:
-    """Return the strip of each person that has faces: thumbnails at even distances in time."""
+    """Return the strip of each person that has faces: thumbnails at even distances in time.
+
+    Without stored crops, they are cut out of the video.
+
+    Raises:
+        InputError: the crops are not stored, and the video is gone or has changed.
+    """
     most = max(_FEWEST, min(_MOST_OF_PERSON, _MOST_OF_VIDEO // max(1, len(persons))))
     chosen: dict[int, list[int]] = {}
     for person in persons:
@@ -142,7 +148,13 @@ def make_strips(
             wanted = np.linspace(0, len(rows) - 1, num=most)
             nearest = known[np.abs(known[None, :] - wanted[:, None]).argmin(axis=1)]
             chosen[person.number] = rows[np.unique(nearest)].tolist()
-    tiles = _read_tiles(store, faces, sorted({row for rows in chosen.values() for row in rows}))
+    shown = sorted({row for rows in chosen.values() for row in rows})
+    row_of = {(int(faces.frame[row]), int(faces.rank[row])): row for row in shown}
+    tiles = {
+        row_of[frame, rank]: _to_tile(crop)
+        for unit in faces.units
+        for frame, rank, crop in read_faces(store, unit, video, wanted=row_of.keys())
+    }
     strips = {}
     for number, wanted_rows in chosen.items():
         decoded = [row for row in wanted_rows if row in tiles]
@@ -150,24 +162,6 @@ def make_strips(
             jpeg = encode_jpeg(np.concatenate([tiles[row] for row in decoded], axis=1), quality=80)
             strips[number] = Strip([int(faces.frame[row]) for row in decoded], jpeg)
     return strips
-
-
-def _read_tiles(store: Store, faces: StoredFaces, rows: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
-    """Return row -> thumbnail uint8 [TILE_PX, TILE_PX, 3] of the crops that can be decoded."""
-    tiles: dict[int, NDArray[np.uint8]] = {}
-    units = store.manifests("faces")
-    for place, key in enumerate(faces.units):
-        mine = [row for row in rows if faces.unit[row] == place]
-        if not mine:
-            continue
-        crops = store.read_unit(key, units[key], columns=["crop_jpeg"])["crop_jpeg"]
-        for row in mine:
-            data = crops[int(faces.row[row])].as_py()
-            try:
-                tiles[row] = _to_tile(decode_jpeg(data))
-            except (ValueError, TypeError):
-                continue
-    return tiles
 
 
 def _to_tile(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

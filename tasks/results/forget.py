@@ -43,6 +43,7 @@ _PARTITIONS_BEFORE = {
     "other_features": ("backbone", "source"),
     "features": ("backbone", "source"),
     "subjects": ("source",),
+    "face_features": ("backbone", "source"),
     "faces": ("source",),
     "frames": (),
     "videos": (),

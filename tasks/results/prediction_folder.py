@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -93,6 +93,16 @@ class PredictionSettings(Record):
     au: BranchSettings | None = None
     people: LeftOut[People] = "main"
     affwild2_version: str = field(default_factory=lambda: importlib.metadata.version("affwild2"))
+
+    @property
+    def sources(self) -> set[str]:
+        """Faces variants of the outputs."""
+        return {one.faces for one in (self.expr, self.va, self.au) if one}
+
+    def without_sources(self) -> "PredictionSettings":
+        """Return the settings that files with and without stored crops have in common."""
+        expr, va, au = (one and replace(one, faces="") for one in (self.expr, self.va, self.au))
+        return replace(self, name="", affwild2_version="", expr=expr, va=va, au=au)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +206,11 @@ def describe_others(target: Store) -> str | None:
     Files that have changed since they were written are not counted: another program may have written them.
     """
     record, settings, files = read_record(target), read_settings(target), states_in(location(target.root))
+    latest = {one.name for one in settings if one.without_sources() == settings[0].without_sources()}
     others = sorted(
         subject
         for subject, one in record.items()
-        if not (settings and one.settings == settings[0].name)
+        if one.settings not in latest
         and any(
             state and files.get(file) == state
             for file, state in zip(prediction_files(subject), one.files, strict=False)

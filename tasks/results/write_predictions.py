@@ -93,7 +93,8 @@ def write_predictions(
     """Write ``<video>.parquet`` and ``<video>.csv`` for every video with outputs of all heads; return all paths.
 
     Files that were written from the same outputs and have not changed since are not written again. Files of other
-    videos in ``out`` are written again if their outputs are in the store, so that all files of a folder agree.
+    videos in ``out`` are written again if their outputs are in the store, so that all files of a folder agree; not if
+    their faces are of another variant, as those with and without stored crops.
 
     Args:
         heads: each head with the faces variant of its outputs.
@@ -114,10 +115,12 @@ def write_predictions(
     latest = next((one for one in known if one.name == name), None)
     paths: list[Location] = []
     # Files of other videos stay as they are if the user has changed or deleted them.
+    sources = {source for _, source in heads}
+    elsewhere = {one.name for one in known if one.sources and one.sources != sources}
     others = [
         video
         for video, one in record.items()
-        if one.settings != name and one.files == tuple(map(existing.get, prediction_files(video)))
+        if one.settings not in (name, *elsewhere) and one.files == tuple(map(existing.get, prediction_files(video)))
     ]
     requested = dict.fromkeys(videos)
     try:

@@ -79,7 +79,7 @@ def _write_index(store: Store, unit: Unit) -> None:
         "pts_seconds": [n / 25 for n in _frame_numbers()],
         "keyframe": [True] * FRAMES_PER_VIDEO,
     }
-    _write(store, Unit(unit.companions[0], unit.fingerprint, None), FRAMES, frames, Details())
+    _write(store, Unit(*unit.companions[0], None), FRAMES, frames, Details())
     details = VideoDetails(
         path=str(path),
         frame_count=FRAMES_PER_VIDEO,

@@ -51,7 +51,7 @@ def fill_with_manifests(root: Path, videos: Mapping[str, Path], *, segments: int
     for unit in index_videos.plan_index_videos(videos):
         path = Path(unit.arguments)
         details = VideoDetails(path=str(path), frame_count=frames, file_state=file_state(path), width_px=640)
-        for key in (unit.key, *unit.companions):
+        for key in unit.written:
             write(key, unit.fingerprint, details)
     faces = crop_faces.plan_crop_faces(index_videos.indexed_videos(store), params=params)
     for unit in faces:

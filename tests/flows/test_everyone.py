@@ -17,6 +17,7 @@ from tasks.demo.scenes import face_patches, write_video
 
 FRAMES, CUT = 36, 24
 OTHERS = {"other_features", "persons", "person_outputs"}
+OF_ALL = {"persons", "person_outputs"}
 
 
 def crowd_frames():
@@ -67,7 +68,7 @@ def test_every_face_is_predicted_once_and_no_video_is_decoded_again(scored, dask
     assert done.scored == ("crowd", "wall")
     after = times_of(scored / "store")
     assert {path: after[path] for path in before} == before
-    assert {path.parts[0] for path in after.keys() - before.keys()} == OTHERS
+    assert {path.parts[0] for path in after.keys() - before.keys()} == OF_ALL
 
     rows = pl.read_parquet(out / "crowd.parquet")
     seen = rows.filter("has_face")

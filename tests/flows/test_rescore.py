@@ -78,7 +78,16 @@ def test_new_videos_are_scored_and_a_second_run_writes_nothing(place, capsys):
     video_at(place.videos / "day 2" / "b.mp4")
     done, written = place.run()
     assert results_of(done) == {"scored": ["a", "b"]}
-    assert {"a.parquet", "a.csv", "b.parquet", "b.csv", "faces", "features", "persons", "person_outputs"} <= written
+    assert {
+        "a.parquet",
+        "a.csv",
+        "b.parquet",
+        "b.csv",
+        "faces",
+        "face_features",
+        "persons",
+        "person_outputs",
+    } <= written
     done, written = place.run()
     assert results_of(done) == {"up_to_date": ["a", "b"]} and written == set()
     assert "2 videos: 2 up to date\n" in capsys.readouterr().out

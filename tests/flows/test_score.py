@@ -79,8 +79,8 @@ def test_a_trained_backbone_of_the_store_predicts_what_it_knows(demo, tmp_path, 
     table = pl.read_parquet(path)
     assert table["valence"].is_between(-1, 1).all() and table["arousal"].std() > 0 and table["AU1"].is_null().all()
     seen = table.filter("has_face")
-    features = next(iter(Store(store).manifests("features").items()))
-    logits = np.array(Store(store).read_unit(*features)["logits"].drop_null().to_pylist())
+    features = next(iter(Store(store).manifests("face_features").items()))
+    logits = np.array(Store(store).read_unit(*features)["logits"].to_pylist())
     np.testing.assert_allclose(seen["valence"], np.clip(logits[:, WITH_AFFECT.index("valence")], -1, 1), atol=1e-5)
     printed = capsys.readouterr().out
     assert (

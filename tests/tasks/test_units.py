@@ -61,7 +61,12 @@ def test_units_with_the_planned_fingerprint_are_ready(tmp_path):
     assert report.cause is None and report.counts == {"frames": 3}
     assert split_pending(store, units) == ([units[0]], [units[1]], [], [])
     assert split_pending(store, [unit("a", "b" * 64)])[0] == []
-    companion = Unit(units[0].key, units[0].fingerprint, Args(3), companions=(UnitKey("videos", (("video", "a"),)),))
+    companion = Unit(
+        units[0].key,
+        units[0].fingerprint,
+        Args(3),
+        companions=((UnitKey("videos", (("video", "a"),)), units[0].fingerprint),),
+    )
     assert split_pending(store, [companion])[0] == []
 
 
@@ -121,17 +126,17 @@ def test_units_that_are_no_longer_planned_are_removed(tmp_path):
 
 def test_new_version_of_a_unit_replaces_the_data_files_of_earlier_ones(tmp_path):
     """Readers of all data files would find rows twice otherwise."""
-    store, companions = Store(tmp_path), (UnitKey("videos", (("video", "a"),)),)
+    store, companion = Store(tmp_path), UnitKey("videos", (("video", "a"),))
     for fingerprint in ("a" * 64, "b" * 64):
         # The last attempt was interrupted between the data and the manifest.
         store.write_unit(unit("a").key, FRAMES, [], fingerprint=fingerprint)
-        store.write_unit(companions[0], VIDEOS, [], fingerprint=fingerprint)
+        store.write_unit(companion, VIDEOS, [], fingerprint=fingerprint)
         run_unit(store.url, compute, unit("a", "a" * 64))
     run_unit(store.url, compute, unit("a", part="00001"))
-    new = replace(unit("a", "c" * 64), companions=companions)
+    new = replace(unit("a", "c" * 64), companions=((companion, "d" * 64),))
     (todo,) = split_pending(store, [new]).todo
     assert sorted(todo.stale_parts) == sorted(
-        key.part_path(letter * 64) for key in (new.key, *companions) for letter in "ab"
+        key.part_path(letter * 64) for key in (new.key, companion) for letter in "ab"
     )
     assert len(list(tmp_path.rglob("*.parquet"))) == 5, "earlier versions are kept until the new one exists"
     assert run_unit(store.url, compute, todo).cause is None

@@ -120,8 +120,8 @@ def test_only_new_and_changed_images_are_computed(photos, portraits, scored):
     Image.fromarray(portraits[1]).save(photos / "blank.bmp")
     again = run_command("score", photos, "--out", out, "--workers", 1)
     assert "12 images: 9 up to date, 2 scored, 1 failed" in again.stdout
-    assert "image_faces" in again.stdout and by_name(out, photos)["blank.bmp"]["face"].to_list() == [1]
-    (faces,) = [line for line in again.stdout.splitlines() if line.startswith("│image_faces ")]
+    assert "embed_images" in again.stdout and by_name(out, photos)["blank.bmp"]["face"].to_list() == [1]
+    (faces,) = [line for line in again.stdout.splitlines() if line.startswith("│embed_images ")]
     assert [cell.strip() for cell in faces.strip("│").split("│")][3] == "1", "both are in one new block"
 
 

@@ -47,7 +47,7 @@ def test_the_result_of_score_as_json(folder, scored):
     assert result["summary"] == pl.read_parquet(folder / "out/tables/summary.parquet").to_dicts()
     assert [(row["video"], row["frames"]) for row in result["summary"]] == [(name, 4) for name in NAMES]
     # Everything else is on standard error: lines, tables, and the problems.
-    for text in ("videos in ", "crop_faces", "failed: index_videos: broken: ", "affwild2: 3 scored, 1 failed"):
+    for text in ("videos in ", "embed_segments", "failed: index_videos: broken: ", "affwild2: 3 scored, 1 failed"):
         assert text in scored.stderr
 
 
