@@ -1,7 +1,4 @@
-"""Runs recorded on a Prefect server with a worker, which the documented commands start and use.
-
-The tests without a mark need no worker; the others run with the service tests.
-"""
+"""Runs recorded on a Prefect server with a worker, which the documented commands start and use."""
 
 import base64
 import contextlib
@@ -27,8 +24,7 @@ from tests.processes import run_command
 from tests.tasks.pages.test_write_report import read_page
 from tests.video_factory import VideoSpec, write_video
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-DEPLOYMENTS = ("extract", "fit", "score", "rescore", "submit", "pretrain", "reproduce")
+pytestmark = [pytest.mark.service, pytest.mark.usefixtures("prefect_server")]
 STAGES = ["index_videos", "crop_faces", "assign_subjects", "embed_faces"]
 
 
@@ -72,7 +68,6 @@ def last_run():
     return LastRun(run.name, run.state_name, [(task.name, task.state_name) for task in tasks], artifacts)
 
 
-@pytest.mark.service
 def test_a_deployment_runs_with_its_defaults(lab, folder, plain_bytes):
     run = lab.run_deployment("extract/affwild2")
     state = lab.end_of(run)["state"]
@@ -84,7 +79,6 @@ def test_a_deployment_runs_with_its_defaults(lab, folder, plain_bytes):
     assert log.count("embed_faces") == 2, "the run's log reports each stage"
 
 
-@pytest.mark.service
 def test_a_form_refuses_unknown_and_wrong_parameters(lab):
     refused = lab.prefect("deployment", "run", "extract/affwild2", "--param", "minimal_face=3")
     assert refused.returncode == 1 and "minimal_face" in refused.stdout + refused.stderr
@@ -97,28 +91,11 @@ def test_a_form_refuses_unknown_and_wrong_parameters(lab):
     assert "'host' does not match '^(tcp|tls)://'" in lab.refusal_of("extract/affwild2", dask_address="host")
 
 
-@pytest.mark.parametrize("name", DEPLOYMENTS)
-def test_a_form_describes_every_parameter(name):
-    from flows import deployments
-
-    schema = getattr(deployments, name).parameters.model_dump()
-    assert schema["required"]
-    for parameter, shown in schema["properties"].items():
-        assert shown["title"] == parameter
-        assert len(shown["description"]) > 10, parameter
-        assert {"type", "anyOf", "enum"} & set(shown), parameter
-    if name == "extract":
-        assert "affwild2 models list" in schema["properties"]["backbone"]["description"]
-        assert schema["properties"]["min_face_px"]["minimum"] == 20
-
-
-@pytest.mark.service
 def test_server_worker_and_run_connect_to_this_machine_only(lab):
     assert "127.0.0.1" in lab.connections()
     assert lab.connections() <= {"127.0.0.1", "localhost", "::1", "None", "file"}
 
 
-@pytest.mark.service
 def test_the_command_records_its_run_on_a_named_server(prefect_server, folder, plain_bytes, tmp_path):
     arguments = ("extract", folder / "videos", "--store", tmp_path / "store", "--workers", "1")
     finished = run_command(*arguments, environment={"PREFECT_API_URL": prefect_server.url})
@@ -129,7 +106,6 @@ def test_the_command_records_its_run_on_a_named_server(prefect_server, folder, p
     assert run.stages == [(stage, "Completed") for stage in STAGES]
 
 
-@pytest.mark.service
 def test_an_unreachable_server_is_reported_in_one_line(folder, tmp_path):
     named = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
     finished = run_command("extract", folder / "videos", "--store", tmp_path / "store", environment=named)
@@ -157,7 +133,6 @@ def test_a_flow_checks_its_parameters(folder, tmp_path, dask_address):
     assert extracted.videos == ("clip",) and len(Store(tmp_path / "store").manifests("features")) == 1
 
 
-@pytest.mark.service
 def test_a_submission_leaves_its_checks_and_a_report(demo, store_copy, dask_address):
     from flows import deployments
 
@@ -184,7 +159,6 @@ def test_a_submission_leaves_its_checks_and_a_report(demo, store_copy, dask_addr
     assert ["task", "va"] in page.tables["Parameters"]
 
 
-@pytest.mark.service
 def test_a_failed_run_leaves_its_causes_and_ends_even_without_artifacts(tmp_path, dask_address, caplog):
     from flows import deployments
 
@@ -233,7 +207,6 @@ def process_of(run):
     raise AssertionError(f"no process of run {run}")
 
 
-@pytest.mark.service
 def test_runs_that_are_cancelled_or_killed_leave_their_artifacts(lab, folder):
     with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
         # The first stage waits for a worker.
@@ -259,7 +232,6 @@ def test_runs_that_are_cancelled_or_killed_leave_their_artifacts(lab, folder):
         assert [row[0] for row in shown.tables["Stages"]] == ["stage", "index_videos"]
 
 
-@pytest.mark.service
 def test_a_run_that_is_cancelled_while_it_waits_for_the_store_leaves_an_artifact(lab, folder):
     with lock_store(Store(folder / "in use"), on_wait=print):
         run = lab.start_run("score/affwild2", videos=[str(folder / "videos")], out="out", store=str(folder / "in use"))
@@ -274,7 +246,6 @@ def test_a_run_that_is_cancelled_while_it_waits_for_the_store_leaves_an_artifact
     assert artifacts_of(lab, run) == {"score-stages": "Cancelled before the first stage"}
 
 
-@pytest.mark.service
 def test_a_scored_video_leaves_a_summary_a_picture_and_a_link_that_opens(demo, tmp_path, dask_address, monkeypatch):
     from flows import deployments
 

@@ -189,6 +189,14 @@ def test_label_files_with_too_few_and_too_many_lines_are_counted(crops_data, tmp
     assert sum(coverage[part] for part in parts) == coverage["labelled"]
 
 
+@pytest.fixture(scope="module")
+def crops_store(crops_data, tmp_path_factory, dask_address):
+    """A store with the features of the crops, for copies."""
+    store = tmp_path_factory.mktemp("extracted") / "store"
+    extract(crops_data, str(store), source="cropped", dask_address=dask_address)
+    return store
+
+
 def edited(path, change):
     data = bytearray(path.read_bytes())
     change(data)
@@ -196,9 +204,8 @@ def edited(path, change):
 
 
 @pytest.mark.parametrize("damage", ["flipped byte", "cut", "deleted", "wrong manifest", "other file"])
-def test_a_store_edited_by_hand_is_repaired_by_the_next_run(crops_data, tmp_path, dask_address, damage):
-    store = Store(tmp_path / "store")
-    extract(crops_data, store.url, source="cropped", dask_address=dask_address)
+def test_a_store_edited_by_hand_is_repaired_by_the_next_run(crops_data, crops_store, tmp_path, dask_address, damage):
+    store = Store(shutil.copytree(crops_store, tmp_path / "store"))
     before = {key: store.read_bytes(f"{key.folder}/{m.part}") for key, m in store.manifests("features").items()}
     key, manifest = next(iter(store.manifests("faces").items()))
     folder = tmp_path / "store" / key.folder
@@ -227,9 +234,8 @@ def test_a_store_edited_by_hand_is_repaired_by_the_next_run(crops_data, tmp_path
     assert after == before
 
 
-def test_an_older_version_refuses_a_newer_store(crops_data, tmp_path, dask_address, monkeypatch):
-    store = str(tmp_path / "store")
-    extract(crops_data, store, source="cropped", limit=1, dask_address=dask_address)
+def test_an_older_version_refuses_a_newer_store(crops_data, crops_store, tmp_path, dask_address, monkeypatch):
+    store = str(shutil.copytree(crops_store, tmp_path / "store"))
     monkeypatch.setattr(index_videos, "CODE_VERSION", index_videos.CODE_VERSION - 1)
     with pytest.raises(InputError, match=r"newer version \(index_videos .*upgrade, or choose another --store"):
         extract(crops_data, store, source="cropped", limit=1, dask_address=dask_address)

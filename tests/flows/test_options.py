@@ -81,6 +81,21 @@ def test_an_option_is_one_edit(monkeypatch):
     assert given[-1].turn_degrees == 180
 
 
+@pytest.mark.parametrize("name", [name for name in FLOWS if name != "demo"])
+def test_a_form_describes_every_parameter(name):
+    from flows import deployments
+
+    schema = getattr(deployments, name).parameters.model_dump()
+    assert schema["required"]
+    for parameter, shown in schema["properties"].items():
+        assert shown["title"] == parameter
+        assert len(shown["description"]) > 10, parameter
+        assert {"type", "anyOf", "enum"} & set(shown), parameter
+    if name == "extract":
+        assert "affwild2 models list" in schema["properties"]["backbone"]["description"]
+        assert schema["properties"]["min_face_px"]["minimum"] == 20
+
+
 def test_text_becomes_locations_and_numbers():
     parameters = received(["a/b", Path("c"), "s3://bucket/x"], "store", "s3://bucket/out", settle_seconds="1.5")
     assert parameters.videos == [Path.cwd() / "a/b", Path.cwd() / "c", location("s3://bucket/x")]

@@ -41,6 +41,18 @@ def trainer(start, phases=PHASES, **changes):
     return BackboneTrainer(start.spec.with_metadata({"input_px": 32}), start.tensors, recipe, class_names=NAMES)
 
 
+@pytest.fixture(scope="module")
+def plain(start, images):
+    """A training without an average, and its checkpoints."""
+    saved = []
+    return trainer(start).run(images, images, save=saved.append), saved
+
+
+@pytest.fixture(scope="module")
+def averaged(start, images):
+    return trainer(start, average=0.9).run(images, images)
+
+
 def test_learns_and_evaluates_the_kept_weights(start, images):
     lines = []
     phases = (Phase("head", 5, 1e-2), Phase("all", 1, 1e-4))
@@ -86,11 +98,10 @@ def test_resuming_after_a_kill_gives_equal_weights(start, images, monkeypatch):
     assert all(torch.equal(whole.tensors[name], tensor) for name, tensor in resumed.tensors.items())
 
 
-def test_moving_average_is_evaluated_and_kept(start, images):
-    plain = trainer(start).run(images, images)
-    averaged = trainer(start, average=0.9).run(images, images)
-    assert not torch.equal(plain.tensors["conv_head.weight"], averaged.tensors["conv_head.weight"])
-    assert [entry["train_loss"] for entry in plain.history] == [entry["train_loss"] for entry in averaged.history]
+def test_moving_average_is_evaluated_and_kept(images, plain, averaged):
+    trained, _ = plain
+    assert not torch.equal(trained.tensors["conv_head.weight"], averaged.tensors["conv_head.weight"])
+    assert [entry["train_loss"] for entry in trained.history] == [entry["train_loss"] for entry in averaged.history]
     kept = Backbone(averaged.spec, averaged.tensors, "", device="cpu")
     decided = kept.extract([images.read(row) for row in range(len(images))])[1].argmax(axis=1)
     assert averaged.scores.classes.accuracy == pytest.approx((decided == images.classes).mean())
@@ -119,14 +130,13 @@ def test_networks_of_the_paper_learn_with_its_recipe(name, images):
     assert rebuilt.extract([images.read(0)])[1].shape == (1, 2)
 
 
-def test_damaged_checkpoint_restarts_training(start, images):
+def test_damaged_checkpoint_restarts_training(start, images, plain, averaged):
     """A checkpoint without an average restarts it too, from the starting weights and not those of the checkpoint."""
-    whole, saved = trainer(start, average=0.9).run(images, None), []
-    trainer(start).run(images, None, save=saved.append)
+    _, saved = plain
     for data in (b"no checkpoint", saved[-1]):
         trained = trainer(start, average=0.9).run(images, None, resume=data)
         assert len(trained.history) == 3
-        assert all(torch.equal(whole.tensors[name], tensor) for name, tensor in trained.tensors.items())
+        assert all(torch.equal(averaged.tensors[name], tensor) for name, tensor in trained.tensors.items())
 
 
 def test_large_seeds_are_accepted(start, images):
