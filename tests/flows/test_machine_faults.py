@@ -15,8 +15,8 @@ _NIGHTS = 3
 # A folder of 64 kB, in which no converted network fits. Only the command and its workers see it.
 _SMALL_DISK = ("unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=64k tmpfs "$0" && exec "$@"')
 _FAULTS = {
-    "full cache disk": ((*_SMALL_DISK, "{cache}"), {}, "crop_faces: all 2 units .*iostream error"),
-    "memory limit": (("prlimit", "--as=2400000000"), {}, "crop_faces: all 2 units .*out of memory: "),
+    "full cache disk": ((*_SMALL_DISK, "{cache}"), {}, "embed_segments: all 2 units .*iostream error"),
+    "memory limit": (("prlimit", "--as=2400000000"), {}, "embed_segments: all 2 units .*out of memory: "),
     "wrong setting": ((), {"AFFWILD2_VIDEO_LIMITS": "pixels=100"}, "index_videos: all 2 units .* at most 100 pixels"),
 }
 
@@ -45,7 +45,7 @@ def test_a_fault_of_the_machine_quarantines_no_video(tmp_path, fault):
         assert re.search(message, line)
     repaired = rescore()
     assert repaired.returncode == 0 and "2 videos: 2 scored" in repaired.stdout
-    assert Store(store).failures("videos") == Store(store).failures("faces") == {}
+    assert Store(store).failures("videos") == Store(store).failures("face_features") == {}
 
 
 @pytest.mark.service

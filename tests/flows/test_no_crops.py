@@ -2,9 +2,11 @@
 
 import io
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -17,8 +19,10 @@ from flows.pages.view import view
 from flows.score import score
 from models.faces.crops import decode_jpeg, encode_jpeg
 from tasks.demo.generate import DemoDataParams, generate_demo_data
+from tasks.demo.scenes import face_patches, write_video
+from tasks.extract import identify_persons
 from tasks.extract.crop_faces import cut_stored_faces
-from tasks.extract.embed_faces import BackboneChoice
+from tasks.extract.embed_faces import BackboneChoice, subjects_of_source
 from tasks.extract.index_videos import indexed_videos
 from tasks.fit.subject_features import find_features, read_sequence
 from tests.backbone_files import backbone_bytes
@@ -159,6 +163,24 @@ def test_persons_and_thumbnails_come_from_the_video(data, tmp_path, dask_address
     assert "clip: no thumbnails: " in capsys.readouterr().err
     assert forget(ForgetParameters(("clip",), str(out / "store"))) == 0
     assert not [path for path in out.rglob("*.parquet") if "video=clip" in str(path)]
+
+
+def test_persons_are_the_same_if_their_faces_are_cut_out_of_the_video_again(tmp_path, dask_address):
+    """As with another backbone, whose features do not compare faces."""
+    face = Image.fromarray(face_patches()[0].astype(np.uint8)).resize((120, 120))
+    shown = Image.new("RGB", (240, 180), (128, 120, 110))
+    shown.paste(face, (60, 30))
+    empty = np.full((180, 240, 3), 128, np.uint8)
+    write_video(tmp_path / "clip.mp4", [np.asarray(shown) if at < 5 or at > 47 else empty for at in range(56)])
+    score([tmp_path / "clip.mp4"], tmp_path / "out", dask_address=dask_address)
+    store = Store(tmp_path / "out/store")
+    source = next(iter(store.manifests("faces"))).value("source")
+    (unit,) = identify_persons.plan_identify_persons(store, subjects_of_source(store, source), source=source)
+    again = replace(unit, arguments=replace(unit.arguments, vectors=()))
+    products = [identify_persons.compute(store, one) for one in (unit, again)]
+    tables = [pa.concat_tables(one.tables) for one in products]
+    assert unit.arguments.vectors and tables[0].equals(tables[1])
+    assert [one.counts["joined over a cut or gap"] for one in products] == [1, 1]
 
 
 def test_photos_leave_no_image_and_stored_crops_are_used(portraits, tmp_path, dask_address, capsys):

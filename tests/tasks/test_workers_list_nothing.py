@@ -1,6 +1,7 @@
 """Workers list no folder, because listing a large store is slow. A unit carries the manifests of its inputs."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from data_contracts.store.bundles import list_bundles
 from data_contracts.store.store import Store
 from models.decisions.recipes import DEFAULT
 from models.faces.tracking import TrackingParams
-from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
+from tasks.extract import assign_subjects, crop_faces, embed_faces, embed_segments, index_videos
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.fit.head_selection import find_head
@@ -89,6 +90,10 @@ def test_units_of_extract(store, work):
     embedding = embed_faces.plan_embed_faces(faces, source=source, backbone=backbone)
     assert sum(work(embed_faces.compute, *planned(store, embedding)).values()) == 12
     assert not list(Path("store").rglob("*-00000000.parquet"))
+    params = replace(params, keep_crops=False)
+    segments = crop_faces.plan_crop_faces({"train01": known["train01"]}, params=params)
+    (unit,) = embed_segments.plan_embed_segments(store, segments, backbone=backbone)
+    assert sum(work(embed_segments.compute, unit).values()) == 12
 
 
 def test_units_of_fit_and_submit(store, work):
