@@ -104,10 +104,17 @@ def _predict_subjects(
     complete = frozenset[str].intersection(*(one.complete for one in extracted.values()))
     units = []
     for predictor in predictors if complete else ():
-        first = extracted[predictor.features[0]]
-        variant = find_features(run.store, backbone=first.backbone, source=first.source)
+        made = {one: extracted[one] for one in predictor.features}
+        variants = {f: find_features(run.store, backbone=one.backbone, source=one.source) for f, one in made.items()}
         for one in predictor.heads:
-            units += predict_outputs.plan_predict_outputs(run.store, variant, head=one.head, subjects=sorted(complete))
+            members = predict_outputs.members_of(run.store, one.head)
+            units += predict_outputs.plan_predict_outputs(
+                run.store,
+                variants[predictor.features[0]],
+                head=one.head,
+                subjects=sorted(complete),
+                members={member.name: variants[predictor.features_of(member)] for member in members},
+            )
     run.stage("predict_outputs", units, predict_outputs.compute, cheap=True)
     return complete
 

@@ -1,7 +1,7 @@
 """Stage ``predict_outputs``: predict probabilities or values for every frame of a subject with a head."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -115,18 +115,24 @@ def _check_kind(bundle: Bundle) -> None:
 
 
 def plan_predict_outputs(
-    store: Store, variant: FeaturesVariant, *, head: Bundle, subjects: list[str] | None = None
+    store: Store,
+    variant: FeaturesVariant,
+    *,
+    head: Bundle,
+    subjects: list[str] | None = None,
+    members: Mapping[str, FeaturesVariant] | None = None,
 ) -> list[Unit[PredictOutputsArgs]]:
     """Plan one unit per subject that has features (of ``subjects`` if given).
 
-    A blend predicts the subjects that its first member has features of.
+    A blend predicts the subjects that its first member has features of. ``members``: of a blend, name -> features, if
+    they are not those that the member was fitted on.
 
     Raises:
         InputError: the head was fitted on features of another backbone, its kind is unknown, or see ``members_of``.
     """
     check_head_fits(head, variant.backbone)
     if HeadDetails.of(head).members:
-        return _plan_blend(store, variant, head=head, subjects=subjects)
+        return _plan_blend(store, variant, head=head, subjects=subjects, given=members or {})
     if needs_sequences([head]):
         variant = with_frames(store, variant)
     units = []
@@ -146,14 +152,21 @@ def plan_predict_outputs(
 
 
 def _plan_blend(
-    store: Store, variant: FeaturesVariant, *, head: Bundle, subjects: list[str] | None
+    store: Store,
+    variant: FeaturesVariant,
+    *,
+    head: Bundle,
+    subjects: list[str] | None,
+    given: Mapping[str, FeaturesVariant],
 ) -> list[Unit[PredictOutputsArgs]]:
     details = HeadDetails.of(head)
     planned: list[dict[str, Unit[PredictOutputsArgs]]] = []
     for member in members_of(store, head):
         of = HeadDetails.of(member)
-        is_first = (of.backbone, of.source) == (variant.backbone, variant.source)
-        features = variant if is_first else find_features(store, backbone=of.backbone, source=of.source)
+        features = given.get(member.name)
+        if features is None:
+            is_first = (of.backbone, of.source) == (variant.backbone, variant.source)
+            features = variant if is_first else find_features(store, backbone=of.backbone, source=of.source)
         units = plan_predict_outputs(store, features, head=member, subjects=subjects)
         planned.append({unit.key.value("subject"): unit for unit in units})
     blended = []

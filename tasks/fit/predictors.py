@@ -67,6 +67,13 @@ class Predictor:
         """Return the same predictor on faces that are detected with these settings."""
         return replace(self, features=tuple(dict.fromkeys(replace(one, crop_params=params) for one in self.features)))
 
+    def features_of(self, head: Bundle) -> FaceFeatures:
+        """Return the features that a head takes: one of the predictor, or a member of one that is a blend."""
+        details = HeadDetails.of(head)
+        params = replace(crop_params_of(details.crop_params), keep_crops=self.crop_params.keep_crops)
+        same = [one for one in self.features if one.backbone.variant == details.backbone]
+        return next((one for one in same if one.crop_params == params), same[0])
+
     def with_crops(self, keep_crops: bool) -> "Predictor":
         """Return the same predictor with or without stored crops."""
         params = [(one, replace(one.crop_params, keep_crops=keep_crops)) for one in self.features]

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 
@@ -160,8 +161,11 @@ def test_a_blend_of_two_backbones_predicts_videos_and_photos(
         score(inputs, tmp_path / "out", heads=[head], backbone="emotion_lite0", **request)
     (tmp_path / "videos").mkdir()
     shutil.copy(inputs[0], tmp_path / "videos" / "new.mp4")
-    found = rescore([tmp_path / "videos"], out=tmp_path / head, heads=[head], settle_seconds=0, workers=1, **request)
+    more = {"people": "main", "crops": False, "settle_seconds": 0, "workers": 1}
+    found = rescore([tmp_path / "videos"], out=tmp_path / "main", heads=[head], **more, **request)
     assert found.scored == ("new",)
+    tables = [pl.read_parquet(tmp_path / "main" / f"{name}.parquet") for name in ("new", inputs[0].stem)]
+    assert (tables[0]["valence"] - tables[1]["valence"]).abs().max() < 0.05
 
 
 @pytest.mark.parametrize(
