@@ -1,305 +1,346 @@
-"""Ablation of recipes on simulated data, whose best attainable score is known.
+"""Ablation of recipes on simulated data, whose best attainable score is known, for docs/recipes.md.
 
-Usage: python tests/benchmarks/ablation.py CACHE [--task expr] [--scale 0.05] [--seeds 3] [--only-cached]
+Usage: python tests/benchmarks/ablation.py CACHE [--scale 0.05] [--simulations 4] [--task expr] [--only [WORD ...]]
 
-Fits the heads of every setting with several seeds, tunes post-processing on folds of videos, and scores every video by
-a rule that was tuned on the other folds. CACHE keeps outputs and scores, so that an interrupted run continues. Writes
-tests/benchmarks/results/ablation.json and the tables of docs/recipes.md.
+Fits the heads of every setting with three seeds, tunes post-processing on folds of videos, and scores every video by
+a rule that was tuned on the other folds, on every frame. CACHE keeps outputs and scores: an interrupted run continues,
+and ``--only`` without a word measures nothing and writes tests/benchmarks/results/ablation.json and the tables of
+docs/recipes.md from the cache.
 """
 
 import argparse
 import json
 import pickle
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from ablation_data import SimulatedData
+from ablation_settings import DEFAULT, EVERY_FRAME, Member, Section, Setting, settings_of
+from ablation_tables import write_tables
 from result_files import FOLDER, describe_machine
 
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.vocabulary import BranchName, TaskName
-from models.decisions.evaluation import bootstrap_intervals, count_rows, metrics_of_counts
-from models.decisions.postprocessing import backbone_expressions
-from models.decisions.recipes import ClassBias, PostProcessingRecipe
+from data_contracts.vocabulary import BRANCHES_OF_TASK, TASKS, BranchName, TaskName, normalize_name, video_of_subject
+from models.decisions.blending import blend_subject
+from models.decisions.evaluation import Metrics, bootstrap_intervals, count_rows
+from models.decisions.postprocessing import PostProcessing
+from models.decisions.recipes import PostProcessingRecipe
 from models.decisions.subject_outputs import SubjectOutputs
-from models.heads.fitting import FittedHead, fit_seeds
-from models.heads.head import head_class
 from models.heads.metrics import MAIN_METRIC
-from models.heads.recipes import TaskRecipe
-from models.heads.rows import TrainingRows
-from models.heads.sequences import SubjectSequence
-from models.recipes.registry import RECIPES, find_recipe
+from models.tuning.blend_weights import choose_weights, hold_out
 from models.tuning.tuning import Tuned, tune_postprocessing
-from tasks.fit.subject_features import nominal_seconds
+from tasks.results.evaluations import join_counts, joined_metrics
 from tasks.simulate.attainable import attainable_scores
-from tasks.simulate.features import BACKBONES, draw_features
-from tasks.simulate.labels import draw_labels, label_rule, shifted_state
+from tasks.simulate.labels import label_rule
 from tasks.simulate.plan import plan_simulation
 
-BRANCHES: tuple[BranchName, ...] = ("expr", "va", "au")
-BACKBONE = "simulated_enet_b0"
-RESULTS, PAGE = FOLDER / "ablation.json", Path(__file__).parents[2] / "docs" / "recipes.md"
-BEGIN, END = "<!-- ablation -->", "<!-- end of ablation -->"
-# Neighbouring frames are almost equal; heads of single frames that take embeddings are fitted on every tenth of them.
-STRIDE = 10
-GATE_LEVELS = (0.7, 0.8, 0.9)
+RESULTS = FOLDER / "ablation.json"
+SEEDS = 3
+Outputs = list[dict[BranchName, np.ndarray]]
+RowName = tuple[Section, str]
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A row of a table: the heads whose outputs are averaged, and the post-processing.
+class Scored:
+    """One setting on one simulation.
 
-    ``heads``: recipes of heads, with one seed each.
+    Attributes:
+        seeds: held-out score of each seed of the fits.
+        counts: of each video, decided with the outputs that are averaged over seeds; see ``count_rows``.
+        seconds: processor time of the fits of one seed.
+        parameters: of one seed.
+        errors: calibration error before and after calibration; empty without calibration.
+        coverage: share of the rows that are decided -> share of right decisions; empty without calibration.
     """
 
-    name: str
-    heads: tuple[TaskRecipe, ...]
-    postprocessing: PostProcessingRecipe
+    seeds: list[float]
+    counts: dict[BranchName, np.ndarray]
+    seconds: float
+    parameters: int
+    errors: list[float] = field(default_factory=list)
+    coverage: dict[str, float] = field(default_factory=dict)
+
+
+# Setting -> simulation -> scores.
+Measured = dict[RowName, dict[int, Scored]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """Scores of a setting: the held-out score of every seed, that of the averaged outputs with its interval over
-    videos, seconds of the fits of one seed, and parameters."""
+    """Scores of a setting: means over simulations, and 95 % intervals over videos.
 
+    Attributes:
+        simulations: held-out score of each, with the outputs that are averaged over seeds.
+        score, low, high: their mean and its interval.
+        seeds: mean over simulations for each seed of the fits.
+        difference, difference_low, difference_high: from the reference of the section on the same simulations.
+        share: of the distance between ``paper`` and the best attainable score, on the same simulations.
+        seconds, parameters, errors, coverage: as of ``Scored``.
+    """
+
+    section: Section
     name: str
-    seeds: list[float]
-    averaged: float
+    simulations: list[float]
+    score: float
     low: float
     high: float
+    seeds: list[float]
+    difference: float
+    difference_low: float
+    difference_high: float
+    share: float
     seconds: float
     parameters: int
-
-
-def settings_of(task: TaskName) -> Iterator[Setting]:
-    """Yield ``paper``, ``default``, the default with one change each, and the other named recipes."""
-    paper, default = find_recipe("paper"), find_recipe("default")
-    head, tuned = default.variant(task), default.postprocessing_of(task)
-    yield Setting("paper", (paper.variant(task),), paper.postprocessing_of(task))
-    yield Setting("default", (head,), tuned)
-    for change, values in (
-        ("linear head", {"hidden_units": 0}),
-        ("embeddings and scores", {"features": "both"}),
-        ("scores only", {"features": "scores", "hidden_units": 0}),
-    ):
-        yield Setting(f"default, {change}", (head.replace(**values),), tuned)
-    for change, changed in postprocessings_of(task, tuned).items():
-        yield Setting(f"default, {change}", (head,), changed)
-    yield Setting("default, blend with linear head", (head, head.replace(hidden_units=0)), tuned)
-    for recipe in RECIPES.values():
-        if recipe not in (paper, default) and task in recipe.tasks:
-            yield Setting(recipe.name, (recipe.variant(task),), recipe.postprocessing_of(task))
-
-
-def postprocessings_of(task: TaskName, default: PostProcessingRecipe) -> dict[str, PostProcessingRecipe]:
-    """Return changes of the default post-processing, by name."""
-    published = find_recipe("paper").postprocessing_of(task).smoothings
-    found = {
-        "published smoothing": default.replace(smoothings=published),
-        "smoothing in logit space": default.replace(spaces=("logit",)),
-        "options chosen in-sample, no shrinkage": default.replace(selection="in_sample", shrinkage=False),
-    }
-    if task == "expr":
-        found["no class bias"] = default.replace(class_bias=None)
-        found["class bias +-2, 41 steps, 3 passes"] = default.replace(class_bias=ClassBias(2.0, 41, 3))
-        found["gate"] = default.replace(gate_levels=GATE_LEVELS)
-        found["gate, no class bias"] = default.replace(gate_levels=GATE_LEVELS, class_bias=None)
-    if task == "au":
-        found["smoothing per unit"] = default.replace(smoothing_per_unit=True)
-        found["thresholds on the grid"] = default.replace(thresholds="grid")
-    return found
-
-
-class Data:
-    """The simulated rows and validation subjects of one task."""
-
-    def __init__(self, task: BranchName, *, scale: float) -> None:
-        plan, rule = plan_simulation(scale, 0), label_rule(scale, 0)
-        self.train: list[SubjectSequence] = []
-        self.validation: list[tuple[str, SubjectSequence]] = []
-        for subject in plan.subjects:
-            if (set_name := subject.sets.get(task)) not in ("train", "validation"):
-                continue
-            embeddings, logits = draw_features(
-                BACKBONES[BACKBONE], 0, subject, shifted_state(plan, subject, rule).state
-            )
-            labels = {task: draw_labels(plan, subject).branches[task]}
-            count = len(labels[task])
-            frames = nominal_seconds(np.arange(1, count + 1))
-            sequence = SubjectSequence(embeddings.astype(np.float16), logits, np.ones(count, bool), frames, labels)
-            if set_name == "train":
-                self.train.append(sequence)
-            else:
-                self.validation.append((subject.name, sequence))
-
-    def rows(self, *, validation: bool, every: int) -> TrainingRows:
-        """Return every n-th frame of the videos of a set."""
-        chosen = [one for _, one in self.validation] if validation else self.train
-        branch = next(iter(chosen[0].labels))
-        return TrainingRows(
-            np.concatenate([one.embeddings[::every] for one in chosen]),
-            np.concatenate([one.logits[::every] for one in chosen]),
-            {branch: np.concatenate([one.labels[branch][::every] for one in chosen])},
-        )
-
-    def fit(self, task: BranchName, recipe: TaskRecipe, seed: int) -> FittedHead:
-        """Fit a head with one seed."""
-        if head_class(recipe.kind).works_on == "rows":
-            every = 1 if all(part.features == "scores" for part in recipe.parts) else STRIDE
-            train, validation = (self.rows(validation=is_validation, every=every) for is_validation in (False, True))
-        else:
-            train, validation = self.train, [one for _, one in self.validation]
-        return fit_seeds(train, validation, task=task, recipe=recipe.replace(seeds=1), first_seed=seed)
+    errors: list[float]
+    coverage: dict[str, float]
 
 
 class Ablation:
-    """Rows of the table of one task."""
+    """Fits and scores the settings of one task on one simulation, or takes them from the cache."""
 
-    def __init__(self, task: BranchName, cache: Path, *, scale: float, seeds: int) -> None:
-        self._task, self._cache, self._scale, self._seeds = task, cache, scale, seeds
-        self._data: Data | None = None
+    def __init__(self, task: TaskName, cache: Path, *, scale: float, simulation: int) -> None:
+        self._task, self._cache, self._scale, self._simulation = task, cache, scale, simulation
+        self._data: dict[str, SimulatedData] = {}
 
     def path_of(self, setting: Setting) -> Path:
         """Return the file of the cache for the scores of a setting."""
-        return self._cache / f"{self._task}-{_digest(setting)}.json"
+        return (
+            self._cache
+            / f"{self._prefix}-scores-{_digest(replace(setting, section='heads', name='', simulations=1))}.pickle"
+        )
 
-    def row(self, setting: Setting) -> Row:
+    def score(self, setting: Setting) -> Scored:
         """Fit the heads of a setting, unless the cache has their outputs, and score it."""
         path = self.path_of(setting)
         if path.exists():
-            return Row(**json.loads(path.read_text()) | {"name": setting.name})
-        fits = [[self._outputs(head, seed) for head in setting.heads] for seed in range(self._seeds)]
-        by_seed = [_average([outputs for outputs, _, _ in heads]) for heads in fits]
-        scored = [self._score(outputs, setting.postprocessing) for outputs in by_seed]
-        whole = self._score(_average(by_seed), setting.postprocessing)
-        seconds = float(np.mean([sum(one for _, one, _ in heads) for heads in fits]))
-        row = Row(
-            setting.name,
-            [held_out(tuned, subjects)[0] for tuned, subjects in scored],
-            *held_out(*whole),
-            seconds,
+            found: Scored = pickle.loads(path.read_bytes())
+            return found
+        fits = [[self._outputs(member, seed) for member in setting.members] for seed in range(SEEDS)]
+        by_seed = [[outputs for outputs, _, _ in members] for members in fits]
+        averaged = [_average(of_member) for of_member in zip(*by_seed, strict=True)]
+        seeds = [self._main_score(self._counts(one, setting)[0]) for one in by_seed]
+        counts, tuned = self._counts(averaged, setting)
+        errors = [e for one in tuned.calibration.values() for e in (one.before, one.after)]
+        scored = Scored(
+            seeds,
+            counts,
+            float(np.mean([sum(seconds for _, seconds, _ in members) for members in fits])),
             sum(parameters for _, _, parameters in fits[0]),
+            errors,
+            {f"{one.coverage:g}": one.accuracy for one in tuned.coverage},
         )
-        path.write_text(json.dumps(asdict(row)))
-        return row
-
-    def _outputs(self, recipe: TaskRecipe, seed: int) -> tuple[list[np.ndarray], float, int]:
-        """Return the outputs of every validation subject, the seconds of the fit, and the number of parameters."""
-        path = self._cache / f"{self._task}-{_digest(recipe.replace(seeds=1))}-{seed}.pickle"
-        if not path.exists():
-            started = time.process_time()
-            head = self.data.fit(self._task, recipe, seed).head
-            seconds = time.process_time() - started
-            outputs = [head.predict_sequence(one)[self._task] for _, one in self.data.validation]
-            parameters = sum(tensor.size for tensor in head.tensors.values())
-            path.write_bytes(pickle.dumps((outputs, seconds, parameters)))
-        found: tuple[list[np.ndarray], float, int] = pickle.loads(path.read_bytes())
-        return found
+        path.write_bytes(pickle.dumps(scored))
+        return scored
 
     @property
-    def data(self) -> Data:
-        """The simulated data, drawn on first use."""
-        if self._data is None:
-            self._data = Data(self._task, scale=self._scale)
-        return self._data
+    def _prefix(self) -> str:
+        return f"{self._task}-{self._scale:g}-{self._simulation}"
 
-    def _score(self, outputs: list[np.ndarray], recipe: PostProcessingRecipe) -> tuple[Tuned, list[SubjectOutputs]]:
-        subjects = [
-            SubjectOutputs(
-                name,
-                {self._task: values},
-                one.present,
-                np.arange(len(one)),
-                dict(one.labels),
-                backbone=backbone_expressions(one.logits, BACKBONES[BACKBONE].classes)
-                if self._task == "expr"
-                else None,
+    def _outputs(self, member: Member, seed: int) -> tuple[Outputs, float, int]:
+        """Return the outputs of every validation subject, the seconds of the fit, and the number of parameters."""
+        path = self._cache / f"{self._prefix}-outputs-{_digest(member)}-{seed}.pickle"
+        if not path.exists():
+            data = self._data_of(member.backbone)
+            started = time.process_time()
+            head = data.fit(member, seed).head
+            seconds = time.process_time() - started
+            outputs = [dict(head.predict_sequence(one)) for _, one in data.validation]
+            parameters = sum(tensor.size for tensor in head.tensors.values())
+            path.write_bytes(pickle.dumps((outputs, seconds, parameters)))
+        found: tuple[Outputs, float, int] = pickle.loads(path.read_bytes())
+        return found
+
+    def _data_of(self, backbone: str) -> SimulatedData:
+        if backbone not in self._data:
+            self._data[backbone] = SimulatedData(
+                self._task, scale=self._scale, seed=self._simulation, backbone=backbone
             )
-            for (name, one), values in zip(self.data.validation, outputs, strict=True)
-        ]
-        return tune_postprocessing(subjects, task=self._task, recipe=recipe), subjects
+        return self._data[backbone]
+
+    def _counts(self, outputs: Sequence[Outputs], setting: Setting) -> tuple[dict[BranchName, np.ndarray], Tuned]:
+        """Return the counts of each video, decided by rules and weights that were chosen on the other folds."""
+        pairs = zip(setting.members, outputs, strict=True)
+        members = [self._data_of(member.backbone).subjects(one) for member, one in pairs]
+        subjects = list(zip(*members, strict=True))
+        tuned, blended = _tune(subjects, self._task, setting.postprocessing)
+        rules = {name: fold.postprocessing for fold in tuned.folds for name in fold.subjects}
+        return _counts_of_videos(blended, rules, BRANCHES_OF_TASK[self._task]), tuned
+
+    def _main_score(self, counts: dict[BranchName, np.ndarray]) -> float:
+        joined = join_counts(counts).sum(axis=0)[None]
+        return float(joined_metrics(counts)(joined)[main_metric(self._task)][0])
 
 
-def held_out(tuned: Tuned, subjects: Sequence[SubjectOutputs]) -> tuple[float, float, float]:
-    """Return the held-out score and its bootstrap interval over videos."""
-    rules = {name: fold.postprocessing for fold in tuned.folds for name in fold.subjects}
-    (branch,) = subjects[0].outputs
-    counts = np.stack(
-        [
-            count_rows(branch, one.labels[branch], one.decide(rules[one.name])[branch])
-            for one in subjects
-            if one.name in rules
-        ]
-    )
-    found = bootstrap_intervals(counts, lambda sums: metrics_of_counts(branch, sums))[MAIN_METRIC[branch]]
-    assert found.low is not None and found.high is not None
-    return found.value, found.low, found.high
+def _tune(
+    subjects: Sequence[Sequence[SubjectOutputs]], task: TaskName, recipe: PostProcessingRecipe
+) -> tuple[Tuned, list[SubjectOutputs]]:
+    """Return the tuned post-processing, and the subjects with the outputs that it decides."""
+    alone = [members[0] for members in subjects]
+    if len(subjects[0]) == 1:
+        return tune_postprocessing(alone, task=task, recipe=recipe), alone
+    chosen = choose_weights(subjects, task=task, recipe=recipe)
+    held_out = {name: fold.weights for fold in chosen.folds for name in fold.subjects}
+    blended = [blend_subject(members, held_out.get(members[0].name, chosen.weights)) for members in subjects]
+    tuned = tune_postprocessing(blended, task=task, recipe=recipe)
+    return hold_out(tuned, subjects, chosen, recipe=recipe), blended
 
 
-def _average(outputs: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
-    return [np.mean(of_subject, axis=0) for of_subject in zip(*outputs, strict=True)]
+def _counts_of_videos(
+    subjects: Sequence[SubjectOutputs], rules: dict[str, PostProcessing], branches: Sequence[BranchName]
+) -> dict[BranchName, np.ndarray]:
+    """Return branch -> counts of each video; ``rules``: of each subject."""
+    counts: dict[BranchName, dict[str, Any]] = {branch: {} for branch in branches}
+    for one in subjects:
+        if one.name not in rules:
+            continue
+        video, decisions = normalize_name(video_of_subject(one.name)), one.decide(rules[one.name])
+        for branch, of_videos in counts.items():
+            found = count_rows(branch, one.labels[branch], decisions[branch])
+            of_videos[video] = of_videos.get(video, 0) + found
+    return {branch: np.stack([of_videos[video] for video in sorted(of_videos)]) for branch, of_videos in counts.items()}
+
+
+def main_metric(task: TaskName) -> str:
+    """Return the metric of a task: the main metric of its branch, or P_MTL."""
+    return "p_mtl" if task == "mtl" else MAIN_METRIC[task]
+
+
+def _average(seeds: Sequence[Outputs]) -> Outputs:
+    """Return the mean of the outputs of several seeds for each subject."""
+    return [
+        {branch: np.mean([one[branch] for one in of_subject], axis=0) for branch in of_subject[0]}
+        for of_subject in zip(*seeds, strict=True)
+    ]
 
 
 def _digest(value: object) -> str:
-    """Return digits that name a file of the cache: of a head, or of a setting without its name."""
-    return fingerprint(value=replace(value, name="") if isinstance(value, Setting) else value)[:12]
+    return fingerprint(value=value)[:12]
 
 
-def table(task: str, rows: Sequence[Row], attainable: float) -> list[str]:
-    """Return a Markdown table of the rows of one task."""
-    paper = np.mean(rows[0].seeds)
-    lines = [
-        f"{task}, {MAIN_METRIC[task]}; best attainable score {attainable:.3f}:",
-        "",
-        "| setting | held-out (mean of seeds) | of seeds | averaged | interval | share | fit, s | parameters |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        mean = float(np.mean(row.seeds))
-        lines.append(
-            f"| {row.name} | {mean:.3f} | {min(row.seeds):.3f} .. {max(row.seeds):.3f} | {row.averaged:.3f} | "
-            f"{row.low:.3f} .. {row.high:.3f} | {(mean - paper) / (attainable - paper):.0%} | {row.seconds:.1f} | "
-            f"{row.parameters:,} |"
-        )
-    return [*lines, ""]
+def row_of(name: RowName, measured: Measured, *, task: TaskName, attainable: dict[int, float]) -> Row:
+    """Return the row of a setting from the scores of all settings of its task."""
+    found = measured[name]
+    is_fit = name[0] in (EVERY_FRAME[0], "temporal")
+    reference = EVERY_FRAME if is_fit and EVERY_FRAME in measured else DEFAULT
+    others = [measured[reference], measured["heads", "`paper`"]]
+    numbers = [number for number in found if all(number in one for one in others)]
+    metric = main_metric(task)
+    sides = [[one[number].counts for number in numbers] for one in (found, *others)]
+    width = _joined(sides[0]).shape[1]
+
+    def mean(sums: np.ndarray) -> np.ndarray:
+        """Return the mean over simulations, from sums of joined counts [n, width]."""
+        size = width // len(numbers)
+        metrics = joined_metrics(sides[0][0])
+        blocks = [metrics(sums[:, at * size : (at + 1) * size])[metric] for at in range(len(numbers))]
+        return np.asarray(np.mean(blocks, axis=0))
+
+    def compare(sums: np.ndarray) -> Metrics:
+        own = mean(sums[:, :width])
+        return {"score": own, "difference": own - mean(sums[:, width:])}
+
+    intervals = bootstrap_intervals(np.concatenate([_joined(sides[0]), _joined(sides[1])], axis=1), compare)
+    score, difference = intervals["score"], intervals["difference"]
+    of_paper = float(mean(_joined(sides[2]).sum(axis=0)[None])[0])
+    best = float(np.mean([attainable[number] for number in numbers]))
+    alone = [joined_metrics(one)(join_counts(one).sum(axis=0)[None])[metric][0] for one in sides[0]]
+    every = [found[number] for number in numbers]
+    return Row(
+        *name,
+        [float(value) for value in alone],
+        score.value,
+        score.low or 0.0,
+        score.high or 0.0,
+        [float(value) for value in np.mean([one.seeds for one in every], axis=0)],
+        difference.value,
+        difference.low or 0.0,
+        difference.high or 0.0,
+        (score.value - of_paper) / (best - of_paper),
+        float(np.mean([one.seconds for one in every])),
+        every[0].parameters,
+        [float(value) for value in np.mean([one.errors for one in every], axis=0)],
+        {name: float(np.mean([one.coverage[name] for one in every])) for name in every[0].coverage},
+    )
+
+
+def _joined(counts: Sequence[dict[BranchName, np.ndarray]]) -> np.ndarray:
+    """Return the counts of the videos of several simulations, each in columns of its own, [V, n]."""
+    blocks = [join_counts(one) for one in counts]
+    width = blocks[0].shape[1]
+    whole = np.zeros((sum(map(len, blocks)), width * len(blocks)))
+    first = 0
+    for number, block in enumerate(blocks):
+        whole[first : first + len(block), number * width : (number + 1) * width] = block
+        first += len(block)
+    return whole
+
+
+def attainable_of(scale: float, simulation: int, cache: Path) -> dict[TaskName, float]:
+    """Return the best attainable score of each task on the validation set of a simulation."""
+    path = cache / f"attainable-{scale:g}-{simulation}.json"
+    if not path.exists():
+        scores = attainable_scores(plan_simulation(scale, simulation), label_rule(scale, simulation))
+        path.write_text(json.dumps({task: scores[task]["validation"][main_metric(task)] for task in TASKS}))
+    found: dict[TaskName, float] = json.loads(path.read_text())
+    return found
 
 
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path)
-    parser.add_argument("--task", choices=BRANCHES, action="append")
+    parser.add_argument("--task", choices=TASKS, action="append")
     parser.add_argument("--scale", type=float, default=0.05)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only-cached", action="store_true", help="leave out settings without scores in CACHE")
+    parser.add_argument("--simulations", type=int, default=4)
+    parser.add_argument(
+        "--only", nargs="*", metavar="WORD", help="measure settings with one of the words in their names"
+    )
     given = parser.parse_args()
     given.cache.mkdir(parents=True, exist_ok=True)
-    best = given.cache / "attainable.json"
-    if not best.exists():
-        scores = attainable_scores(plan_simulation(given.scale, 0), label_rule(given.scale, 0))
-        best.write_text(json.dumps({task: scores[task]["validation"][MAIN_METRIC[task]] for task in BRANCHES}))
-    attainable = json.loads(best.read_text())
-    content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"tasks": {}}
-    content |= {"machine": describe_machine(), "scale": given.scale, "seeds": given.seeds, "attainable": attainable}
-    for task in given.task or BRANCHES:
-        ablation, rows = Ablation(task, given.cache, scale=given.scale, seeds=given.seeds), []
-        for setting in settings_of(task):
-            if given.only_cached and not ablation.path_of(setting).exists():
+    torch.set_num_threads(1)
+    tasks: list[TaskName] = given.task or list(TASKS)
+    attainable = {n: attainable_of(given.scale, n, given.cache) for n in range(given.simulations)}
+    found: dict[TaskName, Measured] = {}
+    for simulation, is_temporal, task in jobs(tasks, given.simulations):
+        ablation = Ablation(task, given.cache, scale=given.scale, simulation=simulation)
+        for setting in settings_of(task, given.scale):
+            is_known = ablation.path_of(setting).exists()
+            is_asked = given.only is None or any(word in setting.name for word in given.only)
+            is_due = simulation < setting.simulations and setting.is_temporal == is_temporal
+            if not is_due or not (is_known or is_asked):
                 continue
-            rows.append(ablation.row(setting))
-            print(task, rows[-1], flush=True)
-        content["tasks"][task] = [asdict(row) for row in rows]
-        RESULTS.write_text(json.dumps(content, indent=1) + "\n")
-    if PAGE.exists():
-        tables = [
-            line
-            for task, rows in content["tasks"].items()
-            for line in table(task, [Row(**row) for row in rows], attainable[task])
-        ]
-        before, rest = PAGE.read_text().split(BEGIN)
-        PAGE.write_text("\n".join([before + BEGIN, "", *tables, END]) + rest.split(END)[1])
+            started = time.monotonic()
+            measured = found.setdefault(task, {}).setdefault((setting.section, setting.name), {})
+            measured[simulation] = ablation.score(setting)
+            if not is_known:
+                seconds = time.monotonic() - started
+                print(f"{seconds:.0f} s: simulation {simulation}, {task}: {setting.name}", flush=True)
+    _save(found, attainable, given.scale)
+
+
+def jobs(tasks: Sequence[TaskName], simulations: int) -> list[tuple[int, bool, TaskName]]:
+    """Return (simulation, whether temporal heads are fitted, task): the slowest fits, temporal ones of mtl, last."""
+    order = [(0, False), (0, True), *((number, False) for number in range(1, simulations))]
+    found = [(number, is_temporal, task) for number, is_temporal in order for task in tasks]
+    return sorted(found, key=lambda job: job[1:] == (True, "mtl"))
+
+
+def _save(found: dict[TaskName, Measured], attainable: dict[int, dict[TaskName, float]], scale: float) -> None:
+    """Write the results of the tasks that were measured, keep those of others, and write the tables."""
+    content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"tasks": {}}
+    content |= {"machine": describe_machine(), "scale": scale, "seeds": SEEDS}
+    for task, measured in found.items():
+        best = {number: scores[task] for number, scores in attainable.items()}
+        rows = [asdict(row_of(name, measured, task=task, attainable=best)) for name in measured]
+        content["tasks"][task] = {"attainable": best, "rows": rows}
+    content["tasks"] = {task: content["tasks"][task] for task in TASKS if task in content["tasks"]}
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+    write_tables(content)
 
 
 if __name__ == "__main__":

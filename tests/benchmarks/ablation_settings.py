@@ -1,0 +1,166 @@
+"""The settings that the ablation of recipes compares."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from data_contracts.vocabulary import BranchName, TaskName
+from models.decisions.recipes import ClassBias, PostProcessingRecipe
+from models.decisions.smoothing import PUBLISHED_SMOOTHINGS, Smoothing
+from models.heads.head import head_class
+from models.heads.recipes import TaskRecipe
+from models.recipes.registry import RECIPES, find_recipe
+
+Section = Literal["heads", "fits", "temporal", "decisions", "blends", "calibration"]
+# What the settings of a section are compared with.
+DEFAULT: tuple[Section, str] = ("heads", "`default`")
+EVERY_FRAME: tuple[Section, str] = ("fits", "`default`, every frame")
+BACKBONE, OTHER_BACKBONE = "simulated_enet_b0", "simulated_mobilenet"
+# Neighbouring frames are almost equal; most heads of single frames that take embeddings are fitted on every tenth.
+STRIDE = 10
+GATE_LEVELS = (0.7, 0.8, 0.9)
+# Rows of an epoch at full size.
+EPOCH_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class Member:
+    """A head: its recipe, the frames that it is fitted on (every n-th), and the backbone of its features.
+
+    ``as_published``: fitted in float32, as ``fit`` does for such recipes.
+    """
+
+    recipe: TaskRecipe
+    every: int
+    backbone: str = BACKBONE
+    as_published: bool = False
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of a table: a head, or several whose outputs are blended with weights from folds, and how they decide.
+
+    ``simulations``: number of simulated data sets that it is measured on at most.
+    """
+
+    section: Section
+    name: str
+    members: tuple[Member, ...]
+    postprocessing: PostProcessingRecipe
+    simulations: int = 4
+
+    @property
+    def is_temporal(self) -> bool:
+        """Whether a member is, so that fits take long."""
+        return any(head_class(member.recipe.kind).works_on == "sequences" for member in self.members)
+
+
+def member_of(recipe: TaskRecipe, *, every: int | None = None, backbone: str = BACKBONE) -> Member:
+    """Return a head that is fitted on the usual frames: all for heads of sequences or scores, else every tenth."""
+    if every is None:
+        takes_all = head_class(recipe.kind).works_on == "sequences"
+        every = 1 if takes_all or all(part.features == "scores" for part in recipe.parts) else STRIDE
+    return Member(recipe.replace(seeds=1), every, backbone)
+
+
+def settings_of(task: TaskName, scale: float) -> Iterator[Setting]:
+    """Yield the settings of a task; ``paper`` and ``default`` come before all others, temporal heads last."""
+    named = {name: recipe for name, recipe in RECIPES.items() if task in recipe.tasks}
+    rows = {n: r for n, r in named.items() if head_class(r.heads[task].kind).works_on == "rows"}
+    for name, recipe in rows.items():
+        member = replace(member_of(recipe.variant(task)), as_published=recipe.as_published)
+        simulations = 2 if task == "mtl" else 4
+        yield Setting("heads", f"`{name}`", (member,), recipe.postprocessing_of(task), simulations)
+    if task != "mtl":
+        yield from _changed_heads(task)
+        yield from _decisions(task)
+        yield from _blends(task)
+        yield from _fits(task, scale)
+    for name, recipe in named.items():
+        if name in rows:
+            continue
+        yield Setting("temporal", f"`{name}`", (member_of(recipe.variant(task)),), recipe.postprocessing_of(task), 1)
+    if task != "mtl":
+        default, tcn = find_recipe("default"), find_recipe("tcn")
+        members = tuple(member_of(recipe.variant(task)) for recipe in (default, tcn))
+        yield Setting("blends", "`tcn` and `default`", members, default.postprocessing_of(task), 1)
+
+
+def _changed_heads(task: BranchName) -> Iterator[Setting]:
+    """Yield the head of ``default`` with one change each."""
+    default = find_recipe("default")
+    head, tuned = default.variant(task), default.postprocessing_of(task)
+    for name, changed in (
+        ("linear head", head.replace(hidden_units=0)),
+        ("embeddings and scores", head.replace(features="both")),
+        ("scores only, linear", head.replace(features="scores", hidden_units=0)),
+    ):
+        yield Setting("heads", f"`default`, {name}", (member_of(changed),), tuned)
+
+
+def _fits(task: BranchName, scale: float) -> Iterator[Setting]:
+    """Yield fits of ``default`` on every frame, of which an epoch visits all or as many as it would at full size."""
+    default = find_recipe("default")
+    head, tuned = default.variant(task), default.postprocessing_of(task)
+    part = head.replace(epoch_rows=round(EPOCH_ROWS * scale))
+    settings = {EVERY_FRAME[1]: head, "part of the frames an epoch": part}
+    if head.parts[0].batch_size < 512:
+        settings["part, batches of 512"] = part.replace(batch_size=512)
+    for name, changed in settings.items():
+        yield Setting("fits", name, (member_of(changed, every=1),), tuned, 1)
+    unsmoothed = tuned.replace(smoothings={task: (Smoothing(),)})
+    yield Setting("temporal", "`default`, every frame, no window", (member_of(head, every=1),), unsmoothed, 1)
+    yield Setting("temporal", EVERY_FRAME[1], (member_of(head, every=1),), tuned, 1)
+
+
+def _blends(task: BranchName) -> Iterator[Setting]:
+    default = find_recipe("default")
+    head, tuned = default.variant(task), default.postprocessing_of(task)
+    own, linear = member_of(head), member_of(head.replace(hidden_units=0))
+    other = member_of(head, backbone=OTHER_BACKBONE)
+    yield Setting("blends", "`default` on `simulated_mobilenet`, alone", (other,), tuned, 2)
+    yield Setting("blends", "`default` on both backbones", (own, other), tuned, 2)
+    yield Setting("blends", "`default` and a linear head", (own, linear), tuned, 2)
+
+
+def _decisions(task: BranchName) -> Iterator[Setting]:
+    """Yield other ways to decide with the outputs of ``default``; for valence and arousal also of ``best``."""
+    default, best = find_recipe("default"), find_recipe("best")
+    head, tuned = member_of(default.variant(task)), default.postprocessing_of(task)
+    for name, changed in _postprocessings(task, tuned).items():
+        yield Setting("decisions", name, (head,), changed)
+    if task == "va":
+        spaces = tuned.replace(spaces=("probability", "logit"))
+        yield Setting("decisions", "`best`", (member_of(best.variant(task)),), tuned)
+        yield Setting("decisions", "`best`, windows of values or logits", (member_of(best.variant(task)),), spaces)
+    else:
+        yield Setting("calibration", "`default`", (head,), tuned.replace(calibration=True))
+
+
+def _postprocessings(task: BranchName, default: PostProcessingRecipe) -> dict[str, PostProcessingRecipe]:
+    """Return changes of the default post-processing, by name."""
+    values = "values" if task == "va" else "probabilities"
+    published = PUBLISHED_SMOOTHINGS["median 15" if task == "au" else "mean 15"]
+    found = {
+        "`default`": default,
+        "no window": default.replace(smoothings={task: (Smoothing(),)}),
+        "window as published, 15 frames": default.replace(smoothings={task: (published,)}),
+        "windows of logits": default.replace(spaces=("logit",)),
+        f"windows of {values} or logits": default.replace(spaces=("probability", "logit")),
+        "options chosen in-sample": default.replace(selection="in_sample"),
+    }
+    if task == "expr":
+        found |= {
+            "no class bias": default.replace(class_bias=None),
+            "class bias not shrunk": default.replace(shrinkage=False),
+            "class bias of +-2, 41 steps, 3 passes": default.replace(class_bias=ClassBias(2.0, 41, 3)),
+            "gate": default.replace(gate_levels=GATE_LEVELS),
+        }
+    if task == "au":
+        found |= {
+            "windows per action unit": default.replace(smoothing_per_unit=True),
+            "thresholds on the published grid": default.replace(thresholds="grid"),
+            "thresholds not shrunk": default.replace(shrinkage=False),
+            "thresholds of outputs without a window": default.replace(thresholds_on="unsmoothed"),
+        }
+    return found
