@@ -1,10 +1,10 @@
 """Ablation of recipes on simulated data, whose best attainable score is known, for docs/recipes.md.
 
-Usage: python tests/benchmarks/ablation.py CACHE [--scale 0.05] [--simulations 4] [--task expr] [--only [WORD ...]]
+Usage: python tests/benchmarks/ablation.py CACHE [--scale 0.05] [--simulations 4] [--task expr] [--only [PATTERN ...]]
 
 Fits the heads of every setting with three seeds, tunes post-processing on folds of videos, and scores every video by
 a rule that was tuned on the other folds, on every frame. CACHE keeps outputs and scores: an interrupted run continues,
-and ``--only`` without a word measures nothing and writes tests/benchmarks/results/ablation.json and the tables of
+and ``--only`` without a pattern measures nothing and writes tests/benchmarks/results/ablation.json and the tables of
 docs/recipes.md from the cache.
 """
 
@@ -14,13 +14,14 @@ import pickle
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ablation_data import SimulatedData
-from ablation_settings import DEFAULT, EVERY_FRAME, Member, Section, Setting, settings_of
+from ablation_settings import ALL_ROWS, DEFAULT, EVERY_FRAME, Member, Section, Setting, settings_of
 from ablation_tables import write_tables
 from result_files import FOLDER, describe_machine
 
@@ -41,6 +42,8 @@ from tasks.simulate.plan import plan_simulation
 
 RESULTS = FOLDER / "ablation.json"
 SEEDS = 3
+# The tables of other sections do not show the scores of seeds alone.
+SECTIONS_WITH_SEEDS = ("heads", "fits", "temporal")
 Outputs = list[dict[BranchName, np.ndarray]]
 RowName = tuple[Section, str]
 
@@ -50,7 +53,7 @@ class Scored:
     """One setting on one simulation.
 
     Attributes:
-        seeds: held-out score of each seed of the fits.
+        seeds: held-out score of each seed of the fits; empty in sections that do not show it.
         counts: of each video, decided with the outputs that are averaged over seeds; see ``count_rows``.
         seconds: processor time of the fits of one seed.
         parameters: of one seed.
@@ -108,11 +111,10 @@ class Ablation:
         self._data: dict[str, SimulatedData] = {}
 
     def path_of(self, setting: Setting) -> Path:
-        """Return the file of the cache for the scores of a setting."""
-        return (
-            self._cache
-            / f"{self._prefix}-scores-{_digest(replace(setting, section='heads', name='', simulations=1))}.pickle"
-        )
+        """Return the file of the cache for the scores of a setting; settings that differ in words share it."""
+        postprocessing = setting.postprocessing.replace(name="ablation")
+        known = replace(setting, section="heads", name="", simulations=1, postprocessing=postprocessing)
+        return self._cache / f"{self._prefix}-scores-{_digest(known)}.pickle"
 
     def score(self, setting: Setting) -> Scored:
         """Fit the heads of a setting, unless the cache has their outputs, and score it."""
@@ -123,7 +125,8 @@ class Ablation:
         fits = [[self._outputs(member, seed) for member in setting.members] for seed in range(SEEDS)]
         by_seed = [[outputs for outputs, _, _ in members] for members in fits]
         averaged = [_average(of_member) for of_member in zip(*by_seed, strict=True)]
-        seeds = [self._main_score(self._counts(one, setting)[0]) for one in by_seed]
+        shown = by_seed if setting.section in SECTIONS_WITH_SEEDS else []
+        seeds = [self._main_score(self._counts(one, setting)[0]) for one in shown]
         counts, tuned = self._counts(averaged, setting)
         errors = [e for one in tuned.calibration.values() for e in (one.before, one.after)]
         scored = Scored(
@@ -225,9 +228,8 @@ def _digest(value: object) -> str:
 def row_of(name: RowName, measured: Measured, *, task: TaskName, attainable: dict[int, float]) -> Row:
     """Return the row of a setting from the scores of all settings of its task."""
     found = measured[name]
-    is_fit = name[0] in (EVERY_FRAME[0], "temporal")
-    reference = EVERY_FRAME if is_fit and EVERY_FRAME in measured else DEFAULT
-    others = [measured[reference], measured["heads", "`paper`"]]
+    reference = {"temporal": EVERY_FRAME, "fits": ALL_ROWS}.get(name[0], DEFAULT)
+    others = [measured[reference if reference in measured else DEFAULT], measured["heads", "`paper`"]]
     numbers = [number for number in found if all(number in one for one in others)]
     metric = main_metric(task)
     sides = [[one[number].counts for number in numbers] for one in (found, *others)]
@@ -306,12 +308,12 @@ def main() -> None:
     tasks: list[TaskName] = given.task or list(TASKS)
     attainable = {n: attainable_of(given.scale, n, given.cache) for n in range(given.simulations)}
     found: dict[TaskName, Measured] = {}
-    for simulation, is_temporal, task in jobs(tasks, given.simulations):
+    for simulation, kind, task in jobs(tasks, given.simulations):
         ablation = Ablation(task, given.cache, scale=given.scale, simulation=simulation)
         for setting in settings_of(task, given.scale):
             is_known = ablation.path_of(setting).exists()
-            is_asked = given.only is None or any(word in setting.name for word in given.only)
-            is_due = simulation < setting.simulations and setting.is_temporal == is_temporal
+            is_asked = given.only is None or any(fnmatchcase(setting.name, one) for one in given.only)
+            is_due = simulation < setting.simulations and setting.kind == kind
             if not is_due or not (is_known or is_asked):
                 continue
             started = time.monotonic()
@@ -323,11 +325,11 @@ def main() -> None:
     _save(found, attainable, given.scale)
 
 
-def jobs(tasks: Sequence[TaskName], simulations: int) -> list[tuple[int, bool, TaskName]]:
-    """Return (simulation, whether temporal heads are fitted, task): the slowest fits, temporal ones of mtl, last."""
-    order = [(0, False), (0, True), *((number, False) for number in range(1, simulations))]
-    found = [(number, is_temporal, task) for number, is_temporal in order for task in tasks]
-    return sorted(found, key=lambda job: job[1:] == (True, "mtl"))
+def jobs(tasks: Sequence[TaskName], simulations: int) -> list[tuple[int, str, TaskName]]:
+    """Return (simulation, kind of heads, task), the slow ones last: ``mtl`` and temporal heads."""
+    order = [(0, "mlp"), (0, "tcn"), *((number, "mlp") for number in range(1, simulations)), (0, "transformer")]
+    found = [(number, kind, task) for number, kind in order for task in tasks]
+    return sorted(found, key=lambda job: job[2] == "mtl")
 
 
 def _save(found: dict[TaskName, Measured], attainable: dict[int, dict[TaskName, float]], scale: float) -> None:

@@ -14,7 +14,8 @@ from models.recipes.registry import RECIPES, find_recipe
 Section = Literal["heads", "fits", "temporal", "decisions", "blends", "calibration"]
 # What the settings of a section are compared with.
 DEFAULT: tuple[Section, str] = ("heads", "`default`")
-EVERY_FRAME: tuple[Section, str] = ("fits", "`default`, every frame")
+EVERY_FRAME: tuple[Section, str] = ("temporal", "`default`, every frame")
+ALL_ROWS: tuple[Section, str] = ("fits", "all rows, batches of 128")
 BACKBONE, OTHER_BACKBONE = "simulated_enet_b0", "simulated_mobilenet"
 # Neighbouring frames are almost equal; most heads of single frames that take embeddings are fitted on every tenth.
 STRIDE = 10
@@ -50,9 +51,9 @@ class Setting:
     simulations: int = 4
 
     @property
-    def is_temporal(self) -> bool:
-        """Whether a member is, so that fits take long."""
-        return any(head_class(member.recipe.kind).works_on == "sequences" for member in self.members)
+    def kind(self) -> str:
+        """Kind of the head; of a blend, that of the first member."""
+        return self.members[0].recipe.kind
 
 
 def member_of(recipe: TaskRecipe, *, every: int | None = None, backbone: str = BACKBONE) -> Member:
@@ -82,8 +83,8 @@ def settings_of(task: TaskName, scale: float) -> Iterator[Setting]:
         yield Setting("temporal", f"`{name}`", (member_of(recipe.variant(task)),), recipe.postprocessing_of(task), 1)
     if task != "mtl":
         default, tcn = find_recipe("default"), find_recipe("tcn")
-        members = tuple(member_of(recipe.variant(task)) for recipe in (default, tcn))
-        yield Setting("blends", "`tcn` and `default`", members, default.postprocessing_of(task), 1)
+        members = tuple(member_of(recipe.variant(task)) for recipe in (tcn, default))
+        yield Setting("blends", "`tcn` and perceptron", members, default.postprocessing_of(task), 1)
 
 
 def _changed_heads(task: BranchName) -> Iterator[Setting]:
@@ -99,18 +100,23 @@ def _changed_heads(task: BranchName) -> Iterator[Setting]:
 
 
 def _fits(task: BranchName, scale: float) -> Iterator[Setting]:
-    """Yield fits of ``default`` on every frame, of which an epoch visits all or as many as it would at full size."""
+    """Yield fits of ``default`` on every frame; for valence and arousal, also with other epochs and batches.
+
+    The limit of the rows of an epoch is the same share of all rows as at full size.
+    """
     default = find_recipe("default")
     head, tuned = default.variant(task), default.postprocessing_of(task)
-    part = head.replace(epoch_rows=round(EPOCH_ROWS * scale))
-    settings = {EVERY_FRAME[1]: head, "part of the frames an epoch": part}
-    if head.parts[0].batch_size < 512:
-        settings["part, batches of 512"] = part.replace(batch_size=512)
-    for name, changed in settings.items():
-        yield Setting("fits", name, (member_of(changed, every=1),), tuned, 1)
+    every = (member_of(head, every=1),)
     unsmoothed = tuned.replace(smoothings={task: (Smoothing(),)})
-    yield Setting("temporal", "`default`, every frame, no window", (member_of(head, every=1),), unsmoothed, 1)
-    yield Setting("temporal", EVERY_FRAME[1], (member_of(head, every=1),), tuned, 1)
+    yield Setting("temporal", "`default`, every frame, no window", every, unsmoothed, 1)
+    yield Setting(*EVERY_FRAME, every, tuned, 1)
+    if task != "va":
+        return
+    part = head.replace(epoch_rows=round(EPOCH_ROWS * scale))
+    yield Setting(*ALL_ROWS, every, tuned, 1)
+    yield Setting("fits", "limited rows, batches of 128", (member_of(part, every=1),), tuned, 1)
+    larger = member_of(part.replace(batch_size=512), every=1)
+    yield Setting("fits", "limited rows, batches of 512", (larger,), tuned, 1)
 
 
 def _blends(task: BranchName) -> Iterator[Setting]:
