@@ -113,7 +113,10 @@ def _best() -> Recipe:
         "au": DEFAULT.heads["au"],
         "mtl": TaskRecipe((*va.parts, *DEFAULT.heads["expr"].parts, *DEFAULT.heads["au"].parts)),
     }
-    return Recipe("best", 1, "Default; VA on embeddings and scores", heads, DEFAULT.postprocessing)
+    # A space applies to all branches, and only that of valence and arousal gains: ``mtl`` keeps the values.
+    smoothed = DEFAULT.postprocessing["va"].replace(spaces=("probability", "logit"))
+    summary = "Default; VA on embeddings and scores, windows also of logits"
+    return Recipe("best", 2, summary, heads, DEFAULT.postprocessing | {"va": smoothed})
 
 
 def _stacked() -> Recipe:

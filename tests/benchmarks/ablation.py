@@ -1,6 +1,6 @@
 """Ablation of recipes on simulated data, whose best attainable score is known, for docs/recipes.md.
 
-Usage: python tests/benchmarks/ablation.py CACHE [--scale 0.05] [--simulations 4] [--task expr] [--only [PATTERN ...]]
+Usage: python tests/benchmarks/ablation.py CACHE [--scale 0.03] [--simulations 4] [--task expr] [--only [PATTERN ...]]
 
 Fits the heads of every setting with three seeds, tunes post-processing on folds of videos, and scores every video by
 a rule that was tuned on the other folds, on every frame. CACHE keeps outputs and scores: an interrupted run continues,
@@ -40,8 +40,7 @@ from tasks.simulate.attainable import attainable_scores
 from tasks.simulate.labels import label_rule
 from tasks.simulate.plan import plan_simulation
 
-RESULTS = FOLDER / "ablation.json"
-SEEDS = 3
+SCALE, SEEDS = 0.03, 3
 # The tables of other sections do not show the scores of seeds alone.
 SECTIONS_WITH_SEEDS = ("heads", "fits", "temporal")
 Outputs = list[dict[BranchName, np.ndarray]]
@@ -116,11 +115,18 @@ class Ablation:
         known = replace(setting, section="heads", name="", simulations=1, postprocessing=postprocessing)
         return self._cache / f"{self._prefix}-scores-{_digest(known)}.pickle"
 
+    def is_scored(self, setting: Setting) -> bool:
+        """Return whether the cache has the scores of a setting, with those of seeds if its table shows them."""
+        path = self.path_of(setting)
+        if not path.exists():
+            return False
+        found: Scored = pickle.loads(path.read_bytes())
+        return bool(found.seeds) or setting.section not in SECTIONS_WITH_SEEDS
+
     def score(self, setting: Setting) -> Scored:
         """Fit the heads of a setting, unless the cache has their outputs, and score it."""
-        path = self.path_of(setting)
-        if path.exists():
-            found: Scored = pickle.loads(path.read_bytes())
+        if self.is_scored(setting):
+            found: Scored = pickle.loads(self.path_of(setting).read_bytes())
             return found
         fits = [[self._outputs(member, seed) for member in setting.members] for seed in range(SEEDS)]
         by_seed = [[outputs for outputs, _, _ in members] for members in fits]
@@ -137,7 +143,7 @@ class Ablation:
             errors,
             {f"{one.coverage:g}": one.accuracy for one in tuned.coverage},
         )
-        path.write_bytes(pickle.dumps(scored))
+        self.path_of(setting).write_bytes(pickle.dumps(scored))
         return scored
 
     @property
@@ -297,7 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--task", choices=TASKS, action="append")
-    parser.add_argument("--scale", type=float, default=0.05)
+    parser.add_argument("--scale", type=float, default=SCALE)
     parser.add_argument("--simulations", type=int, default=4)
     parser.add_argument(
         "--only", nargs="*", metavar="WORD", help="measure settings with one of the words in their names"
@@ -311,7 +317,7 @@ def main() -> None:
     for simulation, kind, task in jobs(tasks, given.simulations):
         ablation = Ablation(task, given.cache, scale=given.scale, simulation=simulation)
         for setting in settings_of(task, given.scale):
-            is_known = ablation.path_of(setting).exists()
+            is_known = ablation.is_scored(setting)
             is_asked = given.only is None or any(fnmatchcase(setting.name, one) for one in given.only)
             is_due = simulation < setting.simulations and setting.kind == kind
             if not is_due or not (is_known or is_asked):
@@ -334,15 +340,16 @@ def jobs(tasks: Sequence[TaskName], simulations: int) -> list[tuple[int, str, Ta
 
 def _save(found: dict[TaskName, Measured], attainable: dict[int, dict[TaskName, float]], scale: float) -> None:
     """Write the results of the tasks that were measured, keep those of others, and write the tables."""
-    content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"tasks": {}}
+    path = FOLDER / ("ablation.json" if scale == SCALE else f"ablation-{scale:g}.json")
+    content = json.loads(path.read_text()) if path.exists() else {"tasks": {}}
     content |= {"machine": describe_machine(), "scale": scale, "seeds": SEEDS}
     for task, measured in found.items():
         best = {number: scores[task] for number, scores in attainable.items()}
         rows = [asdict(row_of(name, measured, task=task, attainable=best)) for name in measured]
         content["tasks"][task] = {"attainable": best, "rows": rows}
     content["tasks"] = {task: content["tasks"][task] for task in TASKS if task in content["tasks"]}
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
-    write_tables(content)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_tables(FOLDER)
 
 
 if __name__ == "__main__":

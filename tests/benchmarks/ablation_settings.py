@@ -136,9 +136,9 @@ def _decisions(task: BranchName) -> Iterator[Setting]:
     for name, changed in _postprocessings(task, tuned).items():
         yield Setting("decisions", name, (head,), changed)
     if task == "va":
-        spaces = tuned.replace(spaces=("probability", "logit"))
-        yield Setting("decisions", "`best`", (member_of(best.variant(task)),), tuned)
-        yield Setting("decisions", "`best`, windows of values or logits", (member_of(best.variant(task)),), spaces)
+        own = (member_of(best.variant(task)),)
+        yield Setting("decisions", "`best`", own, best.postprocessing_of(task))
+        yield Setting("decisions", "`best`, windows of values alone", own, tuned)
     else:
         yield Setting("calibration", "`default`", (head,), tuned.replace(calibration=True))
 

@@ -1,5 +1,6 @@
 """The tables of docs/recipes.md, from the results of the ablation."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,20 @@ _TITLES = {
 }
 
 
-def write_tables(content: dict[str, Any]) -> None:
-    """Replace the text between the markers of every section with its tables."""
+def write_tables(folder: Path) -> None:
+    """Replace the text between the markers of every section with its tables, from the files of a folder.
+
+    Results of smaller scales are shown in sections whose fits take long.
+    """
+    content, *smaller = (json.loads(path.read_text()) for path in sorted(folder.glob("ablation*.json"), reverse=True))
     text = PAGE.read_text()
     for section in ("heads", "fits", "temporal", "decisions", "blends", "calibration"):
         render = {"calibration": _calibration, "decisions": _decisions, "blends": _decisions}.get(section, _heads)
         begin, end = f"<!-- ablation: {section} -->", f"<!-- end of ablation: {section} -->"
         before, rest = text.split(begin)
         lines = render(content["tasks"], section)
+        for one in smaller if section in ("temporal", "fits") else ():
+            lines += ["", f"The same on simulations of scale {one['scale']:g}:", "", *_heads(one["tasks"], section)]
         text = "\n".join([before + begin, "", *lines, "", end]) + rest.split(end)[1]
     PAGE.write_text(text)
 

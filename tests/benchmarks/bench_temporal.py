@@ -4,9 +4,8 @@ The ratios say what a temporal head costs: 0.5 is twice the time. Both sides fit
 or score the same clip, with heads of three seeds that were fitted on the data of ``affwild2 demo``.
 """
 
-import resource
+import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from clips import open_clips
+from command_watch import watch
 from generated_rows import WIDTH, make_rows
 from pairs import Pair, run_script
 
@@ -91,11 +91,12 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
 
 def affwild2(*arguments: object) -> float:
     """Run a command; return the processor seconds of all its processes."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     program = str(Path(sys.executable).with_name("affwild2"))
-    subprocess.run([program, *map(str, arguments)], check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    with tempfile.TemporaryDirectory() as temporary:
+        done = watch([program, *map(str, arguments)], temporary=Path(temporary), environment=os.environ)
+    if done.exit_code:
+        raise RuntimeError(f"affwild2 {arguments[0]}: exit code {done.exit_code}: {done.output[-500:]}")
+    return done.cpu_seconds
 
 
 def score_clip(clip: Path, store: Path, head: str) -> tuple[float, int]:

@@ -5,7 +5,7 @@ import pytest
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.vocabulary import BRANCHES_OF_TASK
 from models.heads.recipes import HEAD_KINDS, hidden_sizes
-from models.recipes.registry import get_recipe
+from models.recipes.registry import find_recipe, get_recipe
 
 
 def test_paper_recipes_have_the_published_settings():
@@ -51,6 +51,16 @@ def test_unknown_names_are_refused():
         get_recipe("defaults", task="expr")
     with pytest.raises(ValueError, match="at least 1"):
         get_recipe("default", task="expr").replace(seeds=0)
+
+
+def test_best_differs_from_default_in_valence_and_arousal_alone():
+    best, default = find_recipe("best"), find_recipe("default")
+    changed = best.postprocessing_of("va").replace(spaces=("probability",), name="default")
+    assert best.version == 2 and best.heads["va"] == default.heads["va"].replace(features="both")
+    assert changed == default.postprocessing_of("va") != best.postprocessing_of("va").replace(name="default")
+    for task in ("expr", "au"):
+        assert best.heads[task] == default.heads[task]
+        assert best.postprocessing[task] == default.postprocessing[task]
 
 
 # Computed by commit 34a2ed4 with fingerprint(recipe=get_recipe(name, task=task)).
