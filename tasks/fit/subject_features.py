@@ -109,6 +109,8 @@ def find_features(store: Store, *, backbone: str | None = None, source: str | No
         return _complete_features(store, *variant, found[variant])
     listed = "; ".join(f"--features-variant {b} --source {s}" for b, s in sorted(exact or found)) or "none"
     problem = "several match" if exact else "none matches"
+    if not found and store.manifests("face_features"):
+        listed = "none of subjects, only those of persons that score wrote; run extract --no-crops to select them"
     named = " ".join(word for word in wanted if word) or "any features"
     raise InputError(f"features in {store.url}: {problem} {named}; found: {listed}")
 

@@ -172,6 +172,8 @@ def test_persons_and_thumbnails_come_from_the_video(data, tmp_path, dask_address
     shutil.copy(data / "videos/test01.mp4", video)
     score([video], out, dask_address=dask_address)
     assert images_in(out) == []
+    with pytest.raises(InputError, match="only those of persons that score wrote; run extract --no-crops"):
+        find_features(Store(out / "store"))
     rows = pl.read_parquet(out / "clip.parquet").filter("has_face")
     assert set(rows["person"]) == {1, 2} and rows["expression"].null_count() == 0
     page = out / "store/reports/viewers/clip/index.html"
