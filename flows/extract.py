@@ -33,7 +33,6 @@ from tasks.extract import (
 )
 from tasks.extract.deleted_videos import remove_notes_of_deleted
 from tasks.extract.index_videos import IndexedVideo
-from tasks.results.forget import find_unit_folders, remove_unit_folders
 from tasks.units import Unit
 
 T = TypeVar("T")
@@ -330,6 +329,9 @@ def packed_crops(layout: DataLayout, source: Source) -> list[Location]:
 
 def _remove_refused(run: Run, keys: Sequence[UnitKey]) -> None:
     """Remove what earlier runs made from crops that are refused now: no later stage may use it."""
+    # Its imports take a fifth of a second of every start.
+    from tasks.results.forget import find_unit_folders, remove_unit_folders
+
     source = keys[0].value("source")
     known = run.store.manifests("faces", source=source)
     for key in keys:

@@ -61,7 +61,7 @@ class CpuBackbone(FeatureExtractor):
                 self._pixels[place] = resize_to_square(image, self.spec.input_px, self.spec.interpolation)
             self._pixels[count:] = 0
             run_network(self._early, self._pixels)
-            self._late.infer()
+            self._late.infer(share_outputs=True)
             embeddings, logits = get_outputs(self._late)
             yield batch, (embeddings[:count], logits[:count])
 
