@@ -8,6 +8,7 @@ import argparse
 import ctypes
 import gc
 import json
+import resource
 import statistics
 import threading
 import time
@@ -49,6 +50,31 @@ class Pair:
     def __post_init__(self) -> None:
         if min(self.rounds, self.reference_rounds or 1) < 1 or self.reference_scale <= 0:
             raise ValueError(f"{self.name}: expected at least one round and a positive scale")
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A reference and our implementation of the same computation, on fewer and more copies of an input.
+
+    Attributes:
+        reference, ours: the calls to time; they receive the number of copies. Results do not depend on it.
+        copies, reference_copies: fewer and more copies. The difference of the times is the steady state, and the rest
+            of the time of fewer copies is start-up.
+        parity, goal: as of a ``Pair``; ``goal`` is that of the steady state.
+        startup_goal_seconds: the longest start-up of ours.
+        work, unit: amount of work of one copy (472, "frame").
+    """
+
+    name: str
+    reference: Callable[[int], Any]
+    ours: Callable[[int], Any]
+    parity: Callable[[Any, Any], str]
+    work: float
+    unit: str
+    startup_goal_seconds: float
+    copies: tuple[int, int] = (4, 16)
+    reference_copies: tuple[int, int] = (1, 2)
+    goal: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,10 +137,7 @@ def measure(pair: Pair, *, script: str = "", allocator: str = "default") -> Meas
     pair.ours()  # the first call compiles
     got, ours_memory, ours_first_seconds = _call_with_memory(pair.ours)
     expected, reference_memory, first_seconds = _call_with_memory(pair.reference)
-    try:
-        parity, holds = pair.parity(expected, got), True
-    except AssertionError as error:
-        parity, holds = f"BROKEN: {' '.join(str(error).split())[:200]}", False
+    parity, holds = _check(pair.parity, expected, got)
     del expected, got
     reference_seconds = [] if pair.reference_rounds is None else [first_seconds]
     wanted = pair.reference_rounds or pair.rounds
@@ -140,7 +163,63 @@ def measure(pair: Pair, *, script: str = "", allocator: str = "default") -> Meas
     )
 
 
-def run_script(make_pairs: Callable[[bool], Iterator[Pair]]) -> None:
+def _check(parity: Callable[[Any, Any], str], expected: Any, got: Any) -> tuple[str, bool]:
+    """Return the description of the difference of two results, and whether it is small enough."""
+    try:
+        return parity(expected, got), True
+    except AssertionError as error:
+        return f"BROKEN: {' '.join(str(error).split())[:200]}", False
+
+
+def measure_growth(growth: Growth, *, script: str = "", allocator: str = "default") -> list[Measured]:
+    """Measure the time of one more copy on both sides, in turns, and the start-up of ours."""
+    growth.ours(growth.copies[0])  # the first call converts networks
+    got, memory, _ = _call_with_memory(lambda: growth.ours(growth.copies[0]))
+    expected = growth.reference(1)
+    parity, holds = _check(growth.parity, expected, got)
+    used, reference_seconds = [], []
+    for copies, reference_copies in zip(growth.copies, growth.reference_copies, strict=True):
+        before = _children_cpu_seconds()
+        seconds = _seconds(lambda copies=copies: growth.ours(copies))
+        used.append((seconds, _children_cpu_seconds() - before))
+        reference_seconds.append(_seconds(lambda copies=reference_copies: growth.reference(copies)))
+    (few_seconds, few_cpu), (many_seconds, many_cpu) = used
+    few, many = growth.copies
+    more, reference_more = many - few, growth.reference_copies[1] - growth.reference_copies[0]
+    seconds, cpu = (many_seconds - few_seconds) / more, (many_cpu - few_cpu) / more
+    start_seconds, start_cpu = few_seconds - few * seconds, few_cpu - few * cpu
+    steady = Measured(
+        script,
+        f"{growth.name}, steady state",
+        Side([(reference_seconds[1] - reference_seconds[0]) / reference_more], None, None),
+        Side([seconds], *memory),
+        f"{parity}; {1000 * cpu / growth.work:.1f} core-ms per {growth.unit}",
+        holds,
+        allocator,
+        growth.goal,
+        work=growth.work,
+        unit=f"{growth.unit}s",
+    )
+    start = Measured(
+        script,
+        f"{growth.name}, start-up, against {growth.startup_goal_seconds:g} s",
+        Side([growth.startup_goal_seconds], None, None),
+        Side([start_seconds], None, None),
+        f"{start_cpu:.1f} core-seconds",
+        True,
+        allocator,
+        None if growth.goal is None else 1.0,
+    )
+    return [steady, start]
+
+
+def _children_cpu_seconds() -> float:
+    """Processor time of all children that have ended and were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def run_script(make_pairs: Callable[[bool], Iterator[Pair] | Iterator[Growth]]) -> None:
     """Run a benchmark script: measure its pairs and print a line for each.
 
     ``--quick`` uses smaller inputs, which have no goals; ``--json FILE`` stores the measurements; ``--only WORD``
@@ -156,9 +235,11 @@ def run_script(make_pairs: Callable[[bool], Iterator[Pair]]) -> None:
     found = []
     for pair in make_pairs(options.quick):
         if options.only in pair.name:
+            count = len(found)
             pair = replace(pair, goal=None) if options.quick else pair
-            found.append(measure(pair, script=options.script, allocator=options.allocator))
-            print(describe(found[-1]), flush=True)
+            of = {"script": options.script, "allocator": options.allocator}
+            found += measure_growth(pair, **of) if isinstance(pair, Growth) else [measure(pair, **of)]
+            print(*map(describe, found[count:]), sep="\n", flush=True)
     if options.json:
         options.json.write_text(json.dumps([measured.to_dict() for measured in found]))
     if not all(measured.parity_holds for measured in found):

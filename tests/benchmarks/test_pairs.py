@@ -9,7 +9,7 @@ import pytest
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER))  # the scripts run from this folder and import each other by name
 import pairs  # noqa: E402
-from pairs import Measured, Pair, describe, goal_is_met, measure  # noqa: E402
+from pairs import Growth, Measured, Pair, describe, goal_is_met, measure, measure_growth  # noqa: E402
 from result_files import BEGIN, END, find_fallen_ratios, load_results, render_tables, store_results, write_page  # noqa: E402
 from run_benchmarks import find_scripts, read_constant, run_script  # noqa: E402
 
@@ -66,6 +66,23 @@ def test_slow_reference_is_called_once_and_scaled(clock):
     assert len(calls) == 1
     twice = measure(pair(reference_rounds=1, reference_scale=10, rounds=1))
     assert twice.reference.median_seconds == pytest.approx(0.2)
+
+
+def test_two_lengths_separate_start_up_from_the_steady_state(clock):
+    growth = Growth(
+        "sleep",
+        lambda copies: CLOCK.sleep(5 + copies),
+        lambda copies: CLOCK.sleep(1.2 + 0.1 * copies),
+        equal,
+        work=20,
+        unit="call",
+        startup_goal_seconds=1.5,
+        goal=12,
+    )
+    steady, start = measure_growth(growth)
+    assert steady.ratio == pytest.approx(10) and not goal_is_met(steady)
+    assert "200 calls/s" in describe(steady) and "core-ms per call" in steady.parity
+    assert start.ours.seconds == pytest.approx([1.2]) and goal_is_met(start)
 
 
 def test_memory_is_measured_per_side():
