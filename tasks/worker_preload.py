@@ -4,6 +4,7 @@ The inference engine is not imported, because it starts threads, and a process w
 """
 
 import importlib
+import sys
 
 from models.engines.devices import has_gpu_driver
 from models.engines.openvino import has_openvino
@@ -19,4 +20,8 @@ for _stage in _STAGES:
 if not has_gpu_driver() and has_openvino():
     from models.faces.mtcnn_cpu import load_kernels
 
+    # For products of matrices, which the loops lack, numba would import scipy.linalg: half of the time that they take.
+    is_hidden = sys.modules.setdefault("scipy.linalg", None) is None  # type: ignore[arg-type]
     load_kernels()
+    if is_hidden:
+        del sys.modules["scipy.linalg"]

@@ -11,7 +11,6 @@ from data_contracts.errors import InputError
 from data_contracts.files.credentials import check_no_credentials, hide_credentials
 from data_contracts.files.locations import location
 from data_contracts.settings import read_settings
-from data_contracts.vocabulary import TaskName
 from flows.engine.console import add_fields, explain_error, print_error
 from flows.engine.progress import watching_progress
 from flows.engine.run_metrics import measured_run
@@ -34,18 +33,19 @@ def run_flow(name: str, parameters: Mapping[str, Any]) -> int:
         for what, value in parameters.items():
             for text in value if isinstance(value, list) else (value,):
                 check_no_credentials(str(text), what=what)
-        if name in _INPUT_FOLDERS and (folder := parameters[_INPUT_FOLDERS[name]]):
-            _check_folder(folder, parameters.get("task"))
         with ending_on_signals():
             if has_server_url():
+                _check_folder(name, parameters)
                 _run_recorded(name, parameters)
             else:
+                # It imports libraries while this process reads the folder.
                 start_forking_for_new_store(
                     store=parameters.get("store"),
                     out=parameters.get("out"),
                     # demo has no such option.
                     dask_address=scheduler_of(FLOWS[name](**parameters)) if "dask_address" in parameters else None,
                 )
+                _check_folder(name, parameters)
                 getattr(importlib.import_module(f"flows.{name}"), name)(**parameters)
         return 0
 
@@ -94,10 +94,11 @@ def guarded(action: Callable[[], int], *, shows_progress: bool = True) -> int:
         raise
 
 
-def _check_folder(folder: str, task: TaskName | None = None) -> None:
-    """Raise the error of a wrong folder before workers or a flow run are started."""
+def _check_folder(name: str, parameters: Mapping[str, Any]) -> None:
+    """Raise the error of a wrong folder of inputs before libraries or a flow run delay it."""
     from data_contracts.challenge.layout import find_data
 
-    layout = find_data(location(folder))
-    if task:
-        layout.annotations_of(task)
+    if name in _INPUT_FOLDERS and (folder := parameters[_INPUT_FOLDERS[name]]):
+        layout = find_data(location(folder))
+        if task := parameters.get("task"):
+            layout.annotations_of(task)

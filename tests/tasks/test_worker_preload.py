@@ -10,7 +10,7 @@ import sys
 import tasks.worker_preload
 from models.faces.kernels import integrate, pool_boxes, suppress
 assert integrate.signatures and pool_boxes.signatures and suppress.signatures
-unwanted = {"torch", "openvino", "prefect", "scipy.optimize"} & set(sys.modules)
+unwanted = {"torch", "openvino", "prefect", "scipy.optimize", "scipy.linalg"} & set(sys.modules)
 sys.exit(f"imported {unwanted}" if unwanted else 0)
 """
 
