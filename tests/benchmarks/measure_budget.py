@@ -3,10 +3,11 @@
     python measure_budget.py [--copies FEW MANY] [--frames N] [--only WORD]
 
 Every clip is extracted as few and as many copies. The difference is the cost of frames; the rest of the time of few
-copies is start-up. ``timed_parts`` measures the parts. Networks are converted before.
+copies is start-up. ``timed_parts`` measures the parts. Without ``--only``, the table is written into the page.
 """
 
 import argparse
+import datetime
 import json
 import os
 import sys
@@ -19,11 +20,13 @@ from bench_extract import BACKBONE, WORKERS, copy_clip
 from bench_features import random_weights
 from clips import open_clips, read_pictures
 from command_watch import Counted, run_counted
+from result_files import PAGE, describe_machine, write_section
 from timed_parts import COMMAND, FOLDER_VARIABLE, OTHER, PARTS
 
+BEGIN, END = "<!-- budget -->", "<!-- end of budget -->"
 MODES = {"exact": ["--exact"], "following": [], "following, no crops": ["--no-crops"]}
 CASES = {f"{size}, {mode}": (size, options) for size in ("360p", "1080p") for mode, options in MODES.items()}
-START, WAITING, TOTAL = "other processes", "waiting", "sum: all cores"
+START, WAITING, TOTAL = "other processes", "waiting", "all cores, sum"
 ORDER = (*PARTS, OTHER, COMMAND, START, WAITING, TOTAL)
 
 
@@ -43,36 +46,50 @@ def measure_parts(videos: Path, *options: object) -> tuple[Counter[str], Counted
     return parts, counted
 
 
+def render(columns: dict[str, Counter[str]], startup: Counter[str]) -> str:
+    """Render core-milliseconds per frame of each case, and core-seconds of start-up, as a table."""
+    lines = [
+        f"| core-ms per frame | {' | '.join(columns)} | start-up, core-seconds |",
+        f"|{'---|' * (len(columns) + 2)}",
+    ]
+    for part in ORDER:
+        cells = [*(f"{column[part]:.2f}" for column in columns.values()), f"{startup[part]:.2f}"]
+        lines.append(f"| {part} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Measure each case, and print the table."""
+    """Measure the cases. Print the table; write it into the page if it has all cases."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--copies", nargs=2, type=int, default=(4, 16))
-    parser.add_argument("--frames", type=int, default=360)
+    parser.add_argument("--frames", type=int, default=240)
     parser.add_argument("--only", default="")
     given = parser.parse_args()
     few, many = given.copies
-    columns, startup, others, started = {}, {}, [], time.monotonic()
+    columns, startup, other_cores, started = {}, Counter[str](), [], time.monotonic()
+    cases = {name: case for name, case in CASES.items() if given.only in name}
     with tempfile.TemporaryDirectory() as folder, open_clips(frames=given.frames) as clips:
         weights = random_weights(BACKBONE, Path(folder))
-        for case, (size, mode_options) in CASES.items():
-            if given.only not in case:
-                continue
-            clip = clips[f"one face, {size}"]
-            options = ["--backbone", BACKBONE, "--weights", weights, *mode_options]
-            measure_parts(copy_clip(clip, Path(folder), 1), *options)
-            parts, counted = zip(
-                *(measure_parts(copy_clip(clip, Path(folder), copies), *options) for copies in (few, many)), strict=True
+        for name, (size, options) in cases.items():
+            clip, given_options = clips[f"one face, {size}"], ["--backbone", BACKBONE, "--weights", weights, *options]
+            measure_parts(copy_clip(clip, Path(folder), 1), *given_options)
+            (less, first), (more, second) = (
+                measure_parts(copy_clip(clip, Path(folder), copies), *given_options) for copies in (few, many)
             )
-            frames = (many - few) * sum(1 for _ in read_pictures(clip))
-            columns[case] = {part: 1000 * (parts[1][part] - parts[0][part]) / frames for part in ORDER}
-            startup[case] = {part: (many * parts[0][part] - few * parts[1][part]) / (many - few) for part in ORDER}
-            others += [one.other_cores for one in counted]
-    print(f"| core-ms per frame | {' | '.join(columns)} | start-up, core-seconds |\n|{'---|' * (len(columns) + 2)}")
-    for part in ORDER:
-        cells = [f"{column[part]:.2f}" for column in columns.values()]
-        print("|", " | ".join([part, *cells, f"{sum(s[part] for s in startup.values()) / len(startup):.2f}"]), "|")
-    busy = sum(others) / len(others)
-    print(f"\n{few} and {many} copies; other programs used {busy:.1f} cores; {time.monotonic() - started:.0f} s")
+            copy = {part: (more[part] - less[part]) / (many - few) for part in ORDER}
+            frames = sum(1 for _ in read_pictures(clip))
+            columns[name] = Counter({part: 1000 * seconds / frames for part, seconds in copy.items()})
+            startup.update({part: (less[part] - few * copy[part]) / len(cases) for part in ORDER})
+            other_cores += [first.other_cores, second.other_cores]
+    machine, busy = describe_machine(), sum(other_cores) / len(other_cores)
+    table = render(columns, startup) + (
+        f"\n\n{datetime.date.today()}: {machine['cores']} cores of {machine['processor']} "
+        f"({', '.join(machine['flags'])}); {few} and {many} copies of {given.frames} frames; other programs used "
+        f"{busy:.1f} of the cores on average."
+    )
+    print(f"{table}\n{time.monotonic() - started:.0f} s")
+    if not given.only:
+        write_section(PAGE, BEGIN, END, table)
 
 
 if __name__ == "__main__":

@@ -113,16 +113,25 @@ def _table(kind: str, scripts: dict[str, tuple[str, list[Measured]]], machines: 
 
 
 def write_page(folder: Path = FOLDER, page: Path = PAGE) -> None:
-    """Replace the text between the markers of the page with the tables.
+    """Replace the tables of benchmarks in the page.
+
+    Raises:
+        ValueError: as ``write_section``.
+    """
+    write_section(page, BEGIN, END, render_tables(folder))
+
+
+def write_section(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace the text between two markers of a page.
 
     Raises:
         ValueError: the page does not have each marker exactly once.
     """
-    text = page.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{page.name}: expected the lines {BEGIN} and {END} once each")
-    before, rest = text.split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{render_tables(folder)}\n{END}{rest.split(END)[1]}")
+    old = page.read_text()
+    if old.count(begin) != 1 or old.count(end) != 1:
+        raise ValueError(f"{page.name}: expected the lines {begin} and {end} once each")
+    before, rest = old.split(begin)
+    page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
 
 
 def _table_row(m: Measured) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from command_watch import disk_mb, watch
-from result_files import describe_machine
+from result_files import describe_machine, write_section
 
 RESULTS = Path(__file__).parent / "results" / "size.json"
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
@@ -109,8 +109,7 @@ def save(rows: list[dict[str, Any]], path: Path) -> None:
     table = render_table(results)
     print(table)
     if path == RESULTS:
-        before, rest = PAGE.read_text().split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+        write_section(PAGE, BEGIN, END, table)
 
 
 def main() -> int:
