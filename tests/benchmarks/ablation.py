@@ -264,7 +264,7 @@ def row_of(name: RowName, measured: Measured, *, task: TaskName, attainable: dic
         score.value,
         score.low or 0.0,
         score.high or 0.0,
-        [float(value) for value in np.mean([one.seeds for one in every], axis=0)],
+        np.mean([one.seeds for one in every], axis=0).tolist() if name[0] in SECTIONS_WITH_SEEDS else [],
         difference.value,
         difference.low or 0.0,
         difference.high or 0.0,
@@ -333,9 +333,9 @@ def main() -> None:
 
 def jobs(tasks: Sequence[TaskName], simulations: int) -> list[tuple[int, str, TaskName]]:
     """Return (simulation, kind of heads, task), the slow ones last: ``mtl`` and temporal heads."""
-    order = [(0, "mlp"), (0, "tcn"), *((number, "mlp") for number in range(1, simulations)), (0, "transformer")]
-    found = [(number, kind, task) for number, kind in order for task in tasks]
-    return sorted(found, key=lambda job: job[2] == "mtl")
+    numbers = range(simulations)
+    found = [(number, kind, task) for number in numbers for kind in ("mlp", "tcn", "transformer") for task in tasks]
+    return sorted(found, key=lambda job: (job[2] == "mtl", ("mlp", "tcn", "transformer").index(job[1])))
 
 
 def _save(found: dict[TaskName, Measured], attainable: dict[int, dict[TaskName, float]], scale: float) -> None:

@@ -80,7 +80,7 @@ def settings_of(task: TaskName, scale: float) -> Iterator[Setting]:
     for name, recipe in named.items():
         if name in rows:
             continue
-        yield Setting("temporal", f"`{name}`", (member_of(recipe.variant(task)),), recipe.postprocessing_of(task), 1)
+        yield Setting("temporal", f"`{name}`", (member_of(recipe.variant(task)),), recipe.postprocessing_of(task), 2)
     if task != "mtl":
         default, tcn = find_recipe("default"), find_recipe("tcn")
         members = tuple(member_of(recipe.variant(task)) for recipe in (tcn, default))
@@ -109,7 +109,7 @@ def _fits(task: BranchName, scale: float) -> Iterator[Setting]:
     every = (member_of(head, every=1),)
     unsmoothed = tuned.replace(smoothings={task: (Smoothing(),)})
     yield Setting("temporal", "`default`, every frame, no window", every, unsmoothed, 1)
-    yield Setting(*EVERY_FRAME, every, tuned, 1)
+    yield Setting(*EVERY_FRAME, every, tuned, 2)
     if task != "va":
         return
     part = head.replace(epoch_rows=round(EPOCH_ROWS * scale))
