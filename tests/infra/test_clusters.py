@@ -9,7 +9,7 @@ from http.server import HTTPServer, SimpleHTTPRequestHandler
 import dask
 import httpx
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_worker
 from distributed.security import Security
 
 from infra import clusters
@@ -27,10 +27,17 @@ def test_existing_cluster_by_address(dask_address):
         assert unit_resources(client) == {}
 
 
+def periodic_work():
+    return list(get_worker().periodic_callbacks)
+
+
 def test_a_local_cluster_ends_with_the_block():
     with open_cluster(workers=1) as client:
         pid = client.submit(os.getpid).result(timeout=60)
         assert pid != os.getpid()
+        # Dask's profiler would compete with the work.
+        assert "tick" in client.submit(periodic_work).result(timeout=60)
+        assert "profile" not in client.submit(periodic_work).result(timeout=60)
         # No run waits for the import of bokeh and for pages that nobody opens.
         page = f"http://127.0.0.1:{client.scheduler_info()['services']['dashboard']}"
         assert (httpx.get(f"{page}/health").status_code, httpx.get(f"{page}/status").status_code) == (200, 404)
