@@ -38,8 +38,8 @@ def cut(rows: TrainingRows) -> list[SubjectSequence]:
 
 
 def recipe_of(name: str) -> TaskRecipe:
-    """Return the recipe for valence and arousal with one epoch of all rows, and one seed."""
-    return find_recipe(name).variant("va").replace(seeds=1, epochs=1, epoch_rows=0, patience=0)
+    """Return the recipe for valence and arousal with one epoch of all rows, one seed, and the bare loss."""
+    return find_recipe(name).variant("va").replace(seeds=1, epochs=1, epoch_rows=0, patience=0, l2=0.0)
 
 
 def compare_fits(reference: FittedHead, ours: FittedHead) -> str:
