@@ -222,7 +222,7 @@ BEST = DEFAULT.replace(
 
 
 def test_everything_together_serves_all_branches():
-    data = [replace(one, backbone=one.outputs["expr"]) for one in subjects(5, frames=60)]
+    data = [replace(one, backbone=one.outputs["expr"]) for one in subjects(4, frames=60)]
     tuned = tune_postprocessing(data, task="mtl", recipe=BEST)
     assert tuned.held_out["p_mtl"] > tuned.untuned["p_mtl"]
     assert set(tuned.calibration) == {"expr", "au"} and {one.branch for one in tuned.coverage} == {"expr", "au"}
