@@ -267,7 +267,7 @@ def test_wrong_requests_are_reported_in_one_line(place):
     place.videos.rmdir()
     with pytest.raises(InputError, match="expected a video file or a folder of videos, found nothing there"):
         place.run()
-    finished = run_command("rescore", place.videos, "--store", place.store, "--out", place.out)
+    finished = run_command("rescore", place.videos, "--store", place.store, "--out", place.out, "--quiet")
     (line,) = finished.stderr.strip().splitlines()
     assert finished.returncode == 2 and line.startswith(f"affwild2: {place.videos}: expected a video file or a folder")
 
