@@ -4,13 +4,12 @@ The clip with one face is scaled to each size. Processor time of all processes i
 many cores as scoring; a rerun that finds everything ready measures the start-up, which is subtracted.
 """
 
-import resource
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from clips import open_clips, read_pictures, write_clip
+from command_watch import run_counted
 
 SIZES = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}
 _FRAMES = 120
@@ -18,11 +17,8 @@ _FRAMES = 120
 
 def processor_seconds(*arguments: object) -> float:
     """Return the processor time of one ``affwild2 score``, with all its processes."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "flows.commands.command_line", "score", *map(str, arguments), "--workers", "1"]
-    subprocess.run(command, check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return run_counted(command).cpu_seconds
 
 
 def main() -> None:
