@@ -97,7 +97,6 @@ def _settings(backbone: Backbone, name: str, licence: Licence) -> dict[str, obje
             "input_px": spec.input_px,
             "interpolation": spec.interpolation,
             "max_side_px": params.max_side_px,
-            "jpeg_quality": params.jpeg_quality,
             # As the heads that score uses without a fitted head.
             "expressions": expressions if len(known) > 1 else [],
             "affect": {one: outputs[one] for one in DIMENSIONS} if set(DIMENSIONS) <= outputs.keys() else None,

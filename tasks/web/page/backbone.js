@@ -1,6 +1,5 @@
 // The backbone: from faces to probabilities of expressions, valence and arousal.
 
-import { throughJpeg } from "./jpeg.js";
 import { cropFace, resizeToSquare, shrinkTo } from "./pixels.js";
 
 const FACES_PER_BATCH = 8;
@@ -29,11 +28,10 @@ export class Backbone {
     return predictions;
   }
 
-  /** Return the network's input for a face: as the program stores, reads and resizes it. */
+  /** Return the network's input for a face, as the program shrinks and resizes it. */
   #prepare(face) {
-    const { input_px, interpolation, max_side_px, jpeg_quality } = this.settings;
-    const stored = throughJpeg(shrinkTo(face, max_side_px), jpeg_quality);
-    return resizeToSquare(stored, input_px, interpolation).data;
+    const { input_px, interpolation, max_side_px } = this.settings;
+    return resizeToSquare(shrinkTo(face, max_side_px), input_px, interpolation).data;
   }
 
   #decide(logits) {
