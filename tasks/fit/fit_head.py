@@ -150,11 +150,17 @@ def plan_fit_head(
     the numbers of epochs that were best then.
 
     Raises:
-        InputError: all validation subjects are in the training set too.
+        InputError: no labelled subject has features, or all validation subjects are in the training set too.
     """
     epochs = HeadDetails.of(first).best_epochs if first else None
     split = split_subjects(labels, task=choice.task, known=variant.subjects)
     subjects = sorted({subject for names in split.names.values() for subject in names.values()})
+    if not subjects:
+        raise InputError(
+            f"features {variant.backbone} {variant.source}: expected subjects with labels of {choice.task}, found none "
+            f"among {', '.join(sorted(variant.subjects)[:3])}{', ...' * (len(variant.subjects) > 3)}; extract the "
+            "labelled videos into this store, or name another folder with --annotations"
+        )
     used, recipe = variant.of_subjects(subjects), choice.head_recipe(variant.origin)
     _check_scores(store, variant, recipe)
     if head_class(recipe.kind).works_on == "sequences":

@@ -1,8 +1,12 @@
 import pytest
 
-from data_contracts.details.datasets import FeaturesDetails
+from data_contracts.details.datasets import FeaturesDetails, LabelsDetails
+from data_contracts.errors import InputError
+from data_contracts.store.manifest import Manifest
+from data_contracts.store.store import Store
 from models.recipes.registry import find_recipe, get_recipe
-from tasks.fit.fit_head import HeadChoice
+from tasks.fit.fit_head import HeadChoice, plan_fit_head
+from tasks.fit.subject_features import FeaturesVariant
 
 
 def features(backbone_name, published_scores=None):
@@ -38,3 +42,14 @@ def test_hidden_units_select_the_published_variant(task, hidden_units):
     (part,) = choice.head_recipe(features("enet_b0_8_best_vgaf")).parts
     (published,) = get_recipe("paper", task=task, hidden_units=hidden_units).parts
     assert part == published.replace(features="both", seeds=2)
+
+
+@pytest.mark.parametrize("task", ["expr", "va", "au", "mtl"])
+def test_features_of_other_subjects_than_the_labelled_ones_are_refused_in_one_line(task, tmp_path):
+    def labels(*subjects):
+        return Manifest("f", "f", "p", 0, 0, {}, 0.0, LabelsDetails(subjects=subjects).to_json())
+
+    variant = FeaturesVariant("lite0-1", "mtcnn-2", {name: [] for name in ("d", "a", "c", "b")})
+    sets = {"train": labels("x", "y"), "validation": labels("z")}
+    with pytest.raises(InputError, match=r"^features lite0-1 mtcnn-2: expected .*labels of .*among a, b, c, \.\.\.; "):
+        plan_fit_head(Store(str(tmp_path)), variant, HeadChoice(task), labels=sets)
