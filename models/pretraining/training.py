@@ -259,7 +259,7 @@ class BackboneTrainer:
         return np.concatenate(outputs)
 
     def evaluate(self, images: ImageSet) -> ValidationScores:
-        """Return the scores of the network as it is now."""
+        """Return the scores of the current network."""
         outputs, count = self.predict(images), len(self._classes)
         scores = score_classes(images.classes, outputs[:, :count].argmax(axis=1), self._classes)
         rated = ~np.isnan(images.valence_arousal).any(axis=1)
