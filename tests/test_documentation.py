@@ -57,7 +57,7 @@ def readers_folder(tmp_path, monkeypatch):
 
 
 def test_duckdb_runs_the_queries_of_the_data_contracts(readers_folder):
-    happy, by_label, expressions = (duckdb.sql(one).pl() for one in code_blocks("data_contracts.md", "sql"))
+    expressions, happy, by_label = (duckdb.sql(one).pl() for one in code_blocks("data_contracts.md", "sql"))
     assert happy.shape == (6, 2) and happy["happy"].is_between(0, 1).all()
     assert by_label["frames"].sum() > 0 and by_label["p_happiness"].is_between(0, 1).all()
     assert expressions.rows() == [("Happiness", 3)]
