@@ -76,6 +76,9 @@ _BACKBONE_HELP = (
     "into the store."
 )
 BackboneName = Annotated[str, Option(_BACKBONE_HELP)]
+BackboneToTrain = Annotated[
+    str, Option("Network to train, by a name that affwild2 models list shows or pretrain printed.")
+]
 BackboneOfHeads = Annotated[
     str | None,
     Option(
@@ -107,12 +110,12 @@ Persons = Annotated[
 ]
 FacelessValues = Annotated[
     Annotated[MissingFaces, NullAsText()],
-    Option("What frames without a face carry: null, or values interpolated between the nearest frames with a face."),
+    Option("Values of frames without a face: null, or values interpolated between the nearest frames with a face."),
 ]
 KeepCrops = Annotated[
     bool,
     Option(
-        "Store an image of every face, as extract does. Where the store already has the crops, they are used.",
+        "Store an image of every face, as extract does. If the store already has the crops, they are used.",
         has_negation=True,
     ),
 ]
@@ -295,7 +298,7 @@ class ReproduceParameters:
 
 @dataclass(frozen=True)
 class SubmitParameters:
-    """Write and verify the organisers' submission files for one task.
+    """Write and verify the submission files of one task.
 
     Examples:
         affwild2 submit expr --store STORE --test-list LIST
@@ -334,10 +337,10 @@ class SubmitParameters:
 
 @dataclass(frozen=True)
 class ScoreParameters:
-    """Predict facial affect for every frame of videos, and for images.
+    """Predict facial affect in videos and images.
 
     Writes Parquet and CSV files with a row for every person and frame, and the outputs of every head. Without fitted
-    heads, predicts what the backbone itself knows: expressions, and valence and arousal if it was trained for them.
+    heads, writes the outputs of the backbone: expressions, and valence and arousal if it was trained for them.
 
     Examples:
         affwild2 score clip.mp4 --out predictions
@@ -366,7 +369,7 @@ class ScoreParameters:
 
 @dataclass(frozen=True)
 class RescoreParameters:
-    """Score the videos that have no predictions or outdated ones.
+    """Score only new, changed and outdated videos.
 
     Run this command on a schedule. Files that are still growing are left for the next run; files that failed several
     times are skipped.
@@ -408,13 +411,16 @@ class PretrainParameters:
         affwild2 pretrain identity VGGFACE2 --store STORE --backbone tf_efficientnet_b0 --recipe paper
     """
 
-    goal: Annotated[Goal, Option("identity: who it is (step 1); emotion: expressions (step 2).", is_argument=True)]
+    goal: Annotated[
+        Goal,
+        Option("identity: distinguish people (step 1); emotion: recognise expressions (step 2).", is_argument=True),
+    ]
     data: Annotated[
         LocalPath,
         Option("CSV file with labels, AffectNet's CSV file, or a folder of people.", is_argument=True),
     ]
     store: StoreUrl
-    backbone: BackboneName = "efficientnet_lite0"
+    backbone: BackboneToTrain = "efficientnet_lite0"
     weights: Annotated[LocalPath | None, Option("Safetensors file with the weights to start from.")] = None
     validation: Annotated[
         LocalPath | None, Option("Pictures to validate on. Default: hold out a share of the people.")

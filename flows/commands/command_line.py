@@ -83,6 +83,24 @@ _WAIT = ("serve",)
 _WITH_JSON = ("status", "verify", "compare", "models list", "recipes", "score", "rescore")
 # Command and option of an earlier version -> the option of today.
 _RENAMED = {(f"{PROGRAM} fit", "--backbone"): "--features-variant"}
+# Title in the help of the program -> commands, in the order in which they are used.
+_SECTIONS = {
+    "Predictions": ("demo", "score", "view", "rescore"),
+    "Heads and submissions": (
+        "extract",
+        "import-features",
+        "fit",
+        "recipes",
+        "compare",
+        "submit",
+        "verify",
+        "download",
+        "reproduce",
+        "simulate",
+    ),
+    "Backbones and exports": ("models", "pretrain", "heads"),
+    "Stores": ("status", "report", "serve", "forget"),
+}
 # Groups that are not commands themselves.
 _GROUPS = {
     "models": "List, download, convert and export backbones.",
@@ -96,6 +114,21 @@ class _Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+
+class _Program(_Group):
+    """The group of all commands; its help lists them in sections."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for names in _SECTIONS.values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        column = max(map(len, self.commands))
+        # Two spaces before the names, between the columns and, as Click does, at the end.
+        limit = formatter.width - column - 6
+        for title, names in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(n.ljust(column), self.commands[n].get_short_help_str(limit)) for n in names])
 
 
 class _RefuseEmpty(click.ParamType):
@@ -260,7 +293,7 @@ def _show_completion(ctx: click.Context, option: click.Parameter, shell: str | N
 
 @click.group(
     PROGRAM,
-    cls=_Group,
+    cls=_Program,
     help="Frame-level facial affect from videos: expressions, valence and arousal, action units.",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=f"Run {PROGRAM} COMMAND --help for the options and examples of a command.",

@@ -65,10 +65,10 @@ class SimulateParameters:
 class ImportFeaturesParameters:
     """Import features that another program computed.
 
-    Audio, OpenFace, DDAMFN and the like: a row per subject and frame, with the columns subject and frame and columns of
-    numbers, or a list named embedding; score_NAME, or a list named scores, are scores. Prints which frames of the
-    store's subjects have a row, and exits with code 1 if rows are not used. Then fit takes them like a backbone: fit
-    --features-variant imported_audio --features embeddings.
+    The file has a row per subject and frame, with the columns subject and frame and columns of numbers, or a list named
+    embedding. Columns score_NAME, or a list named scores, are scores. Prints which frames of the store's subjects have
+    a row, and exits with code 1 if rows are not used. To fit a head on the features: fit --features-variant
+    imported_audio --features embeddings.
 
     Examples:
         affwild2 import-features audio.parquet --name audio --store STORE
@@ -76,7 +76,7 @@ class ImportFeaturesParameters:
     """
 
     file: Annotated[LocalPath, Option("Parquet, CSV or npz file.", is_argument=True)]
-    name: Annotated[str, Option("Name of the features, such as audio: fit knows them as imported_audio.")]
+    name: Annotated[str, Option("Name of the features, such as audio; fit names them imported_audio.")]
     store: StoreUrl
     first_frame: Annotated[
         int, Option("Number of the first frame in the file: 1, as in 00001.jpg, or 0.", minimum=0, maximum=1)
@@ -163,7 +163,7 @@ class ViewParameters:
 
 @dataclass(frozen=True)
 class CompareParameters:
-    """Compare two heads of one task on the same validation subjects.
+    """Compare two heads on the same validation subjects.
 
     Prints every metric of both, and the differences with paired bootstrap intervals over videos. Also writes a page
     with charts, STORE/reports/compare-A-B/index.html.
@@ -176,16 +176,18 @@ class CompareParameters:
     a: Annotated[str, Option("Name of a head or its beginning, or a recipe.", is_argument=True)]
     b: Annotated[str, Option("The head or recipe to compare it with.", is_argument=True)]
     store: StoreUrl
-    task: Annotated[TaskName | None, Option("Task of the two heads. Required if a recipe has heads of several.")] = None
+    task: Annotated[
+        TaskName | None, Option("Task of the two heads. Required if a recipe has heads of several tasks.")
+    ] = None
 
 
 @dataclass(frozen=True)
 class ForgetParameters:
-    """Remove what was made from videos, images, heads or features.
+    """Remove videos, images, heads or features from a store.
 
-    Removes rows, crops, features and predictions of a video or image from every dataset, a head with its outputs,
-    post-processings and submissions, or imported features. What cannot be removed is listed. Exits with code 1 if a
-    folder of predictions could not be reached.
+    Removes everything derived from a video or image: rows, crops, features and predictions. With --head, removes a head
+    with its outputs, post-processings and submissions; with --features, imported features. Lists what cannot be
+    removed. Exits with code 1 if a folder of predictions could not be reached.
 
     Examples:
         affwild2 forget clip --store STORE --dry-run
@@ -212,7 +214,7 @@ class ForgetParameters:
     drop_folders: Annotated[
         list[str] | None,
         Option(
-            "Folder of predictions that is gone for good: remove it from the list in the store, not its files.",
+            "Folder of predictions that no longer exists: remove it from the list in the store, not its files.",
             command_line_name="drop-folder",
         ),
     ] = None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from data_contracts.challenge.editions import ABAW3_TEST_LISTS
 from flows.commands.command_line import app
@@ -102,6 +103,12 @@ def test_an_unknown_engine_is_refused_before_any_work(tmp_path, monkeypatch):
     assert finished.stderr.strip() == "affwild2: AFFWILD2_ENGINE: expected one of openvino, torch, got 'openvina'"
 
 
+def test_the_help_lists_every_command_once_with_its_whole_description():
+    sections = CliRunner().invoke(app, ["--help"], terminal_width=80).output.partition("Predictions:")[2]
+    assert sorted(re.findall(r"^  ([a-z-]+) {2,}\S", sections, re.M)) == sorted(app.commands)
+    assert "..." not in sections
+
+
 def test_help_imports_nothing_heavy():
     heavy = {"asyncio", "numpy", "prefect", "psutil", "pyarrow", "pydantic", "rich", "s3fs", "sklearn", "torch"}
     code = f"import sys, flows.commands.command_line; print(sorted({heavy} & set(sys.modules)))"
@@ -112,7 +119,6 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize("command", list(all_commands()), ids=lambda command: command.name)
 def test_every_command_describes_its_options_and_has_examples_that_it_accepts(command):
     assert all(len(parameter.help) > 10 for parameter in command.params), command.name
-    assert len(command.help.splitlines()[0]) <= 65, "the list of commands shows the whole line"
     examples = re.findall(r"^  affwild2 (.+)$", command.epilog, re.M)
     assert examples
     for example in examples:
