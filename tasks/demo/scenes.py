@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from data_contracts.errors import InputError
+from data_contracts.video.container import REPEATABLE_X264
 from data_contracts.vocabulary import ACTION_UNITS
 from models.faces.detection import DetectorParams
 from tasks.demo.face_warp import PATCH_PX, cut_face_patch, soft_oval, warp_face
@@ -132,7 +133,7 @@ def write_video(path: Path, frames: Iterator[np.ndarray]) -> None:
         stream.codec_context.time_base = Fraction(1, _FPS)
         stream.gop_size = 25
         if codec == "libx264":
-            stream.options = {"crf": "20", "preset": "veryfast", "threads": "1"}
+            stream.options = {"crf": "20", "preset": "veryfast", "threads": "1", **REPEATABLE_X264}
         else:
             stream.bit_rate = 1_500_000
         for frame in frames:

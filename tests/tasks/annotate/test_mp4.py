@@ -134,3 +134,11 @@ def test_times_that_repeat_or_jump_by_days_are_ones_that_mp4_files_can_hold(tmp_
     vars(index)["has_pts"], vars(index)["pts_seconds"] = False, np.array([0, 0, 0.04])
     times = FrameTimes.of(index, Fraction(1, 25))
     assert times.ticks.tolist() == [0, 1, 3601] and times.time_base == Fraction(1, 90_000) and times.problem is None
+
+
+def test_copies_of_a_video_have_the_same_bytes(tmp_path):
+    path = write_video(tmp_path / "video.mp4", VideoSpec(frame_count=48, width_px=200, height_px=136))
+    copies = [tmp_path / f"{number}.mp4" for number in range(20)]
+    for copy in copies:
+        copy_video(path, copy)
+    assert len({copy.read_bytes() for copy in copies}) == 1
