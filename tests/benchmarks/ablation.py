@@ -1,11 +1,15 @@
 """Ablation of recipes on simulated data, whose best attainable score is known, for docs/recipes.md.
 
-Usage: python tests/benchmarks/ablation.py CACHE [--scale 0.03] [--simulations 4] [--task expr] [--only [PATTERN ...]]
+Usage: python tests/benchmarks/ablation.py CACHE [--simulations 4] [--task expr] [--only [PATTERN ...]]
 
 Fits the heads of every setting with three seeds, tunes post-processing on folds of videos, and scores every video by
-a rule that was tuned on the other folds, on every frame. CACHE keeps outputs and scores: an interrupted run continues,
-and ``--only`` without a pattern measures nothing and writes tests/benchmarks/results/ablation.json and the tables of
-docs/recipes.md from the cache.
+a rule that was tuned on the other folds, on every frame. Writes tests/benchmarks/results/ablation.json and the tables
+of docs/recipes.md.
+
+CACHE keeps outputs and scores, so that an interrupted run continues. ``--only`` selects settings, as in ``--only
+'heads: *' '*: `tcn`'``; without a pattern it measures nothing and writes what the cache has. A row of an earlier run
+stays unless the cache has it on at least as many simulations. Differences are from `default` and shares from `paper`:
+a cache without the scores of both has no rows.
 """
 
 import argparse
@@ -21,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from ablation_data import SimulatedData
-from ablation_settings import ALL_ROWS, DEFAULT, EVERY_FRAME, Member, Section, Setting, settings_of
+from ablation_settings import PAPER, SCALE, Member, Section, Setting, reference_of, settings_of
 from ablation_tables import write_tables
 from result_files import FOLDER, describe_machine
 
@@ -40,7 +44,7 @@ from tasks.simulate.attainable import attainable_scores
 from tasks.simulate.labels import label_rule
 from tasks.simulate.plan import plan_simulation
 
-SCALE, SEEDS = 0.03, 3
+SEEDS = 3
 # The tables of other sections do not show the scores of seeds alone.
 SECTIONS_WITH_SEEDS = ("heads", "fits", "temporal")
 Outputs = list[dict[BranchName, np.ndarray]]
@@ -83,6 +87,7 @@ class Row:
         difference, difference_low, difference_high: from the reference of the section on the same simulations.
         share: of the distance between ``paper`` and the best attainable score, on the same simulations.
         seconds, parameters, errors, coverage: as of ``Scored``.
+        processor: of the machine that measured it.
     """
 
     section: Section
@@ -100,13 +105,14 @@ class Row:
     parameters: int
     errors: list[float]
     coverage: dict[str, float]
+    processor: str
 
 
 class Ablation:
     """Fits and scores the settings of one task on one simulation, or takes them from the cache."""
 
-    def __init__(self, task: TaskName, cache: Path, *, scale: float, simulation: int) -> None:
-        self._task, self._cache, self._scale, self._simulation = task, cache, scale, simulation
+    def __init__(self, task: TaskName, cache: Path, *, simulation: int) -> None:
+        self._task, self._cache, self._simulation = task, cache, simulation
         self._data: dict[str, SimulatedData] = {}
 
     def path_of(self, setting: Setting) -> Path:
@@ -148,7 +154,7 @@ class Ablation:
 
     @property
     def _prefix(self) -> str:
-        return f"{self._task}-{self._scale:g}-{self._simulation}"
+        return f"{self._task}-{self._simulation}"
 
     def _outputs(self, member: Member, seed: int) -> tuple[Outputs, float, int]:
         """Return the outputs of every validation subject, the seconds of the fit, and the number of parameters."""
@@ -166,9 +172,7 @@ class Ablation:
 
     def _data_of(self, backbone: str) -> SimulatedData:
         if backbone not in self._data:
-            self._data[backbone] = SimulatedData(
-                self._task, scale=self._scale, seed=self._simulation, backbone=backbone
-            )
+            self._data[backbone] = SimulatedData(self._task, scale=SCALE, seed=self._simulation, backbone=backbone)
         return self._data[backbone]
 
     def _counts(self, outputs: Sequence[Outputs], setting: Setting) -> tuple[dict[BranchName, np.ndarray], Tuned]:
@@ -231,12 +235,16 @@ def _digest(value: object) -> str:
     return fingerprint(value=value)[:12]
 
 
-def row_of(name: RowName, measured: Measured, *, task: TaskName, attainable: dict[int, float]) -> Row:
-    """Return the row of a setting from the scores of all settings of its task."""
+def row_of(name: RowName, measured: Measured, *, task: TaskName, attainable: dict[int, float]) -> Row | None:
+    """Return the row of a setting from the scores of all settings of its task.
+
+    It is on the simulations that its reference and ``paper`` are measured on, too; None if there are none.
+    """
     found = measured[name]
-    reference = {"temporal": EVERY_FRAME, "fits": ALL_ROWS}.get(name[0], DEFAULT)
-    others = [measured[reference if reference in measured else DEFAULT], measured["heads", "`paper`"]]
+    others = [measured.get(one, {}) for one in (reference_of(name[0], task), PAPER)]
     numbers = [number for number in found if all(number in one for one in others)]
+    if not numbers:
+        return None
     metric = main_metric(task)
     sides = [[one[number].counts for number in numbers] for one in (found, *others)]
     width = _joined(sides[0]).shape[1]
@@ -273,6 +281,7 @@ def row_of(name: RowName, measured: Measured, *, task: TaskName, attainable: dic
         every[0].parameters,
         [float(value) for value in np.mean([one.errors for one in every], axis=0)],
         {name: float(np.mean([one.coverage[name] for one in every])) for name in every[0].coverage},
+        describe_machine()["processor"],
     )
 
 
@@ -288,11 +297,11 @@ def _joined(counts: Sequence[dict[BranchName, np.ndarray]]) -> np.ndarray:
     return whole
 
 
-def attainable_of(scale: float, simulation: int, cache: Path) -> dict[TaskName, float]:
+def attainable_of(simulation: int, cache: Path) -> dict[TaskName, float]:
     """Return the best attainable score of each task on the validation set of a simulation."""
-    path = cache / f"attainable-{scale:g}-{simulation}.json"
+    path = cache / f"attainable-{simulation}.json"
     if not path.exists():
-        scores = attainable_scores(plan_simulation(scale, simulation), label_rule(scale, simulation))
+        scores = attainable_scores(plan_simulation(SCALE, simulation), label_rule(SCALE, simulation))
         path.write_text(json.dumps({task: scores[task]["validation"][main_metric(task)] for task in TASKS}))
     found: dict[TaskName, float] = json.loads(path.read_text())
     return found
@@ -303,22 +312,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--task", choices=TASKS, action="append")
-    parser.add_argument("--scale", type=float, default=SCALE)
     parser.add_argument("--simulations", type=int, default=4)
     parser.add_argument(
-        "--only", nargs="*", metavar="WORD", help="measure settings with one of the words in their names"
+        "--only", nargs="*", metavar="PATTERN", help="measure settings whose 'section: name' matches a pattern"
     )
     given = parser.parse_args()
     given.cache.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     tasks: list[TaskName] = given.task or list(TASKS)
-    attainable = {n: attainable_of(given.scale, n, given.cache) for n in range(given.simulations)}
+    attainable = {n: attainable_of(n, given.cache) for n in range(given.simulations)}
     found: dict[TaskName, Measured] = {}
     for simulation, kind, task in jobs(tasks, given.simulations):
-        ablation = Ablation(task, given.cache, scale=given.scale, simulation=simulation)
-        for setting in settings_of(task, given.scale):
+        ablation = Ablation(task, given.cache, simulation=simulation)
+        for setting in settings_of(task):
             is_known = ablation.is_scored(setting)
-            is_asked = given.only is None or any(fnmatchcase(setting.name, one) for one in given.only)
+            is_asked = given.only is None or any(
+                fnmatchcase(f"{setting.section}: {setting.name}", one) for one in given.only
+            )
             is_due = simulation < setting.simulations and setting.kind == kind
             if not is_due or not (is_known or is_asked):
                 continue
@@ -328,7 +338,7 @@ def main() -> None:
             if not is_known:
                 seconds = time.monotonic() - started
                 print(f"{seconds:.0f} s: simulation {simulation}, {task}: {setting.name}", flush=True)
-    _save(found, attainable, given.scale)
+    _save(found, attainable)
 
 
 def jobs(tasks: Sequence[TaskName], simulations: int) -> list[tuple[int, str, TaskName]]:
@@ -338,18 +348,30 @@ def jobs(tasks: Sequence[TaskName], simulations: int) -> list[tuple[int, str, Ta
     return sorted(found, key=lambda job: (job[2] == "mtl", ("mlp", "tcn", "transformer").index(job[1])))
 
 
-def _save(found: dict[TaskName, Measured], attainable: dict[int, dict[TaskName, float]], scale: float) -> None:
-    """Write the results of the tasks that were measured, keep those of others, and write the tables."""
-    path = FOLDER / ("ablation.json" if scale == SCALE else f"ablation-{scale:g}.json")
-    content = json.loads(path.read_text()) if path.exists() else {"tasks": {}}
-    content |= {"machine": describe_machine(), "scale": scale, "seeds": SEEDS}
+def _save(found: dict[TaskName, Measured], attainable: dict[int, dict[TaskName, float]]) -> None:
+    """Add the measured rows to the results, and write the tables."""
+    path = FOLDER / "ablation.json"
+    content = json.loads(path.read_text())
+    content |= {"machine": describe_machine(), "scale": SCALE, "seeds": SEEDS}
     for task, measured in found.items():
         best = {number: scores[task] for number, scores in attainable.items()}
-        rows = [asdict(row_of(name, measured, task=task, attainable=best)) for name in measured]
-        content["tasks"][task] = {"attainable": best, "rows": rows}
-    content["tasks"] = {task: content["tasks"][task] for task in TASKS if task in content["tasks"]}
+        rows = [row_of(name, measured, task=task, attainable=best) for name in measured]
+        stored = content["tasks"][task]
+        stored["attainable"] |= {str(number): score for number, score in best.items()}
+        stored["rows"] = _merge(task, stored["rows"], [asdict(row) for row in rows if row is not None])
     path.write_text(json.dumps(content, indent=1) + "\n")
-    write_tables(FOLDER)
+    write_tables(path)
+
+
+def _merge(task: TaskName, stored: list[dict[str, Any]], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of all settings; of two rows of a setting, the one on more simulations, else the measured one."""
+    rows: dict[RowName, dict[str, Any]] = {}
+    for row in (*stored, *measured):
+        name = row["section"], row["name"]
+        if name not in rows or len(row["simulations"]) >= len(rows[name]["simulations"]):
+            rows[name] = row
+    names = [(setting.section, setting.name) for setting in settings_of(task)]
+    return [rows[name] for name in names if name in rows]
 
 
 if __name__ == "__main__":

@@ -12,10 +12,13 @@ from models.heads.recipes import TaskRecipe
 from models.recipes.registry import RECIPES, find_recipe
 
 Section = Literal["heads", "fits", "temporal", "decisions", "blends", "calibration"]
+PAPER: tuple[Section, str] = ("heads", "`paper`")
 # What the settings of a section are compared with.
 DEFAULT: tuple[Section, str] = ("heads", "`default`")
 EVERY_FRAME: tuple[Section, str] = ("temporal", "`default`, every frame")
 ALL_ROWS: tuple[Section, str] = ("fits", "all rows, batches of 128")
+# Of the simulations, as of the command ``simulate``.
+SCALE = 0.03
 BACKBONE, OTHER_BACKBONE = "simulated_enet_b0", "simulated_mobilenet"
 # Neighbouring frames are almost equal; most heads of single frames that take embeddings are fitted on every tenth.
 STRIDE = 10
@@ -64,7 +67,14 @@ def member_of(recipe: TaskRecipe, *, every: int | None = None, backbone: str = B
     return Member(recipe.replace(seeds=1), every, backbone)
 
 
-def settings_of(task: TaskName, scale: float) -> Iterator[Setting]:
+def reference_of(section: Section, task: TaskName) -> tuple[Section, str]:
+    """Return the section and name of the setting that those of a section are compared with."""
+    if section == "temporal" and task != "mtl":
+        return EVERY_FRAME
+    return ALL_ROWS if section == "fits" else DEFAULT
+
+
+def settings_of(task: TaskName) -> Iterator[Setting]:
     """Yield the settings of a task; ``paper`` and ``default`` come before all others, temporal heads last."""
     named = {name: recipe for name, recipe in RECIPES.items() if task in recipe.tasks}
     rows = {n: r for n, r in named.items() if head_class(r.heads[task].kind).works_on == "rows"}
@@ -76,7 +86,7 @@ def settings_of(task: TaskName, scale: float) -> Iterator[Setting]:
         yield from _changed_heads(task)
         yield from _decisions(task)
         yield from _blends(task)
-        yield from _fits(task, scale)
+        yield from _fits(task)
     for name, recipe in named.items():
         if name in rows:
             continue
@@ -99,7 +109,7 @@ def _changed_heads(task: BranchName) -> Iterator[Setting]:
         yield Setting("heads", f"`default`, {name}", (member_of(changed),), tuned)
 
 
-def _fits(task: BranchName, scale: float) -> Iterator[Setting]:
+def _fits(task: BranchName) -> Iterator[Setting]:
     """Yield fits of ``default`` on every frame; for valence and arousal, also with other epochs and batches.
 
     The limit of the rows of an epoch is the same share of all rows as at full size.
@@ -112,7 +122,7 @@ def _fits(task: BranchName, scale: float) -> Iterator[Setting]:
     yield Setting(*EVERY_FRAME, every, tuned, 2)
     if task != "va":
         return
-    part = head.replace(epoch_rows=round(EPOCH_ROWS * scale))
+    part = head.replace(epoch_rows=round(EPOCH_ROWS * SCALE))
     yield Setting(*ALL_ROWS, every, tuned, 1)
     yield Setting("fits", "limited rows, batches of 128", (member_of(part, every=1),), tuned, 1)
     larger = member_of(part.replace(batch_size=512), every=1)

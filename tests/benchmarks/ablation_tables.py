@@ -13,30 +13,25 @@ _TITLES = {
 }
 
 
-def write_tables(folder: Path) -> None:
-    """Replace the text between the markers of every section with its tables, from the files of a folder.
-
-    Results of smaller scales are shown in sections whose fits take long.
-    """
-    content, *smaller = (json.loads(path.read_text()) for path in sorted(folder.glob("ablation*.json"), reverse=True))
+def write_tables(results: Path) -> None:
+    """Replace the text between the markers of every section with its tables, from the file of results."""
+    tasks = json.loads(results.read_text())["tasks"]
     text = PAGE.read_text()
     for section in ("heads", "fits", "temporal", "decisions", "blends", "calibration"):
         render = {"calibration": _calibration, "decisions": _decisions, "blends": _decisions}.get(section, _heads)
         begin, end = f"<!-- ablation: {section} -->", f"<!-- end of ablation: {section} -->"
         before, rest = text.split(begin)
-        lines = render(content["tasks"], section)
-        for one in smaller if section in ("temporal", "fits") else ():
-            lines += ["", f"The same on simulations of scale {one['scale']:g}:", "", *_heads(one["tasks"], section)]
-        text = "\n".join([before + begin, "", *lines, "", end]) + rest.split(end)[1]
+        text = "\n".join([before + begin, "", *render(tasks, section), "", end]) + rest.split(end)[1]
     PAGE.write_text(text)
 
 
 def _heads(tasks: dict[str, Any], section: str) -> list[str]:
-    reference = "`default`" if section == "heads" else "the second row" if section == "temporal" else "the first row"
+    references = {"temporal": "the second row", "fits": "the first row"}
     lines = []
     for task, found in tasks.items():
         if not (rows := [row for row in found["rows"] if row["section"] == section]):
             continue
+        reference = "`default`" if task == "mtl" else references.get(section, "`default`")
         lines += [
             *_title(task, found),
             f"| head | held-out, interval | seeds | difference from {reference}, interval | share | fit, s | "
@@ -47,7 +42,7 @@ def _heads(tasks: dict[str, Any], section: str) -> list[str]:
             seeds = f"{min(row['seeds']):.3f} to {max(row['seeds']):.3f}"
             lines.append(
                 f"| {row['name']} | {_score(row)} | {seeds} | {_difference(row)} | {row['share']:.0%} | "
-                f"{row['seconds']:.1f} | {row['parameters']:,} | {len(row['simulations'])} |"
+                f"{row['seconds']:.1f} ({_maker(row)}) | {row['parameters']:,} | {len(row['simulations'])} |"
             )
         lines.append("")
     return lines[:-1]
@@ -89,6 +84,11 @@ def _calibration(tasks: dict[str, Any], section: str) -> list[str]:
 def _title(task: str, found: dict[str, Any]) -> list[str]:
     best = ", ".join(f"{score:.3f}" for score in found["attainable"].values())
     return [f"{_TITLES[task]}; best attainable in simulations 0, 1, ...: {best}.", ""]
+
+
+def _maker(row: dict[str, Any]) -> str:
+    """Return the maker of the processor that fitted the heads of a row."""
+    return str(row["processor"]).split()[0].removesuffix("(R)")
 
 
 def _score(row: dict[str, Any]) -> str:

@@ -1,20 +1,13 @@
-"""Temporal heads against the perceptron of recipe ``default``: fitting an epoch, predicting a long sequence, ``score``.
+"""Temporal heads against the perceptron of recipe ``default``: fitting an epoch, and predicting a long sequence.
 
-The ratios say what a temporal head costs: 0.5 is twice the time. Both sides fit or predict the same generated frames,
-or score the same clip, with heads of three seeds that were fitted on the data of ``affwild2 demo``.
+Both sides fit or predict the same generated frames. A ratio of 0.5 is twice the time. ``measure_temporal`` measures
+what temporal heads cost in ``score``.
 """
 
-import os
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clips import open_clips
-from command_watch import watch
 from generated_rows import WIDTH, make_rows
 from pairs import Pair, run_script
 
@@ -85,54 +78,6 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
             work=count,
             unit="frames",
         )
-    if not quick:
-        yield from score_pairs()
-
-
-def affwild2(*arguments: object) -> float:
-    """Run a command; return the processor seconds of all its processes."""
-    program = str(Path(sys.executable).with_name("affwild2"))
-    with tempfile.TemporaryDirectory() as temporary:
-        done = watch([program, *map(str, arguments)], temporary=Path(temporary), environment=os.environ)
-    if done.exit_code:
-        raise RuntimeError(f"affwild2 {arguments[0]}: exit code {done.exit_code}: {done.output[-500:]}")
-    return done.cpu_seconds
-
-
-def score_clip(clip: Path, store: Path, head: str) -> tuple[float, int]:
-    """Score a clip that the store does not know; return processor seconds and the number of rows with outputs."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy, out = Path(folder, "store"), Path(folder, "out")
-        shutil.copytree(store, copy)
-        seconds = affwild2("score", clip, "--store", copy, "--head", head, "--out", out, "--workers", 2)
-        (table,) = out.glob("*.csv")
-        return seconds, len(table.read_text().splitlines()) - 1
-
-
-def compare_scored(reference: tuple[float, int], ours: tuple[float, int]) -> str:
-    """Check that both sides wrote the same number of rows."""
-    assert reference[1] == ours[1] > 0, (reference, ours)
-    return f"{ours[1]} rows; processor time {reference[0]:.1f} s and {ours[0]:.1f} s, {ours[0] / reference[0] - 1:+.1%}"
-
-
-def score_pairs() -> Iterator[Pair]:
-    """Yield ``score`` of a clip with each kind."""
-    with open_clips(frames=472, small_only=True) as clips, tempfile.TemporaryDirectory() as folder:
-        clip, demo = clips["one face, 360p"], Path(folder, "demo")
-        affwild2("demo", "--out", demo)
-        for kind in KINDS:
-            affwild2("fit", "va", "--store", demo / "store", "--annotations", demo / "data", "--recipe", kind)
-        for kind in KINDS:
-            yield Pair(
-                f"score of 472 frames with a {kind}, perceptron of default",
-                lambda: score_clip(clip, demo / "store", "va-default"),
-                lambda k=kind: score_clip(clip, demo / "store", f"va-{k}"),  # type: ignore[misc]
-                compare_scored,
-                goal=1 / 1.1,
-                rounds=2,
-                work=472,
-                unit="frames",
-            )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import argparse
 import functools
 import json
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -309,7 +310,8 @@ def tables(content: dict[str, Any]) -> list[str]:
     for name, population in content["populations"].items():
         classes = ", ".join(f"{label} {count:,}" for label, count in population["labels"].items() if count)
         rows = population["settings"]
-        lines += [f"{name}: {population['photos']:,} photos of {population['people']:,} people ({classes}).", ""]
+        title = f"{name}: {population['photos']:,} photos of {population['people']:,} people ({classes})."
+        lines += [*textwrap.wrap(title, 120), ""]
         lines += ["| setting | in-sample | held-out | interval | difference to the head | interval | accuracy |"]
         lines += ["|---|---|---|---|---|---|---|"]
         for row in rows:
