@@ -58,10 +58,8 @@ class Growth:
 
     Attributes:
         reference, ours: the calls to time; they receive the number of copies. Results do not depend on it.
-        copies, reference_copies: fewer and more copies. The difference of the times is the steady state, and the rest
-            of the time of fewer copies is start-up.
-        parity, goal: as of a ``Pair``; ``goal`` is that of the steady state.
-        startup_goal_seconds: the longest start-up of ours.
+        copies, reference_copies: fewer and more copies. The difference of the times is without start-up.
+        parity, goal: as of a ``Pair``.
         work, unit: amount of work of one copy (472, "frame").
     """
 
@@ -71,7 +69,6 @@ class Growth:
     parity: Callable[[Any, Any], str]
     work: float
     unit: str
-    startup_goal_seconds: float
     copies: tuple[int, int] = (4, 16)
     reference_copies: tuple[int, int] = (1, 2)
     goal: float | None = None
@@ -171,8 +168,8 @@ def _check(parity: Callable[[Any, Any], str], expected: Any, got: Any) -> tuple[
         return f"BROKEN: {' '.join(str(error).split())[:200]}", False
 
 
-def measure_growth(growth: Growth, *, script: str = "", allocator: str = "default") -> list[Measured]:
-    """Measure the time of one more copy on both sides, in turns, and the start-up of ours."""
+def measure_growth(growth: Growth, *, script: str = "", allocator: str = "default") -> Measured:
+    """Measure the time of one more copy on both sides, in turns."""
     growth.ours(growth.copies[0])  # the first call converts networks
     got, memory, _ = _call_with_memory(lambda: growth.ours(growth.copies[0]))
     expected = growth.reference(1)
@@ -187,8 +184,7 @@ def measure_growth(growth: Growth, *, script: str = "", allocator: str = "defaul
     few, many = growth.copies
     more, reference_more = many - few, growth.reference_copies[1] - growth.reference_copies[0]
     seconds, cpu = (many_seconds - few_seconds) / more, (many_cpu - few_cpu) / more
-    start_seconds, start_cpu = few_seconds - few * seconds, few_cpu - few * cpu
-    steady = Measured(
+    return Measured(
         script,
         f"{growth.name}, steady state",
         Side([(reference_seconds[1] - reference_seconds[0]) / reference_more], None, None),
@@ -200,17 +196,6 @@ def measure_growth(growth: Growth, *, script: str = "", allocator: str = "defaul
         work=growth.work,
         unit=f"{growth.unit}s",
     )
-    start = Measured(
-        script,
-        f"{growth.name}, start-up, against {growth.startup_goal_seconds:g} s",
-        Side([growth.startup_goal_seconds], None, None),
-        Side([start_seconds], None, None),
-        f"{start_cpu:.1f} core-seconds",
-        True,
-        allocator,
-        None if growth.goal is None else 1.0,
-    )
-    return [steady, start]
 
 
 def _children_cpu_seconds() -> float:
@@ -235,11 +220,10 @@ def run_script(make_pairs: Callable[[bool], Iterator[Pair] | Iterator[Growth]]) 
     found = []
     for pair in make_pairs(options.quick):
         if options.only in pair.name:
-            count = len(found)
             pair = replace(pair, goal=None) if options.quick else pair
             of = {"script": options.script, "allocator": options.allocator}
-            found += measure_growth(pair, **of) if isinstance(pair, Growth) else [measure(pair, **of)]
-            print(*map(describe, found[count:]), sep="\n", flush=True)
+            found.append(measure_growth(pair, **of) if isinstance(pair, Growth) else measure(pair, **of))
+            print(describe(found[-1]), flush=True)
     if options.json:
         options.json.write_text(json.dumps([measured.to_dict() for measured in found]))
     if not all(measured.parity_holds for measured in found):

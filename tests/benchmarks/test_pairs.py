@@ -68,7 +68,7 @@ def test_slow_reference_is_called_once_and_scaled(clock):
     assert twice.reference.median_seconds == pytest.approx(0.2)
 
 
-def test_two_lengths_separate_start_up_from_the_steady_state(clock):
+def test_the_steady_state_is_without_start_up(clock):
     growth = Growth(
         "sleep",
         lambda copies: CLOCK.sleep(5 + copies),
@@ -76,13 +76,11 @@ def test_two_lengths_separate_start_up_from_the_steady_state(clock):
         equal,
         work=20,
         unit="call",
-        startup_goal_seconds=1.5,
         goal=12,
     )
-    steady, start = measure_growth(growth)
+    steady = measure_growth(growth)
     assert steady.ratio == pytest.approx(10) and not goal_is_met(steady)
     assert "200 calls/s" in describe(steady) and "core-ms per call" in steady.parity
-    assert start.ours.seconds == pytest.approx([1.2]) and goal_is_met(start)
 
 
 def test_memory_is_measured_per_side():
