@@ -165,7 +165,7 @@ def test_a_blend_of_two_backbones_predicts_videos_and_photos(
     found = rescore([tmp_path / "videos"], out=tmp_path / "main", heads=[head], **more, **request)
     assert found.scored == ("new",)
     tables = [pl.read_parquet(tmp_path / "main" / f"{name}.parquet") for name in ("new", inputs[0].stem)]
-    assert (tables[0]["valence"] - tables[1]["valence"]).abs().max() < 0.05
+    assert (tables[0]["valence"] - tables[1]["valence"]).abs().mean() < 0.05
 
 
 @pytest.mark.parametrize(
