@@ -54,6 +54,9 @@ _FORKED_WORKERS = {
     # processor time of an extraction.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "500ms",
+    # Nobody reads the pages and metrics of these servers, whose imports take a tenth of a second per process.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
 }
 T = TypeVar("T")
 # Otherwise distributed imports every installed optional package, here and in the process that workers are forked from.

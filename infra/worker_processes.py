@@ -10,6 +10,8 @@ import multiprocessing.forkserver
 import os
 from collections.abc import Iterator, Sequence
 
+from data_contracts.settings import DASK_ADDRESS
+
 # Libraries read these variables when a process starts, so a worker cannot set them itself. malloc keeps freed memory
 # for the next batch, or the kernel would take it back and zero it again. There is a worker per core, so libraries start
 # no threads; neither does pyarrow's allocator, because a process with threads must not be forked.
@@ -50,7 +52,8 @@ def start_forking_for_new_store(*, store: str | None, out: object = None, dask_a
     ``store`` None: ``OUT/store``.
     """
     place = store or f"{out or '.'}/store"
-    if dask_address is None and "://" not in place and not os.path.exists(place):
+    has_scheduler = dask_address or os.environ.get(DASK_ADDRESS)
+    if not has_scheduler and "://" not in place and not os.path.exists(place):
         start_forking(WORKER_MODULES)
 
 

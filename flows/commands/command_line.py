@@ -5,6 +5,7 @@ Help must answer at once, so this module imports only Click and the definitions;
 
 import contextlib
 import functools
+import gc
 import importlib
 import os
 import sys
@@ -265,6 +266,12 @@ def _click_type(hint: Any, option: Option) -> tuple[click.ParamType, bool]:
 
 
 def _run_flow(name: str, values: Values) -> int:
+    from infra.prefect.runtime import has_server_url
+    from infra.worker_processes import start_forking_for_new_store
+
+    if not has_server_url():
+        # It imports libraries while this process imports its own and reads the inputs.
+        start_forking_for_new_store(**{option: values.get(option) for option in ("store", "out", "dask_address")})
     from flows.commands.exit_codes import run_flow
 
     return run_flow(name, values)
@@ -363,6 +370,9 @@ def main() -> None:
 
         _print_error(f"{PROGRAM}: interrupted; {RESUME}")
         sys.exit(EXIT_INTERRUPTED)
+    finally:
+        # Otherwise Python would search all objects of all libraries for garbage, several times, before it ends.
+        gc.freeze()
     sys.exit(2)
 
 

@@ -14,10 +14,8 @@ from data_contracts.settings import read_settings
 from flows.engine.console import add_fields, explain_error, print_error
 from flows.engine.progress import watching_progress
 from flows.engine.run_metrics import measured_run
-from flows.parameters import FLOWS, scheduler_of
 from infra.interruption import EXIT_INTERRUPTED, RESUME, end_now, ending_on_signals
 from infra.prefect.runtime import has_server_url, quiet_prefect
-from infra.worker_processes import start_forking_for_new_store
 
 # Exceptions of Prefect's client if its server is gone. Comparing names avoids the import.
 _SERVER_LOST = ("ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout", "ReadTimeout")
@@ -34,18 +32,10 @@ def run_flow(name: str, parameters: Mapping[str, Any]) -> int:
             for text in value if isinstance(value, list) else (value,):
                 check_no_credentials(str(text), what=what)
         with ending_on_signals():
+            _check_folder(name, parameters)
             if has_server_url():
-                _check_folder(name, parameters)
                 _run_recorded(name, parameters)
             else:
-                # It imports libraries while this process reads the folder.
-                start_forking_for_new_store(
-                    store=parameters.get("store"),
-                    out=parameters.get("out"),
-                    # demo has no such option.
-                    dask_address=scheduler_of(FLOWS[name](**parameters)) if "dask_address" in parameters else None,
-                )
-                _check_folder(name, parameters)
                 getattr(importlib.import_module(f"flows.{name}"), name)(**parameters)
         return 0
 

@@ -17,15 +17,15 @@ from models.backbones.registry import BackboneSpec
 from models.backbones.resizing import resize_to_square
 from models.backbones.weights import spec_of, weights_digest
 from models.engines.openvino import (
-    compile_network,
     get_outputs,
     is_cached,
-    load_or_convert,
+    load_network,
     run_network,
     supported_precision,
 )
 from models.engines.precision import Precision
 
+Part = Literal["early", "late"]
 _BATCH = 4
 
 
@@ -43,13 +43,16 @@ class CpuBackbone(FeatureExtractor):
         precision = supported_precision(precision)
         self.engine = f"openvino, {precision}"
         digest = _digest(self.spec, self.weights_digest)
-        early = load_or_convert(f"{name}-early", digest, lambda: _convert(name, weights, "early"))
-        late = load_or_convert(f"{name}-late", digest, lambda: _convert(name, weights, "late"))
         size = self.spec.input_px
+
+        def load(part: Part, shape: list[int], precision: Precision) -> Any:
+            return load_network(
+                f"{name}-{part}", digest, lambda: _convert(name, weights, part), shape=shape, precision=precision
+            )
+
         # The early part needs float32: see the docstring of ``network``.
-        self._early = compile_network(early, shape=[_BATCH, size, size, 3], precision="float32")
-        early_shape = list(self._early.get_output_tensor(0).shape)
-        self._late = compile_network(late, shape=early_shape, precision=precision)
+        self._early = load("early", [_BATCH, size, size, 3], "float32")
+        self._late = load("late", list(self._early.get_output_tensor(0).shape), precision)
         self._late.set_input_tensor(self._early.get_output_tensor(0))
         self._pixels = np.zeros((_BATCH, size, size, 3), np.uint8)
 
@@ -80,9 +83,9 @@ def _digest(spec: BackboneSpec, weights_digest: str) -> str:
     return hashlib.sha256(f"{weights_digest} {spec!r}".encode()).hexdigest()
 
 
-def _convert(name: str, weights: Path | None, part: Literal["early", "late"]) -> Any:
-    import openvino
+def _convert(name: str, weights: Path | None, part: Part) -> Any:
     import torch
+    from openvino.tools.ovc import convert_model
 
     from models.backbones.network import ConvertibleNetwork, load_backbone
 
@@ -93,4 +96,4 @@ def _convert(name: str, weights: Path | None, part: Literal["early", "late"]) ->
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         if part == "late":
             example = ConvertibleNetwork(backbone, "early")(example)
-        return openvino.convert_model(ConvertibleNetwork(backbone, part), example_input=example)
+        return convert_model(ConvertibleNetwork(backbone, part), example_input=example)

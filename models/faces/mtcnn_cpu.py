@@ -8,12 +8,12 @@ so that the result of a cell depends on its own window only.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from models.engines.openvino import compile_network, load_or_convert, run_network
+from models.engines.openvino import load_network, load_or_convert, run_network
 from models.faces.detection import (
     CELL_PX,
     FINAL_NMS_IOMIN,
@@ -46,19 +46,22 @@ _MIN_IOU_TO_FOLLOW = 0.4
 
 def load_refiner(name: str) -> Any:
     """Return a request for ``rnet`` or ``onet`` that takes any number of crops float32 [n, 3, size, size]."""
-    return compile_network(_load_model(name), shape=[-1, 3, SIZES_PX[name], SIZES_PX[name]], precision="float32")
+    return _load_network(name, lambda: _convert(name), [-1, 3, SIZES_PX[name], SIZES_PX[name]])
 
 
 def load_proposer(shape: list[int]) -> Any:
     """Return a request for P-Net without its first layer, for input [n, 10, h, w]; -1 means any size."""
-    model = _load_model("pnet").clone()
-    return compile_network(_cut_after_first_layer(model), shape=shape, precision="float32")
+    return _load_network("pnet-late", lambda: _cut_after_first_layer(_load_proposer_model().clone()), shape)
+
+
+def _load_network(name: str, convert: Callable[[], Any], shape: list[int]) -> Any:
+    return load_network(f"mtcnn-{name}", detector_weights_digest(), convert, shape=shape, precision="float32")
 
 
 @functools.cache
 def first_layer_weights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return weights float32 [10, 3, 3, 3], bias [10] and PReLU slopes [10] of P-Net's first layer."""
-    activation = _first_pooling(_load_model("pnet")).input_value(0).get_node()
+    activation = _first_pooling(_load_proposer_model()).input_value(0).get_node()
     biased, slope = (activation.input_value(n).get_node() for n in (0, 1))
     weight = biased.input_value(0).get_node().input_value(1).get_node()
     parts = (weight, biased.input_value(1).get_node(), slope)
@@ -82,18 +85,18 @@ def _cut_after_first_layer(model: Any) -> Any:
 
 
 @functools.cache
-def _load_model(name: str) -> Any:
-    return load_or_convert(f"mtcnn-{name}", detector_weights_digest(), lambda: _convert(name))
+def _load_proposer_model() -> Any:
+    return load_or_convert("mtcnn-pnet", detector_weights_digest(), lambda: _convert("pnet"))
 
 
 def _convert(name: str) -> Any:
-    import openvino
     import torch
+    from openvino.tools.ovc import convert_model
 
     from models.faces.mtcnn import build_networks
 
     size = SIZES_PX.get(name, CELL_PX)
-    return openvino.convert_model(build_networks()[name], example_input=torch.zeros(2, 3, size, size))
+    return convert_model(build_networks()[name], example_input=torch.zeros(2, 3, size, size))
 
 
 def load_kernels() -> None:

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -80,6 +83,34 @@ def test_converted_network_is_cached_and_replaced_when_damaged(tmp_path, monkeyp
     messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert messages and all(len(message.splitlines()) == 1 for message in messages)
     assert not list(tmp_path.rglob(".unfinished*"))
+
+
+def test_compiled_network_is_cached_and_replaced_when_damaged(tmp_path, monkeypatch, portraits):
+    monkeypatch.setenv("AFFWILD2_CACHE", str(tmp_path))
+    images = faces(portraits)
+    expected = CpuBackbone("emotion_lite0").extract(images)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.compiled")}
+    (early,) = (path for path in files if "-early-" in path.name)
+    assert len(files) == 2
+    early.write_bytes(early.read_bytes()[:50_000])
+    for _ in range(2):
+        for found, wanted in zip(CpuBackbone("emotion_lite0").extract(images), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    changed = [path for path in tmp_path.rglob("*.compiled") if path.stat().st_mtime_ns != files[path]]
+    assert changed == [early] and early.stat().st_size > 50_000
+
+
+def test_openvino_reports_its_use_to_nobody(tmp_path):
+    code = "import models, openvino; from openvino.tools.ovc import telemetry_utils as t; print(t.tm.__name__)"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_of_several_threads_converts(tmp_path, monkeypatch):
