@@ -27,7 +27,7 @@ from tests.browser import Browser, running_browser
 NAMES = ("mobilenet_v1", "tf_efficientnet_b0", "tf_efficientnet_b2", "emotion_lite0")
 FORMATS: tuple[ExportFormat, ...] = ("onnx", "onnx-int8", "executorch")
 CALLS = 20
-# Runs the page's own modules: crop, JPEG, resizing and network, without the detector.
+# Runs the page's own modules: crop, resizing and network, without the detector.
 WORKER = """
 import * as ort from "./onnxruntime/ort.wasm.bundle.min.js";
 import { Backbone } from "./backbone.js";
