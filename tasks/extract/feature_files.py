@@ -5,7 +5,9 @@ Every reader yields blocks of rows, so that memory does not depend on the size o
 
 import contextlib
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +82,10 @@ def open_feature_file(path: Path) -> FeatureFile:
 class _Table(FeatureFile):
     """Columns ``subject`` and ``frame``, and either lists of numbers or a column per number."""
 
+    def _check_names(self, names: Sequence[str]) -> None:
+        if twice := [name for name, count in Counter(name.strip() for name in names).items() if count > 1]:
+            raise self.wrong("columns with different names", f"several named {twice[0]!r}", "rename or remove them")
+
     def _choose_columns(self, schema: pa.Schema) -> None:
         names = {name.strip(): name for name in schema.names}
         if missing := [name for name in _KEYS if name not in names]:
@@ -143,6 +149,7 @@ class _ParquetFile(_Table):
         super().__init__(path)
         with self._reading():
             self._file = pq.ParquetFile(path, memory_map=True)
+            self._check_names(self._file.schema_arrow.names)
             self._choose_columns(self._file.schema_arrow)
             if self._has_lists:
                 first = next(self._file.iter_batches(1, columns=self._values), None)
@@ -172,6 +179,7 @@ class _CsvFile(_Table):
         super().__init__(path)
         with self._opened({}) as reader:
             schema = reader.schema
+        self._check_names(schema.names)
         # Types are inferred from the first block alone, where numbers may look like whole numbers or be missing.
         is_text = {name for name in schema.names if pa.types.is_string(schema.field(name).type)}
         types = {name: pa.string() if name in is_text else pa.float32() for name in schema.names}
@@ -217,6 +225,8 @@ class _NpzFile(FeatureFile):
                     self._shapes[name], _ = self._read_header(file, name)
         if len({shape[0] for shape in self._shapes.values()}) > 1:
             raise self.wrong("arrays with one row per frame", self._shapes)
+        if not self._shapes[_EMBEDDING][1]:
+            raise self.wrong("an array embedding with a column per number", self._shapes[_EMBEDDING])
         self.embedding_size = self._shapes[_EMBEDDING][1]
         self.score_names = tuple(map(str, range(self._shapes[_SCORES][1]))) if _SCORES in self._shapes else ()
 
@@ -225,7 +235,7 @@ class _NpzFile(FeatureFile):
         try:
             with zipfile.ZipFile(self.path) as archive:
                 yield archive
-        except (zipfile.BadZipFile, EOFError) as error:
+        except (zipfile.BadZipFile, EOFError, zlib.error) as error:
             raise self.wrong("a file that numpy.savez wrote", error) from error
 
     def _read_header(self, file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype]:

@@ -135,6 +135,8 @@ def survey_rows(file: FeatureFile, known: Mapping[str, KnownSubject], *, first_f
         report_progress("reading subjects and frames: {:,} rows", total)
     if not total:
         raise file.wrong("rows", "none")
+    if any(not name.strip() for name in numbers):
+        raise file.wrong("the name of a subject in every row", "an empty one")
     code, frame = (np.concatenate(one) for one in zip(*parts, strict=True))
     order = np.lexsort((frame, code))
     code, frame = code[order], frame[order]
