@@ -175,10 +175,10 @@ def f1_of_thresholds(
 ) -> np.ndarray:
     """Return the F1 of one action unit at each threshold, float64 [t].
 
-    Labels are int8 [n] (-1: ignored), probabilities float [n].
+    Labels are int8 [n] (-1: ignored), probabilities float [n] (NaN: never active).
     """
     known = labels >= 0
-    active, values = labels[known] == 1, probability[known].astype(np.float64)
+    active, values = labels[known] == 1, np.nan_to_num(probability[known].astype(np.float64), nan=-np.inf)
     # The number of rows at and above each threshold, from sorted values.
     hits = active.sum() - np.searchsorted(np.sort(values[active]), thresholds)
     decided = len(values) - np.searchsorted(np.sort(values), thresholds)

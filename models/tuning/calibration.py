@@ -100,16 +100,19 @@ def with_scaling(branch: BranchName, rule: BranchRule, scaling: Scaling) -> Bran
 
 
 def calibration_error(branch: BranchName, labels: np.ndarray, probability: np.ndarray) -> float:
-    """Return the expected calibration error, 0..1: of the largest expression, or the mean over action units."""
+    """Return the expected calibration error, 0..1: of the largest expression, or the mean over action units.
+
+    Rows without a probability (NaN), of subjects without any face, are ignored.
+    """
     if branch == "expr":
-        known = labels >= 0
+        known = (labels >= 0) & ~np.isnan(probability[:, 0])
         return calibration_of(probability[known].max(axis=1), probability[known].argmax(axis=1) == labels[known]).error
     errors = []
     for label, values in zip(labels.T, probability.T, strict=True):
-        known = label >= 0
+        known = (label >= 0) & ~np.isnan(values)
         if known.any():
             errors.append(calibration_of(values[known], label[known] == 1).error)
-    return float(np.mean(errors))
+    return float(np.mean(errors)) if errors else 0.0
 
 
 def scores_by_coverage(
@@ -118,7 +121,8 @@ def scores_by_coverage(
     """Return the score of the most certain decisions, for shares of 100 % to 10 % of the rows (nothing for ``va``).
 
     The certainty of a decision is its own probability: that of the decided expression, p of an active and 1 - p of an
-    inactive action unit. Arguments as in ``score_branch``, and probabilities [n, K].
+    inactive action unit; 0 without a probability (NaN), for subjects without any face. Arguments as in
+    ``score_branch``, and probabilities [n, K].
     """
     if branch == "va":
         return []
@@ -126,6 +130,7 @@ def scores_by_coverage(
         certainty = probability[np.arange(len(labels)), decisions][:, None]
     else:
         certainty = np.where(decisions > 0, probability, 1 - probability)
+    certainty = np.nan_to_num(certainty)
     known = labels.reshape(certainty.shape) >= 0
     ranks = _ranks(np.where(known, certainty, -np.inf))
     found = []

@@ -62,3 +62,16 @@ def test_certain_decisions_are_more_often_right(branch, made):
     assert [one.coverage for one in found] == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
     assert found[-1].accuracy > found[4].accuracy > found[0].accuracy + 0.05
     assert found[0].least_probability < found[-1].least_probability
+
+
+@pytest.mark.parametrize(("branch", "made"), [("expr", overconfident_expressions), ("au", shifted_units)])
+def test_labelled_rows_without_a_probability_count_as_uncertain(branch, made):
+    """As those of a subject without any face, which is decided nevertheless."""
+    labels, probability = made()
+    before = calibration_error(branch, labels, probability)
+    labels, probability = np.concatenate([labels, labels]), np.concatenate([probability, np.nan * probability])
+    assert calibration_error(branch, labels, probability) == pytest.approx(before)
+    found = scores_by_coverage(branch, labels, probability, BranchRule().decide(branch, probability))
+    least = [one.least_probability for one in found]
+    assert least[:5] == [0] * 5 and least[-1] > 0 and found[-1].accuracy > found[0].accuracy
+    assert calibration_error(branch, labels, np.nan * probability) == 0

@@ -223,6 +223,10 @@ BEST = DEFAULT.replace(
 
 def test_everything_together_serves_all_branches():
     data = [replace(one, backbone=one.outputs["expr"]) for one in subjects(4, frames=60)]
+    # A subject without any face has labels, and no outputs.
+    nothing = {branch: np.full_like(values, np.nan) for branch, values in data[0].outputs.items()}
+    faceless = replace(data[0], outputs=nothing, present=np.zeros(60, bool), backbone=nothing["expr"])
+    data.append(replace(faceless, name="s4"))
     tuned = tune_postprocessing(data, task="mtl", recipe=BEST)
     assert tuned.held_out["p_mtl"] > tuned.untuned["p_mtl"]
     assert set(tuned.calibration) == {"expr", "au"} and {one.branch for one in tuned.coverage} == {"expr", "au"}
