@@ -65,11 +65,10 @@ ANNOTATED_SUFFIX = ".annotated.mp4"
 # A folder with this file is a store of affwild2.
 STORE_FILE = "_code_versions.json"
 SUBJECT_SIDES = ("_left", "_right")
-# Names of features that ``simulate`` wrote start with this, and so do the names of everything made from them: heads,
-# post-processings, outputs, submissions and their files.
 # How heads take the class outputs of a backbone, its scores: as they are, or their softmax.
 ScoreForm = Literal["logits", "probabilities"]
-
+# Names of features that ``simulate`` wrote start with this, and so do the names of everything made from them: heads,
+# post-processings, outputs, submissions and their files.
 SIMULATED_PREFIX = "simulated_"
 # Names of features that another program computed start with this.
 IMPORTED_PREFIX = "imported_"

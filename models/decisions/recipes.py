@@ -13,7 +13,7 @@ from models.decisions.smoothing import PUBLISHED_SMOOTHINGS, SMOOTHERS, Directio
 
 @dataclass(frozen=True)
 class ClassBias:
-    """How the class bias is searched; see ``search.class_bias.fit_class_bias``.
+    """How the class bias is searched; see ``tuning.class_bias.fit_class_bias``.
 
     Attributes:
         limit: the grid covers -limit..limit.
@@ -53,10 +53,10 @@ class PostProcessingRecipe:
         selection: scores by which options are compared: ``in_sample``, or ``held_out``: on folds of videos that the
             class bias and the thresholds were not fitted on.
         shrinkage: shrink the class bias towards 0, and the thresholds towards each other, where folds disagree
-            (``search.folds.shrink``).
+            (``tuning.folds.shrink``).
         gate_levels: tried for the gate (``BranchRule.gate_level``), besides no gate.
         calibration: scale probabilities, such that they are shares of right decisions
-            (``search.calibration.fit_scaling``).
+            (``tuning.calibration.fit_scaling``).
     """
 
     name: str

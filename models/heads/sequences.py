@@ -1,6 +1,6 @@
 """One subject's features and labels in the order of its frames: what heads predict from, and may be fitted on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -93,8 +93,3 @@ class SubjectSequence:
     def labelled(self, branches: tuple[BranchName, ...], *, drop_partial_units: bool = False) -> np.ndarray:
         """Return the indices of frames with a face and a label of at least one branch, ascending."""
         return np.flatnonzero(self.present & is_labelled(self.labels, branches, drop_partial_units=drop_partial_units))
-
-
-def join_labels(sequences: Sequence[SubjectSequence], branches: tuple[BranchName, ...]) -> dict[BranchName, np.ndarray]:
-    """Join the labels of all frames with a face, as in ``TrainingRows``."""
-    return {branch: np.concatenate([one.labels[branch][one.present] for one in sequences]) for branch in branches}
