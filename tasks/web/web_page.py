@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -44,7 +43,7 @@ class WebPage:
 
 
 def write_web_page(backbone: Backbone, out: Path, *, name: str, is_own_file: bool) -> WebPage:
-    """Write the page of a backbone into a folder, over an earlier page. Files of other names stay.
+    """Write the page of a backbone into a folder, over an earlier page. Other files stay.
 
     ``is_own_file``: the weights are a file of the user, whose licence is not known.
 
@@ -136,10 +135,21 @@ def _write_file_list(folder: Path) -> None:
 def _replace(scratch: Path, out: Path) -> int:
     """Move the files of a page over those of an earlier one; return their size in bytes."""
     size = 0
-    shutil.rmtree(out / "networks", ignore_errors=True)
+    for path in _networks_in(out):
+        path.unlink(missing_ok=True)
     for path in _files(scratch):
         target = out / path.relative_to(scratch)
         target.parent.mkdir(exist_ok=True)
         size += path.stat().st_size
         os.replace(path, target)
     return size
+
+
+def _networks_in(page: Path) -> list[Path]:
+    """Return the networks of an earlier page in a folder: those of another backbone have other names."""
+    try:
+        named = json.loads((page / "settings.json").read_text())["networks"].values()
+        names = [Path(one["path"]).name for one in named]
+        return [page / "networks" / f"{name}{end}" for name in names for end in ("", ".preprocessing.json")]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []

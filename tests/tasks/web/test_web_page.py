@@ -256,6 +256,19 @@ def test_missing_cameras_blocked_cameras_and_unreadable_photos_are_explained(sit
     blocked.check()
 
 
+def test_a_page_replaces_the_networks_of_an_earlier_one_and_leaves_other_files(tmp_path):
+    networks, old = tmp_path / "networks", {"backbone": {"path": "networks/old.onnx"}}
+    networks.mkdir()
+    (tmp_path / "settings.json").write_text(json.dumps({"networks": old}))
+    for name in ("old.onnx", "old.onnx.preprocessing.json", "mine.onnx"):
+        (networks / name).write_text("")
+    export(tmp_path)
+    found = {path.name for path in networks.iterdir()}
+    assert {"mine.onnx", "pnet.onnx", "emotion_lite0.onnx"} <= found and not any(
+        name.startswith("old") for name in found
+    )
+
+
 def test_a_backbone_without_expressions_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected a backbone with classes such as"):
         export_models(ExportModelParameters("efficientnet_lite0", formats=["web"], out=tmp_path / "out"))
