@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from data_contracts.challenge.videos import name_of_video
-from data_contracts.errors import InputError, counted
+from data_contracts.errors import InputError, StoreError, counted
 from data_contracts.files.locations import location
 from data_contracts.store.contents import require_store
 from data_contracts.store.store import Store
@@ -54,7 +54,7 @@ def view(parameters: ViewParameters) -> int:
     """Write the viewers of videos into the store and print their paths.
 
     Returns:
-        1 if a video has no predictions, or a named one no face; the others have viewers. Else 0.
+        1 if a video has no predictions or damaged ones, or a named one no face; the others have viewers. Else 0.
 
     Raises:
         InputError: there is no store, none of the videos is known, or several heads could be shown.
@@ -73,17 +73,22 @@ def view(parameters: ViewParameters) -> int:
     given = {_resolve(one, known, store): one for one in parameters.videos or known}
     failed, faceless = 0, []
     for video, spelling in given.items():
-        timeline = sources.read(video)
-        if timeline is None:
-            print_error(f"{video}: expected predictions of persons, found none; score the video first")
+        try:
+            timeline = sources.read(video)
+            if timeline is None:
+                raise InputError(f"{video}: expected predictions of persons, found none; score the video first")
+            if not timeline.persons:
+                print_line(f"{video}: no viewer, because no face was found in the video")
+                faceless.append(video)
+                continue
+            path = _write(store, timeline, spelling, with_thumbnails=not parameters.no_thumbnails)
+            print_line(f"viewer: {store.locate(path)}")
+        except StoreError:
+            raise
+        except InputError as error:
+            # Other videos have viewers nevertheless.
+            print_error(str(error))
             failed += 1
-            continue
-        if not timeline.persons:
-            print_line(f"{video}: no viewer, because no face was found in the video")
-            faceless.append(video)
-            continue
-        path = _write(store, timeline, spelling, with_thumbnails=not parameters.no_thumbnails)
-        print_line(f"viewer: {store.locate(path)}")
     if len(given) > 1:
         print_line(f"{counted(len(given) - failed - len(faceless), 'viewer')} written")
     # Without names, a video without a face is no problem.
@@ -98,9 +103,10 @@ def _find_sources(store: Store, parameters: ViewParameters) -> _Sources:
     for place in [parameters.out] if parameters.out else noted_folders(store):
         try:
             folders.append(open_folder(place))
-        except (InputError, OSError):
+        except (InputError, OSError) as error:
             if parameters.out:
                 raise
+            print_warning(f"note: {error}; its predictions are not shown")
     try:
         heads = [] if parameters.out else select_heads(store, postprocessings=parameters.postprocessings)
     except InputError:

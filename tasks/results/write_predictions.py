@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from data_contracts.details.datasets import OutputsDetails
 from data_contracts.details.heads import HeadDetails
+from data_contracts.errors import InputError, StoreError
 from data_contracts.files.inputs import file_state
 from data_contracts.files.locations import Location
 from data_contracts.schemas.dataset import check_schema
@@ -103,6 +104,7 @@ def write_predictions(
 
     Raises:
         StoreError: ``out`` cannot be written to.
+        InputError: outputs of a video are damaged; the predictions of the others are written.
     """
     found = [_HeadOutputs.find(store, one, source, people) for one, source in heads]
     all_frames, all_videos = store.manifests("frames"), store.manifests("videos")
@@ -122,7 +124,7 @@ def write_predictions(
         for video, one in record.items()
         if one.settings not in (name, *elsewhere) and one.files == tuple(map(existing.get, prediction_files(video)))
     ]
-    requested = dict.fromkeys(videos)
+    requested, damaged = dict.fromkeys(videos), list[InputError]()
     try:
         for video in track(requested | dict.fromkeys(others), "writing predictions: {} videos"):
             outputs = [(one, unit) for one in found if (unit := one.of(video))]
@@ -139,7 +141,14 @@ def write_predictions(
                     note_folder(store, target)
                     is_noted = True
                 rate = frame_rates(store, [video], videos=all_videos)[video]
-                _write_files(_table(store, outputs, frames, latest, frames_per_second=rate), target, names)
+                try:
+                    table = _table(store, outputs, frames, latest, frames_per_second=rate)
+                except StoreError:
+                    raise
+                except InputError as error:
+                    damaged.append(error)
+                    continue
+                _write_files(table, target, names)
                 record[video] = replace(wanted, files=tuple(file_state(out / file) for file in names))
             if video in requested:
                 paths += [out / file for file in names]
@@ -150,6 +159,8 @@ def write_predictions(
             write_record(target, record)
         if latest is not None:
             write_description(target, record, [latest, *(one for one in known if one.name != name)])
+    if damaged:
+        raise damaged[0]
     return paths
 
 

@@ -119,6 +119,16 @@ def test_thumbnails_can_be_left_out(store_copy):
     assert read_data(page)["persons"][0]["strip"] is None and 'id="strip"' not in page and "image/jpeg" not in page
 
 
+def test_damaged_outputs_of_a_video_leave_the_viewers_of_others(store_copy, capsys):
+    (part,) = store_copy.glob("outputs/head=va-default-*/source=*/subject=validation02/part-*.parquet")
+    data = part.read_bytes()
+    part.write_bytes(data[:8] + bytes(200) + data[208:])
+    assert view(ViewParameters(["validation02", "validation03"], store=str(store_copy))) == 1
+    printed = capsys.readouterr()
+    assert "subject=validation02: part-" in printed.err and "run the same command again" in printed.err
+    assert "1 viewer written" in printed.out and page_of(store_copy, "validation03")
+
+
 def test_a_video_that_is_gone_leaves_a_page_that_says_so(store_copy, demo, tmp_path):
     moved = demo.data / "videos/validation02.mp4"
     hidden = moved.with_suffix(".hidden")

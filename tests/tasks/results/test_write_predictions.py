@@ -13,7 +13,7 @@ import pytest
 
 from data_contracts.details.datasets import OutputsDetails
 from data_contracts.details.heads import PostprocessingDetails, TuningFigures
-from data_contracts.errors import StoreError
+from data_contracts.errors import InputError, StoreError
 from data_contracts.files.local import LocalFiles
 from data_contracts.schemas.faces import FACE_COLUMNS, FACES, FRAMES, SUBJECTS
 from data_contracts.schemas.outputs import outputs_dataset
@@ -317,6 +317,16 @@ def test_subjects_without_outputs_of_every_head_keep_their_predictions(lab, expr
         lab.predict(expr, lab.head("va-1", "va", clips=["c all"]))
     changed = {path.stem for path, stamp in first.items() if path.stat().st_mtime_ns != stamp}
     assert changed == {"c all"}
+
+
+def test_damaged_outputs_of_a_video_leave_the_predictions_of_others(lab, expr):
+    (part,) = (lab.out.parent / "store/outputs").glob("head=*/source=*/subject=b%20half/part-*.parquet")
+    data = part.read_bytes()
+    part.write_bytes(data[:8] + bytes(100) + data[108:])
+    with pytest.raises(InputError, match=r"subject=b%20half: part-.*run the same command again"):
+        lab.predict(expr)
+    written = {path.stem for path in lab.out.glob("*.parquet")}
+    assert written == set(read_record(Store(lab.out))) == {"a nobody", "c all"}
 
 
 def test_forgotten_subjects_leave_the_description(lab, expr):
