@@ -238,9 +238,9 @@ def index(run: Run, videos: Mapping[str, Location], *, must_decode: bool = False
     }
 
 
-def _report_repeated(run: Run, units: Sequence[Unit[embed_segments.EmbedSegmentArgs]]) -> None:
+def _report_repeated(run: Run, units: Sequence[Unit[embed_segments.EmbedCropsArgs[crop_faces.CropFacesArgs]]]) -> None:
     """Print how many videos are decoded again because of another backbone."""
-    stored = [unit for unit in units if unit.arguments.stored_faces is not None]
+    stored = [unit for unit in units if unit.arguments.stored is not None]
     if stored:
         known = run.store.manifests("face_features", backbone=stored[0].key.value("backbone"))
         if again := {unit.key.value("video") for unit in stored if unit.key not in known}:

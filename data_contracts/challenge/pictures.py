@@ -235,6 +235,8 @@ def list_media(places: Sequence[Location]) -> MediaListing:
             raise InputError(
                 f"{place}: expected an image that can be read, got {place.suffix}; convert it to JPEG or PNG"
             )
+        if not _is_utf8(str(place)):
+            raise InputError(f"{place}: expected an image whose path is UTF-8, got other bytes; rename it")
     others = [place for place in places if place not in named]
     videos = _VideoAccount(*others)
     listing = list_videos(others, account=videos)

@@ -21,6 +21,8 @@ BOX = (
     _pixels("box_y2_px", "bottom edge of the face box"),
 )
 
+BOX_NAMES = tuple(column.name for column in BOX)
+
 LANDMARKS = Column(
     "landmarks_xy_px",
     pa.list_(pa.float32(), 10),
@@ -36,14 +38,15 @@ _POINTS = {"left_eye": "left eye", "right_eye": "right eye", "nose": "tip of the
     f"{side}_mouth": f"{side} corner of the mouth" for side in ("left", "right")
 }
 
+LANDMARK_COLUMNS = tuple(
+    _pixels(f"{name}_{axis}_px", f"{axis} of the {_POINTS[name]}; left is left in the picture")
+    for name in LANDMARK_NAMES
+    for axis in "xy"
+)
 # Where a face of a prediction is, and how sure the detector is of it.
 FACE_COLUMNS = (
     *BOX,
-    *(
-        _pixels(f"{name}_{axis}_px", f"{axis} of the {_POINTS[name]}; left is left in the picture")
-        for name in LANDMARK_NAMES
-        for axis in "xy"
-    ),
+    *LANDMARK_COLUMNS,
     PROBABILITY,
     Column(
         "face_size_px", pa.float32(), "square root of the area of the box", "px of the displayed frame", "> 0", True

@@ -155,6 +155,10 @@ class Manifest:
         return manifest if manifest and _has_valid_types(manifest) else None
 
 
+# A unit that exists.
+StoredUnit = tuple[UnitKey, Manifest]
+
+
 def _has_valid_types(manifest: Manifest) -> bool:
     texts, numbers = (manifest.fingerprint, manifest.identity, manifest.part), (manifest.part_bytes, manifest.rows)
     seconds = manifest.seconds

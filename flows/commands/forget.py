@@ -30,7 +30,7 @@ from tasks.images.forget_images import (
     remove_image,
     resolve_image,
 )
-from tasks.images.write_images import images_in
+from tasks.images.write_images import has_images
 from tasks.reproduce.fit_cell import CELLS
 from tasks.reproduce.grid import list_cells
 from tasks.results.forget import (
@@ -171,7 +171,7 @@ def forget(parameters: ForgetParameters) -> int:
             _print_head(traces_of_import, _REMOVED_IN_PART if problems else "removed")
         for folder in folders.reached:
             with _collecting(folders.problems, folder.root):
-                if not (list_predictions(folder) or is_damaged(folder) or read_record(folder) or images_in(folder)):
+                if not (list_predictions(folder) or is_damaged(folder) or read_record(folder) or has_images(folder)):
                     drop_folder(store, folder.root)
     return _print_not_removed([*folders.problems, *problems], is_asked=is_asked)
 
@@ -193,6 +193,7 @@ def _print_image(traces: ImageTraces, what: str) -> None:
     rows: list[list[object]] = [["image_faces", key.value("source"), "rows of the image"] for key, _ in traces.blocks]
     rows += [[key.dataset, key.partitions[0][1], "block, computed again by the next run"] for key, _ in traces.derived]
     rows += [["predictions", folder.root, "rows of the image"] for folder in traces.folders]
+    rows += [["predictions", folder.root, "table of images, which cannot be read"] for folder in traces.unread]
     rows += [[*name, counted(count, "file")] for name, count in _count_files(traces.reports).items()]
     print_table(f"{traces.image}: {what}", ["what", "variant", "removed"], rows, is_result=True)
     if location(traces.image).exists():

@@ -7,10 +7,11 @@ from typing import Any
 from data_contracts.errors import InputError, counted
 from data_contracts.files.inputs import reading_inputs
 from data_contracts.files.locations import Location
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from flows.engine.console import print_line
 from flows.engine.run import Run
+from flows.engine.stage_summary import StageSummary
 from tasks.extract.crop_faces import CropParams
 from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit.head_selection import ServingHead
@@ -30,7 +31,8 @@ def score_images(
     """Predict every face of images (path -> file) with each head, and write the table of images.
 
     Crops are used where the store has them; ``keep_crops``: also store them for other images. Images of blocks that
-    failed keep their existing predictions.
+    failed keep their existing predictions. Blocks may hold images that were deleted or replaced since, or that are not
+    requested; their problems are not reported.
 
     Raises:
         InputError: the heads were fitted on faces that were found with different settings.
@@ -38,16 +40,19 @@ def score_images(
     params = replace(_params_of(predictors), keep_crops=keep_crops)
     with reading_inputs(*images.values()):
         planned = image_faces.plan_image_faces(run.store, images, params)
+    images_of: dict[str, list[str]] = {}
+    for path, unit in planned.of_images.items():
+        images_of.setdefault(unit.key.value("block"), []).append(path)
     cropped = [unit for unit in planned.units if unit.arguments.params.keep_crops]
     others = [unit for unit in planned.units if not unit.arguments.params.keep_crops]
     if cropped:
-        run.stage("image_faces", cropped, image_faces.compute)
+        _keep_problems_of(images_of, run.stage("image_faces", cropped, image_faces.compute))
     if cropped and not keep_crops:
         count = sum(unit.arguments.params.keep_crops for unit in planned.of_images.values())
         print_line(f"note: {counted(count, 'image')}: the crops that the store has are used")
     outputs: dict[str, list[_Outputs]] = {}
     ready = {
-        backbone.variant: _features_of(run, cropped, others, backbone)
+        backbone.variant: _features_of(run, cropped, others, backbone, images_of)
         for backbone in dict.fromkeys(one.backbone for predictor in predictors for one in predictor.features)
     }
     for predictor in predictors:
@@ -58,9 +63,6 @@ def score_images(
                 outputs.setdefault(block, []).append((serving, key, manifest))
     faces = _ready(run.store, cropped) | _ready(run.store, others)
     heads = sum(len(predictor.heads) for predictor in predictors)
-    images_of: dict[str, list[str]] = {}
-    for path, unit in planned.of_images.items():
-        images_of.setdefault(unit.key.value("block"), []).append(path)
     blocks = [
         ImageBlock(tuple(images_of[block]), faces[block], tuple(found))
         for block, found in outputs.items()
@@ -74,18 +76,28 @@ def _features_of(
     cropped: Sequence[Unit[image_faces.ImageFacesArgs]],
     others: Sequence[Unit[image_faces.ImageFacesArgs]],
     backbone: BackboneChoice,
-) -> dict[str, tuple[UnitKey, Manifest]]:
+    images_of: Mapping[str, Sequence[str]],
+) -> dict[str, StoredUnit]:
     """Compute features from stored crops, and from the ``others`` without storing crops; return units by block."""
-    features: dict[str, tuple[UnitKey, Manifest]] = {}
+    features: dict[str, StoredUnit] = {}
     if cropped:
         units = image_features.plan_image_features(list(_ready(run.store, cropped).values()), backbone)
         run.stage("image_features", units, image_features.compute)
         features |= _ready(run.store, units)
     if others:
         embedding = embed_images.plan_embed_images(run.store, others, backbone)
-        run.stage("embed_images", embedding, embed_images.compute)
+        _keep_problems_of(images_of, run.stage("embed_images", embedding, embed_images.compute))
         features |= _ready(run.store, embedding)
     return features
+
+
+def _keep_problems_of(images_of: Mapping[str, Sequence[str]], summary: StageSummary) -> None:
+    """Remove the problems of images that are not requested from a stage, whose units are named by their blocks."""
+    for problems in (summary.problems, summary.known_problems):
+        kept = [(name, line) for name, line in problems if line.startswith(tuple(f"{p}: " for p in images_of[name]))]
+        named = {name for name, _ in kept}
+        # The last of many lines counts those that are left out.
+        problems[:] = [one for one in problems if one in kept or (one[0] in named and one[1].startswith("... and "))]
 
 
 def _params_of(predictors: Sequence[Predictor]) -> CropParams:
@@ -114,7 +126,7 @@ def _whole(params: CropParams) -> CropParams:
     return replace(params, detector=replace(params.detector, search_every_frames=1))
 
 
-def _ready(store: Store, units: Sequence[Unit[Any]]) -> dict[str, tuple[UnitKey, Manifest]]:
+def _ready(store: Store, units: Sequence[Unit[Any]]) -> dict[str, StoredUnit]:
     """Return the planned units that exist, by block."""
     known: dict[UnitKey, Manifest] = {}
     for dataset, variant in {(unit.key.dataset, unit.key.partitions[:-1]) for unit in units}:
@@ -135,6 +147,11 @@ def print_images(images: WrittenImages, out: Location) -> None:
     if count:
         what = f"{counted(count, 'image')} with {counted(images.faces, 'face')}"
         print_line(f"{what}: {out}/{IMAGES_TABLE}.csv and .parquet")
+    if images.replaces_damaged:
+        print_line(
+            f"note: {out}/{IMAGES_TABLE}.parquet could not be read and was written anew, with the images of this run "
+            "alone; score the others again"
+        )
     if others := images.other_heads:
         names = ", ".join(others[:_NAMES_SHOWN]) + (", ..." if len(others) > _NAMES_SHOWN else "")
         print_line(

@@ -14,8 +14,9 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from data_contracts.errors import InputError, InvalidFileError
-from data_contracts.files.inputs import check_unchanged, list_many
+from data_contracts.files.inputs import check_unchanged
 from data_contracts.files.locations import Location, location
+from data_contracts.schemas.faces import BOX_NAMES
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.store import Store
 from data_contracts.video.display import Display
@@ -29,11 +30,10 @@ from tasks.annotate.overlay import Overlay
 from tasks.annotate.sprites import Planes
 from tasks.extract.index_videos import IndexedVideo, indexed_videos, read_video_index
 from tasks.results.annotated_copies import AnnotatedCopy, annotated_file, read_annotated
-from tasks.results.prediction_folder import read_record
+from tasks.results.prediction_folder import prediction_files, read_record, states_in
 from tasks.units import Job, WrittenFile
 
 CODE_VERSION = 1
-_BOX = ("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px")
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,7 @@ def plan_annotate_videos(store: Store, names: Collection[str], *, out: Location)
     A copy is made again if the video or its predictions have changed, or if the copy itself was changed or deleted.
     """
     target, indexed = Store(out), indexed_videos(store)
-    record, annotated = read_record(target), read_annotated(target)
-    try:
-        states = list_many([out])[0].files
-    except FileNotFoundError:
-        states = {}
-    jobs = []
+    record, annotated, states, jobs = read_record(target), read_annotated(target), states_in(out), []
     for name in sorted({*names} & record.keys() & indexed.keys()):
         video, file = indexed[name], annotated_file(name)
         made_from = fingerprint(
@@ -67,15 +62,11 @@ def plan_annotate_videos(store: Store, names: Collection[str], *, out: Location)
             predictions=[record[name].made_from, record[name].settings],
         )
         is_made = file in states and annotated.get(name) == AnnotatedCopy(made_from=made_from, file=states[file])
-        inputs = video.details.path, target.locate(_predictions_of(name))
+        inputs = video.details.path, target.locate(prediction_files(name)[0])
         cost, arguments = float(video.details.frame_count), AnnotateVideoArgs(video, target.root)
         jobs.append(Job(file, made_from, arguments, input_files=inputs, cost=cost, is_made=is_made))
     at_once = sum(not job.is_made for job in jobs)
     return [replace(job, arguments=replace(job.arguments, at_once=at_once)) for job in jobs]
-
-
-def _predictions_of(video: str) -> str:
-    return f"{video}.parquet"
 
 
 def make(store: Store, job: Job[AnnotateVideoArgs]) -> WrittenFile:
@@ -161,13 +152,13 @@ class _Predictions:
     """The predictions of a video: rows with a face, sorted by frame."""
 
     def __init__(self, table: pa.Table) -> None:
-        has_box = np.asarray(table["has_face"]).astype(bool) & ~np.isnan(_floats(table, _BOX[0]))
+        has_box = np.asarray(table["has_face"]).astype(bool) & ~np.isnan(_floats(table, BOX_NAMES[0]))
         order = np.flatnonzero(has_box)
         order = order[np.argsort(np.asarray(table["frame"])[order], kind="stable")]
         rows = table.take(order)
         self._frame: NDArray[np.int32] = np.asarray(rows["frame"])
         self._person = rows["person"].to_pylist()
-        self._box = np.stack([_floats(rows, name) for name in _BOX], axis=1)
+        self._box = np.stack([_floats(rows, name) for name in BOX_NAMES], axis=1)
         self._expression = rows["expression"].to_pylist()
         self._dimensions = np.stack([_floats(rows, name) for name in ("valence", "arousal")], axis=1)
         self._units = np.stack([_floats(rows, name) for name in ACTION_UNITS], axis=1)
@@ -201,7 +192,7 @@ def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:
 
 
 def _read_predictions(target: Store, video: str) -> _Predictions:
-    name = _predictions_of(video)
+    name = prediction_files(video)[0]
     try:
         (data,) = target.files.read_many([name])
         return _Predictions(pq.read_table(pa.BufferReader(data)))

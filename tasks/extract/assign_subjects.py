@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.details.datasets import SubjectsDetails
-from data_contracts.schemas.faces import SUBJECTS
+from data_contracts.schemas.faces import BOX_NAMES, SUBJECTS
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
@@ -19,7 +19,6 @@ from tasks.extract.crop_faces import CroppedVideo
 from tasks.units import Product, Unit
 
 CODE_VERSION = 3
-_BOX = ("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px")
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,12 @@ def plan_assign_subjects(
 def compute(store: Store, unit: Unit[AssignSubjectsArgs]) -> Product:
     """Track the faces of one video and assign the tracks to its subjects."""
     names = unit.arguments.subjects
-    columns = ["frame", "face", "status", "probability", *_BOX]
+    columns = ["frame", "face", "status", "probability", *BOX_NAMES]
     tables = [store.read_unit(key, m, columns=columns) for key, m in unit.arguments.segments]
     faces = pa.concat_tables(tables)
     faces = faces.filter(pc.equal(faces["status"], FACE_FOUND))
     frame = faces["frame"].to_numpy()
-    box_xyxy_px = np.stack([faces[name].to_numpy() for name in _BOX], axis=1).reshape(-1, 4)
+    box_xyxy_px = np.stack([faces[name].to_numpy() for name in BOX_NAMES], axis=1).reshape(-1, 4)
     track = track_faces(frame, box_xyxy_px, params=unit.arguments.params)
     assigned, summary = assign_subjects(
         frame,

@@ -17,7 +17,7 @@ from data_contracts.details.records import JsonObject
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import check_unchanged
 from data_contracts.files.locations import Location, location
-from data_contracts.schemas.faces import BOX, FACES
+from data_contracts.schemas.faces import BOX_NAMES, FACES
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
@@ -32,7 +32,6 @@ from tasks.units import Product, Unit
 from tasks.worker_models import get_detector, get_follower
 
 CODE_VERSION = 2
-BOX_NAMES = tuple(column.name for column in BOX)
 _CHUNK_FRAMES = 8
 # 25 MB of RGB: four frames of 1080p, one of 4K. glibc requests memory for blocks above 32 MB from the system each time.
 _CHUNK_PIXELS = 4 * 1920 * 1088

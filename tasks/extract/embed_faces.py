@@ -263,6 +263,15 @@ def features_table(
     return pa.Table.from_arrays(columns, schema=dataset.schema)
 
 
+def face_rows(
+    dataset: Dataset, places: Sequence[int | str], ranks: Sequence[int], embeddings: np.ndarray, logits: np.ndarray
+) -> pa.Table:
+    """Return rows of features, one per face: its frame number or image, its rank there, and vectors [n, D], [n, C]."""
+    keys = zip((places, ranks), dataset.schema.types[:2], strict=True)
+    columns = [pa.array(values, kind) for values, kind in keys]
+    return pa.Table.from_arrays([*columns, *vector_arrays(dataset, embeddings, logits)], schema=dataset.schema)
+
+
 def vector_arrays(
     dataset: Dataset, embeddings: np.ndarray, logits: np.ndarray, *, missing: pa.Array | None = None
 ) -> list[pa.Array]:

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.details.datasets import FacesDetails
-from data_contracts.schemas.dataset import Dataset
 from data_contracts.schemas.features import other_features_dataset
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
@@ -18,7 +17,7 @@ from data_contracts.vocabulary import FACE_FOUND, UNREADABLE_CROP
 from models.backbones.extractor import FeatureExtractor
 from models.faces.crops import decode_jpeg
 from tasks.extract.embed_faces import CODE_VERSION as EMBED_FACES_VERSION
-from tasks.extract.embed_faces import BackboneChoice, SubjectFaces, batch_frames, open_backbone, vector_arrays
+from tasks.extract.embed_faces import BackboneChoice, SubjectFaces, batch_frames, face_rows, open_backbone
 from tasks.read_ahead import read_ahead
 from tasks.units import Product, Unit
 
@@ -98,15 +97,7 @@ def _tables(
 ) -> Iterator[pa.Table]:
     with read_ahead(_decoded_batches(store, unit, product)) as batches:
         for frames, ranks, images in batches:
-            yield other_features_table(product.dataset, frames, ranks, *backbone.extract(images))
-
-
-def other_features_table(
-    dataset: Dataset, frames: Sequence[int], ranks: Sequence[int], embeddings: np.ndarray, logits: np.ndarray
-) -> pa.Table:
-    """Return rows of ``other_features`` or ``face_features``: frame numbers, ranks, and vectors [n, D] and [n, C]."""
-    columns = [pa.array(frames, pa.int32()), pa.array(ranks, pa.int16())]
-    return pa.Table.from_arrays([*columns, *vector_arrays(dataset, embeddings, logits)], schema=dataset.schema)
+            yield face_rows(product.dataset, frames, ranks, *backbone.extract(images))
 
 
 def _decoded_batches(

@@ -4,9 +4,11 @@ Each crop goes from the frame into the backbone, so no image of a face is stored
 another backbone, the segment is decoded again and they are cut at their boxes.
 """
 
+import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,64 +17,79 @@ from data_contracts.schemas.dataset import Dataset
 from data_contracts.schemas.faces import FACES
 from data_contracts.schemas.features import face_features_dataset
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.extractor import FeatureExtractor
 from tasks.extract.crop_faces import CropFacesArgs, cut_stored_faces, details_of, find_faces, note_lost_frames
 from tasks.extract.embed_faces import CODE_VERSION as EMBED_FACES_VERSION
-from tasks.extract.embed_faces import BackboneChoice, batch_frames, open_backbone
-from tasks.extract.embed_other_faces import other_features_table
+from tasks.extract.embed_faces import BackboneChoice, batch_frames, face_rows, open_backbone
 from tasks.units import Product, Unit, write_product
 
 CODE_VERSION = 1
-StoredUnit = tuple[UnitKey, Manifest]
-# Frame, rank of the face in the frame, and RGB uint8 [h, w, 3].
-Crop = tuple[int, int, np.ndarray]
+Args = TypeVar("Args")
+# From key and fingerprint of a unit of faces to those of its features.
+NameFeatures = Callable[[UnitKey, str], tuple[UnitKey, str]]
 
 
 @dataclass(frozen=True)
-class EmbedSegmentArgs:
-    """A segment, the backbone, and the segment's unit of ``faces``: fingerprint, and manifest if it exists."""
+class EmbedCropsArgs(Generic[Args]):
+    """A planned unit of faces without crops, its manifest if it exists as planned, and the backbone."""
 
-    segment: CropFacesArgs
+    faces: Unit[Args]
+    stored: Manifest | None
     backbone: BackboneChoice
-    faces: UnitKey
-    faces_fingerprint: str
-    stored_faces: Manifest | None
+
+
+def plan_embed_crops(
+    store: Store, faces: Sequence[Unit[Args]], backbone: BackboneChoice, name_features: NameFeatures
+) -> list[Unit[EmbedCropsArgs[Args]]]:
+    """Plan one unit per planned unit of faces (of segments or images) without crops, which the same work writes."""
+    known = store.manifests(faces[0].key.dataset, source=faces[0].key.value("source")) if faces else {}
+    weights = (backbone.weights,) if backbone.weights else ()
+    units = []
+    for one in faces:
+        stored = known.get(one.key)
+        is_stored = stored is not None and stored.fingerprint == one.fingerprint
+        arguments = EmbedCropsArgs(one, stored if is_stored else None, backbone)
+        companions = ((one.key, one.fingerprint),)
+        key, made_from = name_features(one.key, one.fingerprint)
+        units.append(Unit(key, made_from, arguments, companions, input_files=(*one.input_files, *weights)))
+    return units
+
+
+def embed_crops(
+    crops: Iterator[tuple[int | str, int, np.ndarray]], network: FeatureExtractor, dataset: Dataset
+) -> Iterator[pa.Table]:
+    """Yield rows of features of crops (frame or image, rank of the face in it, RGB uint8 [h, w, 3]), in batches."""
+    # A view would keep whole frames in memory.
+    copies = ((place, rank, crop.copy()) for place, rank, crop in crops)
+    while batch := list(itertools.islice(copies, batch_frames())):
+        places, ranks, images = zip(*batch, strict=True)
+        yield face_rows(dataset, places, ranks, *network.extract(images))
 
 
 def plan_embed_segments(
     store: Store, segments: Sequence[Unit[CropFacesArgs]], *, backbone: BackboneChoice
-) -> list[Unit[EmbedSegmentArgs]]:
+) -> list[Unit[EmbedCropsArgs[CropFacesArgs]]]:
     """Plan one unit per planned unit of ``faces`` without crops, which the same work writes."""
-    if not segments:
-        return []
-    backbone_fingerprint, variant = backbone.fingerprint(), backbone.variant
-    known = store.manifests("faces", source=segments[0].key.value("source"))
-    weights = (backbone.weights,) if backbone.weights else ()
-    units = []
-    for faces in segments:
-        unit_fingerprint = _fingerprint(faces.fingerprint, backbone_fingerprint)
-        stored = known.get(faces.key)
-        is_stored = stored is not None and stored.fingerprint == faces.fingerprint
-        arguments = EmbedSegmentArgs(
-            faces.arguments, backbone, faces.key, faces.fingerprint, stored if is_stored else None
+    return plan_embed_crops(store, segments, backbone, _naming(backbone))
+
+
+def _naming(backbone: BackboneChoice) -> NameFeatures:
+    made_by, variant = backbone.fingerprint(), backbone.variant
+
+    def name_features(faces: UnitKey, faces_fingerprint: str) -> tuple[UnitKey, str]:
+        made_from = fingerprint(
+            stage="embed_segments",
+            version=CODE_VERSION,
+            embed_faces=EMBED_FACES_VERSION,
+            faces=faces_fingerprint,
+            backbone=made_by,
         )
-        key = _key(variant, faces.key)
-        companions = ((faces.key, faces.fingerprint),)
-        units.append(Unit(key, unit_fingerprint, arguments, companions, input_files=(*faces.input_files, *weights)))
-    return units
+        return UnitKey("face_features", (("backbone", variant), *faces.partitions), faces.part), made_from
 
-
-def _fingerprint(faces: str, backbone: str) -> str:
-    return fingerprint(
-        stage="embed_segments", version=CODE_VERSION, embed_faces=EMBED_FACES_VERSION, faces=faces, backbone=backbone
-    )
-
-
-def _key(variant: str, faces: UnitKey) -> UnitKey:
-    return UnitKey("face_features", (("backbone", variant), *faces.partitions), faces.part)
+    return name_features
 
 
 def find_face_features(
@@ -82,15 +99,15 @@ def find_face_features(
     if not segments:
         return {}
     known = store.manifests("face_features", backbone=backbone.variant, source=segments[0][0].value("source"))
-    backbone_fingerprint, found = backbone.fingerprint(), {}
+    name_features, found = _naming(backbone), {}
     for faces, manifest in segments:
-        key = _key(backbone.variant, faces)
-        if key in known and known[key].fingerprint == _fingerprint(manifest.fingerprint, backbone_fingerprint):
+        key, made_from = name_features(faces, manifest.fingerprint)
+        if key in known and known[key].fingerprint == made_from:
             found[faces] = key, known[key]
     return found
 
 
-def compute(store: Store, unit: Unit[EmbedSegmentArgs]) -> Product:
+def compute(store: Store, unit: Unit[EmbedCropsArgs[CropFacesArgs]]) -> Product:
     """Compute the features of all faces of one segment, and write its ``faces`` unless they exist.
 
     Only a few frames and one batch of crops are in memory at a time, besides boxes and landmarks.
@@ -99,50 +116,32 @@ def compute(store: Store, unit: Unit[EmbedSegmentArgs]) -> Product:
         InputError: the video is gone, has changed, or cannot be opened.
     """
     given = unit.arguments
-    backbone, product = open_backbone(given.backbone, face_features_dataset, faces=details_of(given.segment))
-    stored = given.stored_faces
-    found = _find(store, unit, product) if stored is None else _cut_again(store, given, stored, product)
-    product.tables = embed_crops(found, backbone, product.dataset)
+    segment, stored = given.faces.arguments, given.stored
+    network, product = open_backbone(given.backbone, face_features_dataset, faces=details_of(segment))
+    if stored is None:
+        crops = _find(store, given.faces, product)
+    else:
+        product.counts.update(stored.counts)
+        note_lost_frames(segment, product)
+        crops = cut_stored_faces(store, (given.faces.key, stored), segment.video)
+    product.tables = embed_crops(crops, network, product.dataset)
     return product
 
 
-def _find(store: Store, unit: Unit[EmbedSegmentArgs], product: Product) -> Iterator[Crop]:
+def _find(store: Store, planned: Unit[CropFacesArgs], product: Product) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield (frame, rank in the frame, crop) of each face, and write the unit of ``faces`` at the end."""
-    given, started = unit.arguments, time.monotonic()
-    tables = []
-    for found in find_faces(store, given.segment, product):
+    started, tables = time.monotonic(), []
+    for found in find_faces(store, planned.arguments, product):
         tables.append(pa.Table.from_pylist(found.rows, schema=FACES.schema))
         crops = iter(found.crops)
         yield from ((row["frame"], row["face"], next(crops)) for row in found.rows if row["status"] == FACE_FOUND)
-    faces = Product(FACES, tables, counts=product.counts.copy(), details=details_of(given.segment))
-    write_product(store, given.faces, faces, fingerprint=given.faces_fingerprint, started=started)
+    faces = Product(FACES, tables, counts=product.counts.copy(), details=details_of(planned.arguments))
+    write_product(store, planned.key, faces, fingerprint=planned.fingerprint, started=started)
 
 
-def _cut_again(store: Store, given: EmbedSegmentArgs, stored: Manifest, product: Product) -> Iterator[Crop]:
-    product.counts.update(stored.counts)
-    note_lost_frames(given.segment, product)
-    return cut_stored_faces(store, (given.faces, stored), given.segment.video)
-
-
-def embed_crops(crops: Iterator[Crop], backbone: FeatureExtractor, dataset: Dataset) -> Iterator[pa.Table]:
-    """Yield rows of ``face_features`` of faces (frame, rank in the frame, crop), in batches."""
-    batch: list[Crop] = []
-    for frame, rank, crop in crops:
-        # A view would keep all frames of its chunk in memory.
-        batch.append((frame, rank, crop.copy()))
-        if len(batch) == batch_frames():
-            yield _embed_batch(batch, backbone, dataset)
-            batch = []
-    if batch:
-        yield _embed_batch(batch, backbone, dataset)
-
-
-def _embed_batch(batch: Sequence[Crop], backbone: FeatureExtractor, dataset: Dataset) -> pa.Table:
-    frames, ranks, crops = zip(*batch, strict=True)
-    return other_features_table(dataset, frames, ranks, *backbone.extract(crops))
-
-
-def embedded_segments(store: Store, units: Sequence[Unit[EmbedSegmentArgs]]) -> Mapping[str, Sequence[StoredUnit]]:
+def embedded_segments(
+    store: Store, units: Sequence[Unit[EmbedCropsArgs[CropFacesArgs]]]
+) -> Mapping[str, Sequence[StoredUnit]]:
     """Return video -> its units among the planned ones, in order, of videos all of whose units exist as planned."""
     if not units:
         return {}

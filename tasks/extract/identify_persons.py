@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data_contracts.details.datasets import PersonsDetails
-from data_contracts.schemas.faces import BOX, PERSONS
+from data_contracts.schemas.faces import BOX_NAMES, PERSONS
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
@@ -82,14 +82,14 @@ def compute(store: Store, unit: Unit[IdentifyPersonsArgs]) -> Product:
         InputError: the tracks are not those of the faces.
     """
     given = unit.arguments
-    columns = ["frame", "face", "status", *(column.name for column in BOX)]
+    columns = ["frame", "face", "status", *BOX_NAMES]
     faces = pa.concat_tables(store.read_unit(key, m, columns=columns) for key, m in given.segments)
     faces = faces.filter(pc.equal(faces["status"], FACE_FOUND))
     tracks = store.read_unit(*given.tracks, columns=["frame", "face", "track"])
     if not (faces["frame"].equals(tracks["frame"]) and faces["face"].equals(tracks["face"])):
         raise store.distrust_unit(given.tracks[0], "expected a track of every face of the video, got others")
     frame = faces["frame"].to_numpy()
-    box_xyxy_px = np.stack([faces[column.name].to_numpy() for column in BOX], axis=1).reshape(-1, 4)
+    box_xyxy_px = np.stack([faces[name].to_numpy() for name in BOX_NAMES], axis=1).reshape(-1, 4)
 
     def embed(rows: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.floating]]]:
         if given.vectors:

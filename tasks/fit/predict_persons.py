@@ -17,7 +17,7 @@ from data_contracts.details.heads import HeadDetails
 from data_contracts.schemas.outputs import OUTPUT_COLUMNS, person_outputs_dataset
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName
 from models.decisions.blending import AnyHead, blend
@@ -35,7 +35,6 @@ from tasks.fit.subject_features import all_finite, nominal_seconds, to_vectors, 
 from tasks.units import Product, Unit
 
 CODE_VERSION = 1
-StoredUnit = tuple[UnitKey, Manifest]
 
 
 @dataclass(frozen=True)

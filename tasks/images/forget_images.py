@@ -1,19 +1,21 @@
 """Find and remove everything that was made from an image: its faces, features, outputs and predictions."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.challenge.pictures import is_image
 from data_contracts.details.datasets import ImageFacesDetails
 from data_contracts.errors import InputError
-from data_contracts.files.locations import absolute_location
+from data_contracts.files.locations import absolute_location, location
 from data_contracts.schemas.faces import IMAGE_FACES
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import Failure, Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
+from data_contracts.vocabulary import normalize_name
 from tasks.extract.crop_faces import crop_params_of
 from tasks.images.image_faces import fingerprint_of_block
 from tasks.images.write_images import images_in, remove_images
@@ -33,13 +35,15 @@ class ImageTraces:
         derived: units of features and outputs of these blocks; they are removed, and the next run computes them again
             from the stored faces of the other images.
         folders: folders of predictions with rows of the image.
+        unread: folders of predictions with a table of images that cannot be read and may name it; it is removed.
         reports: report pages and accounts of inputs that name the image.
     """
 
     image: str
-    blocks: list[tuple[UnitKey, Manifest]]
-    derived: list[tuple[UnitKey, Manifest]]
+    blocks: list[StoredUnit]
+    derived: list[StoredUnit]
     folders: list[Store]
+    unread: list[Store]
     reports: list[str]
 
 
@@ -47,11 +51,14 @@ def known_images(store: Store, folders: Sequence[Store]) -> set[str]:
     """Return the paths of all images with faces in a store or rows in a folder of predictions."""
     manifests = store.manifests("image_faces").values()
     stored = {one.path for manifest in manifests for one in ImageFacesDetails.of(manifest).images}
-    return stored.union(*(images_in(folder) for folder in folders))
+    failed = {file for note in _failures(store).values() for file in note.files if is_image(location(file))}
+    return stored.union(failed, *(images_in(folder) or () for folder in folders))
 
 
 def resolve_image(given: str, images: Collection[str]) -> str | None:
     """Return the known image that a user means by a path, a URL or the name of the file; None if there is none.
+
+    Names are compared in the Unicode form NFC.
 
     Raises:
         InputError: several images have this name.
@@ -59,7 +66,8 @@ def resolve_image(given: str, images: Collection[str]) -> str | None:
     place = str(absolute_location(given))
     if place in images:
         return place
-    matches = sorted(image for image in images if PurePath(image).name == given)
+    name = normalize_name(given)
+    matches = sorted(image for image in images if normalize_name(PurePath(image).name) == name)
     if len(matches) > 1:
         listed = ", ".join(matches[:3]) + (", ..." if len(matches) > 3 else "")
         raise InputError(f"{given}: expected one image of this name, found {len(matches)} ({listed}); pass the path")
@@ -80,8 +88,10 @@ def find_image_traces(store: Store, image: str, folders: Sequence[Store]) -> Ima
         for key, manifest in store.manifests(dataset).items()
         if key.value("block") in names
     ]
-    with_rows = [folder for folder in folders if image in images_in(folder)]
-    return ImageTraces(image, blocks, derived, with_rows, find_reports(store, [PurePath(image).name]))
+    tables = [(folder, images_in(folder)) for folder in folders]
+    with_rows = [folder for folder, found in tables if found and image in found]
+    unread = [folder for folder, found in tables if found is None]
+    return ImageTraces(image, blocks, derived, with_rows, unread, find_reports(store, [PurePath(image).name]))
 
 
 def remove_image(store: Store, traces: ImageTraces) -> None:
@@ -90,13 +100,13 @@ def remove_image(store: Store, traces: ImageTraces) -> None:
     Raises:
         StoreError, OSError: something cannot be removed.
     """
-    for folder in traces.folders:
+    for folder in (*traces.folders, *traces.unread):
         remove_images(folder, [traces.image])
     for path in traces.reports:
         remove_report(store, path)
     store.remove_from_indexes([key.value("block") for key, _ in traces.blocks], labels=())
-    for key, failure in _failures(store):
-        if traces.image in failure:
+    for key, note in _failures(store).items():
+        if traces.image in note.files:
             store.remove(key.failure_path)
     for unit in traces.derived:
         store.remove_unit(*unit)
@@ -104,8 +114,8 @@ def remove_image(store: Store, traces: ImageTraces) -> None:
         _remove_rows(store, key, manifest, traces.image)
 
 
-def _failures(store: Store) -> Iterator[tuple[UnitKey, tuple[str, ...]]]:
-    return ((key, note.files) for key, note in store.failures("image_faces").items())
+def _failures(store: Store) -> dict[UnitKey, Failure]:
+    return {key: note for dataset in ("image_faces", *_OF_BLOCKS) for key, note in store.failures(dataset).items()}
 
 
 def _remove_rows(store: Store, key: UnitKey, manifest: Manifest, image: str) -> None:

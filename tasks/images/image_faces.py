@@ -18,7 +18,7 @@ from data_contracts.details.records import JsonObject
 from data_contracts.errors import explain_os_error
 from data_contracts.files.inputs import FileState, file_state
 from data_contracts.files.locations import Location, location
-from data_contracts.schemas.faces import IMAGE_FACES
+from data_contracts.schemas.faces import BOX_NAMES, IMAGE_FACES
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
@@ -26,7 +26,7 @@ from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
 from models.faces.crops import encode_jpeg
 from models.faces.detection import Detections, detector_weights_digest
 from models.faces.pictures import displayed_rgb
-from tasks.extract.crop_faces import BOX_NAMES, CropParams, cut_face, source_of
+from tasks.extract.crop_faces import CropParams, cut_face, source_of
 from tasks.units import Product, Unit
 from tasks.worker_models import get_detector
 
@@ -64,16 +64,20 @@ def plan_image_faces(store: Store, images: Mapping[str, Location], params: CropP
 
     If ``params`` keep no crops, images whose crops the store has stay in their blocks.
     """
-    known = [_known_images(store, one) for one in dict.fromkeys((replace(params, keep_crops=True), params))]
+    known: dict[str, list[tuple[StoredImage, Unit[ImageFacesArgs]]]] = {}
+    for settings in dict.fromkeys((replace(params, keep_crops=True), params)):
+        for unit in _known_blocks(store, settings):
+            for stored in unit.arguments.images:
+                known.setdefault(stored.path, []).append((stored, unit))
     source = source_of(params)
     of_images: dict[str, Unit[ImageFacesArgs]] = {}
     new: list[StoredImage] = []
     for path, file in images.items():
         state = file_state(file, as_listed=True)
-        found = (blocks[path] for blocks in known if path in blocks)
-        unit = next((unit for stored, unit in found if _is_same(stored, file, state)), None)
-        if unit is not None:
-            of_images[path] = unit
+        # Blocks with earlier contents of a file stay as long as they hold other images.
+        found = next((unit for stored, unit in known.get(path, ()) if _is_same(stored, file, state)), None)
+        if found is not None:
+            of_images[path] = found
         else:
             new.append(StoredImage(path=path, digest=_digest(file, state), state=state))
     size = min(_MOST_IMAGES, max(_FEWEST_IMAGES, -(-len(new) // _BLOCKS)))
@@ -84,15 +88,13 @@ def plan_image_faces(store: Store, images: Mapping[str, Location], params: CropP
     return PlannedImages(list(dict.fromkeys(of_images.values())), of_images)
 
 
-def _known_images(store: Store, params: CropParams) -> dict[str, tuple[StoredImage, Unit[ImageFacesArgs]]]:
-    """Return the images in blocks of the store that are as planned, and their units."""
+def _known_blocks(store: Store, params: CropParams) -> Iterator[Unit[ImageFacesArgs]]:
+    """Yield the units of the blocks in the store that this version would make again from the same images."""
     source = source_of(params)
-    known: dict[str, tuple[StoredImage, Unit[ImageFacesArgs]]] = {}
     for key, manifest in store.manifests("image_faces", source=source).items():
         unit = _unit(key.value("block"), ImageFacesDetails.of(manifest).images, params, source)
         if unit.fingerprint == manifest.fingerprint:
-            known |= {one.path: (one, unit) for one in unit.arguments.images}
-    return known
+            yield unit
 
 
 def _unit(name: str, images: tuple[StoredImage, ...], params: CropParams, source: str) -> Unit[ImageFacesArgs]:
@@ -110,6 +112,12 @@ def fingerprint_of_block(images: Sequence[StoredImage], params: CropParams) -> s
         params=params,
         weights=detector_weights_digest(),
     )
+
+
+def is_unchanged(stored: StoredImage) -> bool:
+    """Return whether an image still has the content that it had when its faces were found."""
+    file = location(stored.path)
+    return _is_same(stored, file, file_state(file))
 
 
 def _is_same(stored: StoredImage, file: Location, state: FileState) -> bool:

@@ -10,7 +10,7 @@ from data_contracts.details.heads import HeadDetails
 from data_contracts.schemas.outputs import OUTPUT_COLUMNS, image_outputs_dataset
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, BranchName
 from models.decisions.blending import AnyHead, blend
@@ -31,13 +31,13 @@ class ImageOutputsArgs:
 
     head_folder: str
     head_fingerprint: str
-    features: tuple[UnitKey, Manifest]
+    features: StoredUnit
     members: "tuple[ImageOutputsArgs, ...]" = ()
     weights: dict[BranchName, list[float]] = field(default_factory=dict)
 
 
 def plan_image_outputs(
-    store: Store, blocks: Mapping[str, Mapping[str, tuple[UnitKey, Manifest]]], head: Bundle
+    store: Store, blocks: Mapping[str, Mapping[str, StoredUnit]], head: Bundle
 ) -> list[Unit[ImageOutputsArgs]]:
     """Plan one unit per block of ``image_features`` (variant -> block -> unit) that the head's backbones have.
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_contracts.schemas.faces import BOX
+from data_contracts.schemas.faces import BOX_NAMES
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
@@ -21,7 +21,6 @@ from tasks.pages.timeline import PersonTimeline, Timeline
 
 TILE_PX = 48
 _MOST_OF_PERSON, _MOST_OF_VIDEO, _FEWEST = 96, 960, 4
-_BOX_NAMES = [column.name for column in BOX]
 # Subjects whose faces a person shares to this extent are the same person.
 _SAME_FACES = 0.5
 
@@ -60,7 +59,7 @@ def read_stored_faces(store: Store, video: str, *, source: str | None) -> Stored
         return None
     chosen = source if source in names else names[0]
     mine = [one for one in units.items() if one[0].value("video") == video and one[0].value("source") == chosen]
-    columns = ["frame", "face", "status", "subject", *_BOX_NAMES]
+    columns = ["frame", "face", "status", "subject", *BOX_NAMES]
     faces = pa.concat_tables(store.read_unit(*one, columns=columns) for one in mine)
     faces = faces.filter(pc.equal(faces["status"], FACE_FOUND))
     frame, face = faces["frame"].to_numpy(), faces["face"].fill_null(-1).to_numpy()
@@ -70,7 +69,7 @@ def read_stored_faces(store: Store, video: str, *, source: str | None) -> Stored
         mine,
         frame,
         face,
-        np.stack([faces[name].fill_null(float("nan")).to_numpy() for name in _BOX_NAMES], axis=1).astype(np.float32),
+        np.stack([faces[name].fill_null(float("nan")).to_numpy() for name in BOX_NAMES], axis=1).astype(np.float32),
         [
             known or named.get((one, rank))
             for known, one, rank in zip(subjects, frame.tolist(), face.tolist(), strict=True)

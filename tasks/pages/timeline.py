@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from data_contracts.details.datasets import LabelsDetails
 from data_contracts.details.heads import HeadDetails
 from data_contracts.errors import InputError
+from data_contracts.schemas.faces import BOX_NAMES
 from data_contracts.schemas.labels import LABEL_COLUMNS
 from data_contracts.schemas.outputs import OUTPUT_COLUMNS
 from data_contracts.store.manifest import UnitKey
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from models.decisions.postprocessing import BranchRule, PostProcessing
     from tasks.fit.head_selection import ServingHead
 
-BOX_NAMES = ("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px")
 _COLUMNS_OF_DECISIONS: dict[BranchName, tuple[str, ...]] = {
     "expr": ("expression",),
     "va": DIMENSIONS,

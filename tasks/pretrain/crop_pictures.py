@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from data_contracts.challenge.pictures import Picture
 from data_contracts.details.datasets import PicturesDetails
 from data_contracts.files.inputs import file_state
+from data_contracts.schemas.faces import BOX_NAMES
 from data_contracts.schemas.labels import PICTURES
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, UnitKey
@@ -124,7 +125,7 @@ def _row(picture: Picture, problems: list[str]) -> dict[str, object]:
     if crop is None:
         return {"status": NO_FACE}
     jpeg = encode_jpeg(shrink_to(crop, max_side_px=_PARAMS.max_side_px), quality=_PARAMS.jpeg_quality)
-    corners = dict(zip(("box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px"), box.tolist(), strict=True))
+    corners = dict(zip(BOX_NAMES, box.tolist(), strict=True))
     return {"status": FACE_FOUND, "probability": probability, "crop_jpeg": jpeg, **corners}
 
 

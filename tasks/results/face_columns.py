@@ -5,11 +5,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data_contracts.schemas.faces import BOX, FACE_COLUMNS, LANDMARK_NAMES
+from data_contracts.schemas.faces import BOX_NAMES, FACE_COLUMNS, LANDMARK_COLUMNS
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
-
-_LANDMARKS = tuple(f"{name}_{axis}_px" for name in LANDMARK_NAMES for axis in "xy")
 
 
 def read_subject_faces(store: Store, *, source: str, subject: str, has_face: NDArray[np.bool_]) -> dict[str, pa.Array]:
@@ -56,7 +54,7 @@ def read_person_faces(
 
 def read_faces(store: Store, *, source: str, video: str) -> pa.Table:
     """Read all detected faces of a video: frame, face (rank in its frame) and ``FACE_COLUMNS``, in order."""
-    columns = ["frame", "face", "status", *(column.name for column in BOX), "landmarks_xy_px", "probability"]
+    columns = ["frame", "face", "status", *BOX_NAMES, "landmarks_xy_px", "probability"]
     units = store.manifests("faces", source=source, video=video).items()
     tables = [store.read_unit(key, manifest, columns=columns) for key, manifest in units]
     if not tables:
@@ -68,11 +66,11 @@ def read_faces(store: Store, *, source: str, video: str) -> pa.Table:
 
 def to_face_columns(faces: pa.Table) -> pa.Table:
     """Return frame, face and ``FACE_COLUMNS`` of rows of ``faces`` that show a face."""
-    points = faces["landmarks_xy_px"].combine_chunks().flatten().to_numpy().reshape(-1, len(_LANDMARKS))
-    x1, y1, x2, y2 = (faces[column.name].to_numpy().astype(np.float64) for column in BOX)
+    points = faces["landmarks_xy_px"].combine_chunks().flatten().to_numpy().reshape(-1, len(LANDMARK_COLUMNS))
+    x1, y1, x2, y2 = (faces[name].to_numpy().astype(np.float64) for name in BOX_NAMES)
     size_px = np.sqrt(np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)).astype(np.float32)
-    columns = {name: faces[name] for name in ("frame", "face", *(column.name for column in BOX), "probability")}
-    columns |= {name: pa.array(points[:, place]) for place, name in enumerate(_LANDMARKS)}
+    columns = {name: faces[name] for name in ("frame", "face", *BOX_NAMES, "probability")}
+    columns |= {column.name: pa.array(points[:, place]) for place, column in enumerate(LANDMARK_COLUMNS)}
     columns["face_size_px"] = pa.array(size_px)
     return pa.table(columns).select(["frame", "face", *(column.name for column in FACE_COLUMNS)])
 

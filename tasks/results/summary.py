@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_contracts.files.inputs import FileState, list_many
+from data_contracts.files.inputs import FileState
 from data_contracts.files.locations import location
 from data_contracts.schemas.dataset import check_schema
 from data_contracts.schemas.predictions import SUMMARY
@@ -20,6 +20,7 @@ from tasks.results.prediction_folder import (
     prediction_files,
     read_record,
     replace_table,
+    states_in,
 )
 
 _FILE = f"{SUMMARY_TABLE}.parquet"
@@ -134,10 +135,7 @@ def _read_predictions(data: bytes) -> pa.Table:
 def _states_of(target: Store) -> dict[str, FileState]:
     """Return the state of the Parquet file of each recorded video."""
     record = read_record(target)
-    try:
-        files = list_many([location(target.root)])[0].files if record else {}
-    except FileNotFoundError:
-        files = {}
+    files = states_in(location(target.root)) if record else {}
     found = {video: files.get(prediction_files(video)[0]) for video in record}
     return {video: state for video, state in sorted(found.items()) if state is not None}
 

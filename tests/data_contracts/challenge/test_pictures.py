@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,16 @@ def test_formats_that_are_not_read_are_reported(tmp_path):
     assert images == ["a.jpg"] and listing.account.lost == 2
     with pytest.raises(InputError, match=r"b\.heic: expected an image that can be read, got \.heic; convert it"):
         list_media([tmp_path / "b.heic"])
+
+
+def test_images_whose_path_is_not_utf8_are_refused_by_name_and_reported_in_folders(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))
+    path.write_bytes(b"")
+    make(tmp_path, "a.jpg")
+    _, images, listing = found_in(tmp_path)
+    assert images == ["a.jpg"] and listing.account.lost == 1
+    with pytest.raises(InputError, match="expected an image whose path is UTF-8, got other bytes; rename it"):
+        list_media([path])
 
 
 def test_images_on_s3_are_found_as_on_a_disk(s3_bucket):

@@ -13,9 +13,12 @@ from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters
+from flows.engine.run_results import SomeFailedError
+from flows.score import score
 from flows.scoring.images import print_images
 from tasks.fit.predictors import PredictorRequest, choose_predictors
 from tasks.images.write_images import ImageBlock, write_images
+from tests.backbone_files import backbone_bytes
 from tests.processes import run_command
 
 # Orientation of EXIF data -> how the pixels are stored, so that the image is displayed upright.
@@ -143,3 +146,51 @@ def test_a_forgotten_image_leaves_nothing_and_others_keep_their_faces(photos, sc
     assert stored == {str(photos / name) for name in after}
     with pytest.raises(InputError, match="found none"):
         forget(ForgetParameters([image], store))
+
+
+def test_images_that_are_gone_or_come_back_concern_no_others(portraits, tmp_path, dask_address):
+    photos, out, weights = tmp_path / "photos", tmp_path / "out", tmp_path / "other.safetensors"
+    photos.mkdir()
+    weights.write_bytes(backbone_bytes())
+    for name, portrait in zip("ab", portraits, strict=False):
+        Image.fromarray(portrait).save(photos / f"{name}.png")
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(SomeFailedError, match=r"2 scored, 1 failed; first: embed_images .*bad\.jpg: expected an"):
+        score([photos], out, dask_address=dask_address)
+    (photos / "bad.jpg").unlink()
+    score([photos], out, dask_address=dask_address)
+
+    # The faces of a block are cut out again for another backbone while one of its images is away.
+    away = (photos / "a.png").rename(tmp_path / "a.png")
+    score([photos], out, weights=weights, dask_address=dask_address)
+    away.rename(photos / "a.png")
+    with pytest.raises(SomeFailedError, match=r"1 failed; first: embed_images .*a\.png: expected an"):
+        score([photos], out, weights=weights, dask_address=dask_address)
+    rows = by_name(out, photos)
+    assert [rows[f"{name}.png"]["expression"].null_count() for name in "ab"] == [1, 0]
+    assert forget(ForgetParameters([str(photos / "a.png")], str(out / "store"))) == 0
+    score([photos], out, weights=weights, dask_address=dask_address)
+    rows = by_name(out, photos)
+    assert set(rows) == {"a.png", "b.png", "bad.jpg"}
+    assert [rows[f"{name}.png"]["expression"].null_count() for name in "ab"] == [0, 0]
+
+
+def test_a_damaged_block_or_table_loses_no_rows_of_other_blocks(portraits, tmp_path, dask_address, capsys):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for name, portrait in zip("ab", portraits, strict=False):
+        Image.fromarray(portrait).save(photos / f"{name}.png")
+        score([photos], out, dask_address=dask_address)
+    file, parts = out / "tables/images.parquet", sorted((out / "store/image_outputs").rglob("*.parquet"))
+    for path in (file, parts[0]):
+        data = path.read_bytes()
+        path.write_bytes(data[:8] + bytes(100) + data[108:])
+    with pytest.raises(InputError, match=f"{parts[0].parent}: {parts[0].name}: .*run the same command again"):
+        score([photos], out, dask_address=dask_address)
+    assert len(pl.read_parquet(file)) == 1
+    score([photos], out, dask_address=dask_address)
+    assert len(pl.read_parquet(file)) == 2
+    file.write_bytes(b"PAR1")
+    capsys.readouterr()
+    score([photos / "a.png"], out, dask_address=dask_address)
+    assert f"note: {file} could not be read and was written anew" in capsys.readouterr().out

@@ -16,8 +16,7 @@ from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from models.heads.head import BranchConfig, HeadConfig, head_to_bytes
 from models.heads.mlp import MlpHead
-from tasks.extract.embed_faces import features_table, subjects_of_source
-from tasks.extract.embed_other_faces import other_features_table
+from tasks.extract.embed_faces import face_rows, features_table, subjects_of_source
 from tasks.fit import predict_persons
 from tasks.units import Product, run_unit, write_product
 from tests.details_factory import head_details
@@ -99,7 +98,7 @@ class Lab:
         frames, ranks = (list(values) for values in zip(*faces, strict=True))
         dataset = other_features_dataset(3, ("a", "b"))
         embeddings, logits = vectors(frames, ranks)
-        table = other_features_table(dataset, frames, ranks, scale * embeddings, logits)
+        table = face_rows(dataset, frames, ranks, scale * embeddings, logits)
         unit = self.write(dataset, (*partitions, ("video", "clip")), table, details, part)
         self.others[backbone]["clip"].append(unit)
 
@@ -208,7 +207,7 @@ def test_features_that_are_not_finite_are_not_trusted(lab):
     (key, manifest) = lab.others["net-1"]["clip"][0]
     embeddings, logits = vectors([2, 3], [1, 0])
     dataset = other_features_dataset(3, ("a", "b"))
-    table = other_features_table(dataset, [2, 3], [1, 0], embeddings * np.float16("nan"), logits)
+    table = face_rows(dataset, [2, 3], [1, 0], embeddings * np.float16("nan"), logits)
     details = FeaturesDetails.of(manifest)
     product = Product(dataset, [table], details=details)
     lab.others["net-1"]["clip"][0] = key, write_product(lab.store, key, product, fingerprint="e" * 64, started=0.0)
