@@ -26,8 +26,11 @@ class ClassBias:
     passes: int = 2
 
     def __post_init__(self) -> None:
-        if self.limit <= 0 or self.steps < 2 or self.passes < 1:
-            raise ValueError(f"class bias: expected a positive limit, at least 2 steps and 1 pass, got {self}")
+        if not (0 < self.limit <= 100 and 2 <= self.steps <= 10_000 and 1 <= self.passes <= 100):
+            raise ValueError(
+                "class bias: expected a positive limit of at most 100, 2 to 10,000 steps and 1 to 100 passes, got "
+                f"{self}"
+            )
 
     @property
     def grid(self) -> np.ndarray:

@@ -14,6 +14,8 @@ Space = Literal["probability", "logit"]
 # For subjects whose video is unknown: the frame rate of most videos of Aff-Wild2.
 NOMINAL_FRAMES_PER_SECOND = 30.0
 _SMALLEST_PROBABILITY = 1e-6
+# The weights of a Gaussian window take memory.
+_LARGEST_HALF_WIDTH = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Smoothing:
 
     def __post_init__(self) -> None:
         get_smoother(self.method)
-        if self.half_width < 0:
-            raise ValueError(f"half width of a window: expected at least 0, got {self.half_width}")
+        if not 0 <= self.half_width <= _LARGEST_HALF_WIDTH:
+            raise ValueError(f"half_width: expected 0 to {_LARGEST_HALF_WIDTH:,}, got {self.half_width}")
         if self.unit not in get_args(WindowUnit) or self.space not in get_args(Space):
             raise ValueError(f"expected a unit of {get_args(WindowUnit)} and a space of {get_args(Space)}, got {self}")
 

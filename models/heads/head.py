@@ -135,6 +135,14 @@ class Head(ABC, Generic[Data]):
         self.config, self.tensors = config, tensors
 
     @classmethod
+    def check_recipe(cls, recipe: HeadRecipe) -> None:
+        """Check a part of a recipe before any work.
+
+        Raises:
+            ValueError: heads of this kind cannot be fitted so.
+        """
+
+    @classmethod
     @abstractmethod
     def fit_part(cls, train: Data, validation: Data | None, recipe: HeadRecipe, settings: FitSettings) -> FittedPart:
         """Fit the branches of one part of a recipe with one seed.

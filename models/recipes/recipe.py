@@ -60,6 +60,16 @@ class Recipe:
             for field in ("kind", "seeds"):
                 if len(values := {getattr(part, field) for part in recipe.parts}) > 1:
                     raise ValueError(f"{task}.head: expected one {field} in all parts, got {sorted(values)}")
+        for task, rules in self.postprocessing.items():
+            tried = rules.smoothings
+            if tried is not None and (lost := [branch for branch in BRANCHES_OF_TASK[task] if not tried.get(branch)]):
+                raise ValueError(f"{task}.postprocessing.smoothings.{lost[0]}: expected at least one, found none")
+            if not rules.spaces:
+                raise ValueError(f"{task}.postprocessing.spaces: expected probability, logit or both, got none")
+            if levels := [level for level in rules.gate_levels if not 0 < level < 1]:
+                raise ValueError(
+                    f"{task}.postprocessing.gate_levels: expected numbers between 0 and 1, got {levels[0]}"
+                )
         if not self.heads or set(self.heads) != set(self.postprocessing):
             raise ValueError("expected a head and a post-processing of at least one task")
 

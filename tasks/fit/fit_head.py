@@ -77,7 +77,10 @@ class HeadChoice:
         scores = _published_scores(features)
         try:
             recipe = self.recipe.variant(self.task, hidden_units=self.hidden_units, published_scores=scores)
-            return recipe.replace(**given)
+            recipe = recipe.replace(**given)
+            for part in recipe.parts:
+                head_class(part.kind).check_recipe(part)
+            return recipe
         except ValueError as error:
             raise InputError(f"recipe {self.recipe.name}: {error}") from error
 

@@ -13,9 +13,10 @@ from models.engines.progress import report_progress
 from models.heads.fitting import fit_epochs
 from models.heads.head import FitSettings, FittedPart
 from models.heads.losses import BranchLosses
-from models.heads.recipes import HeadRecipe, TemporalLayers, hidden_sizes
+from models.heads.recipes import HeadRecipe, TemporalLayers
 from models.heads.rows import BLOCK_ROWS, moments_of
 from models.heads.sequences import Labels, SubjectSequence, is_labelled
+from models.heads.temporal.head import width_of
 from models.heads.temporal.networks import TemporalKind, TemporalNetwork
 from models.heads.temporal.positions import Positions
 
@@ -168,11 +169,8 @@ def make_network(recipe: HeadRecipe, inputs: int) -> TemporalNetwork:
     Raises:
         ValueError: there is not exactly one hidden size.
     """
-    sizes = hidden_sizes(recipe.hidden_units)
-    if len(sizes) != 1:
-        raise ValueError(f"temporal head: expected one size of hidden units, got {recipe.hidden_units!r}")
     layers, kind = recipe.temporal or TemporalLayers(), cast(TemporalKind, recipe.kind)
-    return TemporalNetwork(kind, inputs, sizes[0], layers, recipe.branches, recipe.dropout)
+    return TemporalNetwork(kind, inputs, width_of(recipe), layers, recipe.branches, recipe.dropout)
 
 
 def _tensors(

@@ -58,6 +58,11 @@ class TemporalHead(Head[Sequences]):
         """Return the shapes of the tensors between the projection and the output."""
 
     @classmethod
+    def check_recipe(cls, recipe: HeadRecipe) -> None:
+        """See ``Head.check_recipe``."""
+        cls._body_shapes(width_of(recipe), recipe.temporal or TemporalLayers())
+
+    @classmethod
     def fit_part(
         cls, train: Sequences, validation: Sequences | None, recipe: HeadRecipe, settings: FitSettings
     ) -> FittedPart:

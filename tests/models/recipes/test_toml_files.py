@@ -62,6 +62,28 @@ def test_own_values_and_defaults():
         ),
         ('branches = ["expr"]', 'branches = ["va"]', "expr.head.checkpoint: expected loss or mean_ccc of va"),
         ("limit = 1.0", "limit = -1.0", "expr.postprocessing.class_bias: class bias: expected a positive limit"),
+        ("steps = 9", "steps = 1000000000", "expr.postprocessing.class_bias: class bias: expected .* 10,000 steps"),
+        (
+            "gate_levels = []",
+            "gate_levels = [1.5]",
+            "expr.postprocessing.gate_levels: expected numbers between",
+        ),
+        (
+            'spaces = ["probability"]',
+            "spaces = []",
+            "expr.postprocessing.spaces: expected probability, logit or both, got none",
+        ),
+        (
+            "[expr.postprocessing.class_bias]",
+            "[expr.postprocessing.smoothings]\nva = []\n[expr.postprocessing.class_bias]",
+            "expr.postprocessing.smoothings.expr: expected at least one, found none",
+        ),
+        (
+            "[expr.postprocessing.class_bias]",
+            '[expr.postprocessing.smoothings]\nexpr = [{ method = "gaussian", half_width = 1e9, unit = "seconds" }]\n'
+            "[expr.postprocessing.class_bias]",
+            "expr.postprocessing.smoothings.expr.half_width: expected 0 to 10,000",
+        ),
         ('scored_rows = "all"', 'name = "yours"', "expr.postprocessing.name: expected no name, .*, got 'yours'$"),
         ("[[expr.head]]", "[[expr.heads]]", "expr.heads: unknown key$"),
         ("version = 2", "version = ", r"expected TOML, got: .*line 2"),

@@ -44,6 +44,19 @@ def test_hidden_units_select_the_published_variant(task, hidden_units):
     assert part == published.replace(features="both", seeds=2)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "changes", "message"),
+    [
+        ("transformer", {"hidden_units": 130}, "expected hidden units divisible by 4 heads, got 130"),
+        ("tcn", {"hidden_units": 0}, "temporal head: expected one size of hidden units, got 0"),
+        ("paper", {"kind": "tcn"}, "temporal head: expected one size of hidden units, got 0"),
+    ],
+)
+def test_layers_that_a_kind_of_head_cannot_have_are_refused_before_any_work(recipe, changes, message):
+    with pytest.raises(InputError, match=f"^recipe {recipe}: .*{message}"):
+        HeadChoice("va", find_recipe(recipe), **changes).head_recipe(features("enet_b0_8_best_vgaf"))
+
+
 @pytest.mark.parametrize("task", ["expr", "va", "au", "mtl"])
 def test_features_of_other_subjects_than_the_labelled_ones_are_refused_in_one_line(task, tmp_path):
     def labels(*subjects):
