@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from data_contracts.details.datasets import ImageFacesDetails, StoredImage
 from data_contracts.details.records import JsonObject
-from data_contracts.errors import explain_os_error
+from data_contracts.errors import InputError, explain_os_error, is_missing_file
 from data_contracts.files.inputs import FileState, file_state
 from data_contracts.files.locations import Location, location
 from data_contracts.schemas.faces import BOX_NAMES, IMAGE_FACES
@@ -161,6 +161,9 @@ def find_faces(stored: StoredImage, params: CropParams, product: Product) -> tup
     """Return the rows of an image without crops, and the crop of each face, RGB uint8 [h, w, 3], in the same order.
 
     The product receives the counts of rows per status, and a line if the image cannot be read.
+
+    Raises:
+        InputError: see ``try_to_read``.
     """
     image, rows, crops = try_to_read(stored, product), [JsonObject(status=UNREADABLE_CROP)], list[np.ndarray]()
     if image is not None:
@@ -186,12 +189,22 @@ def find_faces(stored: StoredImage, params: CropParams, product: Product) -> tup
 
 
 def try_to_read(stored: StoredImage, product: Product) -> np.ndarray | None:
-    """Return an image; None if it cannot be read, which adds a line to the problems of the product."""
+    """Return an image; None if it cannot be read, which adds a line to the problems of the product.
+
+    Raises:
+        InputError: the file could be opened when it was listed, and cannot now. The next run tries again.
+    """
     try:
         return read_image(location(stored.path))
     except ValueError as error:
+        if isinstance(error, _NotOpenedError) and stored.digest != _UNREADABLE:
+            raise InputError(f"{stored.path}: expected the image that was listed, got {error}; run again") from error
         product.problems.append(f"{stored.path}: expected an image, got {error}; skipped")
         return None
+
+
+class _NotOpenedError(ValueError):
+    """A file exists and cannot be opened."""
 
 
 def read_image(file: Location) -> np.ndarray:
@@ -206,7 +219,10 @@ def read_image(file: Location) -> np.ndarray:
         with file.open("rb") as opened:
             data = opened.read()
     except OSError as error:
-        raise ValueError(explain_os_error(error) or f"an unreadable file ({error})") from error
+        # Errors of S3 have no number.
+        is_missing = isinstance(error, FileNotFoundError) or is_missing_file(error)
+        refused = ValueError if is_missing else _NotOpenedError
+        raise refused(explain_os_error(error) or f"an unreadable file ({error})") from error
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:

@@ -82,6 +82,23 @@ def test_blocks_with_other_contents_of_an_image_do_not_hide_the_block_with_its_o
         assert embed(store, photos) == [], "both contents are known, whatever the names of their blocks"
 
 
+def test_a_file_that_cannot_be_opened_for_a_while_is_read_by_the_next_run(store, photos):
+    """Its content is known from the listing, and would be stored as unreadable for good."""
+    planned = plan_image_faces(store, {str(photo): photo for photo in photos}, PARAMS)
+    (unit,) = embed_images.plan_embed_images(store, planned.units, BackboneChoice.find("emotion_lite0", None))
+    content, state = photos[0].read_bytes(), photos[0].stat()
+    photos[0].unlink()
+    photos[0].mkdir()
+    report = run_unit(store.url, embed_images.compute, unit)
+    assert report.cause.startswith(f"{photos[0]}: expected the image that was listed, got") and report.fault == "other"
+    assert store.manifests("image_faces") == {}
+    photos[0].rmdir()
+    photos[0].write_bytes(content)
+    os.utime(photos[0], ns=(state.st_atime_ns, state.st_mtime_ns))
+    (again,) = embed(store, photos)
+    assert (again.cause, again.problems, again.counts) == (None, (), {"face": 2})
+
+
 def table_of(*images):
     rows = [{"image": image, "face": 1, "width_px": 8, "height_px": 8} for image in images]
     return pa.Table.from_pylist(rows, schema=IMAGES.schema)
