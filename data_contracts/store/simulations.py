@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from data_contracts.details.records import Details
 from data_contracts.store.bundles import find_bundle
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import SetName, TaskName
+from data_contracts.vocabulary import TaskName
 
 SIMULATION_FOLDER = "simulation"
 
@@ -33,10 +33,10 @@ def find_simulation(store: Store) -> SimulationDetails | None:
     return SimulationDetails.of(bundle) if bundle else None
 
 
-def attainable_score(store: Store, task: TaskName, metric: str, *, set_name: SetName = "validation") -> float | None:
-    """Return the best attainable score of a task by a metric (``tasks.simulate.attainable``).
+def attainable_score(store: Store, task: TaskName, metric: str) -> float | None:
+    """Return the best attainable validation score of a task by a metric (``tasks.simulate.attainable``).
 
     None if the store holds no simulation, or the metric is unknown.
     """
     found = find_simulation(store)
-    return found.attainable.get(task, {}).get(set_name, {}).get(metric) if found else None
+    return found.attainable.get(task, {}).get("validation", {}).get(metric) if found else None

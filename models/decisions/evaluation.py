@@ -91,7 +91,6 @@ def bootstrap_intervals(
     metrics: Callable[[np.ndarray], Metrics],
     *,
     resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
     seed: int = SEED,
 ) -> dict[str, Interval]:
     """Return each metric of all videos, with its bootstrap interval over videos.
@@ -104,7 +103,6 @@ def bootstrap_intervals(
         counts: of each video, [V, ...].
         metrics: from the sum of the counts of some videos, [n, ...], to metrics [n].
         resamples: number of them.
-        confidence: of the interval, 0..1.
         seed: of the drawn videos: equal counts give equal intervals.
     """
     from scipy.stats import bootstrap
@@ -127,12 +125,12 @@ def bootstrap_intervals(
             statistic,
             n_resamples=resamples,
             vectorized=True,
-            confidence_level=confidence,
+            confidence_level=CONFIDENCE,
             method="BCa",
             rng=np.random.default_rng(seed),
         )
     ends = found.confidence_interval
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     plain = np.quantile(found.bootstrap_distribution, [tail, 1 - tail], axis=-1)
     low, high = np.where(np.isnan([ends.low, ends.high]), plain, [ends.low, ends.high])
     return {
@@ -156,11 +154,12 @@ class Calibration:
     error: float
 
 
-def calibration_of(probability: np.ndarray, is_right: np.ndarray, *, bins: int = CALIBRATION_BINS) -> Calibration:
+def calibration_of(probability: np.ndarray, is_right: np.ndarray) -> Calibration:
     """Return the calibration of probabilities [n] of events bool [n] (Guo et al. 2017, arXiv 1706.04599, equation 3).
 
     For one of several classes, the probability is that of the decided class, and the event is that it is the label.
     """
+    bins = CALIBRATION_BINS
     number = np.minimum((probability * bins).astype(np.int64), bins - 1)
     rows = np.bincount(number, minlength=bins)
     filled = rows > 0

@@ -95,9 +95,9 @@ class _HeadNetwork(nn.Module):
         seeds = range(head.config.seeds)
         self._networks = nn.ModuleDict({b: nn.ModuleList(make(head, b, seed) for seed in seeds) for b in branches})
 
-    def examples(self, count: int = 200, seed: int = 0) -> tuple[Tensor, ...]:
-        """Return random inputs for ``count`` rows."""
-        random, config = torch.Generator().manual_seed(seed), self._head.config
+    def examples(self) -> tuple[Tensor, ...]:
+        """Return random inputs for some rows."""
+        count, random, config = 200, torch.Generator().manual_seed(0), self._head.config
         sizes = {"embeddings": config.embedding_size, "logits": config.logits_size}
         vectors = [torch.randn(count, sizes[name], generator=random) for name in self.inputs if name in sizes]
         present = torch.rand(count, generator=random) < 0.9

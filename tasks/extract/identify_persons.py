@@ -46,11 +46,10 @@ class IdentifyPersonsArgs:
 
 
 def plan_identify_persons(
-    store: Store, subjects: Sequence[SubjectFaces], *, source: str, params: MergingParams | None = None
+    store: Store, subjects: Sequence[SubjectFaces], *, source: str
 ) -> list[Unit[IdentifyPersonsArgs]]:
     """Plan one unit per video with these subjects."""
-    params = params or MergingParams()
-    comparing = COMPARING.fingerprint()
+    params, comparing = MergingParams(), COMPARING.fingerprint()
     without_crops = [one for faces in subjects for one in faces.segments if not has_crops(one[1])]
     vectors = find_face_features(store, without_crops, COMPARING)
     videos = indexed_videos(store) if without_crops else {}

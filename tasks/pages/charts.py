@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # contrast of at least 3:1 on light and on dark ground; a grey and a violet replace yellow and black, which lack it.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#c2659a", "#b07d00", "#3396d0", "#7a8290", "#9a6bc4")
 _HEIGHT_PX = 280
+# Squares of a density chart on each side.
+_SQUARES = 40
 _numbers = count(1)
 # Space of a category with one series, for each further series, and for the axis.
 _CATEGORY_PX, _SERIES_PX, _AXIS_PX = 18, 9, 60
@@ -160,16 +162,14 @@ def line_chart(
     return Chart(caption, description, plot, list(dict.fromkeys(legend)) if len(lines) > 1 else ())
 
 
-def density_chart(
-    caption: str, x: np.ndarray, y: np.ndarray, *, x_label: str, y_label: str, description: str, bins: int = 40
-) -> Chart:
+def density_chart(caption: str, x: np.ndarray, y: np.ndarray, *, x_label: str, y_label: str, description: str) -> Chart:
     """Return a chart of how many of the points x [n], y [n] in -1..1 are in each square; the diagonal is marked."""
     from bokeh.models import HoverTool
 
-    counts, _, _ = np.histogram2d(x, y, bins=bins, range=[[-1, 1], [-1, 1]])
+    counts, _, _ = np.histogram2d(x, y, bins=_SQUARES, range=[[-1, 1], [-1, 1]])
     column, row = np.nonzero(counts)
     filled = counts[column, row]
-    width = 2 / bins
+    width = 2 / _SQUARES
     plot = new_figure(x_label=x_label, y_label=y_label, height_px=320, x_range=(-1, 1), y_range=(-1, 1))
     data = {
         "x": (-1 + (column + 0.5) * width).round(4),
