@@ -18,7 +18,7 @@ from flows.extract import report_videos
 from flows.options import takes
 from flows.parameters import RescoreParameters, scheduler_of
 from flows.score import check_named_backbone, count_scored, predictors_of, print_predictors, score_videos
-from flows.scoring.annotate import annotate_videos, describe_outdated
+from flows.scoring.annotate import describe_outdated
 from flows.scoring.persons import print_persons, summarize_folder
 from flows.scoring.result import ScoredVideos, describe_run
 from tasks.extract import index_videos
@@ -78,17 +78,7 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         report_videos(run, listing, known=known)
         written: list[Location] = []
         if arrivals.settled:
-            written = score_videos(
-                run,
-                arrivals.settled,
-                predictors=predictors,
-                people=parameters.people,
-                keep_crops=parameters.crops,
-                missing_faces=parameters.missing_faces,
-                out=out,
-            )
-            if parameters.annotate:
-                written += annotate_videos(run, arrivals.settled, out=out)
+            written = score_videos(run, arrivals.settled, parameters, predictors=predictors)
         elif not used_before:
             # The folders may not be mounted if an earlier run found videos; the quarantine must stay then.
             remove_notes_of_deleted(run.store, [])

@@ -7,7 +7,7 @@ from data_contracts.errors import InputError, counted
 from data_contracts.files.local import check_output_folder
 from data_contracts.files.locations import Location
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import MissingFaces, People
+from data_contracts.vocabulary import People
 from flows.engine.console import print_line, print_result, print_table
 from flows.engine.run import Run
 from flows.engine.run_counts import SortedInputs
@@ -39,19 +39,17 @@ from tasks.results.write_predictions import write_predictions
 def score_videos(
     run: Run,
     videos: Mapping[str, Location],
+    parameters: ScoreParameters | RescoreParameters,
     *,
     predictors: Sequence[Predictor],
-    people: People,
-    keep_crops: bool,
-    missing_faces: MissingFaces,
-    out: Location,
 ) -> list[Location]:
     """Extract missing features of videos (stem -> file), and predict with each head the branches that it serves.
 
-    Write one Parquet and one CSV file per video; return their locations. Videos with missing results, because of a
-    failure or a quarantine, keep their existing predictions. Crops are used where the store has them; ``keep_crops``:
-    also store them for other videos.
+    Write one Parquet and one CSV file per video, and a copy with annotations if requested; return their locations.
+    Videos with missing results, because of a failure or a quarantine, keep their existing predictions. Crops are used
+    where the store has them; ``parameters.crops``: also store them for other videos.
     """
+    people, out = parameters.people, parameters.out
     if people == "all":
         # Persons are those of one set of faces.
         first = predictors[0]
@@ -63,7 +61,7 @@ def score_videos(
         predictors = [one.on_faces(first.crop_params) for one in predictors]
     indexed = index(run, videos)
     cropped = frozenset(indexed)
-    if not keep_crops:
+    if not parameters.crops:
         found_with = {one.crop_params for predictor in predictors for one in predictor.features}
         cropped = find_cropped(run, indexed, found_with)
         if cropped:
@@ -75,9 +73,14 @@ def score_videos(
             of_names = [one.with_crops(names is cropped) for one in predictors]
             heads, complete = _predict(run, some, of_names, people)
             paths += write_predictions(
-                run.store, sorted(complete), heads=heads, people=people, missing_faces=missing_faces, out=out
+                run.store,
+                sorted(complete),
+                heads=heads,
+                people=people,
+                missing_faces=parameters.missing_faces,
+                out=out,
             )
-    return paths
+    return [*paths, *(annotate_videos(run, videos, out=out) if parameters.annotate else [])]
 
 
 def _predict(
@@ -231,17 +234,7 @@ def score(parameters: ScoreParameters) -> list[str]:
         if listing.account:
             run.report_inputs(listing.account)
         if videos:
-            written = score_videos(
-                run,
-                videos,
-                predictors=predictors,
-                people=parameters.people,
-                keep_crops=parameters.crops,
-                missing_faces=parameters.missing_faces,
-                out=out,
-            )
-            if parameters.annotate:
-                written += annotate_videos(run, videos, out=out)
+            written = score_videos(run, videos, parameters, predictors=predictors)
         images = WrittenImages()
         if listing.images:
             images = score_images(run, listing.images, predictors=predictors, keep_crops=parameters.crops, out=out)
