@@ -99,13 +99,14 @@ def extract_features(run: Run, request: ExtractParameters, backbone: embed_faces
     if source == "mtcnn" and not (videos or listing.same_names):
         raise InputError(f"{request.data}: expected video files for --source mtcnn, found none")
     if source == "mtcnn":
+        subjects = subjects_of_videos(layout)
         params = crop_faces.crop_params(min_face_px=request.min_face_px, exact=request.exact, keep_crops=request.crops)
         extracted = extract_videos(
             run,
-            index(run, videos),
+            index(run, _without_names_of_subjects(run, videos, subjects)),
             params=params,
             backbone=backbone,
-            subjects=subjects_of_videos(layout),
+            subjects=subjects,
             segment_frames=request.segment_frames,
         )
         if request.people == "all":
@@ -113,6 +114,17 @@ def extract_features(run: Run, request: ExtractParameters, backbone: embed_faces
         run.count_inputs(videos, noun="video", verb="extracted", videos=extracted.videos_of_subjects)
         return extracted
     return _import_crops(run, request, layout, source, backbone)
+
+
+def _without_names_of_subjects(
+    run: Run, videos: Mapping[str, Location], subjects: Mapping[str, Sequence[str]]
+) -> dict[str, Location]:
+    """Refuse videos that are named like a subject of another video; return the others."""
+    pairs = [(name, video) for video, names in subjects.items() for name in names if {name, video} <= videos.keys()]
+    if pairs:
+        units = index_videos.plan_refuse_same_names({name: (videos[name], videos[video]) for name, video in pairs})
+        run.stage("refuse_twins", units, index_videos.refuse_same_names, cheap=True)
+    return {name: file for name, file in videos.items() if name not in dict(pairs)}
 
 
 def report_videos(run: Run, listing: VideoListing, *, known: int = 0) -> None:

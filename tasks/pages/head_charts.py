@@ -25,7 +25,7 @@ from models.decisions.evaluation import (
 from models.decisions.smoothing import NOMINAL_FRAMES_PER_SECOND, Smoothing
 from models.decisions.subject_outputs import SubjectOutputs
 from models.heads.metrics import MAIN_METRIC
-from models.tuning.calibration import scores_by_coverage
+from models.tuning.calibration import calibration_error, scores_by_coverage
 from tasks.fit.tune_postprocessing import read_candidates
 from tasks.pages.charts import PALETTE, Chart, Line, Point, density_chart, interval_chart, line_chart
 from tasks.pages.table import Code, Heat, Link, Share, Table
@@ -248,7 +248,7 @@ def _calibration(branch: BranchName, rows: Sequence[SubjectOutputs]) -> Content:
             found = calibration_of(outputs[known, at], labels[known, at] == 1)
             lines.append(_reliability(name, found, at))
             errors.append([name, found.error, int(found.rows.sum())])
-    mean = float(np.mean([one[1] for one in errors]))
+    mean = calibration_error(branch, labels, outputs)
     chart = line_chart(
         f"Reliability of {OUTPUTS_OF[branch]}: expected calibration error {mean:.3f}",
         lines,

@@ -14,6 +14,7 @@ from data_contracts.errors import InputError
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters, ViewParameters
+from flows.engine.run_results import SomeFailedError
 from flows.extract import extract
 from flows.pages.view import view
 from flows.score import score
@@ -115,6 +116,18 @@ def test_another_backbone_decodes_the_videos_again_and_says_so(data, stores, tmp
 
 def _backbones(store):
     return sorted({key.value("backbone") for key in Store(store).manifests("features")})
+
+
+def test_a_video_with_the_name_of_a_subject_of_another_video_is_refused_alone(data, tmp_path, dask_address):
+    """Features are stored by subject, and two videos would replace each other's in every run."""
+    copy = shutil.copytree(data, tmp_path / "data")
+    shutil.copy(copy / "videos/train01.mp4", copy / "videos/test01_left.mp4")
+    message = f"refuse_twins test01_left: {copy}/videos/test01_left.mp4: expected one video per name, got also"
+    for crops in (False, True):
+        store = str(tmp_path / f"store-{crops}")
+        with pytest.raises(SomeFailedError, match=f"2 extracted, 1 failed; first: {message}"):
+            extract(copy, store, crops=crops, dask_address=dask_address)
+        assert set(find_features(Store(store)).subjects) == SUBJECTS
 
 
 def finished_in(store):

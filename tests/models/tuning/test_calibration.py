@@ -75,3 +75,11 @@ def test_labelled_rows_without_a_probability_count_as_uncertain(branch, made):
     least = [one.least_probability for one in found]
     assert least[:5] == [0] * 5 and least[-1] > 0 and found[-1].accuracy > found[0].accuracy
     assert calibration_error(branch, labels, np.nan * probability) == 0
+
+
+def test_units_without_labels_do_not_lower_the_calibration_error():
+    labels, probability = shifted_units()
+    labels[:, 3] = -1
+    others = np.arange(12) != 3
+    expected = calibration_error("au", labels[:, others], probability[:, others])
+    assert calibration_error("au", labels, probability) == pytest.approx(expected)
