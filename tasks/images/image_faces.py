@@ -85,6 +85,11 @@ def plan_image_faces(store: Store, images: Mapping[str, Location], params: CropP
         block = tuple(new[start : start + size])
         unit = _unit(fingerprint(block=[one.to_json() for one in block])[:12], block, params, source)
         of_images |= {one.path: unit for one in block}
+    # Workers must have access to the requested images; others of a block may have been deleted.
+    files: dict[UnitKey, list[str]] = {}
+    for path, unit in of_images.items():
+        files.setdefault(unit.key, []).append(path)
+    of_images = {path: replace(unit, input_files=tuple(files[unit.key])) for path, unit in of_images.items()}
     return PlannedImages(list(dict.fromkeys(of_images.values())), of_images)
 
 

@@ -205,7 +205,8 @@ def _read(target: Store) -> tuple[pa.Table, dict[str, str]] | None:
         table = pq.read_table(io.BytesIO(data)) if data else IMAGES.schema.empty_table()
         known = json.loads((table.schema.metadata or {}).get(_MADE_FROM, b"{}"))
         return check_schema(table, IMAGES), known
-    except (pa.ArrowException, ValueError):
+    except (pa.ArrowException, OSError, ValueError):
+        # Arrow reports damaged pages as an OSError.
         return None
 
 

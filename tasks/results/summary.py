@@ -54,7 +54,8 @@ def update_summary(target: Store) -> tuple[pa.Table, list[str]]:
         for video, name, data in zip(some, names, target.files.read_many(names), strict=True):
             try:
                 tables.append(summarize(video, _read_predictions(data)))
-            except (pa.ArrowException, ValueError) as error:
+            except (pa.ArrowException, OSError, ValueError) as error:
+                # Arrow reports damaged pages as an OSError.
                 cause = str(error).splitlines()[0]
                 problems.append(f"{target.locate(name)}: expected predictions, got: {cause}; delete it and run again")
                 unread.add(video)
@@ -151,7 +152,7 @@ def _read(target: Store) -> tuple[pa.Table, Mapping[str, FileState]]:
         states = json.loads((table.schema.metadata or {})[_STATES])
         known = {str(video): FileState(*state) for video, state in states.items()}
         return check_schema(table, SUMMARY), known
-    except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError):
         # It was changed, or written by another program or version.
         return empty, {}
 
