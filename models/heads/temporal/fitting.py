@@ -16,7 +16,7 @@ from models.heads.losses import BranchLosses
 from models.heads.recipes import HeadRecipe, TemporalLayers
 from models.heads.rows import BLOCK_ROWS, moments_of
 from models.heads.sequences import Labels, SubjectSequence, is_labelled
-from models.heads.temporal.head import width_of
+from models.heads.temporal.layers import width_of
 from models.heads.temporal.networks import TemporalKind, TemporalNetwork
 from models.heads.temporal.positions import Positions
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from data_contracts.vocabulary import BranchName
 from models.heads.head import OUTPUT_NAMES, BranchConfig, FitSettings, FittedPart, Head, HeadConfig, take_tensors
-from models.heads.recipes import HeadRecipe, TemporalLayers, hidden_sizes
+from models.heads.recipes import HeadRecipe, TemporalLayers
 from models.heads.sequences import SubjectSequence, input_width
-from models.heads.temporal.layers import Weights, project, run_tcn, run_transformer
+from models.heads.temporal.layers import Weights, project, run_tcn, run_transformer, width_of
 from models.heads.temporal.positions import Positions
 
 Sequences = Sequence[SubjectSequence]
@@ -107,18 +107,6 @@ class TemporalHead(Head[Sequences]):
         self, weights: Weights, layers: TemporalLayers, hidden: np.ndarray, present: np.ndarray
     ) -> np.ndarray:
         """Return the outputs before their activation, [P, K], of hidden values [P, width] at P positions."""
-
-
-def width_of(settings: BranchConfig | HeadRecipe) -> int:
-    """Return the size of the hidden values.
-
-    Raises:
-        ValueError: there is not exactly one hidden size.
-    """
-    sizes = hidden_sizes(settings.hidden_units)
-    if len(sizes) != 1:
-        raise ValueError(f"temporal head: expected one size of hidden units, got {settings.hidden_units!r}")
-    return sizes[0]
 
 
 class TcnHead(TemporalHead):

@@ -7,11 +7,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from models.heads.recipes import TemporalLayers
+from models.heads.head import BranchConfig
+from models.heads.recipes import HeadRecipe, TemporalLayers, hidden_sizes
 
 Weights = Mapping[str, np.ndarray]
 # Positions that a TCN computes at once. They and their neighbours stay in a processor's cache.
 _CHUNK_POSITIONS = 2048
+
+
+def width_of(settings: BranchConfig | HeadRecipe) -> int:
+    """Return the size of the hidden values.
+
+    Raises:
+        ValueError: there is not exactly one hidden size.
+    """
+    sizes = hidden_sizes(settings.hidden_units)
+    if len(sizes) != 1:
+        raise ValueError(f"temporal head: expected one size of hidden units, got {settings.hidden_units!r}")
+    return sizes[0]
 
 
 def project(weights: Weights, inputs: np.ndarray, present: np.ndarray) -> np.ndarray:
