@@ -108,7 +108,7 @@ def test_the_command_records_its_run_on_a_named_server(prefect_server, folder, p
 
 def test_an_unreachable_server_is_reported_in_one_line(folder, tmp_path):
     named = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
-    finished = run_command("extract", folder / "videos", "--store", tmp_path / "store", environment=named)
+    finished = run_command("extract", folder / "videos", "--store", tmp_path / "store", "--quiet", environment=named)
     (line,) = finished.stderr.strip().splitlines()
     assert finished.returncode == 2 and "expected a Prefect server at http://127.0.0.1:9/api, got no answer" in line
 

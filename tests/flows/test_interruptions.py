@@ -78,7 +78,7 @@ def test_a_full_disk_is_reported_in_one_line(data, tmp_path):
     """The store is on a small file system in a mount namespace that ends with the command."""
     store = tmp_path / "store"
     store.mkdir()
-    command = f"'{program('affwild2')}' extract '{data}' --store '{store}'"
+    command = f"'{program('affwild2')}' extract '{data}' --store '{store}' --quiet"
     script = f"mount -t tmpfs -o size=150k tmpfs '{store}' && exec {command}"
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     finished = subprocess.run(

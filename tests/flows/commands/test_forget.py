@@ -195,7 +195,7 @@ def test_wrong_requests_are_reported_in_one_line_and_remove_nothing(generated, t
     with pytest.raises(InputError, match="expected a folder of predictions"):
         forget(ForgetParameters(["clip"], str(store), out=tmp_path / "typo"))
     assert content(store) == before
-    finished = run_command("forget", "clip", "--store", tmp_path / "typo")
+    finished = run_command("forget", "clip", "--store", tmp_path / "typo", "--quiet")
     (line,) = finished.stderr.strip().splitlines()
     assert finished.returncode == 2 and line.startswith(f"affwild2: {tmp_path / 'typo'}: expected a store of affwild2")
     assert not (tmp_path / "typo").exists()
