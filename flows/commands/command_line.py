@@ -66,8 +66,8 @@ _COMMANDS: dict[str, tuple[type, str]] = {
     "recipes show": (ShowRecipeParameters, "flows.commands.recipes:show_recipe"),
     "download submission": (DownloadSubmissionParameters, "flows.commands.download:download_submission"),
 }
-# Functions of commands that change nothing in a store: their user waits for an answer, not for a server.
-_ONLY_READ = (
+# Functions of commands whose user waits for an answer: they do not wait long for a server.
+_ANSWER_SOON = (
     "verify",
     "print_status",
     "write_store_report",
@@ -82,8 +82,8 @@ _ONLY_READ = (
 _WAIT = ("serve",)
 # Commands whose result is also available as a JSON object.
 _WITH_JSON = ("status", "verify", "compare", "models list", "recipes", "score", "rescore")
-# Command and option of an earlier version -> the option of today.
-_RENAMED = {(f"{PROGRAM} fit", "--backbone"): "--features-variant"}
+# Command and option of other commands that it does not have -> its own option.
+_INSTEAD = {(f"{PROGRAM} fit", "--backbone"): "--features-variant"}
 # Title in the help of the program -> commands, in the order in which they are used.
 _SECTIONS = {
     "Predictions": ("demo", "score", "view", "rescore"),
@@ -284,8 +284,8 @@ def _run_function(target: str, definition: type, values: Values) -> int:
     module, _, function = target.partition(":")
 
     def run() -> int:
-        only_reads = function in _ONLY_READ or bool(values.get("dry_run"))
-        with answering_soon() if only_reads else contextlib.nullcontext():
+        is_brief = function in _ANSWER_SOON or bool(values.get("dry_run"))
+        with answering_soon() if is_brief else contextlib.nullcontext():
             return int(getattr(importlib.import_module(module), function)(definition(**values)))
 
     return guarded(run, shows_progress=function not in _WAIT)
@@ -362,8 +362,8 @@ def main() -> None:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else PROGRAM
         message = error.format_message()
         message = message if message.endswith((".", "?")) else f"{message}."
-        if isinstance(error, click.NoSuchOption) and (name := _RENAMED.get((command, error.option_name))):
-            message = f"No such option '{error.option_name}'. It is now {name}."
+        if isinstance(error, click.NoSuchOption) and (name := _INSTEAD.get((command, error.option_name))):
+            message = f"No such option '{error.option_name}'. Use {name}."
         _print_error(f"{command}: {message} Run {command} --help for help.")
     except click.Abort:
         from infra.interruption import EXIT_INTERRUPTED, RESUME

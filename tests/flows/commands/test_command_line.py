@@ -54,7 +54,7 @@ def documented_commands():
             2,
             "--backbone typo: expected a name",
         ),
-        (["fit", "expr", "--backbone", "x"], 2, "No such option '--backbone'. It is now --features-variant."),
+        (["fit", "expr", "--backbone", "x"], 2, "No such option '--backbone'. Use --features-variant."),
         (["fit", "expr", "--kind", "typo"], 2, "'typo' is not one of 'mlp'"),
         (
             ["score", "{tmp}", "--out", "{tmp}/o", "--dask-address", "http://host:8787"],
