@@ -84,7 +84,7 @@ def test_features_differ_only_by_jpeg(stores):
     before, after = ([read_sequence(s, find_features(s), name) for name in sorted(SUBJECTS)] for s in (without, store))
     for one, other in zip(before, after, strict=True):
         np.testing.assert_array_equal(one.present, other.present)
-        np.testing.assert_allclose(one.embeddings.astype(float), other.embeddings.astype(float), atol=0.5)
+        np.testing.assert_allclose(one.embeddings.astype(float), other.embeddings.astype(float), atol=0.6)
         assert not np.array_equal(one.embeddings, other.embeddings)
     units = [unit for unit in without.manifests("faces").items() if unit[0].value("video") == "train01"]
     crops = [crop for unit in units for _, _, crop in cut_stored_faces(without, unit, video)]
