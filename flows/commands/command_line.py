@@ -361,7 +361,7 @@ def main() -> None:
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else PROGRAM
         message = error.format_message()
-        message = message if message.endswith((".", "?", ")")) else f"{message}."
+        message = message if message.endswith((".", "?", "?)")) else f"{message}."
         if isinstance(error, click.NoSuchOption) and (name := _INSTEAD.get((command, error.option_name))):
             message = f"No such option '{error.option_name}'. Use {name}."
         _print_error(f"{command}: {message} Run {command} --help for help.")
