@@ -1,5 +1,4 @@
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -14,22 +13,27 @@ from flows.engine.run_results import SomeFailedError
 from tasks.pages.write_report import write_report
 
 
-def account_of(*skipped, used=1):
-    account = InputAccount("videos", Path("/data"))
+@pytest.fixture
+def data(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+def account_of(data, *skipped, used=1):
+    account = InputAccount("videos", data)
     account.use(used)
     for name in skipped:
-        account.skip(f"/data/{name}", "not a video")
+        account.skip(f"{data}/{name}", "not a video")
     return account
 
 
-def test_a_skipped_input_ends_the_run_with_an_error_and_is_kept_in_the_store(tmp_path, capsys):
+def test_a_skipped_input_ends_the_run_with_an_error_and_is_kept_in_the_store(tmp_path, data, capsys):
     with Run(str(tmp_path)) as run:
-        run.report_inputs(account_of("a.xyz", ".DS_Store", used=10))
+        run.report_inputs(account_of(data, "a.xyz", ".DS_Store", used=10))
         with pytest.raises(SomeFailedError, match=r"^1 skipped; first: videos: 1 skipped, not a video: a\.xyz$"):
             run.raise_for_failures()
     printed = capsys.readouterr().out.splitlines()
     assert printed == [
-        "videos in /data: 12 found, 10 used, 2 skipped",
+        f"videos in {data}: 12 found, 10 used, 2 skipped",
         "videos: 1 skipped, not a video: a.xyz",
         "videos: 1 ignored, hidden files and files of operating systems: .DS_Store",
     ]
@@ -42,27 +46,27 @@ def test_a_skipped_input_ends_the_run_with_an_error_and_is_kept_in_the_store(tmp
     assert "<h2>Inputs</h2>" in page.read_text() and "a.xyz" in page.read_text()
 
 
-def test_harmless_files_do_not_end_the_run_with_an_error(tmp_path):
+def test_harmless_files_do_not_end_the_run_with_an_error(tmp_path, data):
     with Run(str(tmp_path)) as run:
-        run.report_inputs(account_of(".DS_Store"))
+        run.report_inputs(account_of(data, ".DS_Store"))
         run.raise_for_failures()
 
 
-def test_known_skipped_files_count_only_where_they_are_asked_for(tmp_path):
+def test_known_skipped_files_count_only_where_they_are_asked_for(tmp_path, data):
     with Run(str(tmp_path)) as run:
-        run.report_inputs(account_of("a.xyz", "b.xyz"), known=2)
+        run.report_inputs(account_of(data, "a.xyz", "b.xyz"), known=2)
         run.raise_for_failures(known=False)
         with pytest.raises(SomeFailedError, match="2 skipped"):
             run.raise_for_failures()
 
 
-def test_an_equal_account_is_not_written_again_and_another_one_replaces_it(tmp_path):
+def test_an_equal_account_is_not_written_again_and_another_one_replaces_it(tmp_path, data):
     with Run(str(tmp_path)) as run:
-        run.report_inputs(account_of("a.xyz"))
+        run.report_inputs(account_of(data, "a.xyz"))
         (path,) = (tmp_path / INPUTS).glob("*/manifest.json")
         before = path.stat().st_mtime_ns
-        run.report_inputs(account_of("a.xyz"))
+        run.report_inputs(account_of(data, "a.xyz"))
         assert path.stat().st_mtime_ns == before
-        run.report_inputs(account_of())
+        run.report_inputs(account_of(data))
     (bundle,) = list_bundles(Store(tmp_path), INPUTS)
     assert InputsDetails.of(bundle).skipped == ()

@@ -52,7 +52,7 @@ def test_the_result_of_score_as_json(folder, scored):
 
 
 def test_one_pattern_reads_the_predictions_of_all_videos_whatever_their_names(folder, scored):
-    query = code_blocks("data_contracts.md", "sql")[2]
+    query = code_blocks("data_contracts.md", "sql")[0]
     assert "predictions/*.parquet" in query and "union_by_name" not in query
     assert duckdb.sql(query.replace("predictions/", f"{folder}/out/")).columns == ["expression", "count_star()"]
     rows = duckdb.sql(f"select count(*) from read_parquet('{folder}/out/*.parquet')").pl()
