@@ -488,11 +488,14 @@
     // Reports of frames can be missed.
     video.addEventListener("seeked", () => { if (isTimed && video.paused) follow(frameDuring(video.currentTime - data.offset)); });
     video.addEventListener("loadedmetadata", drawBoxes);
-    video.addEventListener("error", () => {
+    const explainError = () => {
       $("media-note").textContent = `The video cannot be played: ${data.place} is gone, was moved, or is not served with this page. Everything else works without it.`;
       $("media-note").hidden = false;
       video.closest(".screen").hidden = true;
-    });
+    };
+    video.addEventListener("error", explainError);
+    // It may have happened before this script ran.
+    if (video.error) explainError();
     new ResizeObserver(drawBoxes).observe(video);
     // Browsers do not print videos.
     window.addEventListener("beforeprint", () => {
