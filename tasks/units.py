@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 import pyarrow as pa
 
 from data_contracts.details.datasets import FacesDetails
-from data_contracts.details.records import Details, problems_of
+from data_contracts.details.records import Details, has_unread_files, problems_of
 from data_contracts.errors import (
     InputError,
     InvalidFileError,
@@ -151,6 +151,10 @@ class Product:
     identity: str | None = None
     problems: list[str] = field(default_factory=list)
 
+    def note_unread_file(self) -> None:
+        """Note that a file that was listed cannot be opened: the next run computes the unit again."""
+        self.details = replace(self.details, has_unread_files=True)
+
     def write(self, store: Store, unit: Unit[Any], *, started: float) -> UnitReport:
         """Write the unit, and remove its earlier versions. ``started``: ``time.monotonic()`` when the unit started."""
         manifest = write_product(store, unit.key, self, fingerprint=unit.fingerprint, started=started)
@@ -223,7 +227,7 @@ def split_pending(store: Store, work: Sequence[Work], *, max_tries: int | None =
 
     def is_done(unit: Unit[Any]) -> bool:
         found = ((known.get(key), made_from) for key, made_from in unit.written.items())
-        return all(manifest is not None and manifest.fingerprint == made_from for manifest, made_from in found)
+        return all(m is not None and m.fingerprint == made_from and not has_unread_files(m) for m, made_from in found)
 
     def with_stale_parts(unit: Unit[Any]) -> Unit[Any]:
         stale: list[str] = []

@@ -92,10 +92,13 @@ def _to_json(value: Any) -> Any:
 class Details(Record):
     """Facts that every manifest may hold.
 
-    ``problems``: a line for every part of the input that was lost while the rest of it was used.
+    Attributes:
+        problems: a line for every part of the input that was lost while the rest of it was used.
+        has_unread_files: a file could not be opened, although it was listed. The next run computes the unit again.
     """
 
     problems: LeftOut[tuple[str, ...]] = ()
+    has_unread_files: LeftOut[bool] = False
 
     @classmethod
     def of(cls, manifest: HasDetails) -> Self:
@@ -115,3 +118,8 @@ def problems_of(manifest: HasDetails) -> Sequence[str]:
     """Return a line for every part of a unit's input that was lost."""
     lines: Sequence[str] = manifest.details.get("problems", ())
     return lines
+
+
+def has_unread_files(manifest: HasDetails) -> bool:
+    """Return whether a file of a unit's input could not be opened."""
+    return bool(manifest.details.get("has_unread_files"))

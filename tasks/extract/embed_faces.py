@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -183,9 +183,9 @@ def plan_embed_faces(
 
 def compute(store: Store, unit: Unit[EmbedFacesArgs]) -> Product:
     """Compute the features of one subject in one segment, in batches. Unreadable crops are counted as problems."""
-    backbone, product = open_backbone(
-        unit.arguments.backbone, features_dataset, faces=FacesDetails.of(unit.arguments.faces[1])
-    )
+    # Crops that could not be opened are tried again by the unit that reads them.
+    faces = replace(FacesDetails.of(unit.arguments.faces[1]), has_unread_files=False)
+    backbone, product = open_backbone(unit.arguments.backbone, features_dataset, faces=faces)
     product.tables = _tables(store, unit, backbone, product)
     return product
 

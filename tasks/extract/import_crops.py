@@ -115,7 +115,8 @@ def refuse_crops(store: Store, unit: Unit[str]) -> Product:
 def compute(store: Store, unit: Unit[ImportCropsArgs]) -> Product:
     """Return one row per frame of a subject: a crop, or ``no_face`` if there is no file.
 
-    A file that cannot be read, or is too large, becomes a row with the status ``unreadable_crop``.
+    A file that cannot be read, or is too large, becomes a row with the status ``unreadable_crop``. If it could not even
+    be opened, the next run tries again.
     """
     subject, frame_count = unit.arguments.subject, unit.arguments.frame_count
     digest = hashlib.sha256(f"{subject}:{frame_count}:{CODE_VERSION}".encode())
@@ -132,7 +133,7 @@ def compute(store: Store, unit: Unit[ImportCropsArgs]) -> Product:
         for first in range(1, frame_count + 1, _CHUNK_FRAMES):
             frames = range(first, min(first + _CHUNK_FRAMES, frame_count + 1))
             crops = _read_crops({frame: files[frame] for frame in frames if frame in files})
-            rows = [_row(frame, crops.get(frame), product.problems) | {"subject": subject} for frame in frames]
+            rows = [_row(frame, crops.get(frame), product) | {"subject": subject} for frame in frames]
             for row in rows:
                 status = row["status"]
                 crop = row.get("crop_jpeg", status.encode() if status == UNREADABLE_CROP else b"")
@@ -155,20 +156,25 @@ def _read_crops(files: Mapping[int, tuple[str, int]]) -> dict[int, tuple[str, by
     }
 
 
-def _row(frame: int, crop: tuple[str, bytes | OSError] | None, problems: list[str]) -> dict[str, Any]:
+def _row(frame: int, crop: tuple[str, bytes | OSError] | None, product: Product) -> dict[str, Any]:
     if crop is None:
         return {"frame": frame, "status": NO_FACE}
     path, data = crop
     if isinstance(data, OSError):
         cause = data.strerror or "no such file"
-        problems.append(f"{path}: expected a JPEG crop of a face, got: {cause}; frame {frame} has no face")
+        if data.errno != errno.EFBIG:
+            product.note_unread_file()
+        product.problems.append(f"{path}: expected a JPEG crop of a face, got: {cause}; frame {frame} has no face")
         return {"frame": frame, "status": UNREADABLE_CROP}
     if data.startswith(_OTHER_IMAGES) or has_exif(data):
         try:
             with Image.open(io.BytesIO(data)) as image:
                 if image.format != "JPEG" or not is_plain(image):
                     data = encode_jpeg(displayed_rgb(image))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            problems.append(f"{path}: expected a crop of a face, got: {error}; frame {frame} has no face")
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Decoders raise errors of many types for damaged files.
+            product.problems.append(f"{path}: expected a crop of a face, got: {error}; frame {frame} has no face")
             return {"frame": frame, "status": UNREADABLE_CROP}
     return {"frame": frame, "status": FACE_FOUND, "face": 0, "crop_jpeg": data}

@@ -11,7 +11,8 @@ from PIL import Image, UnidentifiedImageError
 
 from data_contracts.challenge.pictures import Picture
 from data_contracts.details.datasets import PicturesDetails
-from data_contracts.files.inputs import file_state
+from data_contracts.errors import is_missing_file
+from data_contracts.files.inputs import NO_FILE, file_state
 from data_contracts.schemas.faces import BOX_NAMES
 from data_contracts.schemas.labels import PICTURES
 from data_contracts.store.fingerprint import fingerprint, variant_name
@@ -40,10 +41,11 @@ _RIVAL_AREA = 0.25
 
 @dataclass(frozen=True)
 class CropPicturesArgs:
-    """Labelled photos, and the number of the first one in the list."""
+    """Labelled photos, and the number of the first one in the list. ``missing``: those that do not exist."""
 
     pictures: Sequence[Picture]
     first: int
+    missing: frozenset[Path] = frozenset()
 
 
 def source_of() -> str:
@@ -64,7 +66,8 @@ def plan_crop_pictures(
     units = []
     for number, first in enumerate(range(0, len(pictures), _PICTURES_PER_UNIT)):
         block = pictures[first : first + _PICTURES_PER_UNIT]
-        states = [(asdict(p) | {"path": p.path.name, "file": file_state(p.path)}) for p in block]
+        files = {p.path: file_state(p.path) for p in block}
+        states = [(asdict(p) | {"path": p.path.name, "file": files[p.path]}) for p in block]
         unit_fingerprint = fingerprint(
             stage="crop_pictures", version=CODE_VERSION, pictures=states, params=params, weights=weights, first=first
         )
@@ -74,7 +77,8 @@ def plan_crop_pictures(
             was_stored = manifest.fingerprint == unit_fingerprint and not PicturesDetails.of(manifest).as_displayed
             if manifest.fingerprint == again or (was_stored and not all(_is_plain(p.path) for p in block)):
                 unit_fingerprint = again
-        units.append(Unit(key, unit_fingerprint, CropPicturesArgs(block, first)))
+        missing = frozenset(path for path, state in files.items() if state == NO_FILE)
+        units.append(Unit(key, unit_fingerprint, CropPicturesArgs(block, first, missing)))
     return units
 
 
@@ -83,15 +87,26 @@ def _as_displayed(unit_fingerprint: str) -> str:
 
 
 def compute(store: Store, unit: Unit[CropPicturesArgs]) -> Product:
-    """Return one row per photo, also for files that cannot be read or show no face."""
+    """Return one row per photo, also for files that cannot be read or show no face.
+
+    If a photo exists and cannot be opened, the next run tries again.
+    """
     product = Product(PICTURES, [], details=PicturesDetails(as_displayed=True))
     product.tables = _tables(unit, product)
     return product
 
 
 def _tables(unit: Unit[CropPicturesArgs], product: Product) -> Iterator[pa.Table]:
+    unread: list[int] = []
     for row_number, picture in enumerate(unit.arguments.pictures, start=unit.arguments.first):
-        row = _row(picture, product.problems) | {
+        try:
+            found = _row(picture, product.problems)
+        except OSError as error:
+            got = "nothing there" if is_missing_file(error) else error.strerror
+            found = _unreadable(picture, got, product.problems)
+            if picture.path not in unit.arguments.missing:
+                unread.append(row_number)
+        row = found | {
             "row": row_number,
             "picture": str(picture.path),
             "identity": picture.identity,
@@ -103,15 +118,30 @@ def _tables(unit: Unit[CropPicturesArgs], product: Product) -> Iterator[pa.Table
             # Backbones that were trained on the photo as stored are trained again.
             product.identity = _as_displayed(unit.fingerprint)
         yield pa.Table.from_pylist([row], schema=PICTURES.schema)
+    if unread:
+        product.note_unread_file()
+        # Backbones are trained again once the photos can be read.
+        product.identity = fingerprint(pictures=product.identity or unit.fingerprint, unread=unread)
+
+
+def _unreadable(picture: Picture, got: object, problems: list[str]) -> dict[str, object]:
+    problems.append(f"{picture.path}: expected a picture ({_FORMAT_NAMES}), found: {got}; skipped")
+    return {"status": UNREADABLE_CROP}
 
 
 def _row(picture: Picture, problems: list[str]) -> dict[str, object]:
+    """Return the columns of a photo besides its labels.
+
+    Raises:
+        OSError: the file cannot be opened, or the disk failed.
+    """
     try:
         image = read_photo(picture.path)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        got = "nothing there" if isinstance(error, FileNotFoundError) else str(error)
-        problems.append(f"{picture.path}: expected a picture ({_FORMAT_NAMES}), found: {got}; skipped")
-        return {"status": UNREADABLE_CROP}
+    except (OSError, ValueError) as error:
+        # Errors of Pillow have no number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        return _unreadable(picture, error, problems)
     probability = None
     if picture.box_xyxy_px is not None:
         box = np.array(picture.box_xyxy_px, np.float32)
@@ -146,7 +176,7 @@ def _is_plain(path: Path) -> bool:
     try:
         with _opened(path) as image:
             return image.format in _FIRST_FORMATS and is_plain(image)
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError):
         return True
 
 
@@ -157,6 +187,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except (UnidentifiedImageError, SyntaxError) as error:
         raise ValueError("another format") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError("a picture that is too large") from error
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:
+        # Decoders raise errors of many types for damaged files.
+        raise ValueError(f"a damaged file ({error})") from error
 
 
 def main_face(found: Detections, *, width_px: int, height_px: int) -> int | None:

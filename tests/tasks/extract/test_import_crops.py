@@ -10,7 +10,8 @@ from data_contracts.files.inputs import file_state
 from data_contracts.store.store import Store
 from models.faces.crops import decode_jpeg
 from tasks.extract.import_crops import compute, plan_import_crops
-from tasks.units import run_unit
+from tasks.units import run_unit, split_pending
+from tests.unopened import not_openable
 
 
 def test_crops_are_stored_as_displayed_and_plain_jpeg_files_unchanged(tmp_path):
@@ -32,3 +33,15 @@ def test_crops_are_stored_as_displayed_and_plain_jpeg_files_unchanged(tmp_path):
     np.testing.assert_allclose(decode_jpeg(wide)[..., 0].astype(int), grey, atol=8)
     with Image.open(io.BytesIO(turned)) as image:
         assert ExifTags.Base.Orientation not in image.getexif()
+
+
+def test_a_crop_that_cannot_be_opened_for_a_while_is_tried_again(tmp_path):
+    path, store = tmp_path / "00001.jpg", Store(tmp_path / "store")
+    Image.new("RGB", (8, 8)).save(path)
+    crops = {"a": [Crop(1, str(path), file_state(path))]}
+    (unit,) = plan_import_crops(crops, name="cropped", frame_counts={})
+    with not_openable(path):
+        assert run_unit(store.url, compute, unit).counts == {"unreadable_crop": 1}
+    (again,) = split_pending(store, [unit]).todo
+    assert run_unit(store.url, compute, again).counts == {"face": 1}
+    assert split_pending(store, [unit]).todo == []

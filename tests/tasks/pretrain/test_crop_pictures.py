@@ -9,7 +9,8 @@ from models.faces.crops import decode_jpeg
 from models.faces.mtcnn import Detections
 from tasks.pretrain import crop_pictures
 from tasks.pretrain.crop_pictures import compute, main_face, plan_crop_pictures
-from tasks.units import run_unit
+from tasks.units import run_unit, split_pending
+from tests.unopened import not_openable
 
 
 def test_photos_without_a_usable_face_are_counted(tmp_path, portraits):
@@ -32,6 +33,27 @@ def test_photos_without_a_usable_face_are_counted(tmp_path, portraits):
     assert (rows[0]["identity"], rows[0]["expression"], rows[0]["valence"]) == ("hopper", "Happiness", 0.5)
     assert rows[0]["probability"] > 0.9 and rows[1]["probability"] is None
     assert decode_jpeg(rows[1]["crop_jpeg"]).shape == (70, 50, 3)
+
+
+def test_a_photo_that_cannot_be_opened_for_a_while_is_tried_again(tmp_path, portraits):
+    """Its state is known from the listing, and would be unreadable for good; photos that do not exist are not tried."""
+    store, photo = Store(tmp_path / "store"), tmp_path / "a.jpg"
+    pictures = [Picture(photo), Picture(tmp_path / "gone.jpg")]
+    Image.fromarray(portraits[0]).save(photo)
+
+    def pending():
+        units = plan_crop_pictures(pictures, collection="c", known=store.manifests("pictures"))
+        return split_pending(store, units).todo
+
+    (unit,) = pending()
+    with not_openable(photo):
+        report = run_unit(store.url, compute, unit)
+        assert report.counts == {"unreadable_crop": 2} and "found: Is a directory; skipped" in report.problems[0]
+    before = manifest_of(store, unit).identity
+    (again,) = pending()
+    assert run_unit(store.url, compute, again).counts == {"face": 1, "unreadable_crop": 1}
+    assert manifest_of(store, unit).identity == unit.fingerprint != before, "backbones are trained again"
+    assert pending() == []
 
 
 def test_units_depend_on_files_and_labels(tmp_path):
