@@ -65,6 +65,7 @@ def rescore(parameters: RescoreParameters) -> Rescored:
         retry_quarantined=parameters.retry_quarantined,
     ) as run:
         predictors = predictors_of(run, parameters)
+        run.lock_output(Store(out))
         # Folders of affwild2 contain many files and no videos to score.
         listing = list_videos(
             places, leave_out=[run.store.root, Store(out).root], account=ScheduledAccount("videos", *places)

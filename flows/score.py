@@ -228,6 +228,7 @@ def score(parameters: ScoreParameters) -> list[str]:
     check_named_backbone(parameters, store)
     with Run(store, dask_address=scheduler_of(parameters), workers=parameters.workers) as run:
         predictors, written = predictors_of(run, parameters), []
+        run.lock_output(Store(out))
         before = read_record(Store(out))
         if videos or listing.videos.same_names or listing.videos.account.lost:
             report_videos(run, listing.videos)

@@ -1,4 +1,4 @@
-"""Lock of a store on S3: an object that names the holder, written conditionally and renewed regularly.
+"""Lock of a store or folder on S3: an object that names the holder, written conditionally and renewed regularly.
 
 A lock is free if its object is gone, if it has not been renewed for a minute by the clock of the server, or if its
 process ran on this machine and has ended. The clocks of the machines need not agree.
@@ -29,10 +29,13 @@ _POLL_SECONDS = 2.0
 
 
 class S3Lock:
-    """The lock of this process on a store. Call ``raise_if_lost`` between ``acquire`` and ``release``."""
+    """The lock of this process on a store, or on another folder (``what``), and the ``name`` of its object.
 
-    def __init__(self, files: "S3Files") -> None:
-        self._files = files
+    Call ``raise_if_lost`` between ``acquire`` and ``release``.
+    """
+
+    def __init__(self, files: "S3Files", *, name: str = LOCK, what: str = "store") -> None:
+        self._files, self._name, self._what = files, name, what
         self._holder = _describe_process() | {"token": uuid.uuid4().hex}
         self._renewals, self._renewed_at, self._etag = 0, 0.0, ""
         self._lost_to: str | None = None
@@ -46,11 +49,11 @@ class S3Lock:
             StoreError: the store cannot be written to.
         """
         is_reported = False
-        while not self._try_acquire(head := self._files.head(LOCK)):
+        while not self._try_acquire(head := self._files.head(self._name)):
             if head and not self._is_free(head):
                 if not is_reported:
                     owner = _holder_of(head)["owner"]
-                    on_wait(f"{self._files.url}: {owner} is using this store; waiting until it ends")
+                    on_wait(f"{self._files.url}: {owner} is using this {self._what}; waiting until it ends")
                     is_reported = True
                 time.sleep(_POLL_SECONDS)
         self._renewer.start()
@@ -63,8 +66,8 @@ class S3Lock:
         """
         if self._lost_to is not None:
             raise StoreError(
-                f"{self._files.url}: expected to be the only run on this store, got: {self._lost_to} took it over "
-                f"because this run could not renew its lock for {_LIFETIME_SECONDS:.0f} s; run again"
+                f"{self._files.url}: expected to be the only run on this {self._what}, got: {self._lost_to} took it "
+                f"over because this run could not renew its lock for {_LIFETIME_SECONDS:.0f} s; run again"
             )
 
     def release(self) -> None:
@@ -74,8 +77,8 @@ class S3Lock:
             self._renewer.join(_POLL_SECONDS)
         # If the object cannot be removed now, it expires.
         with contextlib.suppress(StoreError), self._files.short_timeout():
-            if self._is_ours(self._files.head(LOCK)):
-                self._files.remove(LOCK)
+            if self._is_ours(self._files.head(self._name)):
+                self._files.remove(self._name)
 
     def _try_acquire(self, head: "ObjectHead | None") -> bool:
         if head is None:
@@ -86,7 +89,7 @@ class S3Lock:
     def _write(self, etag: str | None) -> bool:
         self._renewals += 1
         note = json.dumps(self._holder | {"renewals": self._renewals})
-        written = self._files.replace_if(LOCK, note, etag=etag)
+        written = self._files.replace_if(self._name, note, etag=etag)
         if written:
             self._etag, self._renewed_at = written, time.monotonic()
         return written is not None
@@ -106,9 +109,9 @@ class S3Lock:
     def _renew(self) -> None:
         while not self._is_released.wait(_RENEWAL_SECONDS):
             try:
-                if self._write(self._etag) or self._is_ours(self._files.head(LOCK)):
+                if self._write(self._etag) or self._is_ours(self._files.head(self._name)):
                     continue
-                head = self._files.head(LOCK)
+                head = self._files.head(self._name)
                 self._lost_to = _holder_of(head)["owner"] if head else "another run"
                 return
             except StoreError:

@@ -1,4 +1,4 @@
-"""The lock of a store: one run at a time, and none by a version older than the one that wrote the store last."""
+"""Locks of stores and of folders of results: one run at a time; and no run by a version older than the last one."""
 
 import contextlib
 import fcntl
@@ -13,6 +13,9 @@ from data_contracts.files.local import UNFINISHED, LocalFiles, raise_store_error
 from data_contracts.files.s3_lock import LOCK, S3Lock
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import STORE_FILE
+
+# The name differs from that of a store, which may be the same folder, and from those of other programs.
+FOLDER_LOCK = ".affwild2.lock"
 
 
 @contextlib.contextmanager
@@ -29,16 +32,28 @@ def lock_store(store: Store, *, on_wait: Callable[[str], None]) -> Iterator[Call
     Raises:
         StoreError: the store cannot be written to.
     """
+    with _locked(store, LOCK, "store", on_wait) as raise_if_lost, _writing_indexes(store):
+        yield raise_if_lost
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Store, *, on_wait: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Lock a folder of results, as ``lock_store`` locks a store: runs on other stores may write to it, too."""
+    with _locked(folder, FOLDER_LOCK, "folder", on_wait) as raise_if_lost:
+        yield raise_if_lost
+
+
+@contextlib.contextmanager
+def _locked(store: Store, name: str, what: str, on_wait: Callable[[str], None]) -> Iterator[Callable[[], None]]:
     if isinstance(store.files, LocalFiles):
-        with _locked_folder(store.files, on_wait), _writing_indexes(store):
+        with _locked_folder(store.files, name, what, on_wait):
             yield lambda: None
         return
     store.check_reachable()
-    lock = S3Lock(store.files)
+    lock = S3Lock(store.files, name=name, what=what)
     lock.acquire(on_wait)
     try:
-        with _writing_indexes(store):
-            yield lock.raise_if_lost
+        yield lock.raise_if_lost
     finally:
         lock.release()
 
@@ -53,8 +68,8 @@ def _writing_indexes(store: Store) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked_folder(files: LocalFiles, on_wait: Callable[[str], None]) -> Iterator[None]:
-    path = files.locate(LOCK)
+def _locked_folder(files: LocalFiles, name: str, what: str, on_wait: Callable[[str], None]) -> Iterator[None]:
+    path = files.locate(name)
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         file = open(path, "a+")  # noqa: SIM115
@@ -62,7 +77,7 @@ def _locked_folder(files: LocalFiles, on_wait: Callable[[str], None]) -> Iterato
         raise_store_error(error, path)
         raise
     with file:
-        if _lock(file.fileno(), path, on_wait):
+        if _lock(file.fileno(), path, what, on_wait):
             with contextlib.suppress(OSError):
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -72,14 +87,14 @@ def _locked_folder(files: LocalFiles, on_wait: Callable[[str], None]) -> Iterato
         yield
 
 
-def _lock(descriptor: int, path: str, on_wait: Callable[[str], None]) -> bool:
+def _lock(descriptor: int, path: str, what: str, on_wait: Callable[[str], None]) -> bool:
     """Wait for the lock and return True; return False on a file system without locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         with open(path) as file:
             holder = file.read(200) or "another run"
-        on_wait(f"{os.path.dirname(path)}: {holder} is using this store; waiting until it ends")
+        on_wait(f"{os.path.dirname(path)}: {holder} is using this {what}; waiting until it ends")
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError:
         return False

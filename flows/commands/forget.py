@@ -17,7 +17,7 @@ from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import forget_seen, names_seen
 from data_contracts.store.bundles import Bundle, list_bundles
 from data_contracts.store.contents import require_store
-from data_contracts.store.lock import lock_store
+from data_contracts.store.lock import lock_folder, lock_store
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import normalize_name, video_of_subject
 from flows.commands.parameters import ForgetParameters
@@ -142,7 +142,11 @@ def forget(parameters: ForgetParameters) -> int:
             _print_head(find_imported(store, name, beside=heads), "would be removed")
         return _print_not_removed(folders.problems, is_asked=is_asked)
     problems: list[str] = []
-    with lock_store(store, on_wait=print_warning):
+    with lock_store(store, on_wait=print_warning), contextlib.ExitStack() as locks:
+        for folder in sorted(folders.reached, key=lambda one: one.root):
+            # Nothing can be removed from a folder that cannot be written to; the attempt is reported.
+            with contextlib.suppress(StoreError):
+                locks.enter_context(lock_folder(folder, on_wait=print_warning))
         for place in dropped:
             drop_folder(store, place)
             _print_dropped(place, "dropped")

@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +18,7 @@ from data_contracts.files.account import InputAccount
 from data_contracts.files.credentials import hide_credentials
 from data_contracts.store.contents import require_store
 from data_contracts.store.input_accounts import write_account
-from data_contracts.store.lock import check_code_version, lock_store
+from data_contracts.store.lock import check_code_version, lock_folder, lock_store
 from data_contracts.store.store import Store
 from flows.engine.console import add_fields, print_line, print_warning
 from flows.engine.quarantine import count_tries
@@ -94,7 +95,7 @@ class Run(RunResults):
         self._tried: set[tuple[str, str]] = set()
         self._stack, self._cluster = contextlib.ExitStack(), contextlib.ExitStack()
         self._client: Client | None = None
-        self._raise_if_lost: Callable[[], None] = lambda: None
+        self._checks_of_locks: list[Callable[[], None]] = []
 
     def __enter__(self) -> "Run":
         try:
@@ -105,7 +106,7 @@ class Run(RunResults):
             self.store.check_reachable()
             require_store(self.store)
         measure(self)
-        self._raise_if_lost = self._stack.enter_context(lock_store(self.store, on_wait=print_warning))
+        self._hold(lock_store(self.store, on_wait=print_warning))
         self._record()
         return self
 
@@ -115,6 +116,17 @@ class Run(RunResults):
         with self._stack, self._cluster:
             if recorder := _recorder.get():
                 recorder.finish(self, error)
+
+    def lock_output(self, folder: Store) -> None:
+        """Lock a folder of results for the rest of the run, because runs on other stores may write to it, too."""
+        self._hold(lock_folder(folder, on_wait=print_warning))
+
+    def _hold(self, lock: AbstractContextManager[Callable[[], None]]) -> None:
+        self._checks_of_locks.append(self._stack.enter_context(lock))
+
+    def _raise_if_lost(self) -> None:
+        for check in self._checks_of_locks:
+            check()
 
     @property
     def scheduler(self) -> str | None:

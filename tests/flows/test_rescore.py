@@ -55,7 +55,7 @@ class Place:
     def _times(self):
         found = {}
         for root, prefix in ((self.store, ""), (self.out, "out")):
-            paths = [path for path in root.rglob("*") if path.is_file() and path.name != ".lock"]
+            paths = [path for path in root.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
             found |= {Path(prefix, path.relative_to(root)): path.stat().st_mtime_ns for path in paths}
         return found
 

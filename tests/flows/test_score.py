@@ -1,4 +1,6 @@
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +8,7 @@ import polars as pl
 import pytest
 
 from data_contracts.errors import InputError
+from data_contracts.store.lock import lock_folder
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import EXPRESSIONS
 from flows.engine.run_results import SomeFailedError
@@ -38,6 +41,22 @@ def test_predictions_are_written_as_parquet_and_csv(demo, store_copy, tmp_path, 
     assert "backbone: emotion_lite0 (bundled weights): its features are those that the heads were fitted on" in printed
     assert printed.count("the only head for") == 2 * 3 and "mtl-default" not in printed
     assert {name.split("-")[0] for name in heads} == {"expr", "va", "au"}, "mtl serves no task, so it predicts nothing"
+
+
+def test_a_run_on_another_store_waits_for_the_folder_of_predictions(demo, tmp_path, dask_address, capsys):
+    """A folder that is also the store is not waited for."""
+    video, out, store, errors = demo.data / "videos" / "validation01.mp4", tmp_path / "out", tmp_path / "store", ""
+    options = {"dask_address": dask_address}
+    run = threading.Thread(target=score, args=([video], out, str(store)), kwargs=options)
+    with lock_folder(Store(out), on_wait=pytest.fail):
+        run.start()
+        while "is using this folder; waiting until it ends" not in errors and run.is_alive():
+            time.sleep(0.1)
+            errors += capsys.readouterr().err
+        assert run.is_alive() and not (out / "validation01.parquet").exists()
+    run.join()
+    assert (out / "validation01.parquet").exists()
+    assert [Path(path).parent for path in score([video], store, str(store), **options)] == [store] * 2
 
 
 def test_wrong_requests_are_reported_in_one_line(demo, tmp_path):

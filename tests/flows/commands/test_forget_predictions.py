@@ -3,12 +3,15 @@
 import os
 import shutil
 import subprocess
+import threading
+import time
 
 import pytest
 
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import file_state
 from data_contracts.files.locations import location
+from data_contracts.store.lock import lock_folder
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters
@@ -67,6 +70,19 @@ def test_predictions_are_removed_from_recorded_and_named_folders(scored, tmp_pat
     assert mentions("clip.", moved) == [] and (moved / "clip_left.csv").exists()
     assert noted_folders(Store(store)) == [str(second), str(moved)], "the next call finds the new place"
     assert f"dropped from the list of folders: {first}; predictions that may be there remain" in capsys.readouterr().out
+
+
+def test_folders_that_a_run_writes_to_are_waited_for(scored, capsys):
+    store, _, second = scored
+    command, errors = threading.Thread(target=forget_clip, args=(store,)), ""
+    with lock_folder(Store(second), on_wait=pytest.fail):
+        command.start()
+        while "is using this folder; waiting until it ends" not in errors and command.is_alive():
+            time.sleep(0.01)
+            errors += capsys.readouterr().err
+        assert (second / "clip.csv").exists()
+    command.join()
+    assert mentions("clip.", second) == []
 
 
 def make_empty(folder):
