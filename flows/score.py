@@ -72,7 +72,7 @@ def score_videos(
             some = {name: indexed[name] for name in sorted(names)}
             of_names = [one.with_crops(names is cropped) for one in predictors]
             heads, complete = _predict(run, some, of_names, people)
-            paths += write_predictions(
+            written = write_predictions(
                 run.store,
                 sorted(complete),
                 heads=heads,
@@ -80,6 +80,8 @@ def score_videos(
                 missing_faces=parameters.missing_faces,
                 out=out,
             )
+            paths += written.paths
+            run.add_failures("write_predictions", written.failures)
     return [*paths, *(annotate_videos(run, videos, out=out) if parameters.annotate else [])]
 
 

@@ -43,6 +43,7 @@ class RunResults:
         self.persons: Sequence[Mapping[str, Any]] = ()
         self._new_lost: list[tuple[int, InputsDetails]] = []
         self._counts: RunCounts | None = None
+        self._without_result: set[str] = set()
 
     def add_inputs(self, details: InputsDetails, *, new_lost: int) -> None:
         """Print and add the account of some inputs.
@@ -55,6 +56,12 @@ class RunResults:
             print_line(line, level=logging.WARNING if line in lost else logging.INFO)
         self.inputs.append(details)
         self._new_lost.append((new_lost, details))
+
+    def add_failures(self, stage: str, causes: Mapping[str, str]) -> None:
+        """Add inputs, or blocks of inputs, whose results could not be written (name -> cause)."""
+        if causes:
+            self.summaries.append(StageSummary(stage, units=len(causes), failures=dict(causes)))
+            self._without_result.update(causes)
 
     @property
     def failures(self) -> list[tuple[str, str, str]]:
@@ -109,7 +116,8 @@ class RunResults:
 
         without_result = tuple(f"{name}:" for name in failed)
         in_part = {name for _, name, line in self.problems if not line.startswith(without_result)}
-        failed = inputs_of(item for s in self.summaries for item in _items_of(s, s.failures)) | set(failed)
+        failed = inputs_of(item for s in self.summaries for item in _items_of(s, s.failures)) | {*failed}
+        failed |= self._without_result
         given_up = inputs_of(item for s in self.summaries for item in _items_of(s, [n for n, _ in s.quarantined]))
         computed = inputs_of(item for s in self.summaries for item in s.done_items) & set(names)
         given_up -= failed

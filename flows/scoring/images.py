@@ -68,7 +68,9 @@ def score_images(
         for block, found in outputs.items()
         if len(found) == heads
     ]
-    return write_images(run.store, Store(out), blocks)
+    written, damaged = write_images(run.store, Store(out), blocks)
+    run.add_failures("write_images", damaged)
+    return written
 
 
 def _features_of(

@@ -73,19 +73,21 @@ class WrittenImages:
     replaces_damaged: bool = False
 
 
-def write_images(store: Store, target: Store, blocks: Sequence[ImageBlock]) -> WrittenImages:
+def write_images(store: Store, target: Store, blocks: Sequence[ImageBlock]) -> tuple[WrittenImages, dict[str, str]]:
     """Write the rows of these images into ``tables/images.parquet`` and ``.csv`` of a folder.
 
     Rows of other images stay. Files are written only if a row has changed.
 
+    Returns:
+        What was written, and the damaged blocks (name -> cause), whose images keep their rows.
+
     Raises:
         StoreError: the folder cannot be written to.
-        InputError: a block is damaged; the rows of the others are written.
     """
     found = _read(target)
     before, known = found or (IMAGES.schema.empty_table(), {})
     rules = {one.head.name: _unsmoothed(store, one) for block in blocks for one, _, _ in block.outputs}
-    made_from, unreadable, damaged = dict[str, str](), set[str](), list[InputError]()
+    made_from, unreadable, damaged = dict[str, str](), set[str](), dict[str, str]()
     tables = [IMAGES.schema.empty_table()]
     for block in blocks:
         try:
@@ -93,7 +95,7 @@ def write_images(store: Store, target: Store, blocks: Sequence[ImageBlock]) -> W
         except StoreError:
             raise
         except InputError as error:
-            damaged.append(error)
+            damaged[block.faces[0].value("block")] = str(error)
             continue
         tables.append(table)
         unreadable |= without_outputs
@@ -106,14 +108,12 @@ def write_images(store: Store, target: Store, blocks: Sequence[ImageBlock]) -> W
         kept = before.filter(pc.invert(pc.is_in(before["image"], pa.array(list(made_from), pa.string()))))
         rows = pa.concat_tables([kept, requested]).sort_by([("image", "ascending"), ("face", "ascending")])
         _write(target, rows, known | made_from)
-    if damaged:
-        raise damaged[0]
     settings = {block.settings for block in blocks}
 
     def is_other(image: str, made: str) -> bool:
         return bool(settings) and image not in made_from and made.split("-")[0] not in settings
 
-    return WrittenImages(
+    written = WrittenImages(
         scored=tuple(sorted(scored - unreadable)),
         up_to_date=tuple(sorted(set(made_from) - scored - unreadable)),
         unreadable=tuple(sorted(unreadable)),
@@ -121,6 +121,7 @@ def write_images(store: Store, target: Store, blocks: Sequence[ImageBlock]) -> W
         faces=requested.num_rows - requested["face"].null_count,
         replaces_damaged=found is None and bool(scored),
     )
+    return written, damaged
 
 
 def images_in(target: Store) -> set[str] | None:

@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -82,6 +82,16 @@ class _HeadOutputs:
         return (key, self.units[key]) if key in self.units else None
 
 
+class WrittenPredictions(NamedTuple):
+    """Paths of all files with predictions of the requested videos, and why those of other videos could not be written.
+
+    ``failures``: video -> cause.
+    """
+
+    paths: list[Location]
+    failures: dict[str, str]
+
+
 def write_predictions(
     store: Store,
     videos: Sequence[str],
@@ -90,8 +100,8 @@ def write_predictions(
     people: People,
     missing_faces: MissingFaces,
     out: Location,
-) -> list[Location]:
-    """Write ``<video>.parquet`` and ``<video>.csv`` for every video with outputs of all heads; return all paths.
+) -> WrittenPredictions:
+    """Write ``<video>.parquet`` and ``<video>.csv`` for every video with outputs of all heads.
 
     Files that were written from the same outputs and have not changed since are not written again. Files of other
     videos in ``out`` are written again if their outputs are in the store, so that all files of a folder agree; not if
@@ -104,7 +114,6 @@ def write_predictions(
 
     Raises:
         StoreError: ``out`` cannot be written to.
-        InputError: outputs of a video are damaged; the predictions of the others are written.
     """
     found = [_HeadOutputs.find(store, one, source, people) for one, source in heads]
     all_frames, all_videos = store.manifests("frames"), store.manifests("videos")
@@ -124,7 +133,7 @@ def write_predictions(
         for video, one in record.items()
         if one.settings not in (name, *elsewhere) and one.files == tuple(map(existing.get, prediction_files(video)))
     ]
-    requested, damaged = dict.fromkeys(videos), list[InputError]()
+    requested, failures = dict.fromkeys(videos), dict[str, str]()
     try:
         for video in track(requested | dict.fromkeys(others), "writing predictions: {} videos"):
             outputs = [(one, unit) for one in found if (unit := one.of(video))]
@@ -143,12 +152,13 @@ def write_predictions(
                 rate = frame_rates(store, [video], videos=all_videos)[video]
                 try:
                     table = _table(store, outputs, frames, latest, frames_per_second=rate)
+                    _write_files(table, target, names)
                 except StoreError:
                     raise
                 except InputError as error:
-                    damaged.append(error)
+                    # The outputs are damaged, or the name is too long for the folder.
+                    failures[video] = str(error)
                     continue
-                _write_files(table, target, names)
                 record[video] = replace(wanted, files=tuple(file_state(out / file) for file in names))
             if video in requested:
                 paths += [out / file for file in names]
@@ -159,9 +169,7 @@ def write_predictions(
             write_record(target, record)
         if latest is not None:
             write_description(target, record, [latest, *(one for one in known if one.name != name)])
-    if damaged:
-        raise damaged[0]
-    return paths
+    return WrittenPredictions(paths, failures)
 
 
 def _name_settings(heads: Sequence[_HeadOutputs], missing_faces: MissingFaces) -> str:

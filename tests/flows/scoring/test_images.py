@@ -106,14 +106,14 @@ def test_images_of_other_heads_in_the_same_table_are_named(scored, tmp_path, cap
     )
     other = replace(serving, head=replace(serving.head, fingerprint="0" * 64))
     first, second = (
-        write_images(store, target, [ImageBlock((image,), faces, ((one, *outputs),))])
+        write_images(store, target, [ImageBlock((image,), faces, ((one, *outputs),))])[0]
         for image, one in zip(images, (serving, other), strict=True)
     )
     assert first.other_heads == () and second.other_heads == (images[0],)
     print_images(second, tmp_path)
     printed = capsys.readouterr().out
     assert f"note: 1 other image in these files with predictions of other heads ({images[0]}); score" in printed
-    again = write_images(store, target, [ImageBlock((images[0],), faces, ((other, *outputs),))])
+    again, _ = write_images(store, target, [ImageBlock((images[0],), faces, ((other, *outputs),))])
     assert again.scored == (images[0],) and again.other_heads == ()
 
 
@@ -185,7 +185,8 @@ def test_a_damaged_block_or_table_loses_no_rows_of_other_blocks(portraits, tmp_p
     for path in (file, parts[0]):
         data = path.read_bytes()
         path.write_bytes(data[:8] + bytes(100) + data[108:])
-    with pytest.raises(InputError, match=f"{parts[0].parent}: {parts[0].name}: .*run the same command again"):
+    damage = f"{parts[0].parent}: {parts[0].name}: .*run the same command again"
+    with pytest.raises(SomeFailedError, match=f"1 scored, 1 failed; first: write_images .*{damage}"):
         score([photos], out, dask_address=dask_address)
     assert len(pl.read_parquet(file)) == 1
     score([photos], out, dask_address=dask_address)

@@ -2,6 +2,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 
 import duckdb
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from data_contracts.details.datasets import OutputsDetails
 from data_contracts.details.heads import PostprocessingDetails, TuningFigures
-from data_contracts.errors import InputError, StoreError
+from data_contracts.errors import StoreError
 from data_contracts.files.local import LocalFiles
 from data_contracts.schemas.faces import FACE_COLUMNS, FACES, FRAMES, SUBJECTS
 from data_contracts.schemas.outputs import outputs_dataset
@@ -111,11 +112,11 @@ class Lab:
     def predict(self, *heads, clips=tuple(CLIPS), missing_faces="null", out=None):
         """Write predictions; return when each file of the folder was written."""
         out = out or self.out
-        paths = write_predictions.write_predictions(
+        paths, self.failures = write_predictions.write_predictions(
             self.store, sorted(clips), heads=heads, people="main", missing_faces=missing_faces, out=out
         )
         assert [path.name for path in paths] == [
-            f"{clip}.{end}" for clip in sorted(clips) for end in ("parquet", "csv")
+            f"{clip}.{end}" for clip in sorted({*clips} - self.failures.keys()) for end in ("parquet", "csv")
         ]
         return {path: path.stat().st_mtime_ns for path in paths}
 
@@ -323,10 +324,23 @@ def test_damaged_outputs_of_a_video_leave_the_predictions_of_others(lab, expr):
     (part,) = (lab.out.parent / "store/outputs").glob("head=*/source=*/subject=b%20half/part-*.parquet")
     data = part.read_bytes()
     part.write_bytes(data[:8] + bytes(100) + data[108:])
-    with pytest.raises(InputError, match=r"subject=b%20half: part-.*run the same command again"):
-        lab.predict(expr)
+    lab.predict(expr)
+    assert re.search(r"subject=b%20half: part-.*run the same command again", lab.failures["b half"])
     written = {path.stem for path in lab.out.glob("*.parquet")}
     assert written == set(read_record(Store(lab.out))) == {"a nobody", "c all"}
+
+
+def test_a_name_that_is_too_long_leaves_the_predictions_of_others(lab, expr, monkeypatch):
+    """Names of data files in the store are shorter than those of predictions."""
+    whole = write_predictions._write_files
+
+    def write(table, target, names):
+        whole(table, target, [f"{'x' * 300}.parquet"] if names[0] == "b half.parquet" else names)
+
+    monkeypatch.setattr(write_predictions, "_write_files", write)
+    lab.predict(expr)
+    assert "expected a shorter name" in lab.failures["b half"]
+    assert set(read_record(Store(lab.out))) == {"a nobody", "c all"}
 
 
 def test_forgotten_subjects_leave_the_description(lab, expr):
@@ -379,7 +393,7 @@ def test_a_folder_without_new_predictions_is_not_listed(lab, expr):
     written = write_predictions.write_predictions(
         lab.store, [], heads=[expr], people="main", missing_faces="null", out=lab.out
     )
-    assert written == []
+    assert written == ([], {})
     assert noted_folders(lab.store) == [] and not lab.out.exists()
 
 
