@@ -15,26 +15,28 @@ _COLOURS = 3
 
 
 @numba.njit(cache=True, nogil=True)
-def integrate(frame: np.ndarray, sums: np.ndarray) -> None:
-    """Fill the integral image of an image uint8 [h, w, 3]; row 0 and column 0 of ``sums`` become 0."""
-    height, width = frame.shape[:2]
-    count = width * _COLOURS
-    row = np.empty(count, np.int32)
+def integrate(frame: np.ndarray, part_xyxy_px: tuple[int, int, int, int], sums: np.ndarray) -> None:
+    """Fill the integral image of a part (ends exclusive) of a frame uint8 [h, w, 3], C-contiguous.
+
+    Row 0 and column 0 of ``sums`` become 0.
+    """
+    left, top, right, bottom = part_xyxy_px
+    lines = frame.reshape(len(frame), frame.shape[1] * _COLOURS)[top:bottom, left * _COLOURS : right * _COLOURS]
+    count = lines.shape[1]
+    # Sums of the columns come first, because unlike the sums along a row their loop can be vectorized.
+    column = np.zeros(count, np.int32)
     sums[0, : count + _COLOURS] = 0
-    for y in range(height):
-        red = green = blue = np.int32(0)
-        for x in range(width):
-            red += np.int32(frame[y, x, 0])
-            green += np.int32(frame[y, x, 1])
-            blue += np.int32(frame[y, x, 2])
-            row[x * _COLOURS] = red
-            row[x * _COLOURS + 1] = green
-            row[x * _COLOURS + 2] = blue
-        sums[y + 1, :_COLOURS] = 0
-        # A loop of its own, because unlike the sums along the row it can be vectorized.
-        above, here = sums[y, _COLOURS : count + _COLOURS], sums[y + 1, _COLOURS : count + _COLOURS]
+    for y in range(len(lines)):
+        line, here = lines[y], sums[y + 1]
         for at in range(count):
-            here[at] = above[at] + row[at]
+            column[at] += np.int32(line[at])
+        here[:_COLOURS] = 0
+        red = green = blue = np.int32(0)
+        for at in range(0, count, _COLOURS):
+            red += column[at]
+            green += column[at + 1]
+            blue += column[at + 2]
+            here[at + 3], here[at + 4], here[at + 5] = red, green, blue
 
 
 @numba.njit(cache=True, nogil=True)
@@ -157,6 +159,23 @@ def first_layer(
                     target[j] = max(highest[2 * j], highest[2 * j + 1])
                 if columns % 2:
                     target[columns // 2] = highest[columns - 1]
+
+
+@numba.njit(cache=True, nogil=True)
+def cut_cells(
+    probability: np.ndarray, threshold: float, maps: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find cells of a canvas whose probability [h, w] reaches the threshold.
+
+    Returns:
+        their rows and columns int64 [n], and their windows in the first maps [c, h + side - 1, w + side - 1]: float32
+        [n, c, side, side].
+    """
+    rows, columns = np.nonzero(probability >= threshold)
+    cells = np.empty((len(rows), len(maps), side, side), np.float32)
+    for n in range(len(rows)):
+        cells[n] = maps[:, rows[n] : rows[n] + side, columns[n] : columns[n] + side]
+    return rows, columns, cells
 
 
 @numba.njit(cache=True, nogil=True)

@@ -46,7 +46,7 @@ class AreaPooling:
         if frames.device.type == "cpu":
             sums = np.zeros((len(frames), frames.shape[1] + 1, frames.shape[2] + 1, 3), np.int32)
             for frame, target in zip(frames.numpy(), sums, strict=True):
-                integrate(frame, target.reshape(len(target), -1))
+                integrate(frame, (0, 0, self.width, self.height), target.reshape(len(target), -1))
             self._sums = torch.from_numpy(sums)
             return
         summed = frames.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)

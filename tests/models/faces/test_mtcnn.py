@@ -11,6 +11,7 @@ from models.faces.kernels import first_layer
 from models.faces.mtcnn import AreaPooling, FaceDetector, build_networks, grouped_nms
 from models.faces.mtcnn_cpu import (
     FIRST_CHANNELS,
+    ROUNDING_MARGIN,
     CpuFaceDetector,
     arrange_on_canvas,
     first_layer_weights,
@@ -219,6 +220,25 @@ def test_both_parts_of_pnet_equal_the_whole_network(size):
     for shape in ([1, *first.shape[1:]], [1, FIRST_CHANNELS, -1, -1]):
         for got, wanted in zip(run_network(load_proposer(shape), first), expected, strict=True):
             np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("noise", [0, 60, 255])
+def test_pnet_in_bfloat16_differs_by_less_than_its_margin(portraits, noise):
+    scene = make_scene(portraits, placed=SCENES["small and large"]).astype(np.float32)
+    level = np.clip(scene + noise * random_array(*scene.shape), 0, 255).transpose(2, 0, 1) / 128 - 1
+    maps = np.zeros((1, FIRST_CHANNELS, *map(pooled_side, level.shape[1:])), np.float32)
+    first_layer(np.ascontiguousarray(level), *first_layer_weights(), maps[0], (0, 0))
+    shape = [1, FIRST_CHANNELS, -1, -1]
+    (_, exact), (_, rounded) = (
+        [values.copy() for values in run_network(load_proposer(shape, precision), maps)]
+        for precision in ("float32", "bfloat16")
+    )
+    assert np.abs(rounded - exact).max() < ROUNDING_MARGIN / 2
+
+
+@pytest.mark.parametrize("frame", [np.zeros((300, 400, 3)), np.full((300, 400, 3), 255)])
+def test_frames_without_candidates_have_no_faces(frame):
+    assert len(CpuFaceDetector().detect(frame[None].astype(np.uint8))[0]) == 0
 
 
 @pytest.mark.parametrize(("name", "size"), [("rnet", 24), ("onet", 48)])
