@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Folder of a store for files that are not complete yet.
 UNFINISHED = ".unfinished"
+_TRIES = 10
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -33,7 +34,7 @@ def replacing_path(target: str, *, unfinished: str) -> Iterator[str]:
     """
     temporary = os.path.join(unfinished, uuid.uuid4().hex)
     try:
-        os.makedirs(unfinished, exist_ok=True)
+        _create_file(temporary)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         yield temporary
         with open(temporary, "rb") as file:
@@ -45,6 +46,18 @@ def replacing_path(target: str, *, unfinished: str) -> Iterator[str]:
         if isinstance(error, OSError):
             raise_store_error(error, target)
         raise
+
+
+def _create_file(path: str) -> None:
+    """Create an empty file and its folder. Other processes remove the folder while it is empty."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            open(path, "xb").close()
+            return
+        except (FileNotFoundError, FileExistsError):
+            if not tries_left:
+                raise
 
 
 @contextlib.contextmanager
