@@ -1,6 +1,8 @@
 """Viewers of generated videos in a real browser: charts, seeking, keys, hover, dark mode, phones, accessibility."""
 
+import http.server
 import io
+import threading
 import time
 
 import numpy as np
@@ -282,6 +284,43 @@ def test_a_video_that_cannot_be_loaded_is_explained(browser, tmp_path):
     assert "absent.mp4 is gone, was moved" in page.inner_text("#media-note") and not page.is_visible("video")
     page.keyboard.press("ArrowRight")
     assert frame_of(page) == 2
+
+
+@pytest.fixture
+def slow_page(tmp_path):
+    """Serve a viewer without its video; the last script of the page arrives after the answer about the video."""
+    page = make_page(tmp_path, media=Media("absent.mp4")).read_text()
+    start = page.rindex("<script")
+    video_is_missing = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path != "/":
+                self.send_error(404)
+                video_is_missing.set()
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(page[:start].encode())
+            assert video_is_missing.wait(30)
+            # The browser also has to see the answer.
+            time.sleep(0.5)
+            self.wfile.write(page[start:].encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def test_a_video_that_could_not_be_loaded_before_the_script_ran_is_explained(browser, slow_page):
+    page = open_page(browser, slow_page).page
+    page.wait_for_selector("#media-note:visible")
+    assert "absent.mp4 is gone, was moved" in page.inner_text("#media-note") and not page.is_visible("video")
 
 
 def test_names_are_shown_as_text(browser, tmp_path):
