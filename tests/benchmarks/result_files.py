@@ -49,16 +49,17 @@ def describe_machine() -> dict[str, Any]:
 
 
 def store_results(path: Path, measured: Sequence[Measured], *, date: str) -> None:
-    """Store results in a file; keep earlier results of other scripts if they are from the same machine."""
+    """Store results in a file; keep its results of other benchmarks if they are from the same machine."""
     machine = describe_machine()
-    kept: list[Measured] = []
-    if path.exists():
-        earlier = json.loads(path.read_text())
-        scripts = {m.script for m in measured}
-        if earlier["machine"] == machine:
-            kept = [m for m in load_results(path) if m.script not in scripts]
-    rows = sorted([*kept, *measured], key=lambda m: m.script)
-    content = {"date": date, "machine": machine, "pairs": [m.to_dict() for m in rows]}
+    rows: dict[str, Measured] = {}
+    if path.exists() and json.loads(path.read_text())["machine"] == machine:
+        rows = {m.key: m for m in load_results(path)}
+    rows |= {m.key: m for m in measured}
+    content = {
+        "date": date,
+        "machine": machine,
+        "pairs": [m.to_dict() for m in sorted(rows.values(), key=lambda m: m.script)],
+    }
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
 

@@ -1,8 +1,8 @@
 """Run all benchmarks, each script in its own process, and store the results in a dated file and docs/performance.md.
 
-    python tests/benchmarks/run_benchmarks.py [--quick [--store]] [NAME ...]
+    python tests/benchmarks/run_benchmarks.py [--quick [--store]] [--only WORD] [NAME ...]
 
-NAME is part of a script's name. ``--quick`` uses small inputs and compares the ratios with those of
+NAME is part of a script's name, WORD of a benchmark's. ``--quick`` uses small inputs and compares the ratios with those of
 ``results/quick.json`` instead of storing them (``--store`` rewrites that file). A fallen ratio is a warning, not an
 error. Results that do not agree are always an error.
 """
@@ -43,13 +43,14 @@ def read_constant(script: Path, name: str, default: Any) -> Any:
     return default
 
 
-def run_script(script: Path, *, allocator: str, quick: bool) -> tuple[list[Measured], bool]:
+def run_script(script: Path, *, allocator: str, quick: bool, only: str = "") -> tuple[list[Measured], bool]:
     """Run a script; return its measurements and whether it succeeded."""
     name = script.stem.removeprefix("bench_")
     environment = {key: value for key, value in os.environ.items() if key not in _TUNED_ALLOCATOR}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "measured.json")
         command = [sys.executable, str(script), "--json", str(file), "--script", name, "--allocator", allocator]
+        command += ["--only", only]
         if quick:
             command.append("--quick")
         finished = subprocess.run(command, env=environment | (_TUNED_ALLOCATOR if allocator == "tuned" else {}))
@@ -63,6 +64,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--store", action="store_true")
+    parser.add_argument("--only", default="", metavar="WORD")
     options = parser.parse_args()
     measured: list[Measured] = []
     failed, started = [], time.monotonic()
@@ -72,7 +74,7 @@ def main() -> int:
         allocators = read_constant(script, "ALLOCATORS", ("default",))
         for allocator in allocators[:1] if options.quick else allocators:
             print(f"== {script.stem}", flush=True)
-            rows, succeeded = run_script(script, allocator=allocator, quick=options.quick)
+            rows, succeeded = run_script(script, allocator=allocator, quick=options.quick, only=options.only)
             measured += rows
             if not succeeded:
                 failed.append(script.stem)

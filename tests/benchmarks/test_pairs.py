@@ -155,6 +155,9 @@ def test_results_of_a_day_are_merged_and_the_newest_are_rendered(tmp_path):
     store_results(tmp_path / "2026-01-02.json", [first], date="2026-01-02")
     assert load_results(tmp_path / "2026-01-01.json") == [first, second]
     assert load_results(tmp_path / "2026-01-02.json") == [first]
+    other = measure(pair(name="other", rounds=1), script="first")
+    store_results(tmp_path / "2026-01-02.json", [other], date="2026-01-02")
+    assert load_results(tmp_path / "2026-01-02.json") == [first, other]
     table = render_tables(tmp_path)
     assert table.count("| first |") == 1 and "2026-01-01" in table and "2026-01-02" in table
     page = tmp_path / "page.md"
