@@ -2,8 +2,8 @@
 
     python tests/benchmarks/run_benchmarks.py [--quick [--store]] [--only WORD] [NAME ...]
 
-NAME is part of a script's name, WORD of a benchmark's. ``--quick`` uses small inputs and compares the ratios with those of
-``results/quick.json`` instead of storing them (``--store`` rewrites that file). A fallen ratio is a warning, not an
+NAME is part of a script's name, WORD of a benchmark's. ``--quick`` uses small inputs and compares the ratios with those
+of ``results/quick.json`` instead of storing them (``--store`` rewrites that file). A fallen ratio is a warning, not an
 error. Results that do not agree are always an error.
 """
 
