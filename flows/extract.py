@@ -238,6 +238,7 @@ def extract_everyone(run: Run, extracted: Extracted, backbone: embed_faces.Backb
 def index(run: Run, videos: Mapping[str, Location], *, must_decode: bool = False) -> dict[str, IndexedVideo]:
     """Find the frames of videos (stem -> file). ``must_decode``: regardless of their packets."""
     with reading_inputs(*videos.values()):
+        videos = _without_other_files(run, videos)
         planned = index_videos.plan_index_videos(videos, must_decode=must_decode)
     units = {unit.key.value("video"): unit for unit in planned}
     run.stage("index_videos", list(units.values()), index_videos.compute)
@@ -248,6 +249,20 @@ def index(run: Run, videos: Mapping[str, Location], *, must_decode: bool = False
         for stem, unit in units.items()
         if stem in known and known[stem].manifest.fingerprint == unit.fingerprint
     }
+
+
+def _without_other_files(run: Run, videos: Mapping[str, Location]) -> dict[str, Location]:
+    """Refuse videos that would replace the results of another file of the same name; return the others."""
+    others = index_videos.find_other_files(run.store, videos)
+    if others.gone:
+        name, file = next(iter(others.gone.items()))
+        more = f" and {len(others.gone) - 1:,} more" if len(others.gone) > 1 else ""
+        print_line(f"note: the results of files that are gone are replaced: {videos[name]} replaces {file}{more}")
+    if others.present:
+        pairs = {name: (videos[name], file) for name, file in others.present.items()}
+        units = index_videos.plan_refuse_same_names(pairs)
+        run.stage("refuse_twins", units, index_videos.refuse_other_file, cheap=True)
+    return {name: file for name, file in videos.items() if name not in others.present}
 
 
 def _report_repeated(run: Run, units: Sequence[Unit[embed_segments.EmbedCropsArgs[crop_faces.CropFacesArgs]]]) -> None:

@@ -12,7 +12,7 @@ from tasks.extract.index_videos import details_of_videos
 
 
 def remove_notes_of_deleted(store: Store, present: Collection[Location]) -> None:
-    """Remove the failure notes of videos that do not exist any more.
+    """Remove the failure notes of videos that do not exist any more, and of names that only one file has left.
 
     ``present``: videos that certainly exist. Notes in variants that this run has not listed are kept.
     """
@@ -21,7 +21,8 @@ def remove_notes_of_deleted(store: Store, present: Collection[Location]) -> None
     exist = {str(place) for place in present}
     for key, note in notes.items():
         paths = _videos_of(key, note, indexed)
-        if paths and not any(path in exist or location(path).exists() for path in paths):
+        left = sum(path in exist or location(path).exists() for path in paths)
+        if left < min(len(paths), 2):
             store.remove(key.failure_path)
 
 

@@ -4,6 +4,7 @@ Packets are read if they prove the frames; otherwise the video is decoded once (
 """
 
 import hashlib
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -177,6 +178,48 @@ def details_of_videos(store: Store) -> dict[str, VideoDetails]:
     return {key.value("video"): VideoDetails.of(manifest) for key, manifest in store.manifests("videos").items()}
 
 
+@dataclass(frozen=True)
+class OtherFiles:
+    """Indexed files with the names of other videos (name -> file).
+
+    Attributes:
+        present: they still exist as they were indexed.
+        gone: they do not.
+    """
+
+    present: dict[str, Location]
+    gone: dict[str, Location]
+
+
+def find_other_files(store: Store, videos: Mapping[str, Location]) -> OtherFiles:
+    """Return the indexed files whose results these videos (name -> file) would replace.
+
+    A file at the same place, and a copy of the same bytes at another place, replace nothing.
+    """
+    known, found = details_of_videos(store), OtherFiles({}, {})
+    for name, file in videos.items():
+        if (details := known.get(name)) and details.path != str(file):
+            indexed = location(details.path)
+            if file_state(indexed) == details.file_state:
+                if not _has_equal_bytes(indexed, file):
+                    found.present[name] = indexed
+            elif file_state(file).size_bytes != details.file_state.size_bytes:
+                found.gone[name] = indexed
+    return found
+
+
+def _has_equal_bytes(one: Location, other: Location) -> bool:
+    """Return whether two files have the same bytes. A file that cannot be read counts as equal; indexing reports it."""
+    if is_remote(one) or is_remote(other):
+        return file_state(one) == file_state(other)
+    if file_state(one).size_bytes != file_state(other).size_bytes:
+        return False
+    try:
+        return _digest(one) == _digest(other)
+    except InputError:
+        return True
+
+
 def read_video_index(store: Store, video: IndexedVideo) -> VideoIndex:
     """Read the stored index of a video.
 
@@ -208,3 +251,16 @@ def refuse_same_names(store: Store, unit: Unit[tuple[str, ...]]) -> Product:
     first, *others = unit.arguments
     others_named = ", ".join(others[:3])
     raise RefusedFilesError(f"{first}: expected one video per name, got also {others_named}; rename all but one")
+
+
+def refuse_other_file(store: Store, unit: Unit[tuple[str, ...]]) -> Product:
+    """Refuse a file whose name the store knows for another one, because it would replace the results of that one.
+
+    Raises:
+        InputError: always.
+    """
+    file, indexed = unit.arguments
+    raise RefusedFilesError(
+        f"{file}: expected one video per name, got also {indexed}, whose results the store has; rename one of them, or "
+        f"remove these results first: affwild2 forget {shlex.quote(unit.key.value('video'))} --store {store.url}"
+    )

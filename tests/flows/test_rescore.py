@@ -245,6 +245,12 @@ def test_files_that_share_a_name_keep_existing_predictions(place):
     assert written == {"videos", "_arriving"}
     first.unlink()
     assert results_of(place.run()[0]) == {"scored": ["a"]}
+    video_at(place.videos / "a.mp4", frames=4)
+    place.run()
+    assert "expected one video per name" in place.failed
+    (place.videos / "a.mp4").unlink()
+    assert results_of(place.run()[0]) == {"up_to_date": ["a"]}
+    assert Store(place.store).failures("videos") == {}
 
 
 def test_a_deleted_video_keeps_its_predictions_and_is_reported(place, capsys):

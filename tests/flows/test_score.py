@@ -15,6 +15,7 @@ from flows.engine.run_results import SomeFailedError
 from flows.score import find_media, score
 from models.faces.detection import DetectorParams
 from tests.backbone_files import WITH_AFFECT, write_trained_backbone
+from tests.video_factory import VideoSpec, write_video
 
 
 def test_predictions_are_written_as_parquet_and_csv(demo, store_copy, tmp_path, dask_address, capsys):
@@ -75,6 +76,26 @@ def test_videos_that_share_a_name_are_refused_and_others_scored(demo, tmp_path, 
     with pytest.raises(SomeFailedError, match=r"a\.mp4: expected one video per name, got also .*a\.MOV; rename"):
         score([tmp_path], tmp_path / "out", dask_address=dask_address)
     assert (tmp_path / "out" / "b.csv").exists() and not (tmp_path / "out" / "a.csv").exists()
+
+
+def test_a_video_with_the_name_of_another_folder_does_not_replace_its_predictions(tmp_path, dask_address, capsys):
+    """Cameras give every card, and studies every participant, videos of the same names. Copies are no other videos."""
+    first, second, copy, third = (tmp_path / name / "a.mp4" for name in ("one", "two", "copy", "three"))
+    for path, frames in ((first, 3), (second, 4), (third, 5)):
+        path.parent.mkdir()
+        write_video(path, VideoSpec(frame_count=frames))
+    shutil.copytree(first.parent, copy.parent)
+    out, options = tmp_path / "out", {"dask_address": dask_address}
+    score([first], out, **options)
+    with pytest.raises(SomeFailedError, match=rf"1 failed; first: .*{second}: expected one video .* got also {first}"):
+        score([second], out, **options)
+    score([copy], out, **options)
+    assert len(pl.read_parquet(out / "a.parquet")) == 3
+    copy.unlink()
+    capsys.readouterr()
+    score([third], out, **options)
+    assert len(pl.read_parquet(out / "a.parquet")) == 5
+    assert f"{third} replaces {copy}\n" in capsys.readouterr().out
 
 
 def test_without_heads_the_backbone_predicts_expressions(demo, tmp_path, dask_address):
