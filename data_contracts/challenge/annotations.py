@@ -203,7 +203,8 @@ def _numbers(path: Location, texts: list[str], *, columns: int) -> np.ndarray:
     except ValueError:
         flat = np.empty(0)
     counts = {text.count(",") for text in texts}
-    if counts <= {columns - 1} and flat.size == len(texts) * columns and np.isfinite(flat).all():
+    # Python reads 0_1 as 1.
+    if "_" not in joined and counts <= {columns - 1} and flat.size == len(texts) * columns and np.isfinite(flat).all():
         return flat.reshape(-1, columns)
     for number, text in enumerate(texts, start=2):
         fields = text.split(",")
@@ -218,6 +219,8 @@ def _numbers(path: Location, texts: list[str], *, columns: int) -> np.ndarray:
 def _read_subject(path: Location, task: TaskName) -> pa.Table:
     values = _numbers(path, _lines(path, task), columns=VALUE_COLUMNS[task])
     count = len(values)
+    if not count:
+        raise InputError(f"{path}: expected a line per frame below the header, got none")
     columns = {
         "expr": np.full((count, 1), _NO_EXPRESSION),
         "va": np.full((count, 2), _NO_VALUE),

@@ -25,6 +25,8 @@ _KEYS = ("subject", "frame")
 _EMBEDDING, _SCORES = "embedding", "scores"
 # Beginning of the names of columns of single numbers that are scores.
 _SCORE = "score_"
+# pandas names a column of row numbers so.
+_INDEX = "__index_level_"
 _BLOCK_ROWS = 4096
 _CSV_BLOCK_BYTES = 8 << 20
 
@@ -96,6 +98,13 @@ class _Table(FeatureFile):
         self._keys = [names[name] for name in _KEYS]
         self._has_lists = _EMBEDDING in names and _is_list(schema.field(names[_EMBEDDING]).type)
         rest = [name for name in schema.names if name not in self._keys]
+        if index := [name for name in rest if not name.strip() or name.startswith(_INDEX)]:
+            place = schema.names.index(index[0]) + 1
+            raise self.wrong(
+                "a name for every column",
+                f"{repr(index[0]) if index[0].strip() else 'none'} for column {place}",
+                "remove it; pandas writes numbers of rows without index=False",
+            )
         if self._has_lists:
             self._values = [names[name] for name in (_EMBEDDING, _SCORES) if name in names]
             others = [name for name in rest if name not in self._values]

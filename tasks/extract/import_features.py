@@ -27,7 +27,7 @@ from tasks.units import Product, Unit
 CODE_VERSION = 1
 # In place of a variant of faces.
 SOURCE = "imported"
-_LARGEST = float(np.finfo(np.float16).max)
+_LARGEST, _SMALLEST = float(np.finfo(np.float16).max), float(np.finfo(np.float16).tiny)
 _NAMES_SHOWN = 3
 _BLOCK_FRAMES = 2048
 _EMBEDDINGS, _SCORES, _IS_USABLE = "embeddings.f2", "scores.f4", "is_usable.b1"
@@ -222,9 +222,9 @@ def unpack_file(file: FeatureFile, folder: Path) -> None:
     """Write the values of all rows into files in a folder, from which units read their rows in any order.
 
     Raises:
-        InputError: a value is too large for the store.
+        InputError: a value is too large for the store, or all values of a column are too small.
     """
-    done = 0
+    done, largest_of_column = 0, np.zeros(file.embedding_size)
     with (
         (folder / _EMBEDDINGS).open("wb") as embeddings,
         (folder / _SCORES).open("wb") as scores,
@@ -233,7 +233,9 @@ def unpack_file(file: FeatureFile, folder: Path) -> None:
         for block in file.rows(with_values=True):
             values, size = block.values, file.embedding_size
             is_finite = np.isfinite(values).all(axis=1)
-            largest = np.abs(np.where(is_finite[:, None], values, 0))[:, :size].max(axis=1)
+            sizes = np.abs(np.where(is_finite[:, None], values, 0))[:, :size]
+            largest = sizes.max(axis=1)
+            largest_of_column = np.maximum(largest_of_column, sizes.max(axis=0, initial=0))
             if (largest > _LARGEST).any():
                 at = int(largest.argmax())
                 raise file.wrong(
@@ -246,6 +248,13 @@ def unpack_file(file: FeatureFile, folder: Path) -> None:
             usable.write(is_finite.tobytes())
             done += len(values)
             report_progress("unpacking the file: {:,} rows", done)
+    lost = np.flatnonzero((largest_of_column > 0) & (largest_of_column < _SMALLEST))
+    if lost.size:
+        raise file.wrong(
+            f"values of {_SMALLEST:g} and more, because features are stored with 16 bits",
+            f"at most {largest_of_column[lost[0]]:g} in column {lost[0] + 1} of the embedding",
+            "scale this column up",
+        )
 
 
 def compute(store: Store, unit: Unit[ImportFeaturesArgs]) -> Product:

@@ -10,7 +10,7 @@ import pytest
 
 from data_contracts.errors import InputError
 from tasks.extract.feature_files import open_feature_file
-from tasks.extract.import_features import survey_rows
+from tasks.extract.import_features import survey_rows, unpack_file
 
 
 def npz(**arrays):
@@ -40,6 +40,12 @@ def parquet(*names):
         ("a.csv", b"subject,frame,x,x\na,1,2,3\n", "columns with different names, got several named 'x'; rename"),
         ("a.csv", b"subject,frame, frame,x\na,1,2,3\n", "columns with different names, got several named 'frame'"),
         ("a.csv", b"subject,frame,x\n,1,2\n", "the name of a subject in every row, got an empty one"),
+        ("a.csv", b",subject,frame,x\n0,a,1,2\n", "a name for every column, got none for column 1; remove it"),
+        (
+            "a.parquet",
+            parquet("subject", "frame", "x", "__index_level_0__"),
+            "a name for every column, got '__index_level_0__' for column 4",
+        ),
         ("a.parquet", parquet("subject", "frame", "x", "x"), "columns with different names, got several named 'x'"),
         (
             "a.npz",
@@ -56,3 +62,10 @@ def test_a_wrong_file_is_refused(tmp_path, name, content, message):
     with pytest.raises(InputError, match=message) as caught:
         survey_rows(open_feature_file(path), {}, first_frame=1)
     assert str(caught.value).startswith(f"{path}: expected ") and "\n" not in str(caught.value)
+
+
+def test_columns_whose_values_the_store_would_round_to_zero_are_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("subject,frame,x,y,z\na,1,0,1e-9,1\na,2,0,2e-9,1e-9\n")
+    with pytest.raises(InputError, match="got at most 2e-09 in column 2 of the embedding; scale this column up"):
+        unpack_file(open_feature_file(path), tmp_path)
