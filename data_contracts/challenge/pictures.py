@@ -27,6 +27,9 @@ PICTURE_EXPRESSIONS = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neu
 _AFFECTNET_IDS = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt")
 _AFFECTNET_PATH = "subDirectory_filePath"
 _AFFECTNET_BOX = ("face_x", "face_y", "face_width", "face_height")
+_LABELS = ("image", "identity", "expression", "valence", "arousal")
+# AffectNet's value for unknown valence and arousal.
+_NO_VALUE = -2
 _NAMES = {name.lower(): name for name in PICTURE_EXPRESSIONS}
 
 
@@ -70,23 +73,35 @@ def read_pictures(data: Path, *, images: Path | None = None) -> PictureListing:
         return _from_folder(data)
     if not data.is_file():
         raise InputError(f"{data}: expected a CSV file with labels or a folder of people, found nothing there")
-    rows = csv.DictReader(read_lines(data, "a CSV file with labels"))
-    header = set(rows.fieldnames or ())
-    if not header & {"image", _AFFECTNET_PATH}:
-        got = ", ".join(rows.fieldnames or ("nothing",))[:80]
-        raise InputError(f"{data}: expected a column image (or AffectNet's {_AFFECTNET_PATH}) in line 1, got {got}")
-    parse = _from_affectnet if _AFFECTNET_PATH in header else _from_labels
+    reader = csv.reader(read_lines(data, "a CSV file with labels"), strict=True)
     folder, pictures = images or data.parent, []
-    for number, row in enumerate(rows, start=2):
-        try:
-            pictures.append(parse(folder, row))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{data}, line {number}: {error}") from error
+    account = InputAccount("pictures", data)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if not {*header} & {"image", _AFFECTNET_PATH}:
+            got = ", ".join(header)[:80] or "nothing"
+            raise ValueError(f"expected a column image (or AffectNet's {_AFFECTNET_PATH}), got {got}")
+        if twice := sorted(name for name in header if header.count(name) > 1):
+            raise ValueError(f"expected columns with different names, got several named {twice[0]!r}")
+        parse = _from_affectnet if _AFFECTNET_PATH in header else _from_labels
+        for values in reader:
+            if any(value.strip() for value in values):
+                pictures.append(parse(folder, _row(header, values)))
+    except (csv.Error, ValueError) as error:
+        raise InputError(f"{data}: line {max(reader.line_num, 1)}: {error}") from error
     if not pictures:
         raise InputError(f"{data}: expected a line per picture, found only the header")
-    account = InputAccount("pictures", data)
+    if parse is _from_labels and (others := [name for name in header if name and name not in _LABELS]):
+        account.note(f"columns that are not used: {', '.join(map(repr, others))}; known are {', '.join(_LABELS)}")
     account.use(len(pictures))
     return PictureListing(pictures, account)
+
+
+def _row(header: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+    """Return the values of a line by column. Empty values after the last column are ignored."""
+    if len(values) < len(header) or any(value.strip() for value in values[len(header) :]):
+        raise ValueError(f"expected {len(header)} values, as in line 1, got {len(values)}")
+    return dict(zip(header, values, strict=False))
 
 
 def _from_folder(root: Path) -> PictureListing:
@@ -129,35 +144,43 @@ def _entries(folder: Path, account: InputAccount) -> list[Path]:
 
 
 def _from_labels(folder: Path, row: dict[str, str]) -> Picture:
-    if not row["image"]:
-        raise ValueError("expected the name of a picture, got nothing")
-    name = row.get("expression") or None
-    if name is not None and name.strip().lower() not in _NAMES:
+    name = row.get("expression", "").strip()
+    if name and name.lower() not in _NAMES:
         raise ValueError(f"expected one of {', '.join(_NAMES)}, got {name!r}")
-    return Picture(
-        folder / row["image"],
-        row.get("identity") or None,
-        _NAMES[name.strip().lower()] if name else None,
-        _pair(row),
-    )
+    identity = normalize_name(row.get("identity", "").strip())
+    return Picture(_path(folder, row["image"]), identity or None, _NAMES[name.lower()] if name else None, _pair(row))
+
+
+def _path(folder: Path, name: str) -> Path:
+    if not name.strip():
+        raise ValueError("expected the name of a picture, got nothing")
+    return folder / name
 
 
 def _from_affectnet(folder: Path, row: dict[str, str]) -> Picture:
+    if missing := [name for name in (*_AFFECTNET_BOX, "expression") if name not in row]:
+        raise ValueError(f"expected a column {missing[0]}, got none")
     x, y, width, height = (float(row[name]) for name in _AFFECTNET_BOX)
+    if not (math.isfinite(x + y + width + height) and min(width, height) > 0):
+        raise ValueError(f"expected a box of a face, got {', '.join(row[name] for name in _AFFECTNET_BOX)}")
     number = int(row["expression"])
     if not 0 <= number <= 10:
         raise ValueError(f"expected an expression from 0 to 10, got {number}")
     expression = _AFFECTNET_IDS[number] if number < len(_AFFECTNET_IDS) else None
-    return Picture(folder / row[_AFFECTNET_PATH], None, expression, _pair(row), (x, y, x + width, y + height))
+    return Picture(_path(folder, row[_AFFECTNET_PATH]), None, expression, _pair(row), (x, y, x + width, y + height))
 
 
 def _pair(row: dict[str, str]) -> tuple[float, float] | None:
-    """Return valence and arousal; None if a value is missing or outside -1..1 (AffectNet writes -2)."""
-    if not row.get("valence") or not row.get("arousal"):
+    """Return valence and arousal; None if neither is known."""
+    texts = [row.get(name, "").strip() for name in ("valence", "arousal")]
+    if not any(texts):
         return None
-    valence, arousal = float(row["valence"]), float(row["arousal"])
-    known = all(math.isfinite(value) and -1 <= value <= 1 for value in (valence, arousal))
-    return (valence, arousal) if known else None
+    valence, arousal = (float(text or "nan") for text in texts)
+    if valence == arousal == _NO_VALUE:
+        return None
+    if not all(-1 <= value <= 1 for value in (valence, arousal)):
+        raise ValueError(f"expected valence and arousal in -1..1, or neither, got {texts[0]!r} and {texts[1]!r}")
+    return valence, arousal
 
 
 # -- images that are scored ------------------------------------------------------------------------------------------

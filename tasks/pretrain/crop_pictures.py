@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from data_contracts.challenge.pictures import Picture
 from data_contracts.details.datasets import PicturesDetails
-from data_contracts.errors import is_missing_file
+from data_contracts.errors import is_missing_file, printable
 from data_contracts.files.inputs import NO_FILE, file_state
 from data_contracts.schemas.faces import BOX_NAMES
 from data_contracts.schemas.labels import PICTURES
@@ -108,7 +108,7 @@ def _tables(unit: Unit[CropPicturesArgs], product: Product) -> Iterator[pa.Table
                 unread.append(row_number)
         row = found | {
             "row": row_number,
-            "picture": str(picture.path),
+            "picture": printable(str(picture.path)),
             "identity": picture.identity,
             "expression": picture.expression,
             **dict(zip(("valence", "arousal"), picture.valence_arousal or (None, None), strict=True)),

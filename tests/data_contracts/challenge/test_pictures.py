@@ -28,6 +28,13 @@ def test_labels_file(tmp_path):
     )  # fmt: skip
 
 
+def test_spaces_around_names_of_columns_and_people_do_not_matter_and_other_columns_are_named(tmp_path):
+    path = written(tmp_path, "image, identity, expression,mood,\na.jpg,ann , Fear,x,\n\nb.jpg,ann,,,\n")
+    listing = read_pictures(path)
+    assert [(one.identity, one.expression) for one in listing.pictures] == [("ann", "Fear"), ("ann", None)]
+    assert listing.account.notes[0].startswith("columns that are not used: 'mood'")
+
+
 def test_affectnet_csv(tmp_path):
     header = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal\n"
     path = written(tmp_path, header + "1/x.jpg,10,20,100,120,1;2,6,-0.5,0.7\n2/y.jpg,0,0,50,50,,9,-2,-2\n")
@@ -64,6 +71,20 @@ def test_folder_with_one_folder_per_person_and_the_account_of_all_files(tmp_path
         ("image,valence,arousal\na.jpg,x,0\n", "line 2: could not convert"),
         ("image\n", "found only the header"),
         ("image,expression\n,anger\n", "line 2: expected the name of a picture"),
+        ("image,expression\ra.jpg,anger\r", "line 1: new-line character"),
+        ("image,image\na.jpg,b.jpg\n", "line 1: expected columns with different names, got several named 'image'"),
+        ("image,expression\na.jpg\n", "line 2: expected 2 values, as in line 1, got 1"),
+        ("image,expression\na.jpg,fear,1\n", "line 2: expected 2 values, as in line 1, got 3"),
+        ('image,expression\n"a.jpg,fear\nb.jpg,fear\n', "line 3: unexpected end of data"),
+        (
+            "image,valence,arousal\na.jpg,0.5,2\n",
+            "line 2: expected valence and arousal in -1..1, or neither, got '0.5'",
+        ),
+        ("image,valence,arousal\na.jpg,0.5,\n", "line 2: expected valence and arousal in -1..1, or neither"),
+        (
+            "subDirectory_filePath,face_x,face_y,face_width,face_height,expression\na.jpg,nan,0,9,9,1\n",
+            "line 2: expected a box of a face, got nan, 0, 9, 9",
+        ),
     ],
 )
 def test_unreadable_labels_are_reported_in_one_line(tmp_path, text, message):

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
@@ -33,6 +36,17 @@ def test_photos_without_a_usable_face_are_counted(tmp_path, portraits):
     assert (rows[0]["identity"], rows[0]["expression"], rows[0]["valence"]) == ("hopper", "Happiness", 0.5)
     assert rows[0]["probability"] > 0.9 and rows[1]["probability"] is None
     assert decode_jpeg(rows[1]["crop_jpeg"]).shape == (70, 50, 3)
+
+
+def test_a_photo_whose_path_is_not_utf8_is_cropped(tmp_path, portraits):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")
+    with open(path, "wb") as file:
+        Image.fromarray(portraits[0]).save(file, "JPEG")
+    (unit,) = plan_crop_pictures([Picture(Path(path))], collection="c", known={})
+    store = Store(tmp_path / "store")
+    assert run_unit(store.url, compute, unit).counts == {"face": 1}
+    rows = store.read_unit(unit.key, manifest_of(store, unit)).to_pylist()
+    assert rows[0]["picture"] == f"{tmp_path}/caf\\udce9.jpg"
 
 
 def test_a_photo_that_cannot_be_opened_for_a_while_is_tried_again(tmp_path, portraits):
