@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import av
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, printable
 from data_contracts.files.inputs import file_state, reading_inputs
 from data_contracts.files.locations import Location, location
 from data_contracts.store.fingerprint import fingerprint
@@ -76,14 +76,15 @@ def find_media(
     try:
         with reading_inputs(place):
             if not place.is_file():
-                return Media(note=f"There is no picture, because the video file is gone: {path}", size_px=size)
+                return Media(note=f"There is no picture, because the video file is gone: {printable(path)}", size_px=size)
         if not isinstance(place, Path) or not store.is_local:
             # A page cannot link a file on S3, nor a page on S3 a file on a disk.
             return Media(_provide_copy(store, folder, place, index, "a video or page on S3", on_copy), size_px=size)
         playback = check_playback(place, index)
         if playback.obstacle is None:
             relative = os.path.relpath(place, store.locate(folder))
-            return Media(quote(relative.replace(os.sep, "/")), offset_seconds=playback.offset_seconds, size_px=size)
+            # The bytes of a name are its URL, also where they are not UTF-8.
+            return Media(quote(os.fsencode(relative)), offset_seconds=playback.offset_seconds, size_px=size)
         return Media(_provide_copy(store, folder, place, index, playback.obstacle, on_copy), size_px=size)
     except (InputError, av.FFmpegError) as error:
         return Media(note=f"There is no picture: {error}", size_px=size)
