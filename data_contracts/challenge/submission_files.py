@@ -105,7 +105,13 @@ def _read_folder(path: Location) -> tuple[dict[str, bytes], list[Fault]]:
     if zips and not texts:
         return _read_zip_of_folder(path, zips, None)
     faults = [Fault(p.name, 0, "expected files only, got a folder") for p in inside if not p.is_file()]
-    files = {p.name: _read_text(p) for p in inside if p.is_file()}
+    sizes = {p: p.stat().st_size for p in inside if p.is_file()}
+    if len(sizes) > _MAX_ZIP_FILES or sum(sizes.values()) > _MAX_ZIP_BYTES:
+        raise InputError(
+            f"{path}: expected a submission (zip, folder of text files, or text file), got a folder of "
+            f"{counted(len(sizes), 'file')} of {sum(sizes.values()):,} bytes; pass another folder"
+        )
+    files = {p.name: _read_text(p) for p in sizes}
     if faults and not files:
         raise InputError(
             f"{path}: expected a submission (zip, folder of text files, or text file), got a folder that contains "

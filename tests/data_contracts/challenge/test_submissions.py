@@ -261,6 +261,14 @@ def test_folder_of_several_submissions_is_refused(tmp_path):
         verify_submission(tmp_path / "submissions" / "a")
 
 
+def test_a_folder_of_videos_is_refused_before_it_is_read(tmp_path):
+    for number in range(6):
+        with open(tmp_path / f"{number}.mp4", "wb") as file:
+            file.truncate(200 << 20)
+    with pytest.raises(InputError, match="got a folder of 6 files of 1,258,291,200 bytes; pass another folder"):
+        verify_submission(tmp_path)
+
+
 def test_files_of_abaw3(tmp_path):
     assert format_subject_file("expr", {"expr": np.array([0, 7])}) == (
         b"Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other\n0\n7\n"
