@@ -9,6 +9,7 @@ NO_VIDEO = "files whose content is not a video"
 ARCHIVES, UNPACKED = "archives; unpack them", "archives with an unpacked folder beside them"
 OTHER_ARCHIVES = "archives of crops or annotations by their name"
 ANNOTATED = "annotated copies that score --annotate wrote"
+PIPES = "pipes or devices"
 UNFINISHED = "incomplete, temporary or backup files by their suffix"
 # No input is lost if files are skipped for these reasons.
 HARMLESS_REASONS = frozenset((OTHER, UNPACKED, OTHER_ARCHIVES, ANNOTATED))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.challenge.crops import holds_crops, is_crop_folder
-from data_contracts.challenge.other_files import NO_VIDEO, OTHER
+from data_contracts.challenge.other_files import NO_VIDEO, OTHER, PIPES
 from data_contracts.challenge.videos import VideoListing, has_video_suffix, is_video, list_videos
 from data_contracts.errors import InputError
 from data_contracts.files.account import InputAccount, is_harmless
@@ -219,8 +219,8 @@ class _VideoAccount(InputAccount):
         self.images: list[Location] = []
 
     def skip(self, path: Location | str, reason: str | None = None, *, harmless: bool = False) -> None:
-        """Count a file that is not used, unless it is an image."""
-        if isinstance(path, str) or is_harmless(path.name) or not is_image(path):
+        """Count a file that is not used, unless it is an image. A pipe would block when it is opened."""
+        if isinstance(path, str) or is_harmless(path.name) or reason == PIPES or not is_image(path):
             super().skip(path, reason, harmless=harmless)
         else:
             self.images.append(path)

@@ -20,6 +20,7 @@ from data_contracts.challenge.other_files import (
     NO_VIDEO,
     OTHER,
     OTHER_ARCHIVES,
+    PIPES,
     reason_by_suffix,
 )
 from data_contracts.errors import InputError
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 # Files that hold sound or a picture as often as a video.
 _CONTENT_DECIDES = frozenset((".gif", ".ogg", ".ogx"))
-_PIPES = "pipes or devices"
 _BROKEN = "links to files that do not exist"
 _LOOPS = "links to folders that are searched anyway"
 _CROPS = "folders of crops"
@@ -201,7 +201,7 @@ def _is_video(entry: os.DirEntry[str], path: Path, folders: Collection[str], acc
         account.skip(path, _BROKEN)
         return False
     if not stat.S_ISREG(mode):
-        account.skip(path, _PIPES)
+        account.skip(path, PIPES)
         return False
     return _is_used(path, _reason_by_suffix(path, folders), account)
 

@@ -76,9 +76,8 @@ def find_media(
     try:
         with reading_inputs(place):
             if not place.is_file():
-                return Media(
-                    note=f"There is no picture, because the video file is gone: {printable(path)}", size_px=size
-                )
+                note = f"There is no picture, because the video file is gone: {printable(str(place))}"
+                return Media(note=note, size_px=size)
         if not isinstance(place, Path) or not store.is_local:
             # A page cannot link a file on S3, nor a page on S3 a file on a disk.
             return Media(_provide_copy(store, folder, place, index, "a video or page on S3", on_copy), size_px=size)

@@ -1,5 +1,7 @@
 """Stage ``crop_pictures``: crop the face in each labelled photo, for training backbones."""
 
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -182,6 +184,10 @@ def _is_plain(path: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        # Opening it would block.
+        raise ValueError("a pipe or a device")
     try:
         with Image.open(path, formats=_FORMATS) as image:
             yield image

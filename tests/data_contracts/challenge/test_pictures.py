@@ -133,6 +133,13 @@ def test_official_crops_are_not_scored_as_images(tmp_path, place):
     assert found_in(tmp_path / "faces")[1] == ["ann.jpg"]
 
 
+def test_pipes_are_not_opened(tmp_path):
+    make(tmp_path, "a.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    _, images, listing = found_in(tmp_path)
+    assert images == ["a.jpg"] and listing.videos.account.lost == 1
+
+
 def test_formats_that_are_not_read_are_reported(tmp_path):
     make(tmp_path, "a.jpg", "b.heic", "c.CR2")
     _, images, listing = found_in(tmp_path)

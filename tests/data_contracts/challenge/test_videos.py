@@ -106,7 +106,7 @@ def test_every_other_file_is_counted_with_a_reason(tmp_path):
         other_files.UNPACKED: (2, ["batch4.zip", "batch5.tar.gz"]),
         other_files.UNFINISHED: (1, ["b.mp4.part"]),
         other_files.NO_VIDEO: (2, ["c.xyz", "noise"]),
-        module._PIPES: (1, ["pipe.mp4"]),
+        module.PIPES: (1, ["pipe.mp4"]),
         module._BROKEN: (1, ["lost.xyz"]),
         module._LOOPS: (1, ["round"]),
     }

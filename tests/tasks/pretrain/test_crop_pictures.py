@@ -26,11 +26,13 @@ def test_photos_without_a_usable_face_are_counted(tmp_path, portraits):
         Picture(tmp_path / "grey.png"),
         Picture(tmp_path / "broken.jpg"),
         Picture(tmp_path / "gone.jpg"),
+        Picture(tmp_path / "pipe.jpg"),
     ]
+    os.mkfifo(tmp_path / "pipe.jpg")
     (unit,) = plan_crop_pictures(pictures, collection="some", known={})
     store = Store(tmp_path / "store")
     report = run_unit(store.url, compute, unit)
-    assert report.counts == {"face": 2, "no_face": 1, "unreadable_crop": 2} and len(report.problems) == 2
+    assert report.counts == {"face": 2, "no_face": 1, "unreadable_crop": 3} and len(report.problems) == 3
     assert any("gone.jpg: expected a picture" in line and "found: nothing there" in line for line in report.problems)
     rows = store.read_unit(unit.key, store.manifests("pictures")[unit.key]).to_pylist()
     assert (rows[0]["identity"], rows[0]["expression"], rows[0]["valence"]) == ("hopper", "Happiness", 0.5)
