@@ -24,10 +24,6 @@ class _Reporter:
             self._report(template.format(*values))
             self._reported_at, self._has_line = time.monotonic(), True
 
-    def report_now(self, line: str) -> None:
-        self._report(line)
-        self._has_line = True
-
     def clear(self) -> None:
         if self._has_line:
             self._report("")
@@ -51,19 +47,6 @@ def report_progress(template: str, *values: object) -> None:
     """Report ``template.format(*values)``, at most once a second. Call this as often as you like."""
     if reporter := _reporter.get():
         reporter.report(template, values)
-
-
-@contextlib.contextmanager
-def working_on(what: str) -> Iterator[None]:
-    """Report what runs in the block if it takes long and does not count anything itself, such as ``listing FOLDER``."""
-    reporter = _reporter.get()
-    if reporter:
-        reporter.report_now(what)
-    try:
-        yield
-    finally:
-        if reporter:
-            reporter.clear()
 
 
 class Countdown:

@@ -1,10 +1,10 @@
 """The named recipes."""
 
-from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, ScoreForm, TaskName
+from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
 from models.decisions.recipes import DEFAULT as DEFAULT_POSTPROCESSING
 from models.decisions.recipes import PAPER as PAPER_POSTPROCESSING
 from models.decisions.recipes import PAPER_MTL as PAPER_MTL_POSTPROCESSING
-from models.heads.recipes import Checkpoint, HeadRecipe, HiddenUnits, TaskRecipe, TemporalLayers
+from models.heads.recipes import Checkpoint, HeadRecipe, TaskRecipe, TemporalLayers
 from models.recipes.recipe import Recipe
 
 # Savchenko 2022, section 3, and the authors' ABAW3 notebook where the two differ (batch sizes, epochs, checkpoints).
@@ -157,14 +157,3 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"expected recipe {', '.join(RECIPES)}, got {name!r}")
     return RECIPES[name]
-
-
-def get_recipe(
-    name: str, *, task: TaskName, hidden_units: HiddenUnits | None = None, published_scores: ScoreForm = "logits"
-) -> TaskRecipe:
-    """Return how the recipe of this name fits the head of a task; see ``Recipe.variant``.
-
-    Raises:
-        ValueError: the recipe or task is unknown, or ``hidden_units`` is not valid.
-    """
-    return find_recipe(name).variant(task, hidden_units=hidden_units, published_scores=published_scores)

@@ -72,11 +72,6 @@ def remove_from_summary(target: Store, videos: Collection[str]) -> None:
         _write(target, rows, {video: state for video, state in states.items() if video not in videos})
 
 
-def read_summary(target: Store) -> pa.Table:
-    """Return the summary of a folder as it was last written; without rows if there is none."""
-    return _read(target)[0]
-
-
 def summarize(video: str, predictions: pa.Table) -> pa.Table:
     """Return one row (``SUMMARY``) per person of a table of predictions with the columns that a summary needs."""
     is_person = pc.is_valid(predictions["person"])

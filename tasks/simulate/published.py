@@ -69,10 +69,6 @@ AU_TRAIN_COUNTS = (
     *(160_329, 67_650, 208_911, 361_132, 538_973, 467_499),
     *(332_410, 38_160, 42_686, 34_752, 850_250, 100_973),
 )
-# Frames with each action unit among 26,876 (validation set of the multi-task list of ABAW4), A4 c36. The uni-task
-# validation counts are not published.
-AU_MTL_VALIDATION_COUNTS = (5_531, 2_554, 5_442, 8_818, 13_224, 11_421, 8_319, 782, 757, 808, 20_427, 2_934)
-AU_MTL_VALIDATION_ROWS = 26_876
 
 # Derived. Frames of all subjects: valid valence and arousal labels without a crop give the share for every frame.
 _VA_LABELS = [LABELS["va", "train"], LABELS["va", "validation"]]

@@ -22,7 +22,7 @@ from models.engines.precision import native_precision
 from models.heads.fitting import fit_seeds
 from models.heads.metrics import score_branch
 from models.heads.rows import TrainingRows
-from models.recipes.registry import get_recipe
+from models.recipes.registry import find_recipe
 
 ROWS, EPOCHS = 135_686, 20
 
@@ -84,7 +84,7 @@ def make_pairs(quick: bool) -> Iterator[Pair]:
     train, validation = make_rows(count, seed=1), make_rows(count // 3, seed=2)
 
     def ours() -> Fitted:
-        recipe = get_recipe("paper", task="au").replace(epochs=epochs)
+        recipe = find_recipe("paper").variant("au").replace(epochs=epochs)
         fitted = fit_seeds(train, validation, task="au", recipe=recipe, precision=native_precision())
         return Fitted(fitted.figures["mean_f1"])
 

@@ -21,7 +21,7 @@ from models.faces.crops import decode_jpeg
 from models.heads.fitting import fit_seeds
 from models.heads.metrics import score_branch
 from models.heads.rows import TrainingRows
-from models.recipes.registry import get_recipe
+from models.recipes.registry import find_recipe
 from tasks.extract.embed_faces import subjects_of_source
 from tasks.fit.subject_features import find_features
 from tasks.fit.training_rows import gather_rows
@@ -78,7 +78,7 @@ def main(store_url: str, annotations: str) -> None:
             for recipe_name in ("default", "paper"):
                 for features in ("embeddings",) if kind else ("embeddings", "scores", "both"):
                     for hidden in (0, 128):
-                        recipe = get_recipe(recipe_name, task="expr", hidden_units=hidden)
+                        recipe = find_recipe(recipe_name).variant("expr", hidden_units=hidden)
                         recipe = recipe.replace(features=features, seeds=3)
                         fitted = fit_seeds(data["train"], data["validation"], task="expr", recipe=recipe)
                         scale = 8 / len(present)

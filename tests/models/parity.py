@@ -22,11 +22,11 @@ from models.heads.mlp import MlpHead
 from models.heads.recipes import HeadRecipe
 from models.heads.rows import RowReader, TrainingRows, moments
 from models.heads.sequences import SubjectSequence, to_scores
-from models.recipes.registry import get_recipe
+from models.recipes.registry import find_recipe
 from tests.models import published_arithmetic as published
 
 VARIANTS = {
-    f"{task}, {layers}": get_recipe("paper", task=task, hidden_units=units).parts[0]
+    f"{task}, {layers}": find_recipe("paper").variant(task, hidden_units=units).parts[0]
     for task in ("expr", "va", "au", "mtl")
     for layers, units in (("linear", 0), ("one hidden layer", 5))
 }
@@ -252,7 +252,7 @@ def small(recipe):
 
 
 def default_parts():
-    parts = {branch: get_recipe("default", task=branch).parts[0] for branch in ("expr", "va", "au")}
+    parts = {branch: find_recipe("default").variant(branch).parts[0] for branch in ("expr", "va", "au")}
     # Without early stopping, the fits would not show that it stops.
     return {branch: dataclasses.replace(small(part), patience=2, epochs=6) for branch, part in parts.items()}
 

@@ -57,13 +57,6 @@ def test_rates_are_numbers_of_at_least_one(per_second, text):
     assert progress.format_rate(per_second, "rows") == text
 
 
-def test_a_label_is_reported_at_once_and_until_its_work_ends(clock):
-    lines = []
-    with reporting_to(lines.append), progress.working_on("listing FOLDER"):
-        assert lines == ["listing FOLDER"]
-    assert lines == ["listing FOLDER", ""]
-
-
 def test_progress_may_count_something_else_than_items(clock):
     lines = []
     with reporting_to(lines.append):

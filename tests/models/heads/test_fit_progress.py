@@ -6,7 +6,7 @@ from models.engines.progress import format_duration, reporting_to
 from models.heads import fit_progress
 from models.heads.fit_progress import FitProgress
 from models.heads.fitting import fit_seeds
-from models.recipes.registry import get_recipe
+from models.recipes.registry import find_recipe
 from tests.models.heads.test_fitting import learnable
 
 
@@ -19,7 +19,7 @@ def clock(monkeypatch):
 
 def test_a_fit_reports_seed_epoch_rate_and_time_left(clock):
     lines = []
-    recipe = get_recipe("default", task="expr").replace(seeds=2, epochs=3, batch_size=500)
+    recipe = find_recipe("default").variant("expr").replace(seeds=2, epochs=3, batch_size=500)
     with reporting_to(lines.append):
         fit_seeds(learnable(1000, seed=0), learnable(200, seed=1), task="expr", recipe=recipe)
     assert lines[0] == "measuring the inputs: 0 of 1,000 rows"
@@ -33,7 +33,7 @@ def test_a_fit_reports_seed_epoch_rate_and_time_left(clock):
 def test_time_left_covers_the_remaining_epochs_parts_and_seeds(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(fit_progress.time, "monotonic", lambda: now[0])
-    recipe = get_recipe("default", task="mtl").replace(epochs=4, seeds=2)
+    recipe = find_recipe("default").variant("mtl").replace(epochs=4, seeds=2)
     progress = FitProgress(recipe)
 
     def fit(seed, number, *, epochs, seconds):
@@ -60,7 +60,7 @@ def test_durations(seconds, text):
 
 def test_published_recipes_stop_at_no_earlier_epoch(clock):
     lines = []
-    recipe = get_recipe("paper", task="va").replace(epochs=2, batch_size=500)
+    recipe = find_recipe("paper").variant("va").replace(epochs=2, batch_size=500)
     with reporting_to(lines.append):
         fit_seeds(learnable(1000, seed=0), learnable(200, seed=1), task="va", recipe=recipe)
     assert lines[-1].startswith("epoch 2 of 2, ") and ", about " in lines[-1]

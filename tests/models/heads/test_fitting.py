@@ -11,7 +11,7 @@ from models.heads.metrics import MAIN_METRIC
 from models.heads.recipes import TaskRecipe
 from models.heads.rows import TrainingRows
 from models.heads.sequences import SubjectSequence
-from models.recipes.registry import get_recipe
+from models.recipes.registry import find_recipe
 
 
 def learnable(count, *, seed, size=32, missing=0.0):
@@ -44,7 +44,7 @@ TRAIN, VALIDATION = learnable(3000, seed=1, missing=0.2), learnable(800, seed=2,
     ],
 )
 def test_heads_learn_labels_that_follow_from_the_features(task, recipe, least):
-    settings = get_recipe(recipe, task=task).replace(seeds=1)
+    settings = find_recipe(recipe).variant(task).replace(seeds=1)
     fitted = fit_seeds(TRAIN, VALIDATION, task=task, recipe=settings)
     assert fitted.figures[MAIN_METRIC[task]] > least
     assert evaluate_head(fitted.head, VALIDATION) == fitted.figures
@@ -58,7 +58,7 @@ def test_outputs_of_one_part_are_inputs_of_the_next():
     noise = random.normal(size=(800, 4)).astype("f4")
     labels = {"va": va, "expr": (va[:, 0] > 0).astype("i1"), "au": np.repeat(va[:, 1:] > 0, 12, axis=1).astype("i1")}
     rows = TrainingRows(noise, np.arctanh(va), labels)
-    first, second = get_recipe("stacked", task="mtl").replace(seeds=2, epochs=8, batch_size=64).parts
+    first, second = find_recipe("stacked").variant("mtl").replace(seeds=2, epochs=8, batch_size=64).parts
     changed = second.replace(features="embeddings", epoch_rows=0)
     scores = {}
     for name, part in (("with", changed), ("without", changed.replace(inputs_from=()))):
@@ -70,7 +70,7 @@ def test_outputs_of_one_part_are_inputs_of_the_next():
 
 
 def test_same_seed_gives_same_tensors_and_other_seeds_differ():
-    recipe = get_recipe("default", task="expr").replace(seeds=2, epochs=3)
+    recipe = find_recipe("default").variant("expr").replace(seeds=2, epochs=3)
     first, second = (fit_seeds(TRAIN, VALIDATION, task="expr", recipe=recipe) for _ in range(2))
     for name, tensor in first.head.tensors.items():
         assert (tensor == second.head.tensors[name]).all()
@@ -83,7 +83,7 @@ def test_same_seed_gives_same_tensors_and_other_seeds_differ():
 
 
 def test_the_best_epoch_is_kept():
-    recipe = get_recipe("paper", task="expr").replace(epochs=6)
+    recipe = find_recipe("paper").variant("expr").replace(epochs=6)
     fitted = fit_seeds(TRAIN, VALIDATION, task="expr", recipe=recipe)
     history = fitted.histories[0][0]
     values = [entry["accuracy"] for entry in history]
@@ -93,7 +93,7 @@ def test_the_best_epoch_is_kept():
 
 
 def test_fits_the_given_epochs_without_validation_rows():
-    recipe = get_recipe("default", task="mtl").replace(seeds=1)
+    recipe = find_recipe("default").variant("mtl").replace(seeds=1)
     fitted = fit_seeds(TRAIN, None, task="mtl", recipe=recipe, epochs=[[2, 3, 1]])
     assert [len(history) for history in fitted.histories[0]] == [2, 3, 1]
     assert fitted.figures == {}
@@ -104,7 +104,7 @@ def test_unlabelled_rows_do_not_count_in_the_default_recipe():
     only = TrainingRows(
         TRAIN.embeddings[known], TRAIN.logits[known], {b: values[known] for b, values in TRAIN.labels.items()}
     )
-    recipe = get_recipe("default", task="expr").replace(seeds=1, epochs=2, standardize=False)
+    recipe = find_recipe("default").variant("expr").replace(seeds=1, epochs=2, standardize=False)
     figures = [fit_seeds(rows, VALIDATION, task="expr", recipe=recipe).figures["macro_f1"] for rows in (TRAIN, only)]
     assert abs(figures[0] - figures[1]) < 0.05
 
@@ -118,10 +118,10 @@ def test_missing_labels_and_infinite_features_are_refused():
     rows = TrainingRows(TRAIN.embeddings, TRAIN.logits, blank)
     for task in ("expr", "va", "au"):
         with pytest.raises(ValueError, match="expected labelled training rows"):
-            fit_seeds(rows, VALIDATION, task=task, recipe=get_recipe("default", task=task))
+            fit_seeds(rows, VALIDATION, task=task, recipe=find_recipe("default").variant(task))
     broken = TrainingRows(TRAIN.embeddings * np.float16(np.inf), TRAIN.logits, TRAIN.labels)
     with pytest.raises(ValueError, match="finite"):
-        fit_seeds(broken, VALIDATION, task="expr", recipe=get_recipe("default", task="expr"))
+        fit_seeds(broken, VALIDATION, task="expr", recipe=find_recipe("default").variant("expr"))
 
 
 class SlicedOnly(np.ndarray):
@@ -134,7 +134,7 @@ class SlicedOnly(np.ndarray):
 
 def test_heads_on_scores_read_no_embeddings():
     rows = TrainingRows(TRAIN.embeddings.view(SlicedOnly), TRAIN.logits, TRAIN.labels)
-    recipe = get_recipe("paper", task="va").replace(epochs=1)
+    recipe = find_recipe("paper").variant("va").replace(epochs=1)
     assert fit_seeds(rows, rows, task="va", recipe=recipe).figures
 
 
@@ -143,7 +143,7 @@ import re, sys, threading
 import numpy as np
 from models.heads.recipes import TaskRecipe
 from models.heads.rows import TrainingRows
-from models.recipes.registry import get_recipe
+from models.recipes.registry import find_recipe
 from models.heads.fitting import fit_seeds
 
 def anonymous_mb():
@@ -154,7 +154,7 @@ def rows(count):
     labels = {"expr": np.arange(count).astype("i1") % 8}
     return TrainingRows(embeddings, np.zeros((count, 2), "f4"), labels)
 
-recipe = get_recipe("default", task="expr").replace(seeds=1, epochs=1, batch_size=2048)
+recipe = find_recipe("default").variant("expr").replace(seeds=1, epochs=1, batch_size=2048)
 fit_seeds(rows(4096), rows(4096), task="expr", recipe=recipe)
 before, seen, over = anonymous_mb(), [], threading.Event()
 
@@ -199,11 +199,11 @@ def test_adam_does_not_load_the_compiler_of_torch():
 @pytest.mark.parametrize("task", ["va", "mtl"])
 def test_paper_reads_published_probabilities_in_fit_and_prediction(task):
     """A head on logits of a MobileNet equals one on their softmax; the latter is what the published code stored."""
-    recipe = get_recipe("paper", task=task, published_scores="probabilities").replace(epochs=2)
+    recipe = find_recipe("paper").variant(task, published_scores="probabilities").replace(epochs=2)
     stored = TRAIN.logits.astype("f8")
     stored = np.exp(stored) / np.exp(stored).sum(axis=1, keepdims=True)
     published = TrainingRows(TRAIN.embeddings, stored.astype("f4"), TRAIN.labels)
-    expected = fit_seeds(published, None, task=task, recipe=get_recipe("paper", task=task).replace(epochs=2))
+    expected = fit_seeds(published, None, task=task, recipe=find_recipe("paper").variant(task).replace(epochs=2))
     found = fit_seeds(TRAIN, VALIDATION, task=task, recipe=recipe)
     assert {b.scores for b in found.head.config.branches.values()} == {"probabilities"}
     kept = fit_seeds(TRAIN, None, task=task, recipe=recipe)
@@ -220,6 +220,6 @@ def test_paper_reads_published_probabilities_in_fit_and_prediction(task):
 
 def test_other_heads_keep_logits():
     for name, task in (("paper", "expr"), ("default", "mtl"), ("default", "va")):
-        recipe = get_recipe(name, task=task, published_scores="probabilities").replace(epochs=1, seeds=1)
+        recipe = find_recipe(name).variant(task, published_scores="probabilities").replace(epochs=1, seeds=1)
         head = fit_seeds(TRAIN, None, task=task, recipe=recipe).head
         assert {branch.scores for branch in head.config.branches.values()} == {"logits"}

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from models.heads.losses import BranchLosses, class_weights, expression_loss, unit_loss, unit_weights, value_loss
-from models.recipes.registry import get_recipe
+from models.recipes.registry import find_recipe
 
 
 def test_class_weights_are_max_over_count():
@@ -14,7 +14,7 @@ def test_class_weights_are_max_over_count():
 
 
 def test_branch_weights_multiply_the_losses_of_their_branches():
-    (part,) = get_recipe("paper", task="mtl").parts
+    (part,) = find_recipe("paper").variant("mtl").parts
     labels = {"va": np.zeros((2, 2), "f4"), "expr": np.zeros(2, "i1"), "au": np.ones((2, 12), "i1")}
     outputs = {"va": torch.randn(2, 2), "expr": torch.randn(2, 8), "au": torch.randn(2, 12)}
 

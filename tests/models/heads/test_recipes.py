@@ -5,16 +5,16 @@ import pytest
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.vocabulary import BRANCHES_OF_TASK
 from models.heads.recipes import HEAD_KINDS, hidden_sizes
-from models.recipes.registry import find_recipe, get_recipe
+from models.recipes.registry import find_recipe
 
 
 def test_paper_recipes_have_the_published_settings():
-    (expr,) = get_recipe("paper", task="expr").parts
+    (expr,) = find_recipe("paper").variant("expr").parts
     assert (expr.features, expr.hidden_units, expr.batch_size, expr.epochs) == ("embeddings", 128, 256, 10)
     assert (expr.checkpoint, expr.l2, expr.patience, expr.seeds) == ("accuracy", 0, 0, 1)
-    (va,) = get_recipe("paper", task="va").parts
+    (va,) = find_recipe("paper").variant("va").parts
     assert (va.features, va.hidden_units, va.l2, va.checkpoint) == ("scores", 0, 1 / 512, "loss")
-    (mtl,) = get_recipe("paper", task="mtl").parts
+    (mtl,) = find_recipe("paper").variant("mtl").parts
     assert mtl.branches == ("va", "expr", "au") and mtl.features == "both" and mtl.published_masking
     assert mtl.published_weighting
 
@@ -25,15 +25,15 @@ def test_paper_recipes_have_the_published_settings():
 )
 def test_linear_and_hidden_variants_of_the_paper_have_the_published_penalties(task, linear, hidden):
     for units, l2 in ((0, linear), (128, hidden)):
-        (part,) = get_recipe("paper", task=task, hidden_units=units).parts
+        (part,) = find_recipe("paper").variant(task, hidden_units=units).parts
         assert (part.hidden_units, part.l2) == (units, l2)
-    (part,) = get_recipe("paper", task=task).parts
+    (part,) = find_recipe("paper").variant(task).parts
     assert part.l2 == (linear if part.hidden_units == 0 else hidden)
     assert part.shared_hidden == (task == "mtl")
 
 
 def test_default_fits_each_branch_on_its_own_metric():
-    parts = get_recipe("default", task="mtl").parts
+    parts = find_recipe("default").variant("mtl").parts
     assert [part.branches for part in parts] == [("va",), ("expr",), ("au",)]
     assert [part.checkpoint for part in parts] == ["mean_ccc", "macro_f1", "mean_f1"]
     assert not any(part.published_masking or part.published_weighting or part.shared_hidden for part in parts)
@@ -42,15 +42,15 @@ def test_default_fits_each_branch_on_its_own_metric():
 @pytest.mark.parametrize("task", list(BRANCHES_OF_TASK))
 @pytest.mark.parametrize("name", ["paper", "default"])
 def test_changes_reach_every_part(name, task):
-    changed = get_recipe(name, task=task).replace(seeds=5, hidden_units=7)
+    changed = find_recipe(name).variant(task).replace(seeds=5, hidden_units=7)
     assert {(part.seeds, part.hidden_units) for part in changed.parts} == {(5, 7)} and changed.seeds == 5
 
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="expected recipe paper, default"):
-        get_recipe("defaults", task="expr")
+        find_recipe("defaults")
     with pytest.raises(ValueError, match="at least 1"):
-        get_recipe("default", task="expr").replace(seeds=0)
+        find_recipe("default").variant("expr").replace(seeds=0)
 
 
 def test_best_differs_from_default_in_valence_and_arousal_alone():
@@ -78,22 +78,22 @@ NAMES_IN_EXISTING_STORES = {
 
 @pytest.mark.parametrize(("name", "task"), list(NAMES_IN_EXISTING_STORES))
 def test_fingerprints_are_those_of_existing_stores(name, task):
-    found = fingerprint(recipe=get_recipe(name, task=task))
+    found = fingerprint(recipe=find_recipe(name).variant(task))
     assert found.startswith(NAMES_IN_EXISTING_STORES[name, task])
 
 
 def test_scores_change_fingerprints_only_where_they_are_used():
     for task in BRANCHES_OF_TASK:
-        plain, softmax = (get_recipe("paper", task=task, published_scores=f) for f in ("logits", "probabilities"))
+        plain, softmax = (find_recipe("paper").variant(task, published_scores=f) for f in ("logits", "probabilities"))
         uses_scores = plain.parts[0].features != "embeddings"
         assert (fingerprint(recipe=plain) != fingerprint(recipe=softmax)) == uses_scores
-        default = get_recipe("default", task=task, published_scores="probabilities").replace(features="both")
+        default = find_recipe("default").variant(task, published_scores="probabilities").replace(features="both")
         assert {part.scores for part in default.parts} == {"logits"}
 
 
 def test_other_settings_have_other_fingerprints(monkeypatch):
     monkeypatch.setitem(HEAD_KINDS, "other", "models.heads.mlp:MlpHead")
-    (va,) = get_recipe("default", task="va").parts
+    (va,) = find_recipe("default").variant("va").parts
     changes = [{}, {"hidden_units": 0}, {"hidden_units": (128,)}, {"hidden_units": (128, 64)}, {"kind": "other"}]
     assert len({fingerprint(recipe=va.replace(**change)) for change in changes}) == 5
     # A linear head of this recipe was fitted by L-BFGS under this fingerprint.
@@ -107,7 +107,7 @@ def test_hidden_sizes(hidden_units, sizes):
 
 
 def test_wrong_hidden_units_and_kinds_are_refused():
-    (va,) = get_recipe("default", task="va").parts
+    (va,) = find_recipe("default").variant("va").parts
     for wrong in (-1, (3, 0), (1.5,)):
         with pytest.raises(ValueError, match="hidden_units: expected"):
             va.replace(hidden_units=wrong)

@@ -4,7 +4,7 @@ from data_contracts.details.datasets import FeaturesDetails, LabelsDetails
 from data_contracts.errors import InputError
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
-from models.recipes.registry import find_recipe, get_recipe
+from models.recipes.registry import find_recipe
 from tasks.fit.fit_head import HeadChoice, plan_fit_head
 from tasks.fit.subject_features import FeaturesVariant
 
@@ -40,7 +40,7 @@ def test_paper_takes_the_scores_that_were_published_for_the_backbone(details, sc
 def test_hidden_units_select_the_published_variant(task, hidden_units):
     choice = HeadChoice(task, find_recipe("paper"), features="both", hidden_units=hidden_units, seeds=2)
     (part,) = choice.head_recipe(features("enet_b0_8_best_vgaf")).parts
-    (published,) = get_recipe("paper", task=task, hidden_units=hidden_units).parts
+    (published,) = find_recipe("paper").variant(task, hidden_units=hidden_units).parts
     assert part == published.replace(features="both", seeds=2)
 
 

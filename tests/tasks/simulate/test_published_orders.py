@@ -18,7 +18,7 @@ from models.heads.metrics import MAIN_METRIC, main_score
 from models.heads.recipes import Features
 from models.heads.rows import TrainingRows
 from models.heads.sequences import SubjectSequence
-from models.recipes.registry import get_recipe
+from models.recipes.registry import find_recipe
 from models.tuning.tuning import Tuned, tune_postprocessing
 from tasks.simulate.attainable import attainable_scores
 from tasks.simulate.features import BACKBONES, draw_features
@@ -67,8 +67,10 @@ def fitted(backbone: str, task: BranchName, chosen: Features) -> list[list[Subje
     for name, parts in data.items():
         embeddings, logits, labels = (np.concatenate(one) for one in zip(*parts, strict=True))
         rows[name] = TrainingRows(embeddings, logits, {task: labels})
-    recipe = get_recipe("paper", task=task).replace(
-        features=chosen, hidden_units=HIDDEN.get((task, chosen), 0), epochs=20
+    recipe = (
+        find_recipe("paper")
+        .variant(task)
+        .replace(features=chosen, hidden_units=HIDDEN.get((task, chosen), 0), epochs=20)
     )
     found = []
     for seed in range(FIT_SEEDS):

@@ -10,7 +10,7 @@ from models.heads.metrics import has_label, main_score
 from tasks.simulate.attainable import attainable_scores
 from tasks.simulate.labels import SubjectLabels, draw_labels, label_rule
 from tasks.simulate.plan import SimulatedSubject, SimulationPlan, plan_simulation
-from tasks.simulate.statistics import compare_with_published
+from tests.benchmarks.simulated_statistics import compare_with_published
 
 SCALE, SEED = 0.01, 4
 
