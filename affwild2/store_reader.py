@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from data_contracts.store.manifest import Manifest, UnitKey
+    from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 
 _SETS = ("train", "validation")
 
@@ -202,21 +202,21 @@ class StoreReader:
         Raises:
             InputError: a head, subject or source does not exist, or several do and none is named.
         """
+        from data_contracts.store.manifest import StoredUnit
+
         units = self._store.manifests("outputs")
         where = f"outputs in {self.url}"
         name = choose_name("head", head, {key.value("head") for key in units}, where=where)
         sources = {key.value("source") for key in units if key.value("head") == name}
         faces = choose_name("source", source, sources, where=f"{where}, head {name}")
-        of_subjects: dict[str, list[tuple[UnitKey, Manifest]]] = {}
+        of_subjects: dict[str, list[StoredUnit]] = {}
         for key, manifest in units.items():
             if (key.value("head"), key.value("source")) == (name, faces):
-                of_subjects.setdefault(key.value("subject"), []).append((key, manifest))
+                of_subjects.setdefault(key.value("subject"), []).append(StoredUnit(key, manifest))
         wanted = choose_names("subject", subjects, of_subjects, where=f"{where}, {name}, {faces}")
         return convert_table(self._read({one: of_subjects[one] for one in wanted}, "subject", None), to)
 
-    def _read(
-        self, units: "dict[str, list[tuple[UnitKey, Manifest]]]", name: str, columns: Sequence[str] | None
-    ) -> "pa.Table":
+    def _read(self, units: "dict[str, list[StoredUnit]]", name: str, columns: Sequence[str] | None) -> "pa.Table":
         import pyarrow as pa
 
         return pa.concat_tables(

@@ -11,7 +11,7 @@ from data_contracts.challenge.videos import VideoListing
 from data_contracts.errors import InputError, counted
 from data_contracts.files.inputs import list_folders, reading_inputs
 from data_contracts.files.locations import Location, location
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from flows.engine.console import print_line
 from flows.engine.run import Run
@@ -33,7 +33,7 @@ from tasks.extract import (
 )
 from tasks.extract.deleted_videos import remove_notes_of_deleted
 from tasks.extract.index_videos import IndexedVideo
-from tasks.units import Unit
+from tasks.units import Unit, complete_videos
 
 T = TypeVar("T")
 _BEYOND_LIMIT = "inputs beyond --limit"
@@ -54,7 +54,7 @@ class Extracted:
     videos: tuple[str, ...]
     complete: frozenset[str] = frozenset()
     videos_of_subjects: Mapping[str, str] = field(default_factory=dict)
-    vectors: Mapping[str, Sequence[tuple[UnitKey, Manifest]]] | None = None
+    vectors: Mapping[str, Sequence[StoredUnit]] | None = None
 
 
 def find_backbone(request: ExtractParameters) -> embed_faces.BackboneChoice:
@@ -171,7 +171,7 @@ def extract_videos(
         indexed |= again
         units, work, _ = find_faces()
     cropped = crop_faces.cropped_videos(run.store, units)
-    vectors = None if params.keep_crops else embed_segments.embedded_segments(run.store, work)
+    vectors = None if params.keep_crops else complete_videos(run.store, work)
     if vectors is not None:
         cropped = [video for video in cropped if video.stem in vectors]
     tracking = assign_subjects.plan_assign_subjects(cropped, source=source, subjects=subjects, params=TrackingParams())
@@ -203,7 +203,7 @@ class Everyone:
     """
 
     subjects: tuple[embed_faces.SubjectFaces, ...]
-    others: Mapping[str, Sequence[tuple[UnitKey, Manifest]]]
+    others: Mapping[str, Sequence[StoredUnit]]
 
     @property
     def videos(self) -> frozenset[str]:
@@ -227,7 +227,7 @@ def extract_everyone(run: Run, extracted: Extracted, backbone: embed_faces.Backb
         )
         embedded = run.stage("embed_other_faces", units, embed_other_faces.compute, remove_others=True)
         lost |= {unit.key.value("video") for unit in units if unit.name in embedded.missing}
-        others = embed_other_faces.other_features(run.store, units)
+        others = complete_videos(run.store, units)
     persons = identify_persons.plan_identify_persons(run.store, subjects, source=extracted.source)
     identified = run.stage("identify_persons", persons, identify_persons.compute)
     lost |= {unit.key.value("video") for unit in persons if unit.name in identified.missing}
@@ -283,7 +283,7 @@ def _embed(
     names: Collection[str],
     videos: Collection[str],
     *,
-    vectors: Mapping[str, Sequence[tuple[UnitKey, Manifest]]] | None = None,
+    vectors: Mapping[str, Sequence[StoredUnit]] | None = None,
     of_subjects: bool = True,
 ) -> Extracted:
     """Compute the features of all subjects whose video or own name is in ``names``, or select them from ``vectors``."""

@@ -10,7 +10,7 @@ from data_contracts.details.heads import HeadDetails, PostprocessingDetails, lab
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import reading_inputs
 from data_contracts.files.locations import Location
-from data_contracts.store.bundles import Bundle, find_bundle
+from data_contracts.store.bundles import Bundle
 from data_contracts.vocabulary import SetName, is_simulated
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
@@ -73,7 +73,7 @@ def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
         _report_labels(run, one, job.arguments.split)
         jobs.append(job)
     run.jobs("fit_head", jobs, fit_head.make)
-    heads = [_made(run, job) for job in jobs]
+    heads = [job.find(run.store) for job in jobs]
     tuned = _predict_and_tune(run, [(o, j, h) for o, j, h in zip(planned, jobs, heads, strict=True) if h])
     fitted = [Fitted(head, tuned.get(head.name) if head else None) for head in heads]
     for at, one in enumerate(planned):
@@ -110,7 +110,7 @@ def blend_heads(run: Run, request: FitParameters) -> Fitted:
     )
     run.is_simulated |= is_simulated(job.folder.removeprefix("heads/"))
     run.jobs("blend_heads", [job], blend_stage.make)
-    head = _made(run, job)
+    head = job.find(run.store)
     if head is None:
         return Fitted(None, None)
     units_of_blend = predict_outputs.plan_predict_outputs(run.store, variants[0], head=head)
@@ -172,12 +172,6 @@ def _report_labels(run: Run, planned: _Planned, split: SubjectSplit) -> None:
                 print_line(describe_seen(shared, place=str(path), others=f"the {set_name} set of {task}"))
 
 
-def _made(run: Run, job: Job[Any]) -> Bundle | None:
-    """Return the bundle of a job; None if the job failed, even if an earlier run left a bundle of this name."""
-    bundle = find_bundle(run.store, job.folder)
-    return bundle if bundle and bundle.fingerprint == job.fingerprint else None
-
-
 def _refit_on_all(run: Run, planned: _Planned, first: Job[fit_head.FitHeadArgs], base: Fitted) -> Fitted:
     """Fit the head again on both sets, with the epochs and the post-processing of the first fit."""
     if base.head is None or base.postprocessing is None:
@@ -192,7 +186,7 @@ def _refit_on_all(run: Run, planned: _Planned, first: Job[fit_head.FitHeadArgs],
         first=base.head,
     )
     run.jobs("fit_head on all", [job], fit_head.make)
-    head = _made(run, job)
+    head = job.find(run.store)
     if head is None:
         return Fitted(None, None)
     adopt = tune_postprocessing.plan_adopt_postprocessing(base.postprocessing, head=head)
@@ -228,7 +222,7 @@ def _predict_and_tune(
 
 def _current(run: Run, job: Job[Any]) -> Bundle | None:
     """Return the post-processing of a job, and remove those that it supersedes."""
-    if rule := _made(run, job):
+    if rule := job.find(run.store):
         tune_postprocessing.remove_superseded(run.store, rule)
     return rule
 

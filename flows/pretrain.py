@@ -7,9 +7,9 @@ from pathlib import Path
 from data_contracts.challenge.pictures import PictureListing, read_pictures
 from data_contracts.details.backbones import BackboneDetails
 from data_contracts.errors import InputError
-from data_contracts.store.bundles import Bundle, find_bundle
+from data_contracts.store.bundles import Bundle
 from data_contracts.store.fingerprint import fingerprint, variant_name
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import StoredUnit
 from data_contracts.store.store import Store
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
@@ -20,8 +20,7 @@ from tasks.extract.embed_faces import BackboneChoice
 from tasks.pretrain import crop_pictures, pretrain_backbone
 from tasks.pretrain.pretrain_backbone import PretrainingChoice
 from tasks.trained_backbones import WEIGHTS_FILE
-
-PictureUnits = list[tuple[UnitKey, Manifest]]
+from tasks.units import stored_units
 
 
 def pretrain_backbone_on(run: Run, request: PretrainParameters, choice: PretrainingChoice) -> Bundle | None:
@@ -47,7 +46,7 @@ def pretrain_backbone_on(run: Run, request: PretrainParameters, choice: Pretrain
         choice = replace(choice, excluded=tuple(shared))
     job = pretrain_backbone.plan_pretrain_backbone(train, validation, choice, report=print_line)
     run.jobs("pretrain_backbone", [job], pretrain_backbone.make, here=True)
-    return find_bundle(run.store, job.folder)
+    return job.find(run.store)
 
 
 def _read(data: Path, request: PretrainParameters) -> PictureListing:
@@ -58,7 +57,9 @@ def _read(data: Path, request: PretrainParameters) -> PictureListing:
     return listing
 
 
-def _crops(run: Run, data: Path, listing: PictureListing, request: PretrainParameters) -> tuple[PictureUnits, set[str]]:
+def _crops(
+    run: Run, data: Path, listing: PictureListing, request: PretrainParameters
+) -> tuple[list[StoredUnit], set[str]]:
     """Crop missing faces; return the units of all pictures, and the names of the people."""
     run.report_inputs(listing.account)
     pictures = listing.pictures[: request.limit]
@@ -67,9 +68,8 @@ def _crops(run: Run, data: Path, listing: PictureListing, request: PretrainParam
     known = run.store.manifests("pictures", **partitions)
     units = crop_pictures.plan_crop_pictures(pictures, collection=collection, known=known)
     run.stage("crop_pictures", units, crop_pictures.compute, remove_others=True)
-    known = run.store.manifests("pictures", **partitions)
-    made = [(u.key, known[u.key]) for u in units if u.key in known and known[u.key].fingerprint == u.fingerprint]
-    return made, {picture.identity for picture in pictures if picture.identity}
+    stored = list(stored_units(run.store, units).values())
+    return stored, {picture.identity for picture in pictures if picture.identity}
 
 
 def print_trained(run: Run, bundle: Bundle) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from data_contracts.challenge.layout import find_data
 from data_contracts.errors import InputError
 from data_contracts.files.inputs import reading_inputs
-from data_contracts.store.bundles import Bundle, find_bundle
+from data_contracts.store.bundles import Bundle
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.simulations import find_simulation
 from data_contracts.vocabulary import TASKS, SetName, TaskName
@@ -127,8 +127,7 @@ def _is_wanted(job: Job[FitCellArgs], selected: Sequence[FeaturesVariant], param
 
 def _made(run: Run, jobs: Sequence[Job[FitCellArgs]]) -> dict[str, Bundle]:
     """Return the bundles of the jobs that exist as planned, by folder."""
-    found = ((job, find_bundle(run.store, job.folder)) for job in jobs)
-    return {job.folder: bundle for job, bundle in found if bundle and bundle.fingerprint == job.fingerprint}
+    return {job.folder: bundle for job in jobs if (bundle := job.find(run.store))}
 
 
 def _absent(run: Run, variants: Sequence[FeaturesVariant]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from data_contracts.details.heads import HeadDetails, PostprocessingDetails
 from data_contracts.details.submissions import COVERAGE_COUNTS, SubmissionDetails
 from data_contracts.errors import InputError, counted, printable
 from data_contracts.files.inputs import reading_inputs, refresh_listings
-from data_contracts.store.bundles import Bundle, find_bundle
+from data_contracts.store.bundles import Bundle
 from data_contracts.vocabulary import EditionName
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
@@ -62,7 +62,7 @@ def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle
         _print_notes(one.wanted, one.head, of_request[0].arguments)
         jobs += of_request
     run.jobs("write_submission", jobs, write_submission.make)
-    written = [bundle for job in jobs if (bundle := find_bundle(run.store, job.folder))]
+    written = [bundle for job in jobs if (bundle := job.find(run.store))]
     run.submissions += written
     return written
 

@@ -26,8 +26,8 @@ from data_contracts.errors import (
     has_machine_cause,
 )
 from data_contracts.schemas.dataset import Dataset
-from data_contracts.store.bundles import find_bundle, write_bundle
-from data_contracts.store.manifest import Failure, Manifest, UnitKey
+from data_contracts.store.bundles import Bundle, find_bundle, write_bundle
+from data_contracts.store.manifest import Failure, Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from models.engines.progress import ReportLine, reporting_to, track
 
@@ -109,12 +109,14 @@ class Job(Generic[Args]):
         """The folder or file, which is unique in a stage."""
         return self.folder
 
+    def find(self, store: Store) -> Bundle | None:
+        """Return the bundle if it exists as planned, and not as an earlier run made it from other inputs."""
+        bundle = find_bundle(store, self.folder)
+        return bundle if bundle and bundle.fingerprint == self.fingerprint else None
+
     def exists(self, store: Store) -> bool:
         """Return whether the result exists as planned."""
-        if self.is_made is not None:
-            return self.is_made
-        bundle = find_bundle(store, self.folder)
-        return bundle is not None and bundle.fingerprint == self.fingerprint
+        return self.find(store) is not None if self.is_made is None else self.is_made
 
     def note_failure(self, store: Store, cause: str) -> None:
         """Do nothing: the run reports failures of jobs, and the next run tries again."""
@@ -262,6 +264,24 @@ def _given_up(store: Store, units: Sequence[Unit[Any]], max_tries: int) -> dict[
         notes.update(store.failures(dataset, **dict(partitions)))
     found = ((unit, notes.get(unit.key)) for unit in units)
     return {u.key: n for u, n in found if n and n.fingerprint == u.fingerprint and n.tries >= max_tries}
+
+
+def stored_units(store: Store, units: Sequence[Unit[Any]]) -> dict[UnitKey, StoredUnit]:
+    """Return the planned units that exist as planned, in order; those that were made from other inputs do not."""
+    known: dict[UnitKey, Manifest] = {}
+    for dataset, partitions in sorted({_listing_root(unit.key) for unit in units}):
+        known |= store.manifests(dataset, **dict(partitions))
+    found = ((unit, known.get(unit.key)) for unit in units)
+    return {u.key: StoredUnit(u.key, m) for u, m in found if m is not None and m.fingerprint == u.fingerprint}
+
+
+def complete_videos(store: Store, units: Sequence[Unit[Any]]) -> dict[str, list[StoredUnit]]:
+    """Return video -> its planned units, in order, for videos all of whose units exist as planned."""
+    found = stored_units(store, units)
+    keys: dict[str, list[UnitKey]] = {}
+    for unit in units:
+        keys.setdefault(unit.key.value("video"), []).append(unit.key)
+    return {video: [found[key] for key in of] for video, of in keys.items() if all(key in found for key in of)}
 
 
 def remove_unplanned(store: Store, units: Sequence[Unit[Any]]) -> None:

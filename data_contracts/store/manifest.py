@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from data_contracts.details.records import JsonObject
@@ -155,8 +156,11 @@ class Manifest:
         return manifest if manifest and _has_valid_types(manifest) else None
 
 
-# A unit that exists.
-StoredUnit = tuple[UnitKey, Manifest]
+class StoredUnit(NamedTuple):
+    """A unit that exists: where it is stored, and its manifest."""
+
+    key: UnitKey
+    manifest: Manifest
 
 
 def _has_valid_types(manifest: Manifest) -> bool:

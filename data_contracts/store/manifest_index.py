@@ -24,7 +24,7 @@ from data_contracts.details.records import problems_of
 from data_contracts.errors import InputError
 from data_contracts.store.manifest import (
     Manifest,
-    UnitKey,
+    StoredUnit,
     encode_name,
     is_failure_path,
     is_manifest_path,
@@ -133,7 +133,7 @@ class ManifestIndex:
         if block:
             yield block
 
-    def read_units(self, folder: str) -> Iterator[tuple[Block, list[tuple[UnitKey, Manifest]]]]:
+    def read_units(self, folder: str) -> Iterator[tuple[Block, list[StoredUnit]]]:
         """Yield all complete units below a folder, block by block.
 
         A unit is complete if its data file has the size that the manifest states.
@@ -307,7 +307,7 @@ def _fields_of(manifest: Manifest) -> tuple[Any, ...]:
     )
 
 
-def _units_of(table: pa.Table) -> Iterator[tuple[UnitKey, Manifest]]:
+def _units_of(table: pa.Table) -> Iterator[StoredUnit]:
     for batch in table.to_batches(max_chunksize=_MANIFESTS_PER_BATCH):
         for row in batch.to_pylist():
             key = key_of_manifest_path(row["path"])
@@ -322,4 +322,4 @@ def _units_of(table: pa.Table) -> Iterator[tuple[UnitKey, Manifest]]:
                     seconds=row["seconds"],
                     details=json.loads(row["details"]),
                 )
-                yield key, manifest
+                yield StoredUnit(key, manifest)

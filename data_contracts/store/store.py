@@ -18,7 +18,7 @@ from data_contracts.files.inputs import FileState
 from data_contracts.files.local import UNFINISHED, files_at
 from data_contracts.files.locations import Location, location
 from data_contracts.schemas.dataset import Dataset, check_schema
-from data_contracts.store.manifest import Failure, Manifest, UnitKey, key_of_manifest_path
+from data_contracts.store.manifest import Failure, Manifest, StoredUnit, UnitKey, key_of_manifest_path
 from data_contracts.store.manifest_index import ManifestIndex, variant_of
 
 # Rows per Parquet row group: small enough to read one subject without its neighbours.
@@ -170,7 +170,7 @@ class Store:
     def manifests_and_orphans(self, dataset: str, **partitions: str) -> tuple[dict[UnitKey, Manifest], list[str]]:
         """Return the manifests of ``manifests``, and the paths of all data files that none of them names."""
         folder = UnitKey(dataset, tuple(partitions.items())).folder
-        units: list[tuple[UnitKey, Manifest]] = []
+        units: list[StoredUnit] = []
         orphans: list[str] = []
         for block, found in self.index.read_units(folder):
             units += found

@@ -19,7 +19,7 @@ from tasks.fit.predictors import Predictor
 from tasks.images import embed_images, image_faces, image_features, image_outputs
 from tasks.images.write_images import ImageBlock, WrittenImages, write_images
 from tasks.results.prediction_folder import IMAGES_TABLE, prediction_files
-from tasks.units import Unit
+from tasks.units import Unit, stored_units
 
 _NAMES_SHOWN = 3
 _Outputs = tuple[ServingHead, UnitKey, Manifest]
@@ -59,9 +59,9 @@ def score_images(
         for serving in predictor.heads:
             units = image_outputs.plan_image_outputs(run.store, ready, serving.head)
             run.stage("image_outputs", units, image_outputs.compute, cheap=True)
-            for block, (key, manifest) in _ready(run.store, units).items():
+            for block, (key, manifest) in _by_block(run.store, units).items():
                 outputs.setdefault(block, []).append((serving, key, manifest))
-    faces = _ready(run.store, cropped) | _ready(run.store, others)
+    faces = _by_block(run.store, cropped) | _by_block(run.store, others)
     heads = sum(len(predictor.heads) for predictor in predictors)
     blocks = [
         ImageBlock(tuple(images_of[block]), faces[block], tuple(found))
@@ -83,13 +83,13 @@ def _features_of(
     """Compute features from stored crops, and from the ``others`` without storing crops; return units by block."""
     features: dict[str, StoredUnit] = {}
     if cropped:
-        units = image_features.plan_image_features(list(_ready(run.store, cropped).values()), backbone)
+        units = image_features.plan_image_features(list(_by_block(run.store, cropped).values()), backbone)
         run.stage("image_features", units, image_features.compute)
-        features |= _ready(run.store, units)
+        features |= _by_block(run.store, units)
     if others:
         embedding = embed_images.plan_embed_images(run.store, others, backbone)
         _keep_problems_of(images_of, run.stage("embed_images", embedding, embed_images.compute))
-        features |= _ready(run.store, embedding)
+        features |= _by_block(run.store, embedding)
     return features
 
 
@@ -128,13 +128,9 @@ def _whole(params: CropParams) -> CropParams:
     return replace(params, detector=replace(params.detector, search_every_frames=1))
 
 
-def _ready(store: Store, units: Sequence[Unit[Any]]) -> dict[str, StoredUnit]:
+def _by_block(store: Store, units: Sequence[Unit[Any]]) -> dict[str, StoredUnit]:
     """Return the planned units that exist, by block."""
-    known: dict[UnitKey, Manifest] = {}
-    for dataset, variant in {(unit.key.dataset, unit.key.partitions[:-1]) for unit in units}:
-        known |= store.manifests(dataset, **dict(variant))
-    found = ((unit, known.get(unit.key)) for unit in units)
-    return {u.key.value("block"): (u.key, m) for u, m in found if m is not None and m.fingerprint == u.fingerprint}
+    return {key.value("block"): unit for key, unit in stored_units(store, units).items()}
 
 
 def image_files(images: WrittenImages, out: Location) -> list[Location]:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from data_contracts.details.datasets import SubjectsDetails
 from data_contracts.schemas.faces import BOX_NAMES, SUBJECTS
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.faces.subjects import assign_subjects
@@ -25,7 +25,7 @@ CODE_VERSION = 3
 class AssignSubjectsArgs:
     """The segments of a video in order, its subjects (left first), and how faces become tracks."""
 
-    segments: list[tuple[UnitKey, Manifest]]
+    segments: list[StoredUnit]
     subjects: tuple[str, ...]
     params: TrackingParams
     frame_width_px: int

@@ -19,7 +19,7 @@ from data_contracts.files.inputs import check_unchanged
 from data_contracts.files.locations import Location, location
 from data_contracts.schemas.faces import BOX_NAMES, FACES
 from data_contracts.store.fingerprint import fingerprint, variant_name
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.video.frames import read_segment
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, NOT_DECODED, SEGMENT_FRAMES
@@ -28,7 +28,7 @@ from models.faces.detection import Detections, DetectorParams, detector_weights_
 from models.faces.following import first_of_group
 from tasks.extract.index_videos import IndexedVideo, read_video_index
 from tasks.read_ahead import read_ahead, uses_gpu
-from tasks.units import Product, Unit
+from tasks.units import Product, Unit, complete_videos
 from tasks.worker_models import get_detector, get_follower
 
 CODE_VERSION = 2
@@ -78,7 +78,7 @@ class CroppedVideo:
 
     stem: str
     width_px: int
-    segments: list[tuple[UnitKey, Manifest]]
+    segments: list[StoredUnit]
 
 
 def chunk_frames_of(width_px: int, height_px: int) -> int:
@@ -279,7 +279,7 @@ def _status_row(number: int, status: str) -> JsonObject:
 
 def cut_stored_faces(
     store: Store,
-    faces: tuple[UnitKey, Manifest],
+    faces: StoredUnit,
     video: IndexedVideo,
     *,
     wanted: Collection[tuple[int, int]] | None = None,
@@ -291,7 +291,7 @@ def cut_stored_faces(
     Raises:
         InputError: the video is gone, has changed, or cannot be decoded as before.
     """
-    params = crop_params_of(FacesDetails.of(faces[1]).crop_params)
+    params = crop_params_of(FacesDetails.of(faces.manifest).crop_params)
     boxes: dict[int, list[tuple[int, np.ndarray]]] = {}
     for batch in store.iter_unit(*faces, columns=["frame", "face", "status", *BOX_NAMES]):
         table = pa.Table.from_batches([batch]).filter(pc.equal(batch["status"], FACE_FOUND))
@@ -316,7 +316,7 @@ def cut_stored_faces(
 
 
 def read_faces(
-    store: Store, faces: tuple[UnitKey, Manifest], video: IndexedVideo | None, *, wanted: Collection[tuple[int, int]]
+    store: Store, faces: StoredUnit, video: IndexedVideo | None, *, wanted: Collection[tuple[int, int]]
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield (frame, rank in the frame, crop) of the wanted faces of a unit, in order.
 
@@ -325,14 +325,14 @@ def read_faces(
     Raises:
         InputError: as ``cut_stored_faces``.
     """
-    details = FacesDetails.of(faces[1])
+    details = FacesDetails.of(faces.manifest)
     frames = range(details.first_frame, details.first_frame + details.frame_count)
     wanted = {one for one in wanted if one[0] in frames}
     if not wanted:
         return
-    if not has_crops(faces[1]):
+    if not has_crops(faces.manifest):
         if video is None:
-            raise InputError(f"{faces[0]}: expected its video in the store, whose crops are not stored; extract again")
+            raise InputError(f"{faces.key}: expected its video in the store, whose crops are not stored; extract again")
         yield from cut_stored_faces(store, faces, video, wanted=wanted)
         return
     for batch in store.iter_unit(*faces, columns=["frame", "face", "crop_jpeg"]):
@@ -350,16 +350,6 @@ def has_crops(faces: Manifest) -> bool:
 
 def cropped_videos(store: Store, units: Sequence[Unit[CropFacesArgs]]) -> list[CroppedVideo]:
     """Return the videos whose segments all exist as planned."""
-    if not units:
-        return []
-    known = store.manifests("faces", source=units[0].key.value("source"))
-    by_video: dict[str, list[Unit[CropFacesArgs]]] = {}
-    for unit in units:
-        by_video.setdefault(unit.key.value("video"), []).append(unit)
-    found = []
-    for stem, segments in by_video.items():
-        found_manifests = ((unit, known.get(unit.key)) for unit in segments)
-        manifests = [(unit.key, m) for unit, m in found_manifests if m and m.fingerprint == unit.fingerprint]
-        if len(manifests) == len(segments):
-            found.append(CroppedVideo(stem, segments[0].arguments.video.details.width_px, manifests))
-    return found
+    widths_px = {unit.key.value("video"): unit.arguments.video.details.width_px for unit in units}
+    complete = complete_videos(store, units)
+    return [CroppedVideo(stem, widths_px[stem], segments) for stem, segments in complete.items()]

@@ -14,7 +14,7 @@ from data_contracts.errors import InputError
 from data_contracts.schemas.dataset import Dataset
 from data_contracts.schemas.features import features_dataset
 from data_contracts.store.fingerprint import fingerprint, variant_name
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
 from models.backbones.cpu import is_converted
@@ -121,29 +121,29 @@ class SubjectFaces:
     """
 
     subject: str
-    segments: Sequence[tuple[UnitKey, Manifest]]
-    chosen_by: tuple[UnitKey, Manifest] | None
+    segments: Sequence[StoredUnit]
+    chosen_by: StoredUnit | None
 
     @property
     def video(self) -> str:
         """Stem of the video that the subject is in."""
-        return self.segments[0][0].value("video")
+        return self.segments[0].key.value("video")
 
 
 def subjects_of_source(store: Store, source: str) -> list[SubjectFaces]:
     """Return all subjects of a faces variant whose faces are complete and, if detected, assigned to subjects."""
-    segments: dict[str, list[tuple[UnitKey, Manifest]]] = {}
+    segments: dict[str, list[StoredUnit]] = {}
     found = []
     for key, manifest in store.manifests("faces", source=source).items():
         subject = FacesDetails.of(manifest).subject
         if subject is not None:
-            found.append(SubjectFaces(subject, [(key, manifest)], None))
+            found.append(SubjectFaces(subject, [StoredUnit(key, manifest)], None))
         else:
-            segments.setdefault(key.value("video"), []).append((key, manifest))
+            segments.setdefault(key.value("video"), []).append(StoredUnit(key, manifest))
     for key, manifest in store.manifests("subjects", source=source).items():
         parts, details = segments.get(key.value("video"), []), SubjectsDetails.of(manifest)
         if details.segments in (None, len(parts)):
-            found += [SubjectFaces(name, parts, (key, manifest)) for name in details.subjects]
+            found += [SubjectFaces(name, parts, StoredUnit(key, manifest)) for name in details.subjects]
     return sorted(found, key=lambda faces: faces.subject)
 
 
@@ -151,8 +151,8 @@ def subjects_of_source(store: Store, source: str) -> list[SubjectFaces]:
 class EmbedFacesArgs:
     """A unit of ``faces``, the unit of ``subjects`` that selects from it (None: every face), and the backbone."""
 
-    faces: tuple[UnitKey, Manifest]
-    chosen_by: tuple[UnitKey, Manifest] | None
+    faces: StoredUnit
+    chosen_by: StoredUnit | None
     backbone: BackboneChoice
 
 
@@ -164,19 +164,19 @@ def plan_embed_faces(
     weights = (backbone.weights,) if backbone.weights else ()
     units = []
     for faces in subjects:
-        chosen = faces.chosen_by[1].identity if faces.chosen_by else None
-        for key, manifest in faces.segments:
-            part = "00000" if faces.chosen_by is None else key.part
+        chosen = faces.chosen_by.manifest.identity if faces.chosen_by else None
+        for segment in faces.segments:
+            part = "00000" if faces.chosen_by is None else segment.key.part
             unit_fingerprint = fingerprint(
                 stage="embed_faces",
                 version=CODE_VERSION,
-                faces=manifest.identity,
+                faces=segment.manifest.identity,
                 subject=faces.subject,
                 chosen=chosen,
                 backbone=backbone_fingerprint,
             )
             place = (("backbone", variant), ("source", source), ("subject", faces.subject))
-            arguments = EmbedFacesArgs((key, manifest), faces.chosen_by, backbone)
+            arguments = EmbedFacesArgs(segment, faces.chosen_by, backbone)
             units.append(Unit(UnitKey("features", place, part), unit_fingerprint, arguments, input_files=weights))
     return units
 
@@ -184,7 +184,7 @@ def plan_embed_faces(
 def compute(store: Store, unit: Unit[EmbedFacesArgs]) -> Product:
     """Compute the features of one subject in one segment, in batches. Unreadable crops are counted as problems."""
     # Crops that could not be opened are tried again by the unit that reads them.
-    faces = replace(FacesDetails.of(unit.arguments.faces[1]), has_unread_files=False)
+    faces = replace(FacesDetails.of(unit.arguments.faces.manifest), has_unread_files=False)
     backbone, product = open_backbone(unit.arguments.backbone, features_dataset, faces=faces)
     product.tables = _tables(store, unit, backbone, product)
     return product

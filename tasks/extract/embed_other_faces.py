@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from data_contracts.details.datasets import FacesDetails
 from data_contracts.schemas.features import other_features_dataset
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, UNREADABLE_CROP
 from models.backbones.extractor import FeatureExtractor
@@ -28,8 +28,8 @@ CODE_VERSION = 1
 class EmbedOtherFacesArgs:
     """A unit of ``faces``, the unit of ``subjects`` that says which of them are other people's, and the backbone."""
 
-    faces: tuple[UnitKey, Manifest]
-    chosen_by: tuple[UnitKey, Manifest]
+    faces: StoredUnit
+    chosen_by: StoredUnit
     backbone: BackboneChoice
 
 
@@ -51,42 +51,29 @@ def plan_embed_other_faces(
     units = []
     for video, faces in by_video.items():
         assert faces.chosen_by is not None
-        for key, manifest in faces.segments:
+        for segment in faces.segments:
+            key, manifest = segment
             if manifest.counts.get(FACE_FOUND, 0) > embedded[video, key.part]:
                 unit_fingerprint = fingerprint(
                     stage="embed_other_faces",
                     version=CODE_VERSION,
                     embed_faces=EMBED_FACES_VERSION,
                     faces=manifest.identity,
-                    chosen=faces.chosen_by[1].identity,
+                    chosen=faces.chosen_by.manifest.identity,
                     backbone=backbone_fingerprint,
                 )
                 place = (("backbone", variant), ("source", source), ("video", video))
-                arguments = EmbedOtherFacesArgs((key, manifest), faces.chosen_by, backbone)
+                arguments = EmbedOtherFacesArgs(segment, faces.chosen_by, backbone)
                 units.append(
                     Unit(UnitKey("other_features", place, key.part), unit_fingerprint, arguments, input_files=weights)
                 )
     return units
 
 
-def other_features(
-    store: Store, units: Sequence[Unit[EmbedOtherFacesArgs]]
-) -> dict[str, list[tuple[UnitKey, Manifest]]]:
-    """Return video -> its units among the planned ones, in order. Units of other faces or weights do not count."""
-    found: dict[str, list[tuple[UnitKey, Manifest]]] = {}
-    if units:
-        place = units[0].key
-        known = store.manifests("other_features", backbone=place.value("backbone"), source=place.value("source"))
-        for unit in units:
-            if (manifest := known.get(unit.key)) and manifest.fingerprint == unit.fingerprint:
-                found.setdefault(unit.key.value("video"), []).append((unit.key, manifest))
-    return found
-
-
 def compute(store: Store, unit: Unit[EmbedOtherFacesArgs]) -> Product:
     """Compute the features of the other faces of one segment, in batches. Unreadable crops are counted as problems."""
     backbone, product = open_backbone(
-        unit.arguments.backbone, other_features_dataset, faces=FacesDetails.of(unit.arguments.faces[1])
+        unit.arguments.backbone, other_features_dataset, faces=FacesDetails.of(unit.arguments.faces.manifest)
     )
     product.tables = _tables(store, unit, backbone, product)
     return product
@@ -129,7 +116,7 @@ def _decoded_batches(
 def _other_faces(store: Store, unit: Unit[EmbedOtherFacesArgs]) -> set[tuple[int, int]]:
     key, manifest = unit.arguments.chosen_by
     table = store.read_unit(key, manifest, columns=["frame", "face", "subject"])
-    details = FacesDetails.of(unit.arguments.faces[1])
+    details = FacesDetails.of(unit.arguments.faces.manifest)
     in_segment = pc.and_(
         pc.greater_equal(table["frame"], details.first_frame),
         pc.less(table["frame"], details.first_frame + details.frame_count),
@@ -138,7 +125,7 @@ def _other_faces(store: Store, unit: Unit[EmbedOtherFacesArgs]) -> set[tuple[int
     return set(zip(others["frame"].to_pylist(), others["face"].to_pylist(), strict=True))
 
 
-def _read_crops(store: Store, faces: tuple[UnitKey, Manifest]) -> Iterator[tuple[int, int, bytes]]:
+def _read_crops(store: Store, faces: StoredUnit) -> Iterator[tuple[int, int, bytes]]:
     """Yield (frame, rank in the frame, JPEG bytes) of each face of a unit of ``faces``, in order."""
     for batch in store.iter_unit(*faces, columns=["frame", "face", "status", "crop_jpeg"]):
         for frame, face, status, crop in zip(*(batch.column(i) for i in range(4)), strict=True):

@@ -6,7 +6,7 @@ another backbone, the segment is decoded again and they are cut at their boxes.
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -17,14 +17,14 @@ from data_contracts.schemas.dataset import Dataset
 from data_contracts.schemas.faces import FACES
 from data_contracts.schemas.features import face_features_dataset
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
+from data_contracts.store.manifest import StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.extractor import FeatureExtractor
 from tasks.extract.crop_faces import CropFacesArgs, cut_stored_faces, details_of, find_faces, note_lost_frames
 from tasks.extract.embed_faces import CODE_VERSION as EMBED_FACES_VERSION
 from tasks.extract.embed_faces import BackboneChoice, batch_frames, face_rows, open_backbone
-from tasks.units import Product, Unit, write_product
+from tasks.units import Product, Unit, stored_units, write_product
 
 CODE_VERSION = 1
 Args = TypeVar("Args")
@@ -34,10 +34,10 @@ NameFeatures = Callable[[UnitKey, str], tuple[UnitKey, str]]
 
 @dataclass(frozen=True)
 class EmbedCropsArgs(Generic[Args]):
-    """A planned unit of faces without crops, its manifest if it exists as planned, and the backbone."""
+    """A planned unit of faces without crops, the same if it exists as planned, and the backbone."""
 
     faces: Unit[Args]
-    stored: Manifest | None
+    stored: StoredUnit | None
     backbone: BackboneChoice
 
 
@@ -45,13 +45,11 @@ def plan_embed_crops(
     store: Store, faces: Sequence[Unit[Args]], backbone: BackboneChoice, name_features: NameFeatures
 ) -> list[Unit[EmbedCropsArgs[Args]]]:
     """Plan one unit per planned unit of faces (of segments or images) without crops, which the same work writes."""
-    known = store.manifests(faces[0].key.dataset, source=faces[0].key.value("source")) if faces else {}
+    known = stored_units(store, faces)
     weights = (backbone.weights,) if backbone.weights else ()
     units = []
     for one in faces:
-        stored = known.get(one.key)
-        is_stored = stored is not None and stored.fingerprint == one.fingerprint
-        arguments = EmbedCropsArgs(one, stored if is_stored else None, backbone)
+        arguments = EmbedCropsArgs(one, known.get(one.key), backbone)
         companions = ((one.key, one.fingerprint),)
         key, made_from = name_features(one.key, one.fingerprint)
         units.append(Unit(key, made_from, arguments, companions, input_files=(*one.input_files, *weights)))
@@ -98,12 +96,12 @@ def find_face_features(
     """Return the unit of ``face_features`` of each of these units of ``faces`` of one source, as far as it exists."""
     if not segments:
         return {}
-    known = store.manifests("face_features", backbone=backbone.variant, source=segments[0][0].value("source"))
+    known = store.manifests("face_features", backbone=backbone.variant, source=segments[0].key.value("source"))
     name_features, found = _naming(backbone), {}
     for faces, manifest in segments:
         key, made_from = name_features(faces, manifest.fingerprint)
         if key in known and known[key].fingerprint == made_from:
-            found[faces] = key, known[key]
+            found[faces] = StoredUnit(key, known[key])
     return found
 
 
@@ -121,9 +119,9 @@ def compute(store: Store, unit: Unit[EmbedCropsArgs[CropFacesArgs]]) -> Product:
     if stored is None:
         crops = _find(store, given.faces, product)
     else:
-        product.counts.update(stored.counts)
+        product.counts.update(stored.manifest.counts)
         note_lost_frames(segment, product)
-        crops = cut_stored_faces(store, (given.faces.key, stored), segment.video)
+        crops = cut_stored_faces(store, stored, segment.video)
     product.tables = embed_crops(crops, network, product.dataset)
     return product
 
@@ -137,22 +135,3 @@ def _find(store: Store, planned: Unit[CropFacesArgs], product: Product) -> Itera
         yield from ((row["frame"], row["face"], next(crops)) for row in found.rows if row["status"] == FACE_FOUND)
     faces = Product(FACES, tables, counts=product.counts.copy(), details=details_of(planned.arguments))
     write_product(store, planned.key, faces, fingerprint=planned.fingerprint, started=started)
-
-
-def embedded_segments(
-    store: Store, units: Sequence[Unit[EmbedCropsArgs[CropFacesArgs]]]
-) -> Mapping[str, Sequence[StoredUnit]]:
-    """Return video -> its units among the planned ones, in order, of videos all of whose units exist as planned."""
-    if not units:
-        return {}
-    place = units[0].key
-    known = store.manifests("face_features", backbone=place.value("backbone"), source=place.value("source"))
-    found: dict[str, list[StoredUnit]] = {}
-    lost = set()
-    for unit in units:
-        manifest = known.get(unit.key)
-        if manifest is None or manifest.fingerprint != unit.fingerprint:
-            lost.add(unit.key.value("video"))
-        else:
-            found.setdefault(unit.key.value("video"), []).append((unit.key, manifest))
-    return {video: parts for video, parts in found.items() if video not in lost}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from data_contracts.details.datasets import PersonsDetails
 from data_contracts.schemas.faces import BOX_NAMES, PERSONS
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.registry import DEFAULT_BACKBONE
@@ -38,10 +38,10 @@ class IdentifyPersonsArgs:
     If these do not exist either, faces are cut out of the ``video`` again.
     """
 
-    segments: Sequence[tuple[UnitKey, Manifest]]
-    tracks: tuple[UnitKey, Manifest]
+    segments: Sequence[StoredUnit]
+    tracks: StoredUnit
     params: MergingParams
-    vectors: Sequence[tuple[UnitKey, Manifest]] = ()
+    vectors: Sequence[StoredUnit] = ()
     video: IndexedVideo | None = None
 
 
@@ -50,7 +50,7 @@ def plan_identify_persons(
 ) -> list[Unit[IdentifyPersonsArgs]]:
     """Plan one unit per video with these subjects."""
     params, comparing = MergingParams(), COMPARING.fingerprint()
-    without_crops = [one for faces in subjects for one in faces.segments if not has_crops(one[1])]
+    without_crops = [one for faces in subjects for one in faces.segments if not has_crops(one.manifest)]
     vectors = find_face_features(store, without_crops, COMPARING)
     videos = indexed_videos(store) if without_crops else {}
     units = {}
@@ -60,12 +60,12 @@ def plan_identify_persons(
             stage="identify_persons",
             version=CODE_VERSION,
             faces=[manifest.identity for _, manifest in faces.segments],
-            tracks=faces.chosen_by[1].identity,
+            tracks=faces.chosen_by.manifest.identity,
             params=params,
             comparing=comparing,
         )
         key = UnitKey("persons", (("source", source), ("video", faces.video)))
-        known = [vectors[one] for one, _ in faces.segments if one in vectors]
+        known = [vectors[one.key] for one in faces.segments if one.key in vectors]
         is_known = len(known) == len(faces.segments)
         arguments = IdentifyPersonsArgs(
             faces.segments, faces.chosen_by, params, known if is_known else (), videos.get(faces.video)
@@ -86,7 +86,7 @@ def compute(store: Store, unit: Unit[IdentifyPersonsArgs]) -> Product:
     faces = faces.filter(pc.equal(faces["status"], FACE_FOUND))
     tracks = store.read_unit(*given.tracks, columns=["frame", "face", "track"])
     if not (faces["frame"].equals(tracks["frame"]) and faces["face"].equals(tracks["face"])):
-        raise store.distrust_unit(given.tracks[0], "expected a track of every face of the video, got others")
+        raise store.distrust_unit(given.tracks.key, "expected a track of every face of the video, got others")
     frame = faces["frame"].to_numpy()
     box_xyxy_px = np.stack([faces[name].to_numpy() for name in BOX_NAMES], axis=1).reshape(-1, 4)
 
@@ -107,7 +107,7 @@ def compute(store: Store, unit: Unit[IdentifyPersonsArgs]) -> Product:
 _Rows = Iterator[tuple[NDArray[np.intp], NDArray[np.floating]]]
 
 
-def _read_rows(store: Store, vectors: Sequence[tuple[UnitKey, Manifest]], rows: NDArray[np.intp]) -> _Rows:
+def _read_rows(store: Store, vectors: Sequence[StoredUnit], rows: NDArray[np.intp]) -> _Rows:
     """Yield batches of (rows, embeddings). Rows count the faces of all segments."""
     first = 0
     for key, manifest in vectors:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from data_contracts.details.datasets import FeaturesDetails
 from data_contracts.schemas.features import features_dataset
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE
 from tasks.extract.embed_faces import SubjectFaces, features_table
@@ -23,28 +23,28 @@ CODE_VERSION = 1
 class SelectFeaturesArgs:
     """A unit of ``face_features``, and the unit of ``subjects`` that selects from it."""
 
-    vectors: tuple[UnitKey, Manifest]
-    chosen_by: tuple[UnitKey, Manifest]
+    vectors: StoredUnit
+    chosen_by: StoredUnit
 
 
 def plan_select_features(
-    subjects: Sequence[SubjectFaces], vectors: Mapping[str, Sequence[tuple[UnitKey, Manifest]]]
+    subjects: Sequence[SubjectFaces], vectors: Mapping[str, Sequence[StoredUnit]]
 ) -> list[Unit[SelectFeaturesArgs]]:
     """Plan one unit per subject and segment. ``vectors``: video -> units of ``face_features`` of all its segments."""
     units = []
     for faces in subjects:
         assert faces.chosen_by is not None
-        for key, manifest in vectors[faces.video]:
+        for segment in vectors[faces.video]:
             unit_fingerprint = fingerprint(
                 stage="select_features",
                 version=CODE_VERSION,
-                vectors=manifest.identity,
+                vectors=segment.manifest.identity,
                 subject=faces.subject,
-                chosen=faces.chosen_by[1].identity,
+                chosen=faces.chosen_by.manifest.identity,
             )
-            place = tuple(pair for pair in key.partitions if pair[0] != "video")
-            features = UnitKey("features", (*place, ("subject", faces.subject)), key.part)
-            units.append(Unit(features, unit_fingerprint, SelectFeaturesArgs((key, manifest), faces.chosen_by)))
+            place = tuple(pair for pair in segment.key.partitions if pair[0] != "video")
+            features = UnitKey("features", (*place, ("subject", faces.subject)), segment.key.part)
+            units.append(Unit(features, unit_fingerprint, SelectFeaturesArgs(segment, faces.chosen_by)))
     return units
 
 

@@ -8,7 +8,7 @@ from data_contracts.details.heads import BLEND, ZERO_SHOT, BlendMember, HeadDeta
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.fingerprint import fingerprint, variant_name
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import Manifest, StoredUnit
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TaskName, mark_name
 from models.decisions.recipes import PostProcessingRecipe
@@ -67,7 +67,7 @@ def check_members(task: TaskName, members: Sequence[Bundle]) -> None:
 
 def plan_blend_heads(
     members: Sequence[Bundle],
-    outputs: Sequence[Mapping[str, tuple[UnitKey, Manifest]]],
+    outputs: Sequence[Mapping[str, StoredUnit]],
     *,
     labels: Manifest,
     split: SubjectSplit,
@@ -87,7 +87,7 @@ def plan_blend_heads(
         stage="blend_heads",
         version=CODE_VERSION,
         members=[(member.name, member.fingerprint) for member in members],
-        outputs=[[(name, unit[1].identity if unit else None) for name, unit in of.items()] for of in used],
+        outputs=[[(name, unit.manifest.identity if unit else None) for name, unit in of.items()] for of in used],
         labels=labels.identity,
         folds=folds,
         scored_rows=recipe.scored_rows,

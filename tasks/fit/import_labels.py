@@ -14,7 +14,7 @@ from data_contracts.store.fingerprint import digest_of_file, fingerprint
 from data_contracts.store.manifest import Manifest, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SetName, TaskName
-from tasks.units import Product, Unit
+from tasks.units import Product, Unit, stored_units
 
 CODE_VERSION = 2
 
@@ -69,10 +69,10 @@ def check_new_labels(store: Store, units: Sequence[Unit[ImportLabelsArgs]]) -> N
     Raises:
         InputError: no file of a set can be read; the message names the first one, and its line.
     """
-    known = store.manifests("labels")
+    known = stored_units(store, units)
     for unit in units:
-        found, given = known.get(unit.key), unit.arguments
-        if found is None or found.fingerprint != unit.fingerprint:
+        given = unit.arguments
+        if unit.key not in known:
             files = annotation_files(location(given.annotations), task=given.task, set_name=given.set_name)
             check_readable(files, task=given.task)
 
@@ -102,17 +102,17 @@ def imported_labels(store: Store, units: Sequence[Unit[ImportLabelsArgs]]) -> di
     Raises:
         InputError: a set was not imported.
     """
-    known = store.manifests("labels")
+    known = stored_units(store, units)
     found: dict[SetName, Manifest] = {}
     for unit in units:
-        given, manifest = unit.arguments, known.get(unit.key)
-        if manifest is None or manifest.fingerprint != unit.fingerprint:
+        given = unit.arguments
+        if unit.key not in known:
             failure = store.failure_of(unit.key)
             raise InputError(
                 f"{given.annotations}: expected labels of {given.task} {given.set_name}, but their import failed: "
                 f"{failure.cause if failure else 'it was not tried'}"
             )
-        found[given.set_name] = manifest
+        found[given.set_name] = known[unit.key].manifest
     return found
 
 

@@ -13,7 +13,7 @@ from data_contracts.errors import InputError
 from data_contracts.schemas.outputs import BACKBONE_COLUMNS, OUTPUT_COLUMNS, outputs_dataset
 from data_contracts.store.bundles import Bundle, find_bundle, read_file
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName
 from models.decisions.blending import AnyHead, BlendedHead, blend
@@ -28,7 +28,7 @@ from tasks.fit.subject_features import (
     read_sequence,
     with_frames,
 )
-from tasks.units import Product, Unit
+from tasks.units import Product, Unit, stored_units
 
 CODE_VERSION = 1
 
@@ -311,13 +311,9 @@ def predict_subject(
     return np.concatenate([present for present, _ in parts]), outputs
 
 
-def predicted_outputs(store: Store, units: Sequence[Unit[PredictOutputsArgs]]) -> dict[str, tuple[UnitKey, Manifest]]:
+def predicted_outputs(store: Store, units: Sequence[Unit[PredictOutputsArgs]]) -> dict[str, StoredUnit]:
     """Return subject -> unit for the planned units that exist. Outputs of other features or heads do not count."""
-    known: dict[UnitKey, Manifest] = {}
-    for head, source in {(unit.key.value("head"), unit.key.value("source")) for unit in units}:
-        known |= store.manifests("outputs", head=head, source=source)
-    found = ((unit, known.get(unit.key)) for unit in units)
-    return {u.key.value("subject"): (u.key, m) for u, m in found if m is not None and m.fingerprint == u.fingerprint}
+    return {key.value("subject"): unit for key, unit in stored_units(store, units).items()}
 
 
 def read_outputs(

@@ -114,7 +114,7 @@ class _Inputs:
         features: dict[str, dict[str, list[StoredUnit]]] = {variant: {} for variant in others}
         for variant, found in features.items():
             for key, manifest in store.manifests("features", backbone=variant, source=source).items():
-                found.setdefault(key.value("subject"), []).append((key, manifest))
+                found.setdefault(key.value("subject"), []).append(StoredUnit(key, manifest))
         return cls(source, store.manifests("persons", source=source), store.manifests("frames"), features, others)
 
     def arguments(self, head: Bundle, subjects: Sequence[SubjectFaces], *, needs_times: bool) -> PredictPersonsArgs:
@@ -131,11 +131,11 @@ class _Inputs:
         return PredictPersonsArgs(
             head.folder,
             head.fingerprint,
-            (persons, self.persons[persons]),
+            StoredUnit(persons, self.persons[persons]),
             chosen_by,
             () if has_all else tuple(unit for one in subjects for unit in self.features[variant][one.subject]),
             others,
-            (times, self.frames[times]) if needs_times and times in self.frames else None,
+            StoredUnit(times, self.frames[times]) if needs_times and times in self.frames else None,
             sum(FacesDetails.of(manifest).frame_count for _, manifest in subjects[0].segments),
         )
 
@@ -147,9 +147,9 @@ def _fingerprint(given: PredictPersonsArgs) -> str:
         stage="predict_persons",
         version=CODE_VERSION,
         head=given.head_fingerprint,
-        persons=given.persons[1].identity,
-        features=[manifest.identity for _, manifest in (*given.features, *given.other_features)],
-        frames=given.frames[1].identity if given.frames else None,
+        persons=given.persons.manifest.identity,
+        features=[one.manifest.identity for one in (*given.features, *given.other_features)],
+        frames=given.frames.manifest.identity if given.frames else None,
         **more,
     )
 
@@ -311,8 +311,8 @@ def _blocks(
     chosen = store.read_unit(*given.subjects, columns=["frame", "face", "subject"])
     ranks: dict[str, dict[int, int]] = {}
     for key, manifest in (*given.features, *given.other_features):
-        details = manifest.details
-        if details["first_frame"] > last or details["first_frame"] + details["frame_count"] <= first:
+        segment = FacesDetails.of(manifest)
+        if segment.first_frame > last or segment.first_frame + segment.frame_count <= first:
             continue
         rank_or_face = "has_face" if key.dataset == "features" else "face"
         columns = ["frame", rank_or_face, "logits", *(["embedding"] if with_embeddings else [])]

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from data_contracts.details.datasets import FeaturesDetails, SubjectsDetails, VideoDetails
 from data_contracts.errors import InputError
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import (
     ACTION_UNITS,
@@ -27,7 +27,6 @@ from models.heads.sequences import SubjectSequence
 
 # Larger arrays of a whole video are kept in temporary files: embeddings of 26,000 frames.
 _LARGE_BYTES = 64 << 20
-Units = Mapping[UnitKey, Manifest]
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class FeaturesVariant:
 
     backbone: str
     source: str
-    subjects: dict[str, list[tuple[UnitKey, Manifest]]]
-    frames: dict[str, tuple[UnitKey, Manifest]] = field(default_factory=dict)
+    subjects: dict[str, list[StoredUnit]]
+    frames: dict[str, StoredUnit] = field(default_factory=dict)
     incomplete: tuple[str, ...] = ()
 
     @property
@@ -58,7 +57,7 @@ class FeaturesVariant:
 
     def identity(self, subject: str) -> list[str]:
         """Return the identities of the units that results of this subject depend on."""
-        frames = [self.frames[subject][1].identity] if subject in self.frames else []
+        frames = [self.frames[subject].manifest.identity] if subject in self.frames else []
         return [*(manifest.identity for _, manifest in self.subjects[subject]), *frames]
 
     def of_subjects(self, subjects: list[str]) -> "FeaturesVariant":
@@ -83,12 +82,12 @@ class FeaturesVariant:
 
     def frames_known_from(self, subject: str) -> str:
         """Return the source of the subject's number of frames: ``video``, or ``last crop`` if there is no video."""
-        return FeaturesDetails.of(self.subjects[subject][-1][1]).frames_known_from or "video"
+        return FeaturesDetails.of(self.subjects[subject][-1].manifest).frames_known_from or "video"
 
     @property
     def origin(self) -> FeaturesDetails:
         """How the features of this variant were computed."""
-        return FeaturesDetails.of(next(iter(self.subjects.values()))[0][1])
+        return FeaturesDetails.of(next(iter(self.subjects.values()))[0].manifest)
 
 
 def find_features(store: Store, *, backbone: str | None = None, source: str | None = None) -> FeaturesVariant:
@@ -125,18 +124,16 @@ def list_features(store: Store, *, source: str | None = None) -> list[FeaturesVa
     return variants
 
 
-def _units_of_variants(store: Store) -> dict[tuple[str, str], dict[str, list[tuple[UnitKey, Manifest]]]]:
+def _units_of_variants(store: Store) -> dict[tuple[str, str], dict[str, list[StoredUnit]]]:
     """Return the units of each subject, by backbone and source."""
-    found: dict[tuple[str, str], dict[str, list[tuple[UnitKey, Manifest]]]] = {}
+    found: dict[tuple[str, str], dict[str, list[StoredUnit]]] = {}
     for key, manifest in store.manifests("features").items():
         variant = key.value("backbone"), key.value("source")
-        found.setdefault(variant, {}).setdefault(key.value("subject"), []).append((key, manifest))
+        found.setdefault(variant, {}).setdefault(key.value("subject"), []).append(StoredUnit(key, manifest))
     return found
 
 
-def _complete_features(
-    store: Store, backbone: str, source: str, found: dict[str, list[tuple[UnitKey, Manifest]]]
-) -> FeaturesVariant:
+def _complete_features(store: Store, backbone: str, source: str, found: dict[str, list[StoredUnit]]) -> FeaturesVariant:
     """Return the subjects that have features of all segments of their video, as far as their number is known."""
     segments: dict[str, int] = {}
     for manifest in store.manifests("subjects", source=source).values():
@@ -192,12 +189,14 @@ def with_frames(store: Store, variant: FeaturesVariant) -> FeaturesVariant:
         for video in (subject, video_of_subject(subject)):
             key = UnitKey("frames", (("video", video),))
             if key in known:
-                frames[subject] = key, known[key]
+                frames[subject] = StoredUnit(key, known[key])
                 break
     return replace(variant, frames=frames)
 
 
-def frame_rates(store: Store, subjects: Iterable[str], *, videos: Units | None = None) -> dict[str, float]:
+def frame_rates(
+    store: Store, subjects: Iterable[str], *, videos: Mapping[UnitKey, Manifest] | None = None
+) -> dict[str, float]:
     """Return the average frame rate of the video of each subject, in 1/s.
 
     It is the nominal rate of 30 where it is unknown, as for official crops without the video. ``videos``: units of

@@ -17,7 +17,7 @@ from data_contracts.errors import InputError
 from data_contracts.schemas.outputs import CANDIDATES
 from data_contracts.store.bundles import Bundle, list_bundles, read_file, write_manifest
 from data_contracts.store.fingerprint import fingerprint, variant_name
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import Manifest, StoredUnit
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, NO_FACE, BranchName, TaskName
 from models.decisions.recipes import PostProcessingRecipe, get_postprocessing_recipe
@@ -39,7 +39,7 @@ RULE_FILE, CANDIDATES_FILE = "postprocessing.json", "candidates.parquet"
 
 
 # Name in the labels -> unit of a member's outputs of the subject; None: the member has no features of it.
-MemberOutputs = Mapping[str, tuple[UnitKey, Manifest] | None]
+MemberOutputs = Mapping[str, StoredUnit | None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TunePostprocessingArgs:
 
     head: str
     task: TaskName
-    outputs: dict[str, tuple[UnitKey, Manifest]]
+    outputs: dict[str, StoredUnit]
     labels: Manifest
     recipe: PostProcessingRecipe
     folds: int
@@ -75,13 +75,13 @@ class AdoptPostprocessingArgs:
 def plan_tune_postprocessing(
     *,
     head: Bundle,
-    outputs: Mapping[str, tuple[UnitKey, Manifest]],
+    outputs: Mapping[str, StoredUnit],
     labels: Manifest,
     split: SubjectSplit,
     recipe: PostProcessingRecipe,
     frames_per_second: Mapping[str, float],
     folds: int = 5,
-    members: Sequence[Mapping[str, tuple[UnitKey, Manifest]]] = (),
+    members: Sequence[Mapping[str, StoredUnit]] = (),
 ) -> Job[TunePostprocessingArgs]:
     """Plan the job that tunes on all validation subjects with outputs of the head (``outputs``, by subject).
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from data_contracts.schemas.faces import BOX_NAMES, IMAGE_FACES
 from data_contracts.schemas.features import image_features_dataset
-from data_contracts.store.manifest import Manifest
+from data_contracts.store.manifest import StoredUnit
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, UNREADABLE_CROP
 from tasks.extract.crop_faces import cut_face
@@ -58,13 +58,13 @@ def _find(store: Store, planned: Unit[ImageFacesArgs], product: Product) -> _Cro
     write_product(store, planned.key, faces, fingerprint=planned.fingerprint, started=started)
 
 
-def _cut_again(store: Store, planned: Unit[ImageFacesArgs], stored: Manifest, product: Product) -> _Crops:
+def _cut_again(store: Store, planned: Unit[ImageFacesArgs], stored: StoredUnit, product: Product) -> _Crops:
     """Yield each stored face. Images without a face are not read again.
 
     Other images of a block may have been deleted or replaced since. Their faces have no features.
     """
-    product.counts.update(stored.counts)
-    rows = store.read_unit(planned.key, stored, columns=["image", "face", "status", *BOX_NAMES])
+    product.counts.update(stored.manifest.counts)
+    rows = store.read_unit(*stored, columns=["image", "face", "status", *BOX_NAMES])
     for one in planned.arguments.images:
         mine = rows.filter(pc.equal(rows["image"], one.path))
         found = set(mine["status"].to_pylist())

@@ -77,13 +77,13 @@ def resolve_image(given: str, images: Collection[str]) -> str | None:
 def find_image_traces(store: Store, image: str, folders: Sequence[Store]) -> ImageTraces:
     """Find everything that was made from an image."""
     blocks = [
-        (key, manifest)
+        StoredUnit(key, manifest)
         for key, manifest in store.manifests("image_faces").items()
         if any(one.path == image for one in ImageFacesDetails.of(manifest).images)
     ]
     names = {key.value("block") for key, _ in blocks}
     derived = [
-        (key, manifest)
+        StoredUnit(key, manifest)
         for dataset in _OF_BLOCKS
         for key, manifest in store.manifests(dataset).items()
         if key.value("block") in names

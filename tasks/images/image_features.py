@@ -32,9 +32,9 @@ def plan_image_features(blocks: Sequence[StoredUnit], backbone: BackboneChoice) 
     """Plan one unit per block of ``image_faces``."""
     weights = (backbone.weights,) if backbone.weights else ()
     name_features, units = naming_of(backbone), []
-    for key, manifest in blocks:
-        features, made_from = name_features(key, manifest.fingerprint)
-        units.append(Unit(features, made_from, ImageFeaturesArgs((key, manifest), backbone), input_files=weights))
+    for block in blocks:
+        features, made_from = name_features(block.key, block.manifest.fingerprint)
+        units.append(Unit(features, made_from, ImageFeaturesArgs(block, backbone), input_files=weights))
     return units
 
 

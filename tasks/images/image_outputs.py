@@ -47,8 +47,8 @@ def plan_image_outputs(
     members, details = members_of(store, head), HeadDetails.of(head)
     variants = [HeadDetails.of(one).backbone for one in members]
     units = []
-    for block, (key, manifest) in blocks[details.backbone].items():
-        arguments, more = ImageOutputsArgs(head.folder, head.fingerprint, (key, manifest)), {}
+    for block, unit in blocks[details.backbone].items():
+        arguments, more = ImageOutputsArgs(head.folder, head.fingerprint, unit), {}
         if len(set(variants)) > 1:
             found = [blocks[variant].get(block) for variant in variants]
             features = [one for one in found if one is not None]
@@ -58,11 +58,15 @@ def plan_image_outputs(
                 ImageOutputsArgs(one.folder, one.fingerprint, of) for one, of in zip(members, features, strict=True)
             ]
             arguments = replace(arguments, members=tuple(of_members), weights=weights_for(details))
-            more = {"members": [of.fingerprint for _, of in features]}
+            more = {"members": [one.manifest.fingerprint for one in features]}
         made_from = fingerprint(
-            stage="image_outputs", version=CODE_VERSION, head=head.fingerprint, features=manifest.fingerprint, **more
+            stage="image_outputs",
+            version=CODE_VERSION,
+            head=head.fingerprint,
+            features=unit.manifest.fingerprint,
+            **more,
         )
-        place = (("head", head.name), *(pair for pair in key.partitions if pair[0] != "backbone"))
+        place = (("head", head.name), *(pair for pair in unit.key.partitions if pair[0] != "backbone"))
         units.append(Unit(UnitKey("image_outputs", place), made_from, arguments))
     return units
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_contracts.schemas.faces import BOX_NAMES
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import StoredUnit
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.faces.crops import encode_jpeg
@@ -36,7 +36,7 @@ class StoredFaces:
         subjects: name of the subject whose face it is, or None.
     """
 
-    units: Sequence[tuple[UnitKey, Manifest]]
+    units: Sequence[StoredUnit]
     frame: NDArray[np.integer]
     rank: NDArray[np.integer]
     boxes_px: NDArray[np.float32]
@@ -58,7 +58,8 @@ def read_stored_faces(store: Store, video: str, *, source: str | None) -> Stored
     if not names:
         return None
     chosen = source if source in names else names[0]
-    mine = [one for one in units.items() if one[0].value("video") == video and one[0].value("source") == chosen]
+    place = {("video", video), ("source", chosen)}
+    mine = [StoredUnit(key, one) for key, one in units.items() if place <= set(key.partitions)]
     columns = ["frame", "face", "status", "subject", *BOX_NAMES]
     faces = pa.concat_tables(store.read_unit(*one, columns=columns) for one in mine)
     faces = faces.filter(pc.equal(faces["status"], FACE_FOUND))

@@ -17,7 +17,7 @@ from data_contracts.challenge.pictures import PICTURE_EXPRESSIONS
 from data_contracts.details.backbones import BackboneDetails, PictureCoverage, PictureFigures, PictureSetSize
 from data_contracts.errors import InputError
 from data_contracts.store.fingerprint import fingerprint, variant_name
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import StoredUnit
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.weights import spec_of, weights_digest
@@ -38,7 +38,6 @@ _CURVES = ("accuracy", "balanced_accuracy", "mean_ccc")
 # Classes with fewer training photos are skipped.
 _FEWEST_TRAINING_PICTURES = 10
 
-Units = Sequence[tuple[UnitKey, Manifest]]
 Report = Callable[[str], None]
 
 
@@ -83,15 +82,15 @@ class _Labels(NamedTuple):
 class PretrainBackboneArgs:
     """Units of ``pictures`` to train and validate on (None: a share of the former), the choice, a progress callback."""
 
-    units: Units
-    validation: Units | None
+    units: Sequence[StoredUnit]
+    validation: Sequence[StoredUnit] | None
     choice: PretrainingChoice
     report: Report
 
 
 def plan_pretrain_backbone(
-    units: Units,
-    validation: Units | None,
+    units: Sequence[StoredUnit],
+    validation: Sequence[StoredUnit] | None,
     choice: PretrainingChoice,
     *,
     report: Report = lambda line: None,

@@ -15,7 +15,7 @@ from data_contracts.details.datasets import LabelsDetails
 from data_contracts.details.heads import HeadDetails, PostprocessingDetails
 from data_contracts.errors import InputError, counted
 from data_contracts.store.bundles import Bundle, read_file
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import StoredUnit
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName, normalize_name, video_of_subject
 from models.decisions.evaluation import Interval, Metrics, bootstrap_intervals, count_rows, metrics_of_counts
@@ -176,9 +176,9 @@ def _read_rows(store: Store, head: Bundle, tuned: PostprocessingDetails) -> list
     key, manifest = labels["validation"]
     names = match_names(LabelsDetails.of(manifest).subjects, tuned.subjects)
     source = HeadDetails.of(head).source
-    units: dict[str, tuple[UnitKey, Manifest]] = {
-        unit.value("subject"): (unit, one)
-        for unit, one in store.manifests("outputs", head=scored, source=source).items()
+    units: dict[str, StoredUnit] = {
+        key.value("subject"): StoredUnit(key, one)
+        for key, one in store.manifests("outputs", head=scored, source=source).items()
     }
     missing = [subject for subject in tuned.subjects if subject not in units or subject not in names.values()]
     if missing:

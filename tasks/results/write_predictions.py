@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +20,7 @@ from data_contracts.schemas.dataset import check_schema
 from data_contracts.schemas.outputs import OUTPUT_COLUMNS
 from data_contracts.schemas.predictions import PREDICTIONS
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import (
     ACTION_UNITS,
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
 # 3: person, box, landmarks, probability and size of the face.
 CODE_VERSION = 3
 
-Units = dict[UnitKey, Manifest]
-
 
 @dataclass(frozen=True)
 class _HeadOutputs:
@@ -68,7 +66,7 @@ class _HeadOutputs:
     serving: ServingHead
     source: str
     people: People
-    units: Units
+    units: Mapping[UnitKey, Manifest]
 
     @classmethod
     def find(cls, store: Store, serving: ServingHead, source: str, people: People) -> "_HeadOutputs":
@@ -76,10 +74,10 @@ class _HeadOutputs:
         units = store.manifests(dataset, head=serving.head.name, source=source)
         return cls(serving, source, people, units)
 
-    def of(self, video: str) -> tuple[UnitKey, Manifest] | None:
+    def of(self, video: str) -> StoredUnit | None:
         dataset, item = ("outputs", "subject") if self.people == "main" else ("person_outputs", "video")
         key = UnitKey(dataset, (("head", self.serving.head.name), ("source", self.source), (item, video)))
-        return (key, self.units[key]) if key in self.units else None
+        return StoredUnit(key, self.units[key]) if key in self.units else None
 
 
 class WrittenPredictions(NamedTuple):
@@ -179,7 +177,7 @@ def _name_settings(heads: Sequence[_HeadOutputs], missing_faces: MissingFaces) -
 
 
 def _fingerprint_inputs(
-    outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]],
+    outputs: Sequence[tuple[_HeadOutputs, StoredUnit]],
     frames: Manifest | None,
     missing_faces: MissingFaces,
 ) -> str:
@@ -251,7 +249,7 @@ def _write_files(table: pa.Table, target: Store, names: Sequence[str]) -> None:
 
 def _table(
     store: Store,
-    outputs: Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]],
+    outputs: Sequence[tuple[_HeadOutputs, StoredUnit]],
     frames: tuple[UnitKey, Manifest | None],
     settings: PredictionSettings,
     *,
@@ -266,7 +264,7 @@ def _table(
     return table.replace_schema_metadata({**table.schema.metadata, "settings": json.dumps(settings.to_json())})
 
 
-_OutputsOfVideo = Sequence[tuple[_HeadOutputs, tuple[UnitKey, Manifest]]]
+_OutputsOfVideo = Sequence[tuple[_HeadOutputs, StoredUnit]]
 
 
 def _subject_columns(

@@ -27,7 +27,7 @@ from data_contracts.errors import InputError, counted
 from data_contracts.files.locations import location
 from data_contracts.store.bundles import Bundle, read_file
 from data_contracts.store.fingerprint import digest_of_file, fingerprint, variant_name
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import StoredUnit
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import (
     BRANCHES_OF_TASK,
@@ -66,7 +66,7 @@ class WriteSubmissionArgs:
 
     head: Bundle
     postprocessing: Bundle
-    outputs: list[tuple[UnitKey, Manifest]]
+    outputs: list[StoredUnit]
     test_list: str
     edition: EditionName
     seen: dict[SetName, list[str]]
@@ -80,7 +80,7 @@ def plan_write_submission(
     *,
     head: Bundle,
     postprocessing: Bundle,
-    outputs: Mapping[str, tuple[UnitKey, Manifest]],
+    outputs: Mapping[str, StoredUnit],
     wanted: TestList,
     edition: EditionName,
     smoothing: str | None = None,

@@ -9,7 +9,7 @@ import numpy as np
 from pairs import Pair, run_script
 
 from data_contracts.schemas.features import features_dataset
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from tasks.extract.embed_faces import features_table
 from tasks.fit.subject_features import FeaturesVariant, read_features
@@ -45,7 +45,7 @@ def write_store(store: Store, subject: str, embeddings: np.ndarray, logits: np.n
     )
     manifest = Manifest("f" * 64, "f" * 64, *store.write_unit(key, DATASET, tables, fingerprint="f" * 64))
     store.finish_unit(key, manifest)
-    return FeaturesVariant("b", "s", {subject: [(key, manifest)]})
+    return FeaturesVariant("b", "s", {subject: [StoredUnit(key, manifest)]})
 
 
 def read_store(store: Store, variant: FeaturesVariant, rows: int) -> tuple[np.ndarray, np.ndarray]:

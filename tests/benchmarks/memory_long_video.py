@@ -17,6 +17,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
+from data_contracts.store.manifest import StoredUnit
 from data_contracts.store.store import Store
 from data_contracts.video.frames import read_segment
 from models.faces.subjects import assign_subjects
@@ -101,7 +102,7 @@ def main() -> None:
             with _print_peak(f"crop_faces, {_SEGMENT_FRAMES} frames at the {place}"):
                 _run(store, crop_faces.compute, units[at : at + 1])
         source = crop_faces.source_of(crop_faces.CropParams())
-        found = [(key, manifest) for key, manifest in store.manifests("faces", source=source).items()]
+        found = [StoredUnit(*unit) for unit in store.manifests("faces", source=source).items()]
         cropped = crop_faces.CroppedVideo("long", _WIDTH, found)
         with _print_peak("assign_subjects, these segments"):
             params = assign_stage.TrackingParams()

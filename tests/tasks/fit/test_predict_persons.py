@@ -12,7 +12,7 @@ from data_contracts.errors import InputError
 from data_contracts.schemas.faces import FACES, FRAMES, PERSONS, SUBJECTS
 from data_contracts.schemas.features import features_dataset, other_features_dataset
 from data_contracts.store.bundles import write_bundle
-from data_contracts.store.manifest import UnitKey
+from data_contracts.store.manifest import StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from models.heads.head import BranchConfig, HeadConfig, head_to_bytes
 from models.heads.mlp import MlpHead
@@ -72,9 +72,8 @@ class Lab:
             rows = pa.table(arrays, names=dataset.schema.names)
         key = UnitKey(dataset.name, partitions, part)
         digest = f"{abs(hash(key)):064x}"
-        return key, write_product(
-            self.store, key, Product(dataset, [rows], details=details), fingerprint=digest, started=0.0
-        )
+        product = Product(dataset, [rows], details=details)
+        return StoredUnit(key, write_product(self.store, key, product, fingerprint=digest, started=0.0))
 
     def _write_segment(self, first, backbone, scale):
         partitions = (("backbone", backbone), *SOURCE)
@@ -210,7 +209,8 @@ def test_features_that_are_not_finite_are_not_trusted(lab):
     table = face_rows(dataset, [2, 3], [1, 0], embeddings * np.float16("nan"), logits)
     details = FeaturesDetails.of(manifest)
     product = Product(dataset, [table], details=details)
-    lab.others["net-1"]["clip"][0] = key, write_product(lab.store, key, product, fingerprint="e" * 64, started=0.0)
+    wrong = write_product(lab.store, key, product, fingerprint="e" * 64, started=0.0)
+    lab.others["net-1"]["clip"][0] = StoredUnit(key, wrong)
     assert "expected finite features" in run_unit(lab.store.url, predict_persons.compute, lab.plan()).cause
     assert key not in lab.store.manifests("other_features")
 

@@ -5,7 +5,7 @@ import pytest
 from data_contracts.details.heads import PostprocessingDetails, TuningFigures
 from data_contracts.store.bundles import Bundle, find_bundle, read_file, write_bundle
 from data_contracts.store.fingerprint import fingerprint
-from data_contracts.store.manifest import Manifest, UnitKey
+from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from models.decisions.recipes import PAPER
 from tasks.fit.subject_split import SubjectSplit
@@ -22,7 +22,7 @@ LABELS = Manifest("l", "labels", "part-0.parquet", 1, 1)
 def test_only_videos_with_several_subjects_are_tuned_again(subjects, is_the_same):
     """The fingerprint of other post-processings is that of versions whose folds consisted of subjects."""
     outputs = {
-        name: (UnitKey("outputs", (("subject", name),)), Manifest(name, name, "part-0.parquet", 1, 1))
+        name: StoredUnit(UnitKey("outputs", (("subject", name),)), Manifest(name, name, "part-0.parquet", 1, 1))
         for name in subjects
     }
     split = SubjectSplit({"train": {}, "validation": {name: name for name in subjects}})

@@ -16,7 +16,7 @@ from models.backbones.network import load_backbone
 from models.pretraining.recipes import Phase, get_pretraining
 from tasks.pretrain.crop_pictures import compute, plan_crop_pictures
 from tasks.pretrain.pretrain_backbone import PretrainingChoice, draw_curves, make, plan_pretrain_backbone, split_of
-from tasks.units import run_unit, split_pending
+from tasks.units import run_unit, split_pending, stored_units
 
 RECIPE = get_pretraining("default", "emotion").replace(phases=(Phase("head", 1, 1e-3),), batch_size=8)
 CHOICE = PretrainingChoice("efficientnet_lite0", RECIPE)
@@ -37,7 +37,7 @@ def collection(tmp_path, portraits):
     units = plan_crop_pictures(pictures, collection="portraits", known={})
     for unit in units:
         run_unit(store.url, compute, unit)
-    return store, [(u.key, store.manifests("pictures")[u.key]) for u in units]
+    return store, list(stored_units(store, units).values())
 
 
 def test_trained_backbone_is_usable(collection):
