@@ -5,6 +5,7 @@ Other failures remain ordinary exceptions.
 
 import errno
 import os
+from collections.abc import Sequence
 
 # Parts of messages of the C++ library, OpenVINO, FFmpeg, torch, the C library, Arrow and the dynamic linker.
 _OUT_OF_MEMORY_TEXTS = (
@@ -29,6 +30,11 @@ def printable(text: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun, which takes an s unless the count is one: ``1 file``, ``2,000 files``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def first_names(names: Sequence[str], shown: int = 3) -> str:
+    """Return the first names, and an ellipsis in the place of the others: ``a, b, c, ...``."""
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
 
 
 class InputError(ValueError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_contracts.challenge.pictures import PictureListing, read_pictures
 from data_contracts.details.backbones import BackboneDetails
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, first_names
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import StoredUnit
@@ -39,8 +39,8 @@ def pretrain_backbone_on(run: Run, request: PretrainParameters, choice: Pretrain
         shared = sorted(people & validation_people) if choice.recipe.goal == "emotion" else []
         if shared:
             print_line(
-                f"warning: people of {request.validation} that are in {request.data} too: {', '.join(shared[:3])}"
-                f"{' and others' if len(shared) > 3 else ''} ({len(shared):,}); their validation pictures are excluded",
+                f"warning: people of {request.validation} that are in {request.data} too: "
+                f"{first_names(shared)} ({len(shared):,}); their validation pictures are excluded",
                 level=logging.WARNING,
             )
         choice = replace(choice, excluded=tuple(shared))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from data_contracts.challenge.pictures import ScheduledAccount
 from data_contracts.challenge.videos import list_videos
-from data_contracts.errors import InputError, counted
+from data_contracts.errors import InputError, counted, first_names
 from data_contracts.files.local import check_output_folder
 from data_contracts.files.locations import Location, location
 from data_contracts.store.arrivals import Arrivals, count_known_skipped, remember_skipped, split_settled
@@ -140,10 +140,9 @@ def _print_rescored(run: Run, arrivals: Arrivals, rescored: Rescored, out: Locat
     if outdated := describe_outdated(run.store, out):
         print_line(outdated)
     if rescored.without_video:
-        names = ", ".join(rescored.without_video[:3]) + (", ..." if len(rescored.without_video) > 3 else "")
         videos = counted(len(rescored.without_video), "deleted or moved video")
         print_line(
-            f"note: {out} has predictions of {videos} ({names}); "
+            f"note: {out} has predictions of {videos} ({first_names(rescored.without_video)}); "
             f"to delete everything derived from one: affwild2 forget NAME --store {run.store.url} --out {out}"
         )
     run.print_counts()

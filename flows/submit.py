@@ -8,7 +8,7 @@ from data_contracts.challenge.names import describe_respelled
 from data_contracts.challenge.test_lists import TestList, read_test_list
 from data_contracts.details.heads import HeadDetails, PostprocessingDetails
 from data_contracts.details.submissions import COVERAGE_COUNTS, SubmissionDetails
-from data_contracts.errors import InputError, counted, printable
+from data_contracts.errors import InputError, counted, first_names, printable
 from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.store.bundles import Bundle
 from data_contracts.vocabulary import EditionName
@@ -158,11 +158,10 @@ def print_submissions(run: Run, bundles: list[Bundle]) -> None:
     for bundle, details in written:
         uncounted = [c.subject for c in details.coverage if c.frames_known_from != "video"]
         if uncounted and rows_by(details.edition, details.task) == "subject":
-            names = ", ".join(uncounted[:3]) + (", ..." if len(uncounted) > 3 else "")
             subjects = counted(len(uncounted), "subject")
             print_line(
-                f"note: {details.task}: the number of frames of {subjects} is unknown without videos ({names}); "
-                "their rows end at the last crop"
+                f"note: {details.task}: the number of frames of {subjects} is unknown without videos "
+                f"({first_names(uncounted)}); their rows end at the last crop"
             )
         print_line(f"submission: {run.store.locate(f'{bundle.folder}/{details.zip}')}")
         print_line(f"verified {details.task}: {details.format_checks()}")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 
+from data_contracts.errors import first_names
 from data_contracts.vocabulary import VIDEO_SUFFIXES, normalize_name
 
 # Without suffixes of digits (.264), which names of subjects may end with.
@@ -62,10 +63,8 @@ def describe_respelled(matches: dict[str, str]) -> str:
     others = sorted((name, known) for name, known in matches.items() if name != known)
     if not others:
         return ""
-    examples = ", ".join(
+    examples = [
         f"{name} (another Unicode form)" if normalize_name(name) == normalize_name(known) else f"{name} as {known}"
-        for name, known in others[:3]
-    )
-    return f"{len(others)} names are spelled differently than the subjects in the store: {examples}" + (
-        ", ..." if len(others) > 3 else ""
-    )
+        for name, known in others
+    ]
+    return f"{len(others)} names are spelled differently than the subjects in the store: {first_names(examples)}"

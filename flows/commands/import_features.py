@@ -4,7 +4,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, first_names
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import is_imported
 from flows.commands.parameters import ImportFeaturesParameters
@@ -75,7 +75,7 @@ def _print_coverage(path: Path, survey: stage.Survey, first_frame: int) -> None:
         name, subject = next(iter(respelled.items()))
         print_line(f"note: {len(respelled)} names are spelled differently than in the store: {name} as {subject}")
     if survey.without:
-        names = ", ".join(survey.without[:3]) + (", ..." if len(survey.without) > 3 else "")
+        names = first_names(survey.without)
         print_line(f"note: {len(survey.without)} subjects of the store have no row ({names}); fit leaves them out")
     for line in survey.lost():
         print_warning(f"in part: {path}: {line}")

@@ -10,7 +10,7 @@ from data_contracts.challenge.submission_files import Fault
 from data_contracts.challenge.submissions import check_submission, read_submission, video_named
 from data_contracts.challenge.test_lists import TestList, read_test_list
 from data_contracts.details.submissions import SubmissionDetails
-from data_contracts.errors import InputError, counted
+from data_contracts.errors import InputError, counted, first_names
 from data_contracts.files.inputs import reading_inputs, refresh_listings
 from data_contracts.files.locations import Location, location
 from data_contracts.store.bundles import MANIFEST, read_manifest, wrong_files
@@ -172,8 +172,9 @@ def _rows_of_videos(folder: Location, subjects: Sequence[str]) -> _Rows:
             except InputError as error:
                 rows.uncounted.append(str(error))
     if unknown:
-        named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        rows.uncounted.append(f"{folder}: found no video of {counted(len(unknown), 'subject')} ({named})")
+        rows.uncounted.append(
+            f"{folder}: found no video of {counted(len(unknown), 'subject')} ({first_names(unknown)})"
+        )
         rows.uncounted += InputsDetails.of_account(listing.account).format_lost()
     return rows
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from data_contracts.errors import counted
+from data_contracts.errors import counted, first_names
 from data_contracts.files.locations import Location
 from data_contracts.store.store import Store
 from flows.engine.run import Run
@@ -38,7 +38,5 @@ def describe_outdated(store: Store, out: Location) -> str | None:
     outdated = [job.folder for job in jobs if not job.is_made and target.exists(job.folder)]
     if not outdated:
         return None
-    names = ", ".join(outdated[:3]) + (", ..." if len(outdated) > 3 else "")
-    return (
-        f"note: {counted(len(outdated), 'annotated video')} in {out} outdated ({names}); --annotate writes them again"
-    )
+    copies_of = f"{counted(len(outdated), 'annotated video')} in {out}"
+    return f"note: {copies_of} outdated ({first_names(outdated)}); --annotate writes them again"

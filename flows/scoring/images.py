@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from data_contracts.errors import InputError, counted
+from data_contracts.errors import InputError, counted, first_names
 from data_contracts.files.inputs import reading_inputs
 from data_contracts.files.locations import Location
 from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
@@ -21,7 +21,6 @@ from tasks.images.write_images import ImageBlock, WrittenImages, write_images
 from tasks.results.prediction_folder import IMAGES_TABLE, prediction_files
 from tasks.units import Unit, stored_units
 
-_NAMES_SHOWN = 3
 _Outputs = tuple[ServingHead, UnitKey, Manifest]
 
 
@@ -151,8 +150,7 @@ def print_images(images: WrittenImages, out: Location) -> None:
             "alone; score the others again"
         )
     if others := images.other_heads:
-        names = ", ".join(others[:_NAMES_SHOWN]) + (", ..." if len(others) > _NAMES_SHOWN else "")
         print_line(
-            f"note: {counted(len(others), 'other image')} in these files with predictions of other heads ({names}); "
-            "score them again, or choose another --out"
+            f"note: {counted(len(others), 'other image')} in these files with predictions of other heads "
+            f"({first_names(others)}); score them again, or choose another --out"
         )

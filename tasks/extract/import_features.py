@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from data_contracts.challenge.names import match_names
 from data_contracts.details.datasets import FeaturesDetails
-from data_contracts.errors import InputError, counted
+from data_contracts.errors import InputError, counted, first_names
 from data_contracts.schemas.features import imported_features_dataset
 from data_contracts.store.fingerprint import digest_of_file, fingerprint, variant_name
 from data_contracts.store.manifest import UnitKey
@@ -103,8 +103,7 @@ class Survey:
 
 
 def _names(found: Mapping[str, int]) -> str:
-    shown = ", ".join(f"{name}: {count:,}" for name, count in list(found.items())[:_NAMES_SHOWN])
-    return shown + (", ..." if len(found) > _NAMES_SHOWN else "")
+    return first_names([f"{name}: {count:,}" for name, count in found.items()], _NAMES_SHOWN)
 
 
 def survey_rows(file: FeatureFile, known: Mapping[str, KnownSubject], *, first_frame: int) -> Survey:

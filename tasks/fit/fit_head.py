@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from data_contracts.details.datasets import FeaturesDetails
 from data_contracts.details.heads import ZERO_SHOT, HeadDetails, LabelCoverage
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, first_names
 from data_contracts.store.bundles import Bundle, find_bundle, write_bundle
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest
@@ -161,7 +161,7 @@ def plan_fit_head(
     if not subjects:
         raise InputError(
             f"features {variant.backbone} {variant.source}: expected subjects with labels of {choice.task}, found none "
-            f"among {', '.join(sorted(variant.subjects)[:3])}{', ...' * (len(variant.subjects) > 3)}; extract the "
+            f"among {first_names(sorted(variant.subjects))}; extract the "
             "labelled videos into this store, or name another folder with --annotations"
         )
     used, recipe = variant.of_subjects(subjects), choice.head_recipe(variant.origin)

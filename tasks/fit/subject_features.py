@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.details.datasets import FeaturesDetails, SubjectsDetails, VideoDetails
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, first_names
 from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import (
@@ -69,11 +69,11 @@ class FeaturesVariant:
         """Return a warning that names the subjects that were left out; None if there are none."""
         if not self.incomplete:
             return None
-        count, names = len(self.incomplete), ", ".join(self.incomplete[:3]) + (", ..." * (len(self.incomplete) > 3))
+        count = len(self.incomplete)
         were = "subject was" if count == 1 else "subjects were"
         return (
             f"warning: features {self.backbone} {self.source}: {count} {were} extracted only in part and left out "
-            f"({names}); run extract again"
+            f"({first_names(self.incomplete)}); run extract again"
         )
 
     def last_frame(self, subject: str) -> int:

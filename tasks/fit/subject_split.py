@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from data_contracts.challenge.names import describe_respelled, match_names, subject_of_file
 from data_contracts.details.datasets import LabelsDetails
 from data_contracts.details.heads import ZERO_SHOT, HeadDetails
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, first_names
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
@@ -81,6 +81,5 @@ def subjects_of_head(store: Store, head: Bundle) -> dict[SetName, tuple[str, ...
 
 def describe_seen(subjects: Sequence[str], *, place: str, others: str) -> str:
     """Return a warning that names the subjects of one set or list (``place``) that are in another set too."""
-    named = ", ".join(subjects[:_NAMES_SHOWN]) + (", ..." if len(subjects) > _NAMES_SHOWN else "")
     are = "subject, or its video, is" if len(subjects) == 1 else "subjects, or their videos, are"
-    return f"warning: {place}: {len(subjects)} {are} also in {others}: {named}"
+    return f"warning: {place}: {len(subjects)} {are} also in {others}: {first_names(subjects, _NAMES_SHOWN)}"

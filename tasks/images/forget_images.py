@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from data_contracts.challenge.pictures import is_image
 from data_contracts.details.datasets import ImageFacesDetails
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, first_names
 from data_contracts.files.locations import absolute_location, location
 from data_contracts.schemas.faces import IMAGE_FACES
 from data_contracts.store.manifest import Failure, Manifest, StoredUnit, UnitKey
@@ -69,8 +69,9 @@ def resolve_image(given: str, images: Collection[str]) -> str | None:
     name = normalize_name(given)
     matches = sorted(image for image in images if normalize_name(PurePath(image).name) == name)
     if len(matches) > 1:
-        listed = ", ".join(matches[:3]) + (", ..." if len(matches) > 3 else "")
-        raise InputError(f"{given}: expected one image of this name, found {len(matches)} ({listed}); pass the path")
+        raise InputError(
+            f"{given}: expected one image of this name, found {len(matches)} ({first_names(matches)}); pass the path"
+        )
     return matches[0] if matches else None
 
 

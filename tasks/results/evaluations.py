@@ -13,7 +13,7 @@ import numpy as np
 from data_contracts.challenge.names import match_names
 from data_contracts.details.datasets import LabelsDetails
 from data_contracts.details.heads import HeadDetails, PostprocessingDetails
-from data_contracts.errors import InputError, counted
+from data_contracts.errors import InputError, counted, first_names
 from data_contracts.store.bundles import Bundle, read_file
 from data_contracts.store.manifest import StoredUnit
 from data_contracts.store.store import Store
@@ -184,8 +184,7 @@ def _read_rows(store: Store, head: Bundle, tuned: PostprocessingDetails) -> list
     if missing:
         raise InputError(
             f"{head.name}: expected outputs and labels of {counted(len(tuned.subjects), 'validation subject')}, found "
-            "none of "
-            f"{', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}; run fit again"
+            f"none of {first_names(missing)}; run fit again"
         )
     branches, rates = BRANCHES_OF_TASK[task], frame_rates(store, names.values())
     joined = join_labels_to_outputs(

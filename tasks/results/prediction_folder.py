@@ -14,7 +14,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from data_contracts.details.records import LeftOut, Record
-from data_contracts.errors import InputError, StoreError, counted, is_missing_file
+from data_contracts.errors import InputError, StoreError, counted, first_names, is_missing_file
 from data_contracts.files.inputs import FileState, file_state, list_many, reading_inputs
 from data_contracts.files.local import UNFINISHED
 from data_contracts.files.locations import Location, location
@@ -222,7 +222,7 @@ def describe_others(target: Store) -> str | None:
     what = "an earlier version, with other columns" if earlier else "other heads or settings"
     return (
         f"note: {counted(len(others), 'subject')} in {target.root} with predictions of {what} "
-        f"({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}), which {DESCRIPTION} there lists; score "
+        f"({first_names(others)}), which {DESCRIPTION} there lists; score "
         "their videos again, or delete their files"
     )
 
