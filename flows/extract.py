@@ -20,6 +20,7 @@ from flows.options import takes
 from flows.parameters import ExtractParameters, Source, scheduler_of
 from models.engines.precision import Precision
 from models.faces.tracking import TrackingParams
+from tasks.backbones import BackboneChoice
 from tasks.extract import (
     assign_subjects,
     crop_faces,
@@ -57,20 +58,20 @@ class Extracted:
     vectors: Mapping[str, Sequence[StoredUnit]] | None = None
 
 
-def find_backbone(request: ExtractParameters) -> embed_faces.BackboneChoice:
+def find_backbone(request: ExtractParameters) -> BackboneChoice:
     """Return the backbone of a request, and open its weights before a video is decoded.
 
     Raises:
         InputError: the backbone is unknown, or its weights are not installed, damaged, or those of another network.
     """
     precision: Precision = "float32" if request.exact else "bfloat16"
-    store, weights = Store(request.store), str(request.weights) if request.weights else None
-    backbone = embed_faces.BackboneChoice.find(request.backbone, weights, precision, store=store)
+    store = Store(request.store)
+    backbone = BackboneChoice.find(request.backbone, request.weights, precision, store=store)
     backbone.check(store)
     return backbone
 
 
-def extract_features(run: Run, request: ExtractParameters, backbone: embed_faces.BackboneChoice) -> Extracted:
+def extract_features(run: Run, request: ExtractParameters, backbone: BackboneChoice) -> Extracted:
     """Extract features from everything in a folder.
 
     Raises:
@@ -140,7 +141,7 @@ def extract_videos(
     videos: Mapping[str, IndexedVideo],
     *,
     params: crop_faces.CropParams,
-    backbone: embed_faces.BackboneChoice,
+    backbone: BackboneChoice,
     subjects: Mapping[str, Sequence[str]],
     segment_frames: int = crop_faces.SEGMENT_FRAMES,
     of_subjects: bool = True,
@@ -211,7 +212,7 @@ class Everyone:
         return frozenset(one.video for one in self.subjects)
 
 
-def extract_everyone(run: Run, extracted: Extracted, backbone: embed_faces.BackboneChoice) -> Everyone:
+def extract_everyone(run: Run, extracted: Extracted, backbone: BackboneChoice) -> Everyone:
     """Compute the features of faces that are not a subject's, and join the tracks of each video to persons."""
     found = [
         one
@@ -279,7 +280,7 @@ def _report_repeated(run: Run, units: Sequence[Unit[embed_segments.EmbedCropsArg
 def _embed(
     run: Run,
     source: str,
-    backbone: embed_faces.BackboneChoice,
+    backbone: BackboneChoice,
     names: Collection[str],
     videos: Collection[str],
     *,
@@ -322,7 +323,7 @@ def _import_crops(
     request: ExtractParameters,
     layout: DataLayout,
     source: Source,
-    backbone: embed_faces.BackboneChoice,
+    backbone: BackboneChoice,
 ) -> Extracted:
     if source not in layout.crops:
         sources = ", ".join(layout.crops) or "none"

@@ -16,10 +16,9 @@ from flows.engine.run import Run
 from flows.options import takes
 from flows.parameters import PretrainParameters, scheduler_of
 from models.pretraining.recipes import get_pretraining
-from tasks.extract.embed_faces import BackboneChoice
+from tasks.backbones import WEIGHTS_FILE, BackboneChoice
 from tasks.pretrain import crop_pictures, pretrain_backbone
 from tasks.pretrain.pretrain_backbone import PretrainingChoice
-from tasks.trained_backbones import WEIGHTS_FILE
 from tasks.units import stored_units
 
 
@@ -104,8 +103,7 @@ def pretrain(parameters: PretrainParameters) -> str | None:
     settings = get_pretraining(parameters.recipe, parameters.goal)
     settings = settings.replace(valence_arousal=parameters.valence_arousal)
     store = Store(parameters.store)
-    weights = str(parameters.weights) if parameters.weights else None
-    start = BackboneChoice.find(parameters.backbone, weights, store=store)
+    start = BackboneChoice.find(parameters.backbone, parameters.weights, store=store)
     start.check(store)
     choice = PretrainingChoice(
         start.name,

@@ -19,7 +19,7 @@ from flows.scoring.images import image_files, print_images, score_images
 from flows.scoring.persons import print_persons, summarize_folder
 from flows.scoring.result import ScoredVideos, describe_run
 from models.backbones.registry import DEFAULT_BACKBONE
-from tasks.extract.embed_faces import BackboneChoice
+from tasks.backbones import BackboneChoice
 from tasks.extract.index_videos import IndexedVideo
 from tasks.fit import predict_outputs, predict_persons
 from tasks.fit.head_selection import ServingHead
@@ -175,8 +175,7 @@ def check_named_backbone(parameters: ScoreParameters | RescoreParameters, store:
         InputError: the backbone is unknown, or the file is not a safetensors file.
     """
     if parameters.backbone or parameters.weights:
-        weights = str(parameters.weights) if parameters.weights else None
-        BackboneChoice.find(parameters.backbone or DEFAULT_BACKBONE, weights, store=Store(store))
+        BackboneChoice.find(parameters.backbone or DEFAULT_BACKBONE, parameters.weights, store=Store(store))
 
 
 def predictors_of(run: Run, parameters: ScoreParameters | RescoreParameters) -> list[Predictor]:
@@ -185,8 +184,7 @@ def predictors_of(run: Run, parameters: ScoreParameters | RescoreParameters) -> 
     Raises:
         InputError: see ``choose_predictors``.
     """
-    weights = str(parameters.weights) if parameters.weights else None
-    request = PredictorRequest(parameters.heads, parameters.postprocessings, parameters.backbone, weights)
+    request = PredictorRequest(parameters.heads, parameters.postprocessings, parameters.backbone, parameters.weights)
     return choose_predictors(run.store, request)
 
 

@@ -12,7 +12,7 @@ from data_contracts.store.bundles import Bundle, write_bundle
 from data_contracts.store.store import Store
 from models.backbones.registry import COMMON_5, get_spec
 from models.backbones.weights import bundled_path
-from tasks.trained_backbones import WEIGHTS_FILE
+from tasks.backbones import WEIGHTS_FILE
 
 WITH_AFFECT = (*COMMON_5, "valence", "arousal")
 

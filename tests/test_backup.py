@@ -22,7 +22,7 @@ from prefect.client.schemas.objects import StateType
 from data_contracts.files.locations import location
 from data_contracts.store.store import Store
 from flows.rescore import rescore
-from tasks.extract.embed_faces import BackboneChoice
+from tasks.backbones import BackboneChoice
 from tests.benchmarks.generated_store import fill_store, make_videos
 from tests.prefect_service import serving_prefect
 

@@ -18,8 +18,8 @@ from models.backbones.network import Backbone, load_backbone
 from models.decisions.blending import BlendedHead
 from models.weight_files.export import FORMATS, ExportFormat, compare_export, export_backbone
 from models.weight_files.head_export import export_head, largest_difference
+from tasks.backbones import BackboneChoice
 from tasks.demo.scenes import load_portraits
-from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit.head_selection import find_head
 from tasks.fit.predict_outputs import open_head
 from tasks.pretrain.crop_pictures import read_photo
@@ -33,7 +33,7 @@ def export_models(parameters: ExportModelParameters) -> int:
     """Write each format, compare the files with the original on pictures of faces, and print the result."""
     name, weights = parameters.name, parameters.weights
     check_output_folder(parameters.out)
-    choice = BackboneChoice.find(name, str(weights) if weights else None)
+    choice = BackboneChoice.find(name, weights)
     wanted: list[str] = list(dict.fromkeys(parameters.formats or FORMATS))
     faces, description = _faces(parameters.pictures) if wanted != [_WEB] else ([], "")
     try:

@@ -12,8 +12,8 @@ from data_contracts.store.store import Store
 from flows.engine.console import print_line
 from flows.engine.run import Run
 from flows.engine.stage_summary import StageSummary
+from tasks.backbones import BackboneChoice
 from tasks.extract.crop_faces import CropParams
-from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit.head_selection import ServingHead
 from tasks.fit.predictors import Predictor
 from tasks.images import embed_images, image_faces, image_features, image_outputs

@@ -1,116 +1,28 @@
 """Stage ``embed_faces``: compute embeddings and logits of one backbone for each frame of a subject."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.details.datasets import FacesDetails, FeaturesDetails, SubjectsDetails
-from data_contracts.errors import InputError
 from data_contracts.schemas.dataset import Dataset
 from data_contracts.schemas.features import features_dataset
-from data_contracts.store.fingerprint import fingerprint, variant_name
+from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
-from models.backbones.cpu import is_converted
 from models.backbones.extractor import FeatureExtractor
-from models.backbones.registry import REGISTRY, BackboneSpec, get_spec
-from models.backbones.weights import spec_of, weights_digest
-from models.engines.precision import Precision
 from models.faces.crops import decode_jpeg
-from tasks.fetch_weights import find_weights
+from tasks.backbones import FEATURES_VERSION, BackboneChoice
 from tasks.read_ahead import read_ahead, uses_gpu
-from tasks.trained_backbones import architecture_of, find_trained_backbone, weights_on_this_machine
 from tasks.units import Product, Unit
 from tasks.worker_models import get_backbone
 
-CODE_VERSION = 3
+CODE_VERSION = FEATURES_VERSION
 _BATCH_FRAMES, _BATCH_FRAMES_GPU = 64, 256
-
-
-@dataclass(frozen=True)
-class BackboneChoice:
-    """A backbone of the registry, the file with its weights (None: bundled), and its precision.
-
-    Processors without bfloat16 compute in float32.
-    """
-
-    name: str
-    weights: str | None = None
-    precision: Precision = "bfloat16"
-
-    @classmethod
-    def find(
-        cls, name: str, weights: str | None, precision: Precision = "bfloat16", *, store: Store | None = None
-    ) -> "BackboneChoice":
-        """Return the choice of a backbone of the registry, or of one that ``pretrain`` wrote into the store.
-
-        ``weights``: safetensors file to use instead of the installed weights.
-
-        Raises:
-            InputError: unknown backbone, its weights are not installed (the message says how to install them), or the
-                file is not a safetensors file.
-        """
-        if name not in REGISTRY and store is not None:
-            bundle = find_trained_backbone(store, name)
-            if weights:
-                raise InputError(
-                    f"--weights {weights}: backbone {bundle.name} has its own weights; leave out --weights"
-                )
-            name, weights = architecture_of(bundle), weights_on_this_machine(store, bundle)
-        file = find_weights(name, weights)
-        choice = cls(name, os.path.abspath(file) if file else None, precision)
-        try:
-            weights_digest(name, file)
-            choice.spec  # noqa: B018  # opens the file
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        return choice
-
-    @property
-    def spec(self) -> BackboneSpec:
-        """The registry's spec, with the fields that the weights file replaces.
-
-        Raises:
-            ValueError: unknown backbone, or not a safetensors file.
-        """
-        return spec_of(self.name, Path(self.weights) if self.weights else None)
-
-    def check(self, store: Store) -> None:
-        """Compare names, shapes and values of the weights with the network, unless they have been used before.
-
-        Raises:
-            InputError: they do not fit; the message names the tensor.
-        """
-        if self.weights is None:
-            return
-        if any(store.manifests(name, backbone=self.variant) for name in ("features", "face_features")):
-            return
-        if is_converted(self.name, Path(self.weights)):
-            return
-        # Loading the network takes seconds, most of them for the import of torch.
-        from models.backbones.network import load_backbone
-
-        try:
-            load_backbone(self.name, weights=Path(self.weights))
-        except ValueError as error:
-            where = "" if self.weights in str(error) else f"{self.weights}: "
-            raise InputError(f"{where}{error}") from error
-
-    def fingerprint(self) -> str:
-        """Fingerprint of preprocessing, architecture and weights."""
-        digest = weights_digest(self.name, self.weights)
-        return fingerprint(spec=get_spec(self.name), weights=digest, precision=self.precision, version=CODE_VERSION)
-
-    @property
-    def variant(self) -> str:
-        """Name of the features variant."""
-        return variant_name(self.name, self.fingerprint())
 
 
 @dataclass(frozen=True)
@@ -161,7 +73,6 @@ def plan_embed_faces(
 ) -> list[Unit[EmbedFacesArgs]]:
     """Plan one unit per subject and segment."""
     backbone_fingerprint, variant = backbone.fingerprint(), backbone.variant
-    weights = (backbone.weights,) if backbone.weights else ()
     units = []
     for faces in subjects:
         chosen = faces.chosen_by.manifest.identity if faces.chosen_by else None
@@ -177,7 +88,9 @@ def plan_embed_faces(
             )
             place = (("backbone", variant), ("source", source), ("subject", faces.subject))
             arguments = EmbedFacesArgs(segment, faces.chosen_by, backbone)
-            units.append(Unit(UnitKey("features", place, part), unit_fingerprint, arguments, input_files=weights))
+            units.append(
+                Unit(UnitKey("features", place, part), unit_fingerprint, arguments, input_files=backbone.input_files)
+            )
     return units
 
 

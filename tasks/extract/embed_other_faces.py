@@ -16,8 +16,8 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, UNREADABLE_CROP
 from models.backbones.extractor import FeatureExtractor
 from models.faces.crops import decode_jpeg
-from tasks.extract.embed_faces import CODE_VERSION as EMBED_FACES_VERSION
-from tasks.extract.embed_faces import BackboneChoice, SubjectFaces, batch_frames, face_rows, open_backbone
+from tasks.backbones import FEATURES_VERSION, BackboneChoice
+from tasks.extract.embed_faces import SubjectFaces, batch_frames, face_rows, open_backbone
 from tasks.read_ahead import read_ahead
 from tasks.units import Product, Unit
 
@@ -38,7 +38,6 @@ def plan_embed_other_faces(
 ) -> list[Unit[EmbedOtherFacesArgs]]:
     """Plan one unit per segment that has other faces. The features of all ``subjects`` must exist."""
     backbone_fingerprint, variant = backbone.fingerprint(), backbone.variant
-    weights = (backbone.weights,) if backbone.weights else ()
     features = store.manifests("features", backbone=variant, source=source)
     embedded = Counter[tuple[str, str]]()
     by_video: dict[str, SubjectFaces] = {}
@@ -57,7 +56,7 @@ def plan_embed_other_faces(
                 unit_fingerprint = fingerprint(
                     stage="embed_other_faces",
                     version=CODE_VERSION,
-                    embed_faces=EMBED_FACES_VERSION,
+                    embed_faces=FEATURES_VERSION,
                     faces=manifest.identity,
                     chosen=faces.chosen_by.manifest.identity,
                     backbone=backbone_fingerprint,
@@ -65,7 +64,12 @@ def plan_embed_other_faces(
                 place = (("backbone", variant), ("source", source), ("video", video))
                 arguments = EmbedOtherFacesArgs(segment, faces.chosen_by, backbone)
                 units.append(
-                    Unit(UnitKey("other_features", place, key.part), unit_fingerprint, arguments, input_files=weights)
+                    Unit(
+                        UnitKey("other_features", place, key.part),
+                        unit_fingerprint,
+                        arguments,
+                        input_files=backbone.input_files,
+                    )
                 )
     return units
 

@@ -21,9 +21,9 @@ from data_contracts.store.manifest import StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.extractor import FeatureExtractor
+from tasks.backbones import FEATURES_VERSION, BackboneChoice
 from tasks.extract.crop_faces import CropFacesArgs, cut_stored_faces, details_of, find_faces, note_lost_frames
-from tasks.extract.embed_faces import CODE_VERSION as EMBED_FACES_VERSION
-from tasks.extract.embed_faces import BackboneChoice, batch_frames, face_rows, open_backbone
+from tasks.extract.embed_faces import batch_frames, face_rows, open_backbone
 from tasks.units import Product, Unit, stored_units, write_product
 
 CODE_VERSION = 1
@@ -46,13 +46,12 @@ def plan_embed_crops(
 ) -> list[Unit[EmbedCropsArgs[Args]]]:
     """Plan one unit per planned unit of faces (of segments or images) without crops, which the same work writes."""
     known = stored_units(store, faces)
-    weights = (backbone.weights,) if backbone.weights else ()
     units = []
     for one in faces:
         arguments = EmbedCropsArgs(one, known.get(one.key), backbone)
         companions = ((one.key, one.fingerprint),)
         key, made_from = name_features(one.key, one.fingerprint)
-        units.append(Unit(key, made_from, arguments, companions, input_files=(*one.input_files, *weights)))
+        units.append(Unit(key, made_from, arguments, companions, input_files=(*one.input_files, *backbone.input_files)))
     return units
 
 
@@ -81,7 +80,7 @@ def _naming(backbone: BackboneChoice) -> NameFeatures:
         made_from = fingerprint(
             stage="embed_segments",
             version=CODE_VERSION,
-            embed_faces=EMBED_FACES_VERSION,
+            embed_faces=FEATURES_VERSION,
             faces=faces_fingerprint,
             backbone=made_by,
         )

@@ -17,8 +17,9 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.registry import DEFAULT_BACKBONE
 from models.faces.persons import MergingParams, identify_persons
+from tasks.backbones import BackboneChoice
 from tasks.extract.crop_faces import has_crops, read_faces
-from tasks.extract.embed_faces import BackboneChoice, SubjectFaces, batch_frames
+from tasks.extract.embed_faces import SubjectFaces, batch_frames
 from tasks.extract.embed_segments import find_face_features
 from tasks.extract.index_videos import IndexedVideo, indexed_videos
 from tasks.units import Product, Unit

@@ -38,8 +38,8 @@ from tasks.units import Files, Job
 
 if TYPE_CHECKING:
     from models.heads.fitting import FittedHead, TrainingData
+    from tasks.backbones import BackboneChoice
     from tasks.extract.crop_faces import CropParams
-    from tasks.extract.embed_faces import BackboneChoice
 
 CODE_VERSION = 5
 RECIPE_FILE = "recipe.toml"

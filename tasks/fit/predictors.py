@@ -14,12 +14,11 @@ from data_contracts.vocabulary import BRANCHES_OF_TASK, is_imported, is_simulate
 from models.backbones.registry import DEFAULT_BACKBONE
 from models.engines.precision import Precision
 from models.heads.mlp import zero_shot_heads
+from tasks.backbones import BackboneChoice, trained_backbones
 from tasks.extract.crop_faces import CropParams, crop_params_of
-from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit.fit_head import provide_zero_shot_heads
 from tasks.fit.head_selection import ServingHead, fitted_heads, select_heads, select_postprocessings
 from tasks.fit.predict_outputs import members_of, open_head
-from tasks.trained_backbones import architecture_of, trained_backbones, weights_on_this_machine
 
 _PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float32")
 
@@ -31,7 +30,7 @@ class PredictorRequest:
     heads: Sequence[str] | None = None
     postprocessings: Sequence[str] | None = None
     backbone: str | None = None
-    weights: str | None = None
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -187,8 +186,7 @@ def _backbone_of(store: Store, head: Bundle, request: PredictorRequest) -> Backb
     if details.weights and not Path(details.weights).exists():
         # The store may have been moved, together with a backbone that it holds.
         for bundle in trained_backbones(store):
-            weights = weights_on_this_machine(store, bundle)
-            found = BackboneChoice(architecture_of(bundle), weights, precision)
+            found = BackboneChoice.trained(store, bundle, precision)
             if found.variant == details.backbone:
                 return found
         raise InputError(
@@ -270,15 +268,15 @@ def _network_without_heads(store: Store, request: PredictorRequest) -> tuple[Bac
             # Features of one backbone with several settings: those of ``extract`` without options.
             backbone, params = replace(backbone, precision="bfloat16"), CropParams()
         return backbone, params, "no head was fitted; the store has features of this backbone"
-    trained = [bundle for bundle in trained_backbones(store) if _can_predict(_trained_choice(store, bundle))]
-    if len(trained) > 1:
-        names = ", ".join(bundle.name for bundle in trained)
+    trained = {bundle.name: BackboneChoice.trained(store, bundle) for bundle in trained_backbones(store)}
+    predicting = {name: one for name, one in trained.items() if _can_predict(one)}
+    if len(predicting) > 1:
         raise InputError(
-            f"{store.url}: no head was fitted, and pretrain wrote several backbones that predict: {names}; choose one "
-            "with --backbone"
+            f"{store.url}: no head was fitted, and pretrain wrote several backbones that predict: "
+            f"{', '.join(predicting)}; choose one with --backbone"
         )
-    if trained:
-        return _trained_choice(store, trained[0]), CropParams(), "no head was fitted; pretrain wrote this backbone"
+    for backbone in predicting.values():
+        return backbone, CropParams(), "no head was fitted; pretrain wrote this backbone"
     return BackboneChoice(DEFAULT_BACKBONE), CropParams(), "bundled; no head was fitted, and nothing else extracted"
 
 
@@ -322,10 +320,6 @@ def _backbone_of_features(variant: str, details: FeaturesDetails) -> BackboneCho
             "others; name a backbone with --backbone and --weights"
         )
     return (same or choices)[0]
-
-
-def _trained_choice(store: Store, bundle: Bundle) -> BackboneChoice:
-    return BackboneChoice(architecture_of(bundle), weights_on_this_machine(store, bundle))
 
 
 def _can_predict(backbone: BackboneChoice) -> bool:

@@ -15,8 +15,9 @@ from data_contracts.schemas.features import image_features_dataset
 from data_contracts.store.manifest import StoredUnit
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, UNREADABLE_CROP
+from tasks.backbones import BackboneChoice
 from tasks.extract.crop_faces import cut_face
-from tasks.extract.embed_faces import BackboneChoice, open_backbone
+from tasks.extract.embed_faces import open_backbone
 from tasks.extract.embed_segments import EmbedCropsArgs, embed_crops, plan_embed_crops
 from tasks.images.image_faces import ImageFacesArgs, details_of, find_faces, is_unchanged, try_to_read
 from tasks.images.image_features import naming_of

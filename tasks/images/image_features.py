@@ -13,7 +13,8 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.extractor import FeatureExtractor
 from models.faces.crops import decode_jpeg
-from tasks.extract.embed_faces import BackboneChoice, batch_frames, face_rows, open_backbone
+from tasks.backbones import BackboneChoice
+from tasks.extract.embed_faces import batch_frames, face_rows, open_backbone
 from tasks.extract.embed_segments import NameFeatures
 from tasks.units import Product, Unit
 
@@ -30,11 +31,10 @@ class ImageFeaturesArgs:
 
 def plan_image_features(blocks: Sequence[StoredUnit], backbone: BackboneChoice) -> list[Unit[ImageFeaturesArgs]]:
     """Plan one unit per block of ``image_faces``."""
-    weights = (backbone.weights,) if backbone.weights else ()
     name_features, units = naming_of(backbone), []
     for block in blocks:
         features, made_from = name_features(block.key, block.manifest.fingerprint)
-        units.append(Unit(features, made_from, ImageFeaturesArgs(block, backbone), input_files=weights))
+        units.append(Unit(features, made_from, ImageFeaturesArgs(block, backbone), input_files=backbone.input_files))
     return units
 
 

@@ -24,7 +24,7 @@ from models.backbones.weights import spec_of, weights_digest
 from models.engines.devices import default_device
 from models.engines.progress import track
 from models.pretraining.recipes import PretrainingRecipe
-from tasks.trained_backbones import WEIGHTS_FILE
+from tasks.backbones import WEIGHTS_FILE
 from tasks.units import Files, Job
 
 if TYPE_CHECKING:

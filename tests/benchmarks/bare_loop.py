@@ -12,13 +12,14 @@ from data_contracts.challenge.layout import DataLayout, find_data, subjects_of_v
 from data_contracts.store.store import Store
 from flows.parameters import DEFAULT_BACKBONE
 from models.faces.tracking import TrackingParams
+from tasks.backbones import BackboneChoice
 from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
 from tasks.units import run_unit
 
 
 def extract_in_loop(store: Store, layout: DataLayout, videos: dict[str, Path]) -> None:
     """Compute features of videos, one unit after the other."""
-    params, backbone = crop_faces.CropParams(), embed_faces.BackboneChoice.find(DEFAULT_BACKBONE, None)
+    params, backbone = crop_faces.CropParams(), BackboneChoice.find(DEFAULT_BACKBONE, None)
     source = crop_faces.source_of(params)
 
     def run(module, units):

@@ -22,9 +22,9 @@ from pairs import Pair, run_script
 from data_contracts.store.store import Store
 from flows.parameters import DEFAULT_BACKBONE
 from infra.worker_processes import WORKER_ENVIRONMENT
+from tasks.backbones import BackboneChoice
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tasks.extract.crop_faces import CropParams
-from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import predict_outputs
 from tasks.fit.fit_head import provide_zero_shot_heads
 from tasks.fit.subject_features import find_features

@@ -20,8 +20,8 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from models.backbones.registry import get_spec
 from models.faces.tracking import TrackingParams
+from tasks.backbones import BackboneChoice
 from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
-from tasks.extract.embed_faces import BackboneChoice
 from tasks.units import Product, Unit, write_product
 
 FRAMES_PER_VIDEO = 4

@@ -25,8 +25,8 @@ from data_contracts.store.manifest_index import INDEX_NAME
 from data_contracts.store.store import Store
 from flows.parameters import DEFAULT_BACKBONE
 from models.faces.tracking import TrackingParams
+from tasks.backbones import BackboneChoice
 from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
-from tasks.extract.embed_faces import BackboneChoice
 
 PROGRAM = str(Path(sys.executable).with_name("affwild2"))
 

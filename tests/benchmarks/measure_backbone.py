@@ -23,8 +23,8 @@ from models.backbones.network import load_backbone
 from models.engines.devices import keep_freed_memory
 from models.faces.crops import decode_jpeg
 from models.pretraining.recipes import get_pretraining
+from tasks.backbones import WEIGHTS_FILE, find_trained_backbone
 from tasks.pretrain.pretrain_backbone import PretrainingChoice, split_of
-from tasks.trained_backbones import WEIGHTS_FILE, find_trained_backbone
 
 FIVE = ("Neutral", "Happiness", "Surprise", "Sadness", "Anger")
 OTHERS = {"Disgust", "Fear"}

@@ -16,6 +16,7 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND
 from flows.parameters import DEFAULT_BACKBONE
 from models.faces.tracking import TrackingParams
+from tasks.backbones import BackboneChoice
 from tasks.extract import (
     assign_subjects,
     crop_faces,
@@ -54,7 +55,7 @@ def _measure(video: Path, *, keep_crops: bool) -> tuple[float, float]:
 
 def _extract(store: Store, video: Path, params: crop_faces.CropParams) -> str:
     """Compute the features of all faces and the persons of a video; return the faces variant."""
-    source, backbone = crop_faces.source_of(params), embed_faces.BackboneChoice.find(DEFAULT_BACKBONE, None)
+    source, backbone = crop_faces.source_of(params), BackboneChoice.find(DEFAULT_BACKBONE, None)
 
     def run(module, units):
         for unit in units:

@@ -25,6 +25,7 @@ from data_contracts.store.store import Store
 from data_contracts.video.packets import index_video
 from models.faces.tracking import TrackingParams
 from tasks import worker_models
+from tasks.backbones import BackboneChoice
 from tasks.extract import assign_subjects, crop_faces, embed_faces, index_videos
 from tasks.units import run_unit
 
@@ -46,7 +47,7 @@ def run_stages(job: Job, rank: int, barrier: Barrier, found: "queue.Queue[dict[s
     torch.set_num_threads(1)
     store = Store(str(job.folder / f"store_{rank}"))
     videos = {f"{job.video.stem}_{number}": job.video for number in range(job.copies + 1)}
-    params, backbone = crop_faces.CropParams(), embed_faces.BackboneChoice.find(_BACKBONE, None)
+    params, backbone = crop_faces.CropParams(), BackboneChoice.find(_BACKBONE, None)
     source = crop_faces.source_of(params)
     worker_models.get_backbone(backbone.name, backbone.weights, backbone.precision).extract(
         [np.zeros((64, 64, 3), np.uint8)]

@@ -22,6 +22,7 @@ from data_contracts.store.store import Store
 from data_contracts.video.frames import read_segment
 from models.faces.subjects import assign_subjects
 from models.faces.tracking import track_faces
+from tasks.backbones import BackboneChoice
 from tasks.demo.scenes import load_portraits
 from tasks.extract import assign_subjects as assign_stage
 from tasks.extract import crop_faces, embed_faces, index_videos
@@ -110,7 +111,7 @@ def main() -> None:
             _run(store, assign_stage.compute, planned)
         with _print_peak("embed_faces, these segments"):
             subjects = embed_faces.subjects_of_source(store, source)
-            choice = embed_faces.BackboneChoice("efficientnet_lite0")
+            choice = BackboneChoice("efficientnet_lite0")
             _run(store, embed_faces.compute, embed_faces.plan_embed_faces(subjects, source=source, backbone=choice))
         index = index_videos.read_video_index(store, index_videos.indexed_videos(store)["long"])
         with _print_peak(f"tracking, one face in each of {index.frame_count:,} frames"):

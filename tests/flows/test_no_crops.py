@@ -19,11 +19,12 @@ from flows.extract import extract
 from flows.pages.view import view
 from flows.score import score
 from models.faces.crops import decode_jpeg, encode_jpeg
+from tasks.backbones import BackboneChoice
 from tasks.demo.generate import DemoDataParams, generate_demo_data
 from tasks.demo.scenes import face_patches, write_video
 from tasks.extract import identify_persons
 from tasks.extract.crop_faces import cut_stored_faces
-from tasks.extract.embed_faces import BackboneChoice, subjects_of_source
+from tasks.extract.embed_faces import subjects_of_source
 from tasks.extract.index_videos import indexed_videos
 from tasks.fit.subject_features import find_features, read_sequence
 from tests.backbone_files import backbone_bytes

@@ -15,7 +15,7 @@ from data_contracts.errors import InputError
 from models.backbones.network import build_network, load_backbone
 from models.backbones.registry import get_spec
 from models.weight_files.catalogue import CATALOGUE, git_blob_id
-from tasks.extract.embed_faces import BackboneChoice
+from tasks.backbones import BackboneChoice
 from tasks.fetch_weights import convert_file, fetch_weights, installed_path
 
 NAME = "enet_b0_8_best_vgaf"

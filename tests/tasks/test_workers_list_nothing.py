@@ -14,8 +14,8 @@ from data_contracts.store.bundles import list_bundles
 from data_contracts.store.store import Store
 from models.decisions.recipes import DEFAULT
 from models.faces.tracking import TrackingParams
+from tasks.backbones import BackboneChoice
 from tasks.extract import assign_subjects, crop_faces, embed_faces, embed_segments, index_videos
-from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.fit.head_selection import find_head
 from tasks.fit.subject_features import find_features

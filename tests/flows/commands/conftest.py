@@ -5,7 +5,7 @@ import zipfile
 import pytest
 
 from data_contracts.store.store import Store
-from tasks.extract.embed_faces import BackboneChoice
+from tasks.backbones import BackboneChoice
 from tests.benchmarks.generated_store import fill_store, make_videos
 
 

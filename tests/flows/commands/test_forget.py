@@ -24,7 +24,7 @@ from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters, ReportParameters
 from flows.pages.report import write_store_report
 from flows.rescore import rescore
-from tasks.extract.embed_faces import BackboneChoice
+from tasks.backbones import BackboneChoice
 from tasks.results.forget import names_of_videos
 from tasks.results.prediction_folder import (
     DESCRIPTION,

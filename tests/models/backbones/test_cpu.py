@@ -14,7 +14,7 @@ from models.backbones.cpu import CpuBackbone
 from models.backbones.network import build_network, load_backbone
 from models.backbones.registry import get_spec
 from models.engines.openvino import load_or_convert
-from tasks.extract.embed_faces import BackboneChoice
+from tasks.backbones import BackboneChoice
 from tests.models.backbones.test_network import random_weights
 
 

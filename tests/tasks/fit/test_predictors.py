@@ -10,8 +10,8 @@ from data_contracts.store.store import Store
 from models.backbones.registry import COMMON_5
 from models.heads.head import BranchConfig, HeadConfig, head_to_bytes
 from models.heads.mlp import MlpHead, zero_shot_heads
+from tasks.backbones import BackboneChoice
 from tasks.extract.crop_faces import CropParams
-from tasks.extract.embed_faces import BackboneChoice
 from tasks.fit.predictors import PredictorRequest, choose_predictors
 from tests.backbone_files import WITH_AFFECT, backbone_bytes, damaged_files, write_trained_backbone
 from tests.benchmarks.generated_store import fill_store, make_videos

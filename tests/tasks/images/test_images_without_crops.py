@@ -12,8 +12,8 @@ from PIL import Image
 from data_contracts.schemas.predictions import IMAGES
 from data_contracts.store.manifest import Failure, UnitKey
 from data_contracts.store.store import Store
+from tasks.backbones import BackboneChoice
 from tasks.extract.crop_faces import crop_params
-from tasks.extract.embed_faces import BackboneChoice
 from tasks.images import embed_images
 from tasks.images.forget_images import find_image_traces, known_images, remove_image, resolve_image
 from tasks.images.image_faces import plan_image_faces
