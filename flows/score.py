@@ -24,6 +24,7 @@ from tasks.extract.index_videos import IndexedVideo
 from tasks.fit import predict_outputs, predict_persons
 from tasks.fit.head_selection import ServingHead
 from tasks.fit.predictors import FaceFeatures, Predictor, PredictorRequest, choose_predictors
+from tasks.fit.stored_heads import members_of
 from tasks.fit.subject_features import find_features
 from tasks.images.write_images import WrittenImages
 from tasks.results.prediction_folder import (
@@ -112,7 +113,7 @@ def _predict_subjects(
         made = {one: extracted[one] for one in predictor.features}
         variants = {f: find_features(run.store, backbone=one.backbone, source=one.source) for f, one in made.items()}
         for one in predictor.heads:
-            members = predict_outputs.members_of(run.store, one.head)
+            members = members_of(run.store, one.head)
             units += predict_outputs.plan_predict_outputs(
                 run.store,
                 variants[predictor.features[0]],

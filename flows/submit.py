@@ -25,11 +25,10 @@ from tasks.fit.head_selection import (
     select_head_of_submission,
     select_postprocessings,
 )
-from tasks.fit.predict_outputs import open_head
+from tasks.fit.stored_heads import load_postprocessing, open_head
 from tasks.fit.subject_features import FeaturesVariant, find_features
 from tasks.fit.subject_split import describe_seen
 from tasks.results import write_submission
-from tasks.results.write_submission import load_postprocessing
 
 
 def write_submissions(run: Run, requests: list[SubmitParameters]) -> list[Bundle]:

@@ -29,6 +29,7 @@ from models.tuning.tuning import tune_postprocessing as tune
 from tasks.fit import fit_head, predict_outputs, tune_postprocessing
 from tasks.fit.fit_head import HeadChoice
 from tasks.fit.import_labels import labels_key
+from tasks.fit.stored_heads import load_head
 from tasks.fit.subject_features import find_features, read_sequence, with_frames
 from tasks.units import run_unit
 
@@ -180,7 +181,7 @@ def test_the_head_is_fitted_on_sequences_and_predicts_from_earlier_frames(store,
     assert len(HeadDetails.of(head).seed_figures) == 2
     # The label of a frame cannot be seen in the frame itself.
     assert HeadDetails.of(head).figures["mean_ccc"] > 0.9 and HeadDetails.of(perceptron).figures["mean_ccc"] < 0.3
-    loaded, variant = predict_outputs.load_head(store, head), with_frames(store, find_features(store))
+    loaded, variant = load_head(store, head), with_frames(store, find_features(store))
     for subject, (present, values) in outputs.items():
         sequence = read_sequence(store, variant, subject)
         assert sequence.present.tolist() == present.tolist() and len(sequence) == FRAME_COUNT

@@ -21,7 +21,7 @@ from models.weight_files.head_export import export_head, largest_difference
 from tasks.backbones import BackboneChoice
 from tasks.demo.scenes import load_portraits
 from tasks.fit.head_selection import find_head
-from tasks.fit.predict_outputs import open_head
+from tasks.fit.stored_heads import open_head
 from tasks.pretrain.crop_pictures import read_photo
 from tasks.web.web_page import write_web_page
 

@@ -141,7 +141,7 @@ def gated_expressions(backbone: np.ndarray, level: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """All steps from outputs to decisions for one task."""
+    """All steps from outputs to decisions for one task. ``SubjectOutputs.decide`` applies them to a subject."""
 
     task: TaskName
     direction: Direction = "linear"
@@ -168,27 +168,6 @@ class PostProcessing:
             )
             for branch, rule in self.rules.items()
         }
-
-    def apply(
-        self,
-        outputs: dict[BranchName, np.ndarray],
-        present: np.ndarray,
-        *,
-        frames_per_second: float,
-        backbone: np.ndarray | None = None,
-    ) -> dict[BranchName, np.ndarray]:
-        """Return the decisions for one subject and each branch; see ``BranchRule.decide``.
-
-        Args:
-            outputs: of the head, [T, K].
-            present: bool [T], whether the frame shows the face.
-            frames_per_second: of the video.
-            backbone: ``backbone_expressions`` of all frames, required for a gate; values without a face are ignored.
-        """
-        smoothed = self.smooth(outputs, present, frames_per_second=frames_per_second)
-        if backbone is not None and self.has_gate:
-            backbone = self.smooth_backbone(backbone, present, frames_per_second=frames_per_second)
-        return {branch: rule.decide(branch, smoothed[branch], backbone) for branch, rule in self.rules.items()}
 
     def smooth_backbone(self, backbone: np.ndarray, present: np.ndarray, *, frames_per_second: float) -> np.ndarray:
         """Interpolate and smooth the backbone's own expressions [T, 8] as the outputs of expressions."""

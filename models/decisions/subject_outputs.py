@@ -1,7 +1,7 @@
-"""Outputs and labels of one subject, and the labelled rows that scores depend on."""
+"""Outputs and labels of one subject, the decisions of a rule, and the labelled rows that scores depend on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class SubjectOutputs:
     Attributes:
         outputs: branch -> float32 [T, K], NaN where the face is not present.
         present: bool [T], whether the frame shows the subject's face.
-        labelled_frame: int [n], 0-based index into the T frames for each row of the labels.
+        labelled_frame: int [n], 0-based index into the T frames for each row of the labels; empty without labels.
         labels: branch -> labels of n rows; -1 or NaN: unlabelled.
         frames_per_second: of the video.
         backbone: the backbone's own expressions, as ``postprocessing.backbone_expressions`` returns them; None if
@@ -27,18 +27,27 @@ class SubjectOutputs:
     name: str
     outputs: dict[BranchName, np.ndarray]
     present: np.ndarray
-    labelled_frame: np.ndarray
-    labels: dict[BranchName, np.ndarray]
+    labelled_frame: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    labels: dict[BranchName, np.ndarray] = field(default_factory=dict)
     frames_per_second: float = NOMINAL_FRAMES_PER_SECOND
     backbone: np.ndarray | None = None
 
-    def decide(self, rule: PostProcessing) -> dict[BranchName, np.ndarray]:
-        """Return the decisions of a rule for all frames."""
-        return rule.apply(self.outputs, self.present, frames_per_second=self.frames_per_second, backbone=self.backbone)
-
     def smooth(self, rule: PostProcessing) -> dict[BranchName, np.ndarray]:
-        """Return the smoothed outputs of a rule for all frames."""
+        """Return the smoothed outputs of a rule for all frames, float32 [T, K]."""
         return rule.smooth(self.outputs, self.present, frames_per_second=self.frames_per_second)
+
+    def decide(
+        self, rule: PostProcessing, smoothed: dict[BranchName, np.ndarray] | None = None
+    ) -> dict[BranchName, np.ndarray]:
+        """Return the decisions of a rule for all frames; see ``BranchRule.decide``.
+
+        ``smoothed``: as ``smooth`` returns them, if the caller has them.
+        """
+        smoothed = self.smooth(rule) if smoothed is None else smoothed
+        backbone = None
+        if rule.has_gate and self.backbone is not None:
+            backbone = rule.smooth_backbone(self.backbone, self.present, frames_per_second=self.frames_per_second)
+        return {branch: one.decide(branch, smoothed[branch], backbone) for branch, one in rule.rules.items()}
 
 
 def rows_without_face(subject: SubjectOutputs) -> np.ndarray:

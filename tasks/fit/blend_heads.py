@@ -108,7 +108,7 @@ def make(store: Store, job: Job[BlendHeadsArgs]) -> Files:
     given = job.arguments
     details = [HeadDetails.of(member) for member in given.members]
     first = details[0]
-    subjects = read_members(store, first.task, given.outputs, given.labels)
+    subjects = read_members(store, first.task, given.outputs, given.labels, frames_per_second={})
     try:
         chosen = choose_weights(subjects, task=first.task, recipe=given.recipe, folds=given.folds)
     except ValueError as error:

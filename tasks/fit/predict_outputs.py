@@ -1,6 +1,5 @@
 """Stage ``predict_outputs``: predict probabilities or values for every frame of a subject with a head."""
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,17 +8,18 @@ import pyarrow as pa
 
 from data_contracts.details.datasets import OutputsDetails
 from data_contracts.details.heads import HeadDetails
-from data_contracts.errors import InputError
 from data_contracts.schemas.outputs import BACKBONE_COLUMNS, OUTPUT_COLUMNS, outputs_dataset
-from data_contracts.store.bundles import Bundle, find_bundle, read_file
+from data_contracts.store.bundles import Bundle
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, BranchName
-from models.decisions.blending import AnyHead, BlendedHead, blend
+from models.decisions.blending import AnyHead, blend
 from models.decisions.postprocessing import backbone_expressions
-from models.heads.head import Head, head_class, head_from_bytes
+from models.decisions.smoothing import NOMINAL_FRAMES_PER_SECOND
+from models.decisions.subject_outputs import SubjectOutputs
 from models.heads.sequences import SubjectSequence
+from tasks.fit.stored_heads import cached_head, check_head_fits, members_of, needs_sequences, weights_for
 from tasks.fit.subject_features import (
     FeaturesVariant,
     find_features,
@@ -46,72 +46,6 @@ class PredictOutputsArgs:
     features: FeaturesVariant
     members: "tuple[PredictOutputsArgs | None, ...]" = ()
     weights: dict[BranchName, list[float]] = field(default_factory=dict)
-
-
-def load_head(store: Store, bundle: Bundle) -> AnyHead:
-    """Read the head of a bundle.
-
-    Raises:
-        InputError: a member of a blend is gone, or was fitted again.
-    """
-    if HeadDetails.of(bundle).members:
-        heads = [_load_fitted(store, member) for member in members_of(store, bundle)]
-        return BlendedHead(heads, weights_for(HeadDetails.of(bundle)))
-    return _load_fitted(store, bundle)
-
-
-def _load_fitted(store: Store, bundle: Bundle) -> Head:
-    return head_from_bytes({name: read_file(store, bundle, name) for name in ("head.safetensors", "head.json")})
-
-
-def members_of(store: Store, blend: Bundle) -> list[Bundle]:
-    """Return the members of a blend; nothing of another head.
-
-    Raises:
-        InputError: one is gone, or was fitted again in another way.
-    """
-    found = []
-    for member in HeadDetails.of(blend).members:
-        bundle = find_bundle(store, f"heads/{member.head}")
-        if bundle is None or bundle.fingerprint != member.fingerprint:
-            got = "one that was fitted again" if bundle else "none"
-            raise InputError(
-                f"head {blend.name}: expected its member {member.head} as it was blended, found {got}; blend the heads "
-                "again with fit --blend, or remove this one with forget --head"
-            )
-        found.append(bundle)
-    return found
-
-
-def weights_for(details: HeadDetails, subject: str | None = None) -> dict[BranchName, list[float]]:
-    """Return the weights of a blend; for a validation subject, those that were chosen without its video."""
-    for fold in details.weights_of_folds:
-        if subject in fold.subjects:
-            return {branch: fold.weights[branch] for branch in BRANCHES_OF_TASK[details.task]}
-    return {branch: [one.weights[branch] for one in details.members] for branch in BRANCHES_OF_TASK[details.task]}
-
-
-def open_head(store: Store, bundle: Bundle) -> AnyHead:
-    """Read a head before any work.
-
-    Raises:
-        InputError: its kind is unknown, its files are not those of a head, or see ``members_of``.
-    """
-    for one in members_of(store, bundle) or [bundle]:
-        _check_kind(one)
-    try:
-        return load_head(store, bundle)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"head {bundle.name}: {error}; run fit again") from error
-
-
-def _check_kind(bundle: Bundle) -> None:
-    try:
-        head_class(HeadDetails.of(bundle).kind)
-    except ValueError as error:
-        raise InputError(f"head {bundle.name}: {error}; predict with the version of affwild2 that fitted it") from error
 
 
 def plan_predict_outputs(
@@ -192,42 +126,6 @@ def _plan_blend(
     return blended
 
 
-def needs_sequences(heads: Sequence[Bundle]) -> bool:
-    """Return whether the outputs of one of the heads depend on other frames or on time."""
-    return any(head_class(HeadDetails.of(head).kind).works_on == "sequences" for head in heads)
-
-
-def check_head_fits(head: Bundle, backbone: str) -> None:
-    """Check that a head was fitted on features of this variant.
-
-    Raises:
-        InputError: they are those of another backbone, or the kind of the head is unknown.
-    """
-    fitted_on = HeadDetails.of(head).backbone
-    if fitted_on != backbone:
-        raise InputError(
-            f"head {head.name}: fitted on features of {fitted_on}, got those of {backbone}; "
-            "extract with the head's backbone and weights"
-        )
-    if not HeadDetails.of(head).members:
-        _check_kind(head)
-
-
-@functools.lru_cache(maxsize=8)
-def cached_head(store_url: str, folder: str, head_fingerprint: str) -> tuple[AnyHead, HeadDetails]:
-    """Return a head of the store and its facts; the process keeps the last eight.
-
-    Raises:
-        InputError: the head is gone, or is another one.
-    """
-    store = Store(store_url)
-    bundle = find_bundle(store, folder)
-    if bundle is None or bundle.fingerprint != head_fingerprint:
-        found = "another one" if bundle else "none"
-        raise InputError(f"{folder}: expected the head that the run began with, got {found}; run again")
-    return load_head(store, bundle), HeadDetails.of(bundle)
-
-
 def compute(store: Store, unit: Unit[PredictOutputsArgs]) -> Product:
     """Predict the outputs of one subject. Frames without a face have none: post-processing interpolates them."""
     given = unit.arguments
@@ -269,24 +167,32 @@ def _tables(predictions: _Predicted, details: HeadDetails, product: Product) -> 
         product.counts[FACE_FOUND] += int(has_face.sum())
         product.counts[NO_FACE] += int((~has_face).sum())
         columns = {"frame": pa.array(frame), "has_face": pa.array(has_face)}
-        for branch in BRANCHES_OF_TASK[details.task]:
-            for position, column in enumerate(OUTPUT_COLUMNS[branch]):
-                columns[column.name] = pa.array(predicted[branch][:, position], mask=~has_face)
-        columns |= backbone_columns(logits, details, ~has_face)
-        yield pa.table(columns)
+        yield pa.table(columns | output_columns(predicted, logits, details, has_face))
 
 
-def backbone_columns(
-    logits: np.ndarray | None, details: HeadDetails, mask: np.ndarray | None = None
+def output_columns(
+    outputs: Mapping[BranchName, np.ndarray],
+    logits: np.ndarray | None,
+    details: HeadDetails,
+    has_face: np.ndarray | None = None,
 ) -> dict[str, pa.Array]:
-    """Return the columns with the backbone's own expressions of a head with a gate, from logits [n, C]; else none.
+    """Return the columns of the outputs of a head, and those of the backbone's own expressions of a head with a gate.
 
-    ``mask``: bool [n], rows that are null.
+    Args:
+        outputs: branch -> [n, K].
+        logits: of the backbone, [n, C]; None: of a blend.
+        details: of the head.
+        has_face: bool [n]; other rows are null. None: every row has a face.
     """
-    if not details.gate_classes or logits is None:
-        return {}
-    expressions = backbone_expressions(logits, details.gate_classes)
-    return {one.name: pa.array(expressions[:, at], mask=mask) for at, one in enumerate(BACKBONE_COLUMNS)}
+    mask, columns = None if has_face is None else ~has_face, dict[str, pa.Array]()
+    for branch in BRANCHES_OF_TASK[details.task]:
+        columns |= {
+            one.name: pa.array(outputs[branch][:, at], mask=mask) for at, one in enumerate(OUTPUT_COLUMNS[branch])
+        }
+    if details.gate_classes and logits is not None:
+        expressions = backbone_expressions(logits, details.gate_classes)
+        columns |= {one.name: pa.array(expressions[:, at], mask=mask) for at, one in enumerate(BACKBONE_COLUMNS)}
+    return columns
 
 
 def _sequences(store: Store, features: FeaturesVariant, subject: str, head: AnyHead) -> Iterator[SubjectSequence]:
@@ -324,9 +230,23 @@ def read_outputs(
     return table["has_face"].to_numpy(), to_outputs(table, branches)
 
 
-def read_backbone(store: Store, key: UnitKey, manifest: Manifest) -> np.ndarray:
-    """Read the backbone's own expressions float32 [T, 8] beside the outputs of a subject. Without a face: NaN."""
-    return to_backbone(store.read_unit(key, manifest, columns=[one.name for one in BACKBONE_COLUMNS]))
+def read_subject(
+    store: Store,
+    unit: StoredUnit,
+    branches: tuple[BranchName, ...],
+    *,
+    frames_per_second: float = NOMINAL_FRAMES_PER_SECOND,
+    has_gate: bool = False,
+) -> SubjectOutputs:
+    """Read the outputs of a subject, without labels. ``has_gate``: also the backbone's own expressions."""
+    table = store.read_unit(*unit)
+    return SubjectOutputs(
+        unit.key.value("subject"),
+        to_outputs(table, branches),
+        table["has_face"].to_numpy(),
+        frames_per_second=frames_per_second,
+        backbone=to_backbone(table) if has_gate else None,
+    )
 
 
 def to_backbone(table: pa.Table) -> np.ndarray:

@@ -6,6 +6,7 @@ A person is one sequence from the first to the last face, wherever the features 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,15 +24,9 @@ from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, NO_FACE, Bra
 from models.decisions.blending import AnyHead, blend
 from models.heads.sequences import SubjectSequence
 from tasks.extract.embed_faces import SubjectFaces
-from tasks.fit.predict_outputs import (
-    backbone_columns,
-    cached_head,
-    check_head_fits,
-    members_of,
-    needs_sequences,
-    weights_for,
-)
-from tasks.fit.subject_features import all_finite, nominal_seconds, to_vectors, zeros
+from tasks.fit.predict_outputs import output_columns
+from tasks.fit.stored_heads import cached_head, check_head_fits, members_of, needs_sequences, weights_for
+from tasks.fit.subject_features import all_finite, nominal_seconds, read_seconds, to_vectors, zeros
 from tasks.units import Product, Unit
 
 CODE_VERSION = 1
@@ -193,82 +188,88 @@ def _tables(
     faces = _read_faces(store, given.persons)
     if not len(faces.frame):
         return
-    predicted_persons = _blend(store, given, faces) if given.members else _predict(store, given, head, faces)
-    for rows, has_face, predicted in predicted_persons:
-        number, first = int(faces.person[rows[0]]), int(faces.frame[rows[0]])
-        product.counts[FACE_FOUND] += int(has_face.sum())
-        product.counts[NO_FACE] += int((~has_face).sum())
+    for one in _blend(store, given, faces) if given.members else _predict(store, given, head, faces):
+        number, first = int(faces.person[one.rows[0]]), int(faces.frame[one.rows[0]])
+        product.counts[FACE_FOUND] += int(one.has_face.sum())
+        product.counts[NO_FACE] += int((~one.has_face).sum())
         columns = {
-            "person": pa.array(np.full(len(has_face), number, np.int32)),
-            "frame": pa.array(np.arange(first, first + len(has_face), dtype=np.int32)),
-            "has_face": pa.array(has_face),
+            "person": pa.array(np.full(len(one.has_face), number, np.int32)),
+            "frame": pa.array(np.arange(first, first + len(one.has_face), dtype=np.int32)),
+            "has_face": pa.array(one.has_face),
         }
-        for branch in BRANCHES_OF_TASK[details.task]:
-            for position, column in enumerate(OUTPUT_COLUMNS[branch]):
-                columns[column.name] = pa.array(predicted[branch][:, position], mask=~has_face)
-        columns |= backbone_columns(predicted.get(_LOGITS), details, ~has_face)
-        yield pa.table(columns)
+        yield pa.table(columns | output_columns(one.outputs, one.logits, details, one.has_face))
 
 
-# Key of the backbone's logits beside the outputs of the branches.
-_LOGITS = "logits"
-_Predicted = Iterator[tuple[NDArray[np.intp], NDArray[np.bool_], dict[str, np.ndarray]]]
+class _Person(NamedTuple):
+    """The predicted frames of a person, from the first to the last face.
 
-
-def _predict(store: Store, given: PredictPersonsArgs, head: AnyHead, faces: _Faces) -> _Predicted:
-    """Yield (rows, has_face [T], branch -> outputs [T, K]) of each person, in their order.
-
-    The logits of the backbone are among the outputs.
+    Attributes:
+        rows: of the person's faces, int [n].
+        has_face: bool [T].
+        outputs: branch -> [T, K].
+        logits: of the backbone, [T, C]; None: of a blend.
     """
+
+    rows: NDArray[np.intp]
+    has_face: NDArray[np.bool_]
+    outputs: dict[BranchName, np.ndarray]
+    logits: np.ndarray | None
+
+
+def _predict(store: Store, given: PredictPersonsArgs, head: AnyHead, faces: _Faces) -> Iterator[_Person]:
+    """Yield the predictions of each person, in their order."""
     by_person = np.argsort(faces.person, kind="stable")
     rows_of_person = np.split(by_person, np.flatnonzero(np.diff(faces.person[by_person])) + 1)
     predict = _predict_rows if head.works_on == "rows" else _predict_sequences
     return predict(store, given, head, faces, rows_of_person)
 
 
-def _blend(store: Store, given: PredictPersonsArgs, faces: _Faces) -> _Predicted:
-    """Yield the same with the weighted means of heads on several backbones, without logits."""
+def _blend(store: Store, given: PredictPersonsArgs, faces: _Faces) -> Iterator[_Person]:
+    """Yield the same with the weighted means of heads on several backbones."""
     of_members = []
     for one in given.members:
         head, _ = cached_head(store.url, one.head_folder, one.head_fingerprint)
         of_members.append(_predict(store, one, head, faces))
     for found in zip(*of_members, strict=True):
-        rows, has_face, _ = found[0]
-        members = [(present, {branch: outputs[branch] for branch in given.weights}) for _, present, outputs in found]
-        present, blended = blend(members, given.weights, len(has_face))
-        yield rows, present, {str(branch): values for branch, values in blended.items()}
+        members = [(one.has_face, one.outputs) for one in found]
+        yield _Person(found[0].rows, *blend(members, given.weights, len(found[0].has_face)), None)
 
 
 def _predict_rows(
     store: Store, given: PredictPersonsArgs, head: AnyHead, faces: _Faces, rows_of_person: list[NDArray[np.intp]]
-) -> _Predicted:
+) -> Iterator[_Person]:
     """Predict all faces of a head that predicts face by face; see ``_predict``."""
-    is_known = np.zeros(len(faces.frame), bool)
-    outputs: dict[str, np.ndarray] = {}
-    for rows, embeddings, logits in _blocks(store, given, head, faces):
-        is_known[rows] = True
+    count = len(faces.frame)
+    is_known = np.zeros(count, bool)
+    outputs = {b: np.zeros((count, len(OUTPUT_COLUMNS[b])), np.float32) for b in head.config.branches}
+    logits = np.zeros((count, head.config.logits_size), np.float32)
+    for rows, embeddings, block_logits in _blocks(store, given, head, faces):
+        is_known[rows], logits[rows] = True, block_logits
         seconds = nominal_seconds(faces.frame[rows])
-        sequence = SubjectSequence(embeddings, logits, np.ones(len(rows), bool), seconds)
-        for branch, values in _with_logits(head.predict_sequence(sequence), logits).items():
-            outputs.setdefault(branch, np.zeros((len(faces.frame), values.shape[1]), np.float32))[rows] = values
+        sequence = SubjectSequence(embeddings, block_logits, np.ones(len(rows), bool), seconds)
+        for branch, values in head.predict_sequence(sequence).items():
+            outputs[branch][rows] = values
     for rows in rows_of_person:
-        first, last = faces.frame[rows[0]], faces.frame[rows[-1]]
-        places = faces.frame[rows] - first
-        has_face = np.zeros(last - first + 1, bool)
+        places = faces.frame[rows] - faces.frame[rows[0]]
+        frames = int(places[-1]) + 1
+        has_face = np.zeros(frames, bool)
         has_face[places] = is_known[rows]
-        sizes = {str(branch): len(OUTPUT_COLUMNS[branch]) for branch in head.config.branches}
-        sizes[_LOGITS] = head.config.logits_size
-        predicted = {name: np.zeros((len(has_face), size), np.float32) for name, size in sizes.items()}
-        for name, values in outputs.items():
-            predicted[name][places] = values[rows]
-        yield rows, has_face, predicted
+        of_person = {branch: _place(values[rows], places, frames) for branch, values in outputs.items()}
+        yield _Person(rows, has_face, of_person, _place(logits[rows], places, frames))
+
+
+def _place(values: np.ndarray, places: NDArray[np.integer], count: int) -> np.ndarray:
+    """Return rows [count, K] with values [n, K] at some places, and zeros at the others."""
+    placed = np.zeros((count, values.shape[1]), np.float32)
+    placed[places] = values
+    return placed
 
 
 def _predict_sequences(
     store: Store, given: PredictPersonsArgs, head: AnyHead, faces: _Faces, rows_of_person: list[NDArray[np.intp]]
-) -> _Predicted:
+) -> Iterator[_Person]:
     """Predict with a head whose outputs depend on other frames. One person is in memory at a time."""
-    seconds = _read_seconds(store, given)
+    seconds = read_seconds(store, given.frames, given.frame_count)
     for rows in rows_of_person:
         first, last = int(faces.frame[rows[0]]), int(faces.frame[rows[-1]])
         count = last - first + 1
@@ -280,20 +281,7 @@ def _predict_sequences(
             places = faces.frame[found[is_persons]] - first
             embeddings[places], logits[places], has_face[places] = block[is_persons], block_logits[is_persons], True
         sequence = SubjectSequence(embeddings, logits, has_face, seconds[first - 1 : last])
-        yield rows, has_face, _with_logits(head.predict_sequence(sequence), logits)
-
-
-def _with_logits(predicted: Mapping[BranchName, np.ndarray], logits: np.ndarray) -> dict[str, np.ndarray]:
-    return {str(branch): values for branch, values in predicted.items()} | {_LOGITS: logits}
-
-
-def _read_seconds(store: Store, given: PredictPersonsArgs) -> NDArray[np.float64]:
-    """Return the time of each frame since the first frame of the video, float64 [T]; nominal times if unknown."""
-    if given.frames:
-        seconds = store.read_unit(*given.frames, columns=["pts_seconds"])["pts_seconds"].to_numpy()
-        if len(seconds) >= given.frame_count and np.isfinite(seconds).all():
-            return np.asarray(seconds[: given.frame_count], np.float64)
-    return nominal_seconds(np.arange(1, given.frame_count + 1))
+        yield _Person(rows, has_face, head.predict_sequence(sequence), logits)
 
 
 def _blocks(

@@ -18,7 +18,7 @@ from tasks.backbones import BackboneChoice, trained_backbones
 from tasks.extract.crop_faces import CropParams, crop_params_of
 from tasks.fit.fit_head import provide_zero_shot_heads
 from tasks.fit.head_selection import ServingHead, fitted_heads, select_heads, select_postprocessings
-from tasks.fit.predict_outputs import members_of, open_head
+from tasks.fit.stored_heads import members_of, open_head
 
 _PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float32")
 

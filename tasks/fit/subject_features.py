@@ -241,7 +241,8 @@ def read_sequence(
         rows = frame[has_face] - 1
         embeddings[rows], logits[rows], present[rows] = block[has_face], block_logits[has_face], True
     assert embeddings is not None and logits is not None
-    return SubjectSequence(embeddings, logits, present, _read_seconds(store, variant, subject))
+    seconds = read_seconds(store, variant.frames.get(subject), count)
+    return SubjectSequence(embeddings, logits, present, seconds)
 
 
 def zeros(shape: tuple[int, int], dtype: Any) -> np.ndarray:
@@ -252,12 +253,15 @@ def zeros(shape: tuple[int, int], dtype: Any) -> np.ndarray:
         return np.memmap(file, dtype, "w+", shape=shape)
 
 
-def _read_seconds(store: Store, variant: FeaturesVariant, subject: str) -> np.ndarray:
-    """Return the time of each frame since the first frame of the video, float64 [T]; nominal times if unknown."""
-    count = variant.last_frame(subject)
-    if subject in variant.frames:
-        key, manifest = variant.frames[subject]
-        seconds = store.read_unit(key, manifest, columns=["pts_seconds"])["pts_seconds"].to_numpy()[:count]
+def read_seconds(store: Store, frames: StoredUnit | None, count: int) -> np.ndarray:
+    """Return the time of each frame since the first frame of the video, float64 [T]; nominal times if unknown.
+
+    Args:
+        frames: the unit with the time stamps; None: there is none.
+        count: T.
+    """
+    if frames:
+        seconds = store.read_unit(*frames, columns=["pts_seconds"])["pts_seconds"].to_numpy()[:count]
         if len(seconds) == count and np.isfinite(seconds).all():
             return np.asarray(seconds, np.float64)
     return nominal_seconds(np.arange(1, count + 1))

@@ -19,7 +19,7 @@ from data_contracts.store.bundles import Bundle, list_bundles, read_file, write_
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.manifest import Manifest, StoredUnit
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES_OF_TASK, NO_FACE, BranchName, TaskName
+from data_contracts.vocabulary import BRANCHES_OF_TASK, NO_FACE, TaskName
 from models.decisions.recipes import PostProcessingRecipe, get_postprocessing_recipe
 from models.decisions.smoothing import NOMINAL_FRAMES_PER_SECOND, Smoothing
 from models.decisions.subject_outputs import SubjectOutputs, rows_without_face
@@ -29,13 +29,14 @@ from models.tuning.branch_search import Candidate
 from models.tuning.folds import has_several_subjects_of_a_video
 from models.tuning.tuning import tune_postprocessing
 from tasks.fit.import_labels import labels_key
-from tasks.fit.predict_outputs import read_backbone, read_outputs
+from tasks.fit.predict_outputs import read_subject
+from tasks.fit.stored_heads import RULE_FILE
 from tasks.fit.subject_features import label_arrays
 from tasks.fit.subject_split import SubjectSplit
 from tasks.units import Files, Job
 
 CODE_VERSION = 2
-RULE_FILE, CANDIDATES_FILE = "postprocessing.json", "candidates.parquet"
+CANDIDATES_FILE = "candidates.parquet"
 
 
 # Name in the labels -> unit of a member's outputs of the subject; None: the member has no features of it.
@@ -144,11 +145,9 @@ def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
     try:
         tuned = tune_postprocessing(subjects, task=given.task, recipe=given.recipe, folds=given.folds)
         if given.weights is not None:
-            rates = given.frames_per_second
-            of_members = [
-                [replace(one, frames_per_second=rates.get(one.name, NOMINAL_FRAMES_PER_SECOND)) for one in members]
-                for members in read_members(store, given.task, given.members, given.labels)
-            ]
+            of_members = read_members(
+                store, given.task, given.members, given.labels, frames_per_second=given.frames_per_second
+            )
             tuned = hold_out(tuned, of_members, given.weights, recipe=given.recipe)
     except ValueError as error:
         raise InputError(f"{job.name}: {error}") from error
@@ -283,77 +282,61 @@ def remove_superseded(store: Store, postprocessing: Bundle) -> None:
 
 
 def _subject_outputs(store: Store, given: TunePostprocessingArgs) -> list[SubjectOutputs]:
-    task, units = given.task, {key.value("subject"): (key, manifest) for key, manifest in given.outputs.values()}
-    joined = join_labels_to_outputs(
-        store.read_unit(labels_key(task, "validation"), given.labels),
-        task=task,
-        outputs=(
-            (name, key.value("subject"), *read_outputs(store, key, manifest, BRANCHES_OF_TASK[task]))
-            for name, (key, manifest) in given.outputs.items()
+    branches = BRANCHES_OF_TASK[given.task]
+    has_gate = "expr" in branches and bool(given.recipe.gate_levels)
+    rates = given.frames_per_second
+    return join_labels(
+        store.read_unit(labels_key(given.task, "validation"), given.labels),
+        (
+            (name, read_subject(store, unit, branches, frames_per_second=_rate_of(unit, rates), has_gate=has_gate))
+            for name, unit in given.outputs.items()
         ),
     )
-    has_gate = "expr" in BRANCHES_OF_TASK[task] and given.recipe.gate_levels
-    return [
-        replace(
-            one,
-            frames_per_second=given.frames_per_second.get(one.name, NOMINAL_FRAMES_PER_SECOND),
-            backbone=read_backbone(store, *units[one.name]) if has_gate else None,
-        )
-        for one in joined
-    ]
 
 
-def join_labels_to_outputs(
-    table: pa.Table,
-    *,
-    task: TaskName,
-    outputs: Iterable[tuple[str, str, np.ndarray, dict[BranchName, np.ndarray]]],
-) -> list[SubjectOutputs]:
-    """Return outputs with the labels of their frames.
+def _rate_of(unit: StoredUnit, frames_per_second: Mapping[str, float]) -> float:
+    return frames_per_second.get(unit.key.value("subject"), NOMINAL_FRAMES_PER_SECOND)
 
-    Args:
-        table: labels of a set.
-        task: of the labels.
-        outputs: (name in the labels, subject, present bool [T], branch -> float32 [T, K]) of each subject.
-    """
+
+def join_labels(table: pa.Table, outputs: Iterable[tuple[str, SubjectOutputs]]) -> list[SubjectOutputs]:
+    """Return outputs with the labels of their frames. ``outputs``: of each subject, with its name in the labels."""
     names = table["subject"].to_numpy(zero_copy_only=False).astype(str)
     arrays, frame = label_arrays(table), table["frame"].to_numpy()
     subjects = []
-    for name, subject, present, values in outputs:
+    for name, one in outputs:
         # Labels after the last frame of the video have no outputs.
-        rows = (names == name) & (frame <= len(present))
-        subjects.append(
-            SubjectOutputs(
-                name=subject,
-                outputs=values,
-                present=present,
-                labelled_frame=frame[rows] - 1,
-                labels={branch: arrays[branch][rows] for branch in BRANCHES_OF_TASK[task]},
-            )
-        )
+        rows = (names == name) & (frame <= len(one.present))
+        labels = {branch: arrays[branch][rows] for branch in one.outputs}
+        subjects.append(replace(one, labelled_frame=frame[rows] - 1, labels=labels))
     return subjects
 
 
 def read_members(
-    store: Store, task: TaskName, outputs: Sequence[MemberOutputs], labels: Manifest
+    store: Store,
+    task: TaskName,
+    outputs: Sequence[MemberOutputs],
+    labels: Manifest,
+    *,
+    frames_per_second: Mapping[str, float],
 ) -> list[list[SubjectOutputs]]:
-    """Return each validation subject's outputs of every member, with the labels."""
+    """Return each validation subject's outputs of every member, with the labels.
+
+    ``frames_per_second``: of the video of each subject; others have the nominal one.
+    """
     branches = BRANCHES_OF_TASK[task]
     table = store.read_unit(labels_key(task, "validation"), labels)
     of_members: list[list[SubjectOutputs]] = []
     for of in outputs:
         read = []
         for name, unit in of.items():
+            known = unit or next(found for other in outputs if (found := other[name]))
+            one = read_subject(store, known, branches, frames_per_second=_rate_of(known, frames_per_second))
             if unit is None:
-                key, manifest = next(other[name] for other in outputs if other[name])  # type: ignore[misc]
-                present, values = read_outputs(store, key, manifest, branches)
                 # The member does not know the subject.
-                present, values = np.zeros_like(present), {b: np.full_like(v, np.nan) for b, v in values.items()}
-            else:
-                key, manifest = unit
-                present, values = read_outputs(store, key, manifest, branches)
-            read.append((name, key.value("subject"), present, values))
-        of_members.append(join_labels_to_outputs(table, task=task, outputs=read))
+                nothing = {branch: np.full_like(values, np.nan) for branch, values in one.outputs.items()}
+                one = replace(one, present=np.zeros_like(one.present), outputs=nothing)
+            read.append((name, one))
+        of_members.append(join_labels(table, read))
     return [list(one) for one in zip(*of_members, strict=True)]
 
 

@@ -15,7 +15,8 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND, BranchName
 from models.decisions.blending import AnyHead, blend
 from models.heads.sequences import SubjectSequence
-from tasks.fit.predict_outputs import backbone_columns, cached_head, members_of, weights_for
+from tasks.fit.predict_outputs import output_columns
+from tasks.fit.stored_heads import cached_head, members_of, weights_for
 from tasks.units import Product, Unit
 
 CODE_VERSION = 1
@@ -79,11 +80,8 @@ def compute(store: Store, unit: Unit[ImageOutputsArgs]) -> Product:
     table = store.read_unit(*given.features)
     columns = {"image": table["image"], "face": table["face"]}
     outputs = _blend(store, given) if given.members else _predict(head, table, branches)
-    for branch, values in outputs.items():
-        columns |= {column.name: pa.array(values[:, i]) for i, column in enumerate(OUTPUT_COLUMNS[branch])}
-    if details.gate_classes:
-        logits = _vectors(table["logits"]) if table.num_rows else np.zeros((0, len(details.gate_classes)), np.float32)
-        columns |= backbone_columns(logits, details)
+    logits = _vectors(table["logits"]) if table.num_rows else np.zeros((0, len(details.gate_classes)), np.float32)
+    columns |= output_columns(outputs, logits, details)
     dataset = image_outputs_dataset(branches, has_backbone=bool(details.gate_classes))
     product = Product(dataset, [pa.table(columns).cast(dataset.schema)])
     product.counts[FACE_FOUND] = table.num_rows

@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +19,14 @@ from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, FACE_FOUND
+from models.decisions.postprocessing import PostProcessing
+from models.decisions.smoothing import Smoothing
+from models.decisions.subject_outputs import SubjectOutputs
 from tasks.fit.head_selection import ServingHead
 from tasks.fit.predict_outputs import to_backbone, to_outputs
+from tasks.fit.stored_heads import rule_of
 from tasks.results.prediction_folder import IMAGES_TABLE, note_folder, replace_table
-from tasks.results.write_predictions import decision_columns, fingerprint_head, rule_of
-
-if TYPE_CHECKING:
-    from models.decisions.postprocessing import PostProcessing
+from tasks.results.write_predictions import decision_columns, fingerprint_head
 
 CODE_VERSION = 1
 _FILE = f"{IMAGES_TABLE}.parquet"
@@ -147,14 +147,12 @@ def remove_images(target: Store, images: Sequence[str]) -> None:
         _write(target, rows, {image: made for image, made in known.items() if image not in images})
 
 
-def _unsmoothed(store: Store, serving: ServingHead) -> "PostProcessing":
+def _unsmoothed(store: Store, serving: ServingHead) -> PostProcessing:
     """Return the thresholds and the class bias of a head without its smoothing: images have no order in time."""
-    from models.decisions.smoothing import Smoothing
-
     return rule_of(store, serving).with_smoothing(Smoothing())
 
 
-def _table(store: Store, block: ImageBlock, rules: Mapping[str, "PostProcessing"]) -> tuple[pa.Table, set[str]]:
+def _table(store: Store, block: ImageBlock, rules: Mapping[str, PostProcessing]) -> tuple[pa.Table, set[str]]:
     """Return the rows of a block, and the images with a face that a head has no outputs of."""
     names = [field.name for field in store.schema_of(*block.faces) if field.name != "crop_jpeg"]
     faces = store.read_unit(*block.faces, columns=names)
@@ -172,9 +170,8 @@ def _table(store: Store, block: ImageBlock, rules: Mapping[str, "PostProcessing"
         outputs, backbone = to_outputs(table, branches), to_backbone(table) if rule.has_gate else None
         known = table["image"].is_valid().to_numpy()
         is_predicted &= known | ~found
-        columns |= decision_columns(
-            rule, known, outputs, known, serving.branches, frames_per_second=1, backbone=backbone
-        )
+        of_faces = SubjectOutputs("faces", outputs, known, backbone=backbone)
+        columns |= decision_columns(rule, of_faces, serving.branches)
     columns |= {name: pa.nulls(len(found)) for name in IMAGES.schema.names if name not in columns}
     return check_schema(pa.table(columns), IMAGES), set(faces["image"].filter(pa.array(~is_predicted)).to_pylist())
 

@@ -271,8 +271,9 @@ def _selective(branch: BranchName, evaluation: Evaluation) -> Content:
     for one in evaluation.rows:
         rule, at = evaluation.rules[kind][one.name], one.labelled_frame
         labels.append(one.labels[branch])
-        probability.append(one.smooth(rule)[branch][at])
-        decisions.append(one.decide(rule)[branch][at])
+        smoothed = one.smooth(rule)
+        probability.append(smoothed[branch][at])
+        decisions.append(one.decide(rule, smoothed)[branch][at])
     arrays = (np.concatenate(part) for part in (labels, probability, decisions))
     found = scores_by_coverage(branch, *arrays)
     rows: list[list[object]] = [[Share(one.coverage), one.least_probability, one.score, one.accuracy] for one in found]

@@ -16,11 +16,11 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import ACTION_UNITS, EXPRESSIONS, FACE_FOUND
 from models.decisions.postprocessing import PostProcessing
 from tasks.fit.head_selection import date_of
+from tasks.fit.stored_heads import load_postprocessing
 from tasks.fit.tune_postprocessing import read_candidates
 from tasks.pages.page import Section
 from tasks.pages.table import Code, Link, Share, State, Table, Tenths
 from tasks.results.head_scores import attainable_column, score_columns, scores_of
-from tasks.results.write_submission import load_postprocessing
 from tasks.units import MAX_TRIES
 
 _CANDIDATES_SHOWN = 5

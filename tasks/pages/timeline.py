@@ -21,7 +21,7 @@ from data_contracts.errors import InputError
 from data_contracts.schemas.faces import BOX_NAMES
 from data_contracts.schemas.labels import LABEL_COLUMNS
 from data_contracts.schemas.outputs import OUTPUT_COLUMNS
-from data_contracts.store.manifest import UnitKey
+from data_contracts.store.manifest import StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import (
     ACTION_UNITS,
@@ -34,7 +34,7 @@ from data_contracts.vocabulary import (
 from tasks.results.prediction_folder import BranchSettings, prediction_files
 
 if TYPE_CHECKING:
-    from models.decisions.postprocessing import BranchRule, PostProcessing
+    from models.decisions.postprocessing import PostProcessing
     from tasks.fit.head_selection import ServingHead
 
 _COLUMNS_OF_DECISIONS: dict[BranchName, tuple[str, ...]] = {
@@ -239,7 +239,7 @@ def _with_raw_values(
             person = next((person for person in persons if person.number == number), None)
             if person is not None:
                 placed = rule.smooth(branch, _place(outputs, frame, person), frames_per_second=1)
-                raw.setdefault(number, {})[branch] = _decide(placed, rule, branch)
+                raw.setdefault(number, {})[branch] = _values_of(branch, placed, rule.decide(branch, placed))
     return [replace(person, raw=raw.get(person.number, {})) for person in persons]
 
 
@@ -270,11 +270,9 @@ def _place(values: NDArray[np.float32], frame: NDArray[np.integer], person: Pers
     return placed
 
 
-def _decide(
-    outputs: NDArray[np.float32], rule: "BranchRule", branch: BranchName, backbone: NDArray[np.float32] | None = None
-) -> BranchValues:
+def _values_of(branch: BranchName, outputs: NDArray[np.float32], decided: NDArray[np.generic]) -> BranchValues:
     """Return decisions and probabilities for outputs [n, K]; NaN where the outputs are."""
-    decisions = rule.decide(branch, outputs, backbone).astype(np.float32).reshape(len(outputs), -1)
+    decisions = decided.astype(np.float32).reshape(len(outputs), -1)
     decisions[np.isnan(outputs[:, 0])] = np.nan
     return BranchValues(decisions, None if branch == "va" else outputs)
 
@@ -283,14 +281,12 @@ def compute_timeline(
     store: Store, video: str, subjects: Sequence[str], heads: Sequence["ServingHead"]
 ) -> Timeline | None:
     """Return the timeline of the subjects of a video from the outputs of heads; None without outputs."""
-    from models.decisions.postprocessing import untuned_postprocessing
-    from tasks.results.write_submission import load_postprocessing
+    from tasks.fit.stored_heads import rule_of
 
     persons: dict[str, PersonTimeline] = {}
     lines, faces = [], None
     for serving in heads:
-        details, tuned = HeadDetails.of(serving.head), serving.postprocessing
-        rule = load_postprocessing(store, tuned) if tuned else untuned_postprocessing(details.task)
+        rule = rule_of(store, serving)
         for key in store.manifests("outputs", head=serving.head.name):
             subject, faces = key.value("subject"), faces or key.value("source")
             if subject in subjects and key.value("source") == faces:
@@ -315,30 +311,26 @@ def _person_from_outputs(
     store: Store, key: UnitKey, rule: "PostProcessing", serving: "ServingHead", *, number: int
 ) -> PersonTimeline:
     from models.decisions.smoothing import Smoothing
-    from tasks.fit.predict_outputs import read_backbone, read_outputs
+    from tasks.fit.predict_outputs import read_subject
     from tasks.fit.subject_features import frame_rates
 
-    manifest = store.manifests("outputs", head=key.value("head"), source=key.value("source"))[key]
-    task = HeadDetails.of(serving.head).task
-    present, outputs = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
-    rate = frame_rates(store, [key.value("subject")])[key.value("subject")]
-    smoothed, backbone = rule.smooth(outputs, present, frames_per_second=rate), None
-    if rule.has_gate:
-        backbone = rule.smooth_backbone(read_backbone(store, key, manifest), present, frames_per_second=rate)
+    unit = StoredUnit(key, store.manifests("outputs", head=key.value("head"), source=key.value("source"))[key])
+    name, branches = key.value("subject"), BRANCHES_OF_TASK[HeadDetails.of(serving.head).task]
+    rate = frame_rates(store, [name])[name]
+    subject = read_subject(store, unit, branches, frames_per_second=rate, has_gate=rule.has_gate)
+    present, smoothed = subject.present, subject.smooth(rule)
+    decisions = subject.decide(rule, smoothed)
     plain = {b: replace(one, smoothings=(Smoothing(),), gate_level=None) for b, one in rule.rules.items()}
-    raw = {b: one.smooth(b, outputs[b], frames_per_second=rate) for b, one in plain.items()}
+    raw = {b: one.smooth(b, subject.outputs[b], frames_per_second=rate) for b, one in plain.items()}
     unknown = np.full(4, np.nan, np.float32)
     return PersonTimeline(
         number,
-        key.value("subject"),
+        name,
         1,
         present,
         np.tile(unknown, (len(present), 1)),
-        {
-            b: _decide(np.where(present[:, None], smoothed[b], np.nan), rule.rules[b], b, backbone)
-            for b in serving.branches
-        },
-        {b: _decide(raw[b], plain[b], b) for b in serving.branches if rule.rules[b].is_smoothed},
+        {b: _values_of(b, np.where(present[:, None], smoothed[b], np.nan), decisions[b]) for b in serving.branches},
+        {b: _values_of(b, raw[b], plain[b].decide(b, raw[b])) for b in serving.branches if rule.rules[b].is_smoothed},
     )
 
 

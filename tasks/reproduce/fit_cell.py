@@ -19,6 +19,7 @@ from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SetName
+from models.decisions.subject_outputs import SubjectOutputs
 from models.engines.devices import default_device
 from models.heads.head import Head, head_to_bytes
 from models.heads.recipes import TaskRecipe
@@ -28,7 +29,7 @@ from tasks.fit.fit_head import FitHeadArgs, HeadChoice, plan_fit_head
 from tasks.fit.import_labels import labels_key
 from tasks.fit.predict_outputs import predict_subject
 from tasks.fit.subject_features import FeaturesVariant
-from tasks.fit.tune_postprocessing import join_labels_to_outputs
+from tasks.fit.tune_postprocessing import join_labels
 from tasks.reproduce.published import Method
 from tasks.units import Files, Job
 
@@ -172,10 +173,13 @@ def _fit_and_score(
 def _score(store: Store, given: FitHeadArgs, table: pa.Table, head: Head) -> dict[str, dict[str, float]]:
     """Predict all frames of the validation subjects, and score the published decisions."""
     task, subjects = given.choice.task, given.split.validation()
-    outputs = (
-        (name, subject, *predict_subject(store, given.features, subject, head)) for name, subject in subjects.items()
-    )
-    return score_published(join_labels_to_outputs(table, task=task, outputs=outputs), task=task)
+
+    def predict(subject: str) -> SubjectOutputs:
+        present, outputs = predict_subject(store, given.features, subject, head)
+        return SubjectOutputs(subject, outputs, present)
+
+    predicted = ((name, predict(subject)) for name, subject in subjects.items())
+    return score_published(join_labels(table, predicted), task=task)
 
 
 class _KeptRows:

@@ -6,7 +6,7 @@ Nothing is fitted or tuned again. Decisions are those of the stored rules.
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,10 +22,10 @@ from models.decisions.evaluation import Interval, Metrics, bootstrap_intervals, 
 from models.decisions.postprocessing import PostProcessing, untuned_postprocessing
 from models.decisions.subject_outputs import SubjectOutputs, published_rows
 from models.heads.metrics import MAIN_METRIC
-from tasks.fit.predict_outputs import read_backbone, read_outputs
+from tasks.fit.predict_outputs import read_subject
+from tasks.fit.stored_heads import RULE_FILE, load_postprocessing
 from tasks.fit.subject_features import frame_rates
-from tasks.fit.tune_postprocessing import RULE_FILE, join_labels_to_outputs, recipe_of
-from tasks.results.write_submission import load_postprocessing
+from tasks.fit.tune_postprocessing import join_labels, recipe_of
 
 UNTUNED, POST_PROCESSED, IN_SAMPLE, HELD_OUT = "untuned", "post-processed", "in-sample", "held-out"
 # A stored score has this many digits in common with one of the same outputs and labels.
@@ -187,20 +187,14 @@ def _read_rows(store: Store, head: Bundle, tuned: PostprocessingDetails) -> list
             f"none of {first_names(missing)}; run fit again"
         )
     branches, rates = BRANCHES_OF_TASK[task], frame_rates(store, names.values())
-    joined = join_labels_to_outputs(
-        store.read_unit(key, manifest),
-        task=task,
-        outputs=((name, subject, *read_outputs(store, *units[subject], branches)) for name, subject in names.items()),
-    )
     has_gate = bool(HeadDetails.of(head).gate_classes)
-    return [
-        replace(
-            one,
-            frames_per_second=rates[one.name],
-            backbone=read_backbone(store, *units[one.name]) if has_gate else None,
-        )
-        for one in joined
-    ]
+    return join_labels(
+        store.read_unit(key, manifest),
+        (
+            (name, read_subject(store, units[one], branches, frames_per_second=rates[one], has_gate=has_gate))
+            for name, one in names.items()
+        ),
+    )
 
 
 def _read_folds(store: Store, tuned: Bundle) -> dict[str, PostProcessing]:

@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,9 +33,12 @@ from data_contracts.vocabulary import (
     MissingFaces,
     People,
 )
+from models.decisions.postprocessing import BranchRule, PostProcessing
+from models.decisions.subject_outputs import SubjectOutputs
 from models.engines.progress import track
 from tasks.fit.head_selection import ServingHead
-from tasks.fit.predict_outputs import read_backbone, read_outputs, to_backbone, to_outputs
+from tasks.fit.predict_outputs import read_subject, to_backbone, to_outputs
+from tasks.fit.stored_heads import rule_of
 from tasks.fit.subject_features import frame_rates
 from tasks.results.face_columns import read_person_faces, read_subject_faces
 from tasks.results.prediction_folder import (
@@ -50,9 +53,6 @@ from tasks.results.prediction_folder import (
     write_description,
     write_record,
 )
-
-if TYPE_CHECKING:
-    from models.decisions.postprocessing import BranchRule, PostProcessing
 
 # 2: the same columns in every file, and their metadata.
 # 3: person, box, landmarks, probability and size of the face.
@@ -78,6 +78,10 @@ class _HeadOutputs:
         dataset, item = ("outputs", "subject") if self.people == "main" else ("person_outputs", "video")
         key = UnitKey(dataset, (("head", self.serving.head.name), ("source", self.source), (item, video)))
         return StoredUnit(key, self.units[key]) if key in self.units else None
+
+
+# The outputs of each head of one video.
+_OutputsOfVideo = Sequence[tuple[_HeadOutputs, StoredUnit]]
 
 
 class WrittenPredictions(NamedTuple):
@@ -177,7 +181,7 @@ def _name_settings(heads: Sequence[_HeadOutputs], missing_faces: MissingFaces) -
 
 
 def _fingerprint_inputs(
-    outputs: Sequence[tuple[_HeadOutputs, StoredUnit]],
+    outputs: _OutputsOfVideo,
     frames: Manifest | None,
     missing_faces: MissingFaces,
 ) -> str:
@@ -186,7 +190,7 @@ def _fingerprint_inputs(
         missing_faces=missing_faces,
         people=[one.people for one, _ in outputs],
         frames=frames.identity if frames else None,
-        outputs=[[*fingerprint_head(one.serving), manifest.fingerprint] for one, (_, manifest) in outputs],
+        outputs=[[*fingerprint_head(one.serving), unit.manifest.fingerprint] for one, unit in outputs],
     )
 
 
@@ -208,7 +212,7 @@ def _settings_of(
     return PredictionSettings(name=name, missing_faces=missing_faces, expr=expr, va=va, au=au, people=people)
 
 
-def _settings_of_branch(one: _HeadOutputs, branch: BranchName, rule: "BranchRule") -> BranchSettings:
+def _settings_of_branch(one: _HeadOutputs, branch: BranchName, rule: BranchRule) -> BranchSettings:
     head, tuned = HeadDetails.of(one.serving.head), one.serving.postprocessing
     features = {head.backbone: head.backbone_name} | {of.backbone: of.backbone_name for of in head.members}
     return BranchSettings(
@@ -230,16 +234,6 @@ def _settings_of_branch(one: _HeadOutputs, branch: BranchName, rule: "BranchRule
     )
 
 
-def rule_of(store: Store, serving: ServingHead) -> "PostProcessing":
-    """Return the post-processing of a head; without one, thresholds of 0.5 and no smoothing."""
-    # Compiled loops and filters take a second to import, so import them only if there is something to write.
-    from models.decisions.postprocessing import untuned_postprocessing
-    from tasks.results.write_submission import load_postprocessing
-
-    tuned = serving.postprocessing
-    return load_postprocessing(store, tuned) if tuned else untuned_postprocessing(HeadDetails.of(serving.head).task)
-
-
 def _write_files(table: pa.Table, target: Store, names: Sequence[str]) -> None:
     with target.files.replacing(names[0]) as file:
         pq.write_table(table, file)
@@ -249,7 +243,7 @@ def _write_files(table: pa.Table, target: Store, names: Sequence[str]) -> None:
 
 def _table(
     store: Store,
-    outputs: Sequence[tuple[_HeadOutputs, StoredUnit]],
+    outputs: _OutputsOfVideo,
     frames: tuple[UnitKey, Manifest | None],
     settings: PredictionSettings,
     *,
@@ -264,30 +258,22 @@ def _table(
     return table.replace_schema_metadata({**table.schema.metadata, "settings": json.dumps(settings.to_json())})
 
 
-_OutputsOfVideo = Sequence[tuple[_HeadOutputs, StoredUnit]]
-
-
 def _subject_columns(
     store: Store, outputs: _OutputsOfVideo, settings: PredictionSettings, frames_per_second: float
 ) -> dict[str, pa.Array]:
     """Return the columns of the subject, one row per frame."""
     columns: dict[str, pa.Array] = {}
     has_face: np.ndarray = np.zeros(0, bool)
-    for one, (key, manifest) in outputs:
-        task = HeadDetails.of(one.serving.head).task
-        present, values = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
-        has_face = has_face | present if len(has_face) else present
-        known = present if settings.missing_faces == "null" else np.full(len(present), present.any())
-        rule, branches = rule_of(store, one.serving), one.serving.branches
-        backbone = read_backbone(store, key, manifest) if rule.has_gate else None
-        columns |= decision_columns(
-            rule, present, values, known, branches, frames_per_second=frames_per_second, backbone=backbone
-        )
+    for one, unit in outputs:
+        rule, branches = rule_of(store, one.serving), BRANCHES_OF_TASK[HeadDetails.of(one.serving.head).task]
+        subject = read_subject(store, unit, branches, frames_per_second=frames_per_second, has_gate=rule.has_gate)
+        has_face = has_face | subject.present if len(has_face) else subject.present
+        columns |= decision_columns(rule, subject, one.serving.branches, settings.missing_faces)
     count = len(has_face)
     columns["frame"] = pa.array(np.arange(1, count + 1, dtype=np.int32))
     columns["has_face"] = pa.array(has_face)
-    first, (key, _) = outputs[0]
-    columns |= read_subject_faces(store, source=first.source, subject=key.value("subject"), has_face=has_face)
+    first, unit = outputs[0]
+    columns |= read_subject_faces(store, source=first.source, subject=unit.key.value("subject"), has_face=has_face)
     if has_face.any():
         columns["person"] = pa.array(np.ones(count, np.int32))
         columns["is_short_track"] = pa.array(np.full(count, has_face.sum() < SHORT_TRACK_FRAMES))
@@ -303,8 +289,8 @@ def _person_columns(
     columns: dict[str, pa.Array] = {}
     person: np.ndarray = np.zeros(0, np.int32)
     frame, has_face = person, np.zeros(0, bool)
-    for one, (key, manifest) in outputs:
-        table = store.read_unit(key, manifest)
+    for one, unit in outputs:
+        table = store.read_unit(*unit)
         task, rule = HeadDetails.of(one.serving.head).task, rule_of(store, one.serving)
         person, frame, present = (table[name].to_numpy() for name in ("person", "frame", "has_face"))
         has_face = has_face | present if len(has_face) else present
@@ -312,29 +298,23 @@ def _person_columns(
         backbone = to_backbone(table) if rule.has_gate else None
         parts = []
         for rows in _slices_of(person):
-            here = present[rows]
-            known = here if settings.missing_faces == "null" else np.full(len(here), here.any())
-            of_person = {branch: array[rows] for branch, array in values.items()}
-            parts.append(
-                decision_columns(
-                    rule,
-                    here,
-                    of_person,
-                    known,
-                    one.serving.branches,
-                    frames_per_second=frames_per_second,
-                    backbone=None if backbone is None else backbone[rows],
-                )
+            of_person = SubjectOutputs(
+                name=unit.key.value("video"),
+                outputs={branch: array[rows] for branch, array in values.items()},
+                present=present[rows],
+                frames_per_second=frames_per_second,
+                backbone=None if backbone is None else backbone[rows],
             )
+            parts.append(decision_columns(rule, of_person, one.serving.branches, settings.missing_faces))
         columns |= {name: pa.concat_arrays([part[name] for part in parts]) for name in (parts[0] if parts else ())}
-    first, (key, manifest) = outputs[0]
-    is_covered = np.zeros(OutputsDetails.of(manifest).frame_count + 1, bool)
+    first, unit = outputs[0]
+    is_covered = np.zeros(OutputsDetails.of(unit.manifest).frame_count + 1, bool)
     is_covered[frame] = True
     uncovered = np.flatnonzero(~is_covered[1:]).astype(np.int32) + 1
     seen = np.bincount(person, weights=has_face)
     columns["person"], columns["is_short_track"] = pa.array(person), pa.array(seen[person] < SHORT_TRACK_FRAMES)
     columns |= read_person_faces(
-        store, source=first.source, video=key.value("video"), person=person, frame=frame, has_face=has_face
+        store, source=first.source, video=unit.key.value("video"), person=person, frame=frame, has_face=has_face
     )
     columns = {
         name: pa.concat_arrays([values, pa.nulls(len(uncovered), values.type)]) for name, values in columns.items()
@@ -357,21 +337,16 @@ def _time_seconds(store: Store, frame_count: int, key: UnitKey, manifest: Manife
 
 
 def decision_columns(
-    rule: "PostProcessing",
-    present: np.ndarray,
-    outputs: dict[BranchName, np.ndarray],
-    known: np.ndarray,
-    branches: Sequence[BranchName],
-    *,
-    frames_per_second: float,
-    backbone: np.ndarray | None = None,
+    rule: PostProcessing, subject: SubjectOutputs, branches: Sequence[BranchName], missing_faces: MissingFaces = "null"
 ) -> dict[str, pa.Array]:
-    """Return the columns of some branches. ``known``: frames that carry values; the others are null.
+    """Return the columns of some branches, one row per frame of a subject or person.
 
-    ``backbone``: the backbone's own expressions, for a rule with a gate.
+    Values are null in frames without a face, unless ``missing_faces`` says otherwise, and without any face.
     """
-    decisions = rule.apply(outputs, present, frames_per_second=frames_per_second, backbone=backbone)
-    smoothed = rule.smooth(outputs, present, frames_per_second=frames_per_second)
+    present = subject.present
+    known = present if missing_faces == "null" else np.full(len(present), present.any())
+    smoothed = subject.smooth(rule)
+    decisions = subject.decide(rule, smoothed)
     columns: dict[str, np.ndarray] = {}
     for branch in branches:
         if branch == "expr":

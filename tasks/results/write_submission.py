@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from data_contracts.details.heads import HeadDetails, PostprocessingDetails, Tun
 from data_contracts.details.submissions import SubjectCoverage, SubmissionChecks, SubmissionDetails
 from data_contracts.errors import InputError, counted
 from data_contracts.files.locations import location
-from data_contracts.store.bundles import Bundle, read_file
+from data_contracts.store.bundles import Bundle
 from data_contracts.store.fingerprint import digest_of_file, fingerprint, variant_name
 from data_contracts.store.manifest import StoredUnit
 from data_contracts.store.store import Store
@@ -38,13 +37,13 @@ from data_contracts.vocabulary import (
     mark_name,
     video_of_subject,
 )
-from models.decisions.postprocessing import PostProcessing
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
 from tasks.extract.index_videos import details_of_videos
-from tasks.fit.predict_outputs import read_backbone, read_outputs
+from tasks.fit.predict_outputs import read_subject
+from tasks.fit.stored_heads import load_postprocessing
 from tasks.fit.subject_features import frame_rates
 from tasks.fit.subject_split import seen_subjects, subjects_of_head
-from tasks.fit.tune_postprocessing import RULE_FILE, recipe_of
+from tasks.fit.tune_postprocessing import recipe_of
 from tasks.units import Files, Job
 
 CODE_VERSION = 2
@@ -168,14 +167,6 @@ def _how_to_get(missing: Sequence[str], known: Collection[str], videos: Collecti
     return "; ".join(lines.values())
 
 
-def load_postprocessing(store: Store, bundle: Bundle) -> PostProcessing:
-    """Read the post-processing of a bundle."""
-    try:
-        return PostProcessing.from_dict(json.loads(read_file(store, bundle, RULE_FILE))["postprocessing"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{bundle.folder}: expected a post-processing, got: {error}; run fit again") from error
-
-
 def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
     """Return text files, zip file and coverage table of one submission."""
     given = job.arguments
@@ -189,11 +180,10 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
     texts: dict[str, bytes] = {}
     rows = np.empty(len(wanted.images), object)
     coverage = []
-    for number, (key, manifest) in enumerate(given.outputs):
-        present, outputs = read_outputs(store, key, manifest, BRANCHES_OF_TASK[task])
-        rate = given.frames_per_second[key.value("subject")]
-        backbone = read_backbone(store, key, manifest) if rule.has_gate else None
-        decisions = rule.apply(outputs, present, frames_per_second=rate, backbone=backbone)
+    for number, unit in enumerate(given.outputs):
+        rate = given.frames_per_second[unit.key.value("subject")]
+        subject = read_subject(store, unit, BRANCHES_OF_TASK[task], frames_per_second=rate, has_gate=rule.has_gate)
+        decisions, present = subject.decide(rule), subject.present
         frame: np.ndarray = np.arange(1, len(present) + 1)
         if wanted.rows_by == "subject":
             texts[f"{wanted.subjects[number]}.txt"] = format_subject_file(task, decisions)
@@ -202,7 +192,7 @@ def make(store: Store, job: Job[WriteSubmissionArgs]) -> Files:
             frame = wanted.frame_of_row[expected_rows]
             values = np.array(format_rows(task, decisions), object)
             rows[expected_rows] = values[np.minimum(frame, len(present)) - 1]
-        known_from = OutputsDetails.of(manifest).frames_known_from
+        known_from = OutputsDetails.of(unit.manifest).frames_known_from
         coverage.append(_coverage(wanted.subjects[number], present, frame, known_from))
     if wanted.rows_by == "frame":
         file_name = mark_name(f"{task.upper()}_predictions.txt", simulated=head.is_simulated)

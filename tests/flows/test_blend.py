@@ -32,7 +32,8 @@ from flows.pages.view import view
 from flows.rescore import rescore
 from flows.score import score
 from flows.submit import submit
-from tasks.fit.predict_outputs import load_head, read_outputs
+from tasks.fit.predict_outputs import read_outputs
+from tasks.fit.stored_heads import load_head
 from tasks.fit.subject_features import find_features, list_features, read_sequence
 from tasks.pages.write_report import write_report
 from tests.flows.commands.test_import_features import values_of

@@ -26,11 +26,11 @@ from models.decisions.smoothing import Smoothing
 from models.faces.detection import DetectorParams
 from models.recipes.registry import find_recipe
 from models.recipes.toml_files import recipe_to_toml
-from tasks.fit.predict_outputs import load_head, to_backbone, to_outputs
+from tasks.fit.predict_outputs import to_backbone, to_outputs
+from tasks.fit.stored_heads import load_head, load_postprocessing
 from tasks.fit.subject_features import find_features, read_sequence
 from tasks.fit.tune_postprocessing import read_candidates
 from tasks.pages.write_report import write_report
-from tasks.results.write_submission import load_postprocessing
 from tests.tasks.pages.test_write_report import read_page
 
 

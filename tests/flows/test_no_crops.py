@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from data_contracts.errors import InputError
+from data_contracts.store.manifest import StoredUnit
 from data_contracts.store.store import Store
 from flows.commands.forget import forget
 from flows.commands.parameters import ForgetParameters, ViewParameters
@@ -88,7 +89,7 @@ def test_features_differ_only_by_jpeg(stores):
         np.testing.assert_allclose(one.embeddings.astype(float), other.embeddings.astype(float), atol=0.6)
         assert not np.array_equal(one.embeddings, other.embeddings)
     units = [unit for unit in without.manifests("faces").items() if unit[0].value("video") == "train01"]
-    crops = [crop for unit in units for _, _, crop in cut_stored_faces(without, unit, video)]
+    crops = [crop for unit in units for _, _, crop in cut_stored_faces(without, StoredUnit(*unit), video)]
     through_jpeg, _ = network.extract([decode_jpeg(encode_jpeg(crop)) for crop in crops])
     (known,) = (one for one, name in zip(after, sorted(SUBJECTS), strict=True) if name == "train01")
     np.testing.assert_array_equal(through_jpeg.astype(np.float16), known.embeddings[known.present])

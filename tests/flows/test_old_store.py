@@ -30,7 +30,8 @@ from models.heads.sequences import SubjectSequence
 from models.recipes.registry import find_recipe
 from tasks.fit import fit_head
 from tasks.fit.head_selection import find_head
-from tasks.fit.predict_outputs import load_head, read_outputs
+from tasks.fit.predict_outputs import read_outputs
+from tasks.fit.stored_heads import load_head
 from tasks.fit.subject_features import find_features, nominal_seconds, read_features
 
 OLD = Path(__file__).parents[1] / "data" / "store_34a2ed4"

@@ -24,7 +24,7 @@ from flows.fit import fit
 from flows.submit import submit
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS
 from tasks.fit.predict_outputs import read_outputs
-from tasks.results.write_submission import load_postprocessing
+from tasks.fit.stored_heads import load_postprocessing
 
 
 def test_the_same_request_writes_the_same_zip_and_wrong_lists_are_refused(demo, store_copy, tmp_path, dask_address):

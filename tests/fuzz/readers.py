@@ -32,13 +32,14 @@ from data_contracts.video.packets import index_video
 from data_contracts.vocabulary import TaskName
 from models.backbones.network import load_backbone
 from models.decisions.postprocessing import untuned_postprocessing
+from models.decisions.subject_outputs import SubjectOutputs
 from models.faces.crops import decode_jpeg, encode_jpeg
 from models.heads.head import BranchConfig, HeadConfig, head_from_bytes, head_to_bytes
 from models.heads.mlp import MlpHead
 from models.heads.sequences import SubjectSequence
 from models.weight_files.pickled_tensors import read_pickled_tensors
+from tasks.fit.stored_heads import load_postprocessing
 from tasks.pretrain.crop_pictures import read_photo
-from tasks.results.write_submission import load_postprocessing
 from tasks.units import Product, write_product
 from tests.video_factory import VideoSpec, write_video
 
@@ -213,7 +214,7 @@ def _model_readers() -> Iterator[Reader]:
     def read_rule(path: Path) -> None:
         os.replace(path, path.parent / "postprocessing.json")
         rule = load_postprocessing(Store(path.parent.parent), Bundle(path.parent.name, "f" * 64))
-        rule.apply({"va": np.zeros((9, 2), np.float32)}, np.ones(9, bool), frames_per_second=30.0)
+        SubjectOutputs("a", {"va": np.zeros((9, 2), np.float32)}, np.ones(9, bool)).decide(rule)
 
     saved = io.BytesIO()
     torch.save(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)), saved)

@@ -19,6 +19,7 @@ from flows.score import score
 from models.heads.head import head_to_bytes
 from tasks.extract.embed_faces import features_table
 from tasks.fit import predict_outputs
+from tasks.fit.stored_heads import members_of
 from tasks.fit.subject_features import find_features
 from tasks.units import Product, run_unit, write_product
 from tests.details_factory import head_details
@@ -118,7 +119,7 @@ def test_a_temporal_head_names_the_blend_and_the_head_that_depend_on_it(temporal
     assert [one.name for one in list_bundles(store, "heads")] == ["va-blend-1", "va-tcn-2", "va-transformer-1"]
     blend = next(one for one in list_bundles(store, "heads") if one.name == "va-blend-1")
     with pytest.raises(InputError, match="expected its member va-tcn-1 as it was blended, found none"):
-        predict_outputs.members_of(store, blend)
+        members_of(store, blend)
 
 
 def test_a_blend_of_temporal_heads_names_the_members_that_stay(temporal, tmp_path, capsys):

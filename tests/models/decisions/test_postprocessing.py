@@ -12,6 +12,7 @@ from models.decisions.postprocessing import (
     untuned_postprocessing,
 )
 from models.decisions.smoothing import Smoothing, smooth
+from models.decisions.subject_outputs import SubjectOutputs
 
 PRESENT = np.array([True, False, True])
 OUTPUTS = {
@@ -22,7 +23,7 @@ OUTPUTS = {
 
 
 def test_decisions_by_hand():
-    decided = untuned_postprocessing("mtl").apply(OUTPUTS, PRESENT, frames_per_second=30)
+    decided = SubjectOutputs("a", OUTPUTS, PRESENT).decide(untuned_postprocessing("mtl"))
     assert decided["expr"].tolist() == [7, 0, 0]
     np.testing.assert_allclose(decided["va"], [[0.5, -0.5], [1.0, 0.0], [1.0, 0.5]])
     assert decided["au"][:, 0].tolist() == [0, 1, 1]
@@ -31,9 +32,9 @@ def test_decisions_by_hand():
 def test_bias_and_thresholds_change_decisions():
     bias = (0.0,) * 7 + (5.0,)
     rule = PostProcessing("expr", rules={"expr": BranchRule(class_bias=bias)})
-    assert rule.apply(OUTPUTS, PRESENT, frames_per_second=30)["expr"].tolist() == [7, 7, 7]
+    assert SubjectOutputs("a", OUTPUTS, PRESENT).decide(rule)["expr"].tolist() == [7, 7, 7]
     rule = PostProcessing("au", rules={"au": BranchRule(thresholds=(0.9,) + (0.1,) * 11)})
-    assert rule.apply(OUTPUTS, PRESENT, frames_per_second=30)["au"][2].tolist() == [0] + [1] * 11
+    assert SubjectOutputs("a", OUTPUTS, PRESENT).decide(rule)["au"][2].tolist() == [0] + [1] * 11
 
 
 def test_smoothing_comes_after_interpolation():
@@ -42,7 +43,7 @@ def test_smoothing_comes_after_interpolation():
 
 
 def test_subject_without_any_face_gets_decisions():
-    decided = untuned_postprocessing("mtl").apply(OUTPUTS, np.zeros(3, bool), frames_per_second=30)
+    decided = SubjectOutputs("a", OUTPUTS, np.zeros(3, bool)).decide(untuned_postprocessing("mtl"))
     assert decided["expr"].tolist() == [0, 0, 0]
     assert (decided["va"] == 0).all() and (decided["au"] == 0).all()
 
@@ -69,10 +70,10 @@ def test_the_gate_prefers_a_certain_backbone():
     head = {"expr": np.tile(np.eye(8, dtype="f4")[7], (3, 1))}
     for level, expected in ((0.8, [happiness, 7, 7]), (0.4, [happiness, 7, 0]), (0.9, [7, 7, 7])):
         rule = PostProcessing("expr", rules={"expr": BranchRule(gate_level=level)})
-        decided = rule.apply(head, np.ones(3, bool), frames_per_second=30, backbone=backbone)["expr"]
+        decided = SubjectOutputs("a", head, np.ones(3, bool), backbone=backbone).decide(rule)["expr"]
         assert decided.tolist() == expected
     with pytest.raises(ValueError, match="expressions of the backbone"):
-        rule.apply(head, np.ones(3, bool), frames_per_second=30)
+        SubjectOutputs("a", head, np.ones(3, bool)).decide(rule)
     with pytest.raises(ValueError, match="expected a backbone with classes"):
         backbone_expressions(logits, ("identity",))
 

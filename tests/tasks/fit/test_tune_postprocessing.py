@@ -8,8 +8,9 @@ from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import Manifest, StoredUnit, UnitKey
 from data_contracts.store.store import Store
 from models.decisions.recipes import PAPER
+from tasks.fit.stored_heads import RULE_FILE
 from tasks.fit.subject_split import SubjectSplit
-from tasks.fit.tune_postprocessing import RULE_FILE, plan_tune_postprocessing, remove_subjects
+from tasks.fit.tune_postprocessing import plan_tune_postprocessing, remove_subjects
 from tests.details_factory import head_details
 
 LABELS = Manifest("l", "labels", "part-0.parquet", 1, 1)
