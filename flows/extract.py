@@ -358,7 +358,7 @@ def packed_crops(layout: DataLayout, source: Source) -> list[Location]:
 def _remove_refused(run: Run, keys: Sequence[UnitKey]) -> None:
     """Remove what earlier runs made from crops that are refused now: no later stage may use it."""
     # Its imports take a fifth of a second of every start.
-    from tasks.results.forget import find_unit_folders, remove_unit_folders
+    from tasks.results.forget import find_unit_folders, remove_folders
 
     source = keys[0].value("source")
     known = run.store.manifests("faces", source=source)
@@ -366,7 +366,7 @@ def _remove_refused(run: Run, keys: Sequence[UnitKey]) -> None:
         if key in known:
             run.store.remove_unit(key, known[key])
         made = find_unit_folders(run.store, key.item, [key.part])
-        remove_unit_folders(
+        remove_folders(
             run.store,
             [one for one in made if one.dataset in ("outputs", "features") and one.variant.split()[-1] == source],
         )

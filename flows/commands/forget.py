@@ -35,7 +35,7 @@ from tasks.reproduce.fit_cell import CELLS
 from tasks.reproduce.grid import list_cells
 from tasks.results.forget import (
     LabelSet,
-    UnitFolder,
+    StoredFolder,
     find_labels,
     find_mentions,
     find_reports,
@@ -44,17 +44,16 @@ from tasks.results.forget import (
     indexed_path,
     names_in_results,
     names_of_videos,
+    remove_folders,
     remove_from_result,
     remove_labels,
     remove_report,
-    remove_unit_folders,
     subjects_of_video,
 )
 from tasks.results.forget_head import (
     HeadTraces,
     find_head_traces,
     find_imported,
-    remove_folders,
     resolve_head,
     resolve_imported,
 )
@@ -72,7 +71,7 @@ from tasks.results.prediction_folder import (
 )
 from tasks.results.summary import remove_from_summary
 
-_REMOVED_IN_PART = "removed, except what is listed below"
+_WOULD_BE_REMOVED, _REMOVED_IN_PART = "would be removed", "removed, except what is listed below"
 
 
 @dataclass(frozen=True)
@@ -91,13 +90,21 @@ class Traces:
     video: str
     subjects: list[str]
     path: str | None
-    units: list[UnitFolder]
+    units: list[StoredFolder]
     labels: list[LabelSet]
     results: list[Bundle]
     predictions: list[Predictions]
     reports: list[str]
     heads: list[str]
     cells: int
+
+
+@dataclass
+class _Folders:
+    """The folders of predictions that could be reached, and a line for each of the others."""
+
+    reached: list[Store] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def forget(parameters: ForgetParameters) -> int:
@@ -118,79 +125,118 @@ def forget(parameters: ForgetParameters) -> int:
         raise InputError("forget: expected names of videos, heads with --head, --features, or --drop-folder, got none")
     dropped = [_resolve_folder(store, place) for place in parameters.drop_folders or ()]
     folders = _open_folders(store, parameters.out, without=dropped)
-    given = dict.fromkeys(parameters.videos or ())
-    known = known_images(store, folders.reached) if given else set()
-    resolved = {one: resolve_image(one, known) for one in given}
-    images = list(dict.fromkeys(image for image in resolved.values() if image is not None))
-    of_videos = [one for one, image in resolved.items() if image is None]
-    names = list(dict.fromkeys(name for one in of_videos for name in _resolve_video(store, one, folders.reached)))
-    heads = list(dict.fromkeys(resolve_head(store, given) for given in parameters.heads or ()))
-    imported = list(dict.fromkeys(resolve_imported(store, name) for name in parameters.features or ()))
-    is_asked = bool(given or heads or imported)
+    asked = _resolve(store, parameters, folders.reached)
     if parameters.dry_run:
         for place in dropped:
             _print_dropped(place, "would be dropped")
-        for name in heads:
-            _print_head(find_head_traces(store, name, folders.reached, beside=heads), "would be removed")
-        for name in track(names, "finding what was made from videos: {}"):
-            traces = _find_traces(store, name, folders)
-            print_traces(traces, "would be removed")
-            _print_remaining(traces)
-        for image in images:
-            _print_image(find_image_traces(store, image, folders.reached), "would be removed")
-        for name in imported:
-            _print_head(find_imported(store, name, beside=heads), "would be removed")
-        return _print_not_removed(folders.problems, is_asked=is_asked)
-    problems: list[str] = []
-    with lock_store(store, on_wait=print_warning), contextlib.ExitStack() as locks:
-        for folder in sorted(folders.reached, key=lambda one: one.root):
-            # Nothing can be removed from a folder that cannot be written to; the attempt is reported.
-            with contextlib.suppress(StoreError):
-                locks.enter_context(lock_folder(folder, on_wait=print_warning))
-        for place in dropped:
-            drop_folder(store, place)
-            _print_dropped(place, "dropped")
-        if parameters.out:
-            note_folder(store, Store(parameters.out))
-        for name in heads:
-            found = find_head_traces(store, name, folders.reached, beside=heads)
-            with _collecting_files(problems, store):
-                remove_folders(store, found.folders)
-            _print_head(found, _REMOVED_IN_PART if problems else "removed")
-            for path in find_mentions(store, [name]):
-                print_line(f"not removed: {store.locate(path)} names the head")
-        for name in track(names, "removing what was made from videos: {}"):
-            traces = _find_traces(store, name, folders)
-            kept = remove_traces(store, traces)
-            problems += kept
-            print_traces(traces, _REMOVED_IN_PART if kept else "removed")
-            _print_remaining(traces)
-            for path in find_mentions(store, traces.subjects):
-                print_line(f"not removed: {store.locate(path)} may contain the name; check and delete it")
-        problems += _forget_images(store, images, folders.reached)
-        for name in imported:
-            traces_of_import = find_imported(store, name, beside=heads)
-            with _collecting_files(problems, store):
-                remove_folders(store, traces_of_import.folders)
-            _print_head(traces_of_import, _REMOVED_IN_PART if problems else "removed")
-        for folder in folders.reached:
-            with _collecting(folders.problems, folder.root):
-                if not (list_predictions(folder) or is_damaged(folder) or read_record(folder) or has_images(folder)):
-                    drop_folder(store, folder.root)
-    return _print_not_removed([*folders.problems, *problems], is_asked=is_asked)
+        _show(store, asked, folders)
+        problems: list[str] = []
+    else:
+        with lock_store(store, on_wait=print_warning), contextlib.ExitStack() as locks:
+            for folder in sorted(folders.reached, key=lambda one: one.root):
+                # Nothing can be removed from a folder that cannot be written to; the attempt is reported.
+                with contextlib.suppress(StoreError):
+                    locks.enter_context(lock_folder(folder, on_wait=print_warning))
+            for place in dropped:
+                drop_folder(store, place)
+                _print_dropped(place, "dropped")
+            if parameters.out:
+                note_folder(store, Store(parameters.out))
+            problems = _remove(store, asked, folders)
+            for folder in folders.reached:
+                with _collecting(folders.problems, folder.root):
+                    if not _has_predictions(folder):
+                        drop_folder(store, folder.root)
+    return _print_not_removed([*folders.problems, *problems], is_asked=asked != _Asked())
 
 
-def _forget_images(store: Store, images: Sequence[str], folders: Sequence[Store]) -> list[str]:
-    """Remove everything that was made from images. Return a line for each file that could not be removed."""
+def _has_predictions(folder: Store) -> bool:
+    return bool(list_predictions(folder) or is_damaged(folder) or read_record(folder) or has_images(folder))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Names of videos, paths of images, heads and imported features that a command removes."""
+
+    videos: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
+    imported: tuple[str, ...] = ()
+
+
+def _resolve(store: Store, parameters: ForgetParameters, folders: Sequence[Store]) -> _Asked:
+    """Return what the user means, each once.
+
+    Raises:
+        InputError: a name is unknown, or several match.
+    """
+    given = dict.fromkeys(parameters.videos or ())
+    known = known_images(store, folders) if given else set()
+    images = {one: image for one in given if (image := resolve_image(one, known)) is not None}
+    of_videos = [one for one in given if one not in images]
+    return _Asked(
+        tuple(dict.fromkeys(name for one in of_videos for name in _resolve_video(store, one, folders))),
+        tuple(dict.fromkeys(images.values())),
+        tuple(dict.fromkeys(resolve_head(store, name) for name in parameters.heads or ())),
+        tuple(dict.fromkeys(resolve_imported(store, name) for name in parameters.features or ())),
+    )
+
+
+def _show(store: Store, asked: _Asked, folders: _Folders) -> None:
+    """Print what would be removed."""
+    for name in asked.heads:
+        _print_head(find_head_traces(store, name, folders.reached, beside=asked.heads), _WOULD_BE_REMOVED)
+    for name in track(asked.videos, "finding what was made from videos: {}"):
+        traces = _find_traces(store, name, folders)
+        print_traces(traces, _WOULD_BE_REMOVED)
+        _print_remaining(traces)
+    for image in asked.images:
+        _print_image(find_image_traces(store, image, folders.reached), _WOULD_BE_REMOVED)
+    for name in asked.imported:
+        _print_head(find_imported(store, name, beside=asked.heads), _WOULD_BE_REMOVED)
+
+
+def _remove(store: Store, asked: _Asked, folders: _Folders) -> list[str]:
+    """Remove and print it. Return a line for each file that could not be removed."""
     problems: list[str] = []
-    for image in images:
-        traces, before = find_image_traces(store, image, folders), len(problems)
-        with _collecting_files(problems, store):
-            remove_image(store, traces)
-        _print_image(traces, _REMOVED_IN_PART if len(problems) > before else "removed")
-        for path in find_mentions(store, [PurePath(image).name]):
-            print_line(f"not removed: {store.locate(path)} may contain the name; check and delete it")
+    for name in asked.heads:
+        problems += _remove_head(store, find_head_traces(store, name, folders.reached, beside=asked.heads))
+        for path in find_mentions(store, [name]):
+            print_line(f"not removed: {store.locate(path)} names the head")
+    for name in track(asked.videos, "removing what was made from videos: {}"):
+        traces = _find_traces(store, name, folders)
+        kept = remove_traces(store, traces)
+        problems += kept
+        print_traces(traces, _REMOVED_IN_PART if kept else "removed")
+        _print_remaining(traces)
+        _print_mentions(store, traces.subjects)
+    for image in asked.images:
+        problems += _remove_image(store, find_image_traces(store, image, folders.reached))
+    for name in asked.imported:
+        problems += _remove_head(store, find_imported(store, name, beside=asked.heads))
     return problems
+
+
+def _remove_head(store: Store, traces: HeadTraces) -> list[str]:
+    problems: list[str] = []
+    with _collecting_files(problems, store):
+        remove_folders(store, traces.folders)
+    _print_head(traces, _REMOVED_IN_PART if problems else "removed")
+    return problems
+
+
+def _remove_image(store: Store, traces: ImageTraces) -> list[str]:
+    problems: list[str] = []
+    with _collecting_files(problems, store):
+        remove_image(store, traces)
+    _print_image(traces, _REMOVED_IN_PART if problems else "removed")
+    _print_mentions(store, [PurePath(traces.image).name])
+    return problems
+
+
+def _print_mentions(store: Store, names: Collection[str]) -> None:
+    for path in find_mentions(store, names):
+        print_line(f"not removed: {store.locate(path)} may contain the name; check and delete it")
 
 
 def _print_image(traces: ImageTraces, what: str) -> None:
@@ -202,14 +248,6 @@ def _print_image(traces: ImageTraces, what: str) -> None:
     print_table(f"{traces.image}: {what}", ["what", "variant", "removed"], rows, is_result=True)
     if location(traces.image).exists():
         print_line(f"not removed: the image file {traces.image}; the next run on its folder reads it again")
-
-
-@dataclass
-class _Folders:
-    """The folders of predictions that could be reached, and a line for each of the others."""
-
-    reached: list[Store] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
 
 def _open_folders(store: Store, out: str | None, *, without: Collection[str]) -> _Folders:
@@ -339,7 +377,7 @@ def _find_traces(store: Store, video: str, folders: _Folders) -> Traces:
 
 
 def _fitted_on(
-    heads: Mapping[str, HeadDetails | CellDetails], units: Sequence[UnitFolder], labels: Sequence[LabelSet]
+    heads: Mapping[str, HeadDetails | CellDetails], units: Sequence[StoredFolder], labels: Sequence[LabelSet]
 ) -> list[str]:
     """Return the folders of the heads that were fitted on features and labels of a video."""
     features = {unit.variant for unit in units if unit.dataset == "features"}
@@ -376,7 +414,7 @@ def remove_traces(store: Store, traces: Traces) -> list[str]:
         store.remove_from_indexes([traces.video, *traces.subjects], labels=[one.key for one in traces.labels])
         remove_labels(store, traces.labels, traces.subjects)
         forget_seen(store, traces.video)
-        remove_unit_folders(store, traces.units)
+        remove_folders(store, traces.units)
     return problems
 
 

@@ -58,15 +58,23 @@ _PAGES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class UnitFolder:
-    """The folder of a video or subject in one variant of a dataset, and how much it holds."""
+class StoredFolder:
+    """A folder of the store, and how much it holds. ``rows``: of its units; None: it is no folder of units."""
 
     path: str
-    dataset: str
-    variant: str
     files: int
     size_bytes: int
-    rows: int
+    rows: int | None = None
+
+    @property
+    def dataset(self) -> str:
+        """The dataset of a folder of units."""
+        return self.path.split("/", 1)[0]
+
+    @property
+    def variant(self) -> str:
+        """The variant that a folder of a video or subject is in."""
+        return " ".join(part.split("=", 1)[1] for part in self.path.split("/")[1:-1])
 
 
 def names_of_videos(store: Store) -> set[str]:
@@ -94,20 +102,21 @@ def subjects_of_video(store: Store, video: str, *, videos: Collection[str]) -> l
     return sorted(named)
 
 
-def find_unit_folders(store: Store, video: str, subjects: Sequence[str]) -> list[UnitFolder]:
+def find_unit_folders(store: Store, video: str, subjects: Sequence[str]) -> list[StoredFolder]:
     """Return the folders of a video and its subjects in all datasets and variants, the last stage first."""
     found = []
     for dataset in _PARTITIONS_BEFORE:
         for name in subjects if dataset in _OF_SUBJECTS else [video]:
-            found += [_describe(store, dataset, folder) for folder in _folders(store, dataset, name)]
+            for folder in _folders(store, dataset, name):
+                rows = sum(manifest.rows for manifest in _manifests_in(store, folder).values())
+                found.append(measure_folder(store, folder, rows))
     return found
 
 
-def _describe(store: Store, dataset: str, folder: str) -> UnitFolder:
-    files = store.files_below(folder)
-    variant = " ".join(part.split("=", 1)[1] for part in folder.split("/")[1:-1])
-    rows = sum(manifest.rows for manifest in _manifests_in(store, folder).values())
-    return UnitFolder(folder, dataset, variant, len(files), sum(state.size_bytes for state in files.values()), rows)
+def measure_folder(store: Store, path: str, rows: int | None = None) -> StoredFolder:
+    """Return a folder with the number and size of the files below."""
+    files = store.files_below(path)
+    return StoredFolder(path, len(files), sum(state.size_bytes for state in files.values()), rows)
 
 
 def _folders(store: Store, dataset: str, name: str | None = None) -> Iterator[str]:
@@ -129,17 +138,17 @@ def _manifests_in(store: Store, folder: str) -> dict[UnitKey, Manifest]:
     return store.manifests(dataset, **{key: unquote(value, errors="surrogateescape") for key, value in pairs})
 
 
-def remove_unit_folders(store: Store, folders: Sequence[UnitFolder]) -> None:
-    """Remove folders with all their files.
+def remove_folders(store: Store, folders: Sequence[StoredFolder]) -> None:
+    """Remove folders of units and bundles with all their files, in their order.
 
-    Manifests are removed first, in the reverse order of stages and parts: at any time, the units that still exist are
-    complete and have all their inputs. ``videos`` comes last, so that an interrupted call can be repeated.
+    Of each, the manifests are removed first, in the reverse order of parts: at any time, what still exists is complete
+    and, if the folders of later stages come first, has all its inputs. An interrupted call can be repeated.
     """
     for folder in folders:
-        paths = [path for path in store.files_below(folder.path) if key_of_manifest_path(path)]
-        for path in sorted(paths, reverse=True):
+        paths = store.files_below(folder.path)
+        manifests = [path for path in paths if key_of_manifest_path(path) or path == manifest_path(folder.path)]
+        for path in sorted(manifests, reverse=True):
             store.remove(path)
-    for folder in folders:
         store.remove_folder(folder.path)
 
 

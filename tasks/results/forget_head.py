@@ -10,25 +10,16 @@ from urllib.parse import unquote
 from data_contracts.details.heads import HeadDetails, PostprocessingDetails
 from data_contracts.details.submissions import SubmissionDetails
 from data_contracts.errors import InputError
-from data_contracts.store.bundles import find_bundle, list_bundles, manifest_path, read_manifest
+from data_contracts.store.bundles import find_bundle, list_bundles, read_manifest
 from data_contracts.store.contents import is_comparison_of
-from data_contracts.store.manifest import UnitKey, key_of_manifest_path
+from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import is_imported
+from tasks.results.forget import StoredFolder, measure_folder
 from tasks.results.prediction_folder import read_record, read_settings
 
 _HEADS, _POSTPROCESSING, _SUBMISSIONS, _FEATURES = "heads", "postprocessing", "submissions", "features"
 _OUTPUTS = ("person_outputs", "outputs", "image_outputs")
-
-
-@dataclass(frozen=True)
-class HeadFolder:
-    """A folder that goes with a head, and how much it holds. ``rows``: of outputs; None for bundles."""
-
-    path: str
-    files: int
-    size_bytes: int
-    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ class HeadTraces:
     """
 
     name: str
-    folders: list[HeadFolder]
+    folders: list[StoredFolder]
     predictions: dict[str, int]
     notes: tuple[str, ...] = ()
 
@@ -54,12 +45,7 @@ def resolve_head(store: Store, given: str) -> str:
         InputError: no head matches, or several do.
     """
     known = {*store.list_folder(_HEADS), *_heads_with_outputs(store)}
-    matches = [given] if given in known else sorted(name for name in known if given and name.startswith(given))
-    if len(matches) == 1:
-        return matches[0]
-    problem = "several match" if matches else "none matches"
-    listed = ", ".join(matches or sorted(known)) or "none"
-    raise InputError(f"--head {given}: expected the name of one head in {store.url}, {problem}; found: {listed}")
+    return _only_match(known, given, f"--head {given}: expected the name of one head in {store.url}")
 
 
 def _heads_with_outputs(store: Store) -> Iterator[str]:
@@ -80,19 +66,14 @@ def find_head_traces(store: Store, name: str, folders: Sequence[Store], *, besid
     paths += [
         f"{_POSTPROCESSING}/{one}" for one in store.list_folder(_POSTPROCESSING) if _is_tuned_for(store, one, name)
     ]
-    found = [_describe(store, path) for path in paths]
+    found = [measure_folder(store, path) for path in paths]
     for dataset in _OUTPUTS:
         rows = sum(manifest.rows for manifest in store.manifests(dataset, head=name).values())
-        found.append(_describe(store, UnitKey(dataset, (("head", name),)).folder, rows))
-    found.append(_describe(store, f"{_HEADS}/{name}"))
+        found.append(measure_folder(store, UnitKey(dataset, (("head", name),)).folder, rows))
+    found.append(measure_folder(store, f"{_HEADS}/{name}"))
     predictions = {folder.root: count for folder in folders if (count := _count_predictions(folder, name))}
     notes = tuple(_notes_on_head(store, name, beside))
     return HeadTraces(name, [one for one in found if one.files], predictions, notes)
-
-
-def _describe(store: Store, path: str, rows: int | None = None) -> HeadFolder:
-    files = store.files_below(path)
-    return HeadFolder(path, len(files), sum(state.size_bytes for state in files.values()), rows)
 
 
 def _head_of_submission(store: Store, name: str) -> str | None:
@@ -123,21 +104,22 @@ def resolve_imported(store: Store, given: str) -> str:
     """
     folders = (name for name in store.list_folder(_FEATURES) if name.startswith("backbone="))
     names = (unquote(name.removeprefix("backbone="), errors="surrogateescape") for name in folders)
-    known = sorted(name for name in names if is_imported(name))
-    matches = [given] if given in known else [name for name in known if given and name.startswith(given)]
+    known = {name for name in names if is_imported(name)}
+    return _only_match(known, given, f"--features {given}: expected the name of imported features in {store.url}")
+
+
+def _only_match(known: Collection[str], given: str, expected: str) -> str:
+    matches = [given] if given in known else sorted(name for name in known if given and name.startswith(given))
     if len(matches) == 1:
         return matches[0]
     problem = "several match" if matches else "none matches"
-    raise InputError(
-        f"--features {given}: expected the name of imported features in {store.url}, {problem}; found: "
-        f"{', '.join(matches or known) or 'none'}"
-    )
+    raise InputError(f"{expected}, {problem}; found: {', '.join(matches or sorted(known)) or 'none'}")
 
 
 def find_imported(store: Store, name: str, *, beside: Collection[str] = ()) -> HeadTraces:
     """Find a variant of imported features. Heads that were fitted on it stay, but for those ``beside``."""
     rows = sum(manifest.rows for manifest in store.manifests(_FEATURES, backbone=name).values())
-    folder = _describe(store, UnitKey(_FEATURES, (("backbone", name),)).folder, rows)
+    folder = measure_folder(store, UnitKey(_FEATURES, (("backbone", name),)).folder, rows)
     return HeadTraces(name, [folder], {}, tuple(_notes_on_features(store, name, beside)))
 
 
@@ -169,15 +151,3 @@ def _notes_on_features(store: Store, variant: str, beside: Collection[str]) -> I
         what = f"blends {', '.join(members)}" if members else "was fitted"
         if (members or details.backbone == variant) and head.name not in beside:
             yield f"head {head.name}, which {what} on these features; remove it with --head"
-
-
-def remove_folders(store: Store, folders: Sequence[HeadFolder]) -> None:
-    """Remove folders of units and bundles.
-
-    Manifests are removed first, and the last folder last, so that an interrupted call can be repeated.
-    """
-    for folder in folders:
-        manifests = [path for path in store.files_below(folder.path) if key_of_manifest_path(path)]
-        for path in (*manifests, manifest_path(folder.path)):
-            store.remove(path)
-        store.remove_folder(folder.path)

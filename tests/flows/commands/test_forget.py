@@ -207,7 +207,7 @@ def test_a_file_that_cannot_be_removed_is_reported(generated, monkeypatch, capsy
     def refuse(store, folders):
         raise PermissionError(13, "Permission denied", "videos/video=clip/part")
 
-    monkeypatch.setattr(forget_module, "remove_unit_folders", refuse)
+    monkeypatch.setattr(forget_module, "remove_folders", refuse)
     assert forget(ForgetParameters(["clip"], str(store))) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("not removed: videos/video=clip/part: expected a file that can be removed, got: Permission")
