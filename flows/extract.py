@@ -84,37 +84,51 @@ def extract_features(run: Run, request: ExtractParameters, backbone: BackboneCho
     for name in listing.videos.keys() - videos.keys():
         listing.account.drop(listing.videos[name], _BEYOND_LIMIT)
     report_videos(run, listing)
-    if source == "mtcnn" and layout.crops:
+    if source == "mtcnn":
+        return _detect_faces(run, request, layout, videos, backbone)
+    _check_crop_options(request, source)
+    return _import_crops(run, request, layout, source, backbone)
+
+
+def _detect_faces(
+    run: Run,
+    request: ExtractParameters,
+    layout: DataLayout,
+    videos: Mapping[str, Location],
+    backbone: BackboneChoice,
+) -> Extracted:
+    if layout.crops:
         folders = ", ".join(str(folder) for found in layout.crops.values() for folder in found)
         print_line(f"note: faces are detected in the videos; the crops in {folders} are not used (see --source)")
-    if source != "mtcnn" and request.people == "all":
+    if not (videos or layout.video_listing.same_names):
+        raise InputError(f"{request.data}: expected video files for --source mtcnn, found none")
+    subjects = subjects_of_videos(layout)
+    extracted = extract_videos(
+        run,
+        index(run, _without_names_of_subjects(run, videos, subjects)),
+        params=crop_faces.crop_params(min_face_px=request.min_face_px, exact=request.exact, keep_crops=request.crops),
+        backbone=backbone,
+        subjects=subjects,
+        segment_frames=request.segment_frames,
+    )
+    if request.people == "all":
+        extract_everyone(run, extracted, backbone)
+    run.count_inputs(videos, noun="video", verb="extracted", videos=extracted.videos_of_subjects)
+    return extracted
+
+
+def _check_crop_options(request: ExtractParameters, source: Source) -> None:
+    """Refuse options that need videos for a source of official crops."""
+    if request.people == "all":
         raise InputError(
             f"--people all: the crops of source {source} show only subjects; leave out the option, or detect faces in "
             "the videos with --source mtcnn"
         )
-    if source != "mtcnn" and not request.crops:
+    if not request.crops:
         raise InputError(
             f"--no-crops: source {source} consists of crops; leave out the option, or detect faces in the videos with "
             "--source mtcnn"
         )
-    if source == "mtcnn" and not (videos or listing.same_names):
-        raise InputError(f"{request.data}: expected video files for --source mtcnn, found none")
-    if source == "mtcnn":
-        subjects = subjects_of_videos(layout)
-        params = crop_faces.crop_params(min_face_px=request.min_face_px, exact=request.exact, keep_crops=request.crops)
-        extracted = extract_videos(
-            run,
-            index(run, _without_names_of_subjects(run, videos, subjects)),
-            params=params,
-            backbone=backbone,
-            subjects=subjects,
-            segment_frames=request.segment_frames,
-        )
-        if request.people == "all":
-            extract_everyone(run, extracted, backbone)
-        run.count_inputs(videos, noun="video", verb="extracted", videos=extracted.videos_of_subjects)
-        return extracted
-    return _import_crops(run, request, layout, source, backbone)
 
 
 def _without_names_of_subjects(

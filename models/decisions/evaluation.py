@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_contracts.vocabulary import ACTION_UNITS, DIMENSIONS, EXPRESSIONS, BranchName
+from models.heads.metrics import f1_of_counts
 
 RESAMPLES, CONFIDENCE, SEED = 1_000, 0.95, 0
 # As in Guo et al. 2017.
@@ -56,12 +57,12 @@ def metrics_of_counts(branch: BranchName, counts: np.ndarray) -> Metrics:
         return {"mean_ccc": values.mean(axis=-1)} | named
     if branch == "expr":
         hits = np.diagonal(counts, axis1=-2, axis2=-1)
-        f1 = _divide(2 * hits, counts.sum(axis=-1) + counts.sum(axis=-2))
+        f1 = f1_of_counts(hits, counts.sum(axis=-1), counts.sum(axis=-2))
         accuracy = _divide(hits.sum(axis=-1), counts.sum(axis=(-2, -1)))
         named = {f"f1_{name}": f1[..., at] for at, name in enumerate(EXPRESSIONS)}
         return {"macro_f1": f1.mean(axis=-1), "accuracy": accuracy} | named
     hits = counts[..., HITS]
-    f1 = _divide(2 * hits, 2 * hits + counts[..., MISSES] + counts[..., FALSE_ALARMS])
+    f1 = f1_of_counts(hits, hits + counts[..., MISSES], hits + counts[..., FALSE_ALARMS])
     return {"mean_f1": f1.mean(axis=-1)} | {f"f1_{name}": f1[..., at] for at, name in enumerate(ACTION_UNITS)}
 
 
@@ -181,4 +182,4 @@ def f1_of_thresholds(
     # The number of rows at and above each threshold, from sorted values.
     hits = active.sum() - np.searchsorted(np.sort(values[active]), thresholds)
     decided = len(values) - np.searchsorted(np.sort(values), thresholds)
-    return _divide(2.0 * hits, (active.sum() + decided).astype(np.float64))
+    return f1_of_counts(hits, active.sum(), decided)

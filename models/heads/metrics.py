@@ -28,13 +28,19 @@ def main_score(branch: BranchName, labels: np.ndarray, decisions: np.ndarray) ->
         return float(f1_per_unit(labels, decisions).mean())
     count = len(EXPRESSIONS)
     pairs = np.bincount(labels.astype(np.int64) * count + decisions, minlength=count**2).reshape(count, count)
-    return float(_f1(np.diag(pairs), pairs.sum(axis=1), pairs.sum(axis=0)).mean())
+    return float(f1_of_counts(np.diag(pairs), pairs.sum(axis=1), pairs.sum(axis=0)).mean())
 
 
 def f1_per_unit(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
     """Return the F1 of each action unit, float64 [k], counted as fast as in ``main_score``; -1: no label."""
     positive, decided = labels == 1, (decisions > 0) & (labels >= 0)
-    return _f1((positive & decided).sum(axis=0), positive.sum(axis=0), decided.sum(axis=0))
+    return f1_of_counts((positive & decided).sum(axis=0), positive.sum(axis=0), decided.sum(axis=0))
+
+
+def f1_of_counts(hits: np.ndarray, positives: np.ndarray, decided: np.ndarray) -> np.ndarray:
+    """Return F1, float64, from numbers of rows: right decisions, labels and decisions of a class; 0 without any."""
+    total = np.asarray(positives + decided, np.float64)
+    return np.divide(2.0 * hits, total, out=np.zeros(total.shape), where=total > 0)
 
 
 def ccc(truth: np.ndarray, prediction: np.ndarray) -> float:
@@ -162,11 +168,6 @@ def _labelled_rows(branch: BranchName, labels: np.ndarray, decisions: np.ndarray
         if used.min() < 0 or used.max() >= classes:
             raise ValueError(f"expected classes 0..{classes - 1}, got {used.min()}..{used.max()}")
     return known
-
-
-def _f1(hits: np.ndarray, positives: np.ndarray, decided: np.ndarray) -> np.ndarray:
-    total = positives + decided
-    return np.divide(2.0 * hits, total, out=np.zeros(len(total)), where=total > 0)
 
 
 def _check_pair(labels: np.ndarray, decisions: np.ndarray) -> None:

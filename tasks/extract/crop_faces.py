@@ -155,17 +155,27 @@ def details_of(segment: CropFacesArgs) -> FacesDetails:
 
 def _tables(store: Store, segment: CropFacesArgs, product: Product) -> Iterator[pa.Table]:
     for found in find_faces(store, segment, product):
-        crops = (encode_jpeg(crop, quality=segment.params.jpeg_quality) for crop in found.crops)
-        rows = (row | {"crop_jpeg": next(crops)} if row["status"] == FACE_FOUND else row for row in found.rows)
-        yield pa.Table.from_pylist(list(rows), schema=FACES.schema)
+        yield with_crops(found.table, found.crops, segment.params)
 
 
 @dataclass(frozen=True)
 class FoundFaces:
-    """Rows of ``faces`` for consecutive frames, without crops; and the crop of each row with a face, in order."""
+    """Rows of ``faces`` for consecutive frames, without crops; and the crop of each row with a face, in order.
 
-    rows: list[JsonObject]
+    Crops are RGB uint8 [h, w, 3].
+    """
+
+    table: pa.Table
     crops: list[np.ndarray]
+
+
+def with_crops(faces: pa.Table, crops: Sequence[np.ndarray], params: CropParams) -> pa.Table:
+    """Return rows of faces with the JPEG files of their crops: one of each row with a face, in order."""
+    encoded = (encode_jpeg(crop, quality=params.jpeg_quality) for crop in crops)
+    column = [next(encoded) if status == FACE_FOUND else None for status in faces["status"].to_pylist()]
+    place = faces.schema.get_field_index("crop_jpeg")
+    field = faces.schema.field(place)
+    return faces.set_column(place, field, pa.array(column, field.type))
 
 
 def find_faces(store: Store, segment: CropFacesArgs, product: Product) -> Iterator[FoundFaces]:
@@ -179,7 +189,7 @@ def find_faces(store: Store, segment: CropFacesArgs, product: Product) -> Iterat
     """
     with _unchanged_video(segment.video):
         for found in _find_faces(store, segment):
-            product.counts.update(str(row["status"]) for row in found.rows)
+            product.counts.update(found.table["status"].to_pylist())
             yield found
     note_lost_frames(segment, product)
 
@@ -222,7 +232,7 @@ def _find_faces(store: Store, segment: CropFacesArgs) -> Iterator[FoundFaces]:
     expected = first
     with read_ahead(_to_device(chunks, detector)) as decoded:
         for numbers, frames, device_frames in decoded:
-            chunk = FoundFaces([], [])
+            rows, crops = list[JsonObject](), list[np.ndarray]()
             if follower:
                 detections = [follower.detect(*one) for one in zip(numbers.tolist(), frames, strict=True)]
             else:
@@ -230,11 +240,17 @@ def _find_faces(store: Store, segment: CropFacesArgs) -> Iterator[FoundFaces]:
             for number, frame, found in zip(numbers.tolist(), frames, detections, strict=True):
                 # A follower starts at the first frame of a group, which may be before the segment.
                 if number >= first:
-                    chunk.rows.extend(_status_row(missing, NOT_DECODED) for missing in range(expected, number))
-                    _add_faces(chunk, number, frame, found, params)
+                    rows += [_status_row(missing, NOT_DECODED) for missing in range(expected, number)]
+                    of_frame = _rows_of_frame(number, frame, found, params)
+                    rows += of_frame[0]
+                    crops += of_frame[1]
                     expected = number + 1
-            yield chunk
-    yield FoundFaces([_status_row(number, NOT_DECODED) for number in range(expected, first + count)], [])
+            yield _to_found(rows, crops)
+    yield _to_found([_status_row(number, NOT_DECODED) for number in range(expected, first + count)], [])
+
+
+def _to_found(rows: list[JsonObject], crops: list[np.ndarray]) -> FoundFaces:
+    return FoundFaces(pa.Table.from_pylist(rows, schema=FACES.schema), crops)
 
 
 def _to_device(
@@ -246,25 +262,26 @@ def _to_device(
             yield numbers, frames, detector.to_device(frames)
 
 
-def _add_faces(chunk: FoundFaces, number: int, frame: np.ndarray, found: Detections, params: CropParams) -> None:
-    """Add the rows and crops of a frame."""
-    before = len(chunk.crops)
+def _rows_of_frame(
+    number: int, frame: np.ndarray, found: Detections, params: CropParams
+) -> tuple[list[JsonObject], list[np.ndarray]]:
+    """Return the rows and the crops of a frame."""
+    rows, crops = list[JsonObject](), list[np.ndarray]()
     for box, landmarks, probability in zip(found.box_xyxy_px, found.landmarks_xy_px, found.probability, strict=True):
         crop = cut_face(frame, box, params)
-        if crop is None:
-            continue
-        chunk.rows.append(
-            {
-                **_status_row(number, FACE_FOUND),
-                "face": len(chunk.crops) - before,
-                **dict(zip(BOX_NAMES, box.tolist(), strict=True)),
-                "landmarks_xy_px": landmarks.reshape(-1).tolist(),
-                "probability": float(probability),
-            }
-        )
-        chunk.crops.append(crop)
-    if len(chunk.crops) == before:
-        chunk.rows.append(_status_row(number, NO_FACE))
+        if crop is not None:
+            rows.append(_status_row(number, FACE_FOUND) | {"face": len(crops)} | face_row(box, landmarks, probability))
+            crops.append(crop)
+    return rows or [_status_row(number, NO_FACE)], crops
+
+
+def face_row(box_xyxy_px: np.ndarray, landmarks_xy_px: np.ndarray, probability: float) -> JsonObject:
+    """Return the columns of a detected face: its box, landmarks and probability."""
+    return {
+        **dict(zip(BOX_NAMES, box_xyxy_px.tolist(), strict=True)),
+        "landmarks_xy_px": landmarks_xy_px.reshape(-1).tolist(),
+        "probability": float(probability),
+    }
 
 
 def cut_face(frame: np.ndarray, box_xyxy_px: np.ndarray, params: CropParams) -> np.ndarray | None:

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_contracts.schemas.dataset import Dataset
 from data_contracts.schemas.faces import FACES
@@ -129,8 +130,8 @@ def _find(store: Store, planned: Unit[CropFacesArgs], product: Product) -> Itera
     """Yield (frame, rank in the frame, crop) of each face, and write the unit of ``faces`` at the end."""
     started, tables = time.monotonic(), []
     for found in find_faces(store, planned.arguments, product):
-        tables.append(pa.Table.from_pylist(found.rows, schema=FACES.schema))
-        crops = iter(found.crops)
-        yield from ((row["frame"], row["face"], next(crops)) for row in found.rows if row["status"] == FACE_FOUND)
+        tables.append(found.table)
+        shown = found.table.filter(pc.equal(found.table["status"], FACE_FOUND))
+        yield from zip(shown["frame"].to_pylist(), shown["face"].to_pylist(), found.crops, strict=True)
     faces = Product(FACES, tables, counts=product.counts.copy(), details=details_of(planned.arguments))
     write_product(store, planned.key, faces, fingerprint=planned.fingerprint, started=started)

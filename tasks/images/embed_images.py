@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.schemas.faces import BOX_NAMES, IMAGE_FACES
@@ -49,12 +48,11 @@ def compute(store: Store, unit: Unit[EmbedCropsArgs[ImageFacesArgs]]) -> Product
 
 def _find(store: Store, planned: Unit[ImageFacesArgs], product: Product) -> _Crops:
     """Yield each face, and write the unit of ``image_faces`` at the end."""
-    block, started, rows = planned.arguments, time.monotonic(), []
+    block, started, tables = planned.arguments, time.monotonic(), []
     for one in block.images:
-        found, crops = find_faces(one, block.params, product)
-        rows += found
-        yield from ((one.path, rank, crop) for rank, crop in enumerate(crops, 1))
-    tables = [pa.Table.from_pylist(rows, schema=IMAGE_FACES.schema)]
+        found = find_faces(one, block.params, product)
+        tables.append(found.table)
+        yield from ((one.path, rank, crop) for rank, crop in enumerate(found.crops, 1))
     faces = Product(IMAGE_FACES, tables, counts=product.counts.copy(), details=details_of(block))
     write_product(store, planned.key, faces, fingerprint=planned.fingerprint, started=started)
 

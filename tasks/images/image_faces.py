@@ -18,15 +18,14 @@ from data_contracts.details.records import JsonObject
 from data_contracts.errors import InputError, explain_os_error, is_missing_file
 from data_contracts.files.inputs import FileState, file_state
 from data_contracts.files.locations import Location, location
-from data_contracts.schemas.faces import BOX_NAMES, IMAGE_FACES
+from data_contracts.schemas.faces import IMAGE_FACES
 from data_contracts.store.fingerprint import fingerprint
 from data_contracts.store.manifest import UnitKey
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import FACE_FOUND, NO_FACE, UNREADABLE_CROP
-from models.faces.crops import encode_jpeg
 from models.faces.detection import Detections, detector_weights_digest
 from models.faces.pictures import displayed_rgb
-from tasks.extract.crop_faces import CropParams, cut_face, source_of
+from tasks.extract.crop_faces import CropParams, FoundFaces, cut_face, face_row, source_of, with_crops
 from tasks.units import Product, Unit
 from tasks.worker_models import get_detector
 
@@ -156,14 +155,12 @@ def details_of(given: ImageFacesArgs) -> ImageFacesDetails:
 
 def _tables(given: ImageFacesArgs, product: Product) -> Iterator[pa.Table]:
     for one in given.images:
-        rows, crops = find_faces(one, given.params, product)
-        for row, crop in zip(rows, crops, strict=False):
-            row["crop_jpeg"] = encode_jpeg(crop, quality=given.params.jpeg_quality)
-        yield pa.Table.from_pylist(rows, schema=IMAGE_FACES.schema)
+        found = find_faces(one, given.params, product)
+        yield with_crops(found.table, found.crops, given.params)
 
 
-def find_faces(stored: StoredImage, params: CropParams, product: Product) -> tuple[list[JsonObject], list[np.ndarray]]:
-    """Return the rows of an image without crops, and the crop of each face, RGB uint8 [h, w, 3], in the same order.
+def find_faces(stored: StoredImage, params: CropParams, product: Product) -> FoundFaces:
+    """Return the rows of an image without crops, and the crop of each face.
 
     The product receives the counts of rows per status, and a line if the image cannot be read.
 
@@ -178,19 +175,12 @@ def find_faces(stored: StoredImage, params: CropParams, product: Product) -> tup
             crop = cut_face(image, box, params)
             if crop is not None:
                 crops.append(crop)
-                rows.append(
-                    {
-                        "face": len(crops),
-                        "status": FACE_FOUND,
-                        **dict(zip(BOX_NAMES, box.tolist(), strict=True)),
-                        "landmarks_xy_px": points.reshape(-1).tolist(),
-                        "probability": float(probability),
-                    }
-                )
+                rows.append({"face": len(crops), "status": FACE_FOUND} | face_row(box, points, probability))
         size = {"height_px": image.shape[0], "width_px": image.shape[1]}
         rows = [size | row for row in rows or [{"status": NO_FACE}]]
     product.counts.update(str(row["status"]) for row in rows)
-    return [{"image": stored.path} | row for row in rows], crops
+    table = pa.Table.from_pylist([{"image": stored.path} | row for row in rows], schema=IMAGE_FACES.schema)
+    return FoundFaces(table, crops)
 
 
 def try_to_read(stored: StoredImage, product: Product) -> np.ndarray | None:
