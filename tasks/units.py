@@ -228,13 +228,13 @@ def split_pending(store: Store, work: Sequence[Work], *, max_tries: int | None =
             orphans.setdefault(_without_fingerprint(path), []).append(path)
 
     def is_done(unit: Unit[Any]) -> bool:
-        found = ((known.get(key), made_from) for key, made_from in unit.written.items())
-        return all(m is not None and m.fingerprint == made_from and not has_unread_files(m) for m, made_from in found)
+        found = ((known.get(key), wanted) for key, wanted in unit.written.items())
+        return all(m is not None and m.fingerprint == wanted and not has_unread_files(m) for m, wanted in found)
 
     def with_stale_parts(unit: Unit[Any]) -> Unit[Any]:
         stale: list[str] = []
-        for key, made_from in unit.written.items():
-            new = key.part_path(made_from)
+        for key, unit_fingerprint in unit.written.items():
+            new = key.part_path(unit_fingerprint)
             old = [f"{key.folder}/{known[key].part}"] if key in known else []
             stale += [path for path in (*old, *orphans.get(_without_fingerprint(new), ())) if path != new]
         return replace(unit, stale_parts=tuple(stale)) if stale else unit

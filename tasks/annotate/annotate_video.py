@@ -54,17 +54,17 @@ def plan_annotate_videos(store: Store, names: Collection[str], *, out: Location)
     record, annotated, states, jobs = read_record(target), read_annotated(target), states_in(out), []
     for name in sorted({*names} & record.keys() & indexed.keys()):
         video, file = indexed[name], annotated_file(name)
-        made_from = fingerprint(
+        job_fingerprint = fingerprint(
             stage="annotate_video",
             version=CODE_VERSION,
             video=video.manifest.identity,
             frames=video.frames.identity,
             predictions=[record[name].made_from, record[name].settings],
         )
-        is_made = file in states and annotated.get(name) == AnnotatedCopy(made_from=made_from, file=states[file])
+        is_made = file in states and annotated.get(name) == AnnotatedCopy(made_from=job_fingerprint, file=states[file])
         inputs = video.details.path, target.locate(prediction_files(name)[0])
         cost, arguments = float(video.details.frame_count), AnnotateVideoArgs(video, target.root)
-        jobs.append(Job(file, made_from, arguments, input_files=inputs, cost=cost, is_made=is_made))
+        jobs.append(Job(file, job_fingerprint, arguments, input_files=inputs, cost=cost, is_made=is_made))
     at_once = sum(not job.is_made for job in jobs)
     return [replace(job, arguments=replace(job.arguments, at_once=at_once)) for job in jobs]
 

@@ -51,8 +51,10 @@ def plan_embed_crops(
     for one in faces:
         arguments = EmbedCropsArgs(one, known.get(one.key), backbone)
         companions = ((one.key, one.fingerprint),)
-        key, made_from = name_features(one.key, one.fingerprint)
-        units.append(Unit(key, made_from, arguments, companions, input_files=(*one.input_files, *backbone.input_files)))
+        key, unit_fingerprint = name_features(one.key, one.fingerprint)
+        units.append(
+            Unit(key, unit_fingerprint, arguments, companions, input_files=(*one.input_files, *backbone.input_files))
+        )
     return units
 
 
@@ -78,14 +80,14 @@ def _naming(backbone: BackboneChoice) -> NameFeatures:
     made_by, variant = backbone.fingerprint(), backbone.variant
 
     def name_features(faces: UnitKey, faces_fingerprint: str) -> tuple[UnitKey, str]:
-        made_from = fingerprint(
+        unit_fingerprint = fingerprint(
             stage="embed_segments",
             version=CODE_VERSION,
             embed_faces=FEATURES_VERSION,
             faces=faces_fingerprint,
             backbone=made_by,
         )
-        return UnitKey("face_features", (("backbone", variant), *faces.partitions), faces.part), made_from
+        return UnitKey("face_features", (("backbone", variant), *faces.partitions), faces.part), unit_fingerprint
 
     return name_features
 
@@ -99,8 +101,8 @@ def find_face_features(
     known = store.manifests("face_features", backbone=backbone.variant, source=segments[0].key.value("source"))
     name_features, found = _naming(backbone), {}
     for faces, manifest in segments:
-        key, made_from = name_features(faces, manifest.fingerprint)
-        if key in known and known[key].fingerprint == made_from:
+        key, unit_fingerprint = name_features(faces, manifest.fingerprint)
+        if key in known and known[key].fingerprint == unit_fingerprint:
             found[faces] = StoredUnit(key, known[key])
     return found
 

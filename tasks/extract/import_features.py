@@ -201,13 +201,13 @@ def plan_import_features(
     """Plan one unit per subject with rows. ``folder``: where ``unpack_file`` writes, if a unit is missing."""
     # Units of files that count from 1 do not name it.
     numbering = {} if first_frame == 1 else {"first_frame": first_frame}
-    made_from = {"file": digest_of_file(file.path), "version": CODE_VERSION, **numbering}
+    inputs = {"file": digest_of_file(file.path), "version": CODE_VERSION, **numbering}
     backbone_name = f"{IMPORTED_PREFIX}{name}"
-    variant = variant_name(backbone_name, fingerprint(**made_from))
+    variant = variant_name(backbone_name, fingerprint(**inputs))
     units = []
     for subject, rows in survey.subjects.items():
         unit_fingerprint = fingerprint(
-            stage="import_features", subject=ascii(subject), frame_count=rows.subject.frames, **made_from
+            stage="import_features", subject=ascii(subject), frame_count=rows.subject.frames, **inputs
         )
         place = (("backbone", variant), ("source", SOURCE), ("subject", subject))
         arguments = ImportFeaturesArgs(

@@ -134,6 +134,6 @@ def _remove_rows(store: Store, key: UnitKey, manifest: Manifest, image: str) -> 
     product.counts.update(manifest.counts)
     product.counts.subtract(lost)
     product.problems = [line for line in details.problems if not line.startswith(f"{image}:")]
-    made_from = fingerprint_of_block(others, crop_params_of(details.crop_params))
-    write_product(store, key, product, fingerprint=made_from, started=time.monotonic())
+    unit_fingerprint = fingerprint_of_block(others, crop_params_of(details.crop_params))
+    write_product(store, key, product, fingerprint=unit_fingerprint, started=time.monotonic())
     store.remove(f"{key.folder}/{manifest.part}")

@@ -33,8 +33,10 @@ def plan_image_features(blocks: Sequence[StoredUnit], backbone: BackboneChoice) 
     """Plan one unit per block of ``image_faces``."""
     name_features, units = naming_of(backbone), []
     for block in blocks:
-        features, made_from = name_features(block.key, block.manifest.fingerprint)
-        units.append(Unit(features, made_from, ImageFeaturesArgs(block, backbone), input_files=backbone.input_files))
+        features, unit_fingerprint = name_features(block.key, block.manifest.fingerprint)
+        units.append(
+            Unit(features, unit_fingerprint, ImageFeaturesArgs(block, backbone), input_files=backbone.input_files)
+        )
     return units
 
 
@@ -43,8 +45,10 @@ def naming_of(backbone: BackboneChoice) -> NameFeatures:
     made_by, variant = backbone.fingerprint(), backbone.variant
 
     def name_features(faces: UnitKey, faces_fingerprint: str) -> tuple[UnitKey, str]:
-        made_from = fingerprint(stage="image_features", version=CODE_VERSION, faces=faces_fingerprint, backbone=made_by)
-        return UnitKey("image_features", (("backbone", variant), *faces.partitions)), made_from
+        unit_fingerprint = fingerprint(
+            stage="image_features", version=CODE_VERSION, faces=faces_fingerprint, backbone=made_by
+        )
+        return UnitKey("image_features", (("backbone", variant), *faces.partitions)), unit_fingerprint
 
     return name_features
 

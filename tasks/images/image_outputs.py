@@ -60,7 +60,7 @@ def plan_image_outputs(
             ]
             arguments = replace(arguments, members=tuple(of_members), weights=weights_for(details))
             more = {"members": [one.manifest.fingerprint for one in features]}
-        made_from = fingerprint(
+        unit_fingerprint = fingerprint(
             stage="image_outputs",
             version=CODE_VERSION,
             head=head.fingerprint,
@@ -68,7 +68,7 @@ def plan_image_outputs(
             **more,
         )
         place = (("head", head.name), *(pair for pair in unit.key.partitions if pair[0] != "backbone"))
-        units.append(Unit(UnitKey("image_outputs", place), made_from, arguments))
+        units.append(Unit(UnitKey("image_outputs", place), unit_fingerprint, arguments))
     return units
 
 

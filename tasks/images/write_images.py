@@ -87,7 +87,7 @@ def write_images(store: Store, target: Store, blocks: Sequence[ImageBlock]) -> t
     found = _read(target)
     before, known = found or (IMAGES.schema.empty_table(), {})
     rules = {one.head.name: _unsmoothed(store, one) for block in blocks for one, _, _ in block.outputs}
-    made_from, unreadable, damaged = dict[str, str](), set[str](), dict[str, str]()
+    fingerprints, unreadable, damaged = dict[str, str](), set[str](), dict[str, str]()
     tables = [IMAGES.schema.empty_table()]
     for block in blocks:
         try:
@@ -99,23 +99,23 @@ def write_images(store: Store, target: Store, blocks: Sequence[ImageBlock]) -> t
             continue
         tables.append(table)
         unreadable |= without_outputs
-        made_from |= dict.fromkeys(block.images, block.fingerprint)
-    scored = {image for image, made in made_from.items() if known.get(image) != made}
+        fingerprints |= dict.fromkeys(block.images, block.fingerprint)
+    scored = {image for image, made in fingerprints.items() if known.get(image) != made}
     requested = pa.concat_tables(tables)
     unreadable.update(requested.filter(pc.is_null(requested["width_px"]))["image"].to_pylist())
     if scored:
         note_folder(store, target)
-        kept = before.filter(pc.invert(pc.is_in(before["image"], pa.array(list(made_from), pa.string()))))
+        kept = before.filter(pc.invert(pc.is_in(before["image"], pa.array(list(fingerprints), pa.string()))))
         rows = pa.concat_tables([kept, requested]).sort_by([("image", "ascending"), ("face", "ascending")])
-        _write(target, rows, known | made_from)
+        _write(target, rows, known | fingerprints)
     settings = {block.settings for block in blocks}
 
     def is_other(image: str, made: str) -> bool:
-        return bool(settings) and image not in made_from and made.split("-")[0] not in settings
+        return bool(settings) and image not in fingerprints and made.split("-")[0] not in settings
 
     written = WrittenImages(
         scored=tuple(sorted(scored - unreadable)),
-        up_to_date=tuple(sorted(set(made_from) - scored - unreadable)),
+        up_to_date=tuple(sorted(set(fingerprints) - scored - unreadable)),
         unreadable=tuple(sorted(unreadable)),
         other_heads=tuple(sorted(image for image, made in known.items() if is_other(image, made))),
         faces=requested.num_rows - requested["face"].null_count,
@@ -208,6 +208,6 @@ def _read(target: Store) -> tuple[pa.Table, dict[str, str]] | None:
         return None
 
 
-def _write(target: Store, table: pa.Table, made_from: Mapping[str, str]) -> None:
-    metadata = {**(IMAGES.schema.metadata or {}), _MADE_FROM: json.dumps(made_from).encode()}
+def _write(target: Store, table: pa.Table, fingerprints: Mapping[str, str]) -> None:
+    metadata = {**(IMAGES.schema.metadata or {}), _MADE_FROM: json.dumps(fingerprints).encode()}
     replace_table(target, IMAGES_TABLE, table.replace_schema_metadata(metadata))
