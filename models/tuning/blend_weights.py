@@ -19,7 +19,7 @@ from models.decisions.subject_outputs import SubjectOutputs, labelled_subjects, 
 from models.decisions.thresholds import optimal_thresholds
 from models.engines.progress import report_progress
 from models.heads.metrics import has_label, main_score, score_branches
-from models.tuning.folds import split_by_video
+from models.tuning.folds import FOLDS, split_by_video
 from models.tuning.tuning import Fold, Tuned, tune_postprocessing
 
 _ADDITIONS = 20
@@ -46,7 +46,7 @@ class ChosenWeights:
 
 
 def choose_weights(
-    subjects: Sequence[Sequence[SubjectOutputs]], *, task: TaskName, recipe: PostProcessingRecipe, folds: int = 5
+    subjects: Sequence[Sequence[SubjectOutputs]], *, task: TaskName, recipe: PostProcessingRecipe, folds: int = FOLDS
 ) -> ChosenWeights:
     """Choose the weights of the members of a blend.
 

@@ -6,6 +6,9 @@ import numpy as np
 
 from data_contracts.vocabulary import normalize_name, video_of_subject
 
+# Number of folds of videos.
+FOLDS = 5
+
 
 def has_several_subjects_of_a_video(subjects: Sequence[str]) -> bool:
     """Return whether two of the subjects are in one video; for fingerprints.

@@ -8,7 +8,7 @@ from models.decisions.recipes import get_postprocessing_recipe
 from models.decisions.smoothing import PUBLISHED_SMOOTHINGS, Smoothing
 from models.decisions.subject_outputs import SubjectOutputs, labelled_subjects, published_rows
 from models.tuning.branch_search import NONE, LeftOut, Option
-from models.tuning.folds import split_by_video
+from models.tuning.folds import FOLDS, split_by_video
 from models.tuning.tuning import score_rules, searches_of
 
 # Names of decisions, besides ``PUBLISHED_SMOOTHINGS``. All but the last two use the thresholds of the grid that are
@@ -18,7 +18,7 @@ HALF_THRESHOLDS, HELD_OUT = "thresholds 0.5", "held-out"
 
 
 def score_published(
-    subjects: Sequence[SubjectOutputs], *, task: TaskName, folds: int = 5
+    subjects: Sequence[SubjectOutputs], *, task: TaskName, folds: int = FOLDS
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of ``score_branches`` for each of the published decisions, by name.
 

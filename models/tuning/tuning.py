@@ -12,7 +12,7 @@ from models.decisions.subject_outputs import SubjectOutputs, labelled_subjects, 
 from models.heads.metrics import score_branches
 from models.tuning.branch_search import BranchRows, BranchSearch, Candidate, search_of
 from models.tuning.calibration import CoverageScore, calibration_error, scores_by_coverage
-from models.tuning.folds import split_by_video
+from models.tuning.folds import FOLDS, split_by_video
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Tuned:
 
 
 def tune_postprocessing(
-    subjects: Sequence[SubjectOutputs], *, task: TaskName, recipe: PostProcessingRecipe, folds: int = 5
+    subjects: Sequence[SubjectOutputs], *, task: TaskName, recipe: PostProcessingRecipe, folds: int = FOLDS
 ) -> Tuned:
     """Choose smoothing, thresholds, class bias and the other values of a rule for every branch of the task.
 

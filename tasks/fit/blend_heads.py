@@ -13,6 +13,7 @@ from data_contracts.store.store import Store
 from data_contracts.vocabulary import BRANCHES_OF_TASK, TaskName, mark_name
 from models.decisions.recipes import PostProcessingRecipe
 from models.tuning.blend_weights import choose_weights, selection_smoothing
+from models.tuning.folds import FOLDS
 from tasks.fit.subject_split import SubjectSplit
 from tasks.fit.tune_postprocessing import MemberOutputs, read_members
 from tasks.units import Files, Job
@@ -37,7 +38,6 @@ class BlendHeadsArgs:
     split: SubjectSplit
     recipe: PostProcessingRecipe
     annotations: str
-    folds: int
 
 
 def check_members(task: TaskName, members: Sequence[Bundle]) -> None:
@@ -73,7 +73,6 @@ def plan_blend_heads(
     split: SubjectSplit,
     recipe: PostProcessingRecipe,
     annotations: str,
-    folds: int = 5,
 ) -> Job[BlendHeadsArgs]:
     """Plan the job that chooses the weights. ``outputs``: of each member, subject -> unit.
 
@@ -89,13 +88,13 @@ def plan_blend_heads(
         members=[(member.name, member.fingerprint) for member in members],
         outputs=[[(name, unit.manifest.identity if unit else None) for name, unit in of.items()] for of in used],
         labels=labels.identity,
-        folds=folds,
+        folds=FOLDS,
         scored_rows=recipe.scored_rows,
         smoothings={branch: selection_smoothing(recipe, branch) for branch in BRANCHES_OF_TASK[first.task]},
     )
     is_simulated = any(HeadDetails.of(member).is_simulated for member in members)
     name = variant_name(mark_name(f"{first.task}-{BLEND}", simulated=is_simulated), job_fingerprint)
-    arguments = BlendHeadsArgs(tuple(members), used, labels, split, recipe, annotations, folds)
+    arguments = BlendHeadsArgs(tuple(members), used, labels, split, recipe, annotations)
     return Job(f"heads/{name}", job_fingerprint, arguments)
 
 
@@ -110,7 +109,7 @@ def make(store: Store, job: Job[BlendHeadsArgs]) -> Files:
     first = details[0]
     subjects = read_members(store, first.task, given.outputs, given.labels, frames_per_second={})
     try:
-        chosen = choose_weights(subjects, task=first.task, recipe=given.recipe, folds=given.folds)
+        chosen = choose_weights(subjects, task=first.task, recipe=given.recipe)
     except ValueError as error:
         raise InputError(f"{job.name}: {error}") from error
     weights = {branch: list(values) for branch, values in chosen.weights.items()}

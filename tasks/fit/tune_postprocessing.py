@@ -26,7 +26,7 @@ from models.decisions.subject_outputs import SubjectOutputs, rows_without_face
 from models.heads.sequences import is_labelled
 from models.tuning.blend_weights import ChosenWeights, FoldWeights, hold_out
 from models.tuning.branch_search import Candidate
-from models.tuning.folds import has_several_subjects_of_a_video
+from models.tuning.folds import FOLDS, has_several_subjects_of_a_video
 from models.tuning.tuning import tune_postprocessing
 from tasks.fit.import_labels import labels_key
 from tasks.fit.predict_outputs import read_subject
@@ -59,7 +59,6 @@ class TunePostprocessingArgs:
     outputs: dict[str, StoredUnit]
     labels: Manifest
     recipe: PostProcessingRecipe
-    folds: int
     frames_per_second: dict[str, float]
     members: tuple[MemberOutputs, ...] = ()
     weights: ChosenWeights | None = None
@@ -81,7 +80,6 @@ def plan_tune_postprocessing(
     split: SubjectSplit,
     recipe: PostProcessingRecipe,
     frames_per_second: Mapping[str, float],
-    folds: int = 5,
     members: Sequence[Mapping[str, StoredUnit]] = (),
 ) -> Job[TunePostprocessingArgs]:
     """Plan the job that tunes on all validation subjects with outputs of the head (``outputs``, by subject).
@@ -111,7 +109,7 @@ def plan_tune_postprocessing(
         version=CODE_VERSION,
         outputs=[(key.value("subject"), manifest.identity) for key, manifest in used.values()],
         labels=labels.identity,
-        folds=folds,
+        folds=FOLDS,
         **recipe.fingerprint_parts(task),
         **({"frames_per_second": rates} if recipe.needs_frame_rates else {}),
         # Without videos of several subjects, folds of videos are the folds of subjects of earlier versions.
@@ -125,7 +123,6 @@ def plan_tune_postprocessing(
         used,
         labels,
         recipe,
-        folds,
         rates,
         members=tuple({name: of.get(subject) for name, subject in names if name in used} for of in members),
         weights=chosen_weights(HeadDetails.of(head)) if members else None,
@@ -143,7 +140,7 @@ def make(store: Store, job: Job[TunePostprocessingArgs]) -> Files:
     given = job.arguments
     subjects = _subject_outputs(store, given)
     try:
-        tuned = tune_postprocessing(subjects, task=given.task, recipe=given.recipe, folds=given.folds)
+        tuned = tune_postprocessing(subjects, task=given.task, recipe=given.recipe)
         if given.weights is not None:
             of_members = read_members(
                 store, given.task, given.members, given.labels, frames_per_second=given.frames_per_second
