@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from data_contracts.details.datasets import OutputsDetails
 from data_contracts.details.heads import HeadDetails
 from data_contracts.errors import InputError, StoreError
-from data_contracts.files.inputs import file_state
+from data_contracts.files.inputs import FileState, file_state
 from data_contracts.files.locations import Location
 from data_contracts.schemas.dataset import check_schema
 from data_contracts.schemas.outputs import OUTPUT_COLUMNS
@@ -84,6 +84,43 @@ class _HeadOutputs:
 _OutputsOfVideo = Sequence[tuple[_HeadOutputs, StoredUnit]]
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """What the predictions of all videos are made from. ``frames``, ``videos``: units of these datasets."""
+
+    heads: Sequence[_HeadOutputs]
+    frames: Mapping[UnitKey, Manifest]
+    videos: Mapping[UnitKey, Manifest]
+    missing_faces: MissingFaces
+
+    def outputs_of(self, video: str) -> _OutputsOfVideo:
+        """Return the outputs of every head; nothing if one has none."""
+        found = [(one, unit) for one in self.heads if (unit := one.of(video))]
+        return found if len(found) == len(self.heads) else []
+
+    def frames_of(self, video: str) -> StoredUnit | None:
+        """Return the unit with the time stamps."""
+        key = UnitKey("frames", (("video", video),))
+        return StoredUnit(key, self.frames[key]) if key in self.frames else None
+
+    def settings_name(self) -> str:
+        """Return eight digits that differ between heads and settings."""
+        settings = [[*fingerprint_head(one.serving), one.serving.branches, one.source] for one in self.heads]
+        people = [one.people for one in self.heads]
+        return fingerprint(version=CODE_VERSION, missing_faces=self.missing_faces, heads=settings, people=people)[:8]
+
+    def fingerprint_of(self, video: str) -> str:
+        """Return the hash of everything that the predictions of a video depend on."""
+        outputs, frames = self.outputs_of(video), self.frames_of(video)
+        return fingerprint(
+            version=CODE_VERSION,
+            missing_faces=self.missing_faces,
+            people=[one.people for one, _ in outputs],
+            frames=frames.manifest.identity if frames else None,
+            outputs=[[*fingerprint_head(one.serving), unit.manifest.fingerprint] for one, unit in outputs],
+        )
+
+
 class WrittenPredictions(NamedTuple):
     """Paths of all files with predictions of the requested videos, and why those of other videos could not be written.
 
@@ -118,42 +155,33 @@ def write_predictions(
         StoreError: ``out`` cannot be written to.
     """
     found = [_HeadOutputs.find(store, one, source, people) for one, source in heads]
-    all_frames, all_videos = store.manifests("frames"), store.manifests("videos")
+    inputs = _Inputs(found, store.manifests("frames"), store.manifests("videos"), missing_faces)
     target = Store(out)
     record, known = read_record(target), read_settings(target)
     if is_noted := bool(record):
         note_folder(store, target)
     before, existing = dict(record), states_in(out)
-    name = _name_settings(found, missing_faces)
+    name = inputs.settings_name()
     latest = next((one for one in known if one.name == name), None)
     paths: list[Location] = []
-    # Files of other videos stay as they are if the user has changed or deleted them.
+    # Files with faces of another variant stay.
     sources = {source for _, source in heads}
-    elsewhere = {one.name for one in known if one.sources and one.sources != sources}
-    others = [
-        video
-        for video, one in record.items()
-        if one.settings not in (name, *elsewhere) and one.files == tuple(map(existing.get, prediction_files(video)))
-    ]
+    kept = {name, *(one.name for one in known if one.sources and one.sources != sources)}
+    others = _unchanged_files(record, existing, without=kept)
     requested, failures = dict.fromkeys(videos), dict[str, str]()
     try:
         for video in track(requested | dict.fromkeys(others), "writing predictions: {} videos"):
-            outputs = [(one, unit) for one in found if (unit := one.of(video))]
-            if len(outputs) < len(found):
+            if not inputs.outputs_of(video):
                 continue
-            names = prediction_files(video)
-            frames_key = UnitKey("frames", (("video", video),))
-            frames = frames_key, all_frames.get(frames_key)
-            inputs = _fingerprint_inputs(outputs, frames[1], missing_faces)
-            wanted = PredictionRecord(made_from=inputs, files=tuple(map(existing.get, names)), settings=name)
+            names, made_from = prediction_files(video), inputs.fingerprint_of(video)
+            wanted = PredictionRecord(made_from=made_from, files=tuple(map(existing.get, names)), settings=name)
             if record.get(video) != wanted:
-                latest = latest or _settings_of(store, name, found, missing_faces)
+                latest = latest or _settings_of(store, name, inputs)
                 if not is_noted:
                     note_folder(store, target)
                     is_noted = True
-                rate = frame_rates(store, [video], videos=all_videos)[video]
                 try:
-                    table = _table(store, outputs, frames, latest, frames_per_second=rate)
+                    table = _table(store, inputs, video, latest)
                     _write_files(table, target, names)
                 except StoreError:
                     raise
@@ -165,7 +193,7 @@ def write_predictions(
             if video in requested:
                 paths += [out / file for file in names]
         if latest is None and any(one.settings == name for one in record.values()):
-            latest = _settings_of(store, name, found, missing_faces)
+            latest = _settings_of(store, name, inputs)
     finally:
         if record != before:
             write_record(target, record)
@@ -174,24 +202,15 @@ def write_predictions(
     return WrittenPredictions(paths, failures)
 
 
-def _name_settings(heads: Sequence[_HeadOutputs], missing_faces: MissingFaces) -> str:
-    settings = [[*fingerprint_head(one.serving), one.serving.branches, one.source] for one in heads]
-    people = [one.people for one in heads]
-    return fingerprint(version=CODE_VERSION, missing_faces=missing_faces, heads=settings, people=people)[:8]
-
-
-def _fingerprint_inputs(
-    outputs: _OutputsOfVideo,
-    frames: Manifest | None,
-    missing_faces: MissingFaces,
-) -> str:
-    return fingerprint(
-        version=CODE_VERSION,
-        missing_faces=missing_faces,
-        people=[one.people for one, _ in outputs],
-        frames=frames.identity if frames else None,
-        outputs=[[*fingerprint_head(one.serving), unit.manifest.fingerprint] for one, unit in outputs],
-    )
+def _unchanged_files(
+    record: Mapping[str, PredictionRecord], existing: Mapping[str, FileState], *, without: Collection[str]
+) -> list[str]:
+    """Return the recorded videos whose files nobody has changed or deleted, ``without`` those of some settings."""
+    return [
+        video
+        for video, one in record.items()
+        if one.settings not in without and one.files == tuple(map(existing.get, prediction_files(video)))
+    ]
 
 
 def fingerprint_head(serving: ServingHead) -> list[object]:
@@ -200,16 +219,15 @@ def fingerprint_head(serving: ServingHead) -> list[object]:
     return [serving.head.fingerprint, tuned.fingerprint if tuned else None, serving.branches]
 
 
-def _settings_of(
-    store: Store, name: str, heads: Sequence[_HeadOutputs], missing_faces: MissingFaces
-) -> PredictionSettings:
+def _settings_of(store: Store, name: str, inputs: _Inputs) -> PredictionSettings:
     branches: dict[BranchName, BranchSettings] = {}
-    for one in heads:
+    for one in inputs.heads:
         rules = rule_of(store, one.serving).rules
         branches |= {branch: _settings_of_branch(one, branch, rules[branch]) for branch in one.serving.branches}
     expr, va, au = map(branches.get, BRANCHES)
-    people = heads[0].people
-    return PredictionSettings(name=name, missing_faces=missing_faces, expr=expr, va=va, au=au, people=people)
+    return PredictionSettings(
+        name=name, missing_faces=inputs.missing_faces, expr=expr, va=va, au=au, people=inputs.heads[0].people
+    )
 
 
 def _settings_of_branch(one: _HeadOutputs, branch: BranchName, rule: BranchRule) -> BranchSettings:
@@ -241,18 +259,14 @@ def _write_files(table: pa.Table, target: Store, names: Sequence[str]) -> None:
         pa_csv.write_csv(table, file, pa_csv.WriteOptions(quoting_style="needed"))
 
 
-def _table(
-    store: Store,
-    outputs: _OutputsOfVideo,
-    frames: tuple[UnitKey, Manifest | None],
-    settings: PredictionSettings,
-    *,
-    frames_per_second: float,
-) -> pa.Table:
+def _table(store: Store, inputs: _Inputs, video: str, settings: PredictionSettings) -> pa.Table:
+    rate = frame_rates(store, [video], videos=inputs.videos)[video]
     columns_of = _subject_columns if settings.people == "main" else _person_columns
-    columns = columns_of(store, outputs, settings, frames_per_second)
+    columns = columns_of(store, inputs.outputs_of(video), settings, rate)
     frame = columns["frame"].to_numpy()
-    columns["time_seconds"] = _time_seconds(store, int(frame.max(initial=0)), *frames).take(pa.array(frame - 1))
+    columns["time_seconds"] = _time_seconds(store, int(frame.max(initial=0)), inputs.frames_of(video)).take(
+        pa.array(frame - 1)
+    )
     columns |= {name: pa.nulls(len(frame)) for name in PREDICTIONS.schema.names if name not in columns}
     table = check_schema(pa.table(columns), PREDICTIONS)
     return table.replace_schema_metadata({**table.schema.metadata, "settings": json.dumps(settings.to_json())})
@@ -330,10 +344,10 @@ def _slices_of(person: np.ndarray) -> list[slice]:
     return [slice(start, end) for start, end in itertools.pairwise(edges) if end > start]
 
 
-def _time_seconds(store: Store, frame_count: int, key: UnitKey, manifest: Manifest | None) -> pa.Array:
-    if manifest is None or manifest.rows != frame_count:
+def _time_seconds(store: Store, frame_count: int, frames: StoredUnit | None) -> pa.Array:
+    if frames is None or frames.manifest.rows != frame_count:
         return pa.nulls(frame_count, pa.float64())
-    return store.read_unit(key, manifest, columns=["pts_seconds"])["pts_seconds"].combine_chunks()
+    return store.read_unit(*frames, columns=["pts_seconds"])["pts_seconds"].combine_chunks()
 
 
 def decision_columns(
