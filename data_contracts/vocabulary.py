@@ -67,6 +67,8 @@ STORE_FILE = "_code_versions.json"
 SUBJECT_SIDES = ("_left", "_right")
 # How heads take the class outputs of a backbone, its scores: as they are, or their softmax.
 ScoreForm = Literal["logits", "probabilities"]
+# Of matrix products.
+Precision = Literal["bfloat16", "float32"]
 # Names of features that ``simulate`` wrote start with this, and so do the names of everything made from them: heads,
 # post-processings, outputs, submissions and their files.
 SIMULATED_PREFIX = "simulated_"

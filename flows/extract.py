@@ -13,12 +13,12 @@ from data_contracts.files.inputs import list_folders, reading_inputs
 from data_contracts.files.locations import Location, location
 from data_contracts.store.manifest import StoredUnit, UnitKey
 from data_contracts.store.store import Store
+from data_contracts.vocabulary import Precision
 from flows.engine.console import print_line
 from flows.engine.run import Run
 from flows.engine.stage_summary import StageSummary
 from flows.options import takes
 from flows.parameters import ExtractParameters, Source, scheduler_of
-from models.engines.precision import Precision
 from models.faces.tracking import TrackingParams
 from tasks.backbones import BackboneChoice
 from tasks.extract import (

@@ -9,10 +9,10 @@ from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle, damaged_bundles, list_bundles, match_bundles, read_file
 from data_contracts.store.fingerprint import fingerprint, variant_name
 from data_contracts.store.store import Store
+from data_contracts.vocabulary import Precision
 from models.backbones.cpu import is_converted
 from models.backbones.registry import REGISTRY, BackboneSpec, get_spec
 from models.backbones.weights import spec_of, weights_digest
-from models.engines.precision import Precision
 from tasks.fetch_weights import cache_folder, find_weights
 
 # Raise it if the same crops and weights give other features.

@@ -10,9 +10,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_contracts.vocabulary import Precision
 from models.backbones.extractor import FeatureExtractor
 from models.engines.devices import block_while_waiting_for_gpu, default_device, default_engine
-from models.engines.precision import Precision
 from models.faces.detection import DetectorParams
 from models.faces.following import FaceFollower, SearchingDetector
 

@@ -1,13 +1,10 @@
 """Details of the units of datasets, one class per dataset. On disk they are JSON; the fields are its keys."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from data_contracts.details.records import Details, JsonObject, LeftOut, Record
 from data_contracts.files.inputs import FileState
-from data_contracts.vocabulary import ScoreForm
-
-Precision = Literal["bfloat16", "float32"]
+from data_contracts.vocabulary import Precision, ScoreForm
 
 
 @dataclass(frozen=True, kw_only=True)

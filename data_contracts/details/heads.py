@@ -3,9 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from data_contracts.details.datasets import Precision
 from data_contracts.details.records import Details, JsonObject, LeftOut, Record
-from data_contracts.vocabulary import BRANCHES_OF_TASK, TaskName, is_imported, is_simulated, is_simulated_subject
+from data_contracts.vocabulary import (
+    BRANCHES_OF_TASK,
+    Precision,
+    TaskName,
+    is_imported,
+    is_simulated,
+    is_simulated_subject,
+)
 
 # Recipe of a head that was not fitted: the classes of a backbone.
 ZERO_SHOT = "zero-shot"

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data_contracts.vocabulary import Precision
 from models.backbones.extractor import FeatureExtractor
 from models.backbones.registry import BackboneSpec
 from models.backbones.resizing import resize_to_square
@@ -23,7 +24,6 @@ from models.engines.openvino import (
     run_network,
     supported_precision,
 )
-from models.engines.precision import Precision
 
 Part = Literal["early", "late"]
 _BATCH = 4

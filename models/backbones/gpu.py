@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from data_contracts.vocabulary import Precision
 from models.backbones.extractor import FeatureExtractor
 from models.backbones.network import (
     channel_constants,
@@ -38,7 +39,6 @@ from models.backbones.resizing import (
     tap_tables,
 )
 from models.engines.batch_size import BatchSize
-from models.engines.precision import Precision
 
 logger = logging.getLogger(__name__)
 _BATCH = 256

@@ -20,12 +20,12 @@ from safetensors import SafetensorError, safe_open
 from timm.models import EfficientNet, MobileNetV3, get_pretrained_cfg_value
 from torch import Tensor, nn
 
+from data_contracts.vocabulary import Precision
 from models.backbones.extractor import FeatureExtractor
 from models.backbones.registry import BackboneSpec
 from models.backbones.resizing import resize_to_square
 from models.backbones.weights import IMAGENET_LITE0, bundled_path, spec_of, weights_digest
 from models.engines.batch_size import BatchSize
-from models.engines.precision import Precision
 
 # On a CPU, the activations of a few images stay in the cache; larger batches are slower.
 _BATCH_CPU, _BATCH_GPU = 16, 128

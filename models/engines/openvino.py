@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.settings import read_settings
-from models.engines.precision import Precision
+from data_contracts.vocabulary import Precision
 
 logger = logging.getLogger(__name__)
 

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Literal
 
-Precision = Literal["bfloat16", "float32"]
+from data_contracts.vocabulary import Precision
+
 _CPU_INFO = Path("/proc/cpuinfo")
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 

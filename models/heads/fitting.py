@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_contracts.vocabulary import BranchName, TaskName
-from models.engines.precision import Precision
+from data_contracts.vocabulary import BranchName, Precision, TaskName
 from models.heads.fit_progress import FitProgress
 from models.heads.head import BranchConfig, FitSettings, FittedPart, Head, HeadConfig, head_class
 from models.heads.losses import BranchLosses, activate

@@ -19,10 +19,10 @@ from data_contracts.vocabulary import (
     DIMENSIONS,
     EXPRESSIONS,
     BranchName,
+    Precision,
     ScoreForm,
     TaskName,
 )
-from models.engines.precision import Precision
 from models.heads.fit_progress import FitProgress
 from models.heads.recipes import HEAD_KINDS, Features, HeadRecipe, HiddenUnits, TemporalLayers, hidden_sizes
 from models.heads.sequences import SubjectSequence

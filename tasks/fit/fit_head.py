@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from data_contracts.details.datasets import FeaturesDetails
 from data_contracts.details.heads import ZERO_SHOT, HeadDetails, LabelCoverage
@@ -16,6 +16,7 @@ from data_contracts.store.manifest import Manifest
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import (
     BRANCHES_OF_TASK,
+    Precision,
     ScoreForm,
     SetName,
     TaskName,
@@ -24,10 +25,10 @@ from data_contracts.vocabulary import (
 )
 from models.backbones.registry import REGISTRY
 from models.engines.devices import default_device
-from models.engines.precision import Precision, native_precision
+from models.engines.precision import native_precision
 from models.heads.head import head_class, head_to_bytes
 from models.heads.metrics import MAIN_METRIC
-from models.heads.recipes import TaskRecipe
+from models.heads.recipes import Features, TaskRecipe
 from models.recipes.recipe import Recipe
 from models.recipes.registry import DEFAULT
 from models.recipes.toml_files import recipe_to_toml
@@ -54,7 +55,7 @@ class HeadChoice:
 
     task: TaskName
     recipe: Recipe = DEFAULT
-    features: Literal["embeddings", "scores", "both"] | None = None
+    features: Features | None = None
     hidden_units: int | None = None
     seeds: int | None = None
     kind: str | None = None

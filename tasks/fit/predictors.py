@@ -10,9 +10,8 @@ from data_contracts.details.records import JsonObject
 from data_contracts.errors import InputError
 from data_contracts.store.bundles import Bundle
 from data_contracts.store.store import Store
-from data_contracts.vocabulary import BRANCHES_OF_TASK, is_imported, is_simulated
+from data_contracts.vocabulary import BRANCHES_OF_TASK, Precision, is_imported, is_simulated
 from models.backbones.registry import DEFAULT_BACKBONE
-from models.engines.precision import Precision
 from models.heads.mlp import zero_shot_heads
 from tasks.backbones import BackboneChoice, trained_backbones
 from tasks.extract.crop_faces import CropParams, crop_params_of

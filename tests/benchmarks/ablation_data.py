@@ -3,10 +3,10 @@
 import numpy as np
 from ablation_settings import Member
 
-from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, TaskName
+from data_contracts.vocabulary import BRANCHES_OF_TASK, BranchName, Precision, TaskName
 from models.decisions.postprocessing import backbone_expressions
 from models.decisions.subject_outputs import SubjectOutputs
-from models.engines.precision import Precision, native_precision
+from models.engines.precision import native_precision
 from models.heads.fitting import FittedHead, TrainingData, fit_seeds
 from models.heads.head import head_class
 from models.heads.rows import TrainingRows

@@ -18,11 +18,11 @@ from PIL import Image
 from data_contracts.video.frames import read_segment
 from data_contracts.video.index import VideoIndex
 from data_contracts.video.packets import index_video
+from data_contracts.vocabulary import Precision
 from models.backbones.cpu import CpuBackbone
 from models.backbones.network import build_network, load_backbone
 from models.backbones.registry import get_spec
 from models.engines.openvino import supported_precision
-from models.engines.precision import Precision
 from tasks.extract.crop_faces import chunk_frames_of
 
 ALLOCATORS = ("default", "tuned")

@@ -26,11 +26,11 @@ from torch import nn
 
 from data_contracts.video.frames import read_segment
 from data_contracts.video.packets import index_video
+from data_contracts.vocabulary import Precision
 from models.backbones.gpu import GpuBackbone, fold_batch_norms
 from models.backbones.network import build_network, load_backbone, normalise, run_early_layers, run_late_layers
 from models.backbones.registry import BackboneSpec, get_spec
 from models.backbones.resizing import resize_to_square
-from models.engines.precision import Precision
 from models.faces.detection import DetectorParams
 from models.faces.mtcnn import FaceDetector
 from models.faces.tracking import iou
