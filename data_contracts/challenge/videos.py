@@ -37,10 +37,13 @@ _CONTENT_DECIDES = frozenset((".gif", ".ogg", ".ogx"))
 _BROKEN = "links to files that do not exist"
 _LOOPS = "links to folders that are searched anyway"
 _CROPS = "folders of crops"
+_OWN_PAGES = "folders of pages of a store"
 _SHARED_NAMES = "videos that share their name with another video; rename all but one"
 # The suffix does not determine whether the file is a video.
 _UNDECIDED = "undecided"
 _HEAD_BYTES = 4096
+# Folder of a store with pages and their copies of videos.
+_PAGES = "reports"
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,8 @@ def _videos_below(root: Path, leave_out: Collection[str], account: InputAccount)
             account.skip(folder, _LOOPS, harmless=True)
             continue
         searched.add((state.st_dev, state.st_ino))
-        if folder != root and any(entry.name == STORE_FILE for entry in entries):
+        is_store = any(entry.name == STORE_FILE for entry in entries)
+        if is_store and folder != root:
             continue
         inside = [entry for entry in entries if _is_folder(entry)]
         names = {entry.name for entry in inside}
@@ -172,6 +176,9 @@ def _videos_below(root: Path, leave_out: Collection[str], account: InputAccount)
             ):
                 yield path
         below = [folder / entry.name for entry in inside if not is_harmless(entry.name) and _is_searched(entry.name)]
+        if is_store and (pages := folder / _PAGES) in below:
+            account.skip(pages, _OWN_PAGES, harmless=True)
+            below.remove(pages)
         if any(map(is_crop_folder, folder.relative_to(root).parts)):
             searchable = [one for one in below if not holds_crops(one)]
             if len(searchable) < len(below):
@@ -332,6 +339,9 @@ def _videos_under(prefix: "UPath", leave_out: Collection[str], account: InputAcc
     stores = tuple(name.removesuffix(STORE_FILE) for name in files if name.endswith(f"/{STORE_FILE}"))
     skipped = tuple(place.removeprefix(S3_PREFIX).rstrip("/") + "/" for place in leave_out)
     skipped += tuple(folder for folder in stores if folder != root)
+    if root in stores and any(name.startswith(pages := f"{root}{_PAGES}/") for name in files):
+        account.skip(prefix / _PAGES, _OWN_PAGES, harmless=True)
+        skipped += (pages,)
     folders = {name.rsplit("/", 1)[0] for name in files}
     undecided: list[UPath] = []
     crop_folders: set[str] = set()

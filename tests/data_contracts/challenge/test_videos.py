@@ -70,6 +70,16 @@ def test_folders_with_other_data_are_not_searched(tmp_path):
     assert skipped(listing) == {module._CROPS: (2, ["cropped", "x/y/cropped_aligned/batch1"])}
 
 
+@pytest.mark.parametrize("place", ["tmp_path", "s3_bucket"])
+def test_copies_of_videos_in_pages_of_a_store_are_no_videos(place, request):
+    folder = location(str(request.getfixturevalue(place))) / "data"
+    for name in ("_code_versions.json", "a.mp4", "sub/b.mp4", "reports/viewers/a/video-1a2b3c4d.mp4"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    listing = list_videos([folder])
+    assert sorted(listing.videos) == ["a", "b"] and skipped(listing)[module._OWN_PAGES] == (1, ["reports"])
+
+
 def test_files_of_cameras_players_and_editors_are_no_videos(tmp_path):
     put(tmp_path, "DJI_1.MP4", "DJI_1.LRF", "GL01.LRV", "BDMV/index.bdmv", "BDMV/CLIPINF/0.CPI", "TS/VTS_01_0.IFO")
     put(tmp_path, "README", "LICENSE", "track.gpx2", "@Recycle/x.mp4", "#snapshot/x.mp4", data=b"some text\n")
