@@ -1,6 +1,6 @@
 """Flow ``fit``: labels and features to a head with tuned post-processing, stages 6 to 9."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from data_contracts.errors import InputError
 from data_contracts.files.inputs import reading_inputs
 from data_contracts.files.locations import Location
 from data_contracts.store.bundles import Bundle
+from data_contracts.store.manifest import Manifest, StoredUnit
 from data_contracts.vocabulary import SetName, is_simulated
 from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
@@ -21,7 +22,13 @@ from tasks.fit import blend_heads as blend_stage
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
 from tasks.fit.head_selection import find_head
 from tasks.fit.subject_features import FeaturesVariant, find_features, frame_rates
-from tasks.fit.subject_split import SubjectSplit, describe_seen, seen_subjects, split_subjects
+from tasks.fit.subject_split import (
+    SubjectSplit,
+    describe_other_lengths,
+    describe_seen,
+    seen_subjects,
+    split_subjects,
+)
 from tasks.recipe_files import load_recipe
 from tasks.results.head_scores import attainable_column, score_columns, scores_of
 from tasks.units import Job, Unit
@@ -70,7 +77,7 @@ def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
         labels = import_labels.imported_labels(run.store, one.labels)
         job = fit_head.plan_fit_head(run.store, one.variant, one.choice, labels=labels, annotations=one.annotations)
         run.is_simulated |= is_simulated(job.folder.removeprefix("heads/"))
-        _report_labels(run, one, job.arguments.split)
+        _report_labels(run, one, labels, job.arguments.split)
         jobs.append(job)
     run.jobs("fit_head", jobs, fit_head.make)
     heads = [job.find(run.store) for job in jobs]
@@ -96,7 +103,7 @@ def blend_heads(run: Run, request: FitParameters) -> Fitted:
     run.stage(f"import_labels {request.task}", planned.labels, import_labels.compute)
     labels = import_labels.imported_labels(run.store, planned.labels)
     split = split_subjects(labels, task=request.task, known=variants[0].subjects)
-    _report_labels(run, planned, split)
+    _report_labels(run, planned, labels, split)
     validation = sorted(split.validation().values())
     units = [
         predict_outputs.plan_predict_outputs(run.store, variant, head=member, subjects=validation)
@@ -159,12 +166,16 @@ def _plan(run: Run, request: FitParameters, variant: FeaturesVariant | None = No
     return _Planned(request, recipe, variant, labels, layout.test_lists.get(request.task, ()))
 
 
-def _report_labels(run: Run, planned: _Planned, split: SubjectSplit) -> None:
+def _report_labels(run: Run, planned: _Planned, labels: Mapping[SetName, Manifest], split: SubjectSplit) -> None:
     """Print which annotations are used, and which test subjects they contain."""
     task = planned.request.task
     account = import_labels.account_of_labels(run.store, planned.labels)
     for set_name, line in split.describe_respelled().items():
         account.note(f"{set_name}: {line}")
+    for set_name, manifest in labels.items() if task != "mtl" else ():
+        unit = StoredUnit(import_labels.labels_key(task, set_name), manifest)
+        if line := describe_other_lengths(run.store, unit, split.names[set_name], planned.variant):
+            account.note(f"{set_name}: {line}")
     run.report_inputs(account)
     for path in planned.test_lists:
         for set_name, subjects in split.subjects.items():

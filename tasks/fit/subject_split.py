@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from data_contracts.challenge.names import describe_respelled, match_names, subject_of_file
 from data_contracts.details.datasets import LabelsDetails
 from data_contracts.details.heads import ZERO_SHOT, HeadDetails
-from data_contracts.errors import InputError, first_names
+from data_contracts.errors import InputError, counted, first_names
 from data_contracts.store.bundles import Bundle
-from data_contracts.store.manifest import Manifest
+from data_contracts.store.manifest import Manifest, StoredUnit
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SetName, TaskName, normalize_name, video_of_subject
+from tasks.fit.subject_features import FeaturesVariant
 
 _NAMES_SHOWN = 20
+# Official labels differ from their videos by a few frames.
+_OTHER_LENGTH = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,30 @@ def seen_subjects(subjects: Iterable[str], others: Iterable[str]) -> list[str]:
     """Return the subjects whose video is that of one of the others, as ``a_left`` and ``a_right`` are in ``a``."""
     videos = {normalize_name(video_of_subject(other)) for other in others}
     return sorted(subject for subject in set(subjects) if normalize_name(video_of_subject(subject)) in videos)
+
+
+def describe_other_lengths(store: Store, labels: StoredUnit, names: Mapping[str, str], variant: FeaturesVariant) -> str:
+    """Return what to say about subjects whose labels end far from the end of their video; empty without any.
+
+    Labels belong to frames by number, so they are wrong for a copy of the video with another frame rate.
+
+    Args:
+        labels: unit of a set.
+        names: name in the labels -> subject with features.
+    """
+    table = store.read_unit(*labels, columns=["subject", "frame"]).group_by("subject").aggregate([("frame", "max")])
+    found = {}
+    for name, last_label in zip(table["subject"].to_pylist(), table["frame_max"].to_pylist(), strict=True):
+        if (subject := names.get(name)) and variant.frames_known_from(subject) == "video":
+            frames = variant.last_frame(subject)
+            if abs(last_label - frames) > _OTHER_LENGTH * max(last_label, frames):
+                found[subject] = f"{subject}: {last_label:,} of {frames:,} frames"
+    if not found:
+        return ""
+    return (
+        f"the labels of {counted(len(found), 'subject')} end far from the end of the video "
+        f"({first_names(list(found.values()))}); check that the videos are those that were annotated"
+    )
 
 
 def subjects_of_head(store: Store, head: Bundle) -> dict[SetName, tuple[str, ...]]:
