@@ -8,14 +8,14 @@ import html
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
+import pyarrow as pa
 from prefect._internal.control_listener import get_intent
 from prefect.artifacts import MarkdownArtifact, create_link_artifact, create_markdown_artifact
 from prefect.client.orchestration import get_client
@@ -77,8 +77,8 @@ class RunArtifacts:
         is_good = error is None and not run.counts.has_problems
         record = self._record(run, describe_end(run, error), is_good=is_good)
         self._attempt(lambda: self._write_table(record))
-        if run.persons:
-            self._attempt(lambda: _create_summary(record.flow, run.persons))
+        if (persons := run.persons) is not None and persons.num_rows:
+            self._attempt(lambda: _create_summary(record.flow, persons))
         for bundle in run.submissions:
             self._attempt(lambda bundle=bundle: _create_submission(run, bundle))  # type: ignore[misc]
         if isinstance(error, StoreError):
@@ -215,14 +215,14 @@ def _create_link(run: Run, record: RunRecord, path: str) -> None:
     )
 
 
-def _create_summary(flow: str, persons: Sequence[Mapping[str, Any]]) -> None:
+def _create_summary(flow: str, persons: pa.Table) -> None:
     """Write a picture of the expressions of persons in the scored videos, and a table of these persons.
 
     The picture is part of the text: below a picture with a page of its own, Prefect prints its whole ``data:`` URL.
     """
-    shown = persons[:_PERSONS_SHOWN]
+    shown = persons.slice(0, _PERSONS_SHOWN).to_pylist()
     columns = [name for name in SUMMARY.schema.names if any(row[name] is not None for row in shown)]
-    more = len(persons) - len(shown)
+    more = persons.num_rows - len(shown)
     picture = draw_persons(persons)
     lines = [
         *([f"![Share of each expression, per person]({picture})", ""] if picture else []),
@@ -231,7 +231,7 @@ def _create_summary(flow: str, persons: Sequence[Mapping[str, Any]]) -> None:
         *(_line(_markdown(_cell(row[name])) for name in columns) for row in shown),
         *([f"\n{more:,} more rows are in {SUMMARY_TABLE}.csv."] if more else []),
     ]
-    videos = counted(len({row["video"] for row in persons}), "video")
+    videos = counted(len(persons["video"].unique()), "video")
     create_markdown_artifact(key=_key(flow, "summary"), markdown="\n".join(lines), description=f"Persons in {videos}")
 
 

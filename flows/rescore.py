@@ -19,7 +19,7 @@ from flows.options import takes
 from flows.parameters import RescoreParameters, scheduler_of
 from flows.score import check_named_backbone, count_scored, predictors_of, print_predictors, score_videos
 from flows.scoring.annotate import describe_outdated
-from flows.scoring.persons import print_persons, summarize_folder
+from flows.scoring.persons import print_persons, select_videos, summarize_folder
 from flows.scoring.result import ScoredVideos, describe_run
 from tasks.extract import index_videos
 from tasks.extract.deleted_videos import remove_notes_of_deleted
@@ -98,8 +98,8 @@ def rescore(parameters: RescoreParameters) -> Rescored:
             print_predictors(predictors)
         else:
             run.print_causes()
-        run.persons = summary = summarize_folder(Store(out), arrivals.settled)
-        print_persons([row for row in summary if row["video"] in found.done], out)
+        run.persons = persons = summarize_folder(Store(out), arrivals.settled)
+        print_persons(select_videos(persons, found.done), out)
         videos = ScoredVideos.of(found, waiting=rescored.waiting, without_video=rescored.without_video)
         print_result(
             describe_run(
@@ -110,7 +110,6 @@ def rescore(parameters: RescoreParameters) -> Rescored:
                 images=WrittenImages(),
                 files=written,
                 predictors=predictors,
-                summary=summary,
             )
         )
         _print_rescored(run, arrivals, rescored, out)

@@ -241,10 +241,10 @@ def score(parameters: ScoreParameters) -> list[str]:
         if listing.images:
             images = score_images(run, listing.images, predictors=predictors, keep_crops=parameters.crops, out=out)
         found = count_scored(run, videos, before=before, after=read_record(Store(out)), images=images)
-        run.persons = summary = summarize_folder(Store(out), videos)
+        run.persons = summarize_folder(Store(out), videos)
         run.print_summary()
         print_predictors(predictors)
-        print_persons(summary, out)
+        print_persons(run.persons, out)
         if written or not listing.images:
             described = f"; {DESCRIPTION} there describes their columns and heads" if written else ""
             print_line(f"{counted(len(written), 'file')} in {out}{described}")
@@ -266,7 +266,6 @@ def score(parameters: ScoreParameters) -> list[str]:
                 images=images,
                 files=files,
                 predictors=predictors,
-                summary=summary,
             )
         )
         run.print_counts()

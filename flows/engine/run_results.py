@@ -1,8 +1,8 @@
 """The results of a run: of its stages, and of its inputs; and how they are printed."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from data_contracts.errors import printable
 from data_contracts.store.bundles import Bundle
@@ -14,6 +14,9 @@ from flows.engine.quarantine import describe_shared_cause
 from flows.engine.run_counts import ANNOTATE, RunCounts, SortedInputs, count_units
 from flows.engine.stage_summary import StageSummary
 from tasks.units import Unit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _FAILURES_SHOWN = 20
 
@@ -31,7 +34,7 @@ class RunResults:
         submissions: bundles that the run made.
         is_simulated: the run used simulated features.
         inputs: accounts of the inputs that were read.
-        persons: rows of the summary of the videos that the run was asked to score.
+        persons: rows (``SUMMARY``) of the videos that the run was asked to score; None if it scored none.
     """
 
     def __init__(self, store: Store) -> None:
@@ -40,7 +43,7 @@ class RunResults:
         self.submissions: list[Bundle] = []
         self.is_simulated = False
         self.inputs: list[InputsDetails] = []
-        self.persons: Sequence[Mapping[str, Any]] = ()
+        self.persons: pa.Table | None = None
         self._new_lost: list[tuple[int, InputsDetails]] = []
         self._counts: RunCounts | None = None
         self._without_result: set[str] = set()

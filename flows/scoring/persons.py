@@ -19,19 +19,28 @@ _ROWS_SHOWN, _PERSONS_SHOWN = 12, 3
 _SMALLEST_SHARE = 0.005
 _LINES_PER_ROW = 2
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 
 
-def summarize_folder(target: Store, videos: Collection[str]) -> list[Row]:
+def summarize_folder(target: Store, videos: Collection[str]) -> pa.Table:
     """Write the summary of a folder of predictions; return the rows (``SUMMARY``) of these videos."""
     table, problems = update_summary(target)
     for line in problems:
         print_warning(f"note: {line}")
-    return table.filter(pc.is_in(table["video"], pa.array(sorted(videos), pa.string()))).to_pylist()
+    return select_videos(table, videos)
 
 
-def print_persons(rows: Collection[Row], out: object) -> None:
-    """Print a table of the persons with most frames of each video, and how many others the files in ``out`` have."""
+def select_videos(persons: pa.Table, videos: Collection[str]) -> pa.Table:
+    """Return the rows of some videos."""
+    return persons.filter(pc.is_in(persons["video"], pa.array(sorted(videos), pa.string())))
+
+
+def print_persons(persons: pa.Table, out: object) -> None:
+    """Print the persons with most frames of each video, and how many others the files in ``out`` have.
+
+    ``persons``: rows of ``SUMMARY``.
+    """
+    rows: list[_Row] = persons.to_pylist()
     if not rows:
         return
     shown = _most_seen(rows)
@@ -51,35 +60,35 @@ def print_persons(rows: Collection[Row], out: object) -> None:
     print_line(f"{others}: {out}/{SUMMARY_TABLE}.csv")
 
 
-def _most_seen(rows: Collection[Row]) -> list[Row]:
+def _most_seen(rows: Collection[_Row]) -> list[_Row]:
     """Return the first rows, with the persons of each video who are seen in most frames."""
-    of_videos: dict[str, list[Row]] = {}
+    of_videos: dict[str, list[_Row]] = {}
     for row in rows:
         of_videos.setdefault(row["video"], []).append(row)
     most = max(_PERSONS_SHOWN, _ROWS_SHOWN // len(of_videos))
-    shown: list[Row] = []
+    shown: list[_Row] = []
     for persons in of_videos.values():
         seen = sorted(persons, key=lambda row: -row["face_share"] * row["frames"])[:most]
         shown += sorted(seen, key=lambda row: row["person"] or 0)
     return shown[:_ROWS_SHOWN]
 
 
-def _name(row: Row) -> Lines:
+def _name(row: _Row) -> Lines:
     if row["person"] is None:
         return Lines(row["video"], "no face")
     return Lines(row["video"], f"person {row['person']}{'*' if row['is_short_track'] else ''}")
 
 
-def _frames(row: Row) -> Lines:
+def _frames(row: _Row) -> Lines:
     return Lines(f"{row['frames']:,}", f"{row['face_share']:.0%} face")
 
 
-def _range(row: Row, name: str) -> Lines:
+def _range(row: _Row, name: str) -> Lines:
     mean, low, high = (row[f"{name}_{kind}"] for kind in ("mean", "min", "max"))
     return Lines("-") if mean is None else Lines(f"{mean:+.2f}", f"{low:+.1f}..{high:+.1f}")
 
 
-def _largest(row: Row, kind: str, names: Collection[str]) -> Lines:
+def _largest(row: _Row, kind: str, names: Collection[str]) -> Lines:
     values = {name: row[f"{kind}_{name.lower()}"] for name in names}
     known = [(value, name) for name, value in values.items() if value is not None and value >= _SMALLEST_SHARE]
     largest = sorted(known, key=lambda one: -one[0])[:_LINES_PER_ROW]

@@ -2,8 +2,9 @@
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
-from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_contracts.errors import printable
 from data_contracts.vocabulary import EXPRESSIONS
@@ -14,9 +15,9 @@ _NAME_PX, _BAR_PX, _ROW_PX, _LEGEND_PX = 230, 560, 26, 34
 _STYLE = 'font-family="sans-serif" font-size="13" fill="#202020"'
 
 
-def draw_persons(rows: Sequence[Mapping[str, Any]]) -> str | None:
+def draw_persons(persons: pa.Table) -> str | None:
     """Return a picture of rows of ``SUMMARY`` as a ``data:`` URL of SVG; None if no expression is predicted."""
-    known = [row for row in rows if row["share_neutral"] is not None][:_ROWS]
+    known = persons.filter(pc.is_valid(persons["share_neutral"])).slice(0, _ROWS).to_pylist()
     if not known:
         return None
     height_px, width_px = _LEGEND_PX + _ROW_PX * len(known) + 8, _NAME_PX + _BAR_PX + 12

@@ -7,7 +7,6 @@ from typing import Any
 from data_contracts.store.input_accounts import InputsDetails
 from flows.engine.run import Run
 from flows.engine.run_counts import RunCounts, SortedInputs
-from flows.scoring.persons import Row
 from tasks.fit.predictors import Predictor
 from tasks.images.write_images import WrittenImages
 
@@ -97,9 +96,8 @@ def describe_run(
     images: WrittenImages,
     files: Collection[object],
     predictors: Sequence[Predictor],
-    summary: Collection[Row],
 ) -> ScoreResult:
-    """Return the result of a run that has counted its inputs."""
+    """Return the result of a run that has counted its inputs, and summarized its persons."""
     return ScoreResult(
         command=command,
         store=run.store.url,
@@ -123,5 +121,5 @@ def describe_run(
         problems=[StageLine(*one) for one in run.problems],
         quarantined=[StageLine(stage, unit, note.cause) for stage, unit, note in run.quarantined],
         inputs=run.inputs,
-        summary=[dict(row) for row in summary],
+        summary=run.persons.to_pylist() if run.persons is not None else [],
     )

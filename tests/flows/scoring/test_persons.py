@@ -1,10 +1,15 @@
 """The printed summary of persons."""
 
+import pyarrow as pa
 import pytest
 
 from data_contracts.schemas.predictions import SUMMARY
 from flows.engine import console
 from flows.scoring.persons import print_persons
+
+
+def table_of(*rows):
+    return pa.Table.from_pylist(list(rows), schema=SUMMARY.schema)
 
 
 def row(video, person, frames=1000, **values):
@@ -25,14 +30,8 @@ def narrow(monkeypatch):
 
 
 def test_the_table_fits_80_columns_and_has_no_cut_numbers(narrow, capsys):
-    print_persons(
-        [
-            row("a_video_with_a_long_name_of_the_lab_2022", 1, 123456, **ALL),
-            row("b", None, 3),
-            row("c", 2, is_short_track=True),
-        ],
-        "out",
-    )
+    long_name = row("a_video_with_a_long_name_of_the_lab_2022", 1, 123456, **ALL)
+    print_persons(table_of(long_name, row("b", None, 3), row("c", 2, is_short_track=True)), "out")
     printed = capsys.readouterr().out
     assert "person 2* " in printed and "* seen in fewer than 25 frames" in printed
     assert max(map(len, printed.splitlines())) <= 80
@@ -42,17 +41,17 @@ def test_the_table_fits_80_columns_and_has_no_cut_numbers(narrow, capsys):
 
 
 def test_columns_without_values_are_left_out(narrow, capsys):
-    print_persons([row("clip", 1, share_neutral=1.0)], "out")
+    print_persons(table_of(row("clip", 1, share_neutral=1.0)), "out")
     printed = capsys.readouterr().out
     assert "valence" not in printed and "units" not in printed and "Neutral 100%" in printed
 
 
 def test_of_crowds_and_many_videos_the_most_seen_persons_are_shown(narrow, capsys):
     crowd = [row("crowd", person, frames=person) for person in range(1, 61)]
-    print_persons([*crowd, *(row(f"v{number:03d}", 1) for number in range(1000))], "out")
+    print_persons(table_of(*crowd, *(row(f"v{number:03d}", 1) for number in range(1000))), "out")
     printed = capsys.readouterr().out
     assert all(f"person {person} " in printed for person in (58, 59, 60)) and "person 57 " not in printed
     assert printed.count("person ") == 12 and "v008" in printed and "v009" not in printed
-    print_persons(crowd, "out")
+    print_persons(table_of(*crowd), "out")
     assert "person 49 " in capsys.readouterr().out, "of one video, more persons are shown"
     assert "1,048 more rows, and all columns: out/tables/summary.csv" in printed

@@ -1,9 +1,15 @@
 import base64
 from xml.etree import ElementTree
 
+import pyarrow as pa
+
 from data_contracts.schemas.predictions import SUMMARY
 from data_contracts.vocabulary import EXPRESSIONS
 from flows.scoring.picture import draw_persons
+
+
+def table_of(*rows):
+    return pa.Table.from_pylist(list(rows), schema=SUMMARY.schema)
 
 
 def row_of(video, **shares):
@@ -13,7 +19,7 @@ def row_of(video, **shares):
 
 
 def test_bars_have_the_lengths_of_the_shares_and_names_are_text():
-    url = draw_persons([row_of("<b>&" + "x" * 60, fear=0.25, sadness=0.75), row_of("none")])
+    url = draw_persons(table_of(row_of("<b>&" + "x" * 60, fear=0.25, sadness=0.75), row_of("none")))
     root = ElementTree.fromstring(base64.b64decode(url.partition(",")[2]))
     bars = [float(one.get("width")) for one in root.iter() if one.tag.endswith("rect") and one.get("height") == "20"]
     assert [bar for bar in bars if bar] == [140, 420] and len(bars) == len(EXPRESSIONS)
@@ -22,4 +28,4 @@ def test_bars_have_the_lengths_of_the_shares_and_names_are_text():
 
 
 def test_without_expressions_there_is_no_picture():
-    assert draw_persons([row_of("clip")]) is None
+    assert draw_persons(table_of(row_of("clip"))) is None
