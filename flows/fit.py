@@ -17,6 +17,7 @@ from flows.engine.console import print_line, print_table
 from flows.engine.run import Run
 from flows.options import takes
 from flows.parameters import FitParameters, scheduler_of
+from models.decisions.recipes import PostProcessingRecipe
 from models.recipes.recipe import Recipe
 from tasks.fit import blend_heads as blend_stage
 from tasks.fit import fit_head, import_labels, predict_outputs, tune_postprocessing
@@ -81,7 +82,18 @@ def fit_heads(run: Run, requests: Sequence[FitParameters]) -> list[Fitted]:
         jobs.append(job)
     run.jobs("fit_head", jobs, fit_head.make)
     heads = [job.find(run.store) for job in jobs]
-    tuned = _predict_and_tune(run, [(o, j, h) for o, j, h in zip(planned, jobs, heads, strict=True) if h])
+    to_tune = [
+        _ToTune(
+            head,
+            one.variant,
+            job.arguments.labels["validation"],
+            job.arguments.split,
+            one.recipe.postprocessing_of(one.request.task),
+        )
+        for one, job, head in zip(planned, jobs, heads, strict=True)
+        if head
+    ]
+    tuned = _predict_and_tune(run, to_tune)
     fitted = [Fitted(head, tuned.get(head.name) if head else None) for head in heads]
     for at, one in enumerate(planned):
         if one.request.train_on_validation:
@@ -120,22 +132,11 @@ def blend_heads(run: Run, request: FitParameters) -> Fitted:
     head = job.find(run.store)
     if head is None:
         return Fitted(None, None)
-    units_of_blend = predict_outputs.plan_predict_outputs(run.store, variants[0], head=head)
-    run.stage("predict_outputs", units_of_blend, predict_outputs.compute, cheap=True)
-    tuning = tune_postprocessing.plan_tune_postprocessing(
-        head=head,
-        outputs=predict_outputs.predicted_outputs(run.store, units_of_blend),
-        labels=labels["validation"],
-        split=split,
-        recipe=recipe,
-        frames_per_second=frame_rates(run.store, {unit.key.value("subject") for unit in units_of_blend}),
-        members=outputs,
-    )
-    run.jobs("tune_postprocessing", [tuning], tune_postprocessing.make)
+    tuned = _predict_and_tune(run, [_ToTune(head, variants[0], labels["validation"], split, recipe, outputs)])
     header = ["member", "features", "weights", "validation subjects", "frames", "frames without outputs"]
     rows = blend_stage.describe_coverage(head, job.arguments.outputs)
     print_table("Blend", header, rows, simulated=run.is_simulated)
-    return Fitted(head, _current(run, tuning))
+    return Fitted(head, tuned[head.name])
 
 
 def _check_blend(request: FitParameters, members: Sequence[Bundle]) -> None:
@@ -205,27 +206,40 @@ def _refit_on_all(run: Run, planned: _Planned, first: Job[fit_head.FitHeadArgs],
     return Fitted(head, _current(run, adopt))
 
 
-def _predict_and_tune(
-    run: Run, heads: Sequence[tuple[_Planned, Job[fit_head.FitHeadArgs], Bundle]]
-) -> dict[str, Bundle | None]:
+@dataclass(frozen=True)
+class _ToTune:
+    """A head, the features to predict with it, and the labels and recipe to tune its post-processing with.
+
+    ``members``: of a blend, subject -> outputs of each member.
+    """
+
+    head: Bundle
+    variant: FeaturesVariant
+    labels: Manifest
+    split: SubjectSplit
+    recipe: PostProcessingRecipe
+    members: Sequence[Mapping[str, StoredUnit]] = ()
+
+
+def _predict_and_tune(run: Run, heads: Sequence[_ToTune]) -> dict[str, Bundle | None]:
+    """Predict the outputs of all subjects, and tune the post-processing of each head; return it by name of the head."""
     units = {
-        head.name: predict_outputs.plan_predict_outputs(run.store, planned.variant, head=head)
-        for planned, _, head in heads
+        one.head.name: predict_outputs.plan_predict_outputs(run.store, one.variant, head=one.head) for one in heads
     }
-    run.stage(
-        "predict_outputs", [one for of_head in units.values() for one in of_head], predict_outputs.compute, cheap=True
-    )
-    rates = frame_rates(run.store, {unit.key.value("subject") for of_head in units.values() for unit in of_head})
+    everything = [unit for of_head in units.values() for unit in of_head]
+    run.stage("predict_outputs", everything, predict_outputs.compute, cheap=True)
+    rates = frame_rates(run.store, {unit.key.value("subject") for unit in everything})
     jobs = {
-        head.name: tune_postprocessing.plan_tune_postprocessing(
-            head=head,
-            outputs=predict_outputs.predicted_outputs(run.store, units[head.name]),
-            labels=job.arguments.labels["validation"],
-            split=job.arguments.split,
-            recipe=planned.recipe.postprocessing_of(planned.request.task),
+        one.head.name: tune_postprocessing.plan_tune_postprocessing(
+            head=one.head,
+            outputs=predict_outputs.predicted_outputs(run.store, units[one.head.name]),
+            labels=one.labels,
+            split=one.split,
+            recipe=one.recipe,
             frames_per_second=rates,
+            members=one.members,
         )
-        for planned, job, head in heads
+        for one in heads
     }
     run.jobs("tune_postprocessing", list(jobs.values()), tune_postprocessing.make)
     return {name: _current(run, job) for name, job in jobs.items()}
