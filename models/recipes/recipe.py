@@ -41,35 +41,9 @@ class Recipe:
         if not self.summary.strip() or "\n" in self.summary:
             raise ValueError(f"summary: expected one line, got {self.summary!r}")
         for task, recipe in self.heads.items():
-            expected, found = sorted(BRANCHES_OF_TASK[task]), sorted(b for part in recipe.parts for b in part.branches)
-            if task != "mtl" and (others := [branch for branch in found if branch not in expected]):
-                raise ValueError(
-                    f"{task}.head: would use labels of {', '.join(others)}; challenges of a single task allow only "
-                    "labels of that task; write the parts into [[mtl.head]] and fit mtl"
-                )
-            if expected != found:
-                raise ValueError(f"{task}.head: expected branches {', '.join(expected)}, got {', '.join(found)}")
-            ready: set[BranchName] = set()
-            for part in recipe.parts:
-                if wrong := [branch for branch in part.inputs_from if branch not in ready]:
-                    raise ValueError(
-                        f"{task}.head: inputs_from: expected branches of earlier parts without own inputs_from, got "
-                        f"{', '.join(wrong)}"
-                    )
-                ready |= set() if part.inputs_from else set(part.branches)
-            for field in ("kind", "seeds"):
-                if len(values := {getattr(part, field) for part in recipe.parts}) > 1:
-                    raise ValueError(f"{task}.head: expected one {field} in all parts, got {sorted(values)}")
+            _check_head(task, recipe)
         for task, rules in self.postprocessing.items():
-            tried = rules.smoothings
-            if tried is not None and (lost := [branch for branch in BRANCHES_OF_TASK[task] if not tried.get(branch)]):
-                raise ValueError(f"{task}.postprocessing.smoothings.{lost[0]}: expected at least one, found none")
-            if not rules.spaces:
-                raise ValueError(f"{task}.postprocessing.spaces: expected probability, logit or both, got none")
-            if levels := [level for level in rules.gate_levels if not 0 < level < 1]:
-                raise ValueError(
-                    f"{task}.postprocessing.gate_levels: expected numbers between 0 and 1, got {levels[0]}"
-                )
+            _check_postprocessing(task, rules)
         if not self.heads or set(self.heads) != set(self.postprocessing):
             raise ValueError("expected a head and a post-processing of at least one task")
 
@@ -122,6 +96,38 @@ class Recipe:
         if task not in self.postprocessing:
             raise ValueError(f"recipe {self.name}: expected a table [{task}], found {', '.join(self.heads)}")
         return self.postprocessing[task].replace(name=self.name)
+
+
+def _check_head(task: TaskName, recipe: TaskRecipe) -> None:
+    expected, found = sorted(BRANCHES_OF_TASK[task]), sorted(b for part in recipe.parts for b in part.branches)
+    if task != "mtl" and (others := [branch for branch in found if branch not in expected]):
+        raise ValueError(
+            f"{task}.head: would use labels of {', '.join(others)}; challenges of a single task allow only "
+            "labels of that task; write the parts into [[mtl.head]] and fit mtl"
+        )
+    if expected != found:
+        raise ValueError(f"{task}.head: expected branches {', '.join(expected)}, got {', '.join(found)}")
+    ready: set[BranchName] = set()
+    for part in recipe.parts:
+        if wrong := [branch for branch in part.inputs_from if branch not in ready]:
+            raise ValueError(
+                f"{task}.head: inputs_from: expected branches of earlier parts without own inputs_from, got "
+                f"{', '.join(wrong)}"
+            )
+        ready |= set() if part.inputs_from else set(part.branches)
+    for field in ("kind", "seeds"):
+        if len(values := {getattr(part, field) for part in recipe.parts}) > 1:
+            raise ValueError(f"{task}.head: expected one {field} in all parts, got {sorted(values)}")
+
+
+def _check_postprocessing(task: TaskName, rules: PostProcessingRecipe) -> None:
+    tried = rules.smoothings
+    if tried is not None and (lost := [branch for branch in BRANCHES_OF_TASK[task] if not tried.get(branch)]):
+        raise ValueError(f"{task}.postprocessing.smoothings.{lost[0]}: expected at least one, found none")
+    if not rules.spaces:
+        raise ValueError(f"{task}.postprocessing.spaces: expected probability, logit or both, got none")
+    if levels := [level for level in rules.gate_levels if not 0 < level < 1]:
+        raise ValueError(f"{task}.postprocessing.gate_levels: expected numbers between 0 and 1, got {levels[0]}")
 
 
 def _published_variant(part: HeadRecipe, hidden_units: HiddenUnits, *, is_linear: bool) -> HeadRecipe:
