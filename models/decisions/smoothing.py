@@ -146,7 +146,7 @@ def smooth_outputs(
 
 
 def to_logits(branch: BranchName, values: np.ndarray) -> np.ndarray:
-    """Return the logits of outputs as ``Smoothing.space`` defines them, float64; probabilities are at least 1e-6."""
+    """Return the logits float64 [T, K] of outputs, as ``Smoothing.space`` defines them. Outputs are at least 1e-6."""
     values = np.asarray(values, np.float64)
     if branch == "expr":
         return np.log(np.maximum(values, _SMALLEST_PROBABILITY))
@@ -157,7 +157,7 @@ def to_logits(branch: BranchName, values: np.ndarray) -> np.ndarray:
 
 
 def from_logits(branch: BranchName, logits: np.ndarray) -> np.ndarray:
-    """Return the outputs float32 of logits; expressions sum to 1."""
+    """Return the outputs float32 [T, K] of logits; expressions sum to 1."""
     logits = np.asarray(logits, np.float64)
     if branch == "expr":
         exponents = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -13,7 +13,7 @@ _SIMPLE_COLOUR_SPACES = ("YCbCr", "Gray")
 
 
 def clip_box(box_xyxy_px: np.ndarray, *, width: int, height: int) -> tuple[int, int, int, int] | None:
-    """Return the pixels of an image that a box touches: floor of the start, ceiling of the end.
+    """Return the pixels of an image that a box [4] touches: floor of the start, ceiling of the end.
 
     Returns:
         (x1, y1, x2, y2), the end exclusive; None if the box lies outside the image.
@@ -41,7 +41,7 @@ def crop_face(frame: np.ndarray, box_xyxy_px: np.ndarray, *, margin_fraction: fl
 
 
 def shrink_to(image: np.ndarray, *, max_side_px: int) -> np.ndarray:
-    """Shrink an image so that its longer side is at most ``max_side_px`` (bilinear, antialiased); never enlarge it."""
+    """Shrink an image uint8 [h, w, 3] to a longer side of at most ``max_side_px`` (bilinear, antialiased)."""
     height, width = image.shape[:2]
     longest = max(height, width)
     if longest <= max_side_px:

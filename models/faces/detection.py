@@ -99,7 +99,7 @@ class Detections:
 
     @classmethod
     def largest_first(cls, box: np.ndarray, landmarks: np.ndarray, probability: np.ndarray) -> "Detections":
-        """Sort faces by descending area, equal areas by descending probability."""
+        """Sort faces [n, 4], [n, 5, 2], [n] by descending area, equal areas by descending probability."""
         area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
         order = np.lexsort((-probability, -area))
         return cls(box[order].astype("f4"), landmarks[order].astype("f4"), probability[order].astype("f4"))

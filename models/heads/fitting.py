@@ -156,7 +156,10 @@ def _blocks_of_rows(head: Head, rows: TrainingRows) -> Iterator[SubjectSequence]
 
 
 def decide(branch: BranchName, outputs: np.ndarray) -> np.ndarray:
-    """Return decisions without post-processing: the class with the largest output, action units >= 0.5, values."""
+    """Return decisions about outputs [n, K] without post-processing.
+
+    They are the class with the largest output, int [n]; values [n, 2]; or action units at 0.5 and above, int8 [n, 12].
+    """
     if branch == "expr":
         return outputs.argmax(axis=1)
     return outputs if branch == "va" else (outputs >= 0.5).astype(np.int8)

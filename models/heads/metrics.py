@@ -38,15 +38,18 @@ def f1_per_unit(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
 
 
 def f1_of_counts(hits: np.ndarray, positives: np.ndarray, decided: np.ndarray) -> np.ndarray:
-    """Return F1, float64, from numbers of rows: right decisions, labels and decisions of a class; 0 without any."""
+    """Return the F1 of classes, float64 [k], from the numbers of rows that are right, labelled and decided so [k].
+
+    It is 0 for a class without labels and decisions.
+    """
     total = np.asarray(positives + decided, np.float64)
     return np.divide(2.0 * hits, total, out=np.zeros(total.shape), where=total > 0)
 
 
 def ccc(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the concordance correlation coefficient with population moments (Lin 1989, Biometrics 45, eq. 1), -1..1.
+    """Return the concordance correlation coefficient of values [n], -1..1 (Lin 1989, Biometrics 45, eq. 1).
 
-    It is 0 if both arrays are constant.
+    Moments are those of the population. It is 0 if both arrays are constant.
     """
     x, y = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
     _check_pair(x, y)

@@ -46,7 +46,7 @@ class TrainingRows:
         return input_width(features, self.embeddings.shape[1], self.logits.shape[1])
 
     def labelled(self, branches: tuple[BranchName, ...], *, drop_partial_units: bool = False) -> np.ndarray:
-        """Return the indices of rows with a label of at least one branch, ascending."""
+        """Return the indices of rows with a label of at least one branch, ascending, int [m]."""
         return np.flatnonzero(is_labelled(self.labels, branches, drop_partial_units=drop_partial_units))
 
 

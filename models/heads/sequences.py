@@ -91,5 +91,5 @@ class SubjectSequence:
         return np.asarray(self.embeddings, np.float32) if features == "embeddings" else to_scores(self.logits, scores)
 
     def labelled(self, branches: tuple[BranchName, ...], *, drop_partial_units: bool = False) -> np.ndarray:
-        """Return the indices of frames with a face and a label of at least one branch, ascending."""
+        """Return the indices of frames with a face and a label of at least one branch, ascending, int [m]."""
         return np.flatnonzero(self.present & is_labelled(self.labels, branches, drop_partial_units=drop_partial_units))

@@ -170,7 +170,7 @@ class FoundFaces:
 
 
 def with_crops(faces: pa.Table, crops: Sequence[np.ndarray], params: CropParams) -> pa.Table:
-    """Return rows of faces with the JPEG files of their crops: one of each row with a face, in order."""
+    """Return rows of faces with the JPEG files of their crops: RGB uint8 [h, w, 3], one of each row with a face."""
     encoded = (encode_jpeg(crop, quality=params.jpeg_quality) for crop in crops)
     column = [next(encoded) if status == FACE_FOUND else None for status in faces["status"].to_pylist()]
     place = faces.schema.get_field_index("crop_jpeg")
@@ -285,7 +285,10 @@ def face_row(box_xyxy_px: np.ndarray, landmarks_xy_px: np.ndarray, probability: 
 
 
 def cut_face(frame: np.ndarray, box_xyxy_px: np.ndarray, params: CropParams) -> np.ndarray | None:
-    """Return the crop of a face as it enters a backbone or a JPEG file; None if the box lies outside the frame."""
+    """Return the crop of a face, RGB uint8 [h, w, 3], as it enters a backbone or a JPEG file.
+
+    None if the box lies outside the frame.
+    """
     crop = crop_face(frame, box_xyxy_px, margin_fraction=params.margin_fraction)
     return None if crop is None else shrink_to(crop, max_side_px=params.max_side_px)
 

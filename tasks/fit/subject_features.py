@@ -216,7 +216,7 @@ def frame_rates(
 
 
 def nominal_seconds(frame: np.ndarray) -> np.ndarray:
-    """Return the times of frame numbers at a nominal frame rate, float64, 0 for frame 1."""
+    """Return the times of frame numbers [n] at a nominal frame rate, float64 [n] in seconds, 0 for frame 1."""
     return (frame - 1) / NOMINAL_FRAMES_PER_SECOND
 
 
@@ -284,7 +284,7 @@ def all_finite(values: np.ndarray, rows: np.ndarray) -> bool:
 
 
 def read_faces_seen(store: Store, variant: FeaturesVariant, subject: str) -> np.ndarray:
-    """Read the numbers of the frames that show the subject's face, ascending, int32."""
+    """Read the numbers of the frames that show the subject's face, ascending, int32 [n]."""
     parts = []
     for key, manifest in variant.subjects[subject]:
         table = store.read_unit(key, manifest, columns=["frame", "has_face"])
