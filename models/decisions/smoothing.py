@@ -146,7 +146,10 @@ def smooth_outputs(
 
 
 def to_logits(branch: BranchName, values: np.ndarray) -> np.ndarray:
-    """Return the logits float64 [T, K] of outputs, as ``Smoothing.space`` defines them. Outputs are at least 1e-6."""
+    """Return the logits float64 [T, K] of outputs, as ``Smoothing.space`` defines them.
+
+    Probabilities are at least 1e-6, and values at least 1e-6 away from -1 and 1.
+    """
     values = np.asarray(values, np.float64)
     if branch == "expr":
         return np.log(np.maximum(values, _SMALLEST_PROBABILITY))
