@@ -37,6 +37,11 @@ def pytest_xdist_auto_num_workers():
     return min(4, len(os.sched_getaffinity(0)) + 1)
 
 
+def pytest_configure():
+    # While modules are imported, a search for garbage finds none. Until pytest_collection_finish.
+    gc.disable()
+
+
 def pytest_collection_modifyitems(items):
     """Sort slow files to the start, because a slow last file would leave all cores but one idle.
 
@@ -57,8 +62,8 @@ def pytest_collection_finish():
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
     # Imported objects stay: exclude them from garbage collection, which would take half a second each time.
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure():

@@ -14,15 +14,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import FlowRunCreate, StateCreate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import StateType
 
 from data_contracts.files.locations import location
 from data_contracts.store.store import Store
 from flows.rescore import rescore
-from tasks.backbones import BackboneChoice
+from tasks.extract.embed_faces import BackboneChoice
 from tests.benchmarks.generated_store import fill_store, make_videos
 from tests.prefect_service import serving_prefect
 
@@ -136,6 +132,9 @@ def test_a_store_on_s3_is_restored(s3_bucket, videos):
 
 def add_run(url):
     """Add an ended flow run to a server; return its id."""
+    from prefect.client.schemas.actions import FlowRunCreate, StateCreate
+    from prefect.client.schemas.objects import StateType
+
     with client_of(url) as client:
         flow = client.create_flow_from_name("rescore")
         state = StateCreate(type=StateType.COMPLETED, message="3 scored")
@@ -151,12 +150,16 @@ def check_run(url, run):
 
 
 def has_run(url, run):
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
     with client_of(url) as client:
         return bool(client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run]))))
 
 
 def client_of(url):
     """Prefect's own client: it repeats what a busy server with SQLite refuses with 503."""
+    from prefect.client.orchestration import SyncPrefectClient
+
     return SyncPrefectClient(url)
 
 

@@ -1,13 +1,12 @@
 """Every option of every command, with each kind of value: on the command line, in the function, and in the form."""
 
+import functools
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
-from prefect.utilities.schema_tools.validation import ValidationError as RefusedByForm
-from prefect.utilities.schema_tools.validation import validate
 from pydantic import ValidationError
 
 from flows.commands import command_line
@@ -22,12 +21,10 @@ TEXTS = {"dask_address": "tcp://host:8786", "scale": "0.01", "recipe": "paper"}
 def make(name):
     """Make a command that returns the parameters that its function receives, and the values that it passes."""
     definition, received = DEFINITIONS[name], []
+    receive = takes(definition)(received.append) if name in FLOWS else lambda **v: received.append(definition(**v))
 
     def run(values):
-        if name in FLOWS:
-            takes(definition)(received.append)(**values)
-        else:
-            received.append(definition(**values))
+        receive(**values)
         received.append(values)
         return 0
 
@@ -72,6 +69,7 @@ def all_options():
             yield pytest.param(name, option.name, id=f"{name} {option.name}")
 
 
+@functools.cache
 def form_of(name):
     from flows import deployments
 
@@ -80,6 +78,8 @@ def form_of(name):
 
 def fill_form(name, **values):
     """Validate values as a Prefect server does before it starts a run."""
+    from prefect.utilities.schema_tools.validation import validate
+
     shown = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
     validate(shown, form_of(name), raise_on_error=True, ignore_required=True)
 
@@ -114,12 +114,14 @@ def test_each_legal_value_and_the_default_reach_the_function_and_pass_the_form(n
                 assert found is True
             else:
                 assert str(found) == as_received(texts[0], found) or float(found) == float(texts[0])
-            if name in FLOWS:
-                fill_form(name, **{parameter: values[parameter]})
+        if name in FLOWS:
+            fill_form(name, **{parameter: values[parameter]})
 
 
 @pytest.mark.parametrize(("name", "parameter"), list(all_options()))
 def test_each_wrong_value_is_refused_by_name_on_the_command_line_and_in_the_form(name, parameter):
+    from prefect.utilities.schema_tools.validation import ValidationError as RefusedByForm
+
     command, received = make(name)
     (option,) = (one for one in command.params if one.name == parameter)
     for text in [] if getattr(option, "is_flag", False) else wrong_texts(option):

@@ -2,14 +2,20 @@
 
 import pytest
 
-from infra.prefect import deploy_steps
+
+@pytest.fixture(scope="module")
+def deploy_steps():
+    """The module, imported only by the process that runs these tests: it imports Prefect."""
+    from infra.prefect import deploy_steps
+
+    return deploy_steps
 
 
 @pytest.mark.parametrize(
     "text",
     ["3 o'clock", "61 3 * * *", "CRON_TZ=Nowhere/City 0 3 * * *", "CRON_TZ=UTC", "CRON_TZ= 0 3 * * *", "0 0 30 2 *"],
 )
-def test_a_wrong_schedule_is_refused_in_one_line(monkeypatch, capsys, text):
+def test_a_wrong_schedule_is_refused_in_one_line(deploy_steps, monkeypatch, capsys, text):
     monkeypatch.setenv("AFFWILD2_RESCORE_CRON", text)
     with pytest.raises(SystemExit, match="2"):
         deploy_steps._read_cron()
@@ -29,12 +35,12 @@ def test_a_wrong_schedule_is_refused_in_one_line(monkeypatch, capsys, text):
         ("CRON_TZ=Europe/Berlin  0 5 * * *", ("0 5 * * *", "Europe/Berlin")),
     ],
 )
-def test_schedules_of_the_environment(monkeypatch, text, expected):
+def test_schedules_of_the_environment(deploy_steps, monkeypatch, text, expected):
     monkeypatch.setenv("AFFWILD2_RESCORE_CRON", text)
     assert deploy_steps._read_cron() == expected
 
 
-def test_prefect_yaml_names_the_variables_of_each_deployment():
+def test_prefect_yaml_names_the_variables_of_each_deployment(deploy_steps):
     defaults = deploy_steps._read_defaults()
     assert defaults["rescore/affwild2"] == {
         "videos": "AFFWILD2_VIDEOS", "store": "AFFWILD2_STORE", "out": "AFFWILD2_OUT",
