@@ -42,13 +42,13 @@ from tests.tasks.pages.test_write_report import read_page
 
 @pytest.fixture(scope="module")
 def store(demo, tmp_path_factory):
-    """A store with the heads of the demo."""
-    return Store(shutil.copytree(demo.store, tmp_path_factory.mktemp("blend") / "store"))
+    """A store with two heads of the demo."""
+    return Store(demo.copy_store(tmp_path_factory.mktemp("blend") / "store", ["expr", "va"]))
 
 
 @pytest.fixture(scope="module")
-def options(demo, store):
-    return {"store": str(store.root), "annotations": demo.data, "workers": 1}
+def options(demo, store, dask_address):
+    return {"store": str(store.root), "annotations": demo.data, "dask_address": dask_address}
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,10 @@ def details_of(store: Store, head: str) -> HeadDetails:
     return HeadDetails.of(find_bundle(store, f"heads/{head}"))
 
 
-def submit_va(demo, store, head):
+def submit_va(demo, store, head, dask_address):
     lists = demo.data / "names_of_videos_in_each_test_set"
-    return Path(submit("va", str(store.root), lists / ABAW3_TEST_LISTS["va"], head=head, workers=1))
+    test_list = lists / ABAW3_TEST_LISTS["va"]
+    return Path(submit("va", str(store.root), test_list, head=head, dask_address=dask_address))
 
 
 def test_outputs_are_the_weighted_mean_of_the_members(store, blended, default, options):
@@ -95,11 +96,12 @@ def test_outputs_are_the_weighted_mean_of_the_members(store, blended, default, o
     assert fit("va", blend=[default, paper], **options) == head
 
 
-def test_a_blend_is_submitted_scored_and_compared(demo, store, blended, tmp_path, capsys):
+def test_a_blend_is_submitted_scored_and_compared(demo, store, blended, tmp_path, dask_address, capsys):
     head, paper = blended
-    assert submit_va(demo, store, head).exists()
+    assert submit_va(demo, store, head, dask_address).exists()
     assert "no fault" in capsys.readouterr().out
-    score([next((demo.data / "videos").glob("validation*"))], tmp_path / "out", store=str(store.root), heads=[head])
+    request = {"store": str(store.root), "heads": [head], "dask_address": dask_address}
+    score([next((demo.data / "videos").glob("validation*"))], tmp_path / "out", **request)
     assert head in (tmp_path / "out" / "predictions.json").read_text()
     capsys.readouterr()
     assert compare(CompareParameters(head, paper, str(store.root))) == 0
@@ -113,14 +115,16 @@ def test_a_blend_is_submitted_scored_and_compared(demo, store, blended, tmp_path
 
 
 @pytest.mark.service
-def test_members_on_other_features_are_submitted_but_not_scored(demo, store, options, default, tmp_path, capsys):
+def test_members_on_other_features_are_submitted_but_not_scored(
+    demo, store, options, default, tmp_path, dask_address, capsys
+):
     subject, frame, values = values_of(demo)
     np.savez(tmp_path / "a.npz", subject=subject, frame=frame, embedding=values)
     import_features(ImportFeaturesParameters(tmp_path / "a.npz", "audio", str(store.root), workers=1))
     other = fit("va", features_variant="imported_audio", features="embeddings", seeds=1, **options)
     head = fit("va", blend=[default, other], **options)
     assert "imported_audio" in capsys.readouterr().out
-    assert submit_va(demo, store, head).exists()
+    assert submit_va(demo, store, head, dask_address).exists()
     with pytest.raises(InputError, match=f"head {head}: fitted on imported features"):
         score([demo.data / "videos"], tmp_path / "out", store=str(store.root), heads=[head])
     assert forget(ForgetParameters(None, str(store.root), features=["imported_audio"])) == 0
@@ -186,7 +190,7 @@ def test_what_cannot_be_blended_is_refused(store, blended, default, options, nam
         fit("va", blend=names, **more, **options)
 
 
-def test_a_blend_without_one_of_its_members_is_refused(demo, store, blended, default, capsys):
+def test_a_blend_without_one_of_its_members_is_refused(demo, store, blended, default, dask_address, capsys):
     head, paper = blended
     assert forget(ForgetParameters(None, str(store.root), heads=[head, paper], dry_run=True)) == 0
     printed = capsys.readouterr().out
@@ -194,6 +198,6 @@ def test_a_blend_without_one_of_its_members_is_refused(demo, store, blended, def
     assert forget(ForgetParameters(None, str(store.root), heads=[paper])) == 0
     assert f"not removed: head {head} blends this head" in capsys.readouterr().out
     with pytest.raises(InputError, match=f"head {head}: expected its member {paper} as it was blended, found none"):
-        submit_va(demo, store, head)
+        submit_va(demo, store, head, dask_address)
     rule = next(one for one in list_bundles(store, "postprocessing") if PostprocessingDetails.of(one).head == head)
     assert PostprocessingDetails.of(rule).figures.held_out

@@ -125,27 +125,27 @@ def test_labels_without_a_face_are_counted(demo, store_copy, tmp_path, dask_addr
     assert "labelled without face" in capsys.readouterr().out
 
 
-def test_training_on_both_sets_keeps_the_held_out_score(demo, store_copy, dask_address, capsys):
-    options = {"store": str(store_copy), "annotations": demo.data, "seeds": 1, "dask_address": dask_address}
+def test_training_on_both_sets_keeps_the_held_out_score(demo, expr_store, dask_address, capsys):
+    options = {"store": str(expr_store), "annotations": demo.data, "seeds": 1, "dask_address": dask_address}
     name = fit("au", train_on_validation=True, **options)
     printed = capsys.readouterr().out
-    store = Store(store_copy)
+    store = Store(expr_store)
     alone = fit("au", **options)
     line = f"{name}: fitted on train and validation; the scores are those of {alone}, fitted on train alone"
     assert line in printed.splitlines() and "the head fitted on train alone" in printed
     assert "scores of" not in capsys.readouterr().out
-    assert details(store_copy, name)["scores_of"] == alone and "scores_of" not in details(store_copy, alone)
+    assert details(expr_store, name)["scores_of"] == alone and "scores_of" not in details(expr_store, alone)
     text, page = read_page(store, write_report(store, name="store", written=datetime.now(UTC)))
     assert line in text
     marks = {row[0]: row[5] for row in page.tables["Scores on the validation set"]}
     assert marks["head"] == "scores of"
     assert (marks[name], marks[alone]) == ("the head fitted on train alone", "this head")
     lists = demo.data / "names_of_videos_in_each_test_set"
-    submit("au", str(store_copy), lists / ABAW3_TEST_LISTS["au"], head=name, workers=1)
+    submit("au", str(expr_store), lists / ABAW3_TEST_LISTS["au"], head=name, dask_address=dask_address)
     marked = {b.details["head"]: b.details.get("figures_of") for b in list_bundles(store, "submissions")}
     assert marked.pop(name) == alone and set(marked.values()) == {None}
-    assert name != alone and details(store_copy, name)["trained_on"] == ["train", "validation"]
-    assert details(store_copy, name)["figures"] == {}
+    assert name != alone and details(expr_store, name)["trained_on"] == ["train", "validation"]
+    assert details(expr_store, name)["figures"] == {}
     rules = {b.details["head"]: b for b in list_bundles(store, "postprocessing")}
     assert rules[name].details["figures"] == rules[alone].details["figures"]
     assert rules[name].details["tuned_with"] == alone

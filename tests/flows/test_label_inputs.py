@@ -86,8 +86,8 @@ def test_labels_of_an_earlier_import_are_never_used_for_others(expr, store_copy,
     assert labels.details["subjects"] == ["validation02", "validation03", "validation04"]
 
 
-def test_no_score_depends_on_validation_rows_of_videos_in_the_training_set(expr, store_copy, dask_address, capsys):
-    options = {"store": str(store_copy), "annotations": expr.parent, "dask_address": dask_address, **SMALL}
+def test_no_score_depends_on_validation_rows_of_videos_in_the_training_set(expr, expr_store, dask_address, capsys):
+    options = {"store": str(expr_store), "annotations": expr.parent, "dask_address": dask_address, **SMALL}
     clean = fit("expr", **options)
     header = HEADERS["expr"]
     shutil.copy(expr / "Train_Set" / "train01.txt", expr / "Validation_Set")
@@ -96,16 +96,16 @@ def test_no_score_depends_on_validation_rows_of_videos_in_the_training_set(expr,
     name = fit("expr", train_on_validation=True, **options)
     printed = capsys.readouterr().out
     assert "2 subjects, or their videos, are also in the training set: train01, train08; their rows are" in printed
-    first = head_of(store_copy, head_of(store_copy, name).scores_of)
+    first = head_of(expr_store, head_of(expr_store, name).scores_of)
     assert first.excluded_subjects == ("train01", "train08")
-    assert first.figures == head_of(store_copy, clean).figures
-    (rule,), (expected,) = rules_of(store_copy, head_of(store_copy, name).scores_of), rules_of(store_copy, clean)
+    assert first.figures == head_of(expr_store, clean).figures
+    (rule,), (expected,) = rules_of(expr_store, head_of(expr_store, name).scores_of), rules_of(expr_store, clean)
     assert rule.details["figures"] == expected.details["figures"]
-    train, validation = head_of(store_copy, name).coverage
-    assert validation.excluded > 20 and validation.used == head_of(store_copy, clean).coverage[1].used
-    assert train.used == head_of(store_copy, clean).coverage[0].used
+    train, validation = head_of(expr_store, name).coverage
+    assert validation.excluded > 20 and validation.used == head_of(expr_store, clean).coverage[1].used
+    assert train.used == head_of(expr_store, clean).coverage[0].used
     assert first.annotations == str(expr)
-    store, first_name = Store(store_copy), head_of(store_copy, name).scores_of
+    store, first_name = Store(expr_store), head_of(expr_store, name).scores_of
     _, page = read_page(store, write_report(store, name="store", written=datetime.now(UTC)))
     assert [first_name, "expr", str(expr)] in [row[:3] for row in page.tables["Annotations"]]
     (table,) = [rows for caption, rows in page.tables.items() if "their rows are excluded" in caption]
@@ -194,16 +194,16 @@ def test_a_subject_without_outputs_has_the_right_advice(store_copy, tmp_path, da
         submit("expr", str(store_copy), tmp_path / "list.txt", dask_address=dask_address)
 
 
-def test_test_subjects_that_the_head_was_fitted_on_are_named(demo, store_copy, tmp_path, dask_address, capsys):
+def test_test_subjects_that_the_head_was_fitted_on_are_named(demo, expr_store, tmp_path, dask_address, capsys):
     (tmp_path / "list.txt").write_text("train01\ntrain08_left\nvalidation01\n")
-    path = Path(submit("expr", str(store_copy), tmp_path / "list.txt", dask_address=dask_address))
+    path = Path(submit("expr", str(expr_store), tmp_path / "list.txt", dask_address=dask_address))
     printed = capsys.readouterr().out
     assert "list.txt: 2 subjects, or their videos, are also in the train set of head expr-" in printed
     assert "list.txt: 1 subject, or its video, is also in the validation set of head expr-" in printed
-    details = SubmissionDetails.of(find_bundle(Store(store_copy), f"submissions/{path.parent.name}"))
+    details = SubmissionDetails.of(find_bundle(Store(expr_store), f"submissions/{path.parent.name}"))
     assert (details.in_train, details.in_validation) == (("train01", "train08_left"), ("validation01",))
     assert details.annotations.endswith("EXPR_Classification_Challenge")
-    store = Store(store_copy)
+    store = Store(expr_store)
     _, page = read_page(store, write_report(store, name="store", written=datetime.now(UTC)))
     assert [path.parent.name, str(tmp_path / "list.txt")] in [row[:2] for row in page.tables["Test lists"]]
     seen = page.tables["Test subjects in the sets that the head was fitted on"]

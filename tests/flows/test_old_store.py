@@ -164,18 +164,18 @@ def test_only_the_recipe_paper_is_always_fitted_in_float32(old, monkeypatch, rec
     assert job.arguments.precision == precision
 
 
-def test_extract_recomputes_nothing_and_fit_adds_heads_of_todays_recipes(old, monkeypatch):
+def test_extract_recomputes_nothing_and_fit_adds_heads_of_todays_recipes(old, dask_address, monkeypatch):
     monkeypatch.setattr(fit_head, "native_precision", lambda device: "bfloat16")
     before, indexes_before = files_written(), indexes(old)
-    extract(Path("data"), "store")
+    extract(Path("data"), "store", dask_address=dask_address)
     assert files_written() == before and indexes(old) == indexes_before
     # The recipe default bounds the rows of an epoch since: its heads have other names.
     for task, head in HEADS.items():
-        settings = {"features": "scores", "hidden_units": 16, "seeds": 1}
+        settings = {"features": "scores", "hidden_units": 16, "seeds": 1, "dask_address": dask_address}
         fitted = fit(task, "store", Path("data"), **settings)
         assert fitted != head
         test_list = Path("data", "names_of_videos_in_each_test_set", ABAW3_TEST_LISTS[task])
-        submit(task, "store", test_list, head=fitted)
+        submit(task, "store", test_list, head=fitted, dask_address=dask_address)
     after = files_written()
     changed = {path.split("/")[1] for path in {*before, *after} if before.get(path) != after.get(path)}
     assert changed == {"heads", "outputs", "postprocessing", "submissions"}
@@ -184,11 +184,11 @@ def test_extract_recomputes_nothing_and_fit_adds_heads_of_todays_recipes(old, mo
 
 
 @pytest.mark.parametrize("task", HEADS)
-def test_submission_from_old_outputs_is_the_old_submission(old, task):
+def test_submission_from_old_outputs_is_the_old_submission(old, task, dask_address):
     (bundle,) = (b for b in list_bundles(old, "submissions") if b.details["zip"] == f"abaw3_{task}.zip")
     before = old.read_bytes(f"{bundle.folder}/{bundle.details['zip']}")
     shutil.rmtree("store/submissions")
     test_list = Path("data", "names_of_videos_in_each_test_set", ABAW3_TEST_LISTS[task])
-    written = Path(submit(task, "store", test_list, workers=1))
+    written = Path(submit(task, "store", test_list, dask_address=dask_address))
     assert verify_submission(written, task=task, test_list=test_list, expected_rows={"test01": 12}) == []
     assert written.read_bytes() == before

@@ -14,7 +14,6 @@ from data_contracts.store.bundles import list_bundles, write_bundle
 from data_contracts.store.simulations import SIMULATION_FOLDER, SimulationDetails
 from data_contracts.store.store import Store
 from data_contracts.vocabulary import SIMULATED_NOTICE, SIMULATED_PREFIX, is_simulated
-from flows.artifacts import _submission_in_markdown
 from flows.commands.download import download_submission
 from flows.commands.forget import forget
 from flows.commands.parameters import (
@@ -55,7 +54,7 @@ class Simulated:
 
 
 @pytest.fixture(scope="module")
-def simulated(demo, tmp_path_factory):
+def simulated(demo, tmp_path_factory, dask_address):
     folder = tmp_path_factory.mktemp("simulated") / "store"
     simulate_features(demo.store, folder)
     best = {"va": {"validation": {"mean_ccc": 0.8125}}}
@@ -67,9 +66,9 @@ def simulated(demo, tmp_path_factory):
             "flows.engine.console._write", lambda text, *_, **fields: lines.extend([text, str(fields.get("rows", ""))])
         )
         patch.setattr("flows.engine.console._is_json", lambda: True)
-        head = fit("va", str(folder), demo.data, recipe="paper", seeds=1, workers=1)
+        head = fit("va", str(folder), demo.data, recipe="paper", seeds=1, dask_address=dask_address)
         lists = demo.data / "names_of_videos_in_each_test_set"
-        zip_path = submit("va", str(folder), lists / ABAW3_TEST_LISTS["va"], workers=1)
+        zip_path = submit("va", str(folder), lists / ABAW3_TEST_LISTS["va"], dask_address=dask_address)
     return Simulated(folder, head, Path(zip_path), "\n".join(lines))
 
 
@@ -116,6 +115,8 @@ def test_a_file_with_a_row_per_frame_has_a_marked_name(simulated, demo, tmp_path
 
 
 def test_status_report_download_and_artifact_say_so(simulated, demo, tmp_path, capsys):
+    from flows.artifacts import _submission_in_markdown
+
     assert print_status(StatusParameters(str(simulated.folder))) == 0
     named = f"{SIMULATED_NOTICE}: simulated_mobilenet-0badcafe, {simulated.head}, and everything"
     printed = capsys.readouterr().out
@@ -131,7 +132,7 @@ def test_status_report_download_and_artifact_say_so(simulated, demo, tmp_path, c
     assert f"**{SIMULATED_NOTICE}**" in _submission_in_markdown("place", bundle)
     download_submission(DownloadSubmissionParameters(str(simulated.folder), bundle.name, to=str(tmp_path)))
     assert is_simulated(next(tmp_path.iterdir()).name)
-    real = shutil.copytree(demo.store, tmp_path / "real")
+    real = demo.copy_store(tmp_path / "real", ["va"])
     write_store_report(ReportParameters(str(real)))
     print_status(StatusParameters(str(real)))
     unmarked = (
@@ -143,19 +144,21 @@ def test_status_report_download_and_artifact_say_so(simulated, demo, tmp_path, c
     assert "best attainable" not in unmarked
 
 
-def test_videos_are_not_predicted_by_heads_on_simulated_features(simulated, demo, tmp_path, store_copy, capsys):
+def test_videos_are_not_predicted_by_heads_on_simulated_features(
+    simulated, demo, tmp_path, store_copy, dask_address, capsys
+):
     store, clip = shutil.copytree(simulated.folder, tmp_path / "copy"), demo.data / "videos" / "test01.mp4"
     with pytest.raises(InputError, match=rf"only heads on simulated features \({simulated.head}\)"):
-        score([clip], tmp_path / "out", str(store), workers=1)
+        score([clip], tmp_path / "out", str(store), dask_address=dask_address)
     with pytest.raises(InputError, match=f"head {simulated.head}: fitted on simulated features"):
-        score([clip], tmp_path / "out", str(store), heads=["simulated_va"], workers=1)
+        score([clip], tmp_path / "out", str(store), heads=["simulated_va"], dask_address=dask_address)
     # Renamed folders do not hide it.
     (store / "heads" / simulated.head).rename(store / "heads" / "va-paper-0badcafe")
     with pytest.raises(InputError, match="head va-paper-0badcafe: fitted on simulated features"):
-        score([clip], tmp_path / "out", str(store), heads=["va-paper"], workers=1)
+        score([clip], tmp_path / "out", str(store), heads=["va-paper"], dask_address=dask_address)
     # A store with heads on both kinds of features predicts with the others.
     shutil.copytree(simulated.folder / "heads", store_copy / "heads", dirs_exist_ok=True)
-    score([clip], tmp_path / "out", str(store_copy), workers=1)
+    score([clip], tmp_path / "out", str(store_copy), dask_address=dask_address)
     assert f"note: head {simulated.head} was not used: it was fitted on simulated features" in capsys.readouterr().out
     assert SIMULATED_PREFIX not in (tmp_path / "out" / "predictions.json").read_text()
 

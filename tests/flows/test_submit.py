@@ -134,10 +134,10 @@ def test_lists_of_other_tasks_and_damaged_heads_are_refused_before_any_work(demo
     assert f"damaged: heads/{weights.parent.name}: files are missing or were changed" in printed
 
 
-def test_a_list_without_a_task_is_used_and_noted(demo, store_copy, tmp_path, capsys):
+def test_a_list_without_a_task_is_used_and_noted(demo, store_copy, tmp_path, dask_address, capsys):
     lists = demo.data / "names_of_videos_in_each_test_set"
     own = shutil.copy(lists / ABAW3_TEST_LISTS["au"], tmp_path / "mine.txt")
-    submit("au", str(store_copy), Path(own), workers=1)
+    submit("au", str(store_copy), Path(own), dask_address=dask_address)
     note = f"note: {own}: name and content show no task; the list is used for au of abaw3"
     assert note in capsys.readouterr().out
 
