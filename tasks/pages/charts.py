@@ -101,7 +101,7 @@ def interval_chart(
 
     ``zero_line``: mark zero, for differences.
     """
-    from bokeh.models import FactorRange, HoverTool
+    from bokeh.models import FactorRange, HoverTool, Scatter, Segment
 
     categories = list(dict.fromkeys(one.category for one in points))
     series = list(dict.fromkeys(one.series for one in points))
@@ -129,8 +129,12 @@ def interval_chart(
         }
         colour = PALETTE[number % len(PALETTE)]
         source = _source(data)
-        plot.segment("low", "y", "high", "y", source=source, line_color=colour, line_width=2)
-        dots = plot.scatter("value", "y", source=source, size=8, color=colour, marker=_MARKERS[number % len(_MARKERS)])
+        # add_glyph: methods such as plot.segment also make models for selected, unselected and muted data.
+        plot.add_glyph(source, Segment(x0="low", y0="y", x1="high", y1="y", line_color=colour, line_width=2))
+        marker = _MARKERS[number % len(_MARKERS)]
+        dots = plot.add_glyph(
+            source, Scatter(x="value", y="y", size=8, fill_color=colour, line_color=colour, marker=marker)
+        )
         interval = ["interval: @low{0.000} to @high{0.000}"] if any(one.low is not None for one in values) else []
         lines = ["@category", "@series", f"{value_label}: @value{{0.000}}", *interval]
         plot.add_tools(HoverTool(renderers=[dots], tooltips=_tooltip(lines)))
@@ -145,19 +149,25 @@ def line_chart(
     caption: str, lines: Sequence[Line], *, x_label: str, y_label: str, description: str, **options: Any
 ) -> Chart:
     """Return a chart of lines; ``options``: of ``new_figure``."""
-    from bokeh.models import HoverTool
+    from bokeh.models import HoverTool, Scatter
+    from bokeh.models import Line as LineGlyph
 
     plot = new_figure(x_label=x_label, y_label=y_label, **options)
+    hovered: list[Any] = []
     for line in lines:
         source = _source(
             {"x": np.asarray(line.x, float), "y": np.asarray(line.y, float), "name": [line.name] * len(line.x)}
         )
         dash = [6, 3] if line.is_dashed else []
-        drawn: list[Any] = [plot.line("x", "y", source=source, line_color=line.colour, line_width=2, line_dash=dash)]
+        shown: Any = plot.add_glyph(
+            source, LineGlyph(x="x", y="y", line_color=line.colour, line_width=2, line_dash=dash)
+        )
         if line.is_marked or len(line.x) == 1:
-            drawn.append(plot.scatter("x", "y", source=source, size=7, color=line.colour))
-        lines_shown = ["@name", f"{x_label}: @x{{0.[000]}}", f"{y_label}: @y{{0.000}}"]
-        plot.add_tools(HoverTool(renderers=drawn[-1:], tooltips=_tooltip(lines_shown), line_policy="nearest"))
+            dots = Scatter(x="x", y="y", size=7, fill_color=line.colour, line_color=line.colour)
+            shown = plot.add_glyph(source, dots)
+        hovered.append(shown)
+    lines_shown = ["@name", f"{x_label}: @x{{0.[000]}}", f"{y_label}: @y{{0.000}}"]
+    plot.add_tools(HoverTool(renderers=hovered, tooltips=_tooltip(lines_shown), line_policy="nearest"))
     legend = [(one.name, one.colour, one.is_dashed) for one in lines if one.is_in_legend]
     return Chart(caption, description, plot, list(dict.fromkeys(legend)) if len(lines) > 1 else ())
 
