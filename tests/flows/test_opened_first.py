@@ -48,7 +48,7 @@ def test_damaged_weights_end_the_run_before_any_work(command, damaged, videos, t
 def test_labels_of_validation_pictures_are_read_before_the_training_pictures(tmp_path):
     (tmp_path / "labels.csv").write_text("image,expression\nface.jpg,Happiness\n")
     (tmp_path / "validation.csv").write_text("image,expression\nface.jpg,unknown\n")
-    with pytest.raises(InputError, match=r"validation\.csv, line 2"):
+    with pytest.raises(InputError, match=r"validation\.csv: line 2"):
         pretrain(
             "emotion",
             tmp_path / "labels.csv",
