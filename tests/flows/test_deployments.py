@@ -212,7 +212,9 @@ def test_runs_that_are_cancelled_or_killed_leave_their_artifacts(lab, folder):
         # The first stage waits for a worker.
         runs = {}
         for store in ("cancelled", "killed"):
-            places = {"videos": [str(folder / "videos")], "out": str(folder / "out"), "store": str(folder / store)}
+            # Runs that write to one folder of predictions would wait for each other.
+            out = str(folder / f"out of {store}")
+            places = {"videos": [str(folder / "videos")], "out": out, "store": str(folder / store)}
             runs[store] = lab.start_run("score/affwild2", **places, dask_address=cluster.scheduler_address)
         for run in runs.values():
             wait_for_artifact(lab, run, "score-stages", "last stage: index")
